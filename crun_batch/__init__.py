@@ -1,0 +1,1 @@
+"""Batch runs of large prompt tables against a model gateway."""

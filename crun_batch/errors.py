@@ -1,0 +1,102 @@
+"""What can stop a run. One class, one exit code, one sentence; a single row's failure is a value, not an error.
+
+    CrunBatchError
+    ├── InputError          2   the job, the table or the command line is wrong; carries every mistake found
+    ├── RefusedToStart      3   credits, budget, an unknown price, not confirmed; nothing was sent
+    ├── RunDirectoryError   6   in use, of another job, or damaged
+    │   ├── RunInUse
+    │   ├── RequestsChanged     a finished unit's request would now differ
+    │   └── RunDamaged
+    └── DiskFailed          7   a write, fsync or rename failed
+
+What stops a run after something was sent (exit codes 1, 4, 5, 130, 143) is no exception: the run ends in an
+orderly way and its `Run` says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from msgspec import Struct
+
+EXIT_OK = 0
+EXIT_ROWS_FAILED = 1
+EXIT_INPUT = 2
+EXIT_REFUSED_TO_START = 3
+EXIT_OUT_OF_MONEY = 4
+EXIT_GATEWAY_REFUSED = 5
+EXIT_RUN_DIRECTORY = 6
+EXIT_DISK = 7
+EXIT_BUG = 70
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+
+
+class Mistake(Struct, frozen=True):
+    """One thing that is wrong: where (file, line, row, key), what was found, what is allowed or to be done."""
+
+    message: str
+    file: str | None = None
+    line: int | None = None
+    row: int | None = None
+    key: str | None = None
+
+    def __str__(self) -> str:
+        place = ":".join(str(part) for part in (self.file, self.line) if part is not None)
+        row = f"row {self.row}" if self.row is not None else None
+        where = ", ".join(part for part in (place, row, self.key) if part)
+        return f"{where}: {self.message}" if where else self.message
+
+
+class CrunBatchError(Exception):
+    """A run that cannot start or cannot go on. `exit_code` is what the command line ends with."""
+
+    exit_code: ClassVar[int]
+    advice: str = ""
+
+    def __init__(self, message: str, *, advice: str = "") -> None:
+        super().__init__(message)
+        self.advice = advice
+
+
+class InputError(CrunBatchError):
+    """The job, the table or the command line is wrong. `mistakes` holds all that were found, in file order."""
+
+    exit_code = EXIT_INPUT
+
+    def __init__(self, mistakes: Sequence[Mistake] | Mistake | str, *, advice: str = "") -> None:
+        if isinstance(mistakes, str):
+            mistakes = Mistake(mistakes)
+        self.mistakes = (mistakes,) if isinstance(mistakes, Mistake) else tuple(mistakes)
+        super().__init__("\n".join(str(mistake) for mistake in self.mistakes), advice=advice)
+
+
+class RefusedToStart(CrunBatchError):
+    """Credits, budget, an unknown price, or no confirmation. Nothing was sent."""
+
+    exit_code = EXIT_REFUSED_TO_START
+
+
+class RunDirectoryError(CrunBatchError):
+    """The run directory cannot be used."""
+
+    exit_code = EXIT_RUN_DIRECTORY
+
+
+class RunInUse(RunDirectoryError):
+    """Another process writes to this run directory."""
+
+
+class RequestsChanged(RunDirectoryError):
+    """Finished units would now send other requests; answers to different questions are never mixed."""
+
+
+class RunDamaged(RunDirectoryError):
+    """A file of the run is damaged in a way that no crash of ours explains."""
+
+
+class DiskFailed(CrunBatchError):
+    """A write, fsync or rename failed. What is recorded stays; start again when the disk is well."""
+
+    exit_code = EXIT_DISK

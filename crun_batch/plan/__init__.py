@@ -1,0 +1,1 @@
+"""Prompts to tickets: prices, bounds, estimates. Pure arithmetic; opens no file, no socket, reads no clock."""

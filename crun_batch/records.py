@@ -1,0 +1,183 @@
+"""The frozen values that travel between the rooms.
+
+A room may import this module and `errors`, and nothing else of ours. Values are msgspec structs: frozen,
+typed, and cheap enough (0.15 us) to be made several times for every request.
+
+Units: amounts of money are integers of pico (10**-12) of a dollar or of a credit, and say which in their
+name; times of day are integer microseconds since the Unix epoch, UTC; durations are float seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from msgspec import Struct
+
+PICO = 10**12
+"""Pico-units in one dollar or one credit: 12 decimal places hold one token at 0.0125 per million."""
+
+ProtocolName = Literal["chat", "responses", "messages", "completions"]
+Status = Literal["ok", "invalid", "truncated", "refused", "error"]
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "other"]
+OutcomeClass = Literal["done", "rejected", "not_sent", "unknown"]
+Purpose = Literal["answer", "repair", "judge"]
+CostSource = Literal["reply", "job", "models", "list"]
+ErrorKind = Literal[
+    "timeout",
+    "connection",
+    "rate_limited",
+    "server",
+    "bad_request",
+    "too_long",
+    "content_filter",
+    "bad_reply",
+    "not_found",
+    "unknown_outcome",
+]
+Action = Literal["stop_credits", "stop_refused", "stop_model", "fail_row", "retry", "cool_down"]
+"""What a failure asks for: stop the run (exit 4; exit 5; exit 5 before the model's first success and
+fail the row after it), fail this row, retry it on its own account, or put it back, uncounted, under the
+shared cooldown."""
+
+
+class Row(Struct, frozen=True):
+    """One row of the prompt table: its position in the source from 0, its id, its needed columns."""
+
+    position: int
+    row_id: int | str
+    values: Mapping[str, Any]
+
+
+class Prompt(Struct, frozen=True):
+    """What one row asks, rendered, before it takes a protocol's form.
+
+    Either `messages` (OpenAI-style: role and content, content a text or a list of parts) or `body` (a whole
+    request body from the table, sent byte for byte).
+    """
+
+    messages: tuple[Mapping[str, Any], ...] = ()
+    body: bytes | None = None
+    remote_parts: int = 0
+    """Images and files given by URL: the gateway fetches them, so no byte of ours bounds their tokens."""
+
+
+class Unit(Struct, frozen=True):
+    """The unit of work: one row, one variant, one repeat."""
+
+    position: int
+    row_id: int | str
+    variant: int
+    repeat: int
+
+
+class Hold(Struct, frozen=True):
+    """The most a request may cost, reserved before it is sent. None: no price is known in that unit."""
+
+    usd_pico: int | None = None
+    credits_pico: int | None = None
+
+
+class Cost(Struct, frozen=True):
+    """What a request did cost. None: unknown in that unit, which is never the same as 0."""
+
+    usd_pico: int | None = None
+    credits_pico: int | None = None
+    source: CostSource | None = None
+
+
+class Usage(Struct, frozen=True):
+    """Token counts in one meaning for all protocols: cached is part of input, reasoning part of output."""
+
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    cache_write_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+class Ticket(Struct, frozen=True):
+    """A request ready to go: its bytes, what it may cost, what it counts against the token limit."""
+
+    unit: Unit
+    body: bytes
+    request_hash: str
+    hold: Hold = Hold()
+    bound_tokens: int = 0
+    purpose: Purpose = "answer"
+    turn: int = 0
+
+
+class Response(Struct, frozen=True):
+    """A whole HTTP reply, whatever its status. Header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Fault(Struct, frozen=True):
+    """A request without a whole reply. `not_sent` only where that is proven; everything else is `unknown`."""
+
+    stage: Literal["not_sent", "unknown"]
+    kind: Literal["timeout", "connection", "bad_reply"]
+    message: str
+    status: int | None = None
+    """The status line, where it was read before the rest failed."""
+    body: bytes = b""
+    """What was read of the body before the fault: evidence, never parsed as a reply."""
+
+
+class Reply(Struct, frozen=True):
+    """A 2xx reply, read: the same fields for every protocol."""
+
+    text: str | None
+    finish_reason: FinishReason
+    usage: Usage | None = None
+    tool_calls: str | None = None
+    """JSON text of a list of {id, name, arguments}."""
+    model: str | None = None
+    response_id: str | None = None
+    reported_usd: str | None = None
+    """The cost the reply itself states, in dollars, as decimal text."""
+    assembled: bytes | None = None
+    """For a streamed reply: the body it would have had unstreamed."""
+
+
+class Failure(Struct, frozen=True):
+    """Why an attempt brought no answer: a value that is counted, stored, and decided upon."""
+
+    outcome: Literal["rejected", "not_sent", "unknown", "done"]
+    kind: ErrorKind
+    action: Action
+    message: str
+    retry_after_seconds: float | None = None
+    usage: Usage | None = None
+    """Tokens of a reply that was billed and yet no answer (a 200 with status failed)."""
+
+
+class RateHints(Struct, frozen=True):
+    """What a reply's headers tell about limits. None: not told. Resets are seconds from now."""
+
+    limit_requests: int | None = None
+    remaining_requests: int | None = None
+    reset_requests_seconds: float | None = None
+    limit_tokens: int | None = None
+    remaining_tokens: int | None = None
+    reset_tokens_seconds: float | None = None
+
+
+class Price(Struct, frozen=True):
+    """Prices of one model in one currency, integers of 10**-18 (atto) of it per token; the source says whose.
+
+    Tiers: the first matching (above_input_tokens, Price) with the highest threshold replaces the whole price.
+    """
+
+    currency: Literal["usd", "credits"]
+    source: CostSource
+    input_atto: int
+    output_atto: int
+    cached_input_atto: int | None = None
+    cache_write_atto: int | None = None
+    minimum_pico: int = 0
+    tiers: tuple[tuple[int, Price], ...] = ()

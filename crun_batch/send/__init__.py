@@ -1,0 +1,1 @@
+"""Tickets to outcomes: protocols, wire, admission, pool. Owns network and clock; knows no file and no price."""

@@ -1,0 +1,1 @@
+"""Entries to words: progress, summaries, scores, reports. Pure: takes values, gives text; prints nothing."""
