@@ -96,6 +96,13 @@ class Usage(Struct, frozen=True):
     reasoning_tokens: int = 0
 
 
+class Tries(Struct, frozen=True):
+    """A row's attempts that count against `max_attempts`, and those of unknown outcome against their own limit."""
+
+    counted: int = 0
+    unknown: int = 0
+
+
 class Ticket(Struct, frozen=True):
     """A request ready to go: its bytes, what it may cost, what it counts against the token limit."""
 
@@ -106,6 +113,13 @@ class Ticket(Struct, frozen=True):
     bound_tokens: int = 0
     purpose: Purpose = "answer"
     turn: int = 0
+    attempt: int = 1
+    tries: Tries = Tries()
+    model: str | None = None
+    carried: Mapping[str, Any] = {}
+    """Input columns that travel into the results, by their new names."""
+    supersedes: Status | None = None
+    """The status of an earlier final result of this unit, which this request is to replace."""
 
 
 class Response(Struct, frozen=True):

@@ -1,0 +1,264 @@
+"""The bounded pool: pulls tickets, sends what may go, puts back what must wait, hands every event to the corridor.
+
+What goes next is decided in `_pump`, synchronously; a task exists only for a request in flight, so a row that
+waits for its retry holds no place. The pool knows no file and no price: the corridor's hooks reserve money and
+write records, and a ticket carries all that the pool must know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, Protocol
+
+from msgspec import Struct, structs
+
+from crun_batch.errors import EXIT_GATEWAY_REFUSED, EXIT_OUT_OF_MONEY
+from crun_batch.records import Failure, Fault, Reply, Response, Ticket
+from crun_batch.send.admit import NEVER, Admitted, Lane
+from crun_batch.send.check import check, check_fault, rate_hints
+from crun_batch.send.protocols import Protocol as WireProtocol
+from crun_batch.send.retry import Again, Decision, Halt, RetryPolicy, decide
+from crun_batch.send.wire import Wire
+
+
+class Route(Struct, frozen=True):
+    """Where the tickets of one variant go."""
+
+    lane: Lane
+    url: str
+    headers: Mapping[str, str]
+    protocol: WireProtocol
+    stream: bool
+
+
+class Attempt(Struct, frozen=True):
+    """One request in flight: its ticket, its serial number in the run directory, when it went (epoch us)."""
+
+    ticket: Ticket
+    serial: int
+    started_at: int
+
+
+class Hooks(Protocol):
+    """What the corridor does at each event. All are synchronous: an event is on disk before the next happens."""
+
+    def reserve(self, ticket: Ticket) -> bool:
+        """Hold the ticket's money; False: the budget has no room for it now."""
+
+    def started(self, ticket: Ticket) -> Attempt:
+        """The request is about to go."""
+
+    def arrived(self, attempt: Attempt, arrival: Response | Fault) -> None:
+        """Its reply, or the end of the wait for one, before anything reads it."""
+
+    def concluded(self, attempt: Attempt, result: Reply | Failure, decision: Decision | None) -> Ticket | None:
+        """What was made of it. Returns the follow-up that the unit needs, to be sent before new rows."""
+
+
+class Source(Protocol):
+    """New tickets, in order."""
+
+    def next(self) -> Ticket | Literal["wait", "end"]:
+        """The next ticket; "wait": none yet, the source calls the pool's `wake` when there is one."""
+
+
+class PoolSettings(Struct, frozen=True):
+    """`limits` of the job file, as far as they concern the pool."""
+
+    concurrency: int
+    attempt_timeout_seconds: float
+    retry: RetryPolicy
+    give_up_after_seconds: float
+
+
+class Pool:
+    """Sends every ticket of the source, at most `concurrency` at once. One use; `run` returns why it ended."""
+
+    def __init__(
+        self,
+        *,
+        wire: Wire,
+        routes: Sequence[Route],
+        source: Source,
+        hooks: Hooks,
+        settings: PoolSettings,
+        epoch_seconds: Callable[[], float],
+    ) -> None:
+        self.in_flight = 0
+        self.halt: Halt | None = None
+        self._wire = wire
+        self._routes = routes
+        self._source = source
+        self._hooks = hooks
+        self._settings = settings
+        self._epoch_seconds = epoch_seconds
+        self._random = random.Random(0)
+        self._queues: dict[Lane, deque[Ticket]] = {route.lane: deque() for route in routes}
+        self._lookahead = 1 if len(self._queues) == 1 else settings.concurrency
+        self._later: list[tuple[float, int, Ticket]] = []
+        self._sequence = 0
+        self._source_ended = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._bug: BaseException | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> Halt | None:
+        """Until all is done or a halt has drained. Raises what a hook raised, once nothing is in flight."""
+        self._loop = asyncio.get_running_loop()
+        self._over = asyncio.Event()
+        self._last_success = self._loop.time()
+        self._pump()
+        await self._over.wait()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._bug is not None:
+            raise self._bug
+        return self.halt
+
+    def stop(self, halt: Halt) -> None:
+        """No new requests from now on; what is in flight is waited for. The first reason given stays."""
+        self.halt = self.halt or halt
+        self._pump()
+
+    def wake(self) -> None:
+        """The source has a ticket again."""
+        self._pump()
+
+    @property
+    def waiting_seconds(self) -> float:
+        """How long the longest shared pause of a lane still lasts, for the progress display."""
+        now = self._loop.time()
+        return max(0.0, *(route.lane.paused_until - now for route in self._routes))
+
+    def _pump(self) -> None:
+        """Send everything that may go now; then see to it that somebody calls again."""
+        wait = NEVER
+        try:
+            if self.halt is None and self._bug is None:
+                wait = self._send_what_may_go(self._loop.time())
+        except BaseException as error:  # noqa: BLE001 - kept, and raised by `run` once nothing is in flight
+            self._bug = self._bug or error
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.in_flight == 0 and (self.halt is not None or self._bug is not None or self._is_done()):
+            self._over.set()
+        elif wait != NEVER:
+            self._timer = self._loop.call_later(wait, self._pump)
+
+    def _is_done(self) -> bool:
+        return self._source_ended and not self._later and not any(self._queues.values())
+
+    def _send_what_may_go(self, now: float) -> float:
+        """Seconds until it is worth asking again; infinite: not before an event."""
+        quiet_seconds = now - self._last_success
+        if quiet_seconds > self._settings.give_up_after_seconds:
+            self.halt = Halt(EXIT_GATEWAY_REFUSED, f"no success for {quiet_seconds / 60:.0f} minutes")
+            return NEVER
+        while self._later and self._later[0][0] <= now:
+            due = heapq.heappop(self._later)[2]
+            self._queues[self._routes[due.unit.variant].lane].append(due)
+        soonest = max(0.001, self._later[0][0] - now) if self._later else NEVER
+        for lane, queue in self._queues.items():
+            soonest = min(soonest, self._send_from(lane, queue, now))
+        while not self._source_ended and self._backlog() < self._lookahead and self._has_room():
+            ticket = self._source.next()
+            if ticket == "wait" or ticket == "end":  # noqa: PLR1714 - the type checker narrows only this form
+                self._source_ended = ticket == "end"
+                break
+            lane = self._routes[ticket.unit.variant].lane
+            queue = self._queues[lane]
+            queue.append(ticket)
+            if len(queue) == 1:
+                soonest = min(soonest, self._send_from(lane, queue, now))
+        return soonest
+
+    def _has_room(self) -> bool:
+        return self.in_flight < self._settings.concurrency and self.halt is None
+
+    def _backlog(self) -> int:
+        return sum(map(len, self._queues.values()))
+
+    def _send_from(self, lane: Lane, queue: deque[Ticket], now: float) -> float:
+        """Send the head of one lane's queue for as long as it may go; seconds until the next may."""
+        while queue and self._has_room():
+            wait = lane.wait_seconds(now, queue[0].bound_tokens)
+            if wait > 0.0:
+                return wait
+            if not self._hooks.reserve(queue[0]):
+                if self.in_flight == 0:
+                    self.halt = Halt(EXIT_OUT_OF_MONEY, "the budget has no room for one more request")
+                return NEVER
+            self._send(queue.popleft(), lane, now)
+        return NEVER
+
+    def _send(self, ticket: Ticket, lane: Lane, now: float) -> None:
+        attempt = self._hooks.started(ticket)
+        admitted = lane.admit(now, ticket.bound_tokens)
+        self.in_flight += 1
+        task = self._loop.create_task(self._attempt(attempt, admitted))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _attempt(self, attempt: Attempt, admitted: Admitted) -> None:
+        route = self._routes[attempt.ticket.unit.variant]
+        seconds = self._settings.attempt_timeout_seconds
+        try:
+            try:
+                arrival = await self._wire.post(route.url, route.headers, attempt.ticket.body, seconds)
+            finally:
+                self.in_flight -= 1
+            self._take_in(attempt, arrival, route, admitted)
+        except BaseException as error:  # noqa: BLE001 - kept, and raised by `run` once nothing is in flight
+            self._bug = self._bug or error
+        self._pump()
+
+    def _take_in(self, attempt: Attempt, arrival: Response | Fault, route: Route, admitted: Admitted) -> None:
+        """Record, read, decide, record again: the life of a reply in one place."""
+        self._hooks.arrived(attempt, arrival)
+        now = self._loop.time()
+        if isinstance(arrival, Response):
+            result = check(route.protocol, arrival, stream=route.stream, now_epoch_seconds=self._epoch_seconds())
+            route.lane.heed(now, rate_hints(arrival.headers, self._epoch_seconds()))
+        else:
+            result = check_fault(arrival)
+        self._tell_lane(route.lane, now, admitted, result)
+        decision = None
+        if isinstance(result, Failure):
+            decision = decide(
+                result,
+                attempt.ticket.tries,
+                self._settings.retry,
+                lane_has_succeeded=route.lane.has_succeeded,
+                draw=self._random.random(),
+            )
+        self._follow(attempt, decision, self._hooks.concluded(attempt, result, decision))
+
+    def _tell_lane(self, lane: Lane, now: float, admitted: Admitted, result: Reply | Failure) -> None:
+        if isinstance(result, Reply):
+            self._last_success = now
+            usage = result.usage
+            lane.answered(now, admitted, usage.input_tokens + usage.output_tokens if usage else None)
+        elif result.action == "cool_down":
+            lane.refused(now, admitted, result.retry_after_seconds)
+        else:
+            lane.failed(now, admitted, was_sent=result.outcome in ("unknown", "done"))
+
+    def _follow(self, attempt: Attempt, decision: Decision | None, follow_up: Ticket | None) -> None:
+        if follow_up is not None:
+            self._queues[self._routes[follow_up.unit.variant].lane].appendleft(follow_up)
+        if isinstance(decision, Again):
+            again = retried(attempt.ticket, decision)
+            self._sequence += 1
+            heapq.heappush(self._later, (self._loop.time() + decision.delay_seconds, self._sequence, again))
+        elif isinstance(decision, Halt):
+            self.halt = self.halt or decision
+
+
+def retried(ticket: Ticket, decision: Again) -> Ticket:
+    """The same request, one attempt later."""
+    return structs.replace(ticket, attempt=ticket.attempt + 1, tries=decision.tries)

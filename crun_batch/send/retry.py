@@ -1,0 +1,80 @@
+"""What follows a failed attempt: again, give the row up, or halt the run. A table's worth of decisions, no I/O.
+
+Attempts that ended in a refusal for lack of room are never counted against the row: the lane pauses for all.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from msgspec import Struct
+
+from crun_batch.errors import EXIT_GATEWAY_REFUSED, EXIT_OUT_OF_MONEY
+from crun_batch.records import Failure, Tries
+
+FIRST_DELAY_SECONDS = 0.5
+LONGEST_DELAY_SECONDS = 60.0
+
+
+class RetryPolicy(Struct, frozen=True):
+    """`limits` of the job file: counted attempts per row, and retries after one that may have been billed."""
+
+    max_attempts: int = 6
+    max_unknown_retries: int = 1
+
+
+class Again(Struct, frozen=True):
+    """Put the row back; it may go again after the delay, holding no place meanwhile."""
+
+    delay_seconds: float
+    tries: Tries
+
+
+class GiveUp(Struct, frozen=True):
+    """The row has failed for good."""
+
+    tries: Tries
+
+
+class Halt(Struct, frozen=True):
+    """The run must stop; the row stays open."""
+
+    exit_code: int
+    reason: str
+
+
+Decision = Again | GiveUp | Halt
+
+
+def decide(
+    failure: Failure, tries: Tries, policy: RetryPolicy, *, lane_has_succeeded: bool, draw: float
+) -> Decision:
+    """What follows `failure`, the row's earlier `tries` given; `draw` in [0, 1) spreads the delays."""
+    match failure.action:
+        case "stop_credits":
+            return Halt(EXIT_OUT_OF_MONEY, f"the gateway has no credit left: {failure.message}")
+        case "stop_refused":
+            return Halt(EXIT_GATEWAY_REFUSED, f"the gateway refuses this job: {failure.message}")
+        case "stop_model":
+            if lane_has_succeeded:
+                return GiveUp(tries)
+            return Halt(EXIT_GATEWAY_REFUSED, f"the gateway refuses this job: {failure.message}")
+        case "fail_row":
+            return GiveUp(tries)
+        case "cool_down":
+            return Again(FIRST_DELAY_SECONDS * draw, tries)
+        case "retry":
+            return _retry(failure, tries, policy, draw)
+        case _:
+            assert_never(failure.action)
+
+
+def _retry(failure: Failure, tries: Tries, policy: RetryPolicy, draw: float) -> Decision:
+    unknown = tries.unknown + (failure.outcome == "unknown")
+    after = Tries(counted=tries.counted + 1, unknown=unknown)
+    if after.counted >= policy.max_attempts or (
+        failure.outcome == "unknown" and unknown > policy.max_unknown_retries
+    ):
+        return GiveUp(after)
+    backoff = min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2**tries.counted) * (0.5 + draw / 2)
+    return Again(max(backoff, failure.retry_after_seconds or 0.0), after)
