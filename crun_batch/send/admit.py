@@ -15,7 +15,8 @@ from crun_batch.records import RateHints
 NEVER = float("inf")
 FIRST_LIMIT = 8
 RAMP_SECONDS = 0.1
-CUT = 0.75
+CUT = 0.9
+CUT_WHILE_NOTHING_SUCCEEDS = 0.5
 UNDER_THE_REFUSED_LEVEL = 0.95
 FIRST_PROBE_AFTER_SUCCESSES = 100
 LAST_PROBE_AFTER_SUCCESSES = 6400
@@ -31,7 +32,7 @@ class Pace:
     """
 
     def __init__(self, per_minute: float) -> None:
-        self._spacing_seconds = 60.0 / per_minute
+        self._spacing_seconds = 60.0 / per_minute * (1 + 1e-9)
         self._slack_seconds = int(per_minute * 0.005) * self._spacing_seconds
         self._next_due = -NEVER
 
@@ -98,11 +99,12 @@ class TokenWindow:
 
 
 class AdaptiveLimit:
-    """Requests in flight that the gateway bears: found by rising, kept by rising slowly, cut once per wave.
+    """Requests in flight that the gateway bears: found by rising fast, kept by rising slowly, cut once per wave.
 
     Until the first refusal the limit doubles (every tenth of a second, or with every answer) up to the ceiling. A
-    refusal cuts it below the level at which the refused request went. From there it returns to one below that
-    level and goes beyond only once many answers came back, ever more of them after each probe that failed: so
+    refusal cuts it below the level at which the refused request went. From far below that level it doubles again,
+    from near below it rises by one a round. Beyond it, it goes once many answers came back, and by ever larger
+    steps while that goes well; each probe that is refused makes the next one wait for twice as many answers: so
     refusals stay under two in a hundred even where the limit is small.
     """
 
@@ -114,36 +116,56 @@ class AdaptiveLimit:
         self._risen_at = -NEVER
         self._successes = 0
         self._probe_after = FIRST_PROBE_AFTER_SUCCESSES
-        self._step = 1.0
+        self._probe_step = 0.0
 
     def crowded(self, now: float) -> None:
         """All places are taken and more requests wait: before the first refusal, rise by the clock."""
         if self._refused_level == NEVER and now - self._risen_at >= RAMP_SECONDS:
             self._risen_at = now
-            self.value = min(float(self.ceiling), self.value * 2)
+            self._rise(self.value)
 
     def succeeded(self, *, crowded: bool) -> None:
         """An answer came back; only answers under a full house say that there is room for more."""
         if self.value >= self.ceiling or not crowded:
             return
-        self._successes += 1
-        if self._refused_level == NEVER:
-            self.value = min(float(self.ceiling), self.value + 1)
+        if self.value < CUT * self._refused_level:
+            self._rise(1.0)
         elif self.value + 1 < self._refused_level:
-            self.value += 1 / max(1.0, self.value)
-        elif self._successes >= self._probe_after:
-            self._successes = 0
-            self._probe_after = min(self._probe_after * 2, LAST_PROBE_AFTER_SUCCESSES)
-            self.value = min(float(self.ceiling), self.value + self._step)
-            self._refused_level = self.value + 1 + self._step
+            self._rise(1 / self.value)
+        else:
+            self._probe()
 
-    def cut(self, level: int) -> None:
-        """A wave of refusals has begun; the first request refused went as the `level`-th in flight."""
+    def cut(self, level: int, *, again: bool) -> None:
+        """A wave of refusals has begun; the first request refused went as the `level`-th in flight.
+
+        `again`: nothing has succeeded since the wave before, so it is no matter of the level.
+        """
         if not self._adaptive:
             return
         self._successes = 0
+        if again:
+            self.value = max(1.0, self.value * CUT_WHILE_NOTHING_SUCCEEDS)
+            return
+        if self._probe_step > 0.0:
+            self._probe_after = min(self._probe_after * 2, LAST_PROBE_AFTER_SUCCESSES)
+            self._probe_step = 0.0
         self._refused_level = float(max(2, level))
         self.value = max(1.0, min(self.value * CUT, level * UNDER_THE_REFUSED_LEVEL))
+
+    def _probe(self) -> None:
+        self._successes += 1
+        probing = self._probe_step > 0.0
+        if self._successes < (self.value if probing else self._probe_after):
+            return
+        self._successes = 0
+        if probing:
+            self._probe_after = FIRST_PROBE_AFTER_SUCCESSES
+        self._probe_step = self._probe_step * 2 if probing else 1.0
+        self._rise(self._probe_step)
+        self._refused_level = self.value
+
+    def _rise(self, step: float) -> None:
+        self.value = min(float(self.ceiling), self.value + step)
 
 
 class Admitted(Struct, frozen=True):
@@ -219,7 +241,7 @@ class Lane:
         if admitted.started_at > self._wave_at:
             self._wave_at = now
             self._waves_in_a_row += 1
-            self.limit.cut(admitted.level)
+            self.limit.cut(admitted.level, again=self._waves_in_a_row > 1)
             if pause is None and self._waves_in_a_row > 1:
                 pause = min(LONGEST_PAUSE_SECONDS, 0.5 * 2 ** (self._waves_in_a_row - 1))
         if pause is not None:

@@ -167,7 +167,7 @@ class Pool:
             soonest = min(soonest, self._send_from(lane, queue, now))
         while not self._source_ended and self._backlog() < self._lookahead and self._has_room():
             ticket = self._source.next()
-            if ticket == "wait" or ticket == "end":  # noqa: PLR1714 - the type checker narrows only this form
+            if ticket == "wait" or ticket == "end":
                 self._source_ended = ticket == "end"
                 break
             lane = self._routes[ticket.unit.variant].lane

@@ -1,0 +1,167 @@
+"""Laws of admission, on a clock that the tests turn."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crun_batch.records import RateHints
+from crun_batch.send.admit import NEVER, Lane, Pace, TokenWindow
+
+
+def busiest_minute(times):
+    """The largest number of events in any half-open window of 60 seconds."""
+    times = sorted(times)
+    first = busiest = 0
+    for last, time in enumerate(times):
+        while times[first] <= time - 60.0:
+            first += 1
+        busiest = max(busiest, last - first + 1)
+    return busiest
+
+
+@pytest.mark.parametrize("per_minute", [1, 7, 60, 600, 5000])
+def test_any_minute_holds_at_most_the_limit_and_half_a_percent(per_minute):
+    pace, now, sent = Pace(per_minute), 0.0, []
+    while now < 200.0:
+        wait = pace.wait_seconds(now)
+        if wait > 0:
+            now += wait
+            continue
+        pace.take(now)
+        sent.append(now)
+    assert busiest_minute(sent) <= per_minute * 1.005 + 1e-9
+    assert len([time for time in sent if 60 <= time < 180]) >= 0.95 * per_minute * 2
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**32))
+def test_a_late_caller_never_exceeds_the_pace(seed):
+    draw, pace, now, sent = random.Random(seed), Pace(600), 0.0, []
+    while now < 180.0:
+        while pace.wait_seconds(now) == 0.0:
+            pace.take(now)
+            sent.append(now)
+        now += draw.choice([0.001, 0.05, 0.4, 3.0])
+    assert busiest_minute(sent) <= 603
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**32))
+def test_real_tokens_of_any_minute_stay_under_the_limit_and_use_it(seed):
+    """Admitted by a bound four times too high, corrected after two seconds."""
+    draw, window, now = random.Random(seed), TokenWindow(100_000), 0.0
+    back, spent, sequence = [], [], itertools.count()
+    while now < 300.0:
+        while back and back[0][0] <= now:
+            _, _, entry, difference = heapq.heappop(back)
+            window.correct(now, entry, difference)
+        real = draw.randint(50, 500)
+        wait = window.wait_seconds(now, 4 * real)
+        if wait == 0.0:
+            spent.append((now, real))
+            heapq.heappush(back, (now + 2.0, next(sequence), window.take(now, 4 * real), -3 * real))
+            continue
+        now += min(wait, back[0][0] - now if back else wait) + 1e-6
+    for start, _ in spent[::50]:
+        assert sum(tokens for time, tokens in spent if start <= time < start + 60.0) <= 100_000
+    assert sum(tokens for time, tokens in spent if 60 <= time < 240) >= 0.95 * 300_000
+
+
+def test_a_request_larger_than_the_token_limit_goes_when_the_window_is_empty():
+    window = TokenWindow(1000)
+    window.take(0.0, 10)
+    assert 0.0 < window.wait_seconds(0.0, 5000) <= 60.5
+    assert window.wait_seconds(61.0, 5000) == 0.0
+
+
+def gateway(lane, limit_at, latency, seconds, *, retry_after=None, seed=1):
+    """Requests through `lane` to a gateway that refuses what exceeds `limit_at(now)` in flight.
+
+    Returns (answered, refused, mean of requests in flight at the gateway over the last half).
+    """
+    draw, now, inside, sequence = random.Random(seed), 0.0, 0, itertools.count()
+    events, answered, refused, area = [], 0, 0, 0.0
+    while now < seconds:
+        wait = lane.wait_seconds(now, 1)
+        while wait == 0.0:
+            admitted = lane.admit(now, 1)
+            taken = inside < limit_at(now)
+            inside += taken
+            delay = latency * draw.uniform(0.8, 1.2) if taken else 0.02
+            heapq.heappush(events, (now + delay, next(sequence), admitted, taken))
+            wait = lane.wait_seconds(now, 1)
+        until = min(events[0][0] if events else NEVER, now + wait)
+        area += inside * (until - now) if now > seconds / 2 else 0.0
+        now = until
+        while events and events[0][0] <= now:
+            _, _, admitted, taken = heapq.heappop(events)
+            inside -= taken
+            if taken:
+                answered += 1
+                lane.answered(now, admitted, 1)
+            else:
+                refused += 1
+                lane.refused(now, admitted, retry_after)
+    return answered, refused, area / (seconds / 2)
+
+
+@pytest.mark.parametrize("limit", [3, 10, 40, 200])
+@pytest.mark.parametrize("retry_after", [None, 1.0])
+def test_an_unknown_limit_is_found_used_and_rarely_hit(limit, retry_after):
+    """At least 90 % of the gateway's limit is used and at most 2 % of the requests are refused."""
+    lane = Lane(ceiling=1000)
+    answered, refused, used = gateway(lane, lambda _: limit, 1.0, 900.0, retry_after=retry_after)
+    assert refused <= 0.02 * (answered + refused)
+    assert used >= 0.9 * limit
+
+
+def test_after_a_storm_the_former_rate_is_back_within_a_minute():
+    """For ten seconds everything is refused; within a minute at least 90 % of the former rate is reached."""
+    lane = Lane(ceiling=64)
+    answered, refused, used = gateway(lane, lambda now: 0 if 50 <= now < 60 else 64, 1.0, 140.0)
+    assert used >= 0.9 * 64
+    assert refused <= 0.02 * answered
+
+
+def test_one_wave_of_refusals_cuts_once():
+    """Requests sent before the cut belong to its wave, however many come back refused."""
+    lane = Lane(ceiling=64, adaptive=True)
+    lane.limit.value = 64.0
+    flight = [lane.admit(0.0, 1) for _ in range(64)]
+    lane.refused(1.0, flight[0], None)
+    after_first = lane.limit.value
+    for admitted in flight[1:]:
+        lane.refused(1.1, admitted, None)
+    assert lane.limit.value == after_first
+    assert lane.in_flight == 0
+
+
+def test_retry_after_pauses_the_whole_lane():
+    lane = Lane(ceiling=4)
+    lane.refused(10.0, lane.admit(9.0, 1), 7.0)
+    assert lane.wait_seconds(10.0, 1) == pytest.approx(7.0)
+    assert lane.wait_seconds(17.0, 1) == 0.0
+
+
+def test_headers_that_say_nothing_remains_pause_until_their_reset_at_most_a_minute():
+    lane = Lane(ceiling=4)
+    lane.heed(0.0, RateHints(remaining_requests=5, reset_requests_seconds=30.0))
+    assert lane.wait_seconds(0.0, 1) == 0.0
+    lane.heed(0.0, RateHints(remaining_requests=0, reset_requests_seconds=3.0))
+    assert lane.wait_seconds(0.0, 1) == pytest.approx(3.0)
+    lane.heed(0.0, RateHints(remaining_tokens=0, reset_tokens_seconds=86_400.0))
+    assert lane.wait_seconds(0.0, 1) == pytest.approx(60.0)
+
+
+def test_without_adaptation_the_ceiling_is_the_limit():
+    lane = Lane(ceiling=50, adaptive=False)
+    for _ in range(50):
+        assert lane.wait_seconds(0.0, 1) == 0.0
+        lane.admit(0.0, 1)
+    assert lane.wait_seconds(0.0, 1) == NEVER
