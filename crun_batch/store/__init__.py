@@ -1,1 +1,4 @@
-"""Outcomes to disk: journal, sealed Parquet, published results. The only writer; knows no protocol, no price."""
+"""From outcomes to files: the journal, its sealing into Parquet, the published results.
+
+Side effect: writes the run directory, as its only writer. Must not know: protocols, prices, the network.
+"""

@@ -1,0 +1,133 @@
+"""The one seam to the disk: every operation that durability rests on goes through a `Disk`.
+
+Owns: the calls of the operating system, short writes, "what does a crash leave". Must not know: what is in the
+files. Tests put a disk in here that fails, writes short, or keeps a log of its operations.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+from crun_batch.errors import DiskFailed
+
+_sync_data = getattr(os, "fdatasync", os.fsync)
+
+
+class Disk:
+    """The real disk. Each method is one system call; each raises OSError as the system does."""
+
+    def create(self, path: Path) -> int:
+        """Open a new file for appending; the descriptor is the caller's. An existing file is emptied."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o644)
+
+    def reopen(self, path: Path) -> int:
+        """Open an existing file for appending."""
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+
+    def write(self, descriptor: int, data: bytes | memoryview) -> int:
+        """Write once; returns how many bytes were taken, which may be fewer than given."""
+        return os.write(descriptor, data)
+
+    def sync(self, descriptor: int) -> None:
+        """Return when the file's data is on the disk."""
+        _sync_data(descriptor)
+
+    def truncate(self, descriptor: int, length: int) -> None:
+        """Cut the file to `length` bytes."""
+        os.ftruncate(descriptor, length)
+
+    def close(self, descriptor: int) -> None:
+        """Close the descriptor."""
+        os.close(descriptor)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Put `source` in the place of `target` at once."""
+        source.replace(target)
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file; it may already be gone."""
+        path.unlink(missing_ok=True)
+
+    def symlink(self, target: str, path: Path) -> None:
+        """Make `path` a link to `target`."""
+        path.symlink_to(target)
+
+    def make_folder(self, path: Path) -> None:
+        """Make a folder and its parents; it may exist."""
+        path.mkdir(parents=True, exist_ok=True)
+
+    def sync_folder(self, path: Path) -> None:
+        """Return when the folder's entries (creations, renames, removals) are on the disk."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_all(disk: Disk, descriptor: int, data: bytes | memoryview) -> None:
+    """Write to the end of `data`, through short writes. Raises OSError; what was written until then stays."""
+    written = disk.write(descriptor, data)
+    if written == len(data):
+        return
+    view = memoryview(data)
+    while written < len(view):
+        taken = disk.write(descriptor, view[written:])
+        if taken == 0:
+            raise OSError(f"the disk took {written} of {len(view)} bytes and no more")
+        written += taken
+
+
+def write_file(disk: Disk, path: Path, data: bytes) -> None:
+    """Put a whole file at `path`: temporary name beside it, sync, rename, sync of the folder.
+
+    Raises DiskFailed; `path` is then as it was.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        descriptor = disk.create(temporary)
+        try:
+            write_all(disk, descriptor, data)
+            disk.sync(descriptor)
+        finally:
+            disk.close(descriptor)
+        disk.rename(temporary, path)
+        disk.sync_folder(path.parent)
+    except OSError as error:
+        raise DiskFailed(f"{path}: cannot write: {error}") from error
+
+
+class DiskFile(io.RawIOBase):
+    """A new file, written through the seam: what the Parquet writers are given."""
+
+    def __init__(self, disk: Disk, path: Path) -> None:
+        self._disk = disk
+        self._descriptor = disk.create(path)
+        self._position = 0
+
+    def writable(self) -> bool:
+        """Yes: that is all it is."""
+        return True
+
+    def tell(self) -> int:
+        """Bytes written so far."""
+        return self._position
+
+    def write(self, data: bytes | memoryview) -> int:  # type: ignore[override]
+        """Write all of `data`."""
+        view = memoryview(data).cast("B")
+        write_all(self._disk, self._descriptor, view)
+        self._position += len(view)
+        return len(view)
+
+    def sync(self) -> None:
+        """Return when the data is on the disk."""
+        self._disk.sync(self._descriptor)
+
+    def close(self) -> None:
+        """Close; closing again does nothing."""
+        if not self.closed:
+            self._disk.close(self._descriptor)
+        super().close()

@@ -1,0 +1,256 @@
+"""The events of the journal, one struct per kind, and the line each becomes.
+
+A line is the event as JSON, a TAB, the CRC-32 of the JSON as 8 lower-case hex digits, LF. Amounts are integers
+of pico; times are integer microseconds since the epoch; durations integer microseconds. A field at its default
+is left out. Owns: the encoding. Must not know: files.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+from zlib import crc32
+
+import msgspec
+from msgspec import Struct, structs
+
+FORMAT = 1
+"""Version of the journal's format, in the head of every segment."""
+
+
+class StartEvent(Struct, frozen=True, tag_field="e", tag="start", omit_defaults=True):
+    """A request is about to be sent."""
+
+    n: int
+    """Serial of the attempt in its run directory, increasing over all sessions."""
+    id: str
+    position: int
+    variant: str
+    repeat: int = 0
+    turn: int = 0
+    purpose: str = "answer"
+    attempt: int = 1
+    """Of this unit, from 1."""
+    started_at: int = 0
+    request_hash: str = ""
+    held_usd: int | None = None
+    held_credits: int | None = None
+
+
+class EndFault(Struct, frozen=True, omit_defaults=True):
+    """Why there is no whole reply."""
+
+    stage: str
+    kind: str
+    message: str
+
+
+class EndEvent(Struct, frozen=True, tag_field="e", tag="end", omit_defaults=True):
+    """The raw reply, or the fault, written before anything parses it."""
+
+    n: int
+    finished_at: int
+    latency_us: int = 0
+    http_status: int | None = None
+    headers: Mapping[str, str] | None = None
+    body: str | None = None
+    body64: str | None = None
+    """The body in base64, where its bytes are not UTF-8."""
+    fault: EndFault | None = None
+
+    def raw_body(self) -> bytes:
+        """The bytes of the reply, exactly as they came."""
+        if self.body64 is not None:
+            return base64.b64decode(self.body64)
+        return (self.body or "").encode()
+
+
+class FinalPart(Struct, frozen=True, omit_defaults=True):
+    """The final result of a unit. Tokens and costs are sums over all the unit's attempts so far.
+
+    `as_read` true: in a read event, a field among INHERITED that is None here has the read event's value.
+    False: None means null.
+    """
+
+    status: str
+    as_read: bool = False
+    error_kind: str | None = None
+    error_message: str | None = None
+    text: str | None = None
+    tool_calls: str | None = None
+    finish_reason: str | None = None
+    model: str | None = None
+    response_id: str | None = None
+    input_tokens: int | None = None
+    cached_input_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    output_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cost_usd: int | None = None
+    cost_credits: int | None = None
+    cost_source: str | None = None
+    attempt_count: int = 1
+    unknown_attempts: int = 0
+    latency_us: int | None = None
+    started_at: int | None = None
+    finished_at: int | None = None
+    request_hash: str | None = None
+    carried: Mapping[str, str | None] | None = None
+    """As `carried.encode_carried` makes it."""
+    output: str | None = None
+    """JSON text of the reply's object, where the job has an output schema."""
+    outputs: list[str] | None = None
+    scores: Mapping[str, float | None] | None = None
+    supersedes: bool = False
+    """An earlier final of the same unit is replaced by this one (retry, redo)."""
+
+
+INHERITED = (
+    "error_kind",
+    "error_message",
+    "text",
+    "tool_calls",
+    "finish_reason",
+    "model",
+    "response_id",
+    "input_tokens",
+    "cached_input_tokens",
+    "cache_write_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "cost_usd",
+    "cost_credits",
+    "cost_source",
+    "latency_us",
+    "started_at",
+    "finished_at",
+    "request_hash",
+)
+"""Fields that a FinalPart with `as_read` takes from its read event."""
+
+
+class ReadEvent(Struct, frozen=True, tag_field="e", tag="read", omit_defaults=True):
+    """What was made of a reply or fault; in the same segment as its end, right after it."""
+
+    n: int
+    id: str
+    position: int
+    variant: str
+    outcome: str
+    repeat: int = 0
+    turn: int = 0
+    purpose: str = "answer"
+    attempt: int = 1
+    started_at: int = 0
+    finished_at: int | None = None
+    latency_us: int | None = None
+    request_hash: str = ""
+    held_usd: int | None = None
+    held_credits: int | None = None
+    http_status: int | None = None
+    error_kind: str | None = None
+    error_message: str | None = None
+    input_tokens: int | None = None
+    cached_input_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    output_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cost_usd: int | None = None
+    cost_credits: int | None = None
+    cost_source: str | None = None
+    reported_usd: str | None = None
+    text: str | None = None
+    tool_calls: str | None = None
+    finish_reason: str | None = None
+    model: str | None = None
+    response_id: str | None = None
+    assembled: str | None = None
+    final: FinalPart | None = None
+
+
+class FinalEvent(Struct, frozen=True, tag_field="e", tag="final", omit_defaults=True):
+    """A unit that is concluded without an attempt of its own now: a template error, a shared reply."""
+
+    id: str
+    position: int
+    variant: str
+    final: FinalPart
+    repeat: int = 0
+
+
+class HeadEvent(Struct, frozen=True, tag_field="e", tag="head"):
+    """First line of a segment: all that must be known to go on without the older segments."""
+
+    format: int
+    segment: int
+    session: int
+    at: int
+    next_serial: int
+    in_flight: tuple[StartEvent, ...]
+    """Started before this segment, not yet ended."""
+    checkpoint: Any
+    """The runner's own, opaque to the store."""
+
+
+Event = HeadEvent | StartEvent | EndEvent | ReadEvent | FinalEvent
+
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+
+
+def whole_final(read: ReadEvent, final: FinalPart) -> FinalPart:
+    """The final with every inherited field filled in from its read event."""
+    if not final.as_read:
+        return final
+    inherited = {name: getattr(read, name) for name in INHERITED if getattr(final, name) is None}
+    return structs.replace(final, as_read=False, **inherited)
+
+
+def end_event(
+    n: int,
+    *,
+    finished_at: int,
+    latency_us: int,
+    status: int | None,
+    headers: Mapping[str, str] | None,
+    body: bytes,
+    fault: EndFault | None = None,
+) -> EndEvent:
+    """The end event of a raw reply; `body` may be any bytes."""
+    try:
+        return EndEvent(n, finished_at, latency_us, status, headers, body.decode(), None, fault)
+    except UnicodeDecodeError:
+        return EndEvent(n, finished_at, latency_us, status, headers, None, base64.b64encode(body).decode(), fault)
+
+
+def encode_line(event: Struct) -> bytes:
+    """The event's line. A lone surrogate, which no JSON reader takes, becomes U+FFFD; the raw body keeps it."""
+    try:
+        payload = _encoder.encode(event)
+    except UnicodeEncodeError:
+        payload = _encoder.encode(_without_surrogates(msgspec.to_builtins(event)))
+    return b"%b\t%08x\n" % (payload, crc32(payload))
+
+
+def payload_of(line: bytes) -> bytes | None:
+    """The JSON of a whole line with a right checksum; None for any other bytes."""
+    if line[-10:-9] != b"\t" or line[-1:] != b"\n":
+        return None
+    payload = line[:-10]
+    return payload if b"%08x" % crc32(payload) == line[-9:-1] else None
+
+
+def decode_payload(payload: bytes) -> Event:
+    """The event of a payload. Raises msgspec.DecodeError or ValidationError: a line of another format."""
+    return _decoder.decode(payload)
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {_without_surrogates(key): _without_surrogates(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_surrogates(part) for part in value]
+    return value

@@ -1,0 +1,311 @@
+"""The live end of the journal: one write per event, at once; a sync at most 100 ms later.
+
+Owns: the open segment, the serials of attempts, when segments change, what has not reached the disk. After a
+failed sync nothing is trusted and it is never tried again; after a failed write the torn line is cut off. In
+both cases no attempt may start any more, but replies that come in are still written as well as can be: they are
+paid. Must not know: what the events mean, beyond which attempts are in flight.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+from msgspec import Struct, structs
+
+from crun_batch.errors import DiskFailed
+from crun_batch.store.directory import RunDirectory
+from crun_batch.store.disk import write_all, write_file
+from crun_batch.store.events import (
+    FORMAT,
+    EndEvent,
+    FinalEvent,
+    HeadEvent,
+    ReadEvent,
+    StartEvent,
+    encode_line,
+)
+from crun_batch.store.recover import Recovered
+
+
+class JournalSettings(Struct, frozen=True):
+    """When a segment is full, and how much may be unsynced."""
+
+    segment_bytes: int = 64 * 2**20
+    sync_seconds: float = 0.1
+    sync_records: int = 256
+
+
+class Syncer(Protocol):
+    """Calls `sync` soon after `wake`, and at least every interval."""
+
+    def start(self, sync: Callable[[], None]) -> None:
+        """Begin."""
+
+    def wake(self) -> None:
+        """Many events wait: sync now."""
+
+    def stop(self) -> None:
+        """End; no call of `sync` runs or comes after this returns."""
+
+
+class ThreadSyncer:
+    """The default: a daemon thread."""
+
+    def __init__(self, interval_seconds: float = 0.1) -> None:
+        self._interval_seconds = interval_seconds
+        self._bell = threading.Event()
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+
+    def start(self, sync: Callable[[], None]) -> None:
+        """Begin."""
+        self._thread = threading.Thread(target=self._run, args=(sync,), name="journal-sync", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Sync now."""
+        if not self._bell.is_set():
+            self._bell.set()
+
+    def stop(self) -> None:
+        """End the thread and wait for it."""
+        self._stopped = True
+        self._bell.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self, sync: Callable[[], None]) -> None:
+        while not self._stopped:
+            self._bell.wait(self._interval_seconds)
+            self._bell.clear()
+            sync()
+
+
+def _microseconds() -> int:
+    return time.time_ns() // 1000
+
+
+class Journal:
+    """Appends events to the newest segment. Made by `create_journal` or `resume_journal`."""
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        head: HeadEvent,
+        *,
+        unread: Iterable[int] = (),
+        settings: JournalSettings,
+        syncer: Syncer,
+        clock: Callable[[], int],
+    ) -> None:
+        self._run = run
+        self._disk = run.disk
+        self._settings = settings
+        self._syncer = syncer
+        self._clock = clock
+        self._session = head.session
+        self.segment = head.segment
+        self._path = run.segment(head.segment)
+        self._descriptor = _reopen(run, self._path)
+        self._length = self._path.stat().st_size
+        self._next_serial = head.next_serial
+        self._in_flight = {start.n: start for start in head.in_flight}
+        self._unread = set(unread)
+        self._appended = 0
+        self._synced = 0
+        self._sync_records = settings.sync_records
+        self._failure: DiskFailed | None = None
+        self._sync_lock = threading.Lock()
+        syncer.start(self.sync)
+
+    @property
+    def unsynced(self) -> int:
+        """Events written but not yet known to be on the disk."""
+        return self._appended - self._synced
+
+    @property
+    def bytes_in_segment(self) -> int:
+        """Length of the open segment."""
+        return self._length
+
+    def next_serial(self) -> int:
+        """The serial `n` for the next attempt: given out once."""
+        serial = self._next_serial
+        self._next_serial = serial + 1
+        return serial
+
+    def append_start(self, event: StartEvent) -> None:
+        """Before a request is sent. Raises DiskFailed: then do not send."""
+        if self._failure is not None:
+            raise self._failure
+        self._append(event)
+        self._in_flight[event.n] = event
+
+    def append_end(self, event: EndEvent) -> None:
+        """The raw reply, before it is parsed. Raises DiskFailed when it could not be written."""
+        self._append(event)
+        self._in_flight.pop(event.n, None)
+        self._unread.add(event.n)
+
+    def append_read(self, event: ReadEvent) -> None:
+        """What was made of the reply. Raises DiskFailed when it could not be written."""
+        self._append(event)
+        self._in_flight.pop(event.n, None)
+        self._unread.discard(event.n)
+
+    def append_final(self, event: FinalEvent) -> None:
+        """A unit that ended without an attempt. Raises DiskFailed when it could not be written."""
+        self._append(event)
+
+    def poll(self) -> None:
+        """Raise DiskFailed if a write or a sync has failed since."""
+        if self._failure is not None:
+            raise self._failure
+
+    def sync(self) -> None:
+        """Bring what was appended to the disk. A failure is kept for `poll`; after one, this does nothing."""
+        with self._sync_lock:
+            appended = self._appended
+            if self._failure is not None or appended == self._synced:
+                return
+            try:
+                self._disk.sync(self._descriptor)
+            except OSError as error:
+                self._fail("cannot be synced to the disk", error)
+            else:
+                self._synced = appended
+
+    def maybe_rotate(self, checkpoint: Callable[[], Any], *, force: bool = False) -> int | None:
+        """Open the next segment if this one is full; returns the number of the closed one, ready to be sealed.
+
+        `checkpoint` gives what the runner must know to go on without the older segments, JSON-able. Does nothing
+        while an end waits for its read. `force` also closes a segment that is not full. Raises DiskFailed.
+        """
+        if self._unread or not (force or self._length >= self._settings.segment_bytes):
+            return None
+        self.sync()
+        self.poll()
+        closed = self.segment
+        self._switch(
+            HeadEvent(
+                format=FORMAT,
+                segment=closed + 1,
+                session=self._session,
+                at=self._clock(),
+                next_serial=self._next_serial,
+                in_flight=tuple(self._in_flight.values()),
+                checkpoint=checkpoint(),
+            )
+        )
+        self.poll()
+        return closed
+
+    def close(self) -> None:
+        """Sync and close. Raises DiskFailed if the last events may not be on the disk."""
+        self._syncer.stop()
+        self.sync()
+        self._disk.close(self._descriptor)
+        self.poll()
+
+    def _append(self, event: Struct) -> None:
+        data = encode_line(event)
+        try:
+            if self._disk.write(self._descriptor, data) != len(data):
+                raise OSError("the disk took only a part of an event")
+        except OSError as error:
+            self._write_failed(data, error)
+        self._length += len(data)
+        self._appended += 1
+        if self._appended - self._synced >= self._sync_records:
+            self._syncer.wake()
+
+    def _write_failed(self, data: bytes, error: OSError) -> None:
+        """Cut the torn line off and write it once more; raise if that fails too."""
+        try:
+            self._disk.truncate(self._descriptor, self._length)
+            write_all(self._disk, self._descriptor, data)
+        except OSError as second:
+            self._fail("cannot be written", second)
+            self._cut_torn_line()
+            raise self._failure from error  # type: ignore[misc]
+
+    def _cut_torn_line(self) -> None:
+        try:
+            self._disk.truncate(self._descriptor, self._length)
+        except OSError as error:
+            self._fail("cannot be cut back to its last whole line", error)
+
+    def _fail(self, what: str, error: OSError) -> None:
+        if self._failure is None:
+            self._failure = DiskFailed(
+                f"{self._path} {what}: {error.strerror or error}",
+                advice="What was recorded stays. Make room or mend the disk, then start the same run again.",
+            )
+
+    def _switch(self, head: HeadEvent) -> None:
+        """Go over to a new segment; once it has its name, always, so that the newest is the one written to."""
+        path = self._run.segment(head.segment)
+        line = encode_line(head)
+        try:
+            write_file(self._disk, path, line)
+        except DiskFailed as error:
+            self._failure = error
+            if not path.exists():
+                return
+        with self._sync_lock:
+            self._disk.close(self._descriptor)
+            self._descriptor = _reopen(self._run, path)
+            self._path = path
+            self.segment = head.segment
+            self._length = len(line)
+
+
+def _reopen(run: RunDirectory, path: Path) -> int:
+    try:
+        return run.disk.reopen(path)
+    except OSError as error:
+        raise DiskFailed(f"{path}: cannot be opened: {error.strerror or error}") from error
+
+
+def create_journal(
+    run: RunDirectory,
+    checkpoint: Any,
+    *,
+    settings: JournalSettings | None = None,
+    syncer: Syncer | None = None,
+    clock: Callable[[], int] = _microseconds,
+) -> Journal:
+    """The journal of a new run directory, with its first segment on the disk. Raises DiskFailed."""
+    settings = settings or JournalSettings()
+    head = HeadEvent(FORMAT, 1, 1, clock(), 1, (), checkpoint)
+    write_file(run.disk, run.segment(1), encode_line(head))
+    syncer = syncer or ThreadSyncer(settings.sync_seconds)
+    return Journal(run, head, settings=settings, syncer=syncer, clock=clock)
+
+
+def resume_journal(
+    run: RunDirectory,
+    recovered: Recovered,
+    *,
+    settings: JournalSettings | None = None,
+    syncer: Syncer | None = None,
+    clock: Callable[[], int] = _microseconds,
+) -> Journal:
+    """Go on with the newest segment, in a new session; the session's number stands in the next segment's head.
+
+    The attempts of `recovered.in_flight` stay in flight until their read event is appended. Raises DiskFailed.
+    """
+    settings = settings or JournalSettings()
+    head = structs.replace(
+        recovered.head,
+        session=recovered.head.session + 1,
+        next_serial=recovered.next_serial,
+        in_flight=recovered.in_flight,
+    )
+    unread = [end.n for _, end in recovered.unread]
+    syncer = syncer or ThreadSyncer(settings.sync_seconds)
+    return Journal(run, head, unread=unread, settings=settings, syncer=syncer, clock=clock)

@@ -1,0 +1,173 @@
+"""What a run directory's journal says after any end of the process that wrote it.
+
+The newest segment goes on. Bytes at its end that are no whole line, with nothing whole after them, are what a
+crash leaves: they are cut off and counted. A bad line before a good one is no crash of ours: RunDamaged, and
+nothing is changed. Owns: that judgement. Must not know: what the runner makes of the events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from crun_batch.errors import DiskFailed, RunDamaged
+from crun_batch.store.directory import RunDirectory
+from crun_batch.store.disk import Disk
+from crun_batch.store.events import (
+    FORMAT,
+    EndEvent,
+    Event,
+    FinalEvent,
+    HeadEvent,
+    ReadEvent,
+    StartEvent,
+    decode_payload,
+    payload_of,
+)
+
+
+class Scan(Struct, frozen=True):
+    """The lines of a segment, judged by their checksums alone."""
+
+    lines: int
+    good_bytes: int
+    """Length of the whole lines from the start."""
+    torn_bytes: int
+    """Bytes after them, when nothing whole follows."""
+    first_bad_line: int | None = None
+    """Line number, from 1, of a bad line that good ones follow."""
+
+
+class Recovered(Struct, frozen=True):
+    """The newest segment, ready to go on."""
+
+    head: HeadEvent
+    records: Callable[[], Iterator[Event]]
+    """The events after the head, read anew at each call."""
+    in_flight: tuple[StartEvent, ...]
+    """Sent, or about to be, with no reply recorded: their outcome is unknown."""
+    unread: tuple[tuple[StartEvent, EndEvent], ...]
+    """Replies recorded but not yet made anything of."""
+    next_serial: int
+    cut_bytes: int
+    older: tuple[int, ...]
+    """Older segments that are not sealed yet."""
+
+
+def scan_segment(path: Path) -> Scan:
+    """Check every line of a segment (or any file of checksummed lines); streams, in bounded memory."""
+    lines = good_bytes = bad_bytes = 0
+    first_bad = None
+    with path.open("rb") as file:
+        for line in file:
+            if payload_of(line) is None:
+                bad_bytes += len(line)
+                first_bad = first_bad or lines + 1
+            elif first_bad is not None:
+                return Scan(lines, good_bytes, 0, first_bad)
+            else:
+                lines += 1
+                good_bytes += len(line)
+    return Scan(lines, good_bytes, bad_bytes)
+
+
+def replay(path: Path) -> Iterator[Event]:
+    """The events of a segment up to its torn tail; streams. Raises RunDamaged at a line that is no event."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            payload = payload_of(line)
+            if payload is None:
+                return
+            yield _event(path, number, payload)
+
+
+def recover(run: RunDirectory) -> Recovered | None:
+    """Judge the journal, cut a torn tail off, and bring what is left to the disk. None: there is no journal yet.
+
+    Needs the lock. Raises RunDamaged (nothing was changed) and DiskFailed.
+    """
+    segments = run.segments()
+    if not segments:
+        return None
+    newest = segments[-1]
+    path = run.segment(newest)
+    scan = scan_segment(path)
+    if scan.first_bad_line is not None:
+        raise RunDamaged(
+            f"{path}, line {scan.first_bad_line}: its checksum does not fit, and whole lines follow it",
+            advice="No crash leaves that. Restore the file from a copy; `crun-batch verify` lists all damage.",
+        )
+    head = _head(run, newest)
+    in_flight, unread, next_serial = _open_ends(head, replay(path))
+    _settle(run.disk, path, scan)
+    return Recovered(
+        head=head,
+        records=lambda: _after_head(path),
+        in_flight=in_flight,
+        unread=unread,
+        next_serial=next_serial,
+        cut_bytes=scan.torn_bytes,
+        older=tuple(segments[:-1]),
+    )
+
+
+def _head(run: RunDirectory, number: int) -> HeadEvent:
+    path = run.segment(number)
+    head = next(replay(path), None)
+    if not isinstance(head, HeadEvent) or head.segment != number:
+        raise RunDamaged(f"{path}, line 1: this is not the head of segment {number}")
+    if head.format != FORMAT:
+        raise RunDamaged(f"{path}: written in journal format {head.format}; this version reads format {FORMAT}")
+    return head
+
+
+def _after_head(path: Path) -> Iterator[Event]:
+    events = replay(path)
+    next(events)
+    yield from events
+
+
+def _open_ends(
+    head: HeadEvent, events: Iterator[Event]
+) -> tuple[tuple[StartEvent, ...], tuple[tuple[StartEvent, EndEvent], ...], int]:
+    in_flight = {start.n: start for start in head.in_flight}
+    unread: dict[int, tuple[StartEvent, EndEvent]] = {}
+    next_serial = head.next_serial
+    for event in events:
+        if isinstance(event, HeadEvent | FinalEvent):
+            continue
+        next_serial = max(next_serial, event.n + 1)
+        if isinstance(event, StartEvent):
+            in_flight[event.n] = event
+            continue
+        start = in_flight.pop(event.n, None)
+        if isinstance(event, ReadEvent):
+            unread.pop(event.n, None)
+        elif start is None:
+            raise RunDamaged(f"segment {head.segment}: the end of attempt {event.n} has no start")
+        else:
+            unread[event.n] = (start, event)
+    return tuple(in_flight.values()), tuple(unread.values()), next_serial
+
+
+def _settle(disk: Disk, path: Path, scan: Scan) -> None:
+    try:
+        descriptor = disk.reopen(path)
+        try:
+            if scan.torn_bytes:
+                disk.truncate(descriptor, scan.good_bytes)
+            disk.sync(descriptor)
+        finally:
+            disk.close(descriptor)
+    except OSError as error:
+        raise DiskFailed(f"{path}: cannot cut off its torn end: {error.strerror or error}") from error
+
+
+def _event(path: Path, number: int, payload: bytes) -> Event:
+    try:
+        return decode_payload(payload)
+    except msgspec.DecodeError as error:
+        raise RunDamaged(f"{path}, line {number}: not an event that this version knows: {error}") from error

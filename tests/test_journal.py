@@ -1,0 +1,389 @@
+"""The journal: what is written is there after any end of the process, or its loss is said."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from store_kit import OK, FailingDisk, Killed, KillingDisk, ManualSyncer, answer, end, open_run, read, start
+
+from crun_batch.errors import DiskFailed, RunDamaged, RunInUse
+from crun_batch.store.directory import read_json, write_json
+from crun_batch.store.events import (
+    INHERITED,
+    EndEvent,
+    EndFault,
+    FinalEvent,
+    FinalPart,
+    decode_payload,
+    encode_line,
+    end_event,
+    payload_of,
+    whole_final,
+)
+from crun_batch.store.journal import JournalSettings, ThreadSyncer, create_journal, resume_journal
+from crun_batch.store.recover import recover, replay
+
+
+def journal_of(run, **fields):
+    return create_journal(run, {"mark": 1}, syncer=ManualSyncer(), clock=lambda: 77, **fields)
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = open_run(tmp_path / "run")
+    yield run
+    run.close()
+
+
+texts = st.text(alphabet=st.characters(codec="utf-8"), max_size=30)
+events = st.one_of(
+    st.builds(lambda n, text: start(n, variant=text), st.integers(1, 2**53), texts),
+    st.builds(lambda n, body: end(n, body), st.integers(1, 2**53), st.binary(max_size=60)),
+    st.builds(lambda n, text: read(n, text=text, final=OK), st.integers(1, 2**53), texts),
+    st.builds(lambda row, text: FinalEvent(row, 1, "base", FinalPart("error", error_message=text)), texts, texts),
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(events)
+def test_every_event_comes_back_from_its_line_as_it_was(event):
+    """decode(encode(event)) == event, on one line."""
+    line = encode_line(event)
+    assert 1 == line.count(b"\n")
+    payload = payload_of(line)
+    assert payload is not None
+    assert event == decode_payload(payload)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.binary(max_size=200))
+def test_a_body_of_any_bytes_comes_back_as_it_was(body):
+    """Bytes that are not UTF-8 go as base64."""
+    event = end_event(1, finished_at=1, latency_us=1, status=200, headers=None, body=body)
+    decoded = decode_payload(payload_of(encode_line(event)))
+    assert isinstance(decoded, EndEvent)
+    assert body == decoded.raw_body()
+
+
+def test_a_lone_surrogate_is_replaced_and_the_event_is_kept():
+    """No JSON reader takes a lone surrogate; the raw body has it as it came."""
+    decoded = decode_payload(payload_of(encode_line(read(1, text="a\ud800b é"))))
+    assert "a\ufffdb é" == decoded.text
+
+
+def test_a_final_takes_from_its_read_event_only_where_it_says_so():
+    """as_read fills in what is None; without it None is null."""
+    event = read(3, text="answer", error_kind="server")
+    whole = whole_final(event, FinalPart("ok", as_read=True, cost_usd=7, text="other"))
+    assert ("other", 7, "server", event.input_tokens) == (
+        whole.text,
+        whole.cost_usd,
+        whole.error_kind,
+        whole.input_tokens,
+    )
+    own = FinalPart("ok", text="judged")
+    assert own == whole_final(event, own)
+    assert set(INHERITED) <= set(FinalPart.__struct_fields__)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(events, min_size=1, max_size=8), st.data())
+def test_a_cut_anywhere_leaves_an_exact_prefix(written, data):
+    """Whatever byte the power went at, recovery yields the first k events, and says how many bytes it cut."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = open_run(Path(folder))
+        journal_of(run).close()
+        head = run.segment(1).read_bytes()
+        lines = [encode_line(event) for event in written]
+        whole = head + b"".join(lines)
+        cut = data.draw(st.integers(len(head), len(whole)))
+        run.segment(1).write_bytes(whole[:cut])
+        kept = sum(1 for index in range(len(lines)) if len(head) + sum(map(len, lines[: index + 1])) <= cut)
+        assert written[:kept] == list(replay(run.segment(1)))[1:]
+        run.close()
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.data())
+def test_a_flipped_bit_never_gives_a_wrong_event(data):
+    """Either the run is refused, naming the line, or an exact prefix is left and the cut is told."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = open_run(Path(folder))
+        journal = journal_of(run)
+        for _ in range(3):
+            answer(journal)
+        journal.close()
+        path = run.segment(1)
+        before = list(replay(path))
+        content = bytearray(path.read_bytes())
+        bit = data.draw(st.integers(0, len(content) * 8 - 1))
+        content[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(content)
+        try:
+            recovered = recover(run)
+        except RunDamaged as error:
+            assert "line" in str(error)
+            assert bytes(content) == path.read_bytes()
+        else:
+            after = [recovered.head, *recovered.records()]
+            assert before[: len(after)] == after
+            assert len(before) - len(after) in (1, 2)
+            assert recovered.cut_bytes > 0
+        run.close()
+
+
+def test_recovery_names_what_was_in_flight_and_what_was_not_read(run):
+    """Starts without an end, ends without a read, and the next serial."""
+    journal = journal_of(run)
+    answer(journal, 10)
+    for n in (2, 3, 4):
+        assert n == journal.next_serial()
+        journal.append_start(start(n))
+    journal.append_end(end(3, b"\xff"))
+    journal.close()
+    with run.segment(1).open("ab") as file:
+        file.write(b'{"e":"end"')
+    recovered = recover(run)
+    assert [2, 4] == [event.n for event in recovered.in_flight]
+    assert [(3, b"\xff")] == [(began.n, ended.raw_body()) for began, ended in recovered.unread]
+    assert (5, 10, {"mark": 1}) == (recovered.next_serial, recovered.cut_bytes, recovered.head.checkpoint)
+    resumed = resume_journal(run, recovered, syncer=ManualSyncer())
+    assert 5 == resumed.next_serial()
+    assert resumed.maybe_rotate(dict, force=True) is None, "an end waits for its read"
+    resumed.append_read(read(3, final=OK))
+    assert 1 == resumed.maybe_rotate(lambda: "later", force=True)
+    resumed.close()
+    again = recover(run)
+    assert ("later", 2, [2, 4], 6, (1,)) == (
+        again.head.checkpoint,
+        again.head.session,
+        [event.n for event in again.in_flight],
+        again.next_serial,
+        again.older,
+    )
+
+
+def test_damage_before_whole_lines_is_refused_and_nothing_is_changed(run):
+    """RunDamaged names file and line."""
+    journal = journal_of(run)
+    answer(journal)
+    journal.close()
+    path = run.segment(1)
+    content = path.read_bytes().replace(b'"id":"1"', b'"id":"2"', 1)
+    path.write_bytes(content)
+    with pytest.raises(RunDamaged, match=r"000001\.jsonl, line 2"):
+        recover(run)
+    assert content == path.read_bytes()
+
+
+def test_short_writes_are_finished(run):
+    """A disk that takes 7 bytes at a time still gets whole lines."""
+    run.disk = FailingDisk()
+    journal = journal_of(run)
+    run.disk.longest_write = 7
+    answer(journal)
+    journal.close()
+    assert 4 == len(list(replay(run.segment(1))))
+
+
+def test_a_full_disk_stops_new_requests_and_leaves_whole_lines(run):
+    """DiskFailed at the write, at poll and at the next start; with room again, a reply in flight is kept."""
+    run.disk = FailingDisk()
+    journal = journal_of(run)
+    for _ in (1, 2):
+        journal.append_start(start(journal.next_serial()))
+    run.disk.room_bytes = 40
+    with pytest.raises(DiskFailed, match="No space left"):
+        journal.append_end(end(1))
+    with pytest.raises(DiskFailed):
+        journal.poll()
+    with pytest.raises(DiskFailed):
+        journal.append_start(start(9))
+    run.disk.room_bytes = None
+    journal.append_end(end(2))
+    with pytest.raises(DiskFailed):
+        journal.close()
+    run.disk = FailingDisk()
+    recovered = recover(run)
+    assert ([1], [2], 0) == (
+        [event.n for event in recovered.in_flight],
+        [ended.n for _, ended in recovered.unread],
+        recovered.cut_bytes,
+    )
+
+
+def test_a_failed_sync_is_never_tried_again(run):
+    """The first failure is final: poll and start raise, and no second fdatasync is made."""
+    disk = FailingDisk()
+    run.disk = disk
+    journal = journal_of(run)
+    answer(journal)
+    disk.sync_fails = True
+    before = disk.syncs
+    journal.sync()
+    disk.sync_fails = False
+    journal.sync()
+    assert 1 == disk.syncs - before
+    with pytest.raises(DiskFailed, match="Input/output error"):
+        journal.poll()
+    with pytest.raises(DiskFailed):
+        journal.append_start(start(9))
+
+
+def test_what_is_unsynced_is_known_and_the_syncer_is_woken(run):
+    """The pool can hold back: unsynced counts, and at the limit the syncer is called."""
+    syncer = ManualSyncer()
+    journal = create_journal(run, None, syncer=syncer, settings=JournalSettings(sync_records=5))
+    answer(journal)
+    assert (3, 0) == (journal.unsynced, syncer.wakes)
+    answer(journal)
+    assert (6, 2) == (journal.unsynced, syncer.wakes)
+    syncer.sync()
+    assert 0 == journal.unsynced
+    journal.close()
+
+
+def test_the_default_syncer_brings_events_to_the_disk_by_itself(run):
+    """Within the interval, without being woken."""
+    seen = threading.Event()
+    journal = create_journal(run, None, syncer=ThreadSyncer(0.005))
+    original = run.disk.sync
+    run.disk.sync = lambda descriptor: (original(descriptor), seen.set())[0]
+    answer(journal)
+    assert seen.wait(5)
+    journal.close()
+    assert 0 == journal.unsynced
+
+
+def test_a_full_segment_is_closed_and_the_next_one_says_all_that_is_needed(run):
+    """Rotation happens over the limit only, and the new head carries checkpoint and attempts in flight."""
+    journal = create_journal(run, "a", syncer=ManualSyncer(), settings=JournalSettings(segment_bytes=1500))
+    assert journal.maybe_rotate(lambda: "b") is None
+    journal.append_start(start(journal.next_serial(), 99))
+    answer(journal)
+    answer(journal)
+    assert 1 == journal.maybe_rotate(lambda: "b")
+    journal.close()
+    assert [1, 2] == run.segments()
+    recovered = recover(run)
+    assert ("b", ["99"], 4, [], (1,)) == (
+        recovered.head.checkpoint,
+        [event.id for event in recovered.in_flight],
+        recovered.next_serial,
+        list(recovered.records()),
+        recovered.older,
+    )
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_a_kill_at_any_operation_loses_no_written_event(tmp_path, within):
+    """Killed before or within each disk operation of a run with a rotation: recovery has all that was appended."""
+    at = 0
+    while True:
+        disk = KillingDisk(at, within=within)
+        path = tmp_path / str(at)
+        run = open_run(path, disk)
+        appended = 0
+        try:
+            journal = journal_of(run, settings=JournalSettings(segment_bytes=10))
+            for _ in range(2):
+                answer(journal)
+                appended += 3
+                journal.sync()
+            journal.maybe_rotate(lambda: "second")
+            answer(journal)
+            appended += 3
+        except Killed:
+            finished = False
+        else:
+            finished = True
+        run.close()
+        again = open_run(path)
+        recovered = recover(again)
+        if recovered is None:
+            assert 0 == appended
+        else:
+            seen = sum(len(list(replay(again.segment(number)))) - 1 for number in again.segments())
+            assert appended <= seen <= appended + 3
+        again.close()
+        if finished:
+            break
+        at += 1
+    assert at > 15
+
+
+def test_a_hundred_racing_starts_have_one_winner(tmp_path):
+    """flock: the others are told who has it."""
+    gate = threading.Barrier(100)
+    won, lost = [], []
+
+    def begin():
+        gate.wait()
+        try:
+            won.append(open_run(tmp_path / "run"))
+        except RunInUse as error:
+            lost.append(error)
+
+    threads = [threading.Thread(target=begin) for _ in range(100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (1, 99) == (len(won), len(lost))
+    with pytest.raises(RunInUse, match=f"process {os.getpid()}"):
+        open_run(tmp_path / "run")
+    won[0].close()
+
+
+def test_the_lock_ends_with_the_process_that_is_killed(tmp_path):
+    """kill -9 leaves a .lock file but no lock."""
+    code = (
+        "import sys, os, signal; from pathlib import Path; from crun_batch.store.directory import open_directory\n"
+        "run = open_directory(Path(sys.argv[1]), started_at='now')\n"
+        "print('locked', flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "run"], capture_output=True, text=True, check=False
+    )
+    assert ("locked\n", -9) == (done.stdout, done.returncode)
+    open_run(tmp_path / "run").close()
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_a_flipped_bit_in_a_json_file_is_always_seen(data):
+    """job.json and summary.json carry the checksum of their own bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = open_run(Path(folder))
+        document = {"name": "job", "values": [1, None, "ü"]}
+        write_json(run, run.job, document)
+        assert document == read_json(run.job)
+        content = bytearray(run.job.read_bytes())
+        bit = data.draw(st.integers(0, len(content) * 8 - 1))
+        content[bit // 8] ^= 1 << bit % 8
+        run.job.write_bytes(content)
+        with pytest.raises(RunDamaged):
+            read_json(run.job)
+        run.close()
+
+
+def test_a_fault_is_an_end_too(run):
+    """An attempt without a whole reply keeps what was read of it."""
+    event = end_event(
+        4,
+        finished_at=2,
+        latency_us=1,
+        status=None,
+        headers=None,
+        body=b"half",
+        fault=EndFault("unknown", "timeout", "t"),
+    )
+    assert event == decode_payload(payload_of(encode_line(event)))
