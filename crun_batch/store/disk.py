@@ -6,6 +6,7 @@ files. Tests put a disk in here that fails, writes short, or keeps a log of its 
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from pathlib import Path
@@ -106,6 +107,7 @@ class DiskFile(io.RawIOBase):
         self._disk = disk
         self._descriptor = disk.create(path)
         self._position = 0
+        self._hash = hashlib.sha256()
 
     def writable(self) -> bool:
         """Yes: that is all it is."""
@@ -120,7 +122,12 @@ class DiskFile(io.RawIOBase):
         view = memoryview(data).cast("B")
         write_all(self._disk, self._descriptor, view)
         self._position += len(view)
+        self._hash.update(view)
         return len(view)
+
+    def digest(self) -> str:
+        """The sha256 of what was written, in hex."""
+        return self._hash.hexdigest()
 
     def sync(self) -> None:
         """Return when the data is on the disk."""

@@ -1,0 +1,79 @@
+"""The list of the run's immutable files with their checksums, so that damage which a file hides is seen.
+
+One checksummed line per fact, appended and synced; the last line about a name holds. A line is written before
+the file takes its name, and says which content it `replaces`: between the two, either is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+from msgspec import Struct
+
+from crun_batch.errors import DiskFailed, RunDamaged
+from crun_batch.store.directory import RunDirectory
+from crun_batch.store.disk import write_all
+from crun_batch.store.events import encode_line, payload_of
+
+
+class ManifestEntry(Struct, frozen=True, omit_defaults=True):
+    """What a file is, by its path within the run directory."""
+
+    name: str
+    rows: int
+    bytes: int
+    sha256: str
+    replaces: str | None = None
+    """The sha256 of the content that had this name before."""
+    gone: bool = False
+    """The file is no longer needed; it may be there or not."""
+
+
+_decoder = msgspec.json.Decoder(ManifestEntry)
+
+
+def read_manifest(run: RunDirectory) -> dict[str, ManifestEntry]:
+    """The last entry of each name; a torn last line does not count. Raises RunDamaged."""
+    entries, _ = _read(run)
+    return entries
+
+
+def append_manifest(run: RunDirectory, entries: Iterable[ManifestEntry]) -> None:
+    """Add lines and bring them to the disk; a torn last line is cut off first. Raises DiskFailed, RunDamaged."""
+    _, good_bytes = _read(run)
+    data = b"".join(encode_line(entry) for entry in entries)
+    try:
+        new = not run.manifest.exists()
+        descriptor = run.disk.create(run.manifest) if new else run.disk.reopen(run.manifest)
+        try:
+            if not new and run.manifest.stat().st_size > good_bytes:
+                run.disk.truncate(descriptor, good_bytes)
+            write_all(run.disk, descriptor, data)
+            run.disk.sync(descriptor)
+        finally:
+            run.disk.close(descriptor)
+        if new:
+            run.disk.sync_folder(run.journal)
+    except OSError as error:
+        raise DiskFailed(f"{run.manifest}: cannot write: {error.strerror or error}") from error
+
+
+def _read(run: RunDirectory) -> tuple[dict[str, ManifestEntry], int]:
+    entries: dict[str, ManifestEntry] = {}
+    good_bytes = 0
+    bad_line = None
+    if not run.manifest.exists():
+        return entries, 0
+    with run.manifest.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            payload = payload_of(line)
+            if payload is None:
+                bad_line = bad_line or number
+                continue
+            if bad_line is not None:
+                raise RunDamaged(f"{run.manifest}, line {bad_line}: its checksum does not fit")
+            entry = _decoder.decode(payload)
+            entries[entry.name] = entry
+            good_bytes += len(line)
+    return entries, good_bytes
