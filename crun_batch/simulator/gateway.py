@@ -1,0 +1,304 @@
+"""The gateway's decisions: a request comes in, its delivery goes out, and what was done is in the books.
+
+Everything is decided at once, without a wait and without I/O but the ledger's line: check the key, read the
+body, find the model, keep the limits, answer, charge, and let the faults have their way. Latency and damage are
+only written into the delivery, which the connection plays.
+
+A request is charged when it is accepted; whether its client is still there when the reply comes makes no
+difference, as at a real gateway, where a POST that timed out may have been billed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Mapping
+from statistics import NormalDist
+from typing import Any
+
+import orjson
+from msgspec import structs
+
+from crun_batch.errors import InputError
+from crun_batch.simulator.answers import MESSAGE_TOKENS, answer
+from crun_batch.simulator.asks import Answer, Ask, Invalid
+from crun_batch.simulator.connection import Delivery, Request, reply_bytes, whole
+from crun_batch.simulator.control import CONTROLS, CRUN_BALANCE, Account, usd_text
+from crun_batch.simulator.deliveries import Body, Headers, deliver, with_error
+from crun_batch.simulator.endpoints import ENDPOINTS
+from crun_batch.simulator.endpoints.form import Endpoint, data_line, named_event
+from crun_batch.simulator.faults import AFTER, check_kinds, code_of, drawn, marked, status_of
+from crun_batch.simulator.ledger import Ledger, charge_pico, price_of
+from crun_batch.simulator.limits import RateLimits
+from crun_batch.simulator.memory import Memory
+from crun_batch.simulator.refusals import OUT_OF_CREDIT, Refusal, Shape, error_body, refusal
+from crun_batch.simulator.settings import FIXED_AT_START, Settings, pico, read_settings
+from crun_batch.simulator.stats import Stats
+from crun_batch.simulator.tokens import load_tokenizer
+
+BASE_PATH = "/api/v1"
+_RETRY_AFTER_STATUSES = frozenset({429, 455, 503, 529})
+_INVERSE_NORMAL = NormalDist().inv_cdf
+
+
+class Refused(Exception):
+    """The request ends here with this refusal."""
+
+    def __init__(self, problem: Refusal) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+class Gateway:
+    """All that the gateway knows: settings, books, limits, what it remembers of earlier requests."""
+
+    def __init__(self, settings: Settings) -> None:
+        check_kinds(settings.faults)
+        self.settings = settings
+        self.ledger = Ledger(pico(settings.balance_credits), settings.ledger_path, settings.ledger_entries)
+        self.stats = Stats()
+        self._limits = RateLimits()
+        self._memory = Memory()
+        self._tokenizer = load_tokenizer(settings.tokenizer)
+        self._key_names = {key: name for name, key in settings.keys.items()}
+        self._shown = (self.ledger.balance_pico, -math.inf)
+
+    def handle(self, request: Request) -> Delivery:
+        """The delivery for any request under the base path."""
+        path = request.path.removeprefix(BASE_PATH)
+        endpoint = ENDPOINTS.get(path) if path is not request.path else None
+        if endpoint is not None and request.method == "POST":
+            return self._generate(endpoint, request)
+        control = CONTROLS[self.settings.gateway_style].get(path) if path is not request.path else None
+        if control is not None and request.method in ("GET", "HEAD"):
+            return self._control(path, request)
+        if endpoint is None and control is None:
+            return self._refuse(refusal(404, f"Not found: {request.method} {request.path}"), "crun", request)
+        allowed = (("Allow", "GET, HEAD" if endpoint is None else "POST"),)
+        problem = structs.replace(refusal(405, "Method not allowed."), headers=allowed)
+        return self._refuse(problem, "crun" if endpoint is None else endpoint.shape, request)
+
+    def change(self, changes: Mapping[str, Any]) -> None:
+        """Take on new settings, named as in Settings; raises InputError, and then nothing has changed."""
+        fixed = FIXED_AT_START.intersection(changes)
+        if fixed:
+            raise InputError(f"{', '.join(sorted(fixed))} cannot change while the simulator runs")
+        settings = read_settings(changes, base=self.settings)
+        check_kinds(settings.faults)
+        self.settings = settings
+        self._tokenizer = load_tokenizer(settings.tokenizer)
+        self._key_names = {key: name for name, key in settings.keys.items()}
+        if "balance_credits" in changes:
+            self.ledger.balance_pico = pico(settings.balance_credits)
+
+    def _control(self, path: str, request: Request) -> Delivery:
+        strict = path == CRUN_BALANCE and self.settings.balance_key == "x-api-key"
+        if self._key_name(request, bearer=not strict) is None:
+            return self._refuse(refusal(401, "Invalid API key."), "crun", request)
+        self.stats.count(request.path, 200)
+        account = Account(self.settings, self._shown_balance_pico(), self.ledger.charged_pico)
+        body = orjson.dumps(CONTROLS[self.settings.gateway_style][path](account))
+        return whole(request, reply_bytes(200, body))
+
+    def _shown_balance_pico(self) -> int:
+        now = time.monotonic()
+        if now - self._shown[1] >= self.settings.balance_lag_seconds:
+            self._shown = (self.ledger.balance_pico, now)
+        return self._shown[0]
+
+    def _key_name(self, request: Request, bearer: bool = True) -> str | None:
+        key = request.headers.get("x-api-key", "")
+        authorization = request.headers.get("authorization", "")
+        if not key and bearer and authorization[:7].lower() == "bearer ":
+            key = authorization[7:].strip()
+        if self._key_names:
+            return self._key_names.get(key)
+        return "simulated" if key.startswith("ak_sim") else None
+
+    def _refuse(self, problem: Refusal, shape: Shape, request: Request) -> Delivery:
+        self.stats.count(request.path, problem.status)
+        body = orjson.dumps(error_body(problem, shape, f"req_{self.stats.requests}"))
+        return whole(request, reply_bytes(problem.status, body, headers=problem.headers))
+
+    def _generate(self, endpoint: Endpoint, request: Request) -> Delivery:
+        try:
+            return self._accept(endpoint, request)
+        except Refused as refused:
+            return self._refuse(refused.problem, endpoint.shape, request)
+
+    def _accept(self, endpoint: Endpoint, request: Request) -> Delivery:
+        key_name = self._key_name(request)
+        if key_name is None:
+            raise Refused(refusal(401, "Incorrect API key provided.", code="invalid_api_key"))
+        ask = self._read(endpoint, request)
+        answered = self._answer(ask)
+        headers = self._admit(endpoint, key_name, ask, answered)
+        digest = hashlib.sha256(request.body)
+        fault = self._fault(request.body, digest.digest())
+        if fault is not None:
+            self.stats.fault(fault)
+            if fault not in AFTER and fault != "error_in_200" and not self._billed(fault):
+                return self._fail(fault, endpoint, request)
+        if fault != "error_in_200":
+            answered = self._charge(answered, ask, endpoint, key_name, digest.hexdigest(), fault or "answered")
+            if fault is not None and fault not in AFTER:
+                return self._fail(fault, endpoint, request)
+        wait = latency_seconds(self.settings, digest.digest())
+        return self._deliver(endpoint, ask, answered, fault, wait, headers)
+
+    def _read(self, endpoint: Endpoint, request: Request) -> Ask:
+        try:
+            payload = orjson.loads(request.body)
+        except orjson.JSONDecodeError as error:
+            raise Refused(refusal(400, f"The body is not valid JSON: {error}.")) from None
+        if not isinstance(payload, dict):
+            raise Refused(refusal(400, "The body is no JSON object."))
+        try:
+            ask = endpoint.read(payload)
+        except Invalid as error:
+            raise Refused(refusal(self.settings.invalid_status, str(error), param=error.param)) from None
+        if ask.model not in self.settings.models:
+            problem = refusal(
+                self.settings.unknown_model_status,
+                f"The model '{ask.model}' does not exist or you do not have access to it.",
+                code="model_not_found",
+                param="model",
+            )
+            raise Refused(structs.replace(problem, kind="invalid_request_error", shape="openai"))
+        if ask.previous is None:
+            return ask
+        earlier = self._memory.recall(ask.previous)
+        if earlier is None:
+            message = f"Previous response with id '{ask.previous}' not found."
+            raise Refused(refusal(400, message, code="previous_response_not_found", param="previous_response_id"))
+        return structs.replace(ask, messages=(*earlier, *ask.messages))
+
+    def _answer(self, ask: Ask) -> Answer:
+        cached = written = 0
+        if self.settings.cached_share and len(ask.messages) > 1:
+            tokens = MESSAGE_TOKENS + self._tokenizer.count(ask.messages[0][1])
+            share = int(tokens * self.settings.cached_share)
+            seen = self._memory.seen_prefix(ask.model, ask.messages[0][1])
+            cached, written = (share, 0) if seen else (0, share)
+        answered = answer(ask, self.settings, self._tokenizer, cached, written)
+        limit = self.settings.models[ask.model].context_tokens
+        if answered.usage.input_tokens > limit:
+            message = f"This model's maximum context length is {limit} tokens, but the request has more."
+            raise Refused(refusal(400, message, code="context_length_exceeded", param="messages"))
+        return answered
+
+    def _admit(self, endpoint: Endpoint, key_name: str, ask: Ask, answered: Answer) -> Headers:
+        settings = self.settings
+        if settings.concurrency is not None and self.stats.in_flight >= settings.concurrency:
+            self.stats.reject("concurrency")
+            message = f"Too many concurrent requests: {settings.concurrency} are allowed."
+            raise Refused(
+                structs.replace(refusal(429, message, code="rate_limit_exceeded"), headers=(("Retry-After", "1"),))
+            )
+        if settings.requests_per_minute is None and settings.tokens_per_minute is None:
+            return ()
+        now = time.monotonic()
+        tokens = answered.usage.input_tokens + answered.usage.output_tokens
+        verdict = self._limits.admit(key_name, ask.model, tokens, settings, now)
+        headers: Headers = ()
+        if settings.rate_limit_headers:
+            headers = tuple(
+                self._limits.headers(key_name, ask.model, settings, now, endpoint.shape == "anthropic")
+            )
+        if verdict.limited_by is None:
+            return headers
+        self.stats.reject(verdict.limited_by)
+        wait = math.ceil(verdict.retry_after_seconds)
+        problem = refusal(
+            429, f"Rate limit of {verdict.limited_by} per minute reached.", code="rate_limit_exceeded"
+        )
+        raise Refused(structs.replace(problem, headers=(("Retry-After", str(wait)), *headers)))
+
+    def _fault(self, body: bytes, digest: bytes) -> str | None:
+        is_marked = self.settings.fault_markers and b"[[fault:" in body
+        if not is_marked and not self.settings.faults:
+            return None
+        attempt = self._memory.next_attempt(digest)
+        ordered = marked(body.decode("utf-8", "replace"), attempt) if is_marked else None
+        return ordered or drawn(self.settings, digest, attempt)
+
+    def _billed(self, fault: str) -> bool:
+        return self.settings.bill_errors and (status_of(fault) or 0) >= 500
+
+    def _fail(self, fault: str, endpoint: Endpoint, request: Request) -> Delivery:
+        if fault in ("reset_before", "close_before"):
+            self.stats.count(request.path, 0)
+            return Delivery([], "reset" if fault == "reset_before" else "close")
+        code = code_of(fault)
+        if code is not None:
+            problem = structs.replace(refusal(code), status=200, code=code, shape="crun")
+        elif fault == "content_filter":
+            problem = refusal(400, "The request was refused by the content filter.", code="content_filter")
+        else:
+            problem = refusal(status_of(fault) or 500)
+            if fault == "455":
+                problem = structs.replace(problem, shape="crun")
+        wait = self.settings.fault_retry_after_seconds
+        if wait is not None and problem.status in _RETRY_AFTER_STATUSES:
+            problem = structs.replace(problem, headers=(("Retry-After", f"{wait:g}"),))
+        return self._refuse(problem, endpoint.shape, request)
+
+    def _charge(
+        self, answered: Answer, ask: Ask, endpoint: Endpoint, key_name: str, sha256: str, outcome: str
+    ) -> Answer:
+        settings = self.settings
+        amount = charge_pico(price_of(settings.models[ask.model], settings), answered.usage)
+        if self.ledger.balance_pico < amount:
+            self.stats.reject("credit")
+            raise Refused(OUT_OF_CREDIT[settings.out_of_credit])
+        self.ledger.charge(
+            answered.usage,
+            amount,
+            key_name=key_name,
+            endpoint=endpoint.path,
+            model=ask.model,
+            request_sha256=sha256,
+            outcome=outcome,
+        )
+        if ask.store:
+            instructions = ("system", ask.echo.get("instructions"))
+            kept = tuple(message for message in ask.messages if message != instructions)
+            self._memory.store(
+                f"resp_{answered.id}", (*kept, ("assistant", answered.text)), settings.stored_responses
+            )
+        if settings.gateway_style not in ("openrouter", "litellm"):
+            return answered
+        return structs.replace(answered, cost_usd=usd_text(amount, settings))
+
+    def _deliver(
+        self, endpoint: Endpoint, ask: Ask, answered: Answer, fault: str | None, wait: float, headers: Headers
+    ) -> Delivery:
+        settings = self.settings
+        streamed = ask.stream and endpoint.events is not None
+        if streamed and endpoint.events is not None:
+            pieces = endpoint.events(ask, answered, settings)
+        else:
+            pieces = [orjson.dumps(endpoint.reply(ask, answered))]
+        if answered.cost_usd is not None and settings.gateway_style == "litellm":
+            headers = (*headers, ("x-litellm-response-cost", answered.cost_usd))
+        writing = answered.usage.output_tokens / settings.tokens_per_second if settings.tokens_per_second else 0.0
+        body = Body(pieces, streamed, wait, writing, headers)
+        if fault == "error_in_200":
+            body, fault = with_error(body, self._error_piece(endpoint, streamed)), None
+        self.stats.begin(f"{BASE_PATH}{endpoint.path}")
+        return deliver(body, fault, settings, self.stats.end)
+
+    def _error_piece(self, endpoint: Endpoint, streamed: bool) -> bytes:
+        error = error_body(refusal(502, "The upstream provider failed."), endpoint.shape, "req_0")
+        if not streamed:
+            return orjson.dumps(error)
+        return data_line(error) if endpoint.error_event is None else named_event(endpoint.error_event, error)
+
+
+def latency_seconds(settings: Settings, digest: bytes) -> float:
+    """Time to the first byte of the reply to the request with that digest."""
+    if not settings.latency_sigma:
+        return settings.latency_seconds
+    share = (int.from_bytes(digest[:8]) + 0.5) / 2**64
+    return settings.latency_seconds * math.exp(settings.latency_sigma * _INVERSE_NORMAL(share))

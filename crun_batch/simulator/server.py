@@ -1,0 +1,81 @@
+"""The simulated gateway as a running server, on the event loop that runs already."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from types import TracebackType
+
+from crun_batch.simulator.admin import ADMIN_PATH, handle_admin
+from crun_batch.simulator.connection import Connection, Delivery, Request
+from crun_batch.simulator.gateway import BASE_PATH, Gateway
+from crun_batch.simulator.settings import Settings
+
+_BACKLOG = 4096
+
+
+class Simulator:
+    """A simulated gateway in the running event loop: `async with Simulator(settings) as simulator: ...`.
+
+    `base_url` is where it listens; `gateway` gives access to books, counters and settings. For another process,
+    see `SimulatorProcess`.
+    Raises InputError for settings that make no sense, OSError if the port cannot be had.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.gateway = Gateway(settings or Settings())
+        self._connections: set[Connection] = set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> str:
+        """Listen; returns the base URL, such as `http://127.0.0.1:8123/api/v1`."""
+        settings = self.gateway.settings
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._connection, settings.host, settings.port, backlog=_BACKLOG)
+        return self.base_url
+
+    async def stop(self) -> None:
+        """Close the port and every connection."""
+        if self._server is None:
+            return
+        self._server.close()
+        for connection in tuple(self._connections):
+            connection.close()
+        await self._server.wait_closed()
+        self._server = None
+        self.gateway.ledger.close()
+
+    @property
+    def address(self) -> str:
+        """Scheme, host and port, without a path."""
+        assert self._server is not None, "the simulator has not been started"
+        host, port = self._server.sockets[0].getsockname()[:2]
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+    @property
+    def base_url(self) -> str:
+        """The URL under which the endpoints are found."""
+        return self.address + BASE_PATH
+
+    async def __aenter__(self) -> Simulator:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def _connection(self) -> Connection:
+        return Connection(self._handle, lambda: self.gateway.settings.max_body_bytes, self._connections)
+
+    def _handle(self, request: Request) -> Delivery:
+        if request.path.startswith(ADMIN_PATH):
+            return handle_admin(self.gateway, request)
+        return self.gateway.handle(request)
+
+
+def allow_many_connections() -> None:
+    """Raise this process's limit of open files as far as it may be raised."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
