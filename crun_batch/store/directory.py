@@ -55,10 +55,9 @@ class RunDirectory:
         """Numbers of the live segments, ascending."""
         return _numbers(self.journal, "jsonl")
 
-    def sealed(self) -> list[int]:
-        """Numbers of the sealed segments, ascending; one whose segment is still there does not count."""
-        live = set(self.segments())
-        return [number for number in _numbers(self.attempts, "parquet") if number not in live]
+    def sealed_files(self) -> list[int]:
+        """Numbers that have sealed files, ascending; while a number's segment is there, they do not count."""
+        return _numbers(self.attempts, "parquet")
 
     def close(self) -> None:
         """Give the lock back."""

@@ -1,0 +1,94 @@
+"""`results.parquet`: a link to an immutable generation, swapped at once, so that it is always whole.
+
+A generation is written under a temporary name, synced, read back and named; then the link is swapped. The
+previous generation stays until the next is published, for those who are reading it. Owns: the generations.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+from msgspec import structs
+
+from crun_batch.errors import DiskFailed
+from crun_batch.store.directory import RunDirectory
+from crun_batch.store.manifest import append_manifest, read_manifest
+from crun_batch.store.schema import RunSchema, results_schema
+from crun_batch.store.seal import put_in_place, temporary, write_parquet
+from crun_batch.store.views import current_finals, snapshot
+
+_GENERATION = re.compile(r"results-(\d{6,})\.parquet(\.tmp)?")
+_ROWS_AT_ONCE = 16_384
+
+
+def publish(run: RunDirectory, schema: RunSchema) -> int:
+    """Publish everything that is final, sealed or live, as the next generation; returns how many rows.
+
+    Streams: memory is bounded by one segment. Needs the lock. Raises DiskFailed and RunDamaged; the link then
+    points where it did.
+    """
+    present = generations(run)
+    target = run.journal / f"results-{max(present, default=0) + 1:06d}.parquet"
+    columns = results_schema(schema)
+    now = snapshot(run, schema)
+    entry = write_parquet(run, target, columns, _gathered(current_finals(now, columns.names), columns))
+    put_in_place(run, [target], [entry])
+    previous = linked_generation(run)
+    _link(run, target)
+    _remove_older(run, [number for number in present if number != previous])
+    return entry.rows
+
+
+def generations(run: RunDirectory) -> list[int]:
+    """The generations that are there, whole or not, ascending."""
+    found = (_GENERATION.fullmatch(path.name) for path in run.journal.iterdir())
+    return sorted({int(match[1]) for match in found if match})
+
+
+def linked_generation(run: RunDirectory) -> int | None:
+    """The generation that results.parquet points to."""
+    if not run.results.is_symlink():
+        return None
+    match = _GENERATION.fullmatch(run.results.readlink().name)
+    return int(match[1]) if match else None
+
+
+def _gathered(tables: Iterator[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
+    """The same rows in tables of a row group's size, so that small parts do not make small groups."""
+    waiting: list[pa.Table] = []
+    rows = 0
+    for table in tables:
+        waiting.append(table)
+        rows += table.num_rows
+        if rows >= _ROWS_AT_ONCE:
+            yield pa.concat_tables(waiting)
+            waiting, rows = [], 0
+    yield pa.concat_tables([schema.empty_table(), *waiting])
+
+
+def _link(run: RunDirectory, target: Path) -> None:
+    link = temporary(run.results)
+    try:
+        run.disk.unlink(link)
+        run.disk.symlink(str(target.relative_to(run.path)), link)
+        run.disk.rename(link, run.results)
+        run.disk.sync_folder(run.path)
+    except OSError as error:
+        raise DiskFailed(f"{run.results}: cannot be pointed to {target.name}: {error}") from error
+
+
+def _remove_older(run: RunDirectory, numbers: list[int]) -> None:
+    if not numbers:
+        return
+    names = [f"journal/results-{number:06d}.parquet" for number in numbers]
+    listed = read_manifest(run)
+    append_manifest(run, [structs.replace(listed[name], gone=True) for name in names if name in listed])
+    try:
+        for name in names:
+            run.disk.unlink(run.path / name)
+            run.disk.unlink(temporary(run.path / name))
+    except OSError as error:
+        raise DiskFailed(f"{run.journal}: cannot remove old generations: {error}") from error

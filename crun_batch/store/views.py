@@ -1,0 +1,291 @@
+"""The state of a run as anybody may read it, at any moment, without a lock.
+
+Sealed files count where their segment is gone; live segments are read up to their last whole line. Another
+process may be writing: a segment that vanishes between listing and reading has been sealed, and the listing is
+made again. A final that supersedes hides the earlier ones of its unit. Reads only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from msgspec import Struct
+
+from crun_batch.errors import InputError, RunDamaged
+from crun_batch.store.directory import RunDirectory, read_json
+from crun_batch.store.frames import segment_tables
+from crun_batch.store.schema import (
+    SEQUENCE,
+    SUPERSEDES,
+    RunSchema,
+    attempts_schema,
+    parts_schema,
+    results_schema,
+    schema_from_document,
+)
+
+_LISTINGS = 20
+_CASTS = pl.ScanCastOptions(
+    integer_cast="upcast", float_cast="upcast", missing_struct_fields="insert", extra_struct_fields="ignore"
+)
+FINISHED = pa.schema(
+    [
+        pa.field("id", pa.string()),
+        pa.field("variant", pa.string()),
+        pa.field("repeat", pa.int32()),
+        pa.field("status", pa.string()),
+        pa.field("error_kind", pa.string()),
+        pa.field("request_hash", pa.string()),
+    ]
+)
+
+
+class Snapshot(Struct, frozen=True):
+    """One moment of a run: which sealed files count, and what the live segments hold."""
+
+    run: RunDirectory
+    schema: RunSchema
+    sealed: tuple[int, ...]
+    attempts: pa.Table
+    """Of the live segments, in `attempts_schema`."""
+    finals: pa.Table
+    """Of the live segments, in `parts_schema`."""
+
+
+class AttemptTotals(Struct, frozen=True):
+    """Sums over the attempts; amounts in pico. A cost that is unknown adds nothing and is counted."""
+
+    attempts: int
+    done: int
+    rejected: int
+    not_sent: int
+    unknown: int
+    unpriced: int
+    """Done, with tokens or not, and no cost known in any unit."""
+    input_tokens: int
+    cached_input_tokens: int
+    cache_write_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    cost_usd: int
+    cost_credits: int
+    held_unknown_usd: int
+    held_unknown_credits: int
+
+
+def run_schema(run: RunDirectory) -> RunSchema:
+    """The schema in job.json. Raises RunDamaged, and InputError where no run is."""
+    try:
+        return schema_from_document(read_json(run.job)["run_schema"])
+    except FileNotFoundError as error:
+        raise InputError(f"{run.path}: there is no run here (no job.json)") from error
+    except KeyError as error:
+        raise RunDamaged(f"{run.job}: the key {error} is missing") from error
+
+
+def snapshot(run: RunDirectory, schema: RunSchema) -> Snapshot:
+    """The run as it is now. Raises RunDamaged."""
+    for _ in range(_LISTINGS):
+        live = run.segments()
+        try:
+            tables = [segment_tables(run.segment(number), number, schema, live=True) for number in live]
+        except FileNotFoundError:
+            continue
+        sealed = tuple(number for number in run.sealed_files() if number not in live)
+        return Snapshot(
+            run,
+            schema,
+            sealed,
+            pa.concat_tables([attempts_schema(schema).empty_table(), *(pair[0] for pair in tables)]),
+            pa.concat_tables([parts_schema(schema).empty_table(), *(pair[1] for pair in tables)]),
+        )
+    raise RunDamaged(f"{run.journal}: segments vanish faster than they can be read")
+
+
+def results_frame(path: Path) -> pl.LazyFrame:
+    """One row per finished unit, the live ones included, in the columns of `results`."""
+    now = _snapshot_of(path)
+    frame = _scan([now.run.part(number) for number in now.sealed], now.finals)
+    last = superseding(now)
+    if last.height:
+        keys = _keys(now.schema)
+        frame = frame.join(last.lazy(), on=keys, how="left", maintain_order="left").filter(
+            pl.col("_last").is_null() | (pl.col(SEQUENCE) >= pl.col("_last"))
+        )
+    return frame.select(results_schema(now.schema).names)
+
+
+def attempts_frame(path: Path) -> pl.LazyFrame:
+    """One row per request that was sent, the live ones included, in the columns of `attempts`."""
+    now = _snapshot_of(path)
+    return _scan([now.run.attempt_file(number) for number in now.sealed], now.attempts)
+
+
+def connect(path: Path) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB with the views `results` and `attempts`; the live rows are those of this moment."""
+    now = _snapshot_of(path)
+    connection = duckdb.connect(":memory:")
+    _make_view(connection, "attempts", [now.run.attempt_file(number) for number in now.sealed], now.attempts)
+    _make_view(connection, "_finals", [now.run.part(number) for number in now.sealed], now.finals)
+    connection.register("_superseding", superseding(now).to_arrow())
+    same_unit = " and ".join(f"last.{quoted(key)} = final.{quoted(key)}" for key in _keys(now.schema))
+    connection.execute(
+        f"create view results as select * exclude ({SEQUENCE}, {SUPERSEDES}) from _finals final where not exists "
+        f"(select 1 from _superseding last where {same_unit} and final.{SEQUENCE} < last._last)"
+    )
+    return connection
+
+
+def query(path: Path, sql: str) -> pa.Table:
+    """The answer of one SELECT over `results` and `attempts`; it can read this run's files and nothing else.
+
+    Raises InputError: more than one statement, no SELECT, or DuckDB's own complaint.
+    """
+    try:
+        statements = duckdb.extract_statements(sql)
+        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+            raise InputError("the query must be one SELECT over `results` and `attempts`")
+        with connect(path) as connection:
+            folder = str(path.resolve()).replace("'", "''")
+            connection.execute(f"set allowed_directories = ['{folder}/']")
+            connection.execute("set enable_external_access = false")
+            connection.execute("set lock_configuration = true")
+            return connection.sql(sql).to_arrow_table()
+    except duckdb.Error as error:
+        raise InputError(f"the query failed: {error}") from error
+
+
+def finished_units(path: Path) -> pa.RecordBatchReader:
+    """Each finished unit once, streaming in bounded memory, in the columns of FINISHED."""
+    now = _snapshot_of(path)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for table in current_finals(now, [now.schema.id_name, *FINISHED.names[1:]]):
+            columns = [table.column(0).cast(pa.string()), *table.columns[1:]]
+            yield from pa.Table.from_arrays(columns, schema=FINISHED).to_batches()
+
+    return pa.RecordBatchReader.from_batches(FINISHED, batches())
+
+
+def attempt_totals(path: Path) -> AttemptTotals:
+    """The sums over all attempts, sealed and live."""
+    with connect(path) as connection:
+        row = connection.execute(_TOTALS).fetchone()
+    assert row is not None
+    return AttemptTotals(*(int(value) for value in row))
+
+
+def superseding(now: Snapshot) -> pl.DataFrame:
+    """The units that have a superseding final, with the sequence of the last one in `_last`."""
+    keys = _keys(now.schema)
+    found = [_superseding_rows(now.finals, keys)]
+    for number in now.sealed:
+        with pq.ParquetFile(now.run.part(number)) as file:
+            if pc.any(file.read([SUPERSEDES]).column(0)).as_py():
+                found.append(_superseding_rows(file.read([*keys, SEQUENCE, SUPERSEDES]), keys))
+    return pl.concat(found).group_by(keys).agg(pl.col(SEQUENCE).max().alias("_last"))
+
+
+def current_finals(now: Snapshot, columns: list[str]) -> Iterator[pa.Table]:
+    """The finals that hold, in order, a row group at a time; `columns` in that order, missing ones null."""
+    last = superseding(now)
+    target = pa.schema([parts_schema(now.schema).field(name) for name in columns])
+    conform = _conformer(target)
+    needed = [*dict.fromkeys([*columns, *_keys(now.schema), SEQUENCE])]
+    for table in _finals(now, needed):
+        kept = table.filter(_holds(table, last, _keys(now.schema))) if last.height else table
+        yield conform(kept)
+
+
+def quoted(name: str) -> str:
+    """A column's name as SQL takes it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _finals(now: Snapshot, columns: list[str]) -> Iterator[pa.Table]:
+    for number in now.sealed:
+        with pq.ParquetFile(now.run.part(number)) as file:
+            present = [name for name in columns if name in file.schema_arrow.names]
+            for group in range(file.num_row_groups):
+                yield file.read_row_group(group, present)
+    yield now.finals.select(columns)
+
+
+def _conformer(target: pa.Schema) -> Callable[[pa.Table], pa.Table]:
+    def conform(table: pa.Table) -> pa.Table:
+        columns = [
+            table.column(field.name).cast(field.type)
+            if field.name in table.column_names
+            else pa.nulls(table.num_rows, field.type)
+            for field in target
+        ]
+        return pa.Table.from_arrays(columns, schema=target)
+
+    return conform
+
+
+def _holds(table: pa.Table, last: pl.DataFrame, keys: list[str]) -> pa.Array:
+    rows = pl.DataFrame(pl.from_arrow(table.select([*keys, SEQUENCE])))
+    joined = rows.join(last, on=keys, how="left", maintain_order="left")
+    return joined.select(pl.col("_last").is_null() | (pl.col(SEQUENCE) >= pl.col("_last"))).to_series().to_arrow()
+
+
+def _superseding_rows(table: pa.Table, keys: list[str]) -> pl.DataFrame:
+    chosen = table.filter(table.column(SUPERSEDES)).select([*keys, SEQUENCE])
+    return pl.DataFrame(pl.from_arrow(chosen))
+
+
+def _keys(schema: RunSchema) -> list[str]:
+    return [schema.id_name, "variant", "repeat"]
+
+
+def _snapshot_of(path: Path) -> Snapshot:
+    run = RunDirectory(path)
+    return snapshot(run, run_schema(run))
+
+
+def _scan(files: list[Path], live: pa.Table) -> pl.LazyFrame:
+    frame = pl.DataFrame(pl.from_arrow(live))
+    if not files:
+        return frame.lazy()
+    sealed = pl.scan_parquet(
+        files, schema=frame.schema, missing_columns="insert", extra_columns="ignore", cast_options=_CASTS
+    )
+    return pl.concat([sealed, frame.lazy()])
+
+
+def _make_view(connection: duckdb.DuckDBPyConnection, name: str, files: list[Path], live: pa.Table) -> None:
+    connection.register(f"_live_{name}", live)
+    source = f"select * from _live_{name}"
+    if files:
+        paths = ", ".join("'" + str(file.resolve()).replace("'", "''") + "'" for file in files)
+        source += f" union all by name select * from read_parquet([{paths}], union_by_name = true)"
+    connection.execute(f"create view {quoted(name)} as {source}")
+
+
+def _sum(column: str) -> str:
+    return f"coalesce(sum({column}), 0)"
+
+
+_TOTALS = f"""
+    select
+        count(*),
+        count(*) filter (outcome = 'done'),
+        count(*) filter (outcome = 'rejected'),
+        count(*) filter (outcome = 'not_sent'),
+        count(*) filter (outcome = 'unknown'),
+        count(*) filter (outcome = 'done' and cost_usd is null and cost_credits is null),
+        {_sum("input_tokens")}, {_sum("cached_input_tokens")}, {_sum("cache_write_tokens")},
+        {_sum("output_tokens")}, {_sum("reasoning_tokens")},
+        coalesce(sum(cost_usd), 0) * 1000000000000,
+        coalesce(sum(cost_credits), 0) * 1000000000000,
+        coalesce(sum(held_usd) filter (outcome = 'unknown'), 0) * 1000000000000,
+        coalesce(sum(held_credits) filter (outcome = 'unknown'), 0) * 1000000000000
+    from attempts
+"""
