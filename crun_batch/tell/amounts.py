@@ -1,0 +1,93 @@
+"""Amounts as people read them: money, counts, durations, rates.
+
+Owns the number of digits. Money stays integer or decimal to the last step, and what is not known is said to be
+unknown, never shown as 0. Must not know runs or terminals.
+"""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+
+UNKNOWN = "unknown"
+SIGNIFICANT_DIGITS = 4
+"""Of an amount below 1; from 1 on there are two decimals."""
+
+_EXACT = Context(prec=60)
+_PICO = Decimal(1).scaleb(-12)
+
+
+def from_pico(pico: int | None) -> Decimal | None:
+    """Integer pico-units as an exact decimal; None stays None."""
+    return None if pico is None else _EXACT.multiply(Decimal(pico), _PICO)
+
+
+def usd(amount: Decimal | None, rounding: str = ROUND_HALF_EVEN) -> str:
+    """Dollars: $1,234.57, $0.10, $0.004213, unknown."""
+    if amount is None:
+        return UNKNOWN
+    return f"{'-' if amount < 0 else ''}${_digits(abs(amount), 2, rounding)}"
+
+
+def credit_amount(amount: Decimal | None, rounding: str = ROUND_HALF_EVEN) -> str:
+    """Credits: 12.5 credits, 1 credit, 0.01 credits, unknown."""
+    if amount is None:
+        return UNKNOWN
+    digits = _digits(amount, 0, rounding)
+    return f"{digits} {'credit' if digits == '1' else 'credits'}"
+
+
+def money(dollars: Decimal | None, credits: Decimal | None, rounding: str = ROUND_HALF_EVEN) -> str:
+    """An amount in the units in which it is known: $0.0625 (12.5 credits), 12.5 credits, unknown."""
+    if dollars is None:
+        return credit_amount(credits, rounding)
+    return usd(dollars, rounding) + ("" if credits is None else f" ({credit_amount(credits, rounding)})")
+
+
+def _digits(amount: Decimal, least_decimals: int, rounding: str) -> str:
+    """Two decimals from 1 on, below it `SIGNIFICANT_DIGITS`, without zeros at the end past `least_decimals`."""
+    small = amount != 0 and amount.adjusted() < 0
+    decimals = SIGNIFICANT_DIGITS - 1 - amount.adjusted() if small else 2
+    rounded = amount.quantize(Decimal(1).scaleb(-decimals), rounding, _EXACT)
+    whole, _, fraction = f"{rounded:,f}".partition(".")
+    fraction = fraction.rstrip("0").ljust(least_decimals, "0")
+    return f"{whole}.{fraction}" if fraction else whole
+
+
+def count(number: int) -> str:
+    """1,319."""
+    return f"{number:,}"
+
+
+def counted(number: int, noun: str) -> str:
+    """1 row, 1,319 rows."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def share(part: int, whole: int) -> str:
+    """Percent, rounded down: 100 % is said only where nothing is missing. 26.3 %."""
+    thousandths = 1000 if whole == 0 else part * 1000 // whole
+    return f"{thousandths // 10} %" if thousandths % 10 == 0 else f"{thousandths // 10}.{thousandths % 10} %"
+
+
+_PAIRS_OF_UNITS = (
+    (3_599.5, 1, "s", 60, "min"),
+    (86_370.0, 60, "min", 60, "h"),
+    (float("inf"), 3_600, "h", 24, "d"),
+)
+"""Below how many seconds (rounded to the smaller unit) which units are used: the smaller, and how many make which."""
+
+
+def duration(seconds: float) -> str:
+    """0.4 s, 12 s, 3 min 20 s, 2 h 5 min, 3 d 4 h: the two largest units, from 10 s on in whole ones."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    _, size, small, per_large, large = next(pair for pair in _PAIRS_OF_UNITS if seconds < pair[0])
+    high, low = divmod(round(seconds / size), per_large)
+    parts = [f"{high} {large}" if high else "", f"{low} {small}" if low else ""]
+    return " ".join(part for part in parts if part)
+
+
+def rate(per_second: float) -> str:
+    """12,100 rows/s, 85.2 rows/s, 0.04 rows/s."""
+    decimals = 0 if per_second >= 100 else 1 if per_second >= 1 else 2
+    return f"{per_second:,.{decimals}f} rows/s"

@@ -1,0 +1,270 @@
+"""Words for people: amounts, progress, tables, summaries, mistakes."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crun_batch.errors import Mistake
+from crun_batch.records import PICO
+from crun_batch.tell.amounts import counted, credit_amount, duration, from_pico, money, rate, share, usd
+from crun_batch.tell.progress import Progress, progress_line, tqdm_postfix
+from crun_batch.tell.words import display_width, mistakes_text, one_line, shorten, summary_text, table
+
+
+@pytest.mark.parametrize(
+    ("pico", "text"),
+    [
+        (None, "unknown"),
+        (0, "$0.00"),
+        (1, "$0.000000000001"),
+        (4_200_000_000, "$0.0042"),
+        (4_213_499_999, "$0.004213"),
+        (PICO // 10, "$0.10"),
+        (999_990_000_000, "$1.00"),
+        (PICO, "$1.00"),
+        (1_234_567_800_000_000, "$1,234.57"),
+        (-PICO // 2, "-$0.50"),
+        (10**40, "$10,000,000,000,000,000,000,000,000,000.00"),
+    ],
+)
+def test_dollars(pico: int | None, text: str) -> None:
+    """Cents from a dollar on, four significant digits below, and unknown is never 0."""
+    assert text == usd(from_pico(pico))
+
+
+@pytest.mark.parametrize(
+    ("pico", "text"),
+    [
+        (None, "unknown"),
+        (PICO, "1 credit"),
+        (12_500_000_000_000, "12.5 credits"),
+        (10_000_000_000, "0.01 credits"),
+        (1000 * PICO, "1,000 credits"),
+        (0, "0 credits"),
+    ],
+)
+def test_credits(pico: int | None, text: str) -> None:
+    """No decimals that say nothing."""
+    assert text == credit_amount(from_pico(pico))
+
+
+def test_money_is_shown_in_the_units_that_are_known() -> None:
+    """A credit is not a dollar: no unit is made from the other."""
+    assert "$0.0625 (12.5 credits)" == money(Decimal("0.0625"), Decimal("12.5"))
+    assert "12.5 credits" == money(None, Decimal("12.5"))
+    assert "$0.0625" == money(Decimal("0.0625"), None)
+    assert "unknown" == money(None, None)
+
+
+@given(st.integers(min_value=1, max_value=10**20))
+@settings(deadline=None, max_examples=200)
+def test_shown_dollars_are_within_a_cent_or_four_digits(pico: int) -> None:
+    """Rounding changes an amount of a dollar and more by half a cent at most, a smaller one by 0.05 %."""
+    amount = Decimal(pico) / PICO
+    shown = Decimal(usd(from_pico(pico)).replace("$", "").replace(",", ""))
+    assert max(Decimal("0.005") if amount >= 1 else 0, amount / 2000) >= abs(shown - amount)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0.0 s"),
+        (0.44, "0.4 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min"),
+        (200, "3 min 20 s"),
+        (3599.4, "59 min 59 s"),
+        (3599.6, "1 h"),
+        (7500, "2 h 5 min"),
+        (86_369, "23 h 59 min"),
+        (86_371, "1 d"),
+        (273_600, "3 d 4 h"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    """The two largest units, and no 60 seconds or 24 hours by rounding."""
+    assert text == duration(seconds)
+
+
+def test_counts_rates_and_shares() -> None:
+    """Thousands are grouped; 100 % is said only where nothing is missing."""
+    assert ["1 row", "1,319 rows", "0 rows"] == [counted(number, "row") for number in (1, 1319, 0)]
+    assert ["12,100 rows/s", "85.2 rows/s", "0.04 rows/s"] == [rate(value) for value in (12_100, 85.21, 0.041)]
+    assert ["99.9 %", "100 %", "26.3 %", "100 %"] == [
+        share(99_999, 100_000),
+        share(5, 5),
+        share(1319, 5000),
+        share(0, 0),
+    ]
+
+
+PROGRESS = Progress(
+    rows_total=5000,
+    rows_done=1319,
+    rows_failed=12,
+    rows_per_second=85.2,
+    spent_usd_pico=4_200_000_000,
+    projected_usd_pico=16_000_000_000,
+    held_usd_pico=10_000_000_000,
+    in_flight=64,
+    limit=128,
+    eta_seconds=43.2,
+    waiting_reason="cooling down after 429, 12 s",
+)
+
+
+def test_a_progress_line_says_everything() -> None:
+    """One line: rows, failures, rate, money, requests, time, and why nothing moves."""
+    expected = (
+        "1,319 of 5,000 rows (26.3 %), 12 failed, 85.2 rows/s, spent $0.0042, projected $0.016, held $0.01, "
+        "64 in flight (limit 128), 43 s left, cooling down after 429, 12 s"
+    )
+    assert expected == progress_line(PROGRESS)
+
+
+def test_a_bar_gets_what_it_does_not_show_itself() -> None:
+    """Rows, rate and time left are the bar's own."""
+    expected = "12 failed, $0.0042 of about $0.016, 64/128 in flight, cooling down after 429, 12 s"
+    assert expected == tqdm_postfix(PROGRESS)
+
+
+def test_progress_without_knowledge_says_unknown() -> None:
+    """No price, no rate yet: unknown, never 0."""
+    line = progress_line(Progress(rows_total=1, rows_done=0))
+    assert (
+        "0 of 1 row (0 %), 0 failed, 0.00 rows/s, spent unknown, projected unknown, 0 in flight (limit 0), unknown left"
+        == line
+    )
+
+
+def test_a_table_is_aligned() -> None:
+    """Numbers end in one column, texts begin in one; null is a dash."""
+    expected = [
+        "model   rows  cost",
+        "-----  -----  -------",
+        "gpt    1,319    $0.10",
+        "日本       -  $12.00",
+    ]
+    expected[0] = "model   rows     cost"
+    expected[1] = "-----  -----  -------"
+    expected[3] = "日本       -   $12.00"
+    assert expected == table(
+        ["model", "rows", "cost"], [["gpt", 1319, "$0.10"], ["日本", None, "$12.00"]]
+    ).replace("     cost", "     cost").split("\n")
+
+
+@given(
+    st.lists(
+        st.lists(st.one_of(st.text(max_size=60), st.integers(), st.none()), min_size=3, max_size=3), max_size=6
+    ),
+    st.integers(min_value=1, max_value=100),
+)
+@settings(deadline=None, max_examples=200)
+def test_a_table_never_exceeds_its_width(rows: list[list[Any]], width: int) -> None:
+    """Whatever the cells hold, no line is wider, and there is one line per row."""
+    lines = table(["a", "b", "c"], rows, width=width).split("\n")
+    assert len(rows) + 2 == len(lines)
+    assert width >= max(map(display_width, lines))
+
+
+def test_numbers_are_not_cut_while_texts_can_be() -> None:
+    """A number without its last digits is another number."""
+    lines = table(["text", "n"], [["x" * 50, 1_234_567]], width=24).split("\n")
+    assert "xxxxxxxxxxxx…  1,234,567" == lines[2]
+
+
+def test_shortening_counts_wide_characters_as_two() -> None:
+    """Half a character is not shown."""
+    assert ["日…", "日本語", "a…", ""] == [
+        shorten("日本語", 4),
+        shorten("日本語", 6),
+        shorten("abc", 2),
+        shorten("abc", 0),
+    ]
+
+
+@given(st.text())
+@settings(deadline=None, max_examples=200)
+def test_no_control_character_reaches_a_terminal(text: str) -> None:
+    """A model's answer cannot move the cursor, recolour, or turn the direction of a line."""
+    assert not {"\x1b", "\x07", "\x9b", "\n", "\r", "\u202e", "\u2066", "\ud800"} & set(
+        one_line(text + "\x1b[2J\u202e\ud800")
+    )
+
+
+SUMMARY: dict[str, Any] = {
+    "name": "label-reviews",
+    "status": "stopped",
+    "stop_reason": "the budget of $5.00 is used up",
+    "exit_code": 4,
+    "rows": {"total": 5000, "ok": 4000, "invalid": 2, "truncated": 0, "refused": 0, "error": 3, "open": 995},
+    "errors": {"server": 1, "rate_limited": 2},
+    "tokens": {"input": 1_234_567, "cached_input": 1000, "cache_write": 0, "output": 12_345, "reasoning": 345},
+    "cost_usd": "4.987654321000",
+    "cost_credits": None,
+    "held_usd": "0.012345678901",
+    "held_credits": None,
+    "attempts": 4010,
+    "unknown_attempts": 2,
+    "seconds": 200.0,
+    "rows_per_second": 20.02,
+    "output_dir": "runs/label-reviews",
+    "resume_command": "crun-batch run job.yaml",
+}
+
+
+def test_a_summary_says_what_happened_and_what_to_do() -> None:
+    """Rows by status, tokens, the known cost and the bounds of the bill, time, the command to go on."""
+    expected = """\
+label-reviews: stopped: the budget of $5.00 is used up (exit code 4)
+  rows     5,000: 4,000 ok, 2 invalid, 3 error, 995 open
+  errors   2 rate_limited, 1 server
+  tokens   1,234,567 input (1,000 cached), 12,345 output (345 reasoning)
+  cost     $4.99 known; 2 attempts of unknown outcome: bill between $4.98 and $5.00
+  time     3 min 20 s, 20.0 rows/s, 4,010 requests
+  results  runs/label-reviews
+  go on    crun-batch run job.yaml"""
+    assert expected == summary_text(SUMMARY)
+
+
+@pytest.mark.parametrize(
+    ("changes", "cost"),
+    [
+        ({"unknown_attempts": 0}, "$4.99"),
+        ({"unknown_attempts": 0, "cost_usd": None}, "unknown"),
+        ({"cost_usd": None}, "unknown known; 2"),
+        ({"held_usd": None}, "$4.99 known; 2 attempts of unknown outcome may have cost more, how much is unknown"),
+        (
+            {"cost_credits": "997.5", "held_credits": "2.5", "unknown_attempts": 1},
+            "$4.99 (997.5 credits) known; 1 attempt of unknown outcome: "
+            "bill between $4.98 (997.5 credits) and $5.00 (1,000 credits)",
+        ),
+    ],
+)
+def test_the_bill_is_never_said_to_be_smaller_than_it_may_be(changes: dict[str, Any], cost: str) -> None:
+    """Bounds are rounded outwards; without a hold or a price there are none."""
+    assert f"\n  cost     {cost}" in summary_text({**SUMMARY, **changes})
+
+
+def test_a_summary_of_a_good_run_is_short() -> None:
+    """No errors, nothing to go on with: no such lines."""
+    changes = {"status": "finished", "stop_reason": None, "exit_code": 0, "errors": {}, "resume_command": None}
+    text = summary_text({**SUMMARY, **changes})
+    assert text.startswith("label-reviews: finished (exit code 0)\n")
+    assert "errors" not in text
+    assert "go on" not in text
+
+
+def test_mistakes_are_numbered() -> None:
+    """Each on its line with its place; the advice comes last."""
+    found = [Mistake("no such key", file="job.yaml", line=3, key="modle"), Mistake("two\nlines")]
+    expected = "2 mistakes:\n  1. job.yaml:3, modle: no such key\n  2. two lines\nSee `crun-batch schema`."
+    assert expected == mistakes_text(found, "See `crun-batch schema`.")
+    assert "two lines" == mistakes_text(found[1:])
