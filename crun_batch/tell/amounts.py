@@ -74,7 +74,7 @@ _PAIRS_OF_UNITS = (
     (86_370.0, 60, "min", 60, "h"),
     (float("inf"), 3_600, "h", 24, "d"),
 )
-"""Below how many seconds (rounded to the smaller unit) which units are used: the smaller, and how many make which."""
+"""Below how many seconds; the smaller unit, its seconds and name; how many of it make the larger, its name."""
 
 
 def duration(seconds: float) -> str:
