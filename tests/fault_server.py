@@ -1,0 +1,352 @@
+"""A raw TCP server that misbehaves on command: the other side of the wire's fault matrix.
+
+Each behaviour of `BEHAVIOURS` is one coroutine that gets a fresh connection and does one wrong (or merely unusual)
+thing with it. `FaultServer` gives every behaviour a listener of its own on 127.0.0.1 and counts, per behaviour,
+the connections it accepted and the requests that arrived whole: that count, and nothing the client says, proves
+how often a POST was sent. It runs in its own thread, so a client that blocks its loop does not slow the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import socket
+import struct
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+WHOLE_BODY = b'{"id": "r1", "object": "chat.completion"}'
+GZIP_BOMB_BYTES = 64 * 2**20
+"""What the gzip bomb becomes when it is decompressed (64 kB on the wire)."""
+
+
+class Connection:
+    """One accepted connection: reads requests, counts them, writes raw bytes, ends in any way."""
+
+    def __init__(
+        self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: FaultServer
+    ) -> None:
+        self.name, self.reader, self.writer, self.server = name, reader, writer, server
+
+    async def read_request(self) -> bytes:
+        """One whole request (head and body); counted once it is whole. Raises IncompleteReadError at the end."""
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        lengths = [
+            line.split(b":")[1] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")
+        ]
+        body = await self.reader.readexactly(int(lengths[0]) if lengths else 0)
+        self.server.posts[self.name] += 1
+        self.server.last_request[self.name] = head + body
+        return head + body
+
+    async def send(self, raw: bytes) -> None:
+        self.writer.write(raw)
+        await self.writer.drain()
+
+    def reset(self) -> None:
+        """RST instead of FIN."""
+        sock: socket.socket = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+
+Behaviour = Callable[[Connection], Awaitable[None]]
+BEHAVIOURS: dict[str, Behaviour] = {}
+
+
+def behaviour(function: Behaviour) -> Behaviour:
+    BEHAVIOURS[function.__name__] = function
+    return function
+
+
+def reply(body: bytes = WHOLE_BODY, status: str = "200 OK", *headers: str, length: int | None = None) -> bytes:
+    """A reply with a content-length (`length` to lie about it)."""
+    lines = [
+        f"HTTP/1.1 {status}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body) if length is None else length}",
+        *headers,
+    ]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def says(name: str, raw: bytes, *, then_stall: bool = False) -> None:
+    """Register a behaviour that reads one request, sends these bytes, and closes (or keeps quiet)."""
+
+    async def act(connection: Connection) -> None:
+        await connection.read_request()
+        await connection.send(raw)
+        if then_stall:
+            await asyncio.sleep(3600)
+
+    BEHAVIOURS[name] = act
+
+
+async def stall(_: Connection) -> None:
+    await asyncio.sleep(3600)
+
+
+@behaviour
+async def whole(connection: Connection) -> None:
+    """A well-behaved keep-alive server."""
+    while True:
+        await connection.read_request()
+        await connection.send(reply())
+
+
+@behaviour
+async def whole_chunked(connection: Connection) -> None:
+    while True:
+        await connection.read_request()
+        await connection.send(CHUNKED_HEAD + b"%x\r\n%s\r\n0\r\n\r\n" % (len(WHOLE_BODY), WHOLE_BODY))
+
+
+@behaviour
+async def reset_at_once(connection: Connection) -> None:
+    connection.reset()
+
+
+@behaviour
+async def reset_before_read(connection: Connection) -> None:
+    """Some of the request has left the client, and was not read."""
+    await connection.reader.read(1)
+    connection.reset()
+
+
+@behaviour
+async def reset_after_read(connection: Connection) -> None:
+    await connection.read_request()
+    connection.reset()
+
+
+@behaviour
+async def reset_second_request(connection: Connection) -> None:
+    """Answers the first request of a connection, resets it once the second has arrived."""
+    await connection.read_request()
+    await connection.send(reply())
+    await connection.read_request()
+    connection.reset()
+
+
+@behaviour
+async def close_between_requests(connection: Connection) -> None:
+    """Answers as if it kept the connection, then closes it at once."""
+    await connection.read_request()
+    await connection.send(reply())
+
+
+@behaviour
+async def drip_body(connection: Connection) -> None:
+    await connection.read_request()
+    await connection.send(reply(b"", length=10_000))
+    while True:
+        await connection.send(b"x")
+        await asyncio.sleep(0.02)
+
+
+@behaviour
+async def drip_headers(connection: Connection) -> None:
+    await connection.read_request()
+    await connection.send(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+    while True:
+        await connection.send(b"x")
+        await asyncio.sleep(0.02)
+
+
+@behaviour
+async def endless_1xx(connection: Connection) -> None:
+    await connection.read_request()
+    while True:
+        await connection.send(b"HTTP/1.1 102 Processing\r\n\r\n")
+        await asyncio.sleep(0.02)
+
+
+@behaviour
+async def endless_chunks(connection: Connection) -> None:
+    await connection.read_request()
+    await connection.send(CHUNKED_HEAD)
+    chunk = b"10000\r\n" + b"y" * 0x10000 + b"\r\n"
+    while True:
+        await connection.send(chunk)
+
+
+@behaviour
+async def endless_content_length(connection: Connection) -> None:
+    """A gigabyte, announced and sent."""
+    await connection.read_request()
+    await connection.send(reply(b"", length=2**30))
+    for _ in range(2**30 // 0x10000):
+        await connection.send(b"z" * 0x10000)
+
+
+@behaviour
+async def endless_headers(connection: Connection) -> None:
+    await connection.read_request()
+    await connection.send(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        await connection.send(b"X-Padding: " + b"p" * 1000 + b"\r\n")
+
+
+@behaviour
+async def reply_before_read(connection: Connection) -> None:
+    """A refusal that does not wait for the body, as proxies send it."""
+    await connection.reader.readuntil(b"\r\n\r\n")
+    await connection.send(reply(b"{}", "401 Unauthorized", "Connection: close"))
+
+
+@behaviour
+async def never_reads(connection: Connection) -> None:
+    """Accepts and does not read: a large request stops in the middle of being sent."""
+    connection.reader._transport.pause_reading()  # type: ignore[attr-defined]
+    await asyncio.sleep(3600)
+
+
+@behaviour
+async def sets_cookie(connection: Connection) -> None:
+    while True:
+        await connection.read_request()
+        await connection.send(reply(WHOLE_BODY, "200 OK", "Set-Cookie: session=1; Path=/"))
+
+
+@behaviour
+async def large_body(connection: Connection) -> None:
+    """5 MB, honestly announced, in pieces, ending only when it was all taken."""
+    while True:
+        await connection.read_request()
+        await connection.send(reply(b"", length=5 * 2**20))
+        for _ in range(5 * 2**20 // 0x10000):
+            await connection.send(b"w" * 0x10000)
+
+
+@behaviour
+async def sse_cut(connection: Connection) -> None:
+    """A stream of many small chunks that breaks off without its end chunk."""
+    await connection.read_request()
+    await connection.send(CHUNKED_HEAD)
+    for number in range(400):
+        event = b'data: {"number": %04d, "padding": "................"}\n\n' % number
+        await connection.send(b"%x\r\n%s\r\n" % (len(event), event))
+
+
+@behaviour
+async def tls_closed(connection: Connection) -> None:
+    await connection.reader.read(100)
+
+
+@behaviour
+async def tls_alert(connection: Connection) -> None:
+    await connection.reader.read(100)
+    await connection.send(b"\x15\x03\x01\x00\x02\x02\x28")
+
+
+@behaviour
+async def tls_garbage(connection: Connection) -> None:
+    await connection.reader.read(100)
+    await connection.send(b"SSH-2.0-OpenSSH_9.6\r\n" * 20)
+
+
+CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+BEHAVIOURS["tls_stall"] = stall
+says("stall_before_headers", b"", then_stall=True)
+says("stall_in_headers", b"HTTP/1.1 200 OK\r\nContent-", then_stall=True)
+says("stall_in_body", reply(WHOLE_BODY[:20], length=len(WHOLE_BODY)), then_stall=True)
+says("close_without_reply", b"")
+says("close_in_headers", b"HTTP/1.1 200 OK\r\nContent-")
+says("close_in_body", reply(WHOLE_BODY[:20], length=len(WHOLE_BODY)))
+says("cut_chunked", CHUNKED_HEAD + b"14\r\n" + WHOLE_BODY[:20] + b"\r\n")
+says("cut_in_chunk", CHUNKED_HEAD + b"ff\r\n" + WHOLE_BODY[:20])
+says("bad_chunk_size", CHUNKED_HEAD + b"14\r\n" + WHOLE_BODY[:20] + b"\r\nzz\r\n" + WHOLE_BODY)
+says("garbage", b"\x00\x01\x02 this is no HTTP at all\r\n\r\n" * 10)
+says("two_lengths", reply(WHOLE_BODY, "200 OK", "Content-Length: 7"))
+says("bad_length", b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n" + WHOLE_BODY)
+says("close_delimited", b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n" + WHOLE_BODY)
+says("no_content", b"HTTP/1.1 204 No Content\r\n\r\n")
+says("continue_100", b"HTTP/1.1 100 Continue\r\n\r\n" + reply())
+says("early_hints_103", b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + reply())
+says("server_error", reply(b"oops", "503 Service Unavailable", "Retry-After: 3"))
+says("two_replies", reply() + reply(b'{"id": "somebody else\'s"}'), then_stall=True)
+says("gzip_whole", reply(gzip.compress(WHOLE_BODY), "200 OK", "Content-Encoding: gzip"))
+says("gzip_cut", reply(gzip.compress(WHOLE_BODY)[:-12], "200 OK", "Content-Encoding: gzip"))
+says("gzip_garbage", reply(WHOLE_BODY, "200 OK", "Content-Encoding: gzip"))
+says("gzip_bomb", reply(gzip.compress(bytes(GZIP_BOMB_BYTES), 9), "200 OK", "Content-Encoding: gzip"))
+for code, phrase in ((301, "Moved"), (302, "Found"), (303, "See Other"), (307, "Temporary"), (308, "Permanent")):
+    says(f"redirect_{code}", reply(b"{}", f"{code} {phrase}", "Location: /elsewhere"))
+
+
+class FaultServer:
+    """`with FaultServer() as server: server.url("drip_body")`; everything ends with the block."""
+
+    def __init__(self) -> None:
+        self.posts: Counter[str] = Counter()
+        self.connections: Counter[str] = Counter()
+        self.last_request: dict[str, bytes] = {}
+        self.fixed_urls: dict[str, str] = {}
+        """URLs of places that are no listener of ours, by name."""
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._ports: dict[str, int] = {}
+        self._servers: list[asyncio.Server] = []
+
+    def __enter__(self) -> FaultServer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    def url(self, name: str, scheme: str = "http") -> str:
+        """The URL whose server behaves as `name` says."""
+        if name in self.fixed_urls:
+            return self.fixed_urls[name]
+        if name not in self._ports:
+            self._ports[name] = asyncio.run_coroutine_threadsafe(self._listen(name), self._loop).result(10)
+        return f"{scheme}://127.0.0.1:{self._ports[name]}/v1/{name}"
+
+    async def _listen(self, name: str) -> int:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self.connections[name] += 1
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                await BEHAVIOURS[name](Connection(name, reader, writer, self))
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=1000)
+        self._servers.append(server)
+        port: Any = server.sockets[0].getsockname()[1]
+        return int(port)
+
+    async def _end(self) -> None:
+        for server in self._servers:
+            server.close()
+        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+
+@contextlib.contextmanager
+def refusing_url() -> Iterator[str]:
+    """A port that is taken (so that nobody else gets it) and does not listen: connections are refused."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}/v1"
+
+
+@contextlib.contextmanager
+def unanswered_url() -> Iterator[str]:
+    """A listener whose backlog is full: a further connection attempt gets no answer (Linux)."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                filler.connect(listener.getsockname())
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"

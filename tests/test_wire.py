@@ -1,0 +1,497 @@
+"""The wire's promises: a whole reply or a fault with its true stage, one POST per call, nothing exhausted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import httpx
+import pytest
+from fault_server import WHOLE_BODY, FaultServer, refusing_url, unanswered_url
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crun_batch.errors import InputError
+from crun_batch.records import Fault, Response
+from crun_batch.send.wire import (
+    EVIDENCE_BYTES,
+    ByteBudget,
+    Intake,
+    Wire,
+    WireSettings,
+    checked_headers,
+    checked_url,
+    ensure_file_descriptors,
+    is_loopback,
+    one_line,
+    open_wire,
+)
+from crun_batch.send.wire_httpx import HttpxWire
+
+DEADLINE_SECONDS = 0.5
+CONNECT_TIMEOUT_SECONDS = 0.2
+MAX_BODY_BYTES = 4 * 2**20
+KEY = "ak_0123456789abcdefMARKED9876543210"
+HEADERS = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+REQUEST = b'{"model": "m", "messages": []}'
+KINDS: list[Literal["pyreqwest", "httpx"]] = ["pyreqwest", "httpx"]
+
+wires = pytest.mark.parametrize("kind", KINDS)
+
+
+class Fate(NamedTuple):
+    """What a call against a behaviour must end as: a status, or a fault's stage and kind; POSTs that arrived."""
+
+    what_happens: str
+    stage: str
+    kind: str
+    posts: int
+    status: int | None = None
+    body: bytes = b""
+
+
+FAULTS = {
+    "refused": Fate("connection refused", "not_sent", "connection", 0),
+    "unanswered": Fate("no answer to the connection attempt", "not_sent", "timeout", 0),
+    "no_such_host": Fate("host name does not resolve", "not_sent", "connection", 0),
+    "tls_closed": Fate("closed during the TLS handshake", "not_sent", "connection", 0),
+    "tls_alert": Fate("TLS handshake refused", "not_sent", "connection", 0),
+    "tls_garbage": Fate("no TLS on that port", "not_sent", "connection", 0),
+    "tls_stall": Fate("stall during the TLS handshake", "not_sent", "timeout", 0),
+    "reset_before_read": Fate("reset before the request was read", "unknown", "connection", 0),
+    "reset_after_read": Fate("reset after the request was read", "unknown", "connection", 1),
+    "close_without_reply": Fate("closed without a reply", "unknown", "connection", 1),
+    "close_in_headers": Fate("closed within the headers", "unknown", "connection", 1),
+    "close_in_body": Fate(
+        "closed within a body of known length", "unknown", "connection", 1, 200, WHOLE_BODY[:20]
+    ),
+    "cut_chunked": Fate("chunked body without its end chunk", "unknown", "connection", 1, 200, WHOLE_BODY[:20]),
+    "cut_in_chunk": Fate("closed within a chunk", "unknown", "connection", 1, 200, WHOLE_BODY[:20]),
+    "gzip_cut": Fate("gzip stream cut short", "unknown", "bad_reply", 1, 200),
+    "gzip_garbage": Fate("announced as gzip, but is not", "unknown", "bad_reply", 1),
+    "bad_chunk_size": Fate("invalid chunk size", "unknown", "bad_reply", 1, 200, WHOLE_BODY[:20]),
+    "garbage": Fate("no HTTP at all", "unknown", "bad_reply", 1),
+    "two_lengths": Fate("two different content-lengths", "unknown", "bad_reply", 1),
+    "bad_length": Fate("negative content-length", "unknown", "bad_reply", 1),
+    "endless_headers": Fate("headers without end", "unknown", "bad_reply", 1),
+    "endless_chunks": Fate("chunked body over the cap", "unknown", "bad_reply", 1, 200, b"y" * EVIDENCE_BYTES),
+    "endless_content_length": Fate(
+        "announced 1 GB, over the cap", "unknown", "bad_reply", 1, 200, b"z" * EVIDENCE_BYTES
+    ),
+    "gzip_bomb": Fate("decompresses to more than the cap", "unknown", "bad_reply", 1, 200, bytes(EVIDENCE_BYTES)),
+    "never_reads": Fate("stall while the request is sent", "unknown", "timeout", 0),
+    "stall_before_headers": Fate("stall before the reply", "unknown", "timeout", 1),
+    "stall_in_headers": Fate("stall within the headers", "unknown", "timeout", 1),
+    "stall_in_body": Fate("stall within the body", "unknown", "timeout", 1, 200, WHOLE_BODY[:20]),
+    "drip_headers": Fate("headers byte by byte", "unknown", "timeout", 1),
+    "drip_body": Fate("body byte by byte", "unknown", "timeout", 1, 200),
+    "endless_1xx": Fate("1xx replies without end", "unknown", "timeout", 1),
+}
+REPLIES = {
+    "whole": Fate("content-length", "", "", 1, 200, WHOLE_BODY),
+    "whole_chunked": Fate("chunked", "", "", 1, 200, WHOLE_BODY),
+    "gzip_whole": Fate("gzip", "", "", 1, 200, WHOLE_BODY),
+    "close_delimited": Fate("HTTP/1.0, ended by closing", "", "", 1, 200, WHOLE_BODY),
+    "continue_100": Fate("100 Continue first", "", "", 1, 200, WHOLE_BODY),
+    "early_hints_103": Fate("103 Early Hints first", "", "", 1, 200, WHOLE_BODY),
+    "no_content": Fate("204", "", "", 1, 204, b""),
+    "server_error": Fate("503", "", "", 1, 503, b"oops"),
+    "reply_before_read": Fate("refusal that does not wait for the body", "", "", 0, 401, b"{}"),
+    "redirect_301": Fate("301, not followed", "", "", 1, 301, b"{}"),
+    "redirect_302": Fate("302, not followed", "", "", 1, 302, b"{}"),
+    "redirect_303": Fate("303, not followed", "", "", 1, 303, b"{}"),
+    "redirect_307": Fate("307, not followed", "", "", 1, 307, b"{}"),
+    "redirect_308": Fate("308, not followed", "", "", 1, 308, b"{}"),
+}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[FaultServer]:
+    with FaultServer() as running, refusing_url() as refusing, unanswered_url() as unanswered:
+        running.fixed_urls.update(
+            refused=refusing, unanswered=unanswered, no_such_host=f"http://{'x' * 70}.invalid/v1"
+        )
+        yield running
+
+
+def open_small_wire(kind: Literal["pyreqwest", "httpx"], **changes: Any) -> Wire:
+    values = {
+        "connections": 8,
+        "max_body_bytes": MAX_BODY_BYTES,
+        "connect_timeout_seconds": CONNECT_TIMEOUT_SECONDS,
+    }
+    return open_wire(kind, **(values | changes))
+
+
+def with_wire(wire: Wire, act: Callable[[Wire], Awaitable[Any]]) -> Any:
+    async def main() -> Any:
+        try:
+            return await act(wire)
+        finally:
+            await wire.close()
+
+    return asyncio.run(main())
+
+
+def post(kind: Literal["pyreqwest", "httpx"], url: str, body: bytes = REQUEST, **changes: Any) -> Response | Fault:
+    wire = open_small_wire(kind, **changes)
+    return with_wire(wire, lambda wire: wire.post(url, HEADERS, body, DEADLINE_SECONDS))
+
+
+@wires
+@pytest.mark.parametrize("name", FAULTS)
+def test_every_fault_has_its_stage_and_ends_in_time(
+    kind: Literal["pyreqwest", "httpx"], name: str, server: FaultServer
+) -> None:
+    """A fault is a value with a true stage; it comes within the deadline + 1 s and cost at most one POST."""
+    fate, url = FAULTS[name], server.url(name, "https" if name.startswith("tls") else "http")
+    posts_before, started = server.posts[name], time.monotonic()
+    fault = post(kind, url, b"x" * 2**23 if name == "never_reads" else REQUEST)
+    assert isinstance(fault, Fault)
+    assert (fate.stage, fate.kind) == (fault.stage, fault.kind), fault.message
+    assert fate.posts == server.posts[name] - posts_before
+    assert time.monotonic() - started < DEADLINE_SECONDS + 1
+    if fate.status is not None:
+        assert fate.status == fault.status
+    assert fault.body.startswith(fate.body)
+    assert 0 < len(fault.message) <= 250
+    assert "\n" not in fault.message
+    assert KEY not in repr(fault)
+
+
+@wires
+@pytest.mark.parametrize("name", REPLIES)
+def test_every_whole_reply_is_a_response(
+    kind: Literal["pyreqwest", "httpx"], name: str, server: FaultServer
+) -> None:
+    """Whatever its status: a whole reply is a Response, redirects included, and cost one POST."""
+    fate, posts_before = REPLIES[name], server.posts[name]
+    response = post(kind, server.url(name))
+    assert isinstance(response, Response), response
+    assert (fate.status, fate.body) == (response.status, response.body)
+    assert type(response.body) is bytes
+    assert fate.posts == server.posts[name] - posts_before
+
+
+@wires
+def test_header_names_of_replies_are_lower_case(kind: Literal["pyreqwest", "httpx"], server: FaultServer) -> None:
+    """Headers are a mapping with lower-case names, readable after the wire is closed."""
+    response = post(kind, server.url("server_error"))
+    assert "3" == response.headers["retry-after"]
+    assert response.headers.get("x-not-there") is None
+    assert {"content-type", "content-length", "retry-after"} == set(dict(response.headers))
+
+
+@wires
+def test_the_request_arrives_as_given(kind: Literal["pyreqwest", "httpx"], server: FaultServer) -> None:
+    """Body byte for byte, our headers, no cookie of an earlier reply."""
+    wire = open_small_wire(kind)
+
+    async def twice(wire: Wire) -> None:
+        for _ in range(2):
+            await wire.post(server.url("sets_cookie"), HEADERS, REQUEST, DEADLINE_SECONDS)
+
+    with_wire(wire, twice)
+    head, body = server.last_request["sets_cookie"].split(b"\r\n\r\n", 1)
+    lines = head.decode().lower().split("\r\n")
+    assert REQUEST == body
+    assert f"authorization: bearer {KEY.lower()}" in lines
+    assert "content-type: application/json" in lines
+    assert "post /v1/sets_cookie http/1.1" == lines[0]
+    assert not [line for line in lines if line.startswith("cookie")]
+
+
+@wires
+@pytest.mark.parametrize("name", ["whole", "close_between_requests", "reset_second_request", "two_replies"])
+def test_one_call_is_at_most_one_post(kind: Literal["pyreqwest", "httpx"], name: str, server: FaultServer) -> None:
+    """Over connections that go stale between requests nothing is resent and no reply meets another request.
+
+    POSTs that arrived: at least one per reply and at most one per call. What did arrive is never `not_sent`.
+    """
+    posts_before = server.posts[name]
+
+    async def many(wire: Wire) -> list[Response | Fault]:
+        results = []
+        for number in range(30):
+            results.append(await wire.post(server.url(name), HEADERS, REQUEST, DEADLINE_SECONDS))
+            await asyncio.sleep(0.001 * (number % 3))
+        return results
+
+    results = with_wire(open_small_wire(kind), many)
+    replies = [result for result in results if isinstance(result, Response)]
+    unknown = [result for result in results if isinstance(result, Fault) and result.stage == "unknown"]
+    assert 30 == len(replies) + len(unknown)
+    assert len(replies) <= server.posts[name] - posts_before <= 30
+    assert {WHOLE_BODY} == {reply.body for reply in replies}
+
+
+@pytest.mark.parametrize("name", ["whole", "whole_chunked"])
+def test_the_default_wire_keeps_connections(name: str, server: FaultServer) -> None:
+    """Calls one after another share one connection: not reading past an announced length does not end it."""
+    connections_before = server.connections[name]
+
+    async def many(wire: Wire) -> None:
+        for _ in range(50):
+            await wire.post(server.url(name), HEADERS, REQUEST, DEADLINE_SECONDS)
+
+    with_wire(open_small_wire("pyreqwest"), many)
+    assert 1 == server.connections[name] - connections_before
+
+
+@wires
+def test_a_reset_while_connecting_is_never_billed(
+    kind: Literal["pyreqwest", "httpx"], server: FaultServer
+) -> None:
+    """Whether the reset meets the connecting or the sending is a race; either way it is a fault without a POST."""
+    fault = post(kind, server.url("reset_at_once"))
+    assert isinstance(fault, Fault)
+    assert "connection" == fault.kind
+    assert 0 == server.posts["reset_at_once"]
+
+
+@wires
+def test_a_cut_stream_leaves_most_of_itself_as_evidence(
+    kind: Literal["pyreqwest", "httpx"], server: FaultServer
+) -> None:
+    """Of a stream that breaks off, at least half is kept, from its beginning."""
+    fault = post(kind, server.url("sse_cut"))
+    assert isinstance(fault, Fault)
+    assert ("unknown", 200) == (fault.stage, fault.status)
+    assert fault.body.startswith(b'data: {"number": 0000')
+    assert len(fault.body) >= 400 * 50 // 2
+
+
+@wires
+def test_large_replies_share_one_byte_budget(kind: Literal["pyreqwest", "httpx"], server: FaultServer) -> None:
+    """Replies over the budget end as faults, small ones beside them come through, the budget recovers."""
+
+    async def act(wire: Wire) -> tuple[list[Response | Fault], Response | Fault]:
+        large = [wire.post(server.url("large_body"), HEADERS, REQUEST, 10.0) for _ in range(6)]
+        small = [wire.post(server.url("whole"), HEADERS, REQUEST, 10.0) for _ in range(2)]
+        together = await asyncio.gather(*large, *small)
+        return together, await wire.post(server.url("large_body"), HEADERS, REQUEST, 10.0)
+
+    wire = open_small_wire(kind, max_body_bytes=8 * 2**20, max_bytes_in_flight=12 * 2**20)
+    together, afterwards = with_wire(wire, act)
+    ended = [result for result in together[:6] if isinstance(result, Fault)]
+    assert ended
+    assert {("unknown", "bad_reply", 200)} == {(fault.stage, fault.kind, fault.status) for fault in ended}
+    assert "byte budget" in ended[0].message
+    assert [200, 200] == [response.status for response in together[6:]]
+    assert 5 * 2**20 == len(afterwards.body)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.lists(st.integers(1, 400), max_size=12), max_size=8))
+def test_bodies_in_memory_never_exceed_the_budget(bodies: list[list[int]]) -> None:
+    """However the chunks of all replies arrive: kept bytes <= total, but for the one chunk that ended its reply;
+    a share is always granted; closing returns everything.
+    """
+    budget = ByteBudget(1000, 8)
+    whole_budget = budget.free_bytes
+    intakes = [(Intake(WireSettings(budget, max_body_bytes=500)), chunks) for chunks in bodies]
+    kept_bytes = 0
+    for turn in range(12):
+        for intake, chunks in list(intakes):
+            if turn < len(chunks):
+                refusal = intake.add(b"x" * chunks[turn])
+                if refusal is None:
+                    kept_bytes += chunks[turn]
+                else:
+                    assert intake.size_bytes > budget.share_bytes
+                    kept_bytes -= intake.size_bytes - chunks[turn]
+                    intake.close()
+                    intakes.remove((intake, chunks))
+                assert kept_bytes <= 1000
+    for intake, _ in intakes:
+        intake.close()
+    assert whole_budget == budget.free_bytes
+
+
+@wires
+def test_the_key_is_in_no_log_and_no_message(
+    kind: Literal["pyreqwest", "httpx"], server: FaultServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every logger at its loudest, replies and faults: the key appears nowhere."""
+    caplog.set_level(logging.DEBUG)
+    logging.getLogger().setLevel(1)
+    results = [post(kind, server.url(name)) for name in ("whole", "garbage", "refused", "close_in_body")]
+    assert KEY not in caplog.text
+    assert KEY not in "".join(map(repr, results))
+
+
+@wires
+@pytest.mark.parametrize("value", [f"Bearer {KEY}\n", f"Bearer {KEY}\u20ac", f"Bearer\x00{KEY}"])
+def test_a_key_that_http_cannot_carry_is_a_mistake_without_the_key(
+    kind: Literal["pyreqwest", "httpx"], value: str, server: FaultServer
+) -> None:
+    """A pasted newline in the key: the complaint names the header, and nothing shows its value."""
+    wire = open_small_wire(kind)
+    with pytest.raises(InputError, match="authorization") as caught:
+        with_wire(wire, lambda wire: wire.post(server.url("whole"), {"authorization": value}, b"", 1.0))
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert KEY not in repr(error) or error.__suppress_context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+@wires
+@pytest.mark.parametrize(
+    "url", ["api.example", "ftp://127.0.0.1/", "http://", "http://127.0.0.1:99999/", "http://[::1"]
+)
+def test_an_unusable_url_is_a_mistake(kind: Literal["pyreqwest", "httpx"], url: str) -> None:
+    """What could never be sent is the job's mistake, not a network fault that is tried again."""
+    with pytest.raises(InputError, match=r"endpoint\.base_url"):
+        post(kind, url)
+
+
+@wires
+def test_environment_proxies_do_not_catch_loopback(
+    kind: Literal["pyreqwest", "httpx"], server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy from the environment is used for other hosts and never for this machine."""
+    with refusing_url() as nowhere:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, nowhere)
+        assert isinstance(post(kind, server.url("whole")), Response)
+        monkeypatch.setenv("http_proxy", server.url("whole").replace("/v1/whole", ""))
+        monkeypatch.setenv("HTTP_PROXY", server.url("whole").replace("/v1/whole", ""))
+        response = post(kind, "http://model.invalid/v1")
+    assert isinstance(response, Response)
+    assert b"POST http://model.invalid/v1 HTTP/1.1" in server.last_request["whole"]
+
+
+@wires
+def test_no_ca_certificates_is_a_clear_mistake(kind: Literal["pyreqwest", "httpx"]) -> None:
+    """Without certificates the default wire says so as it opens; the other brings its own."""
+    environ = os.environ | {"SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": "/nonexistent"}
+    code = f"from crun_batch.send.wire import open_wire; open_wire({kind!r}, connections=1)"
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=False)
+    if kind == "pyreqwest":
+        assert "InputError: the network client cannot start" in done.stderr
+        assert "During handling" not in done.stderr
+    else:
+        assert "InputError" not in done.stderr
+
+
+def test_running_out_of_file_descriptors_is_a_fault_not_a_crash(server: FaultServer) -> None:
+    """More calls than file descriptors: the process lives and the calls that found none are `not_sent`."""
+    code = """
+import asyncio, resource, sys
+from crun_batch.send.wire import ByteBudget, WireSettings
+from crun_batch.send.wire_pyreqwest import PyreqwestWire
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+async def main():
+    wire = PyreqwestWire(WireSettings(ByteBudget(2**20, 100)))
+    results = await asyncio.gather(*[wire.post(sys.argv[1], {}, b"", 1.0) for _ in range(100)])
+    print(sorted({getattr(result, "stage", "reply") + " " + getattr(result, "kind", "") for result in results}))
+asyncio.run(main())
+"""
+    url = server.url("stall_before_headers")
+    done = subprocess.run([sys.executable, "-c", code, url], capture_output=True, text=True, check=False)
+    assert "['not_sent connection', 'unknown timeout']\n" == done.stdout, done.stderr
+
+
+def test_concurrency_above_the_hard_limit_of_files_is_refused() -> None:
+    """The complaint names the key, and the number that fits."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        pytest.skip("this system has no hard limit")
+    with pytest.raises(InputError, match=rf"limits\.concurrency: .*{hard - 256:,} or less"):
+        ensure_file_descriptors(hard)
+    ensure_file_descriptors(1)
+    assert (soft, hard) == resource.getrlimit(resource.RLIMIT_NOFILE)
+
+
+def test_the_soft_limit_of_files_is_raised_to_what_is_needed() -> None:
+    """Only as far as needed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (300, hard))
+        ensure_file_descriptors(100)
+        assert 356 == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_users_transport_replaces_the_network() -> None:
+    """The httpx wire takes a MockTransport; its errors are told apart as the network's are."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/refused":
+            raise httpx.ConnectError("refused")
+        if request.url.path == "/illegal":
+            raise httpx.LocalProtocolError(f"Illegal header value {request.headers['authorization']!r}")
+        return httpx.Response(200, json={"echo": request.content.decode()})
+
+    wire = HttpxWire(WireSettings(ByteBudget(2**20, 1)), httpx.MockTransport(answer))
+
+    async def act(wire: Wire) -> list[Response | Fault]:
+        return [
+            await wire.post(f"http://model.invalid/{path}", HEADERS, b"hi", 1.0)
+            for path in ("", "refused", "illegal")
+        ]
+
+    reply, refused, illegal = with_wire(wire, act)
+    assert b'{"echo":"hi"}' == reply.body
+    assert ("not_sent", "no connection: refused") == (refused.stage, refused.message)
+    assert "not_sent" == illegal.stage
+    assert KEY not in repr(illegal)
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [
+        ("localhost", True),
+        ("a.localhost", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("10.0.0.1", False),
+        ("localhost.example", False),
+    ],
+)
+def test_loopback_is_told_by_name_and_address(host: str, local: bool) -> None:
+    """Names that only look like it are somebody else's."""
+    assert local == is_loopback(host)
+
+
+@given(st.text())
+def test_texts_from_elsewhere_become_one_short_line(text: str) -> None:
+    """Whatever a library or a server says."""
+    line = one_line(text)
+    assert line.isprintable()
+    assert len(line) <= 200
+
+
+def test_ordinary_headers_and_urls_pass() -> None:
+    """The checks refuse nothing that HTTP can carry."""
+    assert HEADERS == checked_headers(HEADERS)
+    assert "h" == checked_url("https://h/x?y=z").hostname
+
+
+def fate_table() -> str:
+    """The table of docs/wire.md, from the fates above."""
+    rows = ["| what happens | ends as | kind | POSTs |", "|---|---|---|---|"]
+    rows += [f"| {fate.what_happens} | `{fate.stage}` | {fate.kind} | {fate.posts} |" for fate in FAULTS.values()]
+    rows += [
+        f"| {fate.what_happens} | reply, status {fate.status} | | {fate.posts} |" for fate in REPLIES.values()
+    ]
+    return "\n".join(rows)
+
+
+def test_the_documented_table_is_the_tested_one() -> None:
+    """docs/wire.md shows what these tests check (python tests/test_wire.py prints it)."""
+    page = Path(__file__).parents[1] / "docs" / "wire.md"
+    assert fate_table() in page.read_text(encoding="utf-8")
+
+
+if __name__ == "__main__":
+    print(fate_table())
