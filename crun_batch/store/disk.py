@@ -14,6 +14,7 @@ from pathlib import Path
 from crun_batch.errors import DiskFailed
 
 _sync_data = getattr(os, "fdatasync", os.fsync)
+_PIECE_BYTES = 2**20
 
 
 class Disk:
@@ -101,11 +102,12 @@ def write_file(disk: Disk, path: Path, data: bytes) -> None:
 
 
 class DiskFile(io.RawIOBase):
-    """A new file, written through the seam: what the Parquet writers are given."""
+    """A new file, written through the seam in large pieces: what the Parquet writers are given."""
 
     def __init__(self, disk: Disk, path: Path) -> None:
         self._disk = disk
         self._descriptor = disk.create(path)
+        self._buffer = bytearray()
         self._position = 0
         self._hash = hashlib.sha256()
 
@@ -114,15 +116,16 @@ class DiskFile(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        """Bytes written so far."""
+        """Bytes given so far."""
         return self._position
 
     def write(self, data: bytes | memoryview) -> int:  # type: ignore[override]
-        """Write all of `data`."""
+        """Take all of `data`; it is written at the next full piece, or by `sync`."""
         view = memoryview(data).cast("B")
-        write_all(self._disk, self._descriptor, view)
+        self._buffer += view
         self._position += len(view)
-        self._hash.update(view)
+        if len(self._buffer) >= _PIECE_BYTES:
+            self._write_buffer()
         return len(view)
 
     def digest(self) -> str:
@@ -130,7 +133,8 @@ class DiskFile(io.RawIOBase):
         return self._hash.hexdigest()
 
     def sync(self) -> None:
-        """Return when the data is on the disk."""
+        """Return when everything is on the disk; without it, the end of the file is not even written."""
+        self._write_buffer()
         self._disk.sync(self._descriptor)
 
     def close(self) -> None:
@@ -138,3 +142,10 @@ class DiskFile(io.RawIOBase):
         if not self.closed:
             self._disk.close(self._descriptor)
         super().close()
+
+    def _write_buffer(self) -> None:
+        piece = bytes(self._buffer)
+        self._buffer.clear()
+        if piece:
+            write_all(self._disk, self._descriptor, piece)
+            self._hash.update(piece)

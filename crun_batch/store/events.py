@@ -104,6 +104,8 @@ class FinalPart(Struct, frozen=True, omit_defaults=True):
     scores: Mapping[str, float | None] | None = None
     supersedes: bool = False
     """An earlier final of the same unit is replaced by this one (retry, redo)."""
+    replaces: str | None = None
+    """The status of that earlier final."""
 
 
 INHERITED = (

@@ -154,6 +154,7 @@ def query(path: Path, sql: str) -> pa.Table:
         with connect(path) as connection:
             folder = str(path.resolve()).replace("'", "''")
             connection.execute(f"set allowed_directories = ['{folder}/']")
+            connection.execute("set python_enable_replacements = false")
             connection.execute("set enable_external_access = false")
             connection.execute("set lock_configuration = true")
             return connection.sql(sql).to_arrow_table()
