@@ -1,0 +1,140 @@
+"""What reply headers say about waiting and limits.
+
+Owns the forms of times: Retry-After (seconds or HTTP date), durations (`6m0s`, `20ms`), epochs, RFC 3339. Pure:
+the time comes from the caller or from the reply's own Date. A value of no known form says nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from crun_batch.records import RateHints
+
+LONGEST_WAIT_SECONDS = 86_400.0
+"""A day: no header makes a run wait longer at once."""
+
+_SMALLEST_EPOCH_SECONDS = 1e9
+_SMALLEST_EPOCH_MILLISECONDS = 1e11
+
+_UNIT_SECONDS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_DURATION_PIECE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{0,9})?)(ms|us|µs|ns|d|h|m|s)")
+
+_NAMES = {
+    "requests": ("x-ratelimit-{}-requests", "anthropic-ratelimit-requests-{}", "x-ratelimit-{}"),
+    "tokens": ("x-ratelimit-{}-tokens", "anthropic-ratelimit-tokens-{}", "anthropic-ratelimit-input-tokens-{}"),
+}
+"""OpenAI's names, Anthropic's, and what stands in where neither came: OpenRouter's, and the input tokens alone."""
+
+_HEADERS = {
+    (field, what): tuple(name.format(field) for name in names)
+    for what, names in _NAMES.items()
+    for field in ("limit", "remaining", "reset")
+}
+_NO_HINTS = RateHints()
+
+
+def retry_after_seconds(headers: Mapping[str, str], now_epoch_seconds: float | None = None) -> float | None:
+    """How long the reply asks to wait, 0 to `LONGEST_WAIT_SECONDS`: `retry-after-ms`, then `retry-after`.
+
+    An HTTP date is compared with the reply's own Date, which no wall-clock jump of ours disturbs, else with
+    `now_epoch_seconds`.
+    """
+    milliseconds = _number(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return _wait(milliseconds / 1000)
+    said = headers.get("retry-after")
+    seconds = _number(said)
+    if seconds is not None or said is None:
+        return None if seconds is None else _wait(seconds)
+    until = _http_date(said)
+    now = _http_date(headers.get("date")) or now_epoch_seconds
+    return None if until is None or now is None else _wait(until - now)
+
+
+def rate_hints(headers: Mapping[str, str], now_epoch_seconds: float) -> RateHints:
+    """What the headers tell about limits; `RateHints()` where they tell nothing."""
+    if not any("ratelimit" in name for name in headers):
+        return _NO_HINTS
+
+    return RateHints(
+        limit_requests=_count(_first(headers, "limit", "requests")),
+        remaining_requests=_count(_first(headers, "remaining", "requests")),
+        reset_requests_seconds=reset_seconds(_first(headers, "reset", "requests"), now_epoch_seconds),
+        limit_tokens=_count(_first(headers, "limit", "tokens")),
+        remaining_tokens=_count(_first(headers, "remaining", "tokens")),
+        reset_tokens_seconds=reset_seconds(_first(headers, "reset", "tokens"), now_epoch_seconds),
+    )
+
+
+def _first(headers: Mapping[str, str], field: str, what: str) -> str | None:
+    for name in _HEADERS[field, what]:
+        if name in headers:
+            return headers[name]
+    return None
+
+
+def reset_seconds(said: str | None, now_epoch_seconds: float) -> float | None:
+    """Seconds from now: of a duration, a small number (seconds), a large one (epoch s or ms), or RFC 3339."""
+    if said is None:
+        return None
+    number = _number(said)
+    if number is None:
+        duration = _duration(said)
+        return _wait(duration) if duration is not None else _until(_rfc_3339(said), now_epoch_seconds)
+    if number < _SMALLEST_EPOCH_SECONDS:
+        return _wait(number)
+    epoch_seconds = number if number < _SMALLEST_EPOCH_MILLISECONDS else number / 1000
+    return _until(epoch_seconds, now_epoch_seconds)
+
+
+def _until(epoch_seconds: float | None, now_epoch_seconds: float) -> float | None:
+    return None if epoch_seconds is None else _wait(epoch_seconds - now_epoch_seconds)
+
+
+def _wait(seconds: float) -> float:
+    return min(max(seconds, 0.0), LONGEST_WAIT_SECONDS)
+
+
+def _number(text: str | None) -> float | None:
+    """A finite number from 0 on."""
+    try:
+        number = float(text) if text is not None else None
+    except ValueError:
+        return None
+    return number if number is not None and math.isfinite(number) and number >= 0 else None
+
+
+def _count(text: str | None) -> int | None:
+    number = _number(text)
+    return None if number is None else int(number)
+
+
+def _duration(text: str) -> float | None:
+    pieces = _DURATION_PIECE.findall(text)
+    if not pieces or "".join(number + unit for number, unit in pieces) != text.strip():
+        return None
+    return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in pieces)
+
+
+def _http_date(text: str | None) -> float | None:
+    try:
+        moment = parsedate_to_datetime(text) if text is not None else None
+        return None if moment is None else _epoch(moment)
+    except (ValueError, OverflowError, TypeError):
+        return None
+
+
+def _rfc_3339(text: str) -> float | None:
+    try:
+        return _epoch(datetime.fromisoformat(text.strip()))
+    except (ValueError, OverflowError):
+        return None
+
+
+def _epoch(moment: datetime) -> float:
+    """Epoch seconds; a time without a zone is UTC."""
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

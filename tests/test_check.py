@@ -1,0 +1,656 @@
+"""Laws of check: every reply and fault has a class, a kind and an action, and none of them raises."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from crun_batch.records import Failure, Fault, RateHints, Reply, Response, Usage
+from crun_batch.send.check import check, check_fault, rate_hints
+from crun_batch.send.gateway_errors import (
+    LONGEST_MESSAGE,
+    NAMED_STATUSES,
+    STATUSES,
+    UNKNOWN_3XX,
+    UNKNOWN_4XX,
+    UNKNOWN_5XX,
+    UNKNOWN_OTHER,
+    WORDS,
+    Verdict,
+)
+from crun_batch.send.protocols import PROTOCOLS
+
+ROOT = Path(__file__).parent.parent
+GOLDEN = ROOT / "tests" / "golden"
+NAMES = sorted(PROTOCOLS)
+NOW = 1_790_000_000.0
+USAGE = {"prompt_tokens": 5, "completion_tokens": 7, "input_tokens": 5, "output_tokens": 7}
+
+
+def checked(
+    body: object,
+    status: int = 200,
+    headers: dict[str, str] | None = None,
+    name: str = "chat",
+    stream: bool = False,
+) -> Reply | Failure:
+    raw = body if isinstance(body, bytes) else orjson.dumps(body)
+    response = Response(status, headers or {}, raw)
+    return check(PROTOCOLS[name], response, stream=stream, now_epoch_seconds=NOW)  # type: ignore[index]
+
+
+def failed(*args: Any, **kwargs: Any) -> Failure:
+    result = checked(*args, **kwargs)
+    assert isinstance(result, Failure), result
+    return result
+
+
+def verdict(*args: Any, **kwargs: Any) -> tuple[str, str, str]:
+    failure = failed(*args, **kwargs)
+    return failure.outcome, failure.kind, failure.action
+
+
+def openai_error(message: str = "", **fields: Any) -> dict[str, Any]:
+    return {"error": {"message": message, "type": None, "param": None, "code": None, **fields}}
+
+
+def anthropic_error(kind: str, message: str = "", **fields: Any) -> dict[str, Any]:
+    return {"type": "error", "error": {"type": kind, "message": message, **fields}, "request_id": "req_1"}
+
+
+# the gateway's table of errors
+
+STOP_CREDITS = ("rejected", "bad_request", "stop_credits")
+STOP_REFUSED = ("rejected", "bad_request", "stop_refused")
+STOP_MODEL = ("rejected", "not_found", "stop_model")
+BAD_REQUEST = ("rejected", "bad_request", "fail_row")
+TOO_LONG = ("rejected", "too_long", "fail_row")
+FILTERED = ("rejected", "content_filter", "fail_row")
+SERVER = ("rejected", "server", "retry")
+OVERLOADED = ("rejected", "server", "cool_down")
+LIMITED = ("rejected", "rate_limited", "cool_down")
+
+BY_STATUS = {
+    400: BAD_REQUEST,
+    401: STOP_REFUSED,
+    402: STOP_CREDITS,
+    403: ("rejected", "bad_request", "stop_model"),
+    404: ("rejected", "not_found", "fail_row"),
+    408: ("rejected", "timeout", "retry"),
+    409: SERVER,
+    413: TOO_LONG,
+    418: BAD_REQUEST,
+    422: BAD_REQUEST,
+    425: SERVER,
+    429: LIMITED,
+    455: OVERLOADED,
+    500: SERVER,
+    501: ("rejected", "server", "fail_row"),
+    502: SERVER,
+    503: OVERLOADED,
+    504: ("rejected", "timeout", "retry"),
+    505: STOP_REFUSED,
+    520: SERVER,
+    529: OVERLOADED,
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("status", BY_STATUS)
+def test_a_status_decides_where_the_body_says_nothing(status: int, name: str) -> None:
+    """Empty body, HTML page, or an error without a known word: the status has the word, on every endpoint."""
+    for body in (b"", b"<html><body>Oops</body></html>", openai_error("Oops")):
+        assert BY_STATUS[status] == verdict(body, status, name=name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("code", [401, 402, 404, 422, 429, 455, 500, 501, 505])
+def test_a_code_in_a_200_counts_like_the_status(code: int, name: str) -> None:
+    """CRUN's outer shape and OpenRouter's number codes inside a 200, as numbers and as text."""
+    for body in (
+        {"code": code, "message": "no", "data": None},
+        {"code": str(code), "msg": "no", "data": None},
+        openai_error("no", code=code),
+        openai_error("no", code=str(code)),
+    ):
+        assert BY_STATUS[code] == verdict(body, name=name)
+
+
+@pytest.mark.parametrize("kind", sorted(NAMED_STATUSES))
+def test_an_error_s_name_in_a_200_counts_like_the_status(kind: str) -> None:
+    """Types and codes stand for a status where the status itself says success."""
+    expected = BY_STATUS[NAMED_STATUSES[kind]]
+    assert expected == verdict(anthropic_error(kind), name="messages")
+    assert expected == verdict(openai_error(code=kind))
+
+
+@pytest.mark.parametrize(
+    ("expected", "status", "body"),
+    [
+        (STOP_CREDITS, 429, openai_error("You exceeded your current quota", code="insufficient_quota")),
+        (STOP_CREDITS, 403, openai_error("no", type="insufficient_credits")),
+        (STOP_CREDITS, 400, openai_error("no", code="billing_hard_limit_reached")),
+        (STOP_CREDITS, 400, openai_error("Budget has been exceeded! Current cost: 2, Max budget: 1", code="400")),
+        (STOP_CREDITS, 429, openai_error("over", type="budget_exceeded", code="429")),
+        (STOP_CREDITS, 402, anthropic_error("billing_error")),
+        (STOP_CREDITS, 400, anthropic_error("invalid_request_error", "Your credit balance is too low to access")),
+        (
+            STOP_CREDITS,
+            429,
+            anthropic_error("rate_limit_error", details={"error_code": "contract_spend_limit_reached"}),
+        ),
+        (
+            STOP_CREDITS,
+            429,
+            anthropic_error("rate_limit_error", details={"error_code": "enforced_spend_limit_reached"}),
+        ),
+        (STOP_CREDITS, 403, openai_error("no", code=403, metadata={"limit_source": "openrouter_key_limit"})),
+        (STOP_CREDITS, 500, {"code": 402, "message": "insufficient"}),
+        (LIMITED, 402, openai_error("wait", code=402, metadata={"limit_source": "openrouter_in_flight_budget"})),
+        (LIMITED, 402, openai_error("wait", code="in_flight_budget_exhausted")),
+        (LIMITED, 429, anthropic_error("rate_limit_error", details={"error_code": "ramp_limit_exceeded"})),
+        (LIMITED, 429, [openai_error("Quota exceeded", code=429, status="RESOURCE_EXHAUSTED")]),
+        (TOO_LONG, 429, openai_error("Request too large for gpt-4 on tokens per min", code="rate_limit_exceeded")),
+        (TOO_LONG, 400, openai_error("no", code="context_length_exceeded")),
+        (
+            TOO_LONG,
+            400,
+            anthropic_error("invalid_request_error", "prompt is too long: 205371 tokens > 200000 maximum"),
+        ),
+        (TOO_LONG, 400, openai_error("However, the model's context length is only 1024 tokens", code=400)),
+        (
+            TOO_LONG,
+            400,
+            {"error": {"message": "Provider error", "code": 400, "metadata": {"raw": "prompt too long"}}},
+        ),
+        (LIMITED, 429, openai_error("Too many tokens in the context window this minute")),
+        (FILTERED, 400, openai_error("filtered", code="content_filter")),
+        (FILTERED, 403, openai_error("flagged", code=403, metadata={"flagged_input": "x", "reasons": ["y"]})),
+        (STOP_MODEL, 404, openai_error("no", code="model_not_found")),
+        (STOP_MODEL, 400, openai_error("no", code="model_not_found")),
+        (STOP_MODEL, 404, anthropic_error("not_found_error", "model: claude-foo")),
+        (STOP_MODEL, 404, openai_error("The model `x` does not exist.", type="NotFoundError", code=404)),
+        (STOP_MODEL, 400, openai_error("x is not a valid model ID", code=400)),
+        (("rejected", "not_found", "fail_row"), 404, anthropic_error("not_found_error", "file_1")),
+        (BAD_REQUEST, 422, {"detail": [{"loc": ["body"], "msg": "field required", "type": "missing"}]}),
+        (SERVER, 200, {"error": "the model failed to generate a response"}),
+    ],
+)
+def test_words_decide_before_the_status(expected: tuple[str, str, str], status: int, body: object) -> None:
+    """Being out of money, an overlong prompt, a filter and an unknown model are told by words, everywhere."""
+    for name in NAMES:
+        assert expected == verdict(body, status, name=name)
+
+
+def test_maintenance_asks_for_a_long_pause() -> None:
+    """455 without a Retry-After: five minutes."""
+    assert 300.0 == failed({"code": 455, "message": "maintenance"}).retry_after_seconds
+    assert 20.0 == failed(b"", 455, {"retry-after": "20"}).retry_after_seconds
+
+
+@pytest.mark.parametrize(
+    ("expected", "status", "said"),
+    [
+        ("retry", 400, "true"),
+        ("retry", 401, "true"),
+        ("fail_row", 500, "false"),
+        ("fail_row", 429, "false"),
+        ("cool_down", 429, "true"),
+        ("stop_credits", 402, "true"),
+        ("stop_credits", 402, "false"),
+        ("retry", 500, "maybe"),
+    ],
+)
+def test_x_should_retry_overrides_all_but_being_out_of_money(expected: str, status: int, said: str) -> None:
+    """The server knows better whether its error passes; no header makes credits appear."""
+    assert expected == failed(b"", status, {"x-should-retry": said}).action
+
+
+@pytest.mark.parametrize(
+    ("expected", "headers"),
+    [
+        (None, {}),
+        (7.0, {"retry-after": "7"}),
+        (0.5, {"retry-after": "0.5"}),
+        (0.25, {"retry-after-ms": "250", "retry-after": "7"}),
+        (7.0, {"retry-after-ms": "soon", "retry-after": "7"}),
+        (None, {"retry-after": "-7"}),
+        (None, {"retry-after": "nan"}),
+        (None, {"retry-after": "inf"}),
+        (None, {"retry-after": "soon"}),
+        (86_400.0, {"retry-after": "1e9"}),
+        (30.0, {"retry-after": "Wed, 21 Oct 2015 07:28:30 GMT", "date": "Wed, 21 Oct 2015 07:28:00 GMT"}),
+        (0.0, {"retry-after": "Wed, 21 Oct 2015 07:28:30 GMT"}),
+        (60.0, {"retry-after": "Mon, 21 Sep 2026 14:14:20 GMT"}),
+    ],
+)
+def test_the_wait_is_what_the_reply_asks_for(expected: float | None, headers: dict[str, str]) -> None:
+    """Milliseconds before seconds before a date; a date is measured against the reply's own clock first."""
+    assert expected == failed(b"", 429, headers).retry_after_seconds
+
+
+def test_a_redirect_stops_the_run_and_names_the_host_only() -> None:
+    """The key must not go elsewhere, and a Location may hold secrets."""
+    failure = failed(b"", 307, {"location": "https://elsewhere.example/v1?token=secret"})
+    assert STOP_REFUSED == (failure.outcome, failure.kind, failure.action)
+    assert "elsewhere.example" in failure.message
+    assert "secret" not in failure.message
+
+
+# messages
+
+
+def test_an_html_page_becomes_one_line() -> None:
+    """The title of an error page, or its text without tags and scripts."""
+    page = b"<!DOCTYPE html><html><head><title>502 Bad\nGateway</title></head><body><p>nginx</p></body></html>"
+    assert "HTTP 502: 502 Bad Gateway" == failed(page, 502).message
+    page = b"<html><script>var a = 1;</script><body><p>Try &amp; wait</p></body></html>"
+    assert "HTTP 502: Try & wait" == failed(page, 502).message
+
+
+def test_a_message_is_short_and_printable() -> None:
+    """No control, format or bidirectional characters reach a terminal; 500 characters at most."""
+    message = failed(openai_error("a\x1b[31mb\u202ec\n" + "x" * 5000), 400).message
+    assert LONGEST_MESSAGE == len(message)
+    assert message.isprintable()
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.dictionaries(st.sampled_from(["authorization", "x-api-key", "x-echo"]), st.just("ak_secret")))
+def test_no_header_is_echoed(headers: dict[str, str]) -> None:
+    """A gateway may send our key back in a header: it goes into no message."""
+    for status in (200, 302, 400, 500):
+        assert "ak_secret" not in failed(b"", status, headers).message
+
+
+# successes
+
+
+@pytest.mark.parametrize("path", sorted((GOLDEN / "replies").iterdir()), ids=lambda path: path.stem)
+def test_a_golden_reply_is_a_reply_whatever_was_asked(path: Path) -> None:
+    """JSON is read as JSON although a stream was asked for; only a failed response fails."""
+    name = path.stem.split("_")[0]
+    plain, streamed = (checked(path.read_bytes(), name=name, stream=stream) for stream in (False, True))
+    assert plain == streamed
+    assert (path.stem == "responses_failed") == isinstance(plain, Failure)
+
+
+@pytest.mark.parametrize("path", sorted((GOLDEN / "streams").iterdir()), ids=lambda path: path.stem)
+def test_a_golden_stream_is_a_reply_and_keeps_its_assembled_body(path: Path) -> None:
+    """The assembled body reads as the reply itself, so that parsing can run again on what is stored."""
+    name = path.stem.split("_")[0]
+    for stream in (True, False):
+        reply = checked(path.read_bytes(), name=name, stream=stream)
+        assert isinstance(reply, Reply)
+        again = checked(reply.assembled or b"", name=name)
+        assert isinstance(again, Reply)
+        assert (again.text, again.tool_calls, again.usage) == (reply.text, reply.tool_calls, reply.usage)
+
+
+@pytest.mark.parametrize("path", sorted((GOLDEN / "streams").iterdir()), ids=lambda path: path.stem)
+def test_a_cut_stream_may_have_been_billed(path: Path) -> None:
+    """Half a stream is unknown, kept for a retry on its own account."""
+    body = path.read_bytes()
+    result = verdict(body[: len(body) // 2], name=path.stem.split("_")[0], stream=True)
+    assert ("unknown", "connection", "retry") == result
+
+
+def test_a_failed_response_tells_its_tokens() -> None:
+    """Billed and no answer: done, with its usage, so that its cost is known."""
+    failure = failed((GOLDEN / "replies" / "responses_failed.json").read_bytes(), name="responses")
+    assert ("done", "server", "retry", Usage(5, 0, 0, 7)) == (
+        failure.outcome,
+        failure.kind,
+        failure.action,
+        failure.usage,
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_error_in_a_200_is_done_only_with_usage(name: str) -> None:
+    """Without tokens nothing was billed that we could know of; with tokens it was."""
+    assert "rejected" == failed(openai_error("no", code=500), name=name).outcome
+    assert "done" == failed({**openai_error("no", code=500), "usage": USAGE}, name=name).outcome
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b" ",
+        b"null",
+        b"[]",
+        b"1",
+        b"{}",
+        b'"x"',
+        b"<html>hi</html>",
+        b"\xff\xfe",
+        b'{"a":',
+        b"[" * 100_000,
+        b"{}{}",
+    ],
+    ids=repr,
+)
+def test_a_200_that_is_no_reply_is_unknown(body: bytes, name: str) -> None:
+    """It may have been billed: it keeps its hold and is retried on its own account."""
+    assert ("unknown", "bad_reply", "retry") == verdict(body, name=name)
+    assert "unknown" == failed(body, name=name, stream=True).outcome
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_200_with_usage_and_no_answer_is_not_bought_again(name: str) -> None:
+    """Billed for certain: the row fails and its tokens are known."""
+    failure = failed({"usage": USAGE}, name=name)
+    assert ("done", "bad_reply", "fail_row", 5) == (
+        failure.outcome,
+        failure.kind,
+        failure.action,
+        failure.usage and failure.usage.input_tokens,
+    )
+
+
+def test_an_error_event_before_the_answer_is_a_rejection_and_after_it_unknown() -> None:
+    """Where a part of the answer had come, it may be billed."""
+    error = b"event: error\ndata: " + orjson.dumps(anthropic_error("overloaded_error", "Overloaded")) + b"\n\n"
+    begun = (GOLDEN / "streams" / "messages.sse").read_bytes().partition(b"event: content_block_stop")[0]
+    assert OVERLOADED == verdict(error, name="messages", stream=True)
+    assert ("unknown", "server", "retry") == verdict(begun + error, name="messages", stream=True)
+
+
+def test_an_error_inside_a_choice_is_a_failure() -> None:
+    """OpenRouter ends a choice with finish_reason error when its provider dies in the middle."""
+    choice = {"message": {"content": "par"}, "finish_reason": "error", "error": {"code": 502, "message": "down"}}
+    assert ("unknown", "server", "retry") == verdict({"choices": [choice]})
+    assert ("done", "server", "retry") == verdict({"choices": [choice], "usage": USAGE})
+
+
+def test_code_in_a_reply_is_no_error() -> None:
+    """A `code` beside a reply, or 200 as CRUN's outer code, says nothing bad."""
+    choices = [{"message": {"content": "ok"}, "finish_reason": "stop"}]
+    assert isinstance(checked({"choices": choices, "code": 0}), Reply)
+    assert isinstance(checked({"choices": choices, "error": None, "code": 200}), Reply)
+
+
+@pytest.mark.parametrize(
+    ("expected", "usage", "header"),
+    [
+        ("0.00025", {}, "0.00025"),
+        ("0.000012", {}, "1.2e-05"),
+        ("0.5", {"cost": 0.5}, "0.25"),
+        (None, {}, "0.0"),
+        (None, {}, "None"),
+        (None, {}, "-1"),
+    ],
+)
+def test_litellm_s_cost_header_serves_where_the_body_has_no_cost(
+    expected: str | None, usage: dict[str, float], header: str
+) -> None:
+    """The body's own cost wins; LiteLLM's 0 means that it knows no price, which is not free."""
+    body = {"choices": [{"message": {"content": "ok"}}], "usage": {**USAGE, **usage}}
+    reply = checked(body, headers={"x-litellm-response-cost": header})
+    assert isinstance(reply, Reply)
+    assert expected == reply.reported_usd
+
+
+def test_halves_of_a_surrogate_pair_in_two_chunks_are_joined_and_a_lone_one_fails_the_row() -> None:
+    """No character takes the place of a broken one; the row fails and its tokens are known."""
+    chunks = [
+        b'{"choices":[{"index":0,"delta":{"content":"\\ud83d"}}]}',
+        b'{"choices":[{"index":0,"delta":{"content":"\\ude00"},"finish_reason":"stop"}]}',
+        b"[DONE]",
+    ]
+    reply = checked(b"".join(b"data: " + chunk + b"\n\n" for chunk in chunks), stream=True)
+    assert isinstance(reply, Reply)
+    assert "😀" == reply.text
+    body = b'{"choices":[{"message":{"content":"\\ud83d"}}],"usage":{"prompt_tokens":5,"completion_tokens":7}}'
+    failure = failed(body)
+    assert ("done", "bad_reply", "fail_row", Usage(5, 0, 0, 7)) == (
+        failure.outcome,
+        failure.kind,
+        failure.action,
+        failure.usage,
+    )
+
+
+def test_tool_input_nested_beyond_writing_fails_the_row() -> None:
+    """It parses, so it is done; it cannot be written as text again."""
+    depth = 990
+    given_input = b'{"a":' * depth + b"1" + b"}" * depth
+    body = b'{"content":[{"type":"tool_use","id":"t","name":"f","input":' + given_input + b"}]}"
+    result = checked(body, name="messages")
+    assert isinstance(result, Reply) or ("done", "fail_row") == (result.outcome, result.action)
+
+
+# faults
+
+
+@pytest.mark.parametrize(
+    ("expected", "fault"),
+    [
+        (("not_sent", "connection", "retry"), Fault("not_sent", "connection", "refused")),
+        (("unknown", "timeout", "retry"), Fault("unknown", "timeout", "deadline")),
+        (("unknown", "connection", "retry"), Fault("unknown", "connection", "reset", status=200)),
+        (("unknown", "rate_limited", "retry"), Fault("unknown", "connection", "reset", status=429)),
+        (("unknown", "bad_request", "stop_refused"), Fault("unknown", "connection", "reset", status=401)),
+    ],
+)
+def test_a_fault_is_unknown_unless_proven_unsent(expected: tuple[str, str, str], fault: Fault) -> None:
+    """A status that was read says what to do, but only a whole reply is a rejection."""
+    failure = check_fault(fault)
+    assert expected == (failure.outcome, failure.kind, failure.action)
+
+
+# rate limits
+
+OPENAI_HEADERS = {
+    "x-ratelimit-limit-requests": "60",
+    "x-ratelimit-remaining-requests": "59",
+    "x-ratelimit-reset-requests": "1s",
+    "x-ratelimit-limit-tokens": "150000",
+    "x-ratelimit-remaining-tokens": "149984",
+    "x-ratelimit-reset-tokens": "6m0s",
+}
+ANTHROPIC_HEADERS = {
+    "anthropic-ratelimit-requests-limit": "50",
+    "anthropic-ratelimit-requests-remaining": "49",
+    "anthropic-ratelimit-requests-reset": "2026-09-21T13:34:00Z",
+    "anthropic-ratelimit-input-tokens-limit": "30000",
+    "anthropic-ratelimit-input-tokens-remaining": "29000",
+    "anthropic-ratelimit-input-tokens-reset": "2026-09-21T14:13:50+00:00",
+}
+
+
+def test_rate_headers_of_openai_and_anthropic_are_read() -> None:
+    """Limits, what remains, and seconds until the reset; what is past is 0 seconds from now."""
+    assert RateHints(60, 59, 1.0, 150_000, 149_984, 360.0) == rate_hints(OPENAI_HEADERS, NOW)
+    assert RateHints(50, 49, 0.0, 30_000, 29_000, 30.0) == rate_hints(ANTHROPIC_HEADERS, NOW)
+    assert RateHints() == rate_hints({"content-type": "application/json"}, NOW)
+
+
+@pytest.mark.parametrize(
+    ("expected", "said"),
+    [
+        (0.02, "20ms"),
+        (3723.5, "1h2m3.5s"),
+        (30.0, "30"),
+        (12.0, "1790000012"),
+        (12.0, "1790000012000"),
+        (86_400.0, "9d"),
+        (None, "6m tomorrow"),
+        (None, "soon"),
+        (None, ""),
+        (None, "-3"),
+    ],
+)
+def test_a_reset_is_read_by_its_form(expected: float | None, said: str) -> None:
+    """Durations, small numbers (seconds), large ones (epoch), RFC 3339; anything else says nothing."""
+    headers = {**OPENAI_HEADERS, "x-ratelimit-reset-tokens": said}
+    assert expected == rate_hints(headers, NOW).reset_tokens_seconds
+
+
+# whatever comes
+
+leaf = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=8),
+    st.sampled_from(["error", "429", "text"]),
+)
+known_keys = st.sampled_from(
+    [
+        *("error", "type", "code", "message", "choices", "output", "content", "usage", "status", "delta", "index"),
+        *(
+            "text",
+            "tool_calls",
+            "function",
+            "arguments",
+            "finish_reason",
+            "details",
+            "metadata",
+            "response",
+            "item",
+        ),
+        *("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens", "input", "name", "id", "refusal"),
+    ]
+)
+trees = st.recursive(
+    leaf,
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(known_keys, inner, max_size=6)),
+    max_leaves=25,
+)
+kinds = st.sampled_from(
+    [
+        *("message_start", "content_block_start", "content_block_delta", "message_delta", "message_stop", "error"),
+        *("response.completed", "response.failed", "response.output_item.done", "response.output_text.delta"),
+    ]
+)
+events = st.builds(
+    lambda tree, kind: {**tree, "type": kind}, st.dictionaries(known_keys, trees, max_size=6), kinds
+)
+headers = st.dictionaries(
+    st.sampled_from(["retry-after", "retry-after-ms", "date", "x-should-retry", "location", "content-type"]),
+    st.one_of(st.text(max_size=12), st.sampled_from(["text/event-stream", "http://[", "true"])),
+)
+json_bodies = trees.map(lambda tree: json.dumps(tree).encode())
+streams = st.lists(st.one_of(events, trees), max_size=6).map(
+    lambda items: b"".join(b"data: " + json.dumps(item).encode() + b"\n\n" for item in items) + b"data: [DONE]\n\n"
+)
+
+
+@settings(deadline=None, max_examples=400)
+@given(
+    st.one_of(st.binary(max_size=200), json_bodies, streams),
+    st.sampled_from([200, 200, 200, 201, 302, 400, 429, 500, 599, 0, 999]),
+    headers,
+    st.sampled_from(NAMES),
+    st.booleans(),
+)
+@example(b'{"choices":[{"message":{"content":"\\ud800"}}]}', 200, {}, "chat", False)
+@example(b"[" * 2000 + b"]" * 2000, 200, {}, "chat", True)
+@example(b'{"error":' * 1000 + b"1" + b"}" * 1000, 400, {}, "messages", False)
+@example(b"data: " + b"[" * 50_000, 200, {}, "responses", True)
+@example(b"<" * 100_000, 500, {"retry-after": "9" * 400}, "completions", False)
+def test_check_never_raises(
+    body: bytes, status: int, given_headers: dict[str, str], name: str, stream: bool
+) -> None:
+    """Arbitrary bytes and JSON have a class; what is not 2xx is rejected; texts can be stored.
+
+    What may have been billed is never put back uncounted.
+    """
+    result = checked(body, status, given_headers, name, stream)
+    if isinstance(result, Failure):
+        assert result.message.isprintable()
+        assert 0 < len(result.message) <= LONGEST_MESSAGE
+        assert "rejected" == result.outcome or 200 <= status < 300
+        assert "rejected" == result.outcome or "cool_down" != result.action
+        assert result.retry_after_seconds is None or 0 <= result.retry_after_seconds <= 86_400
+    else:
+        assert 200 <= status < 300
+        for text in (result.text, result.tool_calls, result.model, result.response_id):
+            assert text is None or text.encode().decode() == text
+        assert result.tool_calls is None or isinstance(json.loads(result.tool_calls), list)
+
+
+def test_a_hostile_page_takes_no_time() -> None:
+    """Stripping tags stays linear, whatever the page is."""
+    started = time.perf_counter()
+    for page in (b"<" * 10**6, b"<script" * 10**5, b"<title>" * 10**5, b"<a " + b"\x00" * 10**6):
+        failed(page, 500)
+    assert 2.0 > time.perf_counter() - started
+
+
+# docs/errors.md
+
+
+def error_page() -> str:
+    """The page that documents the tables, made from the tables. `python tests/test_check.py` writes it."""
+
+    def line(when: str, verdict: Verdict) -> str:
+        wait = f", after {verdict.pause_seconds:g} s" if verdict.pause_seconds else ""
+        return f"| {when} | {verdict.meaning} | `{verdict.kind}` | `{verdict.action}`{wait} |"
+
+    words = []
+    for wording in WORDS:
+        names = [f"`{name}`" for name in sorted(wording.names)]
+        phrases = ['"' + " … ".join(phrase) + '"' for phrase in wording.phrases]
+        statuses = ", ".join(str(status) for status in sorted(wording.phrase_statuses))
+        spoken = [f"on {statuses}: {', '.join(phrases)}"] if phrases else []
+        words.append(line("; ".join([", ".join(names)] * bool(names) + spoken), wording.verdict))
+    statuses = [line(str(status), verdict) for status, verdict in STATUSES.items()]
+    rest = {"3xx": UNKNOWN_3XX, "other 4xx": UNKNOWN_4XX, "other 5xx": UNKNOWN_5XX, "anything else": UNKNOWN_OTHER}
+    head = "| when | meaning | error_kind | action |\n|---|---|---|---|"
+    names = [f"| `{name}` | {status} |" for name, status in NAMED_STATUSES.items()]
+    return "\n".join(
+        [
+            "# What a gateway's error means",
+            "",
+            "Made from the tables in `crun_batch/send/gateway_errors.py` by `python tests/test_check.py`.",
+            "",
+            "Actions: `stop_credits` ends the run with exit 4, `stop_refused` with exit 5; `stop_model` ends it",
+            "with exit 5 before the model's first success and fails the row after it; `fail_row` fails the row;",
+            "`retry` retries the row on its own account; `cool_down` puts it back, uncounted, under the shared",
+            "cooldown, but is a `retry` where the attempt may have been billed (an error in mid-stream).",
+            "`x-should-retry` overrides all but `stop_credits`; `retry-after-ms` and `retry-after` set the wait.",
+            "",
+            "## By words, asked first, from the top",
+            "",
+            "Names are values of `type`, `code` and the like and fit on every status.",
+            "",
+            head,
+            *words,
+            "",
+            "## By status, or by the number in the body",
+            "",
+            "A number in the body counts where the HTTP status is 2xx, 400 or 500.",
+            "",
+            head,
+            *statuses,
+            *[line(when, verdict) for when, verdict in rest.items()],
+            "",
+            "## Names of errors inside a 2xx or a stream",
+            "",
+            "| name | counts as |",
+            "|---|---|",
+            *names,
+            "",
+        ]
+    )
+
+
+def test_the_page_of_errors_is_made_from_the_tables() -> None:
+    """docs/errors.md says what the code does: write it again with `python tests/test_check.py`."""
+    assert error_page() == (ROOT / "docs" / "errors.md").read_text()
+
+
+if __name__ == "__main__":
+    (ROOT / "docs" / "errors.md").write_text(error_page())
