@@ -8,8 +8,10 @@ unpacks a chunk whole, however large it becomes.
 from __future__ import annotations
 
 import asyncio
+import ssl
 import zlib
 from collections.abc import AsyncIterator, Iterator, Mapping
+from functools import lru_cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Literal
 
@@ -51,9 +53,18 @@ class HttpxWire:
         self, url: str, headers: Mapping[str, str], body: bytes, deadline_seconds: float
     ) -> Response | Fault:
         """See `wire.Wire.post`."""
+        return await self._send("POST", url, headers, body, deadline_seconds)
+
+    async def get(self, url: str, headers: Mapping[str, str], deadline_seconds: float) -> Response | Fault:
+        """A GET under the same rules; the control calls use it."""
+        return await self._send("GET", url, headers, None, deadline_seconds)
+
+    async def _send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, deadline_seconds: float
+    ) -> Response | Fault:
         client = self._here if is_loopback(checked_url(url).hostname or "") else self._elsewhere
         try:
-            request = client.build_request("POST", url, headers=dict(checked_headers(headers)), content=body)
+            request = client.build_request(method, url, headers=dict(checked_headers(headers)), content=body)
         except httpx.InvalidURL:
             raise unusable_url() from None
         intake = Intake(self._settings)
@@ -122,6 +133,12 @@ async def _body_chunks(response: httpx.Response) -> AsyncIterator[bytes]:
             yield raw
 
 
+@lru_cache(maxsize=1)
+def _certificates() -> ssl.SSLContext:
+    """Reading the certificates takes 20 ms: once is enough."""
+    return httpx.create_ssl_context()
+
+
 def _client(
     settings: WireSettings, transport: httpx.AsyncBaseTransport | None, *, trust_env: bool
 ) -> httpx.AsyncClient:
@@ -132,6 +149,7 @@ def _client(
         follow_redirects=False,
         http2=False,
         trust_env=trust_env,
+        verify=_certificates(),
         transport=transport,
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
         timeout=httpx.Timeout(None, connect=settings.connect_timeout_seconds),
