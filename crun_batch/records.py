@@ -107,6 +107,8 @@ class Ticket(Struct, frozen=True):
     """A request ready to go: its bytes, what it may cost, what it counts against the token limit."""
 
     unit: Unit
+    row: Row
+    """The row that asks, for what travels with it into the results and for what follows the answer."""
     body: bytes
     request_hash: str
     hold: Hold = Hold()
@@ -116,9 +118,7 @@ class Ticket(Struct, frozen=True):
     attempt: int = 1
     tries: Tries = Tries()
     model: str | None = None
-    carried: Mapping[str, Any] = {}
-    """Input columns that travel into the results, by their new names."""
-    supersedes: Status | None = None
+    replaces: str | None = None
     """The status of an earlier final result of this unit, which this request is to replace."""
 
 
@@ -194,4 +194,6 @@ class Price(Struct, frozen=True):
     cached_input_atto: int | None = None
     cache_write_atto: int | None = None
     minimum_pico: int = 0
+    request_pico: int = 0
+    """A fee on top of the tokens of every request (OpenRouter's `pricing.request`)."""
     tiers: tuple[tuple[int, Price], ...] = ()

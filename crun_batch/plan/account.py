@@ -1,7 +1,7 @@
-"""What is known of the work so far: open units and totals, folded from events, live and on recovery alike.
+"""What is known of the work so far: open units and sums, folded from events, live and on recovery alike.
 
-Pure: the corridor calls `ended` and `finished` for each event it writes or reads back, so that a run that
-goes on knows exactly what an uninterrupted one would know. All amounts are integer pico-units.
+Pure: the corridor calls `ended` and `finished` for each event it writes or reads back, so that a run that goes on
+knows exactly what an uninterrupted one would know. All amounts are integers of pico.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from crun_batch.records import Cost, Hold, Tries, Usage
+from crun_batch.plan.estimate import Finished
+from crun_batch.records import Cost, CostSource, Hold, Reply, Tries, Usage
 
 UnitKey = tuple[str, str, int]
 """(id as text, variant name, repeat)."""
@@ -27,33 +28,47 @@ class UnitSoFar(Struct):
     usage: Usage | None = None
     cost_usd: int | None = None
     cost_credits: int | None = None
+    cost_source: CostSource | None = None
     started_at: int | None = None
+    stored: Reply | None = None
+    """A reply that was recorded but not yet made the unit's result: the process ended in between."""
+    stored_hash: str | None = None
+    """The request that `stored` answers."""
 
     @property
     def tries(self) -> Tries:
         return Tries(counted=self.counted, unknown=self.unknown_retries)
 
 
-class Totals(Struct):
-    """Sums over all attempts and counts over all finished units of the run directory."""
+class Sums(Struct):
+    """Sums over the attempts, and counts over the finished units, of one variant or of all."""
 
     attempts: int = 0
-    unknown_attempts: int = 0
-    unpriced_attempts: int = 0
+    done: int = 0
+    unknown: int = 0
+    unbounded: int = 0
+    """Attempts of unknown outcome without a hold: nothing bounds what they may have cost."""
+    unpriced: int = 0
+    """Attempts that were done and whose cost is known in no unit."""
+    priced_usd: int = 0
+    priced_credits: int = 0
     cost_usd: int = 0
     cost_credits: int = 0
     held_usd: int = 0
     held_credits: int = 0
-    unbounded_unknown: int = 0
-    """Attempts of unknown outcome without a hold: nothing bounds what they may have cost."""
     input_tokens: int = 0
     cached_input_tokens: int = 0
     cache_write_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0
+    latency_us: int = 0
+    """Sum over the attempts that were done."""
     statuses: dict[str, int] = msgspec.field(default_factory=dict)
     error_kinds: dict[str, int] = msgspec.field(default_factory=dict)
-    variants: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
+
+    def plus(self, other: Sums) -> Sums:
+        """Both together."""
+        return Sums(**{name: _plus(getattr(self, name), getattr(other, name)) for name in self.__struct_fields__})
 
 
 class Ended(Struct, frozen=True):
@@ -64,13 +79,23 @@ class Ended(Struct, frozen=True):
     cost: Cost
     hold: Hold
     tries: Tries
+    latency_us: int = 0
 
 
 class Account(Struct):
-    """The state of a run: `totals`, and the open units that have been tried."""
+    """The state of a run: sums for each variant, and the open units that have been tried."""
 
-    totals: Totals = msgspec.field(default_factory=Totals)
+    variants: dict[str, Sums] = msgspec.field(default_factory=dict)
     open_units: dict[UnitKey, UnitSoFar] = msgspec.field(default_factory=dict)
+    seconds: float = 0.0
+    """Time that earlier sessions spent sending."""
+
+    def totals(self) -> Sums:
+        """The sums over all variants."""
+        total = Sums()
+        for sums in self.variants.values():
+            total = total.plus(sums)
+        return total
 
     def ended(self, key: UnitKey, started_at: int, end: Ended) -> UnitSoFar:
         """Book an attempt that is over; returns its unit's sums, this attempt included."""
@@ -79,74 +104,106 @@ class Account(Struct):
             unit = self.open_units[key] = UnitSoFar(started_at=started_at)
         unit.attempts += 1
         unit.counted, unit.unknown_retries = end.tries.counted, end.tries.unknown
-        self._book_money(unit, end)
+        sums = self._sums(key[1])
+        sums.attempts += 1
+        if end.outcome == "unknown":
+            _book_unknown(unit, sums, end)
+        else:
+            _book_cost(unit, sums, end)
         if end.usage is not None:
             unit.usage = end.usage if unit.usage is None else added(unit.usage, end.usage)
-            self._book_tokens(end.usage)
+            _book_tokens(sums, end.usage)
         return unit
 
     def finished(self, key: UnitKey, status: str, error_kind: str | None, *, replaces: str | None = None) -> None:
         """Book a unit's final result; `replaces` is the status that an earlier result of it had."""
         self.open_units.pop(key, None)
-        statuses = self.totals.variants.setdefault(key[1], {})
-        for counts in (self.totals.statuses, statuses):
-            counts[status] = counts.get(status, 0) + 1
-            if replaces is not None:
-                counts[replaces] -= 1
-        if error_kind is not None and status == "error":
-            kinds = self.totals.error_kinds
-            kinds[error_kind] = kinds.get(error_kind, 0) + 1
+        sums = self._sums(key[1])
+        sums.statuses[status] = sums.statuses.get(status, 0) + 1
+        if replaces is not None:
+            sums.statuses[replaces] -= 1
+        if error_kind is not None:
+            sums.error_kinds[error_kind] = sums.error_kinds.get(error_kind, 0) + 1
+
+    def finished_requests(self) -> dict[str, Finished]:
+        """What the requests that brought a reply cost, by variant: what an estimate expects of the next ones."""
+        return {
+            name: Finished(
+                requests=sums.done,
+                input_tokens=sums.input_tokens,
+                cached_input_tokens=sums.cached_input_tokens,
+                output_tokens=sums.output_tokens,
+                priced_requests=sums.done - sums.unpriced,
+                cost_usd_pico=sums.cost_usd if sums.priced_usd else None,
+                cost_credits_pico=sums.cost_credits if sums.priced_credits else None,
+            )
+            for name, sums in self.variants.items()
+            if sums.done
+        }
 
     def to_checkpoint(self) -> dict[str, Any]:
         """JSON-able; `from_checkpoint` gives the same account back."""
-        units = [[*key, msgspec.to_builtins(unit)] for key, unit in self.open_units.items()]
-        return {"totals": msgspec.to_builtins(self.totals), "open_units": units}
+        return {
+            "variants": msgspec.to_builtins(self.variants),
+            "open_units": [[*key, msgspec.to_builtins(unit)] for key, unit in self.open_units.items()],
+            "seconds": self.seconds,
+        }
 
     @classmethod
     def from_checkpoint(cls, checkpoint: dict[str, Any]) -> Account:
-        if not checkpoint:
-            return cls()
-        totals = msgspec.convert(checkpoint["totals"], Totals)
+        """The account that `to_checkpoint` wrote."""
         units = {
             (row_id, variant, repeat): msgspec.convert(unit, UnitSoFar)
             for row_id, variant, repeat, unit in checkpoint["open_units"]
         }
-        return cls(totals, units)
+        return cls(msgspec.convert(checkpoint["variants"], dict[str, Sums]), units, checkpoint["seconds"])
 
-    def _book_money(self, unit: UnitSoFar, end: Ended) -> None:
-        totals = self.totals
-        totals.attempts += 1
-        if end.outcome == "unknown":
-            unit.unknown += 1
-            totals.unknown_attempts += 1
-            totals.held_usd += end.hold.usd_pico or 0
-            totals.held_credits += end.hold.credits_pico or 0
-            totals.unbounded_unknown += end.hold.usd_pico is None and end.hold.credits_pico is None
-            return
-        usd, credits_ = end.cost.usd_pico, end.cost.credits_pico
-        totals.unpriced_attempts += usd is None and credits_ is None and end.outcome == "done"
-        if usd is not None:
-            totals.cost_usd += usd
-            unit.cost_usd = usd + (unit.cost_usd or 0)
-        if credits_ is not None:
-            totals.cost_credits += credits_
-            unit.cost_credits = credits_ + (unit.cost_credits or 0)
+    def _sums(self, variant: str) -> Sums:
+        sums = self.variants.get(variant)
+        if sums is None:
+            sums = self.variants[variant] = Sums()
+        return sums
 
-    def _book_tokens(self, usage: Usage) -> None:
-        totals = self.totals
-        totals.input_tokens += usage.input_tokens
-        totals.cached_input_tokens += usage.cached_input_tokens
-        totals.cache_write_tokens += usage.cache_write_tokens
-        totals.output_tokens += usage.output_tokens
-        totals.reasoning_tokens += usage.reasoning_tokens
+
+def _book_unknown(unit: UnitSoFar, sums: Sums, end: Ended) -> None:
+    unit.unknown += 1
+    sums.unknown += 1
+    sums.held_usd += end.hold.usd_pico or 0
+    sums.held_credits += end.hold.credits_pico or 0
+    sums.unbounded += end.hold.usd_pico is None and end.hold.credits_pico is None
+
+
+def _book_cost(unit: UnitSoFar, sums: Sums, end: Ended) -> None:
+    usd, credits_ = end.cost.usd_pico, end.cost.credits_pico
+    if end.outcome == "done":
+        sums.done += 1
+        sums.latency_us += end.latency_us
+        sums.unpriced += usd is None and credits_ is None
+    unit.cost_source = end.cost.source or unit.cost_source
+    if usd is not None:
+        sums.priced_usd += 1
+        sums.cost_usd += usd
+        unit.cost_usd = usd + (unit.cost_usd or 0)
+    if credits_ is not None:
+        sums.priced_credits += 1
+        sums.cost_credits += credits_
+        unit.cost_credits = credits_ + (unit.cost_credits or 0)
+
+
+def _book_tokens(sums: Sums, usage: Usage) -> None:
+    sums.input_tokens += usage.input_tokens
+    sums.cached_input_tokens += usage.cached_input_tokens
+    sums.cache_write_tokens += usage.cache_write_tokens
+    sums.output_tokens += usage.output_tokens
+    sums.reasoning_tokens += usage.reasoning_tokens
+
+
+def _plus(left: Any, right: Any) -> Any:
+    if isinstance(left, dict):
+        return {key: left.get(key, 0) + right.get(key, 0) for key in {**left, **right}}
+    return left + right
 
 
 def added(left: Usage, right: Usage) -> Usage:
     """Token counts of two attempts together."""
-    return Usage(
-        input_tokens=left.input_tokens + right.input_tokens,
-        cached_input_tokens=left.cached_input_tokens + right.cached_input_tokens,
-        cache_write_tokens=left.cache_write_tokens + right.cache_write_tokens,
-        output_tokens=left.output_tokens + right.output_tokens,
-        reasoning_tokens=left.reasoning_tokens + right.reasoning_tokens,
-    )
+    return Usage(*(one + other for one, other in zip(structs.astuple(left), structs.astuple(right), strict=True)))

@@ -36,11 +36,10 @@ class Route(Struct, frozen=True):
 
 
 class Attempt(Struct, frozen=True):
-    """One request in flight: its ticket, its serial number in the run directory, when it went (epoch us)."""
+    """One request in flight: its ticket and its serial number in the run directory."""
 
     ticket: Ticket
     serial: int
-    started_at: int
 
 
 class Hooks(Protocol):
@@ -52,8 +51,8 @@ class Hooks(Protocol):
     def started(self, ticket: Ticket) -> Attempt:
         """The request is about to go."""
 
-    def arrived(self, attempt: Attempt, arrival: Response | Fault) -> None:
-        """Its reply, or the end of the wait for one, before anything reads it."""
+    def arrived(self, attempt: Attempt, arrival: Response | Fault) -> Response | Fault:
+        """Its reply, or the end of the wait for one, before anything reads it; returns what is to be read."""
 
     def concluded(self, attempt: Attempt, result: Reply | Failure, decision: Decision | None) -> Ticket | None:
         """What was made of it. Returns the follow-up that the unit needs, to be sent before new rows."""
@@ -123,6 +122,10 @@ class Pool:
         """No new requests from now on; what is in flight is waited for. The first reason given stays."""
         self.halt = self.halt or halt
         self._pump()
+
+    def abandon(self) -> None:
+        """End now: what is in flight is not waited for, its outcome stays unknown."""
+        self._over.set()
 
     def wake(self) -> None:
         """The source has a ticket again."""
@@ -219,7 +222,7 @@ class Pool:
 
     def _take_in(self, attempt: Attempt, arrival: Response | Fault, route: Route, admitted: Admitted) -> None:
         """Record, read, decide, record again: the life of a reply in one place."""
-        self._hooks.arrived(attempt, arrival)
+        arrival = self._hooks.arrived(attempt, arrival)
         now = self._loop.time()
         if isinstance(arrival, Response):
             result = check(route.protocol, arrival, stream=route.stream, now_epoch_seconds=self._epoch_seconds())

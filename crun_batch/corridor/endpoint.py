@@ -1,0 +1,112 @@
+"""The gateway's side of a run: the real one, or the bundled simulator started for this run.
+
+Owns the key: it is read here, put into headers here, and known to nothing that writes.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from decimal import Decimal
+from typing import Any
+from urllib.parse import quote
+
+from msgspec import Struct
+
+from crun_batch.load.job import Job
+from crun_batch.load.secrets import resolve_secrets
+from crun_batch.send.gateway import auth_headers
+from crun_batch.simulator.process import SimulatorProcess
+from crun_batch.simulator.settings import MODELS, Model, Settings, read_settings
+
+SIMULATOR_KEY = "ak_sim"
+SIMULATED_BALANCE_CREDITS = Decimal(1_000_000_000)
+SHORTEST_SECRET_CHARACTERS = 8
+REDACTED = b"[secret removed]"
+
+
+class Endpoint(Struct, frozen=True):
+    """Where requests go, with headers that hold the key; `redact` removes every form of it from bytes."""
+
+    headers: Mapping[str, str]
+    redact: Callable[[bytes], bytes]
+
+    def __repr__(self) -> str:
+        return "Endpoint(...)"
+
+
+def endpoint_of(job: Job, environ: Mapping[str, str], *, simulated: bool) -> Endpoint:
+    """Raises InputError where the key or a header's variable is missing."""
+    if simulated:
+        headers = auth_headers("bearer", SIMULATOR_KEY)
+        return Endpoint({**headers, "content-type": "application/json"}, _unchanged)
+    secrets = resolve_secrets(job, environ)
+    headers = {**secrets.headers, **auth_headers(job.endpoint.auth, secrets.key)}
+    if job.endpoint.protocol == "messages" and not any(name.lower() == "anthropic-version" for name in headers):
+        headers["anthropic-version"] = "2023-06-01"
+    values = [secrets.key or "", *secrets.headers.values()]
+    return Endpoint({**headers, "content-type": "application/json"}, redactor(values))
+
+
+def redactor(secrets: list[str]) -> Callable[[bytes], bytes]:
+    """Removes the secrets, raw, URL-encoded and in base64, from bytes; the same object where there is none."""
+    needles: list[bytes] = []
+    for secret in secrets:
+        if len(secret) >= SHORTEST_SECRET_CHARACTERS:
+            raw = secret.encode()
+            needles += dict.fromkeys((raw, quote(secret, safe="").encode(), base64.b64encode(raw).rstrip(b"=")))
+    if not needles:
+        return _unchanged
+
+    def redact(data: bytes) -> bytes:
+        for needle in needles:
+            if needle in data:
+                data = data.replace(needle, REDACTED)
+        return data
+
+    return redact
+
+
+def _unchanged(data: bytes) -> bytes:
+    return data
+
+
+@contextmanager
+def simulated(job: Job, settings: Mapping[str, Any]) -> Iterator[Job]:
+    """The job, pointed at a simulator that offers its models at its prices, for as long as the context lasts."""
+    with SimulatorProcess(read_settings(settings, base=_settings_for(job))) as simulator:
+        yield job.with_overrides({"endpoint.base_url": simulator.base_url, **_without_key(job)})
+
+
+def _without_key(job: Job) -> dict[str, object]:
+    return {
+        "endpoint.auth": "none",
+        "endpoint.api_key_env": None,
+        "endpoint.api_key_file": None,
+        "endpoint.headers": {},
+    }
+
+
+def _settings_for(job: Job) -> Settings:
+    priced = {name: _simulated_model(spec, job) for name, spec in job.prices.models.items()}
+    models = {**MODELS, **priced}
+    if job.model is not None and job.model not in models:
+        models[job.model] = Model()
+    return Settings(models=models, balance_credits=SIMULATED_BALANCE_CREDITS)
+
+
+def _simulated_model(spec: Any, job: Job) -> Model:
+    """The job's price in credits, as the simulator charges; dollars by credits_per_usd, or one for one."""
+    factor = 1 if spec.currency == "credits" else (job.prices.credits_per_usd or 1)
+
+    def amount(value: Any) -> Any:
+        return None if value is None else round(value * factor, 6)
+
+    return Model(
+        input_per_mtok=amount(spec.input_per_mtok),
+        output_per_mtok=amount(spec.output_per_mtok),
+        cached_input_per_mtok=amount(spec.cached_input_per_mtok),
+        cache_write_per_mtok=amount(spec.cache_write_per_mtok),
+        minimum_per_request=amount(spec.minimum_per_request or 0),
+    )

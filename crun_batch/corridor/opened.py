@@ -1,0 +1,144 @@
+"""A run directory as people see it: `Run`, made by a session that ended or by `open_run` at any moment.
+
+Reads only: nothing here needs the lock, and a run that is being written can be read all the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from crun_batch.corridor.opening import Standing
+from crun_batch.corridor.workload import Workload, open_units
+from crun_batch.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_ROWS_FAILED,
+    EXIT_TERMINATED,
+    InputError,
+)
+from crun_batch.plan.account import Sums
+from crun_batch.plan.prices import decimal_text
+from crun_batch.send.retry import Halt
+from crun_batch.store.directory import RunDirectory, read_json
+from crun_batch.store.views import attempts_frame, results_frame
+from crun_batch.tell.words import summary_text
+
+STATUSES = ("ok", "invalid", "truncated", "refused", "error")
+TOKENS = ("input", "cached_input", "cache_write", "output", "reasoning")
+
+
+class Run:
+    """What a run has done so far.
+
+    `status` is finished, stopped, interrupted or running; `exit_code` what the command line ends with;
+    `stop_reason` a sentence, or None. `cost_usd` and `cost_credits` are Decimal sums over all attempts of all
+    sessions, None where nothing is known of them.
+    """
+
+    def __init__(self, directory: Path, summary: Mapping[str, Any]) -> None:
+        self.directory = directory
+        self.summary = dict(summary)
+
+    @property
+    def status(self) -> str:
+        return str(self.summary["status"])
+
+    @property
+    def exit_code(self) -> int:
+        return int(self.summary["exit_code"])
+
+    @property
+    def stop_reason(self) -> str | None:
+        reason: str | None = self.summary["stop_reason"]
+        return reason
+
+    @property
+    def cost_usd(self) -> Decimal | None:
+        return self._amount("cost_usd")
+
+    @property
+    def cost_credits(self) -> Decimal | None:
+        return self._amount("cost_credits")
+
+    def results(self) -> pl.LazyFrame:
+        """One row per finished unit, live, in the columns of `results`."""
+        return results_frame(self.directory)
+
+    def attempts(self) -> pl.LazyFrame:
+        """One row per request that was sent, live, in the columns of `attempts`."""
+        return attempts_frame(self.directory)
+
+    def report(self) -> str:
+        """The summary in words."""
+        return summary_text(self.summary)
+
+    def __repr__(self) -> str:
+        return f"<Run {str(self.directory)!r}>\n{self.report()}"
+
+    def _amount(self, name: str) -> Decimal | None:
+        text = self.summary[name]
+        return None if text is None else Decimal(text)
+
+
+def open_run(directory: str | Path) -> Run:
+    """The run in a directory, running or not. Raises InputError where there is none, RunDamaged."""
+    path = Path(directory)
+    run = RunDirectory(path)
+    if not run.summary.exists():
+        raise InputError(f"{path}: there is no run here (no summary.json)")
+    return Run(path, read_json(run.summary))
+
+
+def ending_of(halt: Halt | None, totals: Sums, open_count: int) -> tuple[str, int, str | None]:
+    """(status, exit code, stop reason) of a run: by why it halted, else by how its rows ended."""
+    if halt is not None:
+        interrupted = halt.exit_code in (EXIT_INTERRUPTED, EXIT_TERMINATED)
+        return ("interrupted" if interrupted else "stopped"), halt.exit_code, halt.reason
+    if open_count:
+        return "stopped", EXIT_ROWS_FAILED, f"{open_count:,} rows are still open"
+    not_ok = sum(number for status, number in totals.statuses.items() if status != "ok")
+    return "finished", EXIT_ROWS_FAILED if not_ok else EXIT_OK, None
+
+
+def summary_of(
+    workload: Workload, standing: Standing, *, halt: Halt | None, seconds: float, resume_command: str | None
+) -> dict[str, Any]:
+    """summary.json: the sums of the account and how the run ended. Amounts are decimal text."""
+    totals = standing.account.totals()
+    open_count = open_units(workload, standing.done)
+    status, exit_code, reason = ending_of(halt, totals, open_count)
+    finished = sum(totals.statuses.values())
+    all_seconds = standing.account.seconds + seconds
+    return {
+        "name": workload.job.name,
+        "status": status,
+        "stop_reason": reason,
+        "exit_code": exit_code,
+        "rows": {
+            "total": open_count + finished,
+            **{name: totals.statuses.get(name, 0) for name in STATUSES},
+            "open": open_count,
+        },
+        "errors": {kind: number for kind, number in totals.error_kinds.items() if number},
+        "tokens": {name: getattr(totals, f"{name}_tokens") for name in TOKENS},
+        "cost_usd": _known(totals.cost_usd, totals.priced_usd),
+        "cost_credits": _known(totals.cost_credits, totals.priced_credits),
+        "held_usd": _known(totals.held_usd, totals.priced_usd or totals.held_usd),
+        "held_credits": _known(totals.held_credits, totals.priced_credits or totals.held_credits),
+        "attempts": totals.attempts,
+        "unknown_attempts": totals.unknown,
+        "unpriced_attempts": totals.unpriced,
+        "seconds": round(all_seconds, 3),
+        "rows_per_second": round(finished / all_seconds, 3) if all_seconds else 0.0,
+        "output_dir": str(standing.directory.path),
+        "resume_command": resume_command if open_count else None,
+    }
+
+
+def _known(pico: int, count: int) -> str | None:
+    return decimal_text(pico) if count else None

@@ -1,0 +1,143 @@
+"""Going on where a run stopped: what its directory says, folded into the same account that a live session keeps.
+
+Resume is no mode: what the journal has is simply not to do. What was in flight at a kill is recorded as of unknown
+outcome, and keeps its hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import polars as pl
+import pyarrow as pa
+
+from crun_batch.corridor.settle import Settled, read_event
+from crun_batch.corridor.source import Done
+from crun_batch.corridor.workload import Workload
+from crun_batch.plan.account import Account, Ended
+from crun_batch.records import Cost, Failure, Hold, Reply, Response, Tries, Usage
+from crun_batch.store.directory import RunDirectory
+from crun_batch.store.events import EndEvent, Event, FinalEvent, HeadEvent, ReadEvent, StartEvent
+from crun_batch.store.journal import Journal
+from crun_batch.store.recover import Recovered, replay
+
+UNCOUNTED_STATUSES = frozenset({429, 455, 503, 529})
+ReadReply = Callable[[StartEvent, Response], tuple[Reply | Failure, Cost]]
+
+
+def account_now(directory: RunDirectory) -> Account:
+    """The account as the journal tells it now; needs no lock. An empty one where there is no journal yet."""
+    account = Account()
+    for number in directory.segments()[-1:]:
+        for event in replay(directory.segment(number)):
+            if isinstance(event, HeadEvent):
+                account = Account.from_checkpoint(event.checkpoint)
+            else:
+                book(account, event)
+    return account
+
+
+def book(account: Account, event: Event) -> None:
+    """Fold one recorded event into the account, as the session that wrote it did."""
+    if isinstance(event, ReadEvent):
+        key = (event.id, event.variant, event.repeat)
+        unit = account.open_units.get(key)
+        end = Ended(
+            event.outcome,
+            usage_of(event),
+            Cost(event.cost_usd, event.cost_credits, event.cost_source),
+            Hold(event.held_usd, event.held_credits),
+            tries_after(unit.tries if unit is not None else Tries(), event),
+            event.latency_us or 0,
+        )
+        unit = account.ended(key, event.started_at, end)
+        if event.outcome == "done" and event.error_kind is None and event.final is None:
+            unit.stored, unit.stored_hash = reply_of(event), event.request_hash
+    if isinstance(event, ReadEvent | FinalEvent) and event.final is not None:
+        final = event.final
+        kind = final.error_kind or (event.error_kind if isinstance(event, ReadEvent) else None)
+        account.finished((event.id, event.variant, event.repeat), final.status, kind, replaces=final.replaces)
+
+
+def tries_after(before: Tries, event: ReadEvent) -> Tries:
+    """The unit's counters after a recorded attempt: refusals for lack of room and our own kills do not count."""
+    if event.error_kind in (None, "unknown_outcome") or event.http_status in UNCOUNTED_STATUSES:
+        return before
+    return Tries(before.counted + 1, before.unknown + (event.outcome == "unknown"))
+
+
+def usage_of(event: ReadEvent) -> Usage | None:
+    """The recorded token counts; None where the reply told none."""
+    if event.input_tokens is None:
+        return None
+    return Usage(
+        event.input_tokens,
+        event.cached_input_tokens or 0,
+        event.cache_write_tokens or 0,
+        event.output_tokens or 0,
+        event.reasoning_tokens or 0,
+    )
+
+
+def reply_of(event: ReadEvent) -> Reply:
+    """The recorded reply."""
+    return Reply(
+        text=event.text,
+        finish_reason=event.finish_reason or "other",
+        usage=usage_of(event),
+        tool_calls=event.tool_calls,
+        model=event.model,
+        response_id=event.response_id,
+        reported_usd=event.reported_usd,
+    )
+
+
+def settle_leftovers(recovered: Recovered, journal: Journal, account: Account, read: ReadReply) -> None:
+    """Record what the kill left open: replies that nobody read yet, and requests whose outcome is unknown."""
+    for start, end in recovered.unread:
+        arrival = Response(end.http_status or 0, end.headers or {}, end.raw_body())
+        if end.fault is not None:
+            result: Reply | Failure = _lost("the connection failed, and then the process ended")
+            cost = Cost()
+        else:
+            result, cost = read(start, arrival)
+        _record(journal, account, _settled(start, end, result, cost))
+    for start in recovered.in_flight:
+        result = _lost("in flight when the process ended: the gateway may have billed it")
+        _record(journal, account, _settled(start, None, result, Cost()))
+
+
+def _record(journal: Journal, account: Account, settled: Settled) -> None:
+    event = read_event(settled, None)
+    journal.append_read(event)
+    book(account, event)
+
+
+def _settled(start: StartEvent, end: EndEvent | None, result: Reply | Failure, cost: Cost) -> Settled:
+    return Settled(
+        start=start,
+        finished_at=end.finished_at if end else None,
+        latency_us=end.latency_us if end else None,
+        http_status=end.http_status if end else None,
+        result=result,
+        cost=cost,
+    )
+
+
+def _lost(message: str) -> Failure:
+    return Failure(outcome="unknown", kind="unknown_outcome", action="retry", message=message)
+
+
+def mark_done(workload: Workload, finished: pa.RecordBatchReader) -> Done:
+    """Mark every unit that has a final result, wherever its row stands in the table now."""
+    done = Done(workload.unit_slots)
+    variants = {variant.name: variant.index for variant in workload.variants}
+    for batch in workload.table.positions_of(finished):
+        frame = pl.DataFrame(batch).select("position", "variant", "repeat", "status", "error_kind")
+        for (variant, repeat, status, kind), group in frame.group_by("variant", "repeat", "status", "error_kind"):
+            if variant not in variants or repeat >= workload.repeats:
+                continue
+            code = done.code(status, kind)
+            for position in group["position"]:
+                done.mark(workload.slot(position, variants[variant], repeat), code)
+    return done

@@ -1,0 +1,295 @@
+"""One session from the first request to the last record: pool, journal, sealing, progress, an orderly end.
+
+Everything with a lifetime is opened and closed here: wire, journal, threads, signal handlers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Any
+
+from msgspec import Struct
+
+from crun_batch.corridor.opening import Standing
+from crun_batch.corridor.recovery import settle_leftovers
+from crun_batch.corridor.session import Clock, Session, Work
+from crun_batch.corridor.source import Batches, TicketSource
+from crun_batch.corridor.workload import Tickets, Variant, Workload
+from crun_batch.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
+from crun_batch.plan.budget import Reservations
+from crun_batch.plan.prices import charge
+from crun_batch.records import Cost, Failure, Price, Reply, Response, Row, Ticket, Unit
+from crun_batch.send.admit import Lane
+from crun_batch.send.check import check
+from crun_batch.send.pool import Pool, PoolSettings, Route
+from crun_batch.send.protocols import PROTOCOLS
+from crun_batch.send.retry import Halt, RetryPolicy
+from crun_batch.send.wire import Wire
+from crun_batch.store.carried import carried_encoder
+from crun_batch.store.events import StartEvent
+from crun_batch.store.journal import Journal, create_journal, resume_journal
+from crun_batch.store.seal import seal_segment
+
+SIGNALS = {signal.SIGINT: (EXIT_INTERRUPTED, "Ctrl-C"), signal.SIGTERM: (EXIT_TERMINATED, "SIGTERM")}
+NO_COST = Cost(0, 0)
+
+
+class Bill(Struct, frozen=True):
+    """What results cost, under the prices frozen for this run."""
+
+    price_of: Callable[[str | None], Price | None]
+    credits_per_usd: Any
+
+    def cost(self, model: str | None, result: Reply | Failure) -> Cost:
+        """The cost of a result. What was refused or never sent cost nothing; an unknown outcome has no cost."""
+        if isinstance(result, Failure):
+            if result.outcome in ("rejected", "not_sent"):
+                return self._nothing(model)
+            if result.outcome == "unknown":
+                return Cost()
+        reported = result.reported_usd if isinstance(result, Reply) else None
+        return charge(
+            self.price_of(model), result.usage, reported_usd=reported, credits_per_usd=self.credits_per_usd
+        )
+
+    def _nothing(self, model: str | None) -> Cost:
+        """Zero in the units in which the run is priced; in the others even zero would be a guess."""
+        price = self.price_of(model)
+        if price is None:
+            return Cost()
+        if self.credits_per_usd is not None:
+            return Cost(0, 0, price.source)
+        return Cost(0, None, price.source) if price.currency == "usd" else Cost(None, 0, price.source)
+
+
+class Outfit(Struct, frozen=True):
+    """All that a session needs from outside: injected, so that tests can replace any of it."""
+
+    wire: Wire
+    clock: Clock
+    bill: Bill
+    headers: Mapping[str, str]
+    redact: Callable[[bytes], bytes]
+    executor: Executor | None
+    handle_signals: bool
+    say: Callable[[str], None]
+    watch: Callable[[Pool, Session], None] | None = None
+    keep_balance: Callable[[Session, Callable[[Halt], None]], Any] | None = None
+
+
+async def send_all(
+    workload: Workload, standing: Standing, outfit: Outfit, rows: Iterator[list[Row]], reservations: Reservations
+) -> Halt | None:
+    """Send what is open; returns why the session stopped early, None when it did not. Raises DiskFailed."""
+    journal = _open_journal(standing)
+    sealer = Sealer(standing, outfit.executor)
+    try:
+        settle_leftovers_of(workload, standing, journal, outfit)
+        session = Session(
+            work=_work(workload, standing, outfit),
+            journal=journal,
+            account=standing.account,
+            reservations=reservations,
+            clock=outfit.clock,
+        )
+        session.segment_closed = sealer.seal
+        pool = _pool(workload, standing, outfit, session, rows)
+        session.halt = pool.stop
+        with _signals(pool, outfit, workload.job.limits.attempt_timeout_seconds):
+            halt = await _run_watched(pool, session, outfit)
+        closed = journal.maybe_rotate(standing.account.to_checkpoint, force=True)
+        if closed is not None:
+            sealer.seal(closed)
+        return halt
+    finally:
+        sealer.wait()
+        journal.close()
+
+
+class Sealer:
+    """Seals closed segments, one after the other, in a thread where there is one."""
+
+    def __init__(self, standing: Standing, executor: Executor | None) -> None:
+        self._standing = standing
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="seal") if executor is not None else None
+        self._pending: list[Future[Any]] = []
+
+    def seal(self, number: int) -> None:
+        """Seal a segment, soon."""
+        if self._executor is None:
+            seal_segment(self._standing.directory, number, self._standing.schema)
+            return
+        self._pending = [future for future in self._pending if not future.done() or future.result() is None]
+        self._pending.append(
+            self._executor.submit(seal_segment, self._standing.directory, number, self._standing.schema)
+        )
+
+    def wait(self) -> None:
+        """Until all is sealed. Raises what sealing raised."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=True)
+        for future in self._pending:
+            future.result()
+
+
+def settle_leftovers_of(workload: Workload, standing: Standing, journal: Journal, outfit: Outfit) -> None:
+    """Record the outcome, as far as it is known, of what the last session had in flight when it was killed."""
+    if standing.recovered is None:
+        return
+    variants = {variant.name: variant for variant in workload.variants}
+
+    def read(start: StartEvent, arrival: Response) -> tuple[Reply | Failure, Cost]:
+        variant = variants.get(start.variant, workload.variants[0])
+        result = check(PROTOCOLS[variant.protocol_name], arrival, stream=variant.job.endpoint.stream)
+        model = variant.job.model or (result.model if isinstance(result, Reply) else None)
+        return result, outfit.bill.cost(model, result)
+
+    settle_leftovers(standing.recovered, journal, standing.account, read)
+
+
+def _open_journal(standing: Standing) -> Journal:
+    if standing.recovered is None:
+        return create_journal(standing.directory, standing.account.to_checkpoint())
+    return resume_journal(standing.directory, standing.recovered)
+
+
+def _work(workload: Workload, standing: Standing, outfit: Outfit) -> Work:
+    def price(ticket: Ticket, result: Reply | Failure) -> Cost:
+        return outfit.bill.cost(ticket.model, result)
+
+    def mark_done(unit: Unit, status: str, kind: str | None) -> None:
+        slot = workload.slot(unit.position, unit.variant, unit.repeat)
+        standing.done.mark(slot, standing.done.code(status, kind))
+
+    encode = carried_encoder(standing.schema.carried)
+    return Work(
+        variants=tuple(variant.name for variant in workload.variants),
+        price=price,
+        encode_carried=lambda row: encode(workload.carried_values(row)),
+        redact=outfit.redact,
+        mark_done=mark_done,
+        stop_at_error_rate=workload.job.limits.stop_at_error_rate,
+    )
+
+
+def _pool(
+    workload: Workload, standing: Standing, outfit: Outfit, session: Session, rows: Iterator[list[Row]]
+) -> Pool:
+    loop = asyncio.get_running_loop()
+    pool: Pool
+
+    def wake() -> None:
+        loop.call_soon_threadsafe(lambda: pool.wake())
+
+    tickets = Tickets(workload, outfit.bill.price_of, session.tokens_per_byte)
+    source = TicketSource(
+        workload,
+        Batches(rows, outfit.executor),
+        done=standing.done,
+        account=standing.account,
+        tickets=tickets,
+        ending=session,
+        wake=wake,
+    )
+    limits = workload.job.limits
+    pool = Pool(
+        wire=outfit.wire,
+        routes=_routes(workload, outfit),
+        source=source,
+        hooks=session,
+        settings=PoolSettings(
+            concurrency=limits.concurrency,
+            attempt_timeout_seconds=limits.attempt_timeout_seconds,
+            retry=RetryPolicy(limits.max_attempts, limits.max_unknown_retries),
+            give_up_after_seconds=limits.give_up_after_minutes * 60,
+        ),
+        epoch_seconds=lambda: outfit.clock.epoch_us() / 1e6,
+    )
+    return pool
+
+
+def _routes(workload: Workload, outfit: Outfit) -> tuple[Route, ...]:
+    lanes: dict[tuple[str, str | None], Lane] = {}
+
+    def lane_of(variant: Variant) -> Lane:
+        limits = variant.job.limits
+        key = (variant.job.endpoint.base_url, variant.job.model)
+        if key not in lanes:
+            lanes[key] = Lane(
+                ceiling=limits.concurrency,
+                adaptive=limits.adaptive,
+                requests_per_minute=limits.requests_per_minute,
+                tokens_per_minute=limits.tokens_per_minute,
+            )
+        return lanes[key]
+
+    return tuple(
+        Route(
+            lane_of(variant),
+            variant.url,
+            outfit.headers,
+            PROTOCOLS[variant.protocol_name],
+            variant.job.endpoint.stream,
+        )
+        for variant in workload.variants
+    )
+
+
+async def _run_watched(pool: Pool, session: Session, outfit: Outfit) -> Halt | None:
+    """The pool, with the balance and the display watched beside it."""
+    watchers = []
+    if outfit.watch is not None:
+        watchers.append(asyncio.create_task(_every_half_second(outfit.watch, pool, session)))
+    if outfit.keep_balance is not None:
+        watchers.append(asyncio.create_task(outfit.keep_balance(session, pool.stop)))
+    try:
+        return await pool.run()
+    finally:
+        for watcher in watchers:
+            watcher.cancel()
+        await asyncio.gather(*watchers, return_exceptions=True)
+        if outfit.watch is not None:
+            outfit.watch(pool, session)
+
+
+async def _every_half_second(watch: Callable[[Pool, Session], None], pool: Pool, session: Session) -> None:
+    while True:
+        await asyncio.sleep(0.5)
+        watch(pool, session)
+
+
+class _signals:  # noqa: N801 - used as a context
+    """Ctrl-C or SIGTERM once: drain. Twice: end now; what is in flight is then of unknown outcome."""
+
+    def __init__(self, pool: Pool, outfit: Outfit, timeout_seconds: float) -> None:
+        self._pool = pool
+        self._say = outfit.say
+        self._timeout_seconds = timeout_seconds
+        self._installed: list[signal.Signals] = []
+        self._wanted = outfit.handle_signals and threading.current_thread() is threading.main_thread()
+
+    def __enter__(self) -> None:
+        if self._wanted:
+            loop = asyncio.get_running_loop()
+            for number in SIGNALS:
+                loop.add_signal_handler(number, self._caught, number)
+                self._installed.append(number)
+
+    def __exit__(self, *_: object) -> None:
+        for number in self._installed:
+            asyncio.get_running_loop().remove_signal_handler(number)
+
+    def _caught(self, number: signal.Signals) -> None:
+        exit_code, name = SIGNALS[number]
+        if self._pool.halt is not None:
+            self._pool.abandon()
+            return
+        self._say(
+            f"{name}: no new requests; waiting for {self._pool.in_flight} in flight "
+            f"(at most {self._timeout_seconds:g} s; once more ends now, their outcome is then unknown)"
+        )
+        self._pool.stop(Halt(exit_code, name))

@@ -1,0 +1,212 @@
+"""One session of sending: the hooks between the pool and the journal.
+
+Owns the order of things: reserve, record the start, send, record the raw reply, read it, price it, record what was
+made of it, settle. Every event is written before the next one happens.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+
+from msgspec import Struct, structs
+
+from crun_batch.corridor.settle import Settled, final_part, read_event, start_event, stored_part, unit_key
+from crun_batch.errors import EXIT_GATEWAY_REFUSED
+from crun_batch.plan.account import Account, Ended, UnitSoFar
+from crun_batch.plan.budget import FREE, Reservations
+from crun_batch.records import Cost, Failure, Fault, Reply, Response, Row, Ticket, Unit
+from crun_batch.send.pool import Attempt
+from crun_batch.send.retry import Again, Decision, GiveUp, Halt
+from crun_batch.store.events import EndFault, FinalEvent, FinalPart, StartEvent, end_event
+from crun_batch.store.journal import Journal
+
+ERROR_RATE_WINDOW_ROWS = 200
+ERROR_RATE_FROM_ROWS = 20
+FIRST_TOKENS_PER_BYTE = 0.3
+KEPT_HEADERS = ("content-type", "retry-after", "x-request-id", "request-id", "x-litellm-response-cost")
+
+
+class Clock(Struct, frozen=True):
+    """Time, passed in: the day's clock in microseconds, and monotonic seconds."""
+
+    epoch_us: Callable[[], int]
+    monotonic: Callable[[], float]
+
+
+class Work(Struct, frozen=True):
+    """What the session must know of the job: names, prices, limits, and what no file may hold."""
+
+    variants: tuple[str, ...]
+    price: Callable[[Ticket, Reply | Failure], Cost]
+    encode_carried: Callable[[Row], Mapping[str, str | None]]
+    redact: Callable[[bytes], bytes]
+    mark_done: Callable[[Unit, str, str | None], None]
+    stop_at_error_rate: float
+
+
+class InFlight(Struct):
+    """What the session remembers of a request that has gone."""
+
+    start: StartEvent
+    sent_at: float
+    finished_at: int = 0
+    latency_us: int = 0
+    http_status: int | None = None
+
+
+class Session:
+    """The pool's hooks, writing to one journal."""
+
+    def __init__(
+        self, *, work: Work, journal: Journal, account: Account, reservations: Reservations, clock: Clock
+    ) -> None:
+        self.account = account
+        self.reservations = reservations
+        self.finished_units = 0
+        self.failed_units = 0
+        self.halt: Callable[[Halt], None] = _ignore
+        self.segment_closed: Callable[[int], None] = _ignore
+        self._work = work
+        self._journal = journal
+        self._clock = clock
+        self._in_flight: dict[int, InFlight] = {}
+        self._recent_errors: dict[int, deque[bool]] = {}
+        self._tokens_seen = 0
+        self._bytes_seen = 0
+
+    def reserve(self, ticket: Ticket) -> bool:
+        """Hold the request's bound under the budget; False: no room now."""
+        return self.reservations.reserve(ticket.hold)
+
+    def started(self, ticket: Ticket) -> Attempt:
+        """Record that the request is about to go."""
+        serial = self._journal.next_serial()
+        variant = self._work.variants[ticket.unit.variant]
+        start = start_event(ticket, serial, variant, self._clock.epoch_us())
+        self._journal.append_start(start)
+        self._in_flight[serial] = InFlight(start, self._clock.monotonic())
+        return Attempt(ticket, serial)
+
+    def arrived(self, attempt: Attempt, arrival: Response | Fault) -> Response | Fault:
+        """Record the raw reply, or the end of the wait for one, without the secrets that a gateway may echo."""
+        body = self._work.redact(arrival.body)
+        if body is not arrival.body:
+            arrival = structs.replace(arrival, body=body)
+        sent = self._in_flight[attempt.serial]
+        sent.latency_us = round((self._clock.monotonic() - sent.sent_at) * 1e6)
+        sent.finished_at = sent.start.started_at + sent.latency_us
+        sent.http_status = arrival.status
+        headers, fault = None, None
+        if isinstance(arrival, Response):
+            headers = {name: arrival.headers[name] for name in KEPT_HEADERS if name in arrival.headers}
+        else:
+            fault = EndFault(arrival.stage, arrival.kind, arrival.message)
+        self._journal.append_end(
+            end_event(
+                attempt.serial,
+                finished_at=sent.finished_at,
+                latency_us=sent.latency_us,
+                status=arrival.status,
+                headers=headers,
+                body=arrival.body,
+                fault=fault,
+            )
+        )
+        return arrival
+
+    def concluded(self, attempt: Attempt, result: Reply | Failure, decision: Decision | None) -> Ticket | None:
+        """Price what came, record it, settle its hold; where the unit is done, record its result with it."""
+        sent = self._in_flight.pop(attempt.serial)
+        ticket = attempt.ticket
+        settled = Settled(
+            start=sent.start,
+            finished_at=sent.finished_at,
+            latency_us=sent.latency_us,
+            http_status=sent.http_status,
+            result=result,
+            cost=self._work.price(ticket, result),
+            decision=decision,
+        )
+        so_far = self._book(ticket, settled)
+        final = None
+        if isinstance(result, Reply) or isinstance(decision, GiveUp):
+            final = final_part(
+                settled, so_far, carried=self._work.encode_carried(ticket.row), replaces=ticket.replaces
+            )
+        self._journal.append_read(read_event(settled, final))
+        if final is not None:
+            kind = result.kind if isinstance(result, Failure) else None
+            self._count(ticket.unit, final.status, kind, ticket.replaces)
+        closed = self._journal.maybe_rotate(self.account.to_checkpoint)
+        if closed is not None:
+            self.segment_closed(closed)
+        return None
+
+    def tokens_per_byte(self) -> float:
+        """Input tokens per byte of request body, as learned from the replies so far; a careful guess before."""
+        return self._tokens_seen / self._bytes_seen if self._tokens_seen else FIRST_TOKENS_PER_BYTE
+
+    def rejected(self, unit: Unit, row: Row, replaces: str | None, message: str) -> None:
+        """A row without a prompt: its unit fails without an attempt."""
+        part = FinalPart(status="error", error_kind="bad_request", error_message=message, attempt_count=0)
+        self._finish_unsent(unit, row, part, replaces)
+
+    def answered_before(self, unit: Unit, row: Row, replaces: str | None) -> None:
+        """The reply was recorded, and then the process ended before it was made the unit's result."""
+        key = unit_key(unit, self._work.variants[unit.variant])
+        self._finish_unsent(unit, row, stored_part(self.account.open_units[key]), replaces)
+
+    def _finish_unsent(self, unit: Unit, row: Row, part: FinalPart, replaces: str | None) -> None:
+        variant = self._work.variants[unit.variant]
+        now = self._clock.epoch_us()
+        part = structs.replace(
+            part,
+            carried=self._work.encode_carried(row),
+            replaces=replaces,
+            supersedes=replaces is not None,
+            finished_at=now,
+            started_at=part.started_at or now,
+        )
+        self._journal.append_final(FinalEvent(str(unit.row_id), unit.position, variant, part, unit.repeat))
+        self._count(unit, part.status, part.error_kind, replaces)
+
+    def _book(self, ticket: Ticket, settled: Settled) -> UnitSoFar:
+        decision = settled.decision
+        tries = decision.tries if isinstance(decision, Again | GiveUp) else ticket.tries
+        was_free = settled.outcome in ("rejected", "not_sent")
+        self.reservations.settle(ticket.hold, FREE if was_free else settled.cost)
+        if settled.usage is not None:
+            self._tokens_seen += settled.usage.input_tokens
+            self._bytes_seen += len(ticket.body)
+        end = Ended(settled.outcome, settled.usage, settled.cost, ticket.hold, tries, settled.latency_us or 0)
+        return self.account.ended(unit_key(ticket.unit, settled.start.variant), settled.start.started_at, end)
+
+    def _count(self, unit: Unit, status: str, kind: str | None, replaces: str | None) -> None:
+        self.account.finished(unit_key(unit, self._work.variants[unit.variant]), status, kind, replaces=replaces)
+        self._work.mark_done(unit, status, kind)
+        self.finished_units += 1
+        self.failed_units += status != "ok"
+        self._watch_error_rate(unit.variant, status == "error")
+
+    def _watch_error_rate(self, variant: int, is_error: bool) -> None:
+        recent = self._recent_errors.get(variant)
+        if recent is None:
+            recent = self._recent_errors[variant] = deque(maxlen=ERROR_RATE_WINDOW_ROWS)
+        recent.append(is_error)
+        if not is_error or len(recent) < ERROR_RATE_FROM_ROWS:
+            return
+        share = sum(recent) / len(recent)
+        if share >= self._work.stop_at_error_rate:
+            name = self._work.variants[variant]
+            self.halt(
+                Halt(
+                    EXIT_GATEWAY_REFUSED,
+                    f"{share:.0%} of the last {len(recent)} rows of variant {name!r} failed "
+                    f"(limits.stop_at_error_rate is {self._work.stop_at_error_rate:g})",
+                )
+            )
+
+
+def _ignore(_: object) -> None:
+    """What nobody listens to."""

@@ -1,0 +1,167 @@
+"""What becomes of a result: the journal's `read` event, and the unit's final part where the unit is done.
+
+Pure conversions between the rooms' values: nothing is sent, written or timed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from crun_batch.plan.account import UnitKey, UnitSoFar
+from crun_batch.records import Cost, Failure, FinishReason, OutcomeClass, Reply, Status, Ticket, Unit, Usage
+from crun_batch.send.retry import Decision
+from crun_batch.store.events import FinalPart, ReadEvent, StartEvent
+
+STATUS_OF_FINISH: dict[FinishReason, Status] = {
+    "stop": "ok",
+    "tool_calls": "ok",
+    "other": "ok",
+    "length": "truncated",
+    "content_filter": "refused",
+}
+
+
+class Settled(Struct, frozen=True):
+    """An attempt that is over, with all that was made of it."""
+
+    start: StartEvent
+    finished_at: int | None
+    latency_us: int | None
+    http_status: int | None
+    result: Reply | Failure
+    cost: Cost
+    decision: Decision | None = None
+
+    @property
+    def outcome(self) -> OutcomeClass:
+        return "done" if isinstance(self.result, Reply) else self.result.outcome
+
+    @property
+    def usage(self) -> Usage | None:
+        return self.result.usage
+
+
+def unit_key(unit: Unit, variant: str) -> UnitKey:
+    """The unit's name in the account."""
+    return str(unit.row_id), variant, unit.repeat
+
+
+def status_of(result: Reply | Failure) -> Status:
+    """The status that a unit has when `result` is its last word."""
+    if isinstance(result, Reply):
+        return STATUS_OF_FINISH[result.finish_reason]
+    return "refused" if result.kind == "content_filter" else "error"
+
+
+def start_event(ticket: Ticket, serial: int, variant: str, started_at: int) -> StartEvent:
+    """The record that goes before the request."""
+    return StartEvent(
+        n=serial,
+        id=str(ticket.unit.row_id),
+        position=ticket.unit.position,
+        variant=variant,
+        repeat=ticket.unit.repeat,
+        turn=ticket.turn,
+        purpose=ticket.purpose,
+        attempt=ticket.attempt,
+        started_at=started_at,
+        request_hash=ticket.request_hash,
+        held_usd=ticket.hold.usd_pico,
+        held_credits=ticket.hold.credits_pico,
+    )
+
+
+def read_event(settled: Settled, final: FinalPart | None) -> ReadEvent:
+    """What was made of the reply or fault, with the final part where the unit is done."""
+    start, result = settled.start, settled.result
+    reply = result if isinstance(result, Reply) else None
+    failure = result if isinstance(result, Failure) else None
+    usage = settled.usage
+    return ReadEvent(
+        n=start.n,
+        id=start.id,
+        position=start.position,
+        variant=start.variant,
+        outcome=settled.outcome,
+        repeat=start.repeat,
+        turn=start.turn,
+        purpose=start.purpose,
+        attempt=start.attempt,
+        started_at=start.started_at,
+        finished_at=settled.finished_at,
+        latency_us=settled.latency_us,
+        request_hash=start.request_hash,
+        held_usd=start.held_usd,
+        held_credits=start.held_credits,
+        http_status=settled.http_status,
+        error_kind=failure.kind if failure else None,
+        error_message=failure.message if failure else None,
+        input_tokens=usage.input_tokens if usage else None,
+        cached_input_tokens=usage.cached_input_tokens if usage else None,
+        cache_write_tokens=usage.cache_write_tokens if usage else None,
+        output_tokens=usage.output_tokens if usage else None,
+        reasoning_tokens=usage.reasoning_tokens if usage else None,
+        cost_usd=settled.cost.usd_pico,
+        cost_credits=settled.cost.credits_pico,
+        cost_source=settled.cost.source,
+        reported_usd=reply.reported_usd if reply else None,
+        text=reply.text if reply else None,
+        tool_calls=reply.tool_calls if reply else None,
+        finish_reason=reply.finish_reason if reply else None,
+        model=reply.model if reply else None,
+        response_id=reply.response_id if reply else None,
+        assembled=reply.assembled.decode(errors="replace") if reply and reply.assembled else None,
+        final=final,
+    )
+
+
+def final_part(
+    settled: Settled, so_far: UnitSoFar, *, carried: Mapping[str, str | None], replaces: str | None
+) -> FinalPart:
+    """The unit's result: the last attempt's answer, the sums of all its attempts."""
+    usage = so_far.usage
+    return FinalPart(
+        status=status_of(settled.result),
+        as_read=True,
+        input_tokens=usage.input_tokens if usage else None,
+        cached_input_tokens=usage.cached_input_tokens if usage else None,
+        cache_write_tokens=usage.cache_write_tokens if usage else None,
+        output_tokens=usage.output_tokens if usage else None,
+        reasoning_tokens=usage.reasoning_tokens if usage else None,
+        cost_usd=so_far.cost_usd,
+        cost_credits=so_far.cost_credits,
+        attempt_count=so_far.attempts,
+        unknown_attempts=so_far.unknown,
+        started_at=so_far.started_at,
+        carried=carried,
+        supersedes=replaces is not None,
+        replaces=replaces,
+    )
+
+
+def stored_part(so_far: UnitSoFar) -> FinalPart:
+    """The result of a unit whose reply was recorded by an earlier session."""
+    reply, usage = so_far.stored, so_far.usage
+    assert reply is not None
+    return FinalPart(
+        status=status_of(reply),
+        text=reply.text,
+        tool_calls=reply.tool_calls,
+        finish_reason=reply.finish_reason,
+        model=reply.model,
+        response_id=reply.response_id,
+        input_tokens=usage.input_tokens if usage else None,
+        cached_input_tokens=usage.cached_input_tokens if usage else None,
+        cache_write_tokens=usage.cache_write_tokens if usage else None,
+        output_tokens=usage.output_tokens if usage else None,
+        reasoning_tokens=usage.reasoning_tokens if usage else None,
+        cost_usd=so_far.cost_usd,
+        cost_credits=so_far.cost_credits,
+        cost_source=so_far.cost_source,
+        attempt_count=so_far.attempts,
+        unknown_attempts=so_far.unknown,
+        started_at=so_far.started_at,
+        request_hash=so_far.stored_hash,
+    )

@@ -1,0 +1,165 @@
+"""The supply of the pool: rows in order, each unit that has no final result turned into a ticket.
+
+Owns the done marks and the walk row by row: all variants and repeats of a row together, so that a stopped run
+stays comparable. Tables are read a batch ahead, in a thread; requests are made when the pool asks for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from typing import Literal, Protocol
+
+from crun_batch.corridor.workload import Request, Tickets, Variant, Workload
+from crun_batch.load.render import RowRejected
+from crun_batch.plan.account import Account
+from crun_batch.records import Row, Ticket, Unit
+
+OPEN = 0
+
+
+class Done:
+    """One byte per unit slot: 0 open, otherwise the number of the status and error kind it was finished with."""
+
+    def __init__(self, slots: int) -> None:
+        self._codes = bytearray(slots)
+        self._endings: list[tuple[str, str | None]] = []
+        self.replaced: dict[int, str] = {}
+        """Slots that were opened again, with the status that their new result will replace."""
+
+    def code(self, status: str, error_kind: str | None) -> int:
+        """The byte that stands for this ending."""
+        ending = (status, error_kind)
+        if ending not in self._endings:
+            self._endings.append(ending)
+        return self._endings.index(ending) + 1
+
+    def mark(self, slot: int, code: int) -> None:
+        self._codes[slot] = code
+
+    def is_open(self, slot: int) -> bool:
+        return self._codes[slot] == OPEN
+
+    def reopen(self, slot: int) -> None:
+        """Let the unit be asked again; its earlier result stays until the new one replaces it."""
+        self.replaced[slot] = self._endings[self._codes[slot] - 1][0]
+        self._codes[slot] = OPEN
+
+    def reopen_endings(self, kinds: frozenset[str]) -> int:
+        """Reopen all units whose status or error kind is among `kinds`; how many they were."""
+        codes = {
+            number
+            for number, (status, kind) in enumerate(self._endings, 1)
+            if status in kinds or (kind or "") in kinds
+        }
+        slots = [slot for slot, code in enumerate(self._codes) if code in codes] if codes else []
+        for slot in slots:
+            self.reopen(slot)
+        return len(slots)
+
+    def first_open(self) -> int:
+        """The first open slot, or -1."""
+        return self._codes.find(OPEN)
+
+    def open_slots(self) -> int:
+        return self._codes.count(OPEN)
+
+
+class Ending(Protocol):
+    """What happens to units that need no request."""
+
+    def rejected(self, unit: Unit, row: Row, replaces: str | None, message: str) -> None:
+        """The row has no prompt: its unit fails without an attempt."""
+
+    def answered_before(self, unit: Unit, row: Row, replaces: str | None) -> None:
+        """A reply of an earlier session was recorded but not yet made a result."""
+
+
+class Batches:
+    """Row batches, read one ahead by `executor`; without one, in place."""
+
+    def __init__(self, rows: Iterator[list[Row]], executor: Executor | None) -> None:
+        self._rows = rows
+        self._executor = executor
+        self._ahead: Future[list[Row] | None] | None = None
+
+    def take(self, wake: Callable[[], None]) -> list[Row] | Literal["wait", "end"]:
+        """The next batch; "wait": it is being read, `wake` is called (from its thread) when it is there."""
+        if self._executor is None:
+            batch = next(self._rows, None)
+            return "end" if batch is None else batch
+        if self._ahead is None:
+            self._read_ahead()
+        ahead = self._ahead
+        assert ahead is not None
+        if not ahead.done():
+            ahead.add_done_callback(lambda _: wake())
+            return "wait"
+        batch = ahead.result()
+        if batch is None:
+            return "end"
+        self._read_ahead()
+        return batch
+
+    def _read_ahead(self) -> None:
+        assert self._executor is not None
+        self._ahead = self._executor.submit(next, self._rows, None)
+
+
+class TicketSource:
+    """Tickets of all open units, in the order of `batches`."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        batches: Batches,
+        *,
+        done: Done,
+        account: Account,
+        tickets: Tickets,
+        ending: Ending,
+        wake: Callable[[], None],
+    ) -> None:
+        self._workload = workload
+        self._batches = batches
+        self._done = done
+        self._account = account
+        self._tickets = tickets
+        self._ending = ending
+        self._wake = wake
+        self._waiting = iter(())  # type: Iterator[Ticket]
+
+    def next(self) -> Ticket | Literal["wait", "end"]:
+        """The next ticket; "wait": a batch is being read and `wake` will be called."""
+        while True:
+            ticket = next(self._waiting, None)
+            if ticket is not None:
+                return ticket
+            batch = self._batches.take(self._wake)
+            if batch == "wait" or batch == "end":
+                return batch
+            self._waiting = self._tickets_of(batch)
+
+    def _tickets_of(self, batch: list[Row]) -> Iterator[Ticket]:
+        for row in batch:
+            for variant in self._workload.variants:
+                yield from self._tickets_of_row(row, variant)
+
+    def _tickets_of_row(self, row: Row, variant: Variant) -> Iterator[Ticket]:
+        request: Request | None = None
+        for repeat in range(self._workload.repeats):
+            slot = self._workload.slot(row.position, variant.index, repeat)
+            if not self._done.is_open(slot):
+                continue
+            unit = Unit(row.position, row.row_id, variant.index, repeat)
+            replaces = self._done.replaced.get(slot)
+            try:
+                request = request or variant.request(row)
+            except RowRejected as error:
+                self._ending.rejected(unit, row, replaces, str(error))
+                continue
+            so_far = self._account.open_units.get((str(row.row_id), variant.name, repeat))
+            if so_far is not None and so_far.stored_hash == request.request_hash:
+                self._ending.answered_before(unit, row, replaces)
+                continue
+            yield self._tickets.ticket(unit, row, request, so_far=so_far, replaces=replaces)

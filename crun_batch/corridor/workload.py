@@ -1,0 +1,271 @@
+"""What is to be done: a job, its table and its variants brought together; from rows to requests to tickets.
+
+Owns what one unit's request is (body, hash, model, bounds) and which columns travel into the results. Nothing is
+sent or written here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+import orjson
+import pyarrow as pa
+from msgspec import Struct
+
+from crun_batch.errors import InputError, Mistake
+from crun_batch.load.job import Job
+from crun_batch.load.render import Renderer, RowRejected
+from crun_batch.load.table import Table, open_table
+from crun_batch.plan.account import UnitSoFar
+from crun_batch.plan.prices import hold
+from crun_batch.records import Hold, Price, ProtocolName, Row, Ticket, Tries, Unit
+from crun_batch.send.protocols import PROTOCOLS
+from crun_batch.store.schema import RunSchema, results_schema
+
+OUTPUT_LIMIT_NAMES = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+NO_TRIES = Tries()
+REMOTE_PART_TOKENS = 20_000
+"""Reserved for an image or a file that the gateway fetches: no byte of ours bounds its tokens."""
+
+
+class Request(Struct, frozen=True):
+    """The request of one row under one variant, the same for all its repeats."""
+
+    body: bytes
+    request_hash: str
+    model: str | None
+    input_bound_tokens: int
+    output_bound_tokens: int | None
+
+
+class Variant(Struct, frozen=True):
+    """One way to ask: a level of every axis merged into the job."""
+
+    index: int
+    name: str
+    job: Job
+    renderer: Renderer
+    axes: Mapping[str, Any] = {}
+
+    @property
+    def protocol_name(self) -> ProtocolName:
+        return self.job.endpoint.protocol
+
+    @property
+    def url(self) -> str:
+        return self.job.endpoint.base_url + PROTOCOLS[self.protocol_name].path
+
+    def request(self, row: Row) -> Request:
+        """Raises RowRejected where the row has no prompt or the protocol cannot say it."""
+        prompt = self.renderer.render(row)
+        protocol = PROTOCOLS[self.protocol_name]
+        if prompt.body is not None:
+            return self._given(prompt.body, prompt.remote_parts)
+        job = self.job
+        try:
+            body = protocol.body(
+                job.model or "",
+                prompt.messages,
+                job.params,
+                job.max_output_tokens,
+                job.endpoint.stream,
+                job.output_schema,
+            )
+        except ValueError as error:
+            raise RowRejected(f"row {row.position} (id {row.row_id!r}): {error}") from None
+        limit = job.output_limit_tokens
+        bound = len(body) + prompt.remote_parts * REMOTE_PART_TOKENS
+        return Request(body, request_hash(protocol.path, body), job.model, bound, limit)
+
+    def _given(self, body: bytes, remote_parts: int) -> Request:
+        path = PROTOCOLS[self.protocol_name].path
+        fields = orjson.loads(body)
+        bound = len(body) + remote_parts * REMOTE_PART_TOKENS
+        model = fields.get("model")
+        model = model if isinstance(model, str) else None
+        return Request(body, request_hash(path, body), model, bound, _output_limit(fields))
+
+
+def request_hash(path: str, body: bytes) -> str:
+    """128 bits of BLAKE2b over the protocol's path and the body's bytes, as 32 hex digits."""
+    return hashlib.blake2b(body, digest_size=16, person=path.encode()[-16:]).hexdigest()
+
+
+def _output_limit(fields: Mapping[str, Any]) -> int | None:
+    limits = [fields[name] for name in OUTPUT_LIMIT_NAMES if isinstance(fields.get(name), int)]
+    return max(limits) if limits else None
+
+
+class Workload(Struct, frozen=True):
+    """Everything that is to be done, ready to be walked row by row."""
+
+    job: Job
+    table: Table
+    variants: tuple[Variant, ...]
+    carried: Mapping[str, str]
+    """New name in the results -> input column."""
+
+    @property
+    def repeats(self) -> int:
+        return self.job.repeats
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What must be read of each row."""
+        used = [name for variant in self.variants for name in variant.renderer.columns]
+        return tuple(dict.fromkeys([*used, *self.carried.values()]))
+
+    @property
+    def selected_units(self) -> int:
+        return self.table.selected_rows * len(self.variants) * self.repeats
+
+    @property
+    def unit_slots(self) -> int:
+        """Units that the source could hold: where the done marks have their places."""
+        return self.table.source_rows * len(self.variants) * self.repeats
+
+    def slot(self, position: int, variant: int, repeat: int) -> int:
+        return (position * len(self.variants) + variant) * self.repeats + repeat
+
+    def run_schema(self) -> RunSchema:
+        table = self.table
+        fields = [table.schema.field(column).with_name(name) for name, column in self.carried.items()]
+        return RunSchema(
+            id_name=table.id_name,
+            id_type=table.id_type,
+            carried=pa.schema(fields),
+            axes={variant.name: variant.axes for variant in self.variants},
+        )
+
+    def carried_values(self, row: Row) -> dict[str, Any]:
+        return {name: row.values[column] for name, column in self.carried.items()}
+
+    def rejections(self, rows: Iterator[list[Row]], most: int = 20) -> tuple[list[str], int]:
+        """What the first rows without a prompt complain of, and how many rows were looked at."""
+        complaints: list[str] = []
+        looked_at = 0
+        for batch in rows:
+            looked_at += len(batch)
+            for row in batch:
+                complaints += self._complaints(row)
+            if len(complaints) >= most:
+                break
+        return complaints[:most], looked_at
+
+    def _complaints(self, row: Row) -> list[str]:
+        complaints = []
+        for variant in self.variants:
+            try:
+                variant.request(row)
+            except RowRejected as error:
+                complaints.append(str(error))
+        return list(dict.fromkeys(complaints))
+
+
+def load_workload(job: Job, frame: object | None = None) -> Workload:
+    """Open the table, compile the prompts, settle the columns. Raises InputError with every mistake found."""
+    table = open_table(job.input, base_dir=job.base_dir, frame=frame)
+    renderer = Renderer(job.prompt, schema=table.schema, base_dir=job.base_dir, job_source=job.source)
+    variants = (Variant(0, "default", job, renderer),)
+    carried = _carried(job, table, renderer)
+    workload = Workload(job, table, variants, carried)
+    _check_names(workload)
+    return workload
+
+
+def _carried(job: Job, table: Table, renderer: Renderer) -> dict[str, str]:
+    names = table.schema.names
+    chosen = job.output.columns
+    if chosen is None:
+        columns = {name: name for name in renderer.columns}
+        if job.prompt.body_column or job.prompt.messages_column:
+            columns = {}
+    elif chosen == "all":
+        columns = {name: name for name in names}
+    else:
+        columns = dict(chosen)
+    missing = [column for column in columns.values() if column not in names and column != table.id_name]
+    if missing:
+        raise InputError(
+            [
+                Mistake(
+                    f"there is no column {column!r}; the table has {', '.join(names)}",
+                    job.source,
+                    key="output.columns",
+                )
+                for column in missing
+            ]
+        )
+    return {name: column for name, column in columns.items() if name != table.id_name and column in names}
+
+
+def _check_names(workload: Workload) -> None:
+    schema = workload.run_schema()
+    names = results_schema(schema).names
+    taken = sorted({name for name in names if names.count(name) > 1})
+    if taken:
+        raise InputError(
+            [
+                Mistake(
+                    f"the results have a column {name!r} of their own; rename the input's: "
+                    f"output.columns: {{input_{name}: {name}}}",
+                    workload.job.source,
+                    key="output.columns",
+                )
+                for name in taken
+            ]
+        )
+
+
+def open_units(workload: Workload, done: Marks) -> int:
+    """Units of the selected rows that have no final result."""
+    table = workload.table
+    if table.selected_rows == table.source_rows:
+        return done.open_slots()
+    each = len(workload.variants) * workload.repeats
+    return sum(
+        done.is_open(row.position * each + offset)
+        for batch in table.rows(())
+        for row in batch
+        for offset in range(each)
+    )
+
+
+class Marks(Protocol):
+    """Which unit slots are done."""
+
+    def is_open(self, slot: int) -> bool: ...
+    def open_slots(self) -> int: ...
+
+
+class Tickets(Struct, frozen=True):
+    """Makes tickets: requests with their holds and their places in the token window."""
+
+    workload: Workload
+    price_of: Callable[[str | None], Price | None]
+    tokens_per_byte: Callable[[], float]
+
+    def ticket(
+        self, unit: Unit, row: Row, request: Request, *, so_far: UnitSoFar | None, replaces: str | None
+    ) -> Ticket:
+        """The unit's next attempt, its earlier ones counted."""
+        return Ticket(
+            unit=unit,
+            row=row,
+            body=request.body,
+            request_hash=request.request_hash,
+            hold=self.hold(request),
+            bound_tokens=int(request.input_bound_tokens * self.tokens_per_byte())
+            + (request.output_bound_tokens or 0),
+            attempt=so_far.attempts + 1 if so_far is not None else 1,
+            tries=so_far.tries if so_far is not None else NO_TRIES,
+            model=request.model,
+            replaces=replaces,
+        )
+
+    def hold(self, request: Request) -> Hold:
+        price = self.price_of(request.model)
+        credits_per_usd = self.workload.job.prices.credits_per_usd
+        return hold(price, request.input_bound_tokens, request.output_bound_tokens, credits_per_usd)
