@@ -1,0 +1,95 @@
+"""A job as written: its tree of plain keys and values, and the place of every key.
+
+Owns dotted keys, the way from a key to its file and line, and that no message shows what looks like an API key.
+Knows neither formats nor what keys mean.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from msgspec import Struct
+
+from crun_batch.errors import InputError, Mistake
+
+KeyPath = tuple[str | int, ...]
+MAX_DEPTH = 100
+"""Levels of a tree: deeper ones are refused, in every format."""
+
+LITERAL_KEY = re.compile(r"(?<![A-Za-z0-9])(?:sk-[A-Za-z0-9_-]{16,}|ak_[A-Za-z0-9]{16,})")
+"""What API keys look like at CRUN (`ak_`) and at OpenAI, Anthropic, OpenRouter (`sk-`)."""
+
+_DOTTED = re.compile(r'"([^"]*)"|([^."]+)')
+
+
+class Place(NamedTuple):
+    """Where a key was written. `line` counts from 1; None where the format does not tell."""
+
+    file: str
+    line: int | None = None
+
+
+class Reading(NamedTuple):
+    """One file, parsed: its value, the places of its keys, and mistakes that did not stop the parser."""
+
+    tree: Any
+    places: Mapping[KeyPath, Place] = {}
+    mistakes: tuple[Mistake, ...] = ()
+
+
+class Document(Struct, frozen=True):
+    """A job as written: its tree of plain values, where each key stands, what relative paths start from."""
+
+    source: str
+    base_dir: Path
+    tree: Mapping[str, Any]
+    places: Mapping[KeyPath, Place] = {}
+    mistakes: tuple[Mistake, ...] = ()
+    """What was already found wrong when the text was read."""
+    default_base_url: str | None = None
+    """`endpoint.base_url` where the tree does not say one; None: the gateway's own."""
+    needs_table: bool = True
+    """False: `input.table` may be absent, because a frame comes from Python."""
+
+    def mistake(self, path: KeyPath, message: str) -> Mistake:
+        """A mistake at `path`, with the place of its nearest key that was written."""
+        places = (self.places.get(path[:length]) for length in range(len(path), 0, -1))
+        place = next((place for place in places if place), Place(self.source))
+        return Mistake(masked(message), file=place.file, line=place.line, key=dotted(path) or None)
+
+
+def masked(text: str) -> str:
+    """The text with everything that looks like an API key taken out."""
+    return LITERAL_KEY.sub("***", text)
+
+
+def dotted(path: KeyPath) -> str:
+    """`("prices", "models", "gpt-5.4", "tiers", 0)` as it is shown: `prices.models."gpt-5.4".tiers[0]`."""
+    shown = ""
+    for part in path:
+        name = f'"{part}"' if isinstance(part, str) and "." in part else part
+        shown += f"[{name}]" if isinstance(part, int) else f".{name}"
+    return masked(shown.removeprefix("."))
+
+
+def split_dotted(key: str) -> tuple[str, ...]:
+    """The keys that `a.b."c.d"` leads through, a part that holds a dot in quotes; () where it is no dotted key."""
+    parts: list[str] = []
+    position = 0
+    while match := _DOTTED.match(key, position):
+        parts.append(match[1] if match[1] is not None else match[2])
+        position = match.end()
+        if position == len(key):
+            return tuple(parts)
+        if key[position] != ".":
+            return ()
+        position += 1
+    return ()
+
+
+def syntax_error(source: str, problem: str, line: int | None) -> InputError:
+    """The error for a file that the parser of its format refuses."""
+    return InputError(Mistake(f"not readable: {masked(problem)}", file=source, line=line))
