@@ -1,6 +1,7 @@
 """Answers as a pure function of seed and question: no clock, no order, no memory.
 
-A style is a line in STYLES: it gets the question and a stream of seeded numbers and gives text. `auto` looks
+A style is a line in STYLES: it gets the question and a stream of seeded numbers and gives the text, in pieces
+that no token crosses, so that pieces that come again need not be counted again. `auto` looks
 at the question: labels to choose from, a known right answer, otherwise words.
 
     words   sentences that mix a fixed vocabulary with words of the prompt; length drawn as the settings say
@@ -51,7 +52,22 @@ upon use value very view want was way we well were what when where which while w
 work would year yes yet you your
 """
 VOCABULARY = _VOCABULARY_TEXT.split()
-_WORD = re.compile(r"[^\W\d_]{3,20}")
+
+
+def _phrases(first: int, words: int, opening: bool) -> list[str]:
+    """256 fixed phrases of so many words, which differ in all of them."""
+    phrases = [
+        " ".join(
+            VOCABULARY[(place * (7 + 4 * word) + first + 31 * word) % len(VOCABULARY)] for word in range(words)
+        )
+        for place in range(256)
+    ]
+    return [f" {phrase.capitalize()}" if opening else f" {phrase}." for phrase in phrases]
+
+
+_OPENINGS = _phrases(0, 4, opening=True)
+_ENDINGS = _phrases(101, 4, opening=False)
+_SENTENCE_TOKENS = 10
 _LABELS = re.compile(r"one of:?\s*\[?([^\n\].]+)", re.IGNORECASE)
 _LABEL_BREAK = re.compile(r"\s*(?:,|;|\||/|\bor\b)\s*")
 _GOLD = re.compile(r"\[\[gold:([^\]]+)\]\]")
@@ -110,8 +126,9 @@ def answer(
     limit = min(ask.max_output_tokens or model.max_output_tokens, model.max_output_tokens)
     reasoning = min(limit, round(draws.lognormal(settings.reasoning_tokens_median, settings.output_tokens_sigma)))
     wanted = max(1, round(draws.lognormal(settings.output_tokens_median, settings.output_tokens_sigma)))
-    text = _text(ask, Question(*_texts(ask), min(wanted, limit), settings, model), draws)
-    length = tokenizer.count(text)
+    pieces = _pieces(ask, Question(*_texts(ask), min(wanted, limit), settings, model), draws)
+    text = "".join(pieces)
+    length = sum(map(tokenizer.count_common, pieces))
     finish = "stop"
     if reasoning + length > limit:
         text, length, finish = tokenizer.cut(text, limit - reasoning), limit - reasoning, "length"
@@ -125,7 +142,9 @@ def input_tokens(ask: Ask, tokenizer: Tokenizer) -> int:
     total = ask.images * IMAGE_TOKENS + (count(ask.definitions) if ask.definitions else 0)
     if ask.messages[0][0] == "prompt":
         return total + count(ask.messages[0][1])
-    return total + REPLY_TOKENS + sum(MESSAGE_TOKENS + count(text) for _, text in ask.messages)
+    for role, text in ask.messages:
+        total += MESSAGE_TOKENS + (tokenizer.count_common(text) if role == "system" else count(text))
+    return total + REPLY_TOKENS
 
 
 def _texts(ask: Ask) -> tuple[str, str]:
@@ -133,17 +152,17 @@ def _texts(ask: Ask) -> tuple[str, str]:
     return system, ask.messages[-1][1]
 
 
-def _text(ask: Ask, question: Question, draws: Draws) -> str:
+def _pieces(ask: Ask, question: Question, draws: Draws) -> list[str]:
     schema = ask.tool.schema if ask.tool else ask.schema
     if schema is None:
         return STYLES[question.settings.answer_style](question, draws)
     text = orjson.dumps(instance(schema, f"{draws.id}{question.text}")).decode()
     if draws.share() >= question.settings.malformed_rate:
-        return text
-    return text[: len(text) // 2] if draws.share() < 0.5 else '{"unexpected": true}'
+        return [text]
+    return [text[: len(text) // 2] if draws.share() < 0.5 else '{"unexpected": true}']
 
 
-def _auto(question: Question, draws: Draws) -> str:
+def _auto(question: Question, draws: Draws) -> list[str]:
     if labels(question):
         return _label(question, draws)
     if gold(question) is not None:
@@ -151,25 +170,21 @@ def _auto(question: Question, draws: Draws) -> str:
     return _words(question, draws)
 
 
-def _words(question: Question, draws: Draws) -> str:
-    own = _WORD.findall(question.text, 0, 2000)[:64] or VOCABULARY
-    words = []
-    start = True
-    for number in draws.numbers(max(1, question.wanted_tokens - question.wanted_tokens // 9)):
-        source = own if number & 3 == 0 else VOCABULARY
-        word = source[(number >> 6) % len(source)]
-        words.append(word.capitalize() if start else word)
-        start = number & 60 == 60
-        if start:
-            words[-1] += "."
-    return " ".join(words).rstrip(".") + "."
+def _words(question: Question, draws: Draws) -> list[str]:
+    own = question.text[:2000].split()
+    pieces: list[str] = []
+    for number in draws.numbers(max(1, round(question.wanted_tokens / _SENTENCE_TOKENS))):
+        word = own[number % len(own)] if own else ""
+        pieces += (_OPENINGS[number >> 8], f" {word}" if word.isalpha() else " it", _ENDINGS[number & 255])
+    pieces[0] = pieces[0].lstrip()
+    return pieces
 
 
-def _echo(question: Question, draws: Draws) -> str:
+def _echo(question: Question, draws: Draws) -> list[str]:
     words = question.text.split() or ["nothing"]
     first = int(draws.share() * len(words))
     part = words[first : first + 12]
-    return " ".join((part * (question.wanted_tokens // len(part) + 1))[: question.wanted_tokens])
+    return [" ".join((part * (question.wanted_tokens // len(part) + 1))[: question.wanted_tokens])]
 
 
 def labels(question: Question) -> list[str]:
@@ -184,9 +199,9 @@ def labels(question: Question) -> list[str]:
     return []
 
 
-def _label(question: Question, draws: Draws) -> str:
+def _label(question: Question, draws: Draws) -> list[str]:
     names = labels(question) or ["yes", "no"]
-    return names[int(draws.share() * len(names))]
+    return [names[int(draws.share() * len(names))]]
 
 
 def gold(question: Question) -> str | None:
@@ -207,11 +222,11 @@ def gold(question: Question) -> str | None:
     return None
 
 
-def _number(question: Question, draws: Draws) -> str:
+def _number(question: Question, draws: Draws) -> list[str]:
     right = gold(question) or "0"
     sure = draws.share() < question.model.accuracy
     number = right if sure else _wrong(right, draws)
-    return f"{_words(question, draws)}\n#### {number}"
+    return [*_words(question, draws), f"\n#### {number}"]
 
 
 def _wrong(right: str, draws: Draws) -> str:
@@ -224,7 +239,7 @@ def _wrong(right: str, draws: Draws) -> str:
     return str(int(wrong)) if wrong.is_integer() else str(round(wrong, 6))
 
 
-STYLES: dict[str, Callable[[Question, Draws], str]] = {
+STYLES: dict[str, Callable[[Question, Draws], list[str]]] = {
     "auto": _auto,
     "words": _words,
     "echo": _echo,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import inspect
 import re
 import signal
@@ -73,8 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the simulator until it is told to stop; the exit code."""
     try:
         settings, until_stdin_closes = main_settings(arguments)
+        simulator = Simulator(settings)
         allow_many_connections()
-        _run(_serve(Simulator(settings), until_stdin_closes))
+        gc.freeze()
+        _run(_serve(simulator, until_stdin_closes))
     except InputError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

@@ -7,7 +7,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from crun_batch.simulator.connection import Delivery, chunk, reply_head
+from crun_batch.simulator.connection import Delivery, chunk, reply_bytes, reply_head
 from crun_batch.simulator.settings import Settings
 
 Headers = tuple[tuple[str, str], ...]
@@ -39,6 +39,10 @@ def deliver(body: Body, fault: str | None, settings: Settings, finished: Callabl
         return Delivery(steps, end, settings.stall_seconds, finished)
     if body.streamed and body.writing_seconds:
         return Delivery(_paced(body), finished=finished)
+    if not body.streamed:
+        return Delivery(
+            [(body.whole_seconds, reply_bytes(200, body.pieces[0], headers=body.headers))], finished=finished
+        )
     return Delivery([(body.whole_seconds, _head(body) + b"".join(_coded(body)))], finished=finished)
 
 

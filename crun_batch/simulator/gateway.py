@@ -62,6 +62,7 @@ class Gateway:
         self._memory = Memory()
         self._tokenizer = load_tokenizer(settings.tokenizer)
         self._key_names = {key: name for name, key in settings.keys.items()}
+        self._prices = {name: price_of(model, settings) for name, model in settings.models.items()}
         self._shown = (self.ledger.balance_pico, -math.inf)
 
     def handle(self, request: Request) -> Delivery:
@@ -89,6 +90,7 @@ class Gateway:
         self.settings = settings
         self._tokenizer = load_tokenizer(settings.tokenizer)
         self._key_names = {key: name for name, key in settings.keys.items()}
+        self._prices = {name: price_of(model, settings) for name, model in settings.models.items()}
         if "balance_credits" in changes:
             self.ledger.balance_pico = pico(settings.balance_credits)
 
@@ -248,7 +250,7 @@ class Gateway:
         self, answered: Answer, ask: Ask, endpoint: Endpoint, key_name: str, sha256: str, outcome: str
     ) -> Answer:
         settings = self.settings
-        amount = charge_pico(price_of(settings.models[ask.model], settings), answered.usage)
+        amount = charge_pico(self._prices[ask.model], answered.usage)
         if self.ledger.balance_pico < amount:
             self.stats.reject("credit")
             raise Refused(OUT_OF_CREDIT[settings.out_of_credit])

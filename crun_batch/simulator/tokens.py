@@ -18,10 +18,14 @@ _PIECE = re.compile(r" ?[^\W\d_]{1,8}|\d{1,3}|[^\w\s]|_|\s+|\w")
 
 
 class Tokenizer(Struct, frozen=True):
-    """`count(text)` -> tokens; `cut(text, tokens)` -> the text's first so many tokens."""
+    """`count(text)` -> tokens; `count_common` the same, remembered, for texts that come again and again.
+
+    `cut(text, tokens)` -> the text's first so many tokens.
+    """
 
     name: str
     count: Callable[[str], int]
+    count_common: Callable[[str], int]
     cut: Callable[[str, int], str]
 
 
@@ -29,11 +33,12 @@ class Tokenizer(Struct, frozen=True):
 def load_tokenizer(name: str) -> Tokenizer:
     """The tokenizer of that name; `auto` is o200k where bpe-openai is installed, and words elsewhere."""
     if name == "auto":
-        name = "o200k" if importlib.util.find_spec("bpe_openai") else "words"
-    return _o200k() if name == "o200k" else Tokenizer("words", _count_words, _cut_words)
+        return load_tokenizer("o200k" if importlib.util.find_spec("bpe_openai") else "words")
+    count, cut = _o200k() if name == "o200k" else (_count_words, _cut_words)
+    return Tokenizer(name, count, lru_cache(maxsize=4096)(count), cut)
 
 
-def _o200k() -> Tokenizer:
+def _o200k() -> tuple[Callable[[str], int], Callable[[str, int], str]]:
     import bpe_openai  # takes a second to load its vocabulary
 
     encoding = bpe_openai.get_encoding("o200k_base")
@@ -44,10 +49,9 @@ def _o200k() -> Tokenizer:
     def cut(text: str, tokens: int) -> str:
         return str(encoding.decode(encoding.encode_ordinary(text)[:tokens], errors="ignore"))
 
-    return Tokenizer("o200k", lru_cache(maxsize=1024)(count), cut)
+    return count, cut
 
 
-@lru_cache(maxsize=1024)
 def _count_words(text: str) -> int:
     return len(_PIECE.findall(text))
 

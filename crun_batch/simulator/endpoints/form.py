@@ -40,7 +40,8 @@ class Field(Struct, frozen=True):
     most: float = math.inf
 
 
-FLAG = Field((bool,))
+_FLAG = (bool,)
+FLAG = Field(_FLAG)
 MAPPING = Field((dict,))
 ITEMS = Field((list,))
 TEXT = Field((str,))
@@ -54,12 +55,13 @@ _NAMES = {str: "string", int: "integer", float: "number", bool: "boolean", list:
 def check_fields(payload: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
     """Raise Invalid for the first field that is missing, of the wrong type, out of range, empty but required."""
     for name, field in fields.items():
-        value = payload.get(name)
-        if value is None:
-            if field.required:
-                raise Invalid(f"Missing required parameter: '{name}'.", name)
+        if field.required and payload.get(name) is None:
+            raise Invalid(f"Missing required parameter: '{name}'.", name)
+    for name, value in payload.items():
+        if value is None or name not in fields:
             continue
-        if not isinstance(value, field.types) or (isinstance(value, bool) and bool not in field.types):
+        field = fields[name]
+        if not isinstance(value, field.types) or (value is True or value is False) != (field.types == _FLAG):
             allowed = " or ".join(_NAMES[kind] for kind in field.types)
             raise Invalid(f"Invalid type for '{name}': expected {allowed}, got {_NAMES[type(value)]}.", name)
         if field.required and value in ("", []):
