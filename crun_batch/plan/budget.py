@@ -1,0 +1,232 @@
+"""May the run start, and may the next request go: reservation before sending, settlement after.
+
+Owns: the arithmetic of a cap in dollars, in credits, or both, and of a balance of which some must stay. All
+amounts are integers of pico. Must not know: prices, tickets, files, the clock. The pool is handed this class's
+bound methods by the corridor and knows none of it.
+
+The law: spent + held + held of unknown outcomes never exceeds the cap as long as no request costs more than it
+held; one that does is recorded as an overrun. What stays unused at a stop is less than the largest hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Context, Decimal
+from typing import Literal
+
+from msgspec import Struct
+
+from crun_batch.records import PICO, Cost, Hold
+
+CreditsMode = Literal["require", "warn", "off"]
+Unit = Literal["usd", "credits"]
+FREE = Cost(usd_pico=0, credits_pico=0)
+_SIX_DIGITS = Context(prec=6)
+_NOTHING = Hold(usd_pico=0, credits_pico=0)
+
+
+class Budget(Struct, frozen=True):
+    """The caps of a run directory, over all its sessions. None: no cap in that unit."""
+
+    max_usd_pico: int | None = None
+    max_credits_pico: int | None = None
+
+
+class Purse(Struct):
+    """One unit's account: cap, spent, held by requests in flight, held by requests of unknown outcome."""
+
+    cap_pico: int | None = None
+    floor_cap_pico: int | None = None
+    """What the balance allows, as a cap on `spent`: spent at the reading + balance - what must stay."""
+    spent_pico: int = 0
+    held_pico: int = 0
+    unknown_pico: int = 0
+    overrun_pico: int = 0
+
+    @property
+    def limit_pico(self) -> int | None:
+        """The lower of the budget's cap and what the balance allows."""
+        caps = [cap for cap in (self.cap_pico, self.floor_cap_pico) if cap is not None]
+        return min(caps, default=None)
+
+    @property
+    def free_pico(self) -> int | None:
+        """What is neither spent nor held. None: no limit. Negative after an overrun or a fallen balance."""
+        limit = self.limit_pico
+        return None if limit is None else limit - self.spent_pico - self.held_pico - self.unknown_pico
+
+    def fits(self, hold_pico: int | None) -> bool:
+        """Whether a request may hold that much; None: nothing bounds it.
+
+        A cap has no room for what nothing bounds; the balance alone lets it pass while there is any left.
+        """
+        free = self.free_pico
+        if free is None:
+            return True
+        if hold_pico is None:
+            return self.cap_pico is None and free > 0
+        return hold_pico <= free
+
+    def settle(self, hold_pico: int | None, cost_pico: int | None) -> None:
+        """A request ended: its hold becomes its cost, or, where the cost is unknown, stays held for good."""
+        held = hold_pico or 0
+        self.held_pico -= held
+        if cost_pico is None:
+            self.unknown_pico += held
+            return
+        self.spent_pico += cost_pico
+        if hold_pico is not None:
+            self.overrun_pico += max(0, cost_pico - held)
+
+
+class Reservations:
+    """The money of one run directory: what was spent, what is held, whether one more request fits.
+
+    `spent` and `unknown` are what earlier sessions left behind: known costs, and holds of unknown outcomes.
+    """
+
+    def __init__(self, budget: Budget, *, spent: Hold | Cost = _NOTHING, unknown: Hold = _NOTHING) -> None:
+        self.usd = Purse(budget.max_usd_pico, None, spent.usd_pico or 0, 0, unknown.usd_pico or 0)
+        self.credits = Purse(budget.max_credits_pico, None, spent.credits_pico or 0, 0, unknown.credits_pico or 0)
+
+    def can_hold(self, hold: Hold) -> bool:
+        """Whether this much may be reserved now; False may turn True when a request in flight settles."""
+        return self.usd.fits(hold.usd_pico) and self.credits.fits(hold.credits_pico)
+
+    def reserve(self, hold: Hold) -> bool:
+        """Hold this much if it fits; says whether it did."""
+        if not self.can_hold(hold):
+            return False
+        self.usd.held_pico += hold.usd_pico or 0
+        self.credits.held_pico += hold.credits_pico or 0
+        return True
+
+    def settle(self, hold: Hold, cost: Cost) -> None:
+        """A request that was reserved ended with this cost; a unit in which it is unknown keeps its hold."""
+        self.usd.settle(hold.usd_pico, cost.usd_pico)
+        self.credits.settle(hold.credits_pico, cost.credits_pico)
+
+    def release(self, hold: Hold) -> None:
+        """A request that was reserved cost nothing: it was never sent, or was refused."""
+        self.settle(hold, FREE)
+
+    def observe_balance(self, balance_pico: int, unit: Unit, keep_pico: int = 0) -> None:
+        """A balance read just now: from here on at most balance - keep may be spent in its unit.
+
+        Requests in flight may or may not be in the balance yet: they are counted on top, the careful side.
+        """
+        purse = self.usd if unit == "usd" else self.credits
+        purse.floor_cap_pico = purse.spent_pico + purse.unknown_pico + balance_pico - keep_pico
+
+
+class Needs(Struct, frozen=True):
+    """What the requests still to be sent will cost, in one unit: expected once rows have finished, else low."""
+
+    rows: int
+    finished_rows: int
+    low_pico: int | None
+    expected_pico: int | None = None
+
+    @property
+    def pico(self) -> int | None:
+        return self.low_pico if self.expected_pico is None else self.expected_pico
+
+
+class Preflight(Struct, frozen=True):
+    """Whether the run may start. `limit`: the `--limit` whose rows fit into what is left; `notes`: what to say."""
+
+    may_start: bool
+    sentence: str = ""
+    limit: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+def may_start(
+    needs: Mapping[Unit, Needs],
+    reservations: Reservations,
+    *,
+    balance: tuple[Decimal, Unit] | None,
+    credits_mode: CreditsMode,
+    keep: Decimal = Decimal(0),
+    until_budget: bool = False,
+) -> Preflight:
+    """Compare what the run needs with its caps and with the balance; the first that is too small refuses (exit 3).
+
+    `balance` None: the gateway has no balance call. `until_budget` starts all the same, unless the price is
+    unknown where a cap needs it. `credits_mode` `warn` says what `require` refuses, `off` looks at no balance.
+    """
+    notes: list[str] = []
+    for unit, need in needs.items():
+        purse = reservations.usd if unit == "usd" else reservations.credits
+        verdict = _against_cap(need, purse, unit, until_budget=until_budget)
+        if not verdict.may_start:
+            return verdict
+        notes += verdict.notes
+    if credits_mode == "off":
+        return Preflight(True, notes=tuple(notes))
+    if balance is None:
+        return Preflight(True, notes=(*notes, "this gateway has no balance call: credits are not checked"))
+    amount, balance_unit = balance
+    verdict = _against_balance(needs[balance_unit], amount, balance_unit, keep)
+    if verdict.may_start or (credits_mode == "require" and not until_budget):
+        return Preflight(verdict.may_start, verdict.sentence, verdict.limit, (*notes, *verdict.notes))
+    return Preflight(True, notes=(*notes, verdict.sentence))
+
+
+def rows_that_fit(need: Needs, left_pico: int) -> int:
+    """The `--limit` that fits: the rows that are finished and as many of the others as what is left pays for."""
+    if not need.pico:
+        return need.finished_rows + need.rows
+    return need.finished_rows + min(need.rows, max(0, left_pico) * need.rows // need.pico)
+
+
+def _against_cap(need: Needs, purse: Purse, unit: str, *, until_budget: bool) -> Preflight:
+    if purse.cap_pico is None:
+        return Preflight(True)
+    key = f"budget.max_cost_{unit}"
+    if need.pico is None:
+        return Preflight(
+            False,
+            f"{key} is set, but what a request costs in {unit} is unknown, so nothing can be reserved: add prices "
+            "(and prices.credits_per_usd where the price is in the other unit), or remove the budget",
+        )
+    left = purse.cap_pico - purse.spent_pico - purse.unknown_pico
+    if need.pico <= left:
+        return Preflight(True)
+    sentence = (
+        f"{_what(need)} {_money(need.pico, unit)}, and {key} has {_money(left, unit)} left of "
+        f"{_money(purse.cap_pico, unit)}"
+    )
+    return _too_little(need, left, sentence, until_budget=until_budget)
+
+
+def _against_balance(need: Needs, amount: Decimal, unit: str, keep: Decimal) -> Preflight:
+    if need.pico is None:
+        note = f"the balance is {amount.normalize():f} {unit}; what the run needs in {unit} is unknown"
+        return Preflight(True, notes=(note,))
+    left = int((amount - keep) * PICO)
+    if need.pico <= left:
+        return Preflight(True)
+    kept = f", of which {keep.normalize():f} must stay" if keep else ""
+    sentence = (
+        f"{_what(need)} {_money(need.pico, unit)}, and the balance is {_money(int(amount * PICO), unit)}{kept}"
+    )
+    return _too_little(need, left, sentence, until_budget=False)
+
+
+def _too_little(need: Needs, left_pico: int, sentence: str, *, until_budget: bool) -> Preflight:
+    if until_budget:
+        return Preflight(True, notes=(f"{sentence}: the run goes on until it is used up",))
+    limit = rows_that_fit(need, left_pico)
+    way = f"--limit {limit} fits" if limit > need.finished_rows else "not one more row fits"
+    return Preflight(False, f"{sentence}; {way}, --until-budget starts all the same", limit)
+
+
+def _what(need: Needs) -> str:
+    rows = f"{need.rows:,} rows"
+    return f"{rows} cost at least" if need.expected_pico is None else f"{rows} are expected to cost"
+
+
+def _money(pico: int, unit: str) -> str:
+    amount = _SIX_DIGITS.create_decimal(Decimal(pico) / PICO).normalize()
+    return f"${amount:,f}" if unit == "usd" else f"{amount:,f} credits"

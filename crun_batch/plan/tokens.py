@@ -1,0 +1,192 @@
+"""How many tokens a prompt has: exact with a bundled vocabulary, a stated approximation elsewhere.
+
+Owns: which model reads with which vocabulary, what a chat message adds to its text, what bounds a request that
+nobody counted. Must not know: prices, files, gateways. The vocabulary (bpe-openai, optional) is loaded at the
+first counter that needs it (0.9 s, 80 MB), never at import; it holds the GIL, 18 us per 640 characters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, lru_cache
+from typing import Any
+
+import orjson
+from msgspec import Struct
+
+O200K, CL100K = "o200k_base", "cl100k_base"
+VOCABULARIES = {
+    "gpt-5": O200K,
+    "gpt-4o": O200K,
+    "gpt-4.1": O200K,
+    "gpt-4.5": O200K,
+    "chatgpt-4o": O200K,
+    "gpt-oss": O200K,
+    "o1": O200K,
+    "o3": O200K,
+    "o4": O200K,
+    "gpt-4": CL100K,
+    "gpt-3.5": CL100K,
+    "gpt-35": CL100K,
+}
+"""Model family -> vocabulary, as in tiktoken's model table. A family ends where its name does, or at a mark."""
+
+BYTES_PER_TOKEN = 4
+"""The approximation: UTF-8 bytes / 4. Against o200k it gives 1.03 of the tokens of English prose and code, 0.6 to
+0.75 of those of JSON and digits, 0.8 to 1.2 for Chinese, Japanese, Korean, German, French, and 1.7 to 2.2 for
+Cyrillic, Arabic, Devanagari, where cl100k needs that many."""
+
+TOKENS_PER_MESSAGE = 3
+TOKENS_PER_NAME = 1
+TOKENS_PER_ROLE = 1
+TOKENS_PRIMING_THE_REPLY = 3
+"""OpenAI's count: each message is <|start|>role<|message|>content<|end|>, the reply starts with
+<|start|>assistant<|message|> (OpenAI cookbook, "How to count tokens with tiktoken")."""
+
+_TEXT_KEYS = ("system", "instructions", "prompt")
+_MESSAGE_KEYS = ("messages", "input")
+
+
+class Counter(Struct, frozen=True):
+    """Counts the tokens of a text; `exact` says whether the model reads it just so, `name` with what."""
+
+    count: Callable[[str], int]
+    exact: bool
+    name: str
+
+
+class PromptCount(Struct, frozen=True):
+    """The input tokens of one request; `uncounted_parts` are its images and files, which are not in them."""
+
+    tokens: int
+    uncounted_parts: int = 0
+
+
+def token_counter(model: str) -> Counter:
+    """The counter for a model: exact for OpenAI's where bpe-openai is installed, else UTF-8 bytes / 4."""
+    name = vocabulary_of(model)
+    count = None if name is None else _vocabulary(name)
+    if name is None or count is None:
+        return Counter(approximate_tokens, exact=False, name="UTF-8 bytes / 4")
+    return Counter(count, exact=True, name=name)
+
+
+def vocabulary_of(model: str) -> str | None:
+    """The vocabulary that a model reads with, by its family; None for another maker's."""
+    name = model.lower().removeprefix("openai/").removeprefix("ft:")
+    for family, vocabulary in VOCABULARIES.items():
+        if name.startswith(family) and name[len(family) : len(family) + 1] in ("", "-", ".", ":", "@"):
+            return vocabulary
+    return None
+
+
+def approximate_tokens(text: str) -> int:
+    """Tokens of a text in an unknown vocabulary, about: a quarter of its UTF-8 bytes, rounded up."""
+    size = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+    return -(-size // BYTES_PER_TOKEN)
+
+
+def prompt_counter(counter: Counter) -> Callable[[Sequence[Mapping[str, Any]]], PromptCount]:
+    """`count_prompt` for many prompts of one template: counts a repeated text (a system prompt) once."""
+    remembered = lru_cache(maxsize=256)(counter.count)
+    remembering = Counter(remembered, counter.exact, counter.name)
+
+    def count(messages: Sequence[Mapping[str, Any]]) -> PromptCount:
+        head = count_messages(messages[:-1], remembering)
+        last = count_messages(messages[-1:], counter)
+        return PromptCount(
+            head.tokens + last.tokens + TOKENS_PRIMING_THE_REPLY, head.uncounted_parts + last.uncounted_parts
+        )
+
+    return count
+
+
+def count_prompt(messages: Sequence[Mapping[str, Any]], counter: Counter) -> PromptCount:
+    """Input tokens of a chat request: its messages and what starts the reply."""
+    counted = count_messages(messages, counter)
+    return PromptCount(counted.tokens + TOKENS_PRIMING_THE_REPLY, counted.uncounted_parts)
+
+
+def count_messages(messages: Sequence[Mapping[str, Any]], counter: Counter) -> PromptCount:
+    """Tokens of OpenAI-style messages (content a text or a list of parts), each with its overhead."""
+    tokens = uncounted = 0
+    for message in messages:
+        tokens += TOKENS_PER_MESSAGE + TOKENS_PER_ROLE
+        name = message.get("name")
+        if name:
+            tokens += counter.count(name) + TOKENS_PER_NAME
+        content = message.get("content")
+        if isinstance(content, str):
+            tokens += counter.count(content)
+        elif content is not None:
+            parts = _count_parts(content, counter)
+            tokens += parts.tokens
+            uncounted += parts.uncounted_parts
+        calls = message.get("tool_calls")
+        if calls:
+            tokens += counter.count(orjson.dumps(calls).decode())
+    return PromptCount(tokens, uncounted)
+
+
+def count_body(body: bytes, counter: Counter) -> PromptCount:
+    """Input tokens of a whole request body, whichever its protocol: texts and messages as such, tools as JSON.
+
+    Raises ValueError where the body is no JSON object.
+    """
+    fields = orjson.loads(body)
+    if not isinstance(fields, dict):
+        raise ValueError("a request body is a JSON object")
+    tokens, uncounted = TOKENS_PRIMING_THE_REPLY, 0
+    for key in _MESSAGE_KEYS:
+        value = fields.get(key)
+        if isinstance(value, list):
+            counted = count_messages([item for item in value if isinstance(item, dict)], counter)
+            tokens, uncounted = tokens + counted.tokens, uncounted + counted.uncounted_parts
+        elif isinstance(value, str):
+            tokens += counter.count(value)
+    for key in _TEXT_KEYS:
+        value = fields.get(key)
+        counted = _count_parts([value] if isinstance(value, str) else value or [], counter)
+        tokens, uncounted = tokens + counted.tokens, uncounted + counted.uncounted_parts
+    for key in ("tools", "functions", "response_format"):
+        if fields.get(key):
+            tokens += counter.count(orjson.dumps(fields[key]).decode())
+    return PromptCount(tokens, uncounted)
+
+
+def bound_input_tokens(body: bytes, uncounted_parts: int) -> int | None:
+    """The most input tokens that a request can have: the bytes of its body, as every token is one byte or more.
+
+    JSON escapes only lengthen a text, and a message's brackets and keys are more bytes than its overhead is
+    tokens. None with images or files: their tokens follow from pixels and pages, not from bytes.
+    """
+    return None if uncounted_parts else len(body)
+
+
+def _count_parts(parts: Sequence[Any], counter: Counter) -> PromptCount:
+    tokens = uncounted = 0
+    for part in parts:
+        text = part.get("text") if isinstance(part, Mapping) else part
+        if isinstance(text, str):
+            tokens += counter.count(text)
+        else:
+            uncounted += 1
+    return PromptCount(tokens, uncounted)
+
+
+@cache
+def _vocabulary(name: str) -> Callable[[str], int] | None:
+    """The vocabulary's count call; None where bpe-openai is not installed (it has no wheel for every platform)."""
+    try:
+        from bpe_openai import _bindings  # the package's own Encoding has no count and keeps a second table
+    except ImportError:
+        return None
+    count: Callable[[str], int] = _bindings.tokenizer_for_encoding(name).count
+
+    def count_any(text: str) -> int:
+        try:
+            return count(text)
+        except UnicodeEncodeError:  # a lone surrogate; such a text is sent with its replacement
+            return count(text.encode("utf-8", "replace").decode())
+
+    return count_any

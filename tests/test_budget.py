@@ -1,0 +1,201 @@
+"""The laws of money: reserved before sending, settled after, never over the cap."""
+
+from __future__ import annotations
+
+import importlib.util
+from decimal import Decimal
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crun_batch.plan.budget import Budget, Needs, Preflight, Reservations, may_start, rows_that_fit
+from crun_batch.records import PICO, Cost, Hold
+
+
+def simulations() -> ModuleType:
+    path = Path(__file__).parent.parent / "benchmarks" / "budget_simulations.py"
+    spec = importlib.util.spec_from_file_location("budget_simulations", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_random_jobs_never_overshoot_and_use_their_budget() -> None:
+    """0 over the cap; what stays is less than the largest hold (10,000 jobs: benchmarks/budget_simulations.py)."""
+    simulate = simulations().simulate
+    results = [simulate(seed) for seed in range(200)]
+    assert 0 == sum(result.overshoot_pico for result in results)
+    assert all(result.unused_below_largest_hold for result in results)
+    assert min(result.used_share for result in results) >= 0.99
+
+
+moves = st.lists(
+    st.tuples(st.sampled_from(["reserve", "settle", "unknown", "release"]), st.integers(0, 300), st.floats(0, 1)),
+    max_size=80,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(moves, st.integers(0, 1000), st.integers(0, 5000))
+def test_spent_and_held_stay_under_both_caps(moves: list[tuple[str, int, float]], usd: int, credits_: int) -> None:
+    """Any order of reservations and ends, in two units at once, at every moment."""
+    book, flying = Reservations(Budget(usd, credits_)), []
+    for move, amount, share in moves:
+        hold = Hold(amount, amount * 7)
+        if move == "reserve":
+            fits = book.can_hold(hold)
+            assert fits == book.reserve(hold)
+            flying += [hold] if fits else []
+        elif flying:
+            held = flying.pop(0)
+            cost = int((held.usd_pico or 0) * share)
+            ends = {"settle": Cost(cost, cost * 7), "unknown": Cost(), "release": Cost(0, 0)}
+            book.settle(held, ends[move])
+        for purse, cap in ((book.usd, usd), (book.credits, credits_)):
+            assert 0 <= purse.spent_pico + purse.held_pico + purse.unknown_pico <= cap
+            assert 0 == purse.overrun_pico
+    assert sum(hold.usd_pico or 0 for hold in flying) == book.usd.held_pico
+
+
+def test_an_unknown_outcome_keeps_its_hold() -> None:
+    """It may have been billed: the money stays set aside."""
+    book = Reservations(Budget(100))
+    assert book.reserve(Hold(60))
+    book.settle(Hold(60), Cost())
+    assert not book.can_hold(Hold(41))
+    assert book.can_hold(Hold(40))
+
+
+def test_a_released_hold_is_free_again() -> None:
+    """Never sent, or refused: nothing was spent."""
+    book = Reservations(Budget(100))
+    assert book.reserve(Hold(100))
+    book.release(Hold(100))
+    assert (0, 0, 100) == (book.usd.spent_pico, book.usd.held_pico, book.usd.free_pico)
+
+
+def test_a_cost_above_its_hold_is_recorded_as_overrun() -> None:
+    """The gateway charged more than the bound: counted in full, and named."""
+    book = Reservations(Budget(100))
+    assert book.reserve(Hold(10))
+    book.settle(Hold(10), Cost(15))
+    assert (15, 5, 85) == (book.usd.spent_pico, book.usd.overrun_pico, book.usd.free_pico)
+
+
+def test_a_capped_unit_has_no_room_for_what_nothing_bounds() -> None:
+    """An unknown hold does not pass a cap; without a cap it does."""
+    assert not Reservations(Budget(max_usd_pico=100)).can_hold(Hold(None, 5))
+    assert Reservations(Budget(max_credits_pico=100)).can_hold(Hold(None, 5))
+    assert Reservations(Budget()).can_hold(Hold())
+
+
+def test_earlier_sessions_count() -> None:
+    """A run that goes on has spent what it spent, and still holds what is unknown."""
+    book = Reservations(Budget(100), spent=Cost(50), unknown=Hold(20))
+    assert not book.can_hold(Hold(31))
+    assert book.can_hold(Hold(30))
+
+
+def test_the_balance_that_must_stay_stays() -> None:
+    """keep_credits: what may be spent from a reading on is balance - keep, holds in flight on top."""
+    book = Reservations(Budget())
+    assert book.reserve(Hold(None, 30))
+    book.observe_balance(100, "credits", keep_pico=40)
+    assert book.can_hold(Hold(None, 30))
+    assert not book.can_hold(Hold(None, 31))
+    book.settle(Hold(None, 30), Cost(None, 10))
+    assert book.can_hold(Hold(None, 50))
+    assert not book.can_hold(Hold(None, 51))
+    assert book.can_hold(Hold())
+    book.observe_balance(40, "credits", keep_pico=40)
+    assert not book.can_hold(Hold())
+
+
+def start(needs: dict[Any, Needs], budget: Budget = Budget(), **more: Any) -> Preflight:  # noqa: B008
+    options: dict[str, Any] = {"balance": None, "credits_mode": "require"} | more
+    return may_start(needs, Reservations(budget), **options)
+
+
+def needs_of(low: int | None, expected: int | None = None, rows: int = 100, finished: int = 0) -> dict[Any, Needs]:
+    need = Needs(rows, finished, low, expected)
+    return {"usd": need, "credits": need}
+
+
+def test_enough_money_starts() -> None:
+    """Exactly enough is enough."""
+    found = start(needs_of(5 * PICO), Budget(5 * PICO, 5 * PICO), balance=(Decimal(5), "credits"))
+    assert Preflight(True) == found
+
+
+def test_a_cap_below_the_expected_cost_names_the_limit_that_fits() -> None:
+    """10 expected for 100 rows, 5 in the budget: 50 rows fit, and the finished ones come before them."""
+    found = start(needs_of(PICO, 10 * PICO, finished=20), Budget(5 * PICO))
+    assert (False, 70) == (found.may_start, found.limit)
+    assert "--limit 70" in found.sentence
+    assert "--until-budget" in found.sentence
+
+
+def test_without_a_pilot_the_low_cost_decides() -> None:
+    """Low fits: the run starts, whatever the high end."""
+    assert start(needs_of(5 * PICO), Budget(5 * PICO)).may_start
+    assert "at least" in start(needs_of(6 * PICO), Budget(5 * PICO)).sentence
+
+
+def test_until_budget_starts_all_the_same() -> None:
+    """Asked to go on until the money is gone: a note instead of a refusal, for cap and balance."""
+    found = start(needs_of(10 * PICO), Budget(5 * PICO), until_budget=True, balance=(Decimal(1), "credits"))
+    assert found.may_start
+    assert 2 == len(found.notes)
+
+
+def test_an_unknown_price_with_a_budget_refuses_even_until_budget() -> None:
+    """Nothing can be reserved, so no cap can be kept."""
+    found = start(needs_of(None), Budget(5 * PICO), until_budget=True)
+    assert not found.may_start
+    assert "unknown" in found.sentence
+
+
+@pytest.mark.parametrize(("mode", "starts"), [("require", False), ("warn", True), ("off", True)])
+def test_credits_modes(mode: str, starts: bool) -> None:
+    """require refuses, warn says it, off does not look."""
+    found = start(needs_of(10 * PICO), balance=(Decimal("7.5"), "credits"), credits_mode=mode, keep=Decimal("2.5"))
+    assert starts == found.may_start
+    assert (mode == "warn") == any("7.5" in note for note in found.notes)
+    assert (None if starts else 50) == found.limit
+
+
+def test_a_gateway_without_a_balance_goes_on_and_says_so() -> None:
+    """Said once, in the notes."""
+    found = start(needs_of(10 * PICO))
+    assert found.may_start
+    assert any("no balance call" in note for note in found.notes)
+
+
+def test_a_balance_against_an_unknown_price_is_said_not_refused() -> None:
+    """A pilot can measure it."""
+    found = start(needs_of(None), balance=(Decimal(10), "credits"))
+    assert found.may_start
+    assert any("unknown" in note for note in found.notes)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 1000), st.integers(0, 100), st.integers(0, 10**6), st.integers(0, 10**6))
+def test_the_rows_that_fit_do_fit(rows: int, finished: int, cost: int, left: int) -> None:
+    """At the mean cost the named rows cost no more than what is left, and one more would."""
+    limit = rows_that_fit(Needs(rows, finished, cost), left)
+    assert finished <= limit <= finished + rows
+    assert (limit - finished) * cost <= left * rows
+    if limit < finished + rows:
+        assert (limit - finished + 1) * cost > left * rows
+
+
+def test_an_emptied_purse_fits_no_row() -> None:
+    """Overspent: not one more row, and no negative limit."""
+    found = start(needs_of(10 * PICO, finished=3), Budget(0))
+    assert (False, 3) == (found.may_start, found.limit)
+    assert "not one more row fits" in found.sentence
