@@ -1,0 +1,202 @@
+"""Several files, or one frame, as one stream of batches in one schema.
+
+Owns the order of the rows (files in their order, rows in theirs: a row's position never depends on what is
+selected), the schema over all parts, and the watch that no file changes under a reading run. It must not know
+formats: each hands over a `Part`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import pyarrow as pa
+from msgspec import Struct
+
+from crun_batch.errors import InputError, Mistake
+
+from .table_types import RAW_JSON, common, convert, delivered, plain
+
+BATCH_ROWS = 4096
+"""The most rows in a batch of a source."""
+_MAX_MISTAKES = 20
+
+
+class Part(Protocol):
+    """One file or frame: its path (None: no file), its columns with their plain types, its exact row count.
+
+    `from_text`: the types are only what cells of text would allow. `sparse`: a missing column is null. `read`
+    yields batches of bounded size with these columns, in any type that converts to the schema's.
+    """
+
+    @property
+    def path(self) -> Path | None: ...
+    @property
+    def schema(self) -> pa.Schema: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def from_text(self) -> bool: ...
+    @property
+    def sparse(self) -> bool: ...
+    def read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]: ...
+
+
+class Stamp(Struct, frozen=True):
+    """What tells one generation of a file from the next."""
+
+    inode: int
+    size_bytes: int
+    modified_ns: int
+
+
+class Source(Struct, frozen=True):
+    """All rows, in order. `schema` holds plain types only."""
+
+    parts: tuple[Part, ...]
+    schema: pa.Schema
+    stamps: tuple[Stamp | None, ...]
+
+    @property
+    def rows(self) -> int:
+        """The number of rows over all parts, before any selection."""
+        return sum(part.rows for part in self.parts)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files in reading order; none for a query or a frame."""
+        return tuple(part.path for part in self.parts if part.path is not None)
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Batches of at most BATCH_ROWS rows with these columns in this order; at least one column is needed.
+
+        Raises InputError where a file changed since it was opened, or cannot be read.
+        """
+        target = pa.schema([self.schema.field(name) for name in columns])
+        for part, stamp in zip(self.parts, self.stamps, strict=True):
+            _unchanged(part.path, stamp)
+            rows = 0
+            for batch in _reading(part, columns):
+                for start in range(0, batch.num_rows, BATCH_ROWS):
+                    piece = _conform(batch.slice(start, BATCH_ROWS), target, part)
+                    rows += piece.num_rows
+                    yield piece
+            _unchanged(part.path, stamp)
+            if rows != part.rows:
+                raise InputError(Mistake(f"had {part.rows} rows and now gives {rows}", file=_name(part)))
+
+    def place(self, position: int) -> str | None:
+        """The file in which the row at this position stands."""
+        for part in self.parts:
+            if position < part.rows:
+                return _name(part)
+            position -= part.rows
+        return None
+
+    def digest(self) -> str:
+        """A sha256 over the files' bytes or, without files, over every value of the rows."""
+        whole = hashlib.sha256()
+        for part, stamp in zip(self.parts, self.stamps, strict=True):
+            if part.path is not None:
+                _unchanged(part.path, stamp)
+                with part.path.open("rb") as file:
+                    whole.update(hashlib.file_digest(file, "sha256").digest())
+                _unchanged(part.path, stamp)
+        if not self.files:
+            whole.update(repr(self.schema.names).encode("utf-8", "surrogatepass"))
+            for batch in self.batches(self.schema.names):
+                rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
+                whole.update("".join(map(repr, rows)).encode("utf-8", "surrogatepass"))
+        return whole.hexdigest()
+
+
+def source_of(parts: Sequence[Part], stamps: Sequence[Stamp | None]) -> Source:
+    """One source over the parts. Raises InputError with every column that does not fit, and in which file."""
+    names = list(dict.fromkeys(name for part in parts for name in part.schema.names))
+    mistakes = [*_doubled(parts), *_missing(parts, names)]
+    fields = []
+    for name in names if not mistakes else ():
+        try:
+            fields.append((name, _type(parts, name)))
+        except pa.ArrowException:
+            mistakes.append(_different(parts, name))
+    if mistakes:
+        raise InputError(mistakes[:_MAX_MISTAKES])
+    return Source(tuple(parts), pa.schema(fields), tuple(stamps))
+
+
+def stamp_of(path: Path) -> Stamp:
+    """The file's present generation."""
+    found = path.stat()
+    return Stamp(found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def _doubled(parts: Sequence[Part]) -> Iterator[Mistake]:
+    for part in parts:
+        for name, count in Counter(part.schema.names).items():
+            if count > 1:
+                yield Mistake(f"{count} columns are named `{name}`; names must be unique", file=_name(part))
+
+
+def _missing(parts: Sequence[Part], names: Sequence[str]) -> Iterator[Mistake]:
+    for part in parts:
+        for name in () if part.sparse else names:
+            if name not in part.schema.names:
+                other = next(each for each in parts if name in each.schema.names)
+                message = f"has no column `{name}`, which {_name(other)} has; all files must have the same columns"
+                yield Mistake(message, file=_name(part))
+
+
+def _type(parts: Sequence[Part], name: str) -> pa.DataType:
+    having = [part for part in parts if name in part.schema.names]
+    typed = [plain(part.schema.field(name).type) for part in having if not part.from_text]
+    from_text = [part.schema.field(name).type for part in having if part.from_text]
+    return delivered(common(typed, from_text))
+
+
+def _different(parts: Sequence[Part], name: str) -> Mistake:
+    kinds = {part.schema.field(name).type: _name(part) for part in reversed(parts) if name in part.schema.names}
+    words = [f"{'raw JSON' if kind == RAW_JSON else kind} in {file}" for kind, file in reversed(kinds.items())]
+    return Mistake(f"column `{name}` is {', '.join(words)}; the types must fit together", file=_name(parts[-1]))
+
+
+def _name(part: Part) -> str | None:
+    return None if part.path is None else str(part.path)
+
+
+def _unchanged(path: Path | None, stamp: Stamp | None) -> None:
+    try:
+        if path is None or stamp_of(path) == stamp:
+            return
+    except OSError as error:
+        raise InputError(Mistake(f"can no longer be read: {error.strerror}", file=str(path))) from error
+    raise InputError(
+        Mistake("was changed while it was in use; start again with the file as it is now", file=str(path))
+    )
+
+
+def _reading(part: Part, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """The part's batches; foreign errors become ours. A part without any of the columns still gives its rows."""
+    present = [name for name in columns if name in part.schema.names] or part.schema.names[:1]
+    try:
+        yield from part.read(present)
+    except (pa.ArrowException, OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InputError(Mistake(f"cannot be read: {error}", file=_name(part))) from error
+
+
+def _conform(batch: pa.RecordBatch, target: pa.Schema, part: Part) -> pa.RecordBatch:
+    arrays = []
+    for field in target:
+        index = batch.schema.get_field_index(field.name)
+        try:
+            arrays.append(
+                pa.nulls(len(batch), field.type) if index < 0 else convert(batch.column(index), field.type)
+            )
+        except pa.ArrowException as error:
+            message = f"column `{field.name}` has a value that is no {field.type}: {error}"
+            raise InputError(Mistake(message, file=_name(part))) from error
+    return pa.RecordBatch.from_arrays(arrays, schema=target)

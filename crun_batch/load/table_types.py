@@ -1,0 +1,97 @@
+"""What a column's type becomes: the few plain Arrow types that the rest of the house has to know.
+
+Owns the decisions about types (encodings undone, several files made one) and the conversion of arrays to
+them; pure. It must not know files, formats or SQL.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_ENCODINGS = {
+    pa.string_view(): pa.string(),
+    pa.large_string(): pa.string(),
+    pa.binary_view(): pa.binary(),
+    pa.large_binary(): pa.binary(),
+    pa.float16(): pa.float32(),
+    pa.time64("ns"): pa.time64("us"),
+    pa.duration("ns"): pa.duration("us"),
+}
+_UUID = "arrow.uuid"
+RAW_JSON = pa.json_(pa.utf8())
+"""The type of a JSONL column of objects or arrays while files are compared; delivered as text."""
+
+
+def plain(kind: pa.DataType) -> pa.DataType:
+    """The type without its encoding: dictionaries, views, large offsets undone, nanoseconds cut to microseconds.
+
+    Python's own dates hold microseconds, so finer times could not be delivered at all.
+    """
+    if kind == RAW_JSON:
+        return kind
+    if isinstance(kind, pa.BaseExtensionType):
+        return pa.string() if kind.extension_name == _UUID else plain(kind.storage_type)
+    if pa.types.is_dictionary(kind):
+        return plain(kind.value_type)
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        return pa.timestamp("us", kind.tz)
+    return _ENCODINGS.get(kind, kind)
+
+
+def plain_schema(schema: pa.Schema) -> pa.Schema:
+    """The schema with every column's plain type, without metadata."""
+    return pa.schema([pa.field(field.name, plain(field.type)) for field in schema])
+
+
+def delivered(kind: pa.DataType) -> pa.DataType:
+    """The type that users of the table see: a column of nulls only, and raw JSON, are text."""
+    return pa.string() if pa.types.is_null(kind) or kind == RAW_JSON else kind
+
+
+def common(typed: Sequence[pa.DataType], from_text: Sequence[pa.DataType]) -> pa.DataType:
+    """The one type of a column over all files.
+
+    `typed` are types that files state; `from_text` those that CSV cells would allow, which may always be text
+    instead. Raises pa.ArrowTypeError where there is none.
+    """
+    stated = _widest(typed) if typed else pa.null()
+    readable = {kind for kind in from_text if not pa.types.is_null(kind)}
+    if not readable:
+        return stated
+    if pa.types.is_null(stated):
+        return readable.pop() if len(readable) == 1 else pa.string()
+    if pa.types.is_string(stated):
+        return stated
+    return _widest([stated, *readable])
+
+
+def _widest(kinds: Sequence[pa.DataType]) -> pa.DataType:
+    schemas = [pa.schema([pa.field("column", kind)]) for kind in kinds]
+    return pa.unify_schemas(schemas, promote_options="permissive").field("column").type
+
+
+def convert(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """The array in a plain type. Raises pa.ArrowInvalid where a value does not fit."""
+    if array.type == kind:
+        return array
+    if isinstance(array.type, pa.BaseExtensionType):
+        if array.type.extension_name == _UUID:
+            return pa.array([None if value is None else str(value) for value in array.to_pylist()], kind)
+        return convert(array.storage, kind)
+    if pa.types.is_dictionary(array.type):
+        return convert(array.dictionary_decode(), kind)
+    return pc.cast(array, kind, safe=not pa.types.is_temporal(array.type))
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """A sentence that names the nearest known column, or all of them."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    if near:
+        return f"did you mean `{near[0]}`?"
+    shown = ", ".join(f"`{each}`" for each in names[:20])
+    return f"the columns are {shown}{' ...' if len(names) > 20 else ''}"

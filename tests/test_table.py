@@ -1,0 +1,763 @@
+"""Laws of the prompt table: the same rows from every format, in order, flat, and every mistake with its place."""
+
+from __future__ import annotations
+
+import datetime
+import gzip
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crun_batch.errors import InputError, Mistake
+from crun_batch.load.table import Table, open_table
+from crun_batch.records import Row
+
+ROWS = pa.table(
+    {
+        "key": pa.array(["a", "b", "c", "d", "e"]),
+        "text": pa.array(["one", 'two "quoted", with comma', "three\nlines\r\nlong", None, ""]),
+        "number": pa.array([1, -2, None, 4, 9007199254740993]),
+        "share": pa.array([0.5, -1.25, 3.75, None, 2.5]),
+        "good": pa.array([True, False, None, True, False]),
+        "code": pa.array(["007", "1.50", "1e3", "NULL", " 5 "]),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Sample:
+    rows: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Input:
+    table: str | list[str] | None = None
+    query: str | None = None
+    where: str | None = None
+    id: str | None = None
+    limit: int | None = None
+    sample: Sample | None = None
+
+
+def csv_text(table: pa.Table, delimiter: str) -> str:
+    def cell(value: object) -> str:
+        if value is None:
+            return ""
+        if isinstance(value, bool):
+            return str(value).lower()
+        return '"' + value.replace('"', '""') + '"' if isinstance(value, str) else str(value)
+
+    rows = [table.column_names, *([cell(value) for value in row.values()] for row in table.to_pylist())]
+    return "".join(delimiter.join(row) + "\n" for row in rows)
+
+
+def write(table: pa.Table, path: Path) -> Path:
+    name = path.name
+    if name.endswith(".parquet"):
+        pq.write_table(table, path, row_group_size=2)
+    elif name.endswith((".csv", ".csv.gz")):
+        write_bytes(path, csv_text(table, ",").encode())
+    elif name.endswith(".tsv"):
+        write_bytes(path, csv_text(table, "\t").encode())
+    elif ".jsonl" in name or ".ndjson" in name:
+        write_bytes(path, "".join(json.dumps(row) + "\n" for row in table.to_pylist()).encode())
+    else:
+        make = pa.ipc.new_stream if name.startswith("stream") else pa.ipc.new_file
+        with make(str(path), table.schema) as writer:
+            writer.write_table(table, max_chunksize=2)
+    return path
+
+
+def write_bytes(path: Path, data: bytes) -> Path:
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
+
+
+def rows_of(table: Table, columns: list[str] | None = None) -> list[Row]:
+    return [row for batch in table.rows(columns or table.schema.names) for row in batch]
+
+
+def ids_of(table: Table) -> list[int | str]:
+    return [row.row_id for row in rows_of(table, table.schema.names[:1])]
+
+
+def column_of(table: Table, name: str) -> list[Any]:
+    return [row.values[name] for row in rows_of(table, [name])]
+
+
+def mistakes_of(spec: Input, folder: Path, frame: object | None = None) -> tuple[Mistake, ...]:
+    with pytest.raises(InputError) as caught:
+        open_table(spec, base_dir=folder, frame=frame)
+    return caught.value.mistakes
+
+
+FORMATS = [
+    "rows.csv",
+    "rows.csv.gz",
+    "rows.tsv",
+    "rows.jsonl",
+    "rows.ndjson",
+    "rows.jsonl.gz",
+    "rows.parquet",
+    "rows.arrow",
+    "stream.arrow",
+    "rows.feather",
+    "ROWS.PARQUET",
+]
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "ROWS.PARQUET"])
+def test_every_format_gives_the_same_rows(name: str, tmp_path: Path) -> None:
+    """Types, nulls, empty texts, quotes and line ends come through each format alike, and in order."""
+    write(ROWS, tmp_path / name)
+    table = open_table(Input(name), base_dir=tmp_path)
+    assert ROWS.schema == table.schema
+    assert [(i, i, row) for i, row in enumerate(ROWS.to_pylist())] == [
+        (row.position, row.row_id, dict(row.values)) for row in rows_of(table)
+    ]
+    assert ("row", pa.int64(), 5, 5, (tmp_path / name,)) == (
+        table.id_name,
+        table.id_type,
+        table.source_rows,
+        table.selected_rows,
+        table.files,
+    )
+
+
+def test_frames_give_the_same_rows_as_files(tmp_path: Path) -> None:
+    """polars eager and lazy, Arrow tables and readers that can be read only once; twice, and with a where."""
+    frames = [pl.from_arrow(ROWS), pl.from_arrow(ROWS).lazy(), ROWS, ROWS.to_reader(2)]  # type: ignore[union-attr]
+    for frame in frames:
+        table = open_table(Input(where="number > 0"), base_dir=tmp_path, frame=frame)
+        wanted = [row for row in ROWS.to_pylist() if (row["number"] or 0) > 0]
+        assert wanted == [dict(row.values) for row in rows_of(table)]
+        assert wanted == [dict(row.values) for row in rows_of(table)]
+        assert () == table.files
+
+
+def test_an_object_that_is_no_table_is_refused(tmp_path: Path) -> None:
+    (mistake,) = mistakes_of(Input(), tmp_path, frame={"a": [1]})
+    assert "dict is no table" in mistake.message
+
+
+def test_rows_come_in_batches_with_only_the_columns_asked_for(tmp_path: Path) -> None:
+    frame = pa.table({"a": range(3000), "b": range(3000)})
+    table = open_table(Input(id="a"), base_dir=tmp_path, frame=frame)
+    batches = list(table.rows(["b"]))
+    assert max(map(len, batches)) <= 1024
+    assert list(range(3000)) == [row.position for batch in batches for row in batch]
+    assert {"b": 2999} == batches[-1][-1].values
+    assert {} == next(table.rows([]))[0].values
+
+
+def test_an_unknown_column_is_refused_at_once_with_the_nearest(tmp_path: Path) -> None:
+    table = open_table(Input(), base_dir=tmp_path, frame=ROWS)
+    with pytest.raises(InputError) as caught:
+        table.rows(["txt"], key="prompt.user")
+    (mistake,) = caught.value.mistakes
+    assert "prompt.user" == mistake.key
+    assert "did you mean `text`?" in mistake.message
+
+
+def test_nested_and_dated_values_are_plain_python(tmp_path: Path) -> None:
+    """Nanoseconds, dictionaries, views and half floats are undone; times stay times."""
+    frame = pa.table(
+        {
+            "list": pa.array([[1, 2], None]),
+            "struct": pa.array([{"x": "y"}, None]),
+            "day": pa.array([datetime.date(2024, 5, 1), None]),
+            "time": pa.array([1_000_000_001, None], pa.timestamp("ns")),
+            "amount": pa.array([Decimal("1.50"), None]),
+            "word": pa.array(["x", None]).dictionary_encode(),
+            "view": pa.array(["v", None], pa.string_view()),
+            "uuid": pa.ExtensionArray.from_storage(pa.uuid(), pa.array([bytes(range(16)), None], pa.binary(16))),
+        }
+    )
+    table = open_table(Input(), base_dir=tmp_path, frame=frame)
+    first, second = rows_of(table)
+    assert {
+        "list": [1, 2],
+        "struct": {"x": "y"},
+        "day": datetime.date(2024, 5, 1),
+        "time": datetime.datetime(1970, 1, 1, 0, 0, 1),
+        "amount": Decimal("1.50"),
+        "word": "x",
+        "view": "v",
+        "uuid": "00010203-0405-0607-0809-0a0b0c0d0e0f",
+    } == first.values
+    assert {None} == set(second.values.values())
+
+
+def test_a_list_mixes_formats_and_a_glob_is_sorted(tmp_path: Path) -> None:
+    """Positions count over all files in order, CSV cells take the types that other files state."""
+    (tmp_path / "sub").mkdir()
+    write(ROWS.slice(0, 2), tmp_path / "sub/b.parquet")
+    write(ROWS.slice(2, 1), tmp_path / "sub/c.csv")
+    write(ROWS.slice(3, 2), tmp_path / "a.jsonl")
+    table = open_table(Input(["sub/*", "a.jsonl"]), base_dir=tmp_path)
+    assert ROWS.schema == table.schema
+    assert ROWS.to_pylist() == [dict(row.values) for row in rows_of(table)]
+    assert ["b.parquet", "c.csv", "a.jsonl"] == [path.name for path in table.files]
+    absolute = open_table(Input(str(tmp_path / "sub" / "*.csv")), base_dir=Path("/"))
+    assert 1 == absolute.source_rows
+
+
+def test_a_name_with_glob_characters_is_itself(tmp_path: Path) -> None:
+    write(ROWS, tmp_path / "rows[1].csv")
+    assert 5 == open_table(Input("rows[1].csv"), base_dir=tmp_path).source_rows
+
+
+def test_columns_that_differ_between_files_are_named_with_their_files(tmp_path: Path) -> None:
+    write(ROWS, tmp_path / "a.parquet")
+    write(ROWS.drop_columns(["share"]), tmp_path / "b.parquet")
+    (missing,) = mistakes_of(Input("*.parquet"), tmp_path)
+    assert (str(tmp_path / "b.parquet"), True) == (missing.file, "no column `share`" in missing.message)
+    write(ROWS.set_column(3, "share", pa.array(list("abcde"))), tmp_path / "b.parquet")
+    (different,) = mistakes_of(Input("*.parquet"), tmp_path)
+    assert "`share` is double in" in different.message
+    assert f"string in {tmp_path / 'b.parquet'}" in different.message
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("none.csv", "there is no file `none.csv` in"),
+        ("*.parquet", "no file matches `*.parquet` in"),
+        ("folder", "`folder` is a folder; name its files, such as `folder/*.parquet`"),
+        (["a.csv", "./a.csv"], "is given twice"),
+        ("a.xlsx", "allowed are .parquet, .csv"),
+        ([], "names no file"),
+        (None, "give `table` or `query`"),
+    ],
+)
+def test_files_that_are_not_there_are_named(table: Any, words: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    write_bytes(tmp_path / "a.csv", b"x\n1\n")
+    write_bytes(tmp_path / "a.xlsx", b"x")
+    assert words in mistakes_of(Input(table), tmp_path)[0].message
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow", "a.feather", "a.csv.gz", "a.jsonl.gz"])
+def test_damaged_files_are_input_errors_that_name_the_file(name: str, tmp_path: Path) -> None:
+    for data in (b"not what it says", b""):
+        (tmp_path / name).write_bytes(data)
+        assert str(tmp_path / name) == mistakes_of(Input(name), tmp_path)[0].file
+    whole = write(ROWS, tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+    assert str(tmp_path / name) == mistakes_of(Input(name), tmp_path)[0].file
+
+
+def test_every_broken_file_is_reported_at_once(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "a.csv", b"x,y\n1\n")
+    write_bytes(tmp_path / "b.jsonl", b"{}}\n")
+    found = mistakes_of(Input(["a.csv", "b.jsonl"]), tmp_path)
+    assert [(str(tmp_path / "a.csv"), 2), (str(tmp_path / "b.jsonl"), 1)] == [(m.file, m.line) for m in found]
+
+
+BROKEN_CSV = [
+    (b"x,y\n1,2\n3\n", 3, "column 2 (`y`): the row has 1 cells where the header has 2"),
+    (b"x,y\n1,2\n3,4,5\n", 3, "column 3: the row has 3 cells"),
+    (b"x,y\n1,2\n3,4,\n", 3, "column 3: the row has 3 cells"),
+    (b'x,y\n"a\nb",2\n3,4,5\n', 4, "column 3: the row has 3 cells"),
+    (b'x,y\n1,2\n3,"open\n4,5\n', 3, "column 2 (`y`): a quote is opened here and never closed"),
+    (b'x,y\n1,"a"b\n', 2, "column 2 (`y`): a quoted cell goes on after its closing quote"),
+    (b'x,y\n1,"open\n2,"b"\n3,4\n', 2, "column 2 (`y`): a quoted cell goes on"),
+    (b"x,y\n1,caf\xe9\n", 2, "column 2 (`y`): byte 0xe9 is not UTF-8"),
+    ("x,y\n1,2\n".encode("utf-16"), 1, "column 1: byte 0xff is not UTF-8"),
+    (b"x,y,x\n1,2,3\n", 1, "names `x` more than once"),
+    (b"x,y\r1,2\r", 1, "a lone carriage return"),
+    (b"", None, "is empty; a header line"),
+    (b"\n\n", None, "is empty; a header line"),
+]
+
+
+@pytest.mark.parametrize(("data", "line", "words"), BROKEN_CSV)
+def test_a_csv_that_is_not_whole_is_refused_with_line_and_column(
+    data: bytes, line: int | None, words: str, tmp_path: Path
+) -> None:
+    """A row is never padded, cut, or swallowed by a quote of another row."""
+    write_bytes(tmp_path / "a.csv", data)
+    (mistake,) = mistakes_of(Input("a.csv"), tmp_path)
+    assert (str(tmp_path / "a.csv"), line) == (mistake.file, line and mistake.line)
+    assert words in mistake.message
+
+
+@pytest.mark.parametrize(
+    ("data", "rows"),
+    [
+        (b"\xef\xbb\xbfx,y\n1,2\n", [(1, 2)]),
+        (b"x,y\r\n1,2\r\n3,4", [(1, 2), (3, 4)]),
+        (b"x,y\n1,2\r\n\n3,4\n\n", [(1, 2), (3, 4)]),
+        (b'x,y\na,\nb,""\n', [("a", None), ("b", "")]),
+        (b'x,y\n a , "q"\n', [(" a ", ' "q"')]),
+        (b'x,y\n5" disk,\n', [('5" disk', None)]),
+        (b"x,y\nNA,null\n", [("NA", "null")]),
+        (b'"x\nx",y\n1,2\n', [(1, 2)]),
+        ("x,\n1,\u00fc\n".encode(), [(1, "\u00fc")]),
+    ],
+)
+def test_what_a_csv_has_is_what_a_row_has(data: bytes, rows: list[tuple[Any, ...]], tmp_path: Path) -> None:
+    """Byte order mark, CRLF, blank lines, blanks round cells, lone quotes: read as written."""
+    write_bytes(tmp_path / "a.csv", data)
+    table = open_table(Input("a.csv"), base_dir=tmp_path)
+    assert rows == [tuple(row.values.values()) for row in rows_of(table)]
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        (["1", "-20", ""], pa.int64()),
+        (["1", "007"], pa.string()),
+        (["9223372036854775807"], pa.int64()),
+        (["9223372036854775808"], pa.string()),
+        (["+1"], pa.string()),
+        (["-0"], pa.string()),
+        (["1.5", "-0.25", "2.0"], pa.float64()),
+        (["1.5", "1.50"], pa.string()),
+        (["1.5", "2"], pa.string()),
+        (["1e3"], pa.string()),
+        (["nan"], pa.string()),
+        (["0.1234567890123456789"], pa.string()),
+        (["true", "false"], pa.bool_()),
+        (["True"], pa.string()),
+        (["true", "1"], pa.string()),
+        (["2024-01-01"], pa.string()),
+        (["", ""], pa.string()),
+    ],
+)
+def test_a_csv_column_has_a_type_only_if_nothing_is_lost(
+    cells: list[str], kind: pa.DataType, tmp_path: Path
+) -> None:
+    write_bytes(tmp_path / "a.csv", "".join(f"{cell},x\n" for cell in ["c", *cells]).encode())
+    table = open_table(Input("a.csv"), base_dir=tmp_path)
+    assert kind == table.schema.field("c").type
+    written = [str(value).lower() if kind == pa.bool_() else str(value) for value in column_of(table, "c")]
+    assert [cell or "None" for cell in cells] == written
+
+
+def test_a_type_is_taken_over_all_csv_files(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "a.csv", b"c\n" + b"1\n" * 70_000)
+    write_bytes(tmp_path / "b.csv", b"c\n007\n")
+    table = open_table(Input("*.csv"), base_dir=tmp_path)
+    assert {"1", "007"} == set(column_of(table, "c"))
+
+
+def test_a_cell_may_be_larger_than_a_block(tmp_path: Path) -> None:
+    large = "word " * 600_000
+    write_bytes(tmp_path / "a.csv", f'k,v\n1,"{large}"\n2,x\n'.encode())
+    assert [large, "x"] == column_of(open_table(Input("a.csv"), base_dir=tmp_path), "v")
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(
+        st.tuples(*[st.none() | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))] * 2),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_any_text_comes_through_csv_and_jsonl(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str | None, str | None]]
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    frame = pa.table(
+        {"a": pa.array([row[0] for row in rows], pa.string()), "b": ["x" + (row[1] or "") for row in rows]}
+    )
+    for name in ("a.csv", "a.tsv", "a.jsonl"):
+        table = open_table(Input(str(write(frame, folder / name))), base_dir=folder)
+        as_text = [{k: v if v is None else str(v) for k, v in row.values.items()} for row in rows_of(table)]
+        assert frame.to_pylist() == as_text
+
+
+BATCH_LINES = [
+    '{"custom_id": "r-1", "url": "/v1/chat/completions", "body": {"b" : 1.50, "a":"\\u00e9\u00e9" }}',
+    '{"body":{"model":"m","temperature":1e-2, "n":123456789012345678901234567890,"x":[ ]},"custom_id":"r-2"}',
+    '{"custom_id": "r-3", "body": null}',
+]
+
+
+def test_a_body_in_jsonl_is_delivered_byte_for_byte(tmp_path: Path) -> None:
+    """Key order, number forms, escapes and blanks of an OpenAI Batch line's body stay as they are."""
+    write_bytes(tmp_path / "a.jsonl", "\r\n".join(BATCH_LINES).encode())
+    table = open_table(Input("a.jsonl", id="custom_id"), base_dir=tmp_path)
+    assert [
+        ("r-1", '{"b" : 1.50, "a":"\\u00e9\u00e9" }'),
+        ("r-2", '{"model":"m","temperature":1e-2, "n":123456789012345678901234567890,"x":[ ]}'),
+        ("r-3", None),
+    ] == [(row.row_id, row.values["body"]) for row in rows_of(table, ["body"])]
+    assert (pa.string(), pa.string()) == (table.schema.field("body").type, table.id_type)
+
+
+@pytest.mark.parametrize(
+    ("lines", "kind", "values"),
+    [
+        (['{"c":1}', '{"c":2.5}'], pa.float64(), [1.0, 2.5]),
+        (['{"c":1}', "", '{"d":1}', '{"c":null}'], pa.int64(), [1, None, None]),
+        (['{"c":1}', '{"c":12345678901234567890}'], pa.string(), ["1", "12345678901234567890"]),
+        (['{"c":9007199254740993}', '{"c":0.5}'], pa.string(), ["9007199254740993", "0.5"]),
+        (['{"c":true}', '{"c":false}'], pa.bool_(), [True, False]),
+        (['{"c":{"x": 1}}', '{"c":[ 1 ]}'], pa.string(), ['{"x": 1}', "[ 1 ]"]),
+        (['{"c":null}', "{}"], pa.string(), [None, None]),
+        (["\ufeff" + '{"c":"\\n\\ud83d\\ude00"}'], pa.string(), ["\n\U0001f600"]),
+    ],
+)
+def test_a_jsonl_column_has_one_type_over_the_whole_file(
+    lines: list[str], kind: pa.DataType, values: list[Any], tmp_path: Path
+) -> None:
+    write_bytes(tmp_path / "a.jsonl", "\n".join(lines).encode())
+    table = open_table(Input("a.jsonl"), base_dir=tmp_path)
+    assert (kind, values) == (table.schema.field("c").type, column_of(table, "c"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "line", "words"),
+    [
+        ([b'{"c":1}', b'{"c":}'], 2, "is not valid JSON"),
+        ([b'{"c":1}', b"[1]"], 2, "must be one JSON object"),
+        ([b'{"c":1}', b'{"c":1} {"c":2}'], 2, "is not valid JSON"),
+        ([b'{"c":NaN}'], 1, "is not valid JSON"),
+        ([b'{"c":{"d":01}}'], 1, "is not valid JSON"),
+        ([b'{"c":{"d":"\xff"}}'], 1, "byte 0xff is not UTF-8"),
+        ([b'{"c":"\\ud800"}'], 1, "is not valid JSON"),
+        ([b'{"c":' + b"[" * 5000 + b"]" * 5000 + b"}"], 1, "is not valid JSON"),
+        ([b'{"c":1}', b"{}", b'{"c":"1"}'], 3, "column `c` has a text here and a number in line 1"),
+        ([b'{"c":"t"}', b'{"c":{}}'], 2, "an object or array here and a text in line 1"),
+        ([b"{}"], None, "without any key"),
+    ],
+)
+def test_a_bad_jsonl_line_is_named(lines: list[bytes], line: int | None, words: str, tmp_path: Path) -> None:
+    write_bytes(tmp_path / "a.jsonl", b"\n".join(lines))
+    (mistake,) = mistakes_of(Input("a.jsonl"), tmp_path)
+    assert (str(tmp_path / "a.jsonl"), line) == (mistake.file, mistake.line)
+    assert words in mistake.message
+
+
+def test_text_in_one_file_and_objects_in_another_are_not_mixed(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "a.jsonl", b'{"c":"text"}\n')
+    write_bytes(tmp_path / "b.jsonl", b'{"c":{}}\n')
+    (mistake,) = mistakes_of(Input("*.jsonl"), tmp_path)
+    assert "`c` is string in" in mistake.message and "raw JSON in" in mistake.message
+
+
+def test_the_default_id_counts_before_where_sample_and_limit(tmp_path: Path) -> None:
+    frame = pa.table({"n": range(100)})
+    table = open_table(Input(where="n % 2 = 1", limit=3), base_dir=tmp_path, frame=frame)
+    assert [1, 3, 5] == ids_of(table)
+    assert (100, 3) == (table.source_rows, table.selected_rows)
+    assert [0, 1] == ids_of(open_table(Input(limit=2), base_dir=tmp_path, frame=frame))
+    assert list(range(100)) == ids_of(open_table(Input(limit=200), base_dir=tmp_path, frame=frame))
+
+
+@settings(deadline=None, max_examples=8)
+@given(
+    count=st.integers(1, 60),
+    more=st.integers(0, 60),
+    seed=st.integers(-5, 10**12),
+    modulus=st.integers(1, 4),
+    id=st.sampled_from([None, "number", "name"]),
+)
+def test_samples_nest_and_are_the_smallest_hashes(
+    count: int, more: int, seed: int, modulus: int, id: str | None
+) -> None:
+    """The N smallest md5("seed:id") after where, in source order: known without our code, equal everywhere."""
+    frame = pa.table({"number": range(100, 200), "name": [f"n-{i}" for i in range(100)]})
+    where = f"number % {modulus} = 0"
+    spec = Input(where=where, id=id, sample=Sample(count, seed))
+    small = ids_of(open_table(spec, base_dir=Path(), frame=frame))
+    large = ids_of(
+        open_table(Input(where=where, id=id, sample=Sample(count + more, seed)), base_dir=Path(), frame=frame)
+    )
+    every = ids_of(open_table(Input(where=where, id=id), base_dir=Path(), frame=frame))
+    wanted = sorted(every, key=lambda each: hashlib.md5(f"{seed}:{each}".encode()).hexdigest())[:count]
+    assert [each for each in every if each in set(wanted)] == small
+    assert set(small) <= set(large)
+    table = open_table(Input(where=where, id=id), base_dir=Path(), frame=frame)
+    assert small == [row.row_id for row in table.random_rows(count, seed, ["name"])]
+
+
+def test_sample_comes_before_limit(tmp_path: Path) -> None:
+    frame = pa.table({"n": range(100)})
+    sampled = ids_of(open_table(Input(sample=Sample(10, 7)), base_dir=tmp_path, frame=frame))
+    assert sampled[:4] == ids_of(open_table(Input(sample=Sample(10, 7), limit=4), base_dir=tmp_path, frame=frame))
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ("number > 1; drop table x", "allowed is one DuckDB predicate"),
+        ("number in (select 1); select 2", ""),
+        ("number > ", "syntax error"),
+        ("number = 1) or (1 = 1", "syntax error"),
+        ("", ""),
+        ("nmber > 1", "nmber"),
+        ("number > 1 order by number", ""),
+        ("number = 1, number = 2", "single expression"),
+        ("max(number) = 1", "aggregate"),
+        ("columns(*) is not null", "COLUMNS(...) is not possible"),
+        ("code::int > 1", "Could not convert"),
+        ("key in (from frame)", "frame"),
+        ("key in (with w as (copy (select 1) to 'stolen.csv') select 'a')", "COPY"),
+        ("key in (from query('copy (select 1) to stolen'))", "SELECT"),
+        ("key in (from 'none.csv')", "none.csv"),
+    ],
+)
+def test_a_wrong_where_is_an_input_error(where: str, words: str, tmp_path: Path) -> None:
+    """No second statement, no file written, no variable of ours seen."""
+    frame = ROWS
+    (mistake,) = mistakes_of(Input(where=where), tmp_path, frame=frame)
+    assert ("input.where", True) == (mistake.key, words.lower() in mistake.message.lower())
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_where_keeps_the_rows_for_which_it_is_true(tmp_path: Path) -> None:
+    """Null is not true; a comment, any case of a name, and other files beside the job may be used."""
+    write_bytes(tmp_path / "wanted.csv", b"k\nb\nd\n")
+    for where, wanted in {
+        "share > 0 -- and so on": ["a", "c", "e"],
+        "NUMBER < 5 and not good": ["b"],
+        "key in (select k from 'wanted.csv')": ["b", "d"],
+        "true": list("abcde"),
+    }.items():
+        table = open_table(Input(where=where, id="key"), base_dir=tmp_path, frame=ROWS)
+        assert wanted == ids_of(table)
+
+
+def test_id_and_where_are_reported_together(tmp_path: Path) -> None:
+    found = mistakes_of(Input(id="kye", where="nmber > 1"), tmp_path, frame=ROWS)
+    assert ["input.id", "input.where"] == [mistake.key for mistake in found]
+    assert "did you mean `key`?" in found[0].message
+
+
+def test_duplicated_ids_are_named_with_files_and_rows(tmp_path: Path) -> None:
+    """Also across files, and wherever the selection does not reach: identity is a matter of the source."""
+    write_bytes(tmp_path / "a.csv", b"k,v\nx,1\ny,2\nz,3\n")
+    write_bytes(tmp_path / "b.jsonl", b'{"k":"w","v":1}\n{"k":"x","v":2}\n{"k":"y","v":2}\n{"k":"x","v":2}\n')
+    found = mistakes_of(Input(["a.csv", "b.jsonl"], id="k", limit=1), tmp_path)
+    assert [(str(tmp_path / "a.csv"), 0, "input.id"), (str(tmp_path / "a.csv"), 1, "input.id")] == [
+        (mistake.file, mistake.row, mistake.key) for mistake in found
+    ]
+    assert "the id 'x' in column `k` stands also in row 4 (b.jsonl), row 6 (b.jsonl)" in found[0].message
+
+
+def test_at_most_five_duplicates_are_shown(tmp_path: Path) -> None:
+    found = mistakes_of(Input(id="n"), tmp_path, frame=pa.table({"n": list(range(50)) * 10}))
+    assert [0, 1, 2, 3, 4] == [mistake.row for mistake in found]
+    assert "row 50, row 100, row 150, row 200 and more" in found[0].message
+
+
+def test_null_ids_are_named_with_their_rows(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "a.csv", b"k,v\nx,1\n,2\n" + b",3\n" * 9)
+    found = mistakes_of(Input("a.csv", id="k"), tmp_path)
+    assert [1, 2, 3, 4, 5] == [mistake.row for mistake in found]
+    assert {str(tmp_path / "a.csv")} == {mistake.file for mistake in found}
+
+
+@pytest.mark.parametrize(
+    ("values", "ids"),
+    [
+        (pa.array([3, 1], pa.uint8()), [3, 1]),
+        (pa.array([2**64 - 1, 1], pa.uint64()), ["18446744073709551615", "1"]),
+        (pa.array(["b", "a"]), ["b", "a"]),
+        (pa.array([datetime.date(2024, 1, 2), datetime.date(2024, 1, 1)]), ["2024-01-02", "2024-01-01"]),
+        (pa.array([Decimal("1.50"), Decimal("2.00")]), ["1.50", "2.00"]),
+        (pa.array(["b", "a"]).dictionary_encode(), ["b", "a"]),
+    ],
+)
+def test_ids_are_whole_numbers_or_text(values: pa.Array, ids: list[int | str], tmp_path: Path) -> None:
+    table = open_table(Input(id="k"), base_dir=tmp_path, frame=pa.table({"k": values}))
+    assert ("k", ids) == (table.id_name, ids_of(table))
+    assert (pa.int64() if isinstance(ids[0], int) else pa.string()) == table.id_type
+
+
+@pytest.mark.parametrize("values", [[1.5, 2.5], [True, False], [[1], [2]], [b"a", b"b"], [{"a": 1}, {"a": 2}]])
+def test_other_ids_are_refused(values: list[Any], tmp_path: Path) -> None:
+    (mistake,) = mistakes_of(Input(id="k"), tmp_path, frame=pa.table({"k": values}))
+    assert "an id is a whole number or text" in mistake.message
+
+
+def test_a_query_joins_files_beside_the_job(tmp_path: Path) -> None:
+    """Its rows keep their order and positions however often they are read, and it is computed once."""
+    write(ROWS, tmp_path / "a.parquet")
+    write_bytes(tmp_path / "b.csv", b"key,label\na,x\nc,z\nb,y\n")
+    query = (
+        "select key, label, number::hugeint as big, uuid() as u"
+        " from 'a.parquet' join 'b.csv' using (key) order by key desc"
+    )
+    table = open_table(Input(query=query, id="key", where="label <> 'y'"), base_dir=tmp_path)
+    first, second = rows_of(table), rows_of(table)
+    assert first == second
+    assert [("c", 0, "z"), ("a", 2, "x")] == [(row.row_id, row.position, row.values["label"]) for row in first]
+    assert table.fingerprint() == table.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("select 1 as k; select 2", "must be one statement, found 2"),
+        ("", "must be one statement, found 0"),
+        ("copy (select 1) to 'stolen.csv'", "only a SELECT"),
+        ("with w as (copy (select 1 as k) to 'stolen.csv') select 1 as k", "may only select; found COPY"),
+        ("create table t as select 1", "only a SELECT"),
+        ("attach 'stolen.db'", "only a SELECT"),
+        ("selec 1", "syntax error"),
+        ("select * from 'none.parquet'", "none.parquet"),
+        ("select 'a'::int as k", "Could not convert"),
+        ("select error('late') as k from range(10000)", "late"),
+        ("select * from ROWS", "ROWS"),
+    ],
+)
+def test_a_wrong_query_is_an_input_error(query: str, words: str, tmp_path: Path) -> None:
+    (mistake,) = mistakes_of(Input(query=query, id="k"), tmp_path)
+    assert ("input.query", True) == (mistake.key, words.lower() in mistake.message.lower())
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_a_query_needs_an_id(tmp_path: Path) -> None:
+    (mistake,) = mistakes_of(Input(query="select 1 as k"), tmp_path)
+    assert "input.id" == mistake.key
+
+
+def test_a_query_never_reads_another_file_of_the_same_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DuckDB looks into the current directory first; the job means the folder of the job file."""
+    here, job = tmp_path / "here", tmp_path / "job"
+    here.mkdir()
+    job.mkdir()
+    monkeypatch.chdir(here)
+    write_bytes(job / "a.csv", b"k\njob\n")
+    spec = Input(query="select * from 'a.csv'", id="k")
+    assert ["job"] == ids_of(open_table(spec, base_dir=job))
+    write_bytes(here / "a.csv", b"k\nhere\n")
+    for wrong in (spec, Input(query="from read_csv(['a.csv'])", id="k")):
+        (mistake,) = mistakes_of(wrong, job)
+        assert "also names a file in the current directory" in mistake.message
+    assert ["job"] == ids_of(open_table(Input(query=f"select * from '{job}/a.csv'", id="k"), base_dir=job))
+    assert ["here"] == ids_of(open_table(spec, base_dir=here))
+
+
+@pytest.mark.parametrize(
+    ("spec", "key"),
+    [
+        (Input("empty.csv"), "input.table"),
+        (Input("a.csv", where="x > 5"), "input.where"),
+        (Input("a.csv", limit=0), "input.limit"),
+    ],
+)
+def test_nothing_to_do_is_a_mistake(spec: Input, key: str, tmp_path: Path) -> None:
+    write_bytes(tmp_path / "empty.csv", b"x\n")
+    write_bytes(tmp_path / "a.csv", b"x\n1\n")
+    (mistake,) = mistakes_of(spec, tmp_path)
+    assert key == mistake.key
+
+
+def finished(ids: list[str]) -> pa.RecordBatchReader:
+    table = pa.table({"id": pa.array(ids, pa.string()), "variant": range(len(ids))})
+    return table.to_reader(7)
+
+
+def positions(batches: Iterator[pa.RecordBatch]) -> list[tuple[int, int]]:
+    return sorted((row["position"], row["variant"]) for batch in batches for row in batch.to_pylist())
+
+
+def test_finished_units_find_their_positions(tmp_path: Path) -> None:
+    """By the id's text; ids that are no longer in the source are left out, one id may be finished many times."""
+    frame = pa.table({"n": range(1000, 2000), "s": [f"s-{i}" for i in range(1000)]})
+    by_number = open_table(Input(id="n", limit=1), base_dir=tmp_path, frame=frame)
+    assert [(5, 0), (5, 3), (999, 1)] == positions(
+        by_number.positions_of(finished(["1005", "1999", "77", "1005"]))
+    )
+    by_text = open_table(Input(id="s"), base_dir=tmp_path, frame=frame)
+    assert [(i, i) for i in range(1000)] == positions(
+        by_text.positions_of(finished([f"s-{i}" for i in range(1000)]))
+    )
+    by_row = open_table(Input(), base_dir=tmp_path, frame=frame)
+    known = ["999", "0", "1000", "s-1", "-1", "01", "", "9" * 30, "0"]
+    assert [(0, 1), (0, 8), (999, 0)] == positions(by_row.positions_of(finished(known)))
+
+
+def test_the_fingerprint_is_of_the_content(tmp_path: Path) -> None:
+    """A changed cell, in a file or a frame, is another fingerprint; another name or cut into batches is not."""
+    path = write(ROWS, tmp_path / "a.csv")
+    first = open_table(Input("a.csv"), base_dir=tmp_path).fingerprint()
+    path.rename(tmp_path / "b.csv")
+    assert first == open_table(Input("b.csv", limit=1), base_dir=tmp_path).fingerprint()
+    write_bytes(tmp_path / "b.csv", (tmp_path / "b.csv").read_bytes().replace(b"one", b"two"))
+    assert first != open_table(Input("b.csv"), base_dir=tmp_path).fingerprint()
+    framed = [
+        open_table(Input(), base_dir=tmp_path, frame=frame).fingerprint() for frame in (ROWS, ROWS.to_reader(2))
+    ]
+    assert framed[0] == framed[1]
+    changed = ROWS.set_column(0, "key", pa.array(list("abcdf")))
+    assert framed[0] != open_table(Input(), base_dir=tmp_path, frame=changed).fingerprint()
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet", "a.arrow"])
+def test_a_file_that_changes_under_a_run_is_noticed(name: str, tmp_path: Path) -> None:
+    table = open_table(Input(str(write(ROWS, tmp_path / name))), base_dir=tmp_path)
+    (tmp_path / "new").mkdir()
+    write(ROWS.slice(1), tmp_path / "new" / name).replace(tmp_path / name)
+    for reading in (lambda: rows_of(table), table.fingerprint):
+        with pytest.raises(InputError, match="was changed while it was in use"):
+            reading()
+    (tmp_path / name).unlink()
+    with pytest.raises(InputError, match="can no longer be read"):
+        rows_of(table)
+
+
+def test_an_error_of_ours_comes_through_the_engine_unchanged(tmp_path: Path) -> None:
+    table = open_table(Input(str(write(ROWS, tmp_path / "a.csv")), id="key"), base_dir=tmp_path)
+    write(ROWS.slice(1), tmp_path / "a.csv")
+    with pytest.raises(InputError, match="was changed while it was in use"):
+        positions(table.positions_of(finished(["a"])))
+
+
+def test_a_value_that_python_cannot_hold_is_named(tmp_path: Path) -> None:
+    years = pa.array([0, 10**18], pa.timestamp("us"))
+    table = open_table(Input(), base_dir=tmp_path, frame=pa.table({"t": years}))
+    with pytest.raises(InputError) as caught:
+        rows_of(table)
+    assert (1, True) == (caught.value.mistakes[0].row, "column `t`" in caught.value.mistakes[0].message)
+
+
+def test_another_thread_may_read_what_this_one_opened(tmp_path: Path) -> None:
+    write(ROWS, tmp_path / "a.parquet")
+    table = open_table(Input("a.parquet", where="number is not null", id="key"), base_dir=tmp_path)
+    batches = table.rows(["text"])
+    found: list[Row] = []
+    thread = threading.Thread(target=lambda: found.extend(row for batch in batches for row in batch))
+    thread.start()
+    thread.join()
+    assert ["a", "b", "d", "e"] == [row.row_id for row in found]
+
+
+def test_reading_holds_only_a_few_batches(tmp_path: Path) -> None:
+    """250,000 rows in one piece: Arrow never holds all of the 50 MB of text."""
+    frame = pl.DataFrame({"text": [f"{i:06d}" * 33 for i in range(250_000)]})
+    writers = {".parquet": frame.write_parquet, ".csv": frame.write_csv, ".arrow": frame.write_ipc}
+    for name in ("a.parquet", "a.csv", "a.arrow"):
+        path = tmp_path / name
+        writers[path.suffix](path)
+    del frame, writers
+    for name in ("a.parquet", "a.csv", "a.arrow"):
+        before = pa.total_allocated_bytes()
+        table = open_table(Input(name), base_dir=tmp_path)
+        peak = rows = 0
+        for batch in table.rows(["text"]):
+            rows += len(batch)
+            peak = max(peak, pa.total_allocated_bytes() - before)
+        assert 250_000 == rows
+        assert peak < 40_000_000
