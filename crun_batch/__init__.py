@@ -1,23 +1,26 @@
 """Batch runs of large prompt tables against a model gateway.
 
-    import crun_batch
+import crun_batch
 
-    run = crun_batch.run("label-reviews.yaml")
-    frame = run.results().collect()
+run = crun_batch.run("label-reviews.yaml")
+frame = run.results().collect()
 """
 
-from crun_batch.errors import (
-    CrunBatchError,
-    DiskFailed,
-    InputError,
-    Mistake,
-    RefusedToStart,
-    RequestsChanged,
-    RunDamaged,
-    RunDirectoryError,
-    RunInUse,
-)
-from crun_batch.run import Job, Run, arun, estimate, load_job, open_run, run
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from crun_batch.errors import (
+        CrunBatchError,
+        DiskFailed,
+        InputError,
+        Mistake,
+        RefusedToStart,
+        RequestsChanged,
+        RunDamaged,
+        RunDirectoryError,
+        RunInUse,
+    )
+    from crun_batch.run import Job, Run, arun, estimate, load_job, open_run, run
 
 __all__ = [
     "CrunBatchError",
@@ -37,3 +40,13 @@ __all__ = [
     "open_run",
     "run",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load on first use: the simulator and `--help` need none of the heavy libraries."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    errors = import_module("crun_batch.errors")
+    return getattr(errors if hasattr(errors, name) else import_module("crun_batch.run"), name)

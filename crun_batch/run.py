@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from msgspec import Struct, field
@@ -301,3 +303,13 @@ async def estimate_with(job: Job | str | Path, table: object | None, options: Op
         reservations = reservations_of(workload, standing.account.totals())
         verdict = judge(workload, assessment, offer, reservations, until_budget=options.until_budget)
         return estimate_document(workload, assessment, offer, verdict)
+
+
+class _Callable(ModuleType):
+    """`crun_batch.run` is this module and, as the public name, its main function: calling the one calls the other."""
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Run:
+        return run(*arguments, **keywords)
+
+
+sys.modules[__name__].__class__ = _Callable
