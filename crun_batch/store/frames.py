@@ -28,6 +28,7 @@ from crun_batch.store.schema import (
     TOKENS,
     RunSchema,
     attempts_schema,
+    money_column,
     parts_schema,
 )
 
@@ -233,16 +234,10 @@ def axis_column(variants: pa.Array, field: pa.Field, schema: RunSchema) -> pa.Ar
 def _arrow(series: pl.Series, data_type: pa.DataType) -> pa.Array:
     array = series.to_arrow(compat_level=pl.CompatLevel.oldest())
     if data_type == MONEY:
-        return _money(array)
+        return money_column(array)
     if data_type == MOMENT:
         return array.cast(pa.int64()).view(MOMENT)
     return array.cast(data_type)
-
-
-def _money(pico: pa.Array) -> pa.Array:
-    """Integers of pico as decimals with 12 places: the same digits, another place of the point."""
-    digits = pico.cast(pa.decimal128(38, 0))
-    return pa.Array.from_buffers(MONEY, len(digits), digits.buffers(), digits.null_count, digits.offset)
 
 
 def _typed_output(texts: pa.Array, data_type: pa.DataType) -> pa.Array:

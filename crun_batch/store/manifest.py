@@ -6,6 +6,7 @@ the file takes its name, and says which content it `replaces`: between the two, 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 
 import msgspec
@@ -13,7 +14,7 @@ from msgspec import Struct
 
 from crun_batch.errors import DiskFailed, RunDamaged
 from crun_batch.store.directory import RunDirectory
-from crun_batch.store.disk import write_all
+from crun_batch.store.disk import write_all, write_file
 from crun_batch.store.events import encode_line, payload_of
 
 
@@ -77,3 +78,12 @@ def _read(run: RunDirectory) -> tuple[dict[str, ManifestEntry], int]:
             entries[entry.name] = entry
             good_bytes += len(line)
     return entries, good_bytes
+
+
+def write_listed(run: RunDirectory, name: str, data: bytes) -> None:
+    """Put a file into the run directory at once, its checksum into the manifest. Raises DiskFailed."""
+    path = run.path / name
+    present = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+    entry = ManifestEntry(name, 0, len(data), hashlib.sha256(data).hexdigest(), replaces=present)
+    append_manifest(run, [entry])
+    write_file(run.disk, path, data)

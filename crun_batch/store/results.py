@@ -11,17 +11,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from msgspec import structs
 
 from crun_batch.errors import DiskFailed
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.manifest import append_manifest, read_manifest
-from crun_batch.store.schema import RunSchema, results_schema
+from crun_batch.store.schema import SEQUENCE, RunSchema, results_schema
 from crun_batch.store.seal import put_in_place, temporary, write_parquet
-from crun_batch.store.views import current_finals, snapshot
+from crun_batch.store.views import Snapshot, current_finals, snapshot
 
 _GENERATION = re.compile(r"results-(\d{6,})\.parquet(\.tmp)?")
 _ROWS_AT_ONCE = 16_384
+THROUGH = b"crun_batch.through"
+"""Key of a generation's metadata: the sequence of the last final that it takes into account."""
 
 
 def publish(run: RunDirectory, schema: RunSchema) -> int:
@@ -34,7 +38,8 @@ def publish(run: RunDirectory, schema: RunSchema) -> int:
     target = run.journal / f"results-{max(present, default=0) + 1:06d}.parquet"
     columns = results_schema(schema)
     now = snapshot(run, schema)
-    entry = write_parquet(run, target, columns, _gathered(current_finals(now, columns.names), columns))
+    through = {THROUGH: str(last_sequence(now)).encode()}
+    entry = write_parquet(run, target, columns, _gathered(current_finals(now, columns.names), columns), through)
     put_in_place(run, [target], [entry])
     previous = linked_generation(run)
     _link(run, target)
@@ -54,6 +59,17 @@ def linked_generation(run: RunDirectory) -> int | None:
         return None
     match = _GENERATION.fullmatch(run.results.readlink().name)
     return int(match[1]) if match else None
+
+
+def last_sequence(now: Snapshot) -> int:
+    """The sequence of the last final recorded; -1 where there is none."""
+    if now.finals.num_rows:
+        return int(pc.max(now.finals.column(SEQUENCE)).as_py())
+    for number in reversed(now.sealed):
+        with pq.ParquetFile(now.run.part(number)) as file:
+            if file.metadata.num_rows:
+                return int(pc.max(file.read([SEQUENCE]).column(0)).as_py())
+    return -1
 
 
 def _gathered(tables: Iterator[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:

@@ -30,7 +30,6 @@ SEQUENCE = "_sequence"
 """Hidden in parts: segment number x 2**32 + line, the order in which finals were recorded."""
 SUPERSEDES = "_supersedes"
 """Hidden in parts: this final replaces the earlier ones of its unit."""
-ROW_CHECKED = ("variant", "repeat")
 
 
 class RunSchema(Struct, frozen=True):
@@ -62,6 +61,11 @@ class RunSchema(Struct, frozen=True):
         levels = self.axes.get(variant, {})
         values = ((field, levels.get(field.name.removeprefix("axis_"))) for field in self.axis_fields)
         return {field.name: _axis_value(value, field.type) for field, value in values}
+
+    @property
+    def unit_columns(self) -> list[str]:
+        """The columns that name a unit."""
+        return [self.id_name, "variant", "repeat"]
 
     def _levels(self, axis: str) -> list[Any]:
         return [axes[axis] for axes in self.axes.values() if axes.get(axis) is not None]
@@ -143,6 +147,12 @@ def attempts_schema(schema: RunSchema) -> pa.Schema:
             pa.field("reply_base64", pa.string()),
         ]
     )
+
+
+def money_column(pico: pa.Array) -> pa.Array:
+    """Integers of pico as decimals with 12 places: the same digits, another place of the point."""
+    digits = pico.cast(pa.decimal128(38, 0))
+    return pa.Array.from_buffers(MONEY, len(digits), digits.buffers(), digits.null_count, digits.offset)
 
 
 def schema_document(schema: RunSchema) -> dict[str, Any]:

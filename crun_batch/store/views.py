@@ -114,7 +114,7 @@ def results_frame(path: Path) -> pl.LazyFrame:
     frame = _scan([now.run.part(number) for number in now.sealed], now.finals)
     last = superseding(now)
     if last.height:
-        keys = _keys(now.schema)
+        keys = now.schema.unit_columns
         frame = frame.join(last.lazy(), on=keys, how="left", maintain_order="left").filter(
             pl.col("_last").is_null() | (pl.col(SEQUENCE) >= pl.col("_last"))
         )
@@ -134,7 +134,7 @@ def connect(path: Path) -> duckdb.DuckDBPyConnection:
     _make_view(connection, "attempts", [now.run.attempt_file(number) for number in now.sealed], now.attempts)
     _make_view(connection, "_finals", [now.run.part(number) for number in now.sealed], now.finals)
     connection.register("_superseding", superseding(now).to_arrow())
-    same_unit = " and ".join(f"last.{quoted(key)} = final.{quoted(key)}" for key in _keys(now.schema))
+    same_unit = " and ".join(f"last.{quoted(key)} = final.{quoted(key)}" for key in now.schema.unit_columns)
     connection.execute(
         f"create view results as select * exclude ({SEQUENCE}, {SUPERSEDES}) from _finals final where not exists "
         f"(select 1 from _superseding last where {same_unit} and final.{SEQUENCE} < last._last)"
@@ -177,14 +177,13 @@ def finished_units(path: Path) -> pa.RecordBatchReader:
 def attempt_totals(path: Path) -> AttemptTotals:
     """The sums over all attempts, sealed and live."""
     with connect(path) as connection:
-        row = connection.execute(_TOTALS).fetchone()
-    assert row is not None
+        [row] = connection.execute(_TOTALS).fetchall()
     return AttemptTotals(*(int(value) for value in row))
 
 
 def superseding(now: Snapshot) -> pl.DataFrame:
     """The units that have a superseding final, with the sequence of the last one in `_last`."""
-    keys = _keys(now.schema)
+    keys = now.schema.unit_columns
     found = [_superseding_rows(now.finals, keys)]
     for number in now.sealed:
         with pq.ParquetFile(now.run.part(number)) as file:
@@ -198,15 +197,21 @@ def current_finals(now: Snapshot, columns: list[str]) -> Iterator[pa.Table]:
     last = superseding(now)
     target = pa.schema([parts_schema(now.schema).field(name) for name in columns])
     conform = _conformer(target)
-    needed = [*dict.fromkeys([*columns, *_keys(now.schema), SEQUENCE])]
+    needed = [*dict.fromkeys([*columns, *now.schema.unit_columns, SEQUENCE])]
     for table in _finals(now, needed):
-        kept = table.filter(_holds(table, last, _keys(now.schema))) if last.height else table
+        kept = table.filter(_holds(table, last, now.schema.unit_columns)) if last.height else table
         yield conform(kept)
 
 
 def quoted(name: str) -> str:
     """A column's name as SQL takes it."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def parquet_source(files: list[Path]) -> str:
+    """These files as one table, for DuckDB."""
+    paths = ", ".join("'" + str(file.resolve()).replace("'", "''") + "'" for file in files)
+    return f"read_parquet([{paths}], union_by_name = true)"
 
 
 def _finals(now: Snapshot, columns: list[str]) -> Iterator[pa.Table]:
@@ -242,10 +247,6 @@ def _superseding_rows(table: pa.Table, keys: list[str]) -> pl.DataFrame:
     return pl.DataFrame(pl.from_arrow(chosen))
 
 
-def _keys(schema: RunSchema) -> list[str]:
-    return [schema.id_name, "variant", "repeat"]
-
-
 def _snapshot_of(path: Path) -> Snapshot:
     run = RunDirectory(path)
     return snapshot(run, run_schema(run))
@@ -265,8 +266,7 @@ def _make_view(connection: duckdb.DuckDBPyConnection, name: str, files: list[Pat
     connection.register(f"_live_{name}", live)
     source = f"select * from _live_{name}"
     if files:
-        paths = ", ".join("'" + str(file.resolve()).replace("'", "''") + "'" for file in files)
-        source += f" union all by name select * from read_parquet([{paths}], union_by_name = true)"
+        source += f" union all by name select * from {parquet_source(files)}"
     connection.execute(f"create view {quoted(name)} as {source}")
 
 

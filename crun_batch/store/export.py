@@ -1,0 +1,154 @@
+"""A run's results in the formats of other tools: CSV, JSONL, OpenAI's batch output.
+
+Streams; memory does not grow with rows. Amounts are written as exact decimal text, moments as ISO 8601 in UTC,
+nested values in CSV as JSON text. Reads only.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import orjson
+
+from crun_batch.store.directory import RunDirectory
+from crun_batch.store.schema import results_schema
+from crun_batch.store.views import connect, current_finals, quoted, run_schema, snapshot
+
+Format = Literal["csv", "jsonl", "openai-batch"]
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_ROWS_AT_ONCE = 1024
+
+
+def export(path: Path, format: Format, stream: BinaryIO, *, guard_formulas: bool = True) -> int:
+    """Write the results, the live ones included, to `stream` in UTF-8; returns how many rows.
+
+    `guard_formulas`: in CSV, a text cell that a spreadsheet would run as a formula gets a leading apostrophe.
+    """
+    if format == "csv":
+        return _csv(path, stream, guard_formulas=guard_formulas)
+    lines = _result_lines(path) if format == "jsonl" else _batch_lines(path)
+    count = 0
+    for line in lines:
+        stream.write(line + b"\n")
+        count += 1
+    return count
+
+
+def _csv(path: Path, stream: BinaryIO, *, guard_formulas: bool) -> int:
+    text = io.TextIOWrapper(stream, encoding="utf-8", newline="", write_through=True)
+    writer = csv.writer(text)
+    names = results_schema(run_schema(RunDirectory(path))).names
+    writer.writerow([_guarded(name) if guard_formulas else name for name in names])
+    count = 0
+    for row in _rows(path):
+        cells = [_cell(value) for value in row.values()]
+        writer.writerow([_guarded(cell) if isinstance(value, str) and guard_formulas else cell
+                         for cell, value in zip(cells, row.values(), strict=True)])  # fmt: skip
+        count += 1
+    text.detach()
+    return count
+
+
+def _result_lines(path: Path) -> Iterator[bytes]:
+    for row in _rows(path):
+        yield orjson.dumps(_plain(row))
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    run = RunDirectory(path)
+    now = snapshot(run, run_schema(run))
+    for table in current_finals(now, results_schema(now.schema).names):
+        for batch in table.to_batches(_ROWS_AT_ONCE):
+            yield from batch.to_pylist()
+
+
+def _batch_lines(path: Path) -> Iterator[bytes]:
+    """One line per result, with the reply of its last attempt that was to answer."""
+    schema = run_schema(RunDirectory(path))
+    keys = ", ".join(map(quoted, schema.unit_columns))
+    with connect(path) as connection:
+        [(plain,)] = connection.execute(
+            "select count(distinct variant) <= 1 and coalesce(max(repeat), 0) = 0 from results"
+        ).fetchall()
+        reader = connection.sql(
+            f"with last as (select {keys}, max(serial) as serial from attempts "
+            f"where purpose in ('answer', 'repair') group by {keys}) "
+            f"select {quoted(schema.id_name)} as id, r.variant, r.repeat, r.error_kind, r.error_message, "
+            f"a.serial, a.http_status, a.request_id, a.reply_body from results r "
+            f"left join last using ({keys}) left join attempts a on a.serial = last.serial"
+        ).to_arrow_reader(_ROWS_AT_ONCE)
+        name = _custom_id if plain else _unit_id
+        for batch in reader:
+            for row in batch.to_pylist():
+                yield _batch_line(row, name(row))
+
+
+def _custom_id(row: Mapping[str, Any]) -> str:
+    return str(row["id"])
+
+
+def _unit_id(row: Mapping[str, Any]) -> str:
+    return f"{row['id']}/{row['variant']}/{row['repeat']}"
+
+
+def _batch_line(row: Mapping[str, Any], custom_id: str) -> bytes:
+    response = None
+    if row["http_status"] is not None:
+        response = {
+            "status_code": row["http_status"],
+            "request_id": row["request_id"] or "",
+            "body": _embedded(row["reply_body"]),
+        }
+    error = None if response else {"code": row["error_kind"] or "error", "message": row["error_message"] or ""}
+    return orjson.dumps(
+        {"id": f"batch_req_{row['serial'] or 0}", "custom_id": custom_id, "response": response, "error": error}
+    )
+
+
+def _embedded(body: str | None) -> Any:
+    """The reply's JSON as it came; what is no JSON, as text."""
+    if body is None:
+        return None
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return body
+    return orjson.Fragment(body.replace("\n", " ").replace("\r", " "))
+
+
+def _guarded(cell: str) -> str:
+    return "'" + cell if cell.startswith(_FORMULA_STARTS) else cell
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, dict | list):
+        return orjson.dumps(_plain(value)).decode()
+    return value if isinstance(value, str | int | float | bool) else _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON takes it."""
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, dict):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return next(text(value) for kind, text in _TEXTS if isinstance(value, kind))
+
+
+_TEXTS: tuple[tuple[type, Callable[[Any], str]], ...] = (
+    (Decimal, lambda value: format(value, "f")),
+    (datetime, lambda value: value.isoformat()),
+    (date, lambda value: value.isoformat()),
+    (time, lambda value: value.isoformat()),
+    (timedelta, str),
+    (bytes, lambda value: base64.b64encode(value).decode()),
+)

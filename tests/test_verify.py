@@ -1,0 +1,212 @@
+"""verify finds every damage and every broken promise, and says nothing of a sound run."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from store_kit import ManualSyncer, answer, open_run, read, start
+
+from crun_batch.store.directory import write_json
+from crun_batch.store.events import FinalPart
+from crun_batch.store.journal import create_journal, resume_journal
+from crun_batch.store.manifest import write_listed
+from crun_batch.store.recover import recover
+from crun_batch.store.results import publish
+from crun_batch.store.schema import RunSchema, schema_document
+from crun_batch.store.seal import seal_segment
+from crun_batch.store.verify import verify
+from crun_batch.store.views import attempt_totals
+
+SCHEMA = RunSchema(id_name="review_id", id_type=pa.int64(), carried=pa.schema([("lang", pa.string())]))
+FINAL = FinalPart("ok", as_read=True, carried={"lang": "en"})
+
+
+def build(path: Path, *, more=lambda journal: None) -> Path:
+    """A run with two sealed segments, a live one, a superseded row, a report and a summary."""
+    run = open_run(path)
+    write_json(run, run.job, {"run_schema": schema_document(SCHEMA)})
+    journal = create_journal(run, None, syncer=ManualSyncer())
+    answer(journal, 1, final=FINAL)
+    answer(journal, 2, final=FinalPart("error", as_read=True))
+    seal_segment(run, journal.maybe_rotate(dict, force=True), SCHEMA)
+    again = FinalPart("ok", as_read=True, supersedes=True, attempt_count=2, cost_usd=2 * 10**9 + 2 + 3)
+    answer(journal, 2, final=again)
+    more(journal)
+    seal_segment(run, journal.maybe_rotate(dict, force=True), SCHEMA)
+    answer(journal, 3, final=FINAL)
+    publish(run, SCHEMA)
+    publish(run, SCHEMA)
+    write_listed(run, "report.html", b"<html>report</html>")
+    write_json(run, run.summary, {"ended": True, "attempt_totals": msgspec.to_builtins(attempt_totals(path))})
+    journal.close()
+    run.close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def sound(tmp_path_factory) -> Path:
+    return build(tmp_path_factory.mktemp("sound") / "run")
+
+
+@pytest.fixture
+def path(sound, tmp_path) -> Path:
+    return shutil.copytree(sound, tmp_path / "run", symlinks=True)
+
+
+def errors(path, **options) -> list[str]:
+    return [
+        f"{finding.file}: {finding.what}" for finding in verify(path, **options) if finding.severity == "error"
+    ]
+
+
+def files(path: Path) -> list[Path]:
+    return sorted(
+        file for file in path.rglob("*") if file.is_file() and not file.is_symlink() and file.name != ".lock"
+    )
+
+
+def test_a_sound_run_has_no_findings(sound):
+    """Nothing, at any severity."""
+    assert [] == verify(sound)
+    assert [] == verify(sound, data=True)
+
+
+def test_verify_changes_nothing(path):
+    """Not a byte, also where it finds damage."""
+    with (path / "journal" / "000003.jsonl").open("ab") as file:
+        file.write(b"torn")
+    before = {file: file.read_bytes() for file in files(path)}
+    assert ["info"] == [finding.severity for finding in verify(path, data=True)]
+    assert before == {file: file.read_bytes() for file in files(path)}
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_any_flipped_bit_in_any_file_is_found(sound, tmp_path_factory, data):
+    """With data=True; one bit, anywhere."""
+    path = shutil.copytree(sound, tmp_path_factory.mktemp("flip") / "run", symlinks=True)
+    file = data.draw(st.sampled_from(files(path)))
+    content = bytearray(file.read_bytes())
+    bit = data.draw(st.integers(0, len(content) * 8 - 1))
+    content[bit // 8] ^= 1 << bit % 8
+    file.write_bytes(content)
+    assert str(file.relative_to(path)) in " ".join(
+        finding.file for finding in verify(path, data=True) if finding.severity != "info"
+    )
+    shutil.rmtree(path.parent)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "job.json",
+        "results.parquet",
+        "attempts/000001.parquet",
+        "journal/parts/000002.parquet",
+        "journal/results-000002.parquet",
+        "journal/results-000001.parquet",
+        "report.html",
+    ],
+)
+def test_a_missing_file_is_named(path, name):
+    """Without --data too."""
+    (path / name).unlink()
+    assert name in " ".join(errors(path))
+
+
+def test_a_shorter_file_is_named_without_reading_it(path):
+    """The manifest has its size."""
+    file = path / "attempts" / "000001.parquet"
+    file.write_bytes(file.read_bytes()[:-1])
+    assert [line for line in errors(path) if line.startswith("attempts/000001.parquet: has")]
+
+
+def test_the_link_must_point_to_the_newest_generation(path):
+    """An older one is said, a foreign one too."""
+    link = path / "results.parquet"
+    link.unlink()
+    link.symlink_to("journal/results-000001.parquet")
+    assert [("results.parquet", "warning")] == [(finding.file, finding.severity) for finding in verify(path)]
+    link.unlink()
+    shutil.copy(path / "journal" / "results-000002.parquet", link)
+    assert ["results.parquet: is missing, or no link to a generation"] == errors(path)
+
+
+def test_files_of_nobody_are_said(path):
+    """A stranger is a warning, a leftover of a crash an information, an unlisted sealed file an error."""
+    (path / "attempts" / "000004.parquet.tmp").write_bytes(b"half")
+    (path / "notes.txt").write_text("mine")
+    shutil.copy(path / "attempts" / "000001.parquet", path / "attempts" / "000009.parquet")
+    assert {
+        ("attempts/000004.parquet.tmp", "info"),
+        ("notes.txt", "warning"),
+        ("attempts/000009.parquet", "error"),
+    } == {(finding.file, finding.severity) for finding in verify(path)}
+
+
+def test_a_damaged_line_is_named_with_its_number(path):
+    """The journal's middle."""
+    file = path / "journal" / "000003.jsonl"
+    file.write_bytes(file.read_bytes().replace(b'"e":"start"', b'"e":"stort"'))
+    assert ["journal/000003.jsonl: line 2: its checksum does not fit"] == errors(path)
+
+
+def test_an_attempt_that_is_there_twice_is_found(tmp_path):
+    """A bug of ours, or a copied line."""
+
+    def twice(journal):
+        for _ in range(2):
+            journal.append_read(read(9, 9, FinalPart("ok", as_read=True)))
+
+    found = errors(build(tmp_path / "run", more=twice))
+    assert "attempts: attempt 9 is recorded 2 times" in found
+    assert "units: unit (9, base, 0) has 2 results" in found
+
+
+def test_costs_that_do_not_add_up_are_found(tmp_path):
+    """A unit's cost is the sum of its attempts'."""
+    found = errors(build(tmp_path / "run", more=lambda journal: answer(journal, 5, final=FinalPart("ok"))))
+    said = "its result says None USD and None credits, its attempts add up to 0.001000000004 and None"
+    assert [f"costs: unit (5, base, 0): {said}"] == found
+
+
+def test_a_summary_that_is_wrong_is_found(path):
+    """Once the run has ended."""
+    run = open_run(path)
+    totals = msgspec.to_builtins(attempt_totals(path))
+    write_json(run, run.summary, {"ended": True, "attempt_totals": {**totals, "cost_usd": 1}})
+    assert [f"summary.json: cost_usd is 1; the attempts add up to {totals['cost_usd']}"] == errors(path)
+    write_json(run, run.summary, {"ended": False, "attempt_totals": {**totals, "cost_usd": 1}})
+    assert [] == errors(path)
+    run.close()
+
+
+def test_what_came_after_the_last_publication_is_no_finding(tmp_path):
+    """results.parquet is compared with what was recorded when it was published."""
+    path = build(tmp_path / "run")
+    run = open_run(path)
+    journal = resume_journal(run, recover(run), syncer=ManualSyncer())
+    journal.append_start(start(journal.next_serial(), 8))
+    journal.append_read(read(5, 1, FinalPart("ok", as_read=True, supersedes=True, cost_usd=2 * 10**9 + 1 + 5)))
+    journal.close()
+    run.summary.unlink()
+    assert [] == verify(path, data=True)
+    run.close()
+
+
+def test_published_results_that_are_not_the_recorded_ones_are_found(tmp_path):
+    """A generation of another run under our name, listed and whole."""
+    path, other = build(tmp_path / "run"), tmp_path / "other"
+    build(other, more=lambda journal: answer(journal, 7, final=FINAL))
+    run = open_run(path)
+    write_listed(
+        run, "journal/results-000002.parquet", (other / "journal" / "results-000002.parquet").read_bytes()
+    )
+    run.close()
+    assert [line for line in errors(path) if "(7, base, 0) with status ok is not what was recorded" in line]
