@@ -226,7 +226,8 @@ def _number(question: Question, draws: Draws) -> list[str]:
     right = gold(question) or "0"
     sure = draws.share() < question.model.accuracy
     number = right if sure else _wrong(right, draws)
-    return [*_words(question, draws), f"\n#### {number}"]
+    *words, last = _words(question, draws)
+    return [*words, f"{last}\n#### {number}"]
 
 
 def _wrong(right: str, draws: Draws) -> str:

@@ -24,7 +24,7 @@ def read(payload: dict[str, Any]) -> Ask:
     form.check_fields(payload, _FIELDS)
     form.check_single(payload)
     if payload.get("stream"):
-        raise Invalid("Streaming is not supported on this endpoint.", "stream")
+        raise Invalid("Invalid 'stream': this endpoint does not stream.", "stream")
     prompt = payload["prompt"]
     if isinstance(prompt, list):
         if len(prompt) != 1 or not isinstance(prompt[0], str):

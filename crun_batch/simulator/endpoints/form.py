@@ -134,7 +134,7 @@ def openai_usage(answer: Answer) -> dict[str, Any]:
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
         "total_tokens": usage.input_tokens + usage.output_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "prompt_tokens_details": input_details(answer),
         "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
     }
     if answer.cost_usd is not None:
@@ -149,6 +149,11 @@ def fragment(text: str) -> Any:
     except orjson.JSONDecodeError:
         return text
     return orjson.Fragment(text)
+
+
+def input_details(answer: Answer) -> dict[str, int]:
+    """What part of the input came from, and went to, the cache, as OpenAI's shapes write it."""
+    return {"cached_tokens": answer.usage.cached_tokens, "cache_write_tokens": answer.usage.cache_write_tokens}
 
 
 def data_line(payload: Mapping[str, Any]) -> bytes:

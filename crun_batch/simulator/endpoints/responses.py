@@ -117,7 +117,7 @@ def reply(ask: Ask, answer: Answer) -> dict[str, Any]:
         "output": [_output(answer, answer.text, "incomplete" if cut else "completed")],
         "usage": {
             "input_tokens": usage.input_tokens,
-            "input_tokens_details": {"cached_tokens": usage.cached_tokens},
+            "input_tokens_details": form.input_details(answer),
             "output_tokens": usage.output_tokens,
             "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
             "total_tokens": usage.input_tokens + usage.output_tokens,
