@@ -177,7 +177,10 @@ def test_nested_and_dated_values_are_plain_python(tmp_path: Path) -> None:
     frame = pa.table(
         {
             "list": pa.array([[1, 2], None]),
-            "struct": pa.array([{"x": "y"}, None]),
+            "struct": pa.array([{"x": "y"}, None], pa.struct([("x", pa.string_view())])),
+            "views": pa.array([["v"], None], pa.large_list(pa.string_view())),
+            "times": pa.array([[1_000_001], None], pa.list_(pa.timestamp("ns"))),
+            "runs": pa.RunEndEncodedArray.from_arrays([1, 2], ["r", None]),
             "day": pa.array([datetime.date(2024, 5, 1), None]),
             "time": pa.array([1_000_000_001, None], pa.timestamp("ns")),
             "amount": pa.array([Decimal("1.50"), None]),
@@ -186,11 +189,14 @@ def test_nested_and_dated_values_are_plain_python(tmp_path: Path) -> None:
             "uuid": pa.ExtensionArray.from_storage(pa.uuid(), pa.array([bytes(range(16)), None], pa.binary(16))),
         }
     )
-    table = open_table(Input(), base_dir=tmp_path, frame=frame)
+    table = open_table(Input(where="word is null or view = 'v'"), base_dir=tmp_path, frame=frame)
     first, second = rows_of(table)
     assert {
         "list": [1, 2],
         "struct": {"x": "y"},
+        "views": ["v"],
+        "times": [datetime.datetime(1970, 1, 1, 0, 0, 0, 1000)],
+        "runs": "r",
         "day": datetime.date(2024, 5, 1),
         "time": datetime.datetime(1970, 1, 1, 0, 0, 1),
         "amount": Decimal("1.50"),
@@ -461,7 +467,7 @@ def test_the_default_id_counts_before_where_sample_and_limit(tmp_path: Path) -> 
     assert list(range(100)) == ids_of(open_table(Input(limit=200), base_dir=tmp_path, frame=frame))
 
 
-@settings(deadline=None, max_examples=8)
+@settings(deadline=None, max_examples=6)
 @given(
     count=st.integers(1, 60),
     more=st.integers(0, 60),
@@ -628,6 +634,17 @@ def test_a_wrong_query_is_an_input_error(query: str, words: str, tmp_path: Path)
 def test_a_query_needs_an_id(tmp_path: Path) -> None:
     (mistake,) = mistakes_of(Input(query="select 1 as k"), tmp_path)
     assert "input.id" == mistake.key
+
+
+def test_a_folder_that_duckdb_cannot_search_is_said(tmp_path: Path) -> None:
+    folder = tmp_path / "a,b"
+    folder.mkdir()
+    path = write_bytes(folder / "a.csv", b"k\n1\n")
+    (mistake,) = mistakes_of(Input(query="from 'a.csv'", id="k"), folder)
+    assert "write the absolute path of `a.csv`" in mistake.message
+    assert ids_of(open_table(Input(query=f"from '{path}'", id="k"), base_dir=folder)) == [1]
+    (where,) = mistakes_of(Input("a.csv", where="k in (from 'a.csv')"), folder)
+    assert "input.where" == where.key
 
 
 def test_a_query_never_reads_another_file_of_the_same_name(

@@ -19,6 +19,7 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec import Struct
+from msgspec.structs import replace
 
 from crun_batch.errors import InputError, Mistake
 from crun_batch.records import Row
@@ -272,7 +273,7 @@ def open_table(spec: InputLike, *, base_dir: Path, frame: object | None = None) 
     selection = _selection(table, spec, columns, base_dir)
     if not selection.rows:
         raise InputError(Mistake(f"none of the {source.rows} rows is selected", key=_selecting_key(spec)))
-    return Table(source, spec.id, id_type, selection)
+    return replace(table, selection=selection)
 
 
 def _source(spec: InputLike, base_dir: Path, frame: object | None) -> Source:
@@ -329,10 +330,9 @@ def _id_type(kind: pa.DataType) -> pa.DataType:
 def _selection(table: Table, spec: InputLike, columns: Sequence[str], base_dir: Path) -> Selection:
     """Where, then sample, then limit."""
     if spec.where is not None:
-        table = Table(table.source, table.id_column, table.id_type, table._matching(spec.where, columns, base_dir))
+        table = replace(table, selection=table._matching(spec.where, columns, base_dir))
     if spec.sample is not None:
-        sampled = table._sampled(spec.sample.rows, spec.sample.seed)
-        table = Table(table.source, table.id_column, table.id_type, sampled)
+        table = replace(table, selection=table._sampled(spec.sample.rows, spec.sample.seed))
     return table.selection if spec.limit is None else table.selection.first(spec.limit)
 
 

@@ -104,9 +104,9 @@ def predicate_columns(where: str, schema: pa.Schema, base_dir: Path) -> tuple[st
     """The columns that the predicate reads. Raises InputError for one that is wrong, before any row is read."""
     feed = _Feed(())
     with _engine(base_dir) as connection, feed.errors("input.where"):
-        connection.from_arrow(schema.empty_table()).filter(where)
         tree = _tree(connection, f"select 1 where ({where}\n)")
         _refuse_unsafe(tree, base_dir, "input.where")
+        connection.from_arrow(schema.empty_table()).filter(where)
     if any(node.get("type") == "STAR" and node.get("columns") for node in _nodes(tree)):
         raise InputError(Mistake("COLUMNS(...) is not possible here; name the columns", key="input.where"))
     references = (node["column_names"] for node in _nodes(tree) if node.get("class") == "COLUMN_REF")
@@ -206,7 +206,7 @@ def _refuse_unsafe(tree: dict[str, Any], base_dir: Path, key: str) -> None:
             found = kind.removesuffix("_NODE").removesuffix("_QUERY")
             raise InputError(Mistake(f"may only select; found {found}", key=key))
         for name in _file_names(node):
-            _refuse_other_folder(name, base_dir, key)
+            _refuse_other_file(name, base_dir, key)
 
 
 def _file_names(node: dict[str, Any]) -> Iterator[str]:
@@ -218,16 +218,19 @@ def _file_names(node: dict[str, Any]) -> Iterator[str]:
         yield from (each["text"] for each in literals if isinstance(each, dict) and each.get("kind") == "STRING")
 
 
-def _refuse_other_folder(name: str, base_dir: Path, key: str) -> None:
-    """DuckDB looks into the current directory before its search path: never silently another file."""
+def _refuse_other_file(name: str, base_dir: Path, key: str) -> None:
+    """DuckDB looks into the current directory before its search path, a list with commas that nothing escapes."""
     if not name or Path(name).is_absolute():
         return
-    here = _files(name, Path.cwd())
-    if here - _files(name, base_dir):
+    meant = _files(name, base_dir)
+    if _files(name, Path.cwd()) - meant:
         message = (
             f"`{name}` is meant in {base_dir}, but also names a file in the current directory, which would be read"
             " instead; write the absolute path, or start from another directory"
         )
+        raise InputError(Mistake(message, key=key))
+    if meant and "," in str(base_dir.resolve()):
+        message = f"write the absolute path of `{name}`; DuckDB cannot look into a folder with a comma in its path"
         raise InputError(Mistake(message, key=key))
 
 

@@ -29,17 +29,31 @@ RAW_JSON = pa.json_(pa.utf8())
 def plain(kind: pa.DataType) -> pa.DataType:
     """The type without its encoding: dictionaries, views, large offsets undone, nanoseconds cut to microseconds.
 
-    Python's own dates hold microseconds, so finer times could not be delivered at all.
+    Within nested types too. Python's own dates hold microseconds, so finer times could not be delivered at all.
     """
     if kind == RAW_JSON:
         return kind
     if isinstance(kind, pa.BaseExtensionType):
         return pa.string() if kind.extension_name == _UUID else plain(kind.storage_type)
-    if pa.types.is_dictionary(kind):
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
         return plain(kind.value_type)
+    if pa.types.is_nested(kind):
+        return _plain_nested(kind)
     if pa.types.is_timestamp(kind) and kind.unit == "ns":
         return pa.timestamp("us", kind.tz)
     return _ENCODINGS.get(kind, kind)
+
+
+def _plain_nested(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(field.name, plain(field.type)) for field in kind.fields])
+    if pa.types.is_map(kind):
+        return pa.map_(plain(kind.key_type), plain(kind.item_type))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(plain(kind.value_type), kind.list_size)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.list_(plain(kind.value_type))
+    return kind
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:
@@ -84,7 +98,10 @@ def convert(array: pa.Array, kind: pa.DataType) -> pa.Array:
         return convert(array.storage, kind)
     if pa.types.is_dictionary(array.type):
         return convert(array.dictionary_decode(), kind)
-    return pc.cast(array, kind, safe=not pa.types.is_temporal(array.type))
+    if pa.types.is_run_end_encoded(array.type):
+        return convert(pc.run_end_decode(array), kind)
+    finer_times = pa.types.is_temporal(array.type) or pa.types.is_nested(array.type)
+    return pc.cast(array, kind, safe=not finer_times)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
