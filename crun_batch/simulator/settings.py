@@ -130,8 +130,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """HTTP status that goes with `model_not_found`."""
     invalid_status: Literal[400, 422] = 400
     """HTTP status that goes with an invalid request body."""
-    tokenizer: Literal["auto", "o200k", "words"] = "auto"
-    """What a token is, see the tokens module: o200k where bpe-openai is installed, or words and punctuation."""
+    tokenizer: Literal["auto", "o200k", "words", "quarters"] = "auto"
+    """What a token is, see the tokens module: auto is o200k where bpe-openai is installed, else words."""
     answer_style: AnswerStyle = "auto"
     """See the answers module; a JSON Schema or a forced tool in the request wins over it."""
     output_tokens_median: Annotated[float, Meta(gt=0)] = 40.0

@@ -1,8 +1,9 @@
 """What a token is: the one place that counts text, for usage and for charges alike.
 
-Two rules. `o200k` is the public vocabulary of the newer OpenAI models, counted by bpe-openai. `words` needs no
-vocabulary: a run of up to eight letters with the space before it, a run of up to three digits, any other
+Two real rules. `o200k` is the public vocabulary of the newer OpenAI models, counted by bpe-openai. `words` needs
+no vocabulary: a run of up to eight letters with the space before it, a run of up to three digits, any other
 character, and a run of further white space are a token each; so it never counts more tokens than UTF-8 bytes.
+A third one, `quarters`, is for measuring speed: a token per four UTF-8 bytes costs next to nothing to count.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from msgspec import Struct
 
@@ -29,12 +30,12 @@ class Tokenizer(Struct, frozen=True):
     cut: Callable[[str, int], str]
 
 
-@lru_cache(maxsize=2)
+@cache
 def load_tokenizer(name: str) -> Tokenizer:
     """The tokenizer of that name; `auto` is o200k where bpe-openai is installed, and words elsewhere."""
     if name == "auto":
         return load_tokenizer("o200k" if importlib.util.find_spec("bpe_openai") else "words")
-    count, cut = _o200k() if name == "o200k" else (_count_words, _cut_words)
+    count, cut = _o200k() if name == "o200k" else _RULES[name]
     return Tokenizer(name, count, lru_cache(maxsize=4096)(count), cut)
 
 
@@ -58,3 +59,14 @@ def _count_words(text: str) -> int:
 
 def _cut_words(text: str, tokens: int) -> str:
     return "".join(_PIECE.findall(text)[:tokens])
+
+
+def _count_quarters(text: str) -> int:
+    return -(-len(text.encode()) // 4)
+
+
+def _cut_quarters(text: str, tokens: int) -> str:
+    return text.encode()[: 4 * tokens].decode(errors="ignore")
+
+
+_RULES = {"words": (_count_words, _cut_words), "quarters": (_count_quarters, _cut_quarters)}
