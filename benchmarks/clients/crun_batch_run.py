@@ -1,0 +1,78 @@
+"""crun_batch with everything on: template, budget, admission, journal, sealing, progress, results."""
+
+from __future__ import annotations
+
+import sys
+import time
+from decimal import Decimal
+
+from measure import MAX_OUTPUT_TOKENS, MODEL, SYSTEM, Measured
+
+import crun_batch
+from crun_batch.corridor.session import Session
+from crun_batch.send.pool import Pool
+from crun_batch.send.wire import Wire, open_wire
+from crun_batch.tell.progress import Progress, progress_line
+
+CREDITS_PER_ROW = Decimal(92 * 500 + 87 * 3000) / 10**6
+"""92 tokens in and 87 out at 500 and 3,000 credits per million: the bill of a run is known to the last digit."""
+
+
+def main() -> None:
+    measured = Measured()
+    arguments = measured.arguments
+    started = time.monotonic()
+
+    def wire(job: crun_batch.Job) -> Wire:
+        measured.starts_sending()
+        return open_wire("pyreqwest", connections=job.limits.concurrency)
+
+    def watch(pool: Pool, session: Session) -> None:
+        rate = session.finished_units / (time.monotonic() - started)
+        progress = Progress(
+            rows_total=arguments.rows,
+            rows_done=session.finished_units,
+            rows_failed=session.failed_units,
+            rows_per_second=rate,
+            spent_credits_pico=session.reservations.credits.spent_pico,
+            held_credits_pico=session.reservations.credits.held_pico,
+            in_flight=pool.in_flight,
+            limit=arguments.in_flight,
+            eta_seconds=(arguments.rows - session.finished_units) / rate if rate else None,
+        )
+        print(progress_line(progress), file=sys.stderr)
+
+    settings = dict(pair.split("=", 1) for pair in arguments.set)
+    job = crun_batch.Job(
+        name="throughput",
+        input={"table": str(arguments.table), "id": "question_id", "limit": arguments.rows},
+        endpoint={"base_url": arguments.base_url, "api_key_env": "BENCH_KEY"},
+        model=MODEL,
+        prompt={"system": SYSTEM, "user": "{{ question }}"},
+        params={"max_output_tokens": MAX_OUTPUT_TOKENS},
+        limits={"concurrency": arguments.in_flight},
+        budget={"max_cost_credits": 10**6},
+        prices={
+            "credits_per_usd": 200,
+            "models": {
+                MODEL: {
+                    "currency": "credits",
+                    "input_per_mtok": 500,
+                    "cached_input_per_mtok": 50,
+                    "output_per_mtok": 3000,
+                    "minimum_per_request": "0.01",
+                }
+            },
+        },
+        output={"dir": str(arguments.output_dir)},
+    )
+    run = crun_batch.run(job, wire=wire, watch=watch, environ={"BENCH_KEY": "sk-none"}, overrides=settings)
+    ok = run.summary["rows"]["ok"]
+    if run.exit_code != 0 or ok != arguments.rows:
+        raise RuntimeError(f"{ok} of {arguments.rows} rows are ok: {run.stop_reason}")
+    if run.cost_credits != CREDITS_PER_ROW * arguments.rows:
+        raise RuntimeError(f"the bill is {run.cost_credits} credits, not {CREDITS_PER_ROW * arguments.rows}")
+    measured.report()
+
+
+main()

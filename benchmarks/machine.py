@@ -1,0 +1,99 @@
+"""What the figures were measured on, servers and clients as processes on cores of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+SERVER_CORE, CLIENT_CORE = 0, 1
+
+
+class Server:
+    """A running static server."""
+
+    def __init__(self, port: int) -> None:
+        self.root_url = f"http://127.0.0.1:{port}"
+        self.base_url = f"{self.root_url}/api/v1"
+
+    def stats(self) -> dict[str, Any]:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{self.root_url}/stats") as reply:
+            stats: dict[str, Any] = json.load(reply)
+            return stats
+
+
+@contextmanager
+def static_server(latency_seconds: float = 0.0) -> Iterator[Server]:
+    """The static gateway on the first core, until the block ends."""
+    command = [sys.executable, str(HERE / "static_server.py"), "--core", str(SERVER_CORE)]
+    process = subprocess.Popen(
+        [*command, "--latency-seconds", str(latency_seconds)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        yield Server(int(process.stdout.readline()))
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def measure_client(
+    python: Path | str,
+    script: Path,
+    server: Server,
+    table: Path,
+    *,
+    rows: int,
+    in_flight: int,
+    output_dir: Path,
+    settings: Mapping[str, object] = {},
+) -> dict[str, Any]:
+    """Run one client on the second core; its measurements, and the server's share of a core meanwhile."""
+    before = server.stats()
+    command: Sequence[str] = [
+        str(python),
+        str(script),
+        f"--base-url={server.base_url}",
+        f"--table={table}",
+        f"--rows={rows}",
+        f"--in-flight={in_flight}",
+        f"--core={CLIENT_CORE}",
+        f"--output-dir={output_dir}",
+        *(f"--set={key}={value}" for key, value in settings.items()),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"{script.name} failed:\n{done.stderr[-3000:]}")
+    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    after = server.stats()
+    if after["requests"] - before["requests"] != rows:
+        raise SystemExit(f"{script.name} sent {after['requests'] - before['requests']} requests for {rows} rows")
+    seconds = rows / measured["rows_per_second"]
+    measured["server_busy"] = (after["cpu_seconds"] - before["cpu_seconds"]) / seconds
+    return measured
+
+
+def description() -> str:
+    """The machine in one line: processor, cores, memory, system, Python."""
+    memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    system = f"{platform.system()} {platform.release().split('-')[0]}"
+    return (
+        f"{_processor()}, {os.cpu_count()} cores, {memory_gb:.0f} GB, {system}, Python {platform.python_version()}"
+    )
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
