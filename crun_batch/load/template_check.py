@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 from minijinja import Environment, TemplateError
 
 from crun_batch.errors import Mistake
-from crun_batch.load.templates import Template, Way, environment
+from crun_batch.load.templates import Template, Unrenderable, Way, environment
 
 _TAG = re.compile(r"""\{[{%](?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|(?![}%]\}).)*[}%]\}""", re.DOTALL)
 _STRING = re.compile(r""""(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'""", re.DOTALL)
@@ -109,8 +109,8 @@ def _exists(engine: Environment, expression: str) -> bool:
         engine.eval_expr(expression)
     except TemplateError as error:
         return error.kind not in ("UnknownFilter", "UnknownTest")
-    except Exception:  # noqa: BLE001  one of our own filters refused the 0: it exists
-        return True
+    except (TypeError, ValueError, ArithmeticError, AttributeError, Unrenderable):
+        return True  # one of our own filters refused the 0: it exists
     return True
 
 

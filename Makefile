@@ -1,0 +1,44 @@
+# Two commands do everything: `make demo` shows the tool at work, `make test` checks it. Both set up .venv first.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+
+.PHONY: help demo test lint fast chaos bench docs clean
+
+help:
+	@echo "make demo   install, run a real job through the bundled simulator, show its results"
+	@echo "make test   lint, types, house rules and the test suite"
+	@echo "make fast   the test suite alone, stopping at the first failure"
+	@echo "make chaos  the long fault suite; writes docs/promises.md"
+	@echo "make bench  the benchmarks; writes docs/benchmarks.md"
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "crun_batch needs Python 3.11 or newer: make PYTHON=python3.x")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(STAMP)
+	@sh examples/demo.sh $(BIN)/crun-batch
+
+test: lint
+	$(BIN)/pytest -n 2 --dist loadfile
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fast: $(STAMP)
+	$(BIN)/pytest -x
+
+chaos: $(STAMP)
+	$(BIN)/python -m tests.chaos
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
