@@ -38,6 +38,9 @@ class KillingDisk(Disk):
     def create(self, path: Path) -> int:
         return self._step(f"create {path.name}", lambda: Disk.create(self, path))
 
+    def reserve(self, path: Path, length: int) -> int:
+        return self._step(f"reserve {path.name}", lambda: Disk.reserve(self, path, length))
+
     def write(self, descriptor: int, data) -> int:
         half = memoryview(data)[: len(data) // 2]
         return self._step(
@@ -71,8 +74,15 @@ class FailingDisk(Disk):
         self.longest_write: int | None = None
         self.sync_fails = False
         self.syncs = 0
+        self.reserved: int | None = None
+
+    def reserve(self, path: Path, length: int) -> int:
+        self.reserved = super().reserve(path, length)
+        return self.reserved
 
     def write(self, descriptor: int, data) -> int:
+        if descriptor == self.reserved:
+            return super().write(descriptor, data)
         allowed = len(data)
         if self.longest_write is not None:
             allowed = min(allowed, self.longest_write)

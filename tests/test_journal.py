@@ -194,30 +194,65 @@ def test_short_writes_are_finished(run):
     assert 4 == len(list(replay(run.segment(1))))
 
 
-def test_a_full_disk_stops_new_requests_and_leaves_whole_lines(run):
-    """DiskFailed at the write, at poll and at the next start; with room again, a reply in flight is kept."""
+def test_a_full_disk_stops_new_requests_and_keeps_the_replies_in_flight(run):
+    """DiskFailed at poll and at the next start; what still comes in is kept, and is there at the next start."""
     run.disk = FailingDisk()
     journal = journal_of(run)
-    for _ in (1, 2):
+    for _ in (1, 2, 3):
         journal.append_start(start(journal.next_serial()))
+    journal.append_end(end(1, b"first"))
     run.disk.room_bytes = 40
     with pytest.raises(DiskFailed, match="No space left"):
-        journal.append_end(end(1))
+        journal.append_read(read(1))
+    journal.append_end(end(2, b"second"))
+    journal.append_read(read(2, final=OK))
     with pytest.raises(DiskFailed):
         journal.poll()
     with pytest.raises(DiskFailed):
         journal.append_start(start(9))
-    run.disk.room_bytes = None
-    journal.append_end(end(2))
     with pytest.raises(DiskFailed):
         journal.close()
     run.disk = FailingDisk()
-    recovered = recover(run)
-    assert ([1], [2], 0) == (
-        [event.n for event in recovered.in_flight],
-        [ended.n for _, ended in recovered.unread],
-        recovered.cut_bytes,
+    for _ in range(2):
+        recovered = recover(run)
+        assert ([3], [b"first", b"second"], 0) == (
+            [event.n for event in recovered.in_flight],
+            [ended.raw_body() for _, ended in recovered.unread],
+            recovered.cut_bytes,
+        )
+    assert not run.reserve.exists()
+
+
+def test_a_file_that_may_grow_no_more_keeps_the_replies_in_flight(tmp_path):
+    """The real thing: a file-size limit of the system."""
+    code = (
+        "import sys, resource; from pathlib import Path; sys.path.insert(0, sys.argv[2])\n"
+        "from store_kit import *; from crun_batch.store.journal import *\n"
+        "from crun_batch.errors import DiskFailed\n"
+        "settings = JournalSettings(reserve_bytes=4096)\n"
+        "journal = create_journal(open_run(Path(sys.argv[1])), None, settings=settings)\n"
+        "for n in range(1, 5): journal.append_start(start(journal.next_serial()))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n"
+        "for n in range(1, 5): journal.append_end(end(n, b'x' * 1500))\n"
+        "try: journal.poll()\n"
+        "except DiskFailed as error: print('stopped')\n"
     )
+    tests = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "run", tests], capture_output=True, text=True, check=False
+    )
+    assert "stopped\n" == done.stdout
+    run = open_run(tmp_path / "run")
+    recovered = recover(run)
+    assert {1, 2, 3, 4} == {ended.n for _, ended in recovered.unread}
+    run.close()
+
+
+def test_a_run_without_its_live_segment_is_damaged_not_new(run):
+    """Starting anew would write over sealed files."""
+    run.attempt_file(1).write_bytes(b"")
+    with pytest.raises(RunDamaged, match="live segment is missing"):
+        recover(run)
 
 
 def test_a_failed_sync_is_never_tried_again(run):

@@ -350,13 +350,13 @@ def test_a_kill_while_pricing_anew_is_finished_by_doing_it_again(tmp_path):
         else:
             finished = True
         run.disk = Disk()
-        errors = [finding for finding in verify(run.path, data=True) if finding.severity == "error"]
-        assert {"costs"} >= {finding.file for finding in errors}
+        assert ["base"] == pq.read_table(run.attempt_file(1)).column("variant").to_pylist()
+        assert ["base"] == pq.read_table(run.part(1)).column("variant").to_pylist()
         reprice(run, SCHEMA, lambda *_: (5, None, "job"), "p")
         assert [Decimal("5E-12")] == results_frame(run.path).collect()["cost_usd"].to_list()
-        assert 5 == attempt_totals(run.path).cost_usd
         run.close()
         if finished:
+            assert [] == verify(run.path, data=True)
             break
         at += 1
     assert at > 10

@@ -86,7 +86,7 @@ def test_verify_changes_nothing(path):
     assert before == {file: file.read_bytes() for file in files(path)}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(data=st.data())
 def test_any_flipped_bit_in_any_file_is_found(sound, tmp_path_factory, data):
     """With data=True; one bit, anywhere."""
@@ -96,9 +96,7 @@ def test_any_flipped_bit_in_any_file_is_found(sound, tmp_path_factory, data):
     bit = data.draw(st.integers(0, len(content) * 8 - 1))
     content[bit // 8] ^= 1 << bit % 8
     file.write_bytes(content)
-    assert str(file.relative_to(path)) in " ".join(
-        finding.file for finding in verify(path, data=True) if finding.severity != "info"
-    )
+    assert str(file.relative_to(path)) in {finding.file for finding in verify(path, data=True)}
     shutil.rmtree(path.parent)
 
 

@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import socket
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,12 @@ class RunDirectory:
         self.parts = self.journal / "parts"
         self.attempts = path / "attempts"
         self.manifest = self.journal / "manifest.jsonl"
+        self.reserve = self.journal / "reserve"
         self.results = path / "results.parquet"
         self.job = path / "job.json"
         self.summary = path / "summary.json"
+        self.manifest_lock = threading.Lock()
+        """Sealing, publishing and the session may write the manifest from different threads."""
         self._lock = lock
 
     def segment(self, number: int) -> Path:

@@ -28,6 +28,19 @@ class Disk:
         """Open an existing file for appending."""
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
 
+    def reserve(self, path: Path, length: int) -> int:
+        """Open a new file whose first `length` bytes have their place on the disk, all zero."""
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(descriptor, 0, length)
+            else:
+                os.pwrite(descriptor, bytes(length), 0)
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor
+
     def write(self, descriptor: int, data: bytes | memoryview) -> int:
         """Write once; returns how many bytes were taken, which may be fewer than given."""
         return os.write(descriptor, data)
@@ -80,6 +93,18 @@ def write_all(disk: Disk, descriptor: int, data: bytes | memoryview) -> None:
         if taken == 0:
             raise OSError(f"the disk took {written} of {len(view)} bytes and no more")
         written += taken
+
+
+def sync_file(disk: Disk, path: Path) -> None:
+    """Return when the file's data is on the disk; a file that is gone by now needs nothing. Raises OSError."""
+    try:
+        descriptor = disk.reopen(path)
+    except FileNotFoundError:
+        return
+    try:
+        disk.sync(descriptor)
+    finally:
+        disk.close(descriptor)
 
 
 def write_file(disk: Disk, path: Path, data: bytes) -> None:

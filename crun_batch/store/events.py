@@ -243,6 +243,15 @@ def payload_of(line: bytes) -> bytes | None:
     return payload if b"%08x" % crc32(payload) == line[-9:-1] else None
 
 
+def is_whole_line(data: bytes, view: memoryview, start: int, end: int) -> bool:
+    """Whether data[start:end] is a whole line with a right checksum; `view`, of `data`, saves the copying."""
+    return (
+        data[end - 10 : end - 9] == b"\t"
+        and data[end - 1 : end] == b"\n"
+        and b"%08x" % crc32(view[start : end - 10]) == data[end - 9 : end - 1]
+    )
+
+
 def decode_payload(payload: bytes) -> Event:
     """The event of a payload. Raises msgspec.DecodeError or ValidationError: a line of another format."""
     return _decoder.decode(payload)

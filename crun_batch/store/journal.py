@@ -2,8 +2,9 @@
 
 Owns: the open segment, the serials of attempts, when segments change, what has not reached the disk. After a
 failed sync nothing is trusted and it is never tried again; after a failed write the torn line is cut off. In
-both cases no attempt may start any more, but replies that come in are still written as well as can be: they are
-paid. Must not know: what the events mean, beyond which attempts are in flight.
+both cases no attempt may start any more, but replies that still come in are paid, and kept: where the segment
+takes no more, in a file whose place on the disk was reserved at the start. Must not know: what the events mean,
+beyond which attempts are in flight.
 """
 
 from __future__ import annotations
@@ -32,11 +33,12 @@ from crun_batch.store.recover import Recovered
 
 
 class JournalSettings(Struct, frozen=True):
-    """When a segment is full, and how much may be unsynced."""
+    """When a segment is full, how much may be unsynced, how much is reserved for replies on a full disk."""
 
     segment_bytes: int = 64 * 2**20
     sync_seconds: float = 0.1
     sync_records: int = 256
+    reserve_bytes: int = 2**20
 
 
 class Syncer(Protocol):
@@ -115,6 +117,8 @@ class Journal:
         self._next_serial = head.next_serial
         self._in_flight = {start.n: start for start in head.in_flight}
         self._unread = set(unread)
+        self._late: set[int] = set()
+        self._reserve = _reserve(run, settings.reserve_bytes)
         self._appended = 0
         self._synced = 0
         self._sync_records = settings.sync_records
@@ -146,13 +150,27 @@ class Journal:
         self._in_flight[event.n] = event
 
     def append_end(self, event: EndEvent) -> None:
-        """The raw reply, before it is parsed. Raises DiskFailed when it could not be written."""
-        self._append(event)
+        """The raw reply, before it is parsed.
+
+        On a full disk it goes to the reserve, from where the next start takes it. Raises DiskFailed when it could
+        not be written there either.
+        """
+        try:
+            self._append(event)
+        except DiskFailed:
+            self._append_late(event)
+            return
         self._in_flight.pop(event.n, None)
         self._unread.add(event.n)
 
     def append_read(self, event: ReadEvent) -> None:
-        """What was made of the reply. Raises DiskFailed when it could not be written."""
+        """What was made of the reply. Raises DiskFailed when it could not be written.
+
+        The next start then reads the reply anew, as it does one that went to the reserve: for that, nothing is
+        written here.
+        """
+        if event.n in self._late:
+            return
         self._append(event)
         self._in_flight.pop(event.n, None)
         self._unread.discard(event.n)
@@ -209,7 +227,19 @@ class Journal:
         self._syncer.stop()
         self.sync()
         self._disk.close(self._descriptor)
+        self._disk.close(self._reserve)
         self.poll()
+        self._disk.unlink(self._run.reserve)
+
+    def _append_late(self, event: EndEvent) -> None:
+        try:
+            write_all(self._disk, self._reserve, encode_line(event))
+            self._disk.sync(self._reserve)
+        except OSError as error:
+            raise DiskFailed(
+                f"{self._run.reserve}: a reply could not be kept: {error.strerror or error}"
+            ) from error
+        self._late.add(event.n)
 
     def _append(self, event: Struct) -> None:
         data = encode_line(event)
@@ -262,6 +292,16 @@ class Journal:
             self._path = path
             self.segment = head.segment
             self._length = len(line)
+
+
+def _reserve(run: RunDirectory, length: int) -> int:
+    try:
+        return run.disk.reserve(run.reserve, length)
+    except OSError as error:
+        raise DiskFailed(
+            f"{run.path}: the disk has no room for the {length} bytes that are reserved for replies in flight: "
+            f"{error.strerror or error}"
+        ) from error
 
 
 def _reopen(run: RunDirectory, path: Path) -> int:

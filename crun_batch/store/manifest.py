@@ -1,7 +1,8 @@
 """The list of the run's immutable files with their checksums, so that damage which a file hides is seen.
 
-One checksummed line per fact, appended and synced; the last line about a name holds. A line is written before
-the file takes its name, and says which content it `replaces`: between the two, either is right.
+One checksummed line per fact, appended and synced; the last line about a name holds. A new file is listed once
+it has its name: before, a crash leaves a file that is not listed and that nothing refers to. A file that
+replaces another is listed first, with the checksum of what it `replaces`: between the two, either is right.
 """
 
 from __future__ import annotations
@@ -42,8 +43,14 @@ def read_manifest(run: RunDirectory) -> dict[str, ManifestEntry]:
 
 def append_manifest(run: RunDirectory, entries: Iterable[ManifestEntry]) -> None:
     """Add lines and bring them to the disk; a torn last line is cut off first. Raises DiskFailed, RunDamaged."""
-    _, good_bytes = _read(run)
     data = b"".join(encode_line(entry) for entry in entries)
+    if data:
+        with run.manifest_lock:
+            _append(run, data)
+
+
+def _append(run: RunDirectory, data: bytes) -> None:
+    _, good_bytes = _read(run)
     try:
         new = not run.manifest.exists()
         descriptor = run.disk.create(run.manifest) if new else run.disk.reopen(run.manifest)
@@ -85,5 +92,8 @@ def write_listed(run: RunDirectory, name: str, data: bytes) -> None:
     path = run.path / name
     present = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
     entry = ManifestEntry(name, 0, len(data), hashlib.sha256(data).hexdigest(), replaces=present)
-    append_manifest(run, [entry])
+    if present is not None:
+        append_manifest(run, [entry])
     write_file(run.disk, path, data)
+    if present is None:
+        append_manifest(run, [entry])

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from crun_batch.errors import DiskFailed, RunDamaged
 from crun_batch.store.directory import RunDirectory
-from crun_batch.store.disk import Disk
+from crun_batch.store.disk import write_all
 from crun_batch.store.events import (
     FORMAT,
     EndEvent,
@@ -25,6 +25,7 @@ from crun_batch.store.events import (
     ReadEvent,
     StartEvent,
     decode_payload,
+    encode_line,
     payload_of,
 )
 
@@ -91,6 +92,8 @@ def recover(run: RunDirectory) -> Recovered | None:
     """
     segments = run.segments()
     if not segments:
+        if run.sealed_files() or run.manifest.exists():
+            raise RunDamaged(f"{run.journal}: the live segment is missing; the sealed files are there")
         return None
     newest = segments[-1]
     path = run.segment(newest)
@@ -101,8 +104,9 @@ def recover(run: RunDirectory) -> Recovered | None:
             advice="No crash leaves that. Restore the file from a copy; `crun-batch verify` lists all damage.",
         )
     head = _head(run, newest)
+    in_flight = _open_ends(head, replay(path))[0]
+    _settle(run, path, scan, _late_lines(run, {start.n for start in in_flight}))
     in_flight, unread, next_serial = _open_ends(head, replay(path))
-    _settle(run.disk, path, scan)
     return Recovered(
         head=head,
         records=lambda: _after_head(path),
@@ -153,17 +157,30 @@ def _open_ends(
     return tuple(in_flight.values()), tuple(unread.values()), next_serial
 
 
-def _settle(disk: Disk, path: Path, scan: Scan) -> None:
+def _late_lines(run: RunDirectory, in_flight: set[int]) -> bytes:
+    """Replies that a full disk sent to the reserve, as far as the segment does not have them."""
+    if not run.reserve.exists():
+        return b""
+    ends = (event for event in replay(run.reserve) if isinstance(event, EndEvent))
+    return b"".join(encode_line(end) for end in ends if end.n in in_flight)
+
+
+def _settle(run: RunDirectory, path: Path, scan: Scan, late: bytes) -> None:
+    """Cut the torn end off, take the late replies in, bring all to the disk; then the reserve may go."""
+    disk = run.disk
     try:
         descriptor = disk.reopen(path)
         try:
             if scan.torn_bytes:
                 disk.truncate(descriptor, scan.good_bytes)
+            if late:
+                write_all(disk, descriptor, late)
             disk.sync(descriptor)
         finally:
             disk.close(descriptor)
+        disk.unlink(run.reserve)
     except OSError as error:
-        raise DiskFailed(f"{path}: cannot cut off its torn end: {error.strerror or error}") from error
+        raise DiskFailed(f"{path}: cannot be brought in order: {error.strerror or error}") from error
 
 
 def _event(path: Path, number: int, payload: bytes) -> Event:

@@ -17,6 +17,7 @@ from msgspec import structs
 
 from crun_batch.errors import DiskFailed
 from crun_batch.store.directory import RunDirectory
+from crun_batch.store.disk import sync_file
 from crun_batch.store.manifest import append_manifest, read_manifest
 from crun_batch.store.schema import SEQUENCE, RunSchema, results_schema
 from crun_batch.store.seal import put_in_place, temporary, write_parquet
@@ -38,6 +39,7 @@ def publish(run: RunDirectory, schema: RunSchema) -> int:
     target = run.journal / f"results-{max(present, default=0) + 1:06d}.parquet"
     columns = results_schema(schema)
     now = snapshot(run, schema)
+    _sync_live(run)
     through = {THROUGH: str(last_sequence(now)).encode()}
     entry = write_parquet(run, target, columns, _gathered(current_finals(now, columns.names), columns), through)
     put_in_place(run, [target], [entry])
@@ -70,6 +72,15 @@ def last_sequence(now: Snapshot) -> int:
             if file.metadata.num_rows:
                 return int(pc.max(file.read([SEQUENCE]).column(0)).as_py())
     return -1
+
+
+def _sync_live(run: RunDirectory) -> None:
+    """What is published must outlive a power cut in the journal too."""
+    try:
+        for number in run.segments():
+            sync_file(run.disk, run.segment(number))
+    except OSError as error:
+        raise DiskFailed(f"{run.journal}: cannot be synced: {error.strerror or error}") from error
 
 
 def _gathered(tables: Iterator[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:

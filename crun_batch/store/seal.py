@@ -1,6 +1,6 @@
 """A closed segment becomes two Parquet files, and then goes.
 
-temporary names, sync, read back, manifest, rename, sync of the folders, and only then the segment is unlinked:
+Temporary names, sync, read back, rename, sync of the folders, manifest, and only then the segment is unlinked:
 a crash at any point leaves the segment or its files, and while the segment is there its files do not count.
 Doing it again gives the same. Made for a thread: the work is done in Polars, Arrow and hashlib.
 """
@@ -99,8 +99,8 @@ def write_parquet(
 
 
 def put_in_place(run: RunDirectory, paths: list[Path], entries: list[ManifestEntry]) -> None:
-    """Say in the manifest what comes, then give the written files their names. Raises DiskFailed."""
-    append_manifest(run, entries)
+    """Give the written files their names, and list them as the manifest wants it. Raises DiskFailed."""
+    append_manifest(run, [entry for entry in entries if entry.replaces is not None])
     try:
         for path in paths:
             run.disk.rename(temporary(path), path)
@@ -108,6 +108,7 @@ def put_in_place(run: RunDirectory, paths: list[Path], entries: list[ManifestEnt
             run.disk.sync_folder(folder)
     except OSError as error:
         raise DiskFailed(f"{paths[0]}: cannot be put in place: {error}") from error
+    append_manifest(run, [entry for entry in entries if entry.replaces is None])
 
 
 def file_digest(path: Path) -> str:
