@@ -116,6 +116,44 @@ def test_the_balance_that_must_stay_stays() -> None:
     assert not book.can_hold(Hold())
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9), st.integers(0, 4)), max_size=60), st.integers(0, 20))
+def test_a_balance_read_at_any_moment_allows_all_of_it_and_no_more(
+    requests: list[tuple[int, int, int]], keep: int
+) -> None:
+    """Readings between requests in flight, billed or not yet, neither free nor take away what is there."""
+    balance, book = 100, Reservations(Budget())
+    book.observe_balance(balance, "credits", keep_pico=keep)
+    flying: list[tuple[int, int]] = []
+    for hold, cost, reading in requests:
+        if book.reserve(Hold(None, hold)):
+            flying.append((hold, min(cost, hold)))
+            balance -= flying[-1][1]
+        if reading == 1:
+            book.observe_balance(balance, "credits", keep_pico=keep)
+        if reading >= 2 and flying:
+            settled_hold, settled_cost = flying.pop(0)
+            book.settle(Hold(None, settled_hold), Cost(None, settled_cost))
+    for settled_hold, settled_cost in flying:
+        book.settle(Hold(None, settled_hold), Cost(None, settled_cost))
+    assert balance >= keep
+    assert balance - keep == book.credits.free_pico
+
+
+def test_a_balance_that_others_spend_from_or_that_lags_or_is_topped_up() -> None:
+    """Less than our own requests explain: what is read counts. More, without a rise: it lags. A rise: a top-up."""
+    book = Reservations(Budget())
+    book.observe_balance(100, "credits")
+    assert book.reserve(Hold(None, 10))
+    book.settle(Hold(None, 10), Cost(None, 10))
+    book.observe_balance(100, "credits")
+    assert 90 == book.credits.free_pico
+    book.observe_balance(50, "credits")
+    assert 50 == book.credits.free_pico
+    book.observe_balance(250, "credits")
+    assert 250 == book.credits.free_pico
+
+
 def start(needs: dict[Any, Needs], budget: Budget = Budget(), **more: Any) -> Preflight:  # noqa: B008
     options: dict[str, Any] = {"balance": None, "credits_mode": "require"} | more
     return may_start(needs, Reservations(budget), **options)

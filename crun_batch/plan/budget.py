@@ -10,7 +10,7 @@ held; one that does is recorded as an overrun. What stays unused at a stop is le
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Context, Decimal
 from typing import Literal
 
@@ -37,11 +37,13 @@ class Purse(Struct):
 
     cap_pico: int | None = None
     floor_cap_pico: int | None = None
-    """What the balance allows, as a cap on `spent`: spent at the reading + balance - what must stay."""
+    """What the balance allows, as a cap on what is spent and held."""
     spent_pico: int = 0
     held_pico: int = 0
     unknown_pico: int = 0
     overrun_pico: int = 0
+    balance_pico: int | None = None
+    """The balance, as it was read last."""
 
     @property
     def limit_pico(self) -> int | None:
@@ -66,6 +68,16 @@ class Purse(Struct):
         if hold_pico is None:
             return self.cap_pico is None and free > 0
         return hold_pico <= free
+
+    def observe(self, balance_pico: int, keep_pico: int) -> None:
+        """A balance read just now: see `Reservations.observe_balance`."""
+        lowest = self.spent_pico + self.unknown_pico + balance_pico - keep_pico
+        highest = lowest + self.held_pico
+        floor = lowest if self.floor_cap_pico is None else self.floor_cap_pico
+        if self.balance_pico is not None and balance_pico > self.balance_pico:
+            floor += balance_pico - self.balance_pico
+        self.floor_cap_pico = lowest if floor > highest else floor
+        self.balance_pico = balance_pico
 
     def settle(self, hold_pico: int | None, cost_pico: int | None) -> None:
         """A request ended: its hold becomes its cost, or, where the cost is unknown, stays held for good."""
@@ -113,19 +125,27 @@ class Reservations:
     def observe_balance(self, balance_pico: int, unit: Unit, keep_pico: int = 0) -> None:
         """A balance read just now: from here on at most balance - keep may be spent in its unit.
 
-        Requests in flight may or may not be in the balance yet: they are counted on top, the careful side.
+        Which requests in flight are already in it, nobody says; so what was allowed before stays allowed as long
+        as some such share explains the reading. Where none does, others spend too, or prices are too low: the
+        reading counts, the requests in flight on top of it. A balance that lags shows too much, which allows
+        nothing more; one that has risen was topped up.
         """
         purse = self.usd if unit == "usd" else self.credits
-        purse.floor_cap_pico = purse.spent_pico + purse.unknown_pico + balance_pico - keep_pico
+        purse.observe(balance_pico, keep_pico)
 
 
 class Needs(Struct, frozen=True):
-    """What the requests still to be sent will cost, in one unit: expected once rows have finished, else low."""
+    """What the requests still to be sent will cost, in one unit: expected once rows have finished, else low.
+
+    `low_pico` None: no price is known; `expected_pico` may then still be what a pilot has measured.
+    """
 
     rows: int
     finished_rows: int
     low_pico: int | None
     expected_pico: int | None = None
+    limit_of: Callable[[int], int] | None = None
+    """The `--limit` that takes in so many of the open rows; None: the finished rows are the first ones."""
 
     @property
     def pico(self) -> int | None:
@@ -175,16 +195,17 @@ def may_start(
 
 def rows_that_fit(need: Needs, left_pico: int) -> int:
     """The `--limit` that fits: the rows that are finished and as many of the others as what is left pays for."""
-    if not need.pico:
-        return need.finished_rows + need.rows
-    return need.finished_rows + min(need.rows, max(0, left_pico) * need.rows // need.pico)
+    fitting = need.rows
+    if need.pico:
+        fitting = min(need.rows, max(0, left_pico) * need.rows // need.pico)
+    return need.finished_rows + fitting if need.limit_of is None else need.limit_of(fitting)
 
 
 def _against_cap(need: Needs, purse: Purse, unit: str, *, until_budget: bool) -> Preflight:
     if purse.cap_pico is None:
         return Preflight(True)
     key = f"budget.max_cost_{unit}"
-    if need.pico is None:
+    if need.low_pico is None or need.pico is None:
         return Preflight(
             False,
             f"{key} is set, but what a request costs in {unit} is unknown, so nothing can be reserved: add prices "
@@ -218,7 +239,8 @@ def _too_little(need: Needs, left_pico: int, sentence: str, *, until_budget: boo
     if until_budget:
         return Preflight(True, notes=(f"{sentence}: the run goes on until it is used up",))
     limit = rows_that_fit(need, left_pico)
-    way = f"--limit {limit} fits" if limit > need.finished_rows else "not one more row fits"
+    none_fits = left_pico < (need.pico or 0) // max(1, need.rows)
+    way = "not one more row fits" if none_fits else f"--limit {limit} fits"
     return Preflight(False, f"{sentence}; {way}, --until-budget starts all the same", limit)
 
 
