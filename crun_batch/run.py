@@ -27,7 +27,7 @@ from msgspec import Struct, field
 
 from crun_batch.corridor.asking import ask, balance_keeper
 from crun_batch.corridor.endpoint import Endpoint, endpoint_of, simulated
-from crun_batch.corridor.opened import Run, open_run, summary_of
+from crun_batch.corridor.opened import RUNNING, Place, Run, ending_of, open_run, summary_of
 from crun_batch.corridor.opening import Progressed, Standing, job_document, open_standing, read_standing
 from crun_batch.corridor.preflight import (
     Assessment,
@@ -42,17 +42,18 @@ from crun_batch.corridor.preflight import (
     unlisted_models,
 )
 from crun_batch.corridor.sending import Bill, Outfit, send_all
-from crun_batch.corridor.session import Clock, Session
+from crun_batch.corridor.session import Clock
+from crun_batch.corridor.watching import Extent
 from crun_batch.corridor.workload import Workload, load_workload, open_units
 from crun_batch.errors import EXIT_GATEWAY_REFUSED, InputError, RefusedToStart
 from crun_batch.load.job import Job, load_job
 from crun_batch.records import Row
-from crun_batch.send.pool import Pool
 from crun_batch.send.retry import Halt
 from crun_batch.send.wire import Wire, open_wire
 from crun_batch.store.directory import write_json
 from crun_batch.store.results import publish
 from crun_batch.tell.estimates import estimate_text
+from crun_batch.tell.progress import Progress
 
 __all__ = ["Job", "Options", "Run", "arun", "estimate", "load_job", "open_run", "run"]
 
@@ -80,8 +81,10 @@ class Options(Struct, frozen=True):
     confirm: Callable[[str], bool] | None = None
     """Asked with the estimate in words before anything is sent; None: never asks."""
     say: Callable[[str], None] = _silent
-    watch: Callable[[Pool, Session], None] | None = None
+    watch: Callable[[Progress], None] | None = None
+    """Shown where the run is, twice a second while it sends and once at the end."""
     tick: Callable[[int], None] = _silent
+    """Told how many rows the estimate has read."""
     resume_command: str | None = None
     handle_signals: bool = True
     clock: Clock = SYSTEM_CLOCK
@@ -89,7 +92,12 @@ class Options(Struct, frozen=True):
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
 
 
-JOB_KEYS = {"limit": "input.limit", "max_cost_usd": "budget.max_cost_usd", "output_dir": "output.dir"}
+JOB_KEYS = {
+    "limit": "input.limit",
+    "max_cost_usd": "budget.max_cost_usd",
+    "max_cost_credits": "budget.max_cost_credits",
+    "output_dir": "output.dir",
+}
 """Short names of overrides in Python and on the command line."""
 
 
@@ -123,9 +131,10 @@ async def run_with(job: Job | str | Path, table: object | None, options: Options
     with ExitStack() as stack:
         workload = _load(job, table, options, stack)
         standing = _open(workload, options, stack)
-        started = options.clock.monotonic()
-        if not open_units(workload, standing.done):
-            return _close(workload, standing, options, halt=None, started=started)
+        open_count = open_units(workload, standing.done)
+        if not open_count:
+            options.say(f"nothing to send: all {workload.selected_units:,} results are there")
+            return _close(workload, standing, options, halt=None)
         endpoint = endpoint_of(workload.job, options.environ, simulated=options.simulate)
         offer = await ask(workload.job, endpoint)
         prices = Prices(workload, offer, now_utc(options.clock.epoch_us()))
@@ -134,7 +143,7 @@ async def run_with(job: Job | str | Path, table: object | None, options: Options
             _plan(workload, standing, offer, prices, options)
             _record_job(workload, standing, prices, options)
             halt = await _send(workload, standing, endpoint, offer, prices, options)
-        return _close(workload, standing, options, halt=halt, started=started)
+        return _close(workload, standing, options, halt=halt)
 
 
 def options_of(overrides: Mapping[str, Any]) -> Options:
@@ -250,6 +259,8 @@ async def _send(
     reservations = reservations_of(workload, standing.account.totals())
     with ThreadPoolExecutor(1, thread_name_prefix="table") as executor:
         outfit = Outfit(
+            extent=_extent(workload, standing, options),
+            summary=_running_summary(workload, standing, options),
             wire=wire,
             clock=options.clock,
             bill=Bill(prices.price, job.prices.credits_per_usd),
@@ -273,11 +284,41 @@ def _rows(workload: Workload, options: Options) -> Iterator[list[Row]]:
     return workload.table.rows(workload.columns)
 
 
-def _close(workload: Workload, standing: Standing, options: Options, *, halt: Halt | None, started: float) -> Run:
+def _extent(workload: Workload, standing: Standing, options: Options) -> Extent:
+    """How many units are done and how many are to be; of a pilot only its own."""
+    open_count = open_units(workload, standing.done)
+    if options.pilot is None:
+        return Extent(workload.selected_units - open_count, open_count)
+    return Extent(0, min(open_count, options.pilot * len(workload.variants) * workload.repeats))
+
+
+def _running_summary(
+    workload: Workload, standing: Standing, options: Options
+) -> Callable[[int, float], Mapping[str, Any]]:
+    """What summary.json says while the session goes on."""
+    place = _place(workload, standing, options)
+    open_before = open_units(workload, standing.done)
+
+    def summary(finished_units: int, seconds: float) -> Mapping[str, Any]:
+        account = standing.account
+        open_count = open_before - finished_units
+        return summary_of(account, place, RUNNING, open_count=open_count, seconds=account.seconds + seconds)
+
+    return summary
+
+
+def _place(workload: Workload, standing: Standing, options: Options) -> Place:
+    return Place(workload.job.name, standing.directory.path, options.resume_command)
+
+
+def _close(workload: Workload, standing: Standing, options: Options, *, halt: Halt | None) -> Run:
     """Step 6. Publish what is there, write the summary, give back the Run."""
     publish(standing.directory, standing.schema)
-    seconds = options.clock.monotonic() - started
-    summary = summary_of(workload, standing, halt=halt, seconds=seconds, resume_command=options.resume_command)
+    account = standing.account
+    open_count = open_units(workload, standing.done)
+    ending = ending_of(halt, account.totals(), open_count)
+    place = _place(workload, standing, options)
+    summary = summary_of(account, place, ending, open_count=open_count, seconds=account.seconds)
     write_json(standing.directory, standing.directory.summary, summary)
     return Run(standing.directory.path, summary)
 
@@ -306,7 +347,7 @@ async def estimate_with(job: Job | str | Path, table: object | None, options: Op
 
 
 class _Callable(ModuleType):
-    """`crun_batch.run` is this module and, as the public name, its main function: calling the one calls the other."""
+    """`crun_batch.run` is this module and, as the public name, its main function."""
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Run:
         return run(*arguments, **keywords)

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import polars as pl
+import pyarrow as pa
+from msgspec import Struct
 
-from crun_batch.corridor.opening import Standing
-from crun_batch.corridor.workload import Workload, open_units
 from crun_batch.errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -21,10 +21,13 @@ from crun_batch.errors import (
     EXIT_TERMINATED,
     InputError,
 )
-from crun_batch.plan.account import Sums
+from crun_batch.plan.account import Account, Sums
 from crun_batch.plan.prices import decimal_text
 from crun_batch.send.retry import Halt
+from crun_batch.store import views
 from crun_batch.store.directory import RunDirectory, read_json
+from crun_batch.store.export import Format, export
+from crun_batch.store.verify import Finding, verify
 from crun_batch.store.views import attempts_frame, results_frame
 from crun_batch.tell.words import summary_text
 
@@ -35,9 +38,9 @@ TOKENS = ("input", "cached_input", "cache_write", "output", "reasoning")
 class Run:
     """What a run has done so far.
 
-    `status` is finished, stopped, interrupted or running; `exit_code` what the command line ends with;
-    `stop_reason` a sentence, or None. `cost_usd` and `cost_credits` are Decimal sums over all attempts of all
-    sessions, None where nothing is known of them.
+    `status` is finished, stopped, interrupted or running; `exit_code` what the command line ends with, None while
+    it runs; `stop_reason` a sentence, or None. `cost_usd` and `cost_credits` are Decimal sums over all attempts of
+    all sessions, None where nothing is known of them.
     """
 
     def __init__(self, directory: Path, summary: Mapping[str, Any]) -> None:
@@ -49,8 +52,9 @@ class Run:
         return str(self.summary["status"])
 
     @property
-    def exit_code(self) -> int:
-        return int(self.summary["exit_code"])
+    def exit_code(self) -> int | None:
+        code: int | None = self.summary["exit_code"]
+        return code
 
     @property
     def stop_reason(self) -> str | None:
@@ -73,6 +77,18 @@ class Run:
         """One row per request that was sent, live, in the columns of `attempts`."""
         return attempts_frame(self.directory)
 
+    def sql(self, query: str) -> pa.Table:
+        """The answer of one SELECT over `results` and `attempts`, live; InputError with DuckDB's complaint."""
+        return views.query(self.directory, query)
+
+    def verify(self, *, data: bool = False) -> list[Finding]:
+        """What is wrong with the run's files, or odd; `data`: every byte against its checksum."""
+        return verify(self.directory, data=data)
+
+    def export(self, format: Format, stream: BinaryIO) -> int:
+        """Write the results as csv, jsonl or openai-batch in UTF-8; returns how many rows."""
+        return export(self.directory, format, stream)
+
     def report(self) -> str:
         """The summary in words."""
         return summary_text(self.summary)
@@ -94,31 +110,47 @@ def open_run(directory: str | Path) -> Run:
     return Run(path, read_json(run.summary))
 
 
-def ending_of(halt: Halt | None, totals: Sums, open_count: int) -> tuple[str, int, str | None]:
-    """(status, exit code, stop reason) of a run: by why it halted, else by how its rows ended."""
+class Ending(Struct, frozen=True):
+    """How a run stands: running, finished, stopped, interrupted, killed; its exit code once it has one."""
+
+    status: str
+    exit_code: int | None = None
+    reason: str | None = None
+
+
+RUNNING = Ending("running")
+
+
+def ending_of(halt: Halt | None, totals: Sums, open_count: int) -> Ending:
+    """By why it halted, else by how its rows ended."""
     if halt is not None:
         interrupted = halt.exit_code in (EXIT_INTERRUPTED, EXIT_TERMINATED)
-        return ("interrupted" if interrupted else "stopped"), halt.exit_code, halt.reason
+        return Ending("interrupted" if interrupted else "stopped", halt.exit_code, halt.reason)
     if open_count:
-        return "stopped", EXIT_ROWS_FAILED, f"{open_count:,} rows are still open"
+        return Ending("stopped", EXIT_ROWS_FAILED, f"{open_count:,} rows are still open")
     not_ok = sum(number for status, number in totals.statuses.items() if status != "ok")
-    return "finished", EXIT_ROWS_FAILED if not_ok else EXIT_OK, None
+    return Ending("finished", EXIT_ROWS_FAILED if not_ok else EXIT_OK)
+
+
+class Place(Struct, frozen=True):
+    """What a summary says of a run that no sum can tell."""
+
+    name: str
+    directory: Path
+    resume_command: str | None
 
 
 def summary_of(
-    workload: Workload, standing: Standing, *, halt: Halt | None, seconds: float, resume_command: str | None
+    account: Account, place: Place, ending: Ending, *, open_count: int, seconds: float
 ) -> dict[str, Any]:
-    """summary.json: the sums of the account and how the run ended. Amounts are decimal text."""
-    totals = standing.account.totals()
-    open_count = open_units(workload, standing.done)
-    status, exit_code, reason = ending_of(halt, totals, open_count)
+    """summary.json: the sums of the account and how the run stands. Amounts are decimal text."""
+    totals = account.totals()
     finished = sum(totals.statuses.values())
-    all_seconds = standing.account.seconds + seconds
     return {
-        "name": workload.job.name,
-        "status": status,
-        "stop_reason": reason,
-        "exit_code": exit_code,
+        "name": place.name,
+        "status": ending.status,
+        "stop_reason": ending.reason,
+        "exit_code": ending.exit_code,
         "rows": {
             "total": open_count + finished,
             **{name: totals.statuses.get(name, 0) for name in STATUSES},
@@ -133,10 +165,10 @@ def summary_of(
         "attempts": totals.attempts,
         "unknown_attempts": totals.unknown,
         "unpriced_attempts": totals.unpriced,
-        "seconds": round(all_seconds, 3),
-        "rows_per_second": round(finished / all_seconds, 3) if all_seconds else 0.0,
-        "output_dir": str(standing.directory.path),
-        "resume_command": resume_command if open_count else None,
+        "seconds": round(seconds, 3),
+        "rows_per_second": round(finished / seconds, 3) if seconds else 0.0,
+        "output_dir": str(place.directory),
+        "resume_command": place.resume_command if open_count else None,
     }
 
 

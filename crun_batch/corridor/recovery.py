@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import polars as pl
 import pyarrow as pa
+from msgspec import Struct
 
 from crun_batch.corridor.settle import Settled, read_event
 from crun_batch.corridor.source import Done
@@ -25,16 +26,33 @@ UNCOUNTED_STATUSES = frozenset({429, 455, 503, 529})
 ReadReply = Callable[[StartEvent, Response], tuple[Reply | Failure, Cost]]
 
 
+class JournalNow(Struct):
+    """What the journal tells at this moment: the account, and the requests without a recorded reply by serial."""
+
+    account: Account
+    in_flight: dict[int, StartEvent]
+
+
 def account_now(directory: RunDirectory) -> Account:
     """The account as the journal tells it now; needs no lock. An empty one where there is no journal yet."""
-    account = Account()
+    return journal_now(directory).account
+
+
+def journal_now(directory: RunDirectory) -> JournalNow:
+    """The newest segment, folded together; needs no lock. Nothing where there is no journal yet."""
+    now = JournalNow(Account(), {})
     for number in directory.segments()[-1:]:
         for event in replay(directory.segment(number)):
             if isinstance(event, HeadEvent):
-                account = Account.from_checkpoint(event.checkpoint)
+                now.account = Account.from_checkpoint(event.checkpoint)
+                now.in_flight = {start.n: start for start in event.in_flight}
+            elif isinstance(event, StartEvent):
+                now.in_flight[event.n] = event
             else:
-                book(account, event)
-    return account
+                book(now.account, event)
+                if not isinstance(event, FinalEvent):
+                    now.in_flight.pop(event.n, None)
+    return now
 
 
 def book(account: Account, event: Event) -> None:

@@ -18,6 +18,7 @@ from crun_batch.corridor.opening import Standing
 from crun_batch.corridor.recovery import settle_leftovers
 from crun_batch.corridor.session import Clock, Session, Work
 from crun_batch.corridor.source import Batches, TicketSource
+from crun_batch.corridor.watching import Extent, Meter, keep_summary, show
 from crun_batch.corridor.workload import Tickets, Variant, Workload
 from crun_batch.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
 from crun_batch.plan.budget import Reservations
@@ -33,6 +34,7 @@ from crun_batch.store.carried import carried_encoder
 from crun_batch.store.events import StartEvent
 from crun_batch.store.journal import Journal, create_journal, resume_journal
 from crun_batch.store.seal import seal_segment
+from crun_batch.tell.progress import Progress
 
 SIGNALS = {signal.SIGINT: (EXIT_INTERRUPTED, "Ctrl-C"), signal.SIGTERM: (EXIT_TERMINATED, "SIGTERM")}
 NO_COST = Cost(0, 0)
@@ -77,7 +79,10 @@ class Outfit(Struct, frozen=True):
     executor: Executor | None
     handle_signals: bool
     say: Callable[[str], None]
-    watch: Callable[[Pool, Session], None] | None = None
+    extent: Extent
+    summary: Callable[[int, float], Mapping[str, Any]]
+    """What summary.json says after this session has finished so many units in so many seconds."""
+    watch: Callable[[Progress], None] | None = None
     keep_balance: Callable[[Session, Callable[[Halt], None]], Any] | None = None
 
 
@@ -99,8 +104,10 @@ async def send_all(
         session.segment_closed = sealer.seal
         pool = _pool(workload, standing, outfit, session, rows)
         session.halt = pool.stop
+        started = outfit.clock.monotonic()
         with _signals(pool, outfit, workload.job.limits.attempt_timeout_seconds):
-            halt = await _run_watched(pool, session, outfit)
+            halt = await _run_watched(pool, session, standing, outfit)
+        standing.account.seconds += outfit.clock.monotonic() - started
         closed = journal.maybe_rotate(standing.account.to_checkpoint, force=True)
         if closed is not None:
             sealer.seal(closed)
@@ -239,13 +246,21 @@ def _routes(workload: Workload, outfit: Outfit) -> tuple[Route, ...]:
     )
 
 
-async def _run_watched(pool: Pool, session: Session, outfit: Outfit) -> Halt | None:
-    """The pool, with the balance and the display watched beside it."""
-    watchers = []
+async def _run_watched(pool: Pool, session: Session, standing: Standing, outfit: Outfit) -> Halt | None:
+    """The pool; beside it the display, the summary and the balance."""
+    clock = outfit.clock.monotonic
+    meter = Meter(pool, session, outfit.extent, clock)
+    started = clock()
+
+    def summary() -> Mapping[str, Any]:
+        return outfit.summary(session.finished_units, clock() - started)
+
+    beside = [keep_summary(standing.directory, summary, outfit.say)]
     if outfit.watch is not None:
-        watchers.append(asyncio.create_task(_every_half_second(outfit.watch, pool, session)))
+        beside.append(show(outfit.watch, meter))
     if outfit.keep_balance is not None:
-        watchers.append(asyncio.create_task(outfit.keep_balance(session, pool.stop)))
+        beside.append(outfit.keep_balance(session, pool.stop))
+    watchers = [asyncio.create_task(watcher) for watcher in beside]
     try:
         return await pool.run()
     finally:
@@ -253,13 +268,7 @@ async def _run_watched(pool: Pool, session: Session, outfit: Outfit) -> Halt | N
             watcher.cancel()
         await asyncio.gather(*watchers, return_exceptions=True)
         if outfit.watch is not None:
-            outfit.watch(pool, session)
-
-
-async def _every_half_second(watch: Callable[[Pool, Session], None], pool: Pool, session: Session) -> None:
-    while True:
-        await asyncio.sleep(0.5)
-        watch(pool, session)
+            outfit.watch(meter.read())
 
 
 class _signals:  # noqa: N801 - used as a context
@@ -269,27 +278,32 @@ class _signals:  # noqa: N801 - used as a context
         self._pool = pool
         self._say = outfit.say
         self._timeout_seconds = timeout_seconds
-        self._installed: list[signal.Signals] = []
+        self._replaced: dict[signal.Signals, Any] = {}
+        self._caught_before = False
         self._wanted = outfit.handle_signals and threading.current_thread() is threading.main_thread()
 
     def __enter__(self) -> None:
         if self._wanted:
             loop = asyncio.get_running_loop()
             for number in SIGNALS:
+                self._replaced[number] = signal.getsignal(number)
                 loop.add_signal_handler(number, self._caught, number)
-                self._installed.append(number)
 
     def __exit__(self, *_: object) -> None:
-        for number in self._installed:
+        for number, former in self._replaced.items():
             asyncio.get_running_loop().remove_signal_handler(number)
+            signal.signal(number, former)
 
     def _caught(self, number: signal.Signals) -> None:
         exit_code, name = SIGNALS[number]
-        if self._pool.halt is not None:
+        in_flight = self._pool.in_flight
+        if self._caught_before:
+            self._say(f"{name} again: ending now, {in_flight} in flight are left with unknown outcome")
             self._pool.abandon()
             return
+        self._caught_before = True
         self._say(
-            f"{name}: no new requests; waiting for {self._pool.in_flight} in flight "
-            f"(at most {self._timeout_seconds:g} s; once more ends now, their outcome is then unknown)"
+            f"{name}: no new requests; waiting for {in_flight} in flight, at most "
+            f"{self._timeout_seconds:g} s (once more: end now, their outcome stays unknown)"
         )
         self._pool.stop(Halt(exit_code, name))

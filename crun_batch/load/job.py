@@ -183,6 +183,24 @@ def load_job(
     )
 
 
+def load_readable_parts(path: Path, overrides: Mapping[str, object] = {}) -> Job | None:
+    """Of a job file with mistakes: its `input` and `prompt`, all else at defaults; None where these are wrong too.
+
+    To find the mistakes in the table and the templates as well, before any is mended.
+    """
+    own = ("input", "prompt")
+    try:
+        reading = read_tree(read_text(path, what="the job file"), source=str(path), format=format_of(path))
+        tree = {key: reading.tree[key] for key in own if key in reading.tree}
+        prompt = tree.get("prompt")
+        if not (isinstance(prompt, Mapping) and prompt.get("body_column")):
+            tree["model"] = "unchecked"
+        document = Document(source=str(path), base_dir=path.parent, tree=tree, places=reading.places)
+        return Job(overridden(document, {key: value for key, value in overrides.items() if key.startswith(own)}))
+    except InputError:
+        return None
+
+
 def parse_job(
     text: str,
     *,

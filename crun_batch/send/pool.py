@@ -137,6 +137,12 @@ class Pool:
         now = self._loop.time()
         return max(0.0, *(route.lane.paused_until - now for route in self._routes))
 
+    @property
+    def limit(self) -> int:
+        """Requests that may be in flight now: the lanes' limits together, at most `concurrency`."""
+        lanes = {route.lane for route in self._routes}
+        return min(self._settings.concurrency, sum(int(lane.limit.value) for lane in lanes))
+
     def _pump(self) -> None:
         """Send everything that may go now; then see to it that somebody calls again."""
         wait = NEVER

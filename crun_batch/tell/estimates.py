@@ -13,12 +13,16 @@ MONEY = {"cost_usd": ("dollars", usd), "cost_credits": ("credits", credit_amount
 ENDS = ("low", "expected", "high")
 
 
-def estimate_text(estimate: Mapping[str, Any]) -> str:
+def estimate_text(estimate: Mapping[str, Any], width: int | None = None) -> str:
     """Rows, tokens, cost low / expected / high, balance, time, and what to note."""
     lines = [
         f"{estimate['name']}: {count(estimate['open_rows'])} rows, {count(estimate['requests'])} requests to send"
     ]
-    lines.append(table(("variant", "model", "requests", "input tokens", "output tokens", "cost"), _rows(estimate)))
+    lines.append(
+        table(
+            ("variant", "model", "requests", "input tokens", "output tokens", "cost"), _rows(estimate), width=width
+        )
+    )
     lines += [
         f"cost in {name}: {_span(estimate[key], show)}"
         for key, (name, show) in MONEY.items()

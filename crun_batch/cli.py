@@ -1,0 +1,351 @@
+"""The command line: arguments in, one public call, words and an exit code out.
+
+Decides nothing: what may start, what a run cost and which exit code it has come from the library. Libraries that
+take long to load are imported by the command that needs them.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from crun_batch import cli_options as options
+from crun_batch.cli_output import (
+    complain,
+    complain_of,
+    complain_of_bug,
+    error_document,
+    leave_standard_output,
+    out,
+    out_bytes,
+    out_json,
+    say,
+    width,
+)
+from crun_batch.errors import (
+    EXIT_BUG,
+    EXIT_GATEWAY_REFUSED,
+    EXIT_INPUT,
+    EXIT_INTERRUPTED,
+    EXIT_RUN_DIRECTORY,
+    EXIT_TERMINATED,
+    CrunBatchError,
+    DiskFailed,
+    Mistake,
+)
+
+HELP = (
+    "Run large prompt tables against a model gateway: know the bill first, lose no paid reply, pay for none twice."
+)
+SIGNALS = {signal.SIGINT: ("Ctrl-C", EXIT_INTERRUPTED), signal.SIGTERM: ("SIGTERM", EXIT_TERMINATED)}
+
+app = typer.Typer(
+    name="crun-batch",
+    help=HELP,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+
+@app.callback()
+def _commands() -> None:
+    pass
+
+
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to.")] = Path()) -> int:
+    """Write a commented job file and a ten-row table that run as they are."""
+    from crun_batch.corridor.starter import JOB_NAME, write_starter
+
+    for path in write_starter(folder):
+        out(f"wrote {path}")
+    out(f"try it, without key and cost: crun-batch run {shlex.quote(str(folder / JOB_NAME))} --simulate")
+    return 0
+
+
+@app.command()
+def check(job: options.JobFile, set_: options.Settings = None, json: options.AsJson = False) -> int:
+    """Read everything, call nothing: columns, templates, three rendered requests, every mistake at once."""
+    from crun_batch.corridor.checking import check as checked
+    from crun_batch.tell.listings import check_text
+
+    document = checked(job, options.pairs(set_, "--set"), os.environ)
+    mistakes = [Mistake(**mistake) for mistake in document["mistakes"]]
+    if json:
+        out_json(document)
+    else:
+        out(check_text(document, width()))
+    if mistakes:
+        complain(mistakes)
+    return EXIT_INPUT if mistakes else 0
+
+
+@app.command()
+def estimate(
+    job: options.JobFile,
+    limit: options.Limit = None,
+    simulate: options.Simulate = False,
+    simulator: options.SimulatorSettings = None,
+    set_: options.Settings = None,
+    output_dir: options.OutputDir = None,
+    json: options.AsJson = False,
+) -> int:
+    """Send nothing: tokens and cost, credits needed against the balance, time under the limits."""
+    from crun_batch.cli_screen import Screen
+    from crun_batch.run import estimate as estimated
+    from crun_batch.tell.estimates import estimate_text
+
+    screen = Screen()
+    try:
+        document = estimated(
+            job,
+            limit=limit,
+            simulate=simulate,
+            simulator=options.simulator_settings(simulator, simulate=simulate),
+            output_dir=output_dir,
+            overrides=options.pairs(set_, "--set"),
+            say=screen.say,
+            tick=screen.tick,
+        )
+    finally:
+        screen.close()
+    if json:
+        out_json(document)
+    else:
+        out(estimate_text(document, width()))
+    return 0
+
+
+@app.command()
+def run(  # noqa: PLR0913 - one parameter for each option
+    job: options.JobFile,
+    yes: options.Yes = False,
+    limit: options.Limit = None,
+    pilot: options.Pilot = None,
+    retry: options.Retry = None,
+    max_cost_usd: options.MaxCostUsd = None,
+    max_cost_credits: options.MaxCostCredits = None,
+    until_budget: options.UntilBudget = False,
+    redo_changed: options.RedoChanged = False,
+    simulate: options.Simulate = False,
+    simulator: options.SimulatorSettings = None,
+    set_: options.Settings = None,
+    output_dir: options.OutputDir = None,
+    json: options.AsJson = False,
+) -> int:
+    """Check credits and budget, then do the work, going on where it stopped."""
+    from crun_batch.cli_screen import Screen
+    from crun_batch.run import run as run_job
+
+    screen = Screen()
+    try:
+        done = run_job(
+            job,
+            limit=limit,
+            pilot=pilot,
+            retry=options.kinds(retry),
+            max_cost_usd=max_cost_usd,
+            max_cost_credits=max_cost_credits,
+            until_budget=until_budget,
+            redo_changed=redo_changed,
+            simulate=simulate,
+            simulator=options.simulator_settings(simulator, simulate=simulate),
+            output_dir=output_dir,
+            overrides=options.pairs(set_, "--set"),
+            confirm=lambda estimate: screen.confirm(estimate, ask=not (yes or simulate)),
+            say=screen.say,
+            watch=screen.watch,
+            tick=screen.tick,
+            resume_command=options.resume_command(sys.argv),
+        )
+    finally:
+        screen.close()
+    if json:
+        out_json(done.summary)
+    else:
+        out(done.report())
+    return done.exit_code or 0
+
+
+@app.command()
+def status(run: options.RunPlace, simulate: options.SimulatedRun = False, json: options.AsJson = False) -> int:
+    """Tell what a running or stopped run has done so far, from any terminal."""
+    from crun_batch.corridor.live import find_run, status_of
+    from crun_batch.tell.listings import status_text
+
+    path = find_run(run, simulate=simulate)
+    document = status_of(path)
+    if json:
+        out_json(document)
+    else:
+        out(status_text(document, shlex.quote(str(path))))
+    return 0
+
+
+@app.command()
+def sql(
+    run: options.RunPlace,
+    query: options.Query,
+    simulate: options.SimulatedRun = False,
+    json: options.AsJson = False,
+) -> int:
+    """Ask DuckDB over the tables `results` and `attempts`, the live rows included."""
+    from crun_batch.corridor.live import find_run
+    from crun_batch.corridor.opened import open_run
+    from crun_batch.tell.listings import rows_text
+
+    answer = open_run(find_run(run, simulate=simulate)).sql(query)
+    if json:
+        out_json(answer.to_pylist())
+    else:
+        out(rows_text(answer.column_names, answer.to_pylist(), width()))
+    return 0
+
+
+@app.command()
+def verify(
+    run: options.RunPlace,
+    data: Annotated[bool, typer.Option("--data", help="Read every byte and compare its checksum.")] = False,
+    simulate: options.SimulatedRun = False,
+    json: options.AsJson = False,
+) -> int:
+    """Check every promise about the run's files."""
+    from crun_batch.corridor.live import find_run, findings_of
+    from crun_batch.tell.listings import findings_text
+
+    findings = findings_of(find_run(run, simulate=simulate), data=data)
+    if json:
+        out_json(findings)
+    else:
+        out(findings_text(findings, data=data))
+    return EXIT_RUN_DIRECTORY if any(finding["severity"] == "error" for finding in findings) else 0
+
+
+@app.command()
+def export(
+    run: options.RunPlace,
+    format: Annotated[Literal["csv", "jsonl", "openai-batch"], typer.Option("--format", help="The form.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to.")] = None,
+    simulate: options.SimulatedRun = False,
+) -> int:
+    """Write the results for people elsewhere, to standard output or a file."""
+    from crun_batch.corridor.live import find_run
+    from crun_batch.corridor.opened import open_run
+
+    found = open_run(find_run(run, simulate=simulate))
+    if output is None:
+        try:
+            found.export(format, sys.stdout.buffer)
+            out_bytes(b"")
+        except BrokenPipeError:
+            leave_standard_output()
+        return 0
+    try:
+        with output.open("wb") as stream:
+            rows = found.export(format, stream)
+    except OSError as error:
+        raise DiskFailed(f"{output}: cannot be written: {error.strerror or error}") from error
+    say(f"{rows:,} rows to {output}")
+    return 0
+
+
+@app.command()
+def models(job: options.AnyJobFile = None, set_: options.Settings = None, json: options.AsJson = False) -> int:
+    """List what the gateway offers, with prices where they are known."""
+    from crun_batch.corridor.offered import models_of
+    from crun_batch.tell.listings import models_text
+
+    document = models_of(job, options.pairs(set_, "--set"), os.environ)
+    return _answer(document, models_text, json=json)
+
+
+@app.command()
+def credits(job: options.AnyJobFile = None, set_: options.Settings = None, json: options.AsJson = False) -> int:
+    """Tell what is left of the account's credit."""
+    from crun_batch.corridor.offered import credit_of
+    from crun_batch.tell.listings import credit_text
+
+    document = credit_of(job, options.pairs(set_, "--set"), os.environ)
+    return _answer(document, credit_text, json=json)
+
+
+def _answer(document: dict[str, Any], words: Any, *, json: bool) -> int:
+    if json:
+        out_json(document)
+    elif document["fault"] is None:
+        out(words(document, width()))
+    if document["fault"] is not None:
+        say(document["fault"])
+        return EXIT_GATEWAY_REFUSED
+    return 0
+
+
+@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def simulator(context: typer.Context) -> int:
+    """Be a gateway on loopback until Ctrl-C: no key, no cost. `simulator --help` lists its settings."""
+    from crun_batch.simulator.command import main as serve
+
+    return serve(context.args)
+
+
+@app.command()
+def schema() -> int:
+    """Print the JSON Schema of job files, for completion in editors."""
+    from crun_batch.load.job import job_schema
+
+    out_json(job_schema())
+    return 0
+
+
+class _Signalled(SystemExit):
+    """A signal outside of sending: a SystemExit, which event loops and libraries let pass."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.signal = signal.Signals(number)
+
+
+def _caught(number: int, _: object) -> None:
+    raise _Signalled(number)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code. Never raises what a person cannot use."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    for number in SIGNALS:
+        signal.signal(number, _caught)
+    try:
+        return int(typer.main.get_command(app).main(given, prog_name="crun-batch", standalone_mode=False) or 0)
+    except _Signalled as caught:
+        name, exit_code = SIGNALS[caught.signal]
+        say(f"{name}: ended; what was recorded stays, the same command goes on")
+        return exit_code
+    except typer.TyperException as error:
+        return _usage(error)
+    except CrunBatchError as error:
+        if "--json" in given:
+            out_json(error_document(error))
+        complain_of(error)
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001 - the last border: said in one sentence, with its own exit code
+        complain_of_bug(error)
+        return EXIT_BUG
+
+
+def _usage(error: typer.TyperException) -> int:
+    show = getattr(error, "show", None)
+    if show is not None:
+        show()
+    else:
+        say(error.format_message())
+    return EXIT_INPUT

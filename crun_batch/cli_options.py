@@ -1,0 +1,113 @@
+"""The arguments that several commands take, and the values that are written in them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import typer
+
+from crun_batch.errors import InputError, Mistake
+
+JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="The job file (.yaml, .toml, .json).")]
+AnyJobFile = Annotated[
+    Path | None, typer.Argument(metavar="[JOB]", help="A job file, for its gateway and key. Default: CRUN's.")
+]
+RunPlace = Annotated[Path, typer.Argument(metavar="RUN", help="The run directory, or its job file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+Simulate = Annotated[
+    bool, typer.Option("--simulate", help="Against the bundled simulator: no key, no cost, into DIR-simulated.")
+]
+SimulatedRun = Annotated[bool, typer.Option("--simulate", help="With a job file: its simulated run.")]
+SimulatorSettings = Annotated[
+    list[str] | None,
+    typer.Option("--simulator", metavar="KEY=VALUE", help="A setting of the simulator; may be repeated."),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A key of the job file by its dotted name; may be repeated."),
+]
+OutputDir = Annotated[str | None, typer.Option("--output-dir", metavar="DIR", help="The run directory.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="Only the first N rows.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Start without asking.")]
+Pilot = Annotated[
+    int | None,
+    typer.Option(
+        "--pilot", min=1, metavar="N", help="Send N random rows, then tell the bill to expect, and stop."
+    ),
+]
+Retry = Annotated[
+    str | None,
+    typer.Option(
+        "--retry", metavar="KIND[,KIND]", help="Ask the rows again that ended so: a status or error kind."
+    ),
+]
+MaxCostUsd = Annotated[
+    str | None, typer.Option("--max-cost-usd", metavar="X", help="Spend at most X dollars, all sessions together.")
+]
+MaxCostCredits = Annotated[
+    str | None, typer.Option("--max-cost-credits", metavar="X", help="Spend at most X credits, likewise.")
+]
+UntilBudget = Annotated[
+    bool, typer.Option("--until-budget", help="Start although budget or credits will not last; stop there.")
+]
+RedoChanged = Annotated[
+    bool, typer.Option("--redo-changed", help="Ask the finished rows again whose request is another one now.")
+]
+Query = Annotated[
+    str, typer.Argument(metavar="QUERY", help='Such as "select status, count(*) from results group by status".')
+]
+
+
+def pairs(written: Sequence[str] | None, option: str) -> dict[str, str]:
+    """`key=value` texts by key. Raises InputError for a text without `=`."""
+    wrong = [text for text in written or () if not text.partition("=")[0].strip() or "=" not in text]
+    if wrong:
+        raise InputError([Mistake(f"{option} takes KEY=VALUE, not {text!r}") for text in wrong])
+    return {key.strip(): value for key, _, value in (text.partition("=") for text in written or ())}
+
+
+def simulator_settings(written: Sequence[str] | None, *, simulate: bool) -> dict[str, Any]:
+    """Settings of the simulator; a value is JSON where it reads as JSON, else text."""
+    if written and not simulate:
+        raise InputError("--simulator is for --simulate, which is not there")
+    return {key: _json_or_text(value) for key, value in pairs(written, "--simulator").items()}
+
+
+def _json_or_text(value: str) -> Any:
+    import orjson
+
+    try:
+        return orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return value
+
+
+def kinds(written: str | None) -> frozenset[str]:
+    """The statuses and error kinds of --retry. Raises InputError for one that does not exist."""
+    from crun_batch.records import ErrorKind, Status
+
+    if written is None:
+        return frozenset()
+    known = [status for status in get_args(Status) if status != "ok"] + list(get_args(ErrorKind))
+    chosen = frozenset(part.strip() for part in written.split(","))
+    wrong = sorted(chosen - set(known))
+    if wrong:
+        raise InputError(f"--retry knows no {', '.join(map(repr, wrong))}; it knows {', '.join(known)}")
+    return chosen
+
+
+def resume_command(arguments: Sequence[str]) -> str:
+    """The command that goes on with this run, to be typed as it is: without --pilot, with --yes."""
+    program = Path(arguments[0])
+    name = ["python", "-m", "crun_batch"] if program.name == "__main__.py" else [program.name]
+    kept: list[str] = []
+    rest = iter(arguments[1:])
+    for argument in rest:
+        if argument == "--pilot":
+            next(rest, None)
+        elif not argument.startswith("--pilot="):
+            kept.append(argument)
+    return shlex.join([*name, *kept, *([] if {"--yes", "-y"} & set(kept) else ["--yes"])])
