@@ -433,3 +433,22 @@ def test_the_least_balance_runs_out_first() -> None:
     assert some == least([none, some])
     assert none == least([none])
     assert least([]) is None
+
+
+def test_a_500_while_styles_are_tried_out_means_another_style():
+    """A LiteLLM proxy without a database answers /key/info with 500: that is no balance call, and no trouble."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(
+            500 if request.url.path.endswith("/key/info") else 404, json={"error": "no database"}
+        )
+
+    async def ask():
+        async with Gateway(
+            "http://127.0.0.1:1/v1", {}, transport=httpx.MockTransport(answer), attempts=1
+        ) as gateway:
+            return await read_balance(gateway), await read_balance(gateway, "litellm")
+
+    unknown, known = asyncio.run(ask())
+    assert unknown is None
+    assert isinstance(known, ControlFault)

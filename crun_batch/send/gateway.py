@@ -207,11 +207,12 @@ async def read_balance(gateway: Gateway, known_style: str | None = None) -> Bala
     """What is left to spend. None: this gateway has no balance call.
 
     An unknown host is asked in each style until one answers; a later call should pass the `source` of the first
-    balance as `known_style`. While styles are tried out, a 401 or 403 means "not this style", not "wrong key".
+    balance as `known_style`. While styles are tried out, a 401 or 403 means "not this style", not "wrong key", and
+    so does a 500: a LiteLLM proxy without a database answers its own balance call so.
     """
     styles, certain = styles_for(gateway.host, known_style)
     for style in styles:
-        results = [await _read_form(gateway, style, form) for form in FORMS[style]]
+        results = [await _read_form(gateway, style, form, certain=certain) for form in FORMS[style]]
         balance = least([result for result in results if isinstance(result, Balance)])
         if balance is not None:
             return balance
@@ -221,7 +222,7 @@ async def read_balance(gateway: Gateway, known_style: str | None = None) -> Bala
     return None
 
 
-async def _read_form(gateway: Gateway, style: str, form: Form) -> Balance | ControlFault | None:
+async def _read_form(gateway: Gateway, style: str, form: Form, *, certain: bool) -> Balance | ControlFault | None:
     """One balance call, wherever it is; the first fault, if none of the places answers as expected."""
     trouble: ControlFault | None = None
     for url in gateway.urls(form.path):
@@ -231,10 +232,11 @@ async def _read_form(gateway: Gateway, style: str, form: Form) -> Balance | Cont
         amount = form.read(answer.payload) if answer.is_good and answer.payload else None
         if amount is not None:
             return Balance(None if isinstance(amount, Unlimited) else amount, form.unit, style)
+        if answer.status in NO_SUCH_CALL or (answer.status == 500 and not certain):
+            continue
         if answer.status in TRANSIENT:
             return gateway.fault(url, answer)
-        if answer.status not in NO_SUCH_CALL:
-            trouble = trouble or gateway.fault(url, answer)
+        trouble = trouble or gateway.fault(url, answer)
     return trouble
 
 
