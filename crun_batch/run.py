@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,6 +27,7 @@ from msgspec import Struct, field
 
 from crun_batch.corridor.asking import ask, balance_keeper
 from crun_batch.corridor.endpoint import Endpoint, endpoint_of, simulated
+from crun_batch.corridor.ground import Ground
 from crun_batch.corridor.opened import RUNNING, Place, Run, ending_of, open_run, summary_of
 from crun_batch.corridor.opening import Progressed, Standing, job_document, open_standing, read_standing
 from crun_batch.corridor.preflight import (
@@ -89,6 +90,7 @@ class Options(Struct, frozen=True):
     handle_signals: bool = True
     clock: Clock = SYSTEM_CLOCK
     wire: Callable[[Job], Wire] | None = None
+    ground: Ground = Ground()
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
 
 
@@ -136,7 +138,7 @@ async def run_with(job: Job | str | Path, table: object | None, options: Options
             options.say(f"nothing to send: all {workload.selected_units:,} results are there")
             return _close(workload, standing, options, halt=None)
         endpoint = endpoint_of(workload.job, options.environ, simulated=options.simulate)
-        offer = await ask(workload.job, endpoint)
+        offer = await ask(workload.job, endpoint, options.ground.transport)
         prices = Prices(workload, offer, now_utc(options.clock.epoch_us()))
         halt = _refusal_of(workload, offer, options)
         if halt is None:
@@ -186,7 +188,11 @@ def _open(workload: Workload, options: Options, stack: ExitStack) -> Standing:
     """Step 2. The run directory, locked, with what of the work is done."""
     started_at = now_utc(options.clock.epoch_us()).isoformat(timespec="seconds")
     standing = open_standing(
-        workload, workload.job.output.dir, started_at=started_at, redo_changed=options.redo_changed
+        workload,
+        workload.job.output.dir,
+        started_at=started_at,
+        redo_changed=options.redo_changed,
+        disk=options.ground.disk,
     )
     stack.callback(standing.directory.close)
     if standing.recovered is not None and standing.recovered.cut_bytes:
@@ -257,12 +263,14 @@ async def _send(
         else open_wire("pyreqwest", connections=job.limits.concurrency)
     )
     reservations = reservations_of(workload, standing.account.totals())
-    with ThreadPoolExecutor(1, thread_name_prefix="table") as executor:
+    threads = nullcontext() if options.ground.in_place else ThreadPoolExecutor(1, thread_name_prefix="table")
+    with threads as executor:
         outfit = Outfit(
             extent=_extent(workload, standing, options),
             summary=_running_summary(workload, standing, options),
             wire=wire,
             clock=options.clock,
+            ground=options.ground,
             bill=Bill(prices.price, job.prices.credits_per_usd),
             headers=endpoint.headers,
             redact=endpoint.redact,
@@ -270,7 +278,7 @@ async def _send(
             handle_signals=options.handle_signals,
             say=options.say,
             watch=options.watch,
-            keep_balance=balance_keeper(job, endpoint, offer),
+            keep_balance=balance_keeper(job, endpoint, offer, options.ground.transport),
         )
         try:
             return await send_all(workload, standing, outfit, _rows(workload, options), reservations)
@@ -337,7 +345,7 @@ async def estimate_with(job: Job | str | Path, table: object | None, options: Op
         workload = _load(job, table, options, stack)
         standing = read_standing(workload)
         endpoint = endpoint_of(workload.job, options.environ, simulated=options.simulate)
-        offer = await ask(workload.job, endpoint)
+        offer = await ask(workload.job, endpoint, options.ground.transport)
         prices = Prices(workload, offer, now_utc(options.clock.epoch_us()))
         assessment = _assess(workload, standing, prices, options, everything=True)
         refuse_rejected(workload, assessment)

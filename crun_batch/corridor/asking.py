@@ -7,6 +7,8 @@ from collections.abc import Callable, Coroutine
 from decimal import Decimal
 from typing import Any
 
+import httpx
+
 from crun_batch.corridor.endpoint import Endpoint
 from crun_batch.corridor.preflight import Offer
 from crun_batch.corridor.session import Session
@@ -19,12 +21,12 @@ from crun_batch.send.retry import Halt
 BALANCE_EVERY_SECONDS = 60.0
 
 
-async def ask(job: Job, endpoint: Endpoint) -> Offer:
+async def ask(job: Job, endpoint: Endpoint, transport: httpx.AsyncBaseTransport | None = None) -> Offer:
     """Models and balance. What cannot be learned is said in `notes`; a refused key is the offer's `refusal`.
 
     Raises RefusedToStart where credits are required and the balance call fails.
     """
-    async with Gateway(job.endpoint.base_url, endpoint.headers) as gateway:
+    async with Gateway(job.endpoint.base_url, endpoint.headers, transport=transport) as gateway:
         models = await list_models(gateway)
         if isinstance(models, ControlFault) and models.kind == "refused":
             return Offer(refusal=f"the gateway does not accept the key: {models.message}")
@@ -51,7 +53,7 @@ def _about(fault: ControlFault, job: Job) -> str:
 
 
 def balance_keeper(
-    job: Job, endpoint: Endpoint, offer: Offer
+    job: Job, endpoint: Endpoint, offer: Offer, transport: httpx.AsyncBaseTransport | None = None
 ) -> Callable[[Session, Callable[[Halt], None]], Coroutine[Any, Any, None]] | None:
     """Reads the balance every minute and stops the run before `keep_credits` is touched; None: nothing to keep."""
     if offer.balance is None or offer.balance.amount is None or job.budget.credits != "require":
@@ -60,7 +62,7 @@ def balance_keeper(
 
     async def keep(session: Session, stop: Callable[[Halt], None]) -> None:
         observe(offer.balance, job, session)
-        async with Gateway(job.endpoint.base_url, endpoint.headers) as gateway:
+        async with Gateway(job.endpoint.base_url, endpoint.headers, transport=transport) as gateway:
             while True:
                 await asyncio.sleep(BALANCE_EVERY_SECONDS)
                 balance = await read_balance(gateway, source)

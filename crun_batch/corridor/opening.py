@@ -24,6 +24,7 @@ from crun_batch.load.render import RowRejected
 from crun_batch.plan.account import Account
 from crun_batch.records import Row
 from crun_batch.store.directory import RunDirectory, open_directory, read_json
+from crun_batch.store.disk import Disk
 from crun_batch.store.recover import Recovered, recover
 from crun_batch.store.schema import RunSchema, schema_document
 from crun_batch.store.seal import seal_segment
@@ -51,13 +52,15 @@ class Standing(Progressed, kw_only=True):
     fingerprint: dict[str, Any]
 
 
-def open_standing(workload: Workload, path: Path, *, started_at: str, redo_changed: bool) -> Standing:
+def open_standing(
+    workload: Workload, path: Path, *, started_at: str, redo_changed: bool, disk: Disk | None = None
+) -> Standing:
     """Lock the directory, recover its journal, seal what a kill left, mark what is done.
 
     Raises RunInUse, RunDamaged, RequestsChanged, RunDirectoryError (another job's), DiskFailed.
     """
     _refuse_a_strangers_folder(path)
-    directory = open_directory(path, started_at=started_at)
+    directory = open_directory(path, started_at=started_at, disk=disk)
     try:
         document = read_json(directory.job) if directory.job.exists() else {}
         _refuse_another_job(workload, document, path)

@@ -14,6 +14,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from crun_batch.corridor.ground import Ground
 from crun_batch.corridor.opening import Standing
 from crun_batch.corridor.recovery import settle_leftovers
 from crun_batch.corridor.session import Clock, Session, Work
@@ -77,6 +78,7 @@ class Outfit(Struct, frozen=True):
     headers: Mapping[str, str]
     redact: Callable[[bytes], bytes]
     executor: Executor | None
+    ground: Ground
     handle_signals: bool
     say: Callable[[str], None]
     extent: Extent
@@ -90,7 +92,7 @@ async def send_all(
     workload: Workload, standing: Standing, outfit: Outfit, rows: Iterator[list[Row]], reservations: Reservations
 ) -> Halt | None:
     """Send what is open; returns why the session stopped early, None when it did not. Raises DiskFailed."""
-    journal = _open_journal(standing)
+    journal = _open_journal(standing, outfit.ground)
     sealer = Sealer(standing, outfit.executor)
     try:
         settle_leftovers_of(workload, standing, journal, outfit)
@@ -158,10 +160,12 @@ def settle_leftovers_of(workload: Workload, standing: Standing, journal: Journal
     settle_leftovers(standing.recovered, journal, standing.account, read)
 
 
-def _open_journal(standing: Standing) -> Journal:
+def _open_journal(standing: Standing, ground: Ground) -> Journal:
+    syncer = ground.syncer() if ground.syncer is not None else None
     if standing.recovered is None:
-        return create_journal(standing.directory, standing.account.to_checkpoint())
-    return resume_journal(standing.directory, standing.recovered)
+        checkpoint = standing.account.to_checkpoint()
+        return create_journal(standing.directory, checkpoint, settings=ground.journal, syncer=syncer)
+    return resume_journal(standing.directory, standing.recovered, settings=ground.journal, syncer=syncer)
 
 
 def _work(workload: Workload, standing: Standing, outfit: Outfit) -> Work:
