@@ -505,3 +505,10 @@ def test_tool_input_that_a_limit_cut_is_kept_as_it_came() -> None:
         reply.tool_calls,
         reply.finish_reason,
     )
+
+
+def test_a_messages_stream_in_which_no_message_ever_began_is_no_reply():
+    """A server that wraps its pieces into other events answers nothing that may pass for an empty text."""
+    event = b'data: {"type":"message_delta","delta":{"type":"content_block_delta","delta":{"text":"I"}}}\n\n'
+    assembled = PROTOCOLS["messages"].assemble(event * 3 + b"data: [DONE]\n\n")
+    assert (None, False) == (assembled.payload, assembled.complete)

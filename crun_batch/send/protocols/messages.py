@@ -215,6 +215,8 @@ def assemble(stream_body: bytes) -> Assembled:
             ended = _finish(payload, event) or ended
         elif kind == "message_stop":
             ended = True
+    if not blocks and not payload.keys() & {"id", "stop_reason"}:
+        return Assembled(None, False, stream.error)
     if blocks:
         payload["content"] = [blocks[index].payload() for index in sorted(blocks)]
     return Assembled(payload, ended and not stream.damaged and not stream.error, stream.error)
