@@ -60,6 +60,8 @@ class Prompt(Struct, frozen=True):
     body: bytes | None = None
     remote_parts: int = 0
     """Images and files given by URL: the gateway fetches them, so no byte of ours bounds their tokens."""
+    later_turns: tuple[Mapping[str, Any], ...] = ()
+    """The user's messages of a conversation that follow the answer to `messages`, one after each answer."""
 
 
 class Unit(Struct, frozen=True):

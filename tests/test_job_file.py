@@ -295,7 +295,10 @@ def test_texts_and_schema_may_live_in_files(tmp_path):
     assert str(tmp_path / "no.txt") in missing.message
     (tmp_path / "schema.json").write_text('{"type": "object", "typ": "a", "typ": "b"}', encoding="utf-8")
     found = complaints(changed(SMALLEST, {"output_schema": "schema.json"}), base_dir=tmp_path)
-    assert ["typ", "output_schema"] == keys_of(found)
+    assert ["typ"] == keys_of(found)
+    (tmp_path / "schema.json").write_text('{"type": "object", "properties": {"a": {"type": "text"}}}')
+    found = complaints(changed(SMALLEST, {"output_schema": "schema.json"}), base_dir=tmp_path)
+    assert ["output_schema"] == keys_of(found)
 
 
 def test_load_job_names_the_file(tmp_path):
@@ -473,6 +476,10 @@ BREAKS: list[tuple[dict[str, Any], str]] = [
     ({"model": None}, "is missing: name"),
     ({"prompt": {"system": "s"}}, "needs exactly one"),
     ({"prompt.stateful": True}, "needs prompt.turns"),
+    ({"prompt.stateful": True, "params": {"store": False}}, "needs stored responses"),
+    ({"prompt": {"turns": ["a"]}, "endpoint": {"protocol": "completions"}}, "tells who said what"),
+    ({"output_schema": {"enum": ["a"]}, "endpoint": {"protocol": "messages"}}, "must describe an object"),
+    ({"output_schema": {"$ref": "http://other/schema"}}, "nothing is fetched"),
     ({"endpoint": {"auth": "none", "api_key_env": "K"}}, "sends no key"),
     ({"endpoint": {"auth": "bearer", "base_url": "http://other"}}, "needs a key"),
     ({"endpoint": {"headers": {"authorization": "${X}"}}}, "hold Authorization"),

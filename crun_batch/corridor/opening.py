@@ -186,7 +186,7 @@ def _changed_slots(workload: Workload, standing: Standing, recorded: array[int])
 def _hash_now(variant: Variant, row: Row) -> int:
     """The first 64 bits of the request's hash; 0 for a row that has no prompt any more."""
     try:
-        return int(variant.request(row).request_hash[:16], 16)
+        return int(variant.request(row).unit_hash[:16], 16)
     except RowRejected:
         return 0
 

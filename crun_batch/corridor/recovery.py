@@ -15,8 +15,8 @@ from msgspec import Struct
 from crun_batch.corridor.settle import Settled, read_event
 from crun_batch.corridor.source import Done
 from crun_batch.corridor.workload import Workload
-from crun_batch.plan.account import Account, Ended
-from crun_batch.records import Cost, Failure, Hold, Reply, Response, Tries, Usage
+from crun_batch.plan.account import Account, Answered, Ended
+from crun_batch.records import Cost, Failure, Hold, Purpose, Reply, Response, Tries, Usage
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.events import EndEvent, Event, FinalEvent, HeadEvent, ReadEvent, StartEvent
 from crun_batch.store.journal import Journal
@@ -70,15 +70,26 @@ def book(account: Account, event: Event) -> None:
         )
         unit = account.ended(key, event.started_at, end)
         if event.outcome == "done" and event.error_kind is None and event.final is None:
-            unit.stored, unit.stored_hash = reply_of(event), event.request_hash
+            unit.answers.append(answered_by(event))
     if isinstance(event, ReadEvent | FinalEvent) and event.final is not None:
         final = event.final
         kind = final.error_kind or (event.error_kind if isinstance(event, ReadEvent) else None)
-        account.finished((event.id, event.variant, event.repeat), final.status, kind, replaces=final.replaces)
+        account.finished(
+            (event.id, event.variant, event.repeat),
+            final.status,
+            kind,
+            replaces=final.replaces,
+            shared=final.attempt_count == 0 and final.request_hash is not None,
+        )
 
 
 def tries_after(before: Tries, event: ReadEvent) -> Tries:
-    """The unit's counters after a recorded attempt: refusals for lack of room and our own kills do not count."""
+    """The unit's counters after a recorded attempt: refusals for lack of room and our own kills do not count.
+
+    An answer begins them anew: what follows it is another request.
+    """
+    if event.error_kind is None and event.outcome == "done":
+        return Tries()
     if event.error_kind in (None, "unknown_outcome") or event.http_status in UNCOUNTED_STATUSES:
         return before
     return Tries(before.counted + 1, before.unknown + (event.outcome == "unknown"))
@@ -97,9 +108,9 @@ def usage_of(event: ReadEvent) -> Usage | None:
     )
 
 
-def reply_of(event: ReadEvent) -> Reply:
-    """The recorded reply."""
-    return Reply(
+def answered_by(event: ReadEvent) -> Answered:
+    """The recorded answer."""
+    reply = Reply(
         text=event.text,
         finish_reason=event.finish_reason or "other",
         usage=usage_of(event),
@@ -108,6 +119,8 @@ def reply_of(event: ReadEvent) -> Reply:
         response_id=event.response_id,
         reported_usd=event.reported_usd,
     )
+    purpose: Purpose = event.purpose  # type: ignore[assignment]
+    return Answered(event.turn, purpose, event.request_hash, reply)
 
 
 def settle_leftovers(recovered: Recovered, journal: Journal, account: Account, read: ReadReply) -> None:

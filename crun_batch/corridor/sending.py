@@ -15,6 +15,7 @@ from typing import Any
 from msgspec import Struct
 
 from crun_batch.corridor.ground import Ground
+from crun_batch.corridor.dialogue import Dialogue
 from crun_batch.corridor.opening import Standing
 from crun_batch.corridor.recovery import settle_leftovers
 from crun_batch.corridor.session import Clock, Session, Work
@@ -22,6 +23,7 @@ from crun_batch.corridor.source import Batches, TicketSource
 from crun_batch.corridor.watching import Extent, Meter, keep_summary, show
 from crun_batch.corridor.workload import Tickets, Variant, Workload
 from crun_batch.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
+from crun_batch.load.output_schema import shape_of
 from crun_batch.plan.budget import Reservations
 from crun_batch.plan.prices import charge
 from crun_batch.records import Cost, Failure, Price, Reply, Response, Row, Ticket, Unit
@@ -177,8 +179,10 @@ def _work(workload: Workload, standing: Standing, outfit: Outfit) -> Work:
         standing.done.mark(slot, standing.done.code(status, kind))
 
     encode = carried_encoder(standing.schema.carried)
+    shape = None if workload.output is None else shape_of(workload.output)
     return Work(
         variants=tuple(variant.name for variant in workload.variants),
+        dialogues=tuple(Dialogue(variant, shape) for variant in workload.variants),
         price=price,
         encode_carried=lambda row: encode(workload.carried_values(row)),
         redact=outfit.redact,
@@ -196,7 +200,7 @@ def _pool(
     def wake() -> None:
         loop.call_soon_threadsafe(lambda: pool.wake())
 
-    tickets = Tickets(workload, outfit.bill.price_of, session.tokens_per_byte)
+    tickets = session.tickets = Tickets(workload, outfit.bill.price_of, session.tokens_per_byte)
     source = TicketSource(
         workload,
         Batches(rows, outfit.executor),

@@ -11,11 +11,22 @@ from collections.abc import Callable, Mapping
 
 from msgspec import Struct, structs
 
-from crun_batch.corridor.settle import Settled, final_part, read_event, start_event, stored_part, unit_key
+from crun_batch.corridor.dialogue import Dialogue, Verdict
+from crun_batch.corridor.settle import (
+    Settled,
+    dialogue_part,
+    final_part,
+    read_event,
+    start_event,
+    status_of,
+    stored_part,
+    unit_key,
+)
+from crun_batch.corridor.workload import Request, Tickets
 from crun_batch.errors import EXIT_GATEWAY_REFUSED
-from crun_batch.plan.account import Account, Ended, UnitSoFar
+from crun_batch.plan.account import Account, Answered, Ended, UnitSoFar
 from crun_batch.plan.budget import FREE, Reservations
-from crun_batch.records import Cost, Failure, Fault, Reply, Response, Row, Ticket, Unit
+from crun_batch.records import Cost, Failure, Fault, Reply, Response, Row, Ticket, Tries, Unit
 from crun_batch.send.pool import Attempt
 from crun_batch.send.retry import Again, Decision, GiveUp, Halt
 from crun_batch.store.events import EndFault, FinalEvent, FinalPart, StartEvent, end_event
@@ -25,6 +36,9 @@ ERROR_RATE_WINDOW_ROWS = 200
 ERROR_RATE_FROM_ROWS = 20
 FIRST_TOKENS_PER_BYTE = 0.3
 KEPT_HEADERS = ("content-type", "retry-after", "x-request-id", "request-id", "x-litellm-response-cost")
+
+
+NO_TRIES = Tries()
 
 
 class Clock(Struct, frozen=True):
@@ -38,6 +52,7 @@ class Work(Struct, frozen=True):
     """What the session must know of the job: names, prices, limits, and what no file may hold."""
 
     variants: tuple[str, ...]
+    dialogues: tuple[Dialogue, ...]
     price: Callable[[Ticket, Reply | Failure], Cost]
     encode_carried: Callable[[Row], Mapping[str, str | None]]
     redact: Callable[[bytes], bytes]
@@ -65,6 +80,8 @@ class Session:
         self.reservations = reservations
         self.finished_units = 0
         self.failed_units = 0
+        self.tickets: Tickets
+        """Makes the tickets of follow-ups; set before the first request is sent."""
         self.halt: Callable[[Halt], None] = _ignore
         self.segment_closed: Callable[[int], None] = _ignore
         self._work = work
@@ -129,19 +146,45 @@ class Session:
             decision=decision,
         )
         so_far = self._book(ticket, settled)
-        final = None
+        final, follow_up = None, None
         if isinstance(result, Reply) or isinstance(decision, GiveUp):
-            final = final_part(
-                settled, so_far, carried=self._work.encode_carried(ticket.row), replaces=ticket.replaces
-            )
+            verdict = self._verdict(ticket, result, so_far)
+            if isinstance(verdict, Request):
+                follow_up = self.tickets.ticket(
+                    ticket.unit, ticket.row, verdict, so_far=so_far, replaces=ticket.replaces
+                )
+            else:
+                final = self._final(ticket, settled, so_far, verdict)
         self._journal.append_read(read_event(settled, final))
         if final is not None:
-            kind = result.kind if isinstance(result, Failure) else None
+            kind = result.kind if isinstance(result, Failure) else final.error_kind
             self._count(ticket.unit, final.status, kind, ticket.replaces)
+        self._rotate()
+        return follow_up
+
+    def _verdict(self, ticket: Ticket, result: Reply | Failure, so_far: UnitSoFar) -> Request | Verdict | None:
+        """What follows the result; None: it is itself the unit's result."""
+        dialogue = self._work.dialogues[ticket.unit.variant]
+        if dialogue.is_one_request:
+            return None
+        if isinstance(result, Failure):
+            return dialogue.cut_short(so_far.answers, status_of(result), result.kind, result.message)
+        kept = structs.replace(result, assembled=None)
+        so_far.answers.append(Answered(ticket.turn, ticket.purpose, ticket.request_hash, kept))
+        return dialogue.following(ticket.row, so_far.answers)
+
+    def _final(self, ticket: Ticket, settled: Settled, so_far: UnitSoFar, verdict: Verdict | None) -> FinalPart:
+        carried = self._work.encode_carried(ticket.row)
+        part = final_part(settled, so_far, carried=carried, replaces=ticket.replaces)
+        if verdict is None:
+            return part
+        dialogue = self._work.dialogues[ticket.unit.variant]
+        return dialogue_part(part, verdict, so_far, dialogue.unit_hash(ticket.row, so_far.answers))
+
+    def _rotate(self) -> None:
         closed = self._journal.maybe_rotate(self.account.to_checkpoint)
         if closed is not None:
             self.segment_closed(closed)
-        return None
 
     def tokens_per_byte(self) -> float:
         """Input tokens per byte of request body, as learned from the replies so far; a careful guess before."""
@@ -152,10 +195,19 @@ class Session:
         part = FinalPart(status="error", error_kind="bad_request", error_message=message, attempt_count=0)
         self._finish_unsent(unit, row, part, replaces)
 
-    def answered_before(self, unit: Unit, row: Row, replaces: str | None) -> None:
-        """The reply was recorded, and then the process ended before it was made the unit's result."""
-        key = unit_key(unit, self._work.variants[unit.variant])
-        self._finish_unsent(unit, row, stored_part(self.account.open_units[key]), replaces)
+    def resumed(self, unit: Unit, row: Row, replaces: str | None, first: Request) -> Request | None:
+        """Go on from the recorded answers; what asked otherwise than today is asked anew. None: all is said."""
+        dialogue = self._work.dialogues[unit.variant]
+        so_far = self.account.open_units[unit_key(unit, self._work.variants[unit.variant])]
+        so_far.answers = dialogue.still_valid(row, first, so_far.answers)
+        if not so_far.answers:
+            return first
+        following = dialogue.following(row, so_far.answers)
+        if isinstance(following, Request):
+            return following
+        unit_hash = dialogue.unit_hash(row, so_far.answers)
+        self._finish_unsent(unit, row, stored_part(so_far, following, unit_hash), replaces)
+        return None
 
     def _finish_unsent(self, unit: Unit, row: Row, part: FinalPart, replaces: str | None) -> None:
         variant = self._work.variants[unit.variant]
@@ -170,10 +222,15 @@ class Session:
         )
         self._journal.append_final(FinalEvent(str(unit.row_id), unit.position, variant, part, unit.repeat))
         self._count(unit, part.status, part.error_kind, replaces)
+        self._rotate()
 
     def _book(self, ticket: Ticket, settled: Settled) -> UnitSoFar:
         decision = settled.decision
-        tries = decision.tries if isinstance(decision, Again | GiveUp) else ticket.tries
+        tries = ticket.tries
+        if isinstance(settled.result, Reply):
+            tries = NO_TRIES
+        elif isinstance(decision, Again | GiveUp):
+            tries = decision.tries
         was_free = settled.outcome in ("rejected", "not_sent")
         self.reservations.settle(ticket.hold, FREE if was_free else settled.cost)
         if settled.usage is not None:

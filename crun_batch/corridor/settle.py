@@ -7,20 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from crun_batch.corridor.dialogue import STATUS_OF_FINISH, Verdict
 from crun_batch.plan.account import UnitKey, UnitSoFar
-from crun_batch.records import Cost, Failure, FinishReason, OutcomeClass, Reply, Status, Ticket, Unit, Usage
+from crun_batch.records import Cost, Failure, OutcomeClass, Reply, Status, Ticket, Unit, Usage
 from crun_batch.send.retry import Decision
 from crun_batch.store.events import FinalPart, ReadEvent, StartEvent
-
-STATUS_OF_FINISH: dict[FinishReason, Status] = {
-    "stop": "ok",
-    "tool_calls": "ok",
-    "other": "ok",
-    "length": "truncated",
-    "content_filter": "refused",
-}
 
 
 class Settled(Struct, frozen=True):
@@ -120,7 +113,7 @@ def read_event(settled: Settled, final: FinalPart | None) -> ReadEvent:
 def final_part(
     settled: Settled, so_far: UnitSoFar, *, carried: Mapping[str, str | None], replaces: str | None
 ) -> FinalPart:
-    """The unit's result: the last attempt's answer, the sums of all its attempts."""
+    """The unit's result where every reply is one: the last attempt's answer, the sums of all its attempts."""
     usage = so_far.usage
     return FinalPart(
         status=status_of(settled.result),
@@ -141,12 +134,39 @@ def final_part(
     )
 
 
-def stored_part(so_far: UnitSoFar) -> FinalPart:
-    """The result of a unit whose reply was recorded by an earlier session."""
-    reply, usage = so_far.stored, so_far.usage
-    assert reply is not None
+def dialogue_part(part: FinalPart, verdict: Verdict, so_far: UnitSoFar, unit_hash: str | None) -> FinalPart:
+    """`part` with what the whole dialogue says. An answer that no repair mended stays the unit's text."""
+    part = structs.replace(
+        part,
+        status=verdict.status,
+        output=verdict.output,
+        outputs=verdict.outputs,
+        error_kind=verdict.error_kind,
+        error_message=verdict.error_message,
+        request_hash=unit_hash,
+    )
+    if verdict.status != "invalid":
+        return part
+    reply = so_far.answers[-1].reply
+    return structs.replace(
+        part,
+        text=reply.text,
+        tool_calls=reply.tool_calls,
+        finish_reason=reply.finish_reason,
+        model=reply.model,
+        response_id=reply.response_id,
+    )
+
+
+def stored_part(so_far: UnitSoFar, verdict: Verdict, unit_hash: str | None) -> FinalPart:
+    """The result of a unit whose last answer was recorded by an earlier session."""
+    reply, usage = so_far.answers[-1].reply, so_far.usage
     return FinalPart(
-        status=status_of(reply),
+        status=verdict.status,
+        output=verdict.output,
+        outputs=verdict.outputs,
+        error_kind=verdict.error_kind,
+        error_message=verdict.error_message,
         text=reply.text,
         tool_calls=reply.tool_calls,
         finish_reason=reply.finish_reason,
@@ -163,5 +183,5 @@ def stored_part(so_far: UnitSoFar) -> FinalPart:
         attempt_count=so_far.attempts,
         unknown_attempts=so_far.unknown,
         started_at=so_far.started_at,
-        request_hash=so_far.stored_hash,
+        request_hash=unit_hash or so_far.answers[-1].request_hash,
     )

@@ -71,8 +71,8 @@ class Ending(Protocol):
     def rejected(self, unit: Unit, row: Row, replaces: str | None, message: str) -> None:
         """The row has no prompt: its unit fails without an attempt."""
 
-    def answered_before(self, unit: Unit, row: Row, replaces: str | None) -> None:
-        """A reply of an earlier session was recorded but not yet made a result."""
+    def resumed(self, unit: Unit, row: Row, replaces: str | None, first: Request) -> Request | None:
+        """Answers of an earlier session were recorded: what the unit asks next; None: they are its result."""
 
 
 class Batches:
@@ -159,7 +159,8 @@ class TicketSource:
                 self._ending.rejected(unit, row, replaces, str(error))
                 continue
             so_far = self._account.open_units.get((str(row.row_id), variant.name, repeat))
-            if so_far is not None and so_far.stored_hash == request.request_hash:
-                self._ending.answered_before(unit, row, replaces)
-                continue
-            yield self._tickets.ticket(unit, row, request, so_far=so_far, replaces=replaces)
+            next_request: Request | None = request
+            if so_far is not None and so_far.answers:
+                next_request = self._ending.resumed(unit, row, replaces, request)
+            if next_request is not None:
+                yield self._tickets.ticket(unit, row, next_request, so_far=so_far, replaces=replaces)

@@ -7,7 +7,7 @@ sent or written here.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import orjson
@@ -16,12 +16,14 @@ from msgspec import Struct
 
 from crun_batch.errors import InputError, Mistake
 from crun_batch.load.job import Job
+from crun_batch.load.output_schema import Column, arrow_type, column_of, merged
 from crun_batch.load.render import Renderer, RowRejected
 from crun_batch.load.table import Table, open_table
 from crun_batch.plan.account import UnitSoFar
 from crun_batch.plan.prices import hold
-from crun_batch.records import Hold, Price, ProtocolName, Row, Ticket, Tries, Unit
+from crun_batch.records import Hold, Price, Prompt, ProtocolName, Purpose, Row, Ticket, Tries, Unit
 from crun_batch.send.protocols import PROTOCOLS
+from crun_batch.send.protocols.protocol import encode
 from crun_batch.store.schema import RunSchema, results_schema
 
 OUTPUT_LIMIT_NAMES = ("max_completion_tokens", "max_output_tokens", "max_tokens")
@@ -31,13 +33,22 @@ REMOTE_PART_TOKENS = 20_000
 
 
 class Request(Struct, frozen=True):
-    """The request of one row under one variant, the same for all its repeats."""
+    """A request of one row under one variant, the same for all its repeats."""
 
     body: bytes
     request_hash: str
     model: str | None
     input_bound_tokens: int
     output_bound_tokens: int | None
+    turn: int = 0
+    purpose: Purpose = "answer"
+    whole_hash: str | None = None
+    """Of a first request that opens a conversation: the hash of all that the row will ask."""
+
+    @property
+    def unit_hash(self) -> str:
+        """What must be the same for an answered unit to stay answered."""
+        return self.whole_hash or self.request_hash
 
 
 class Variant(Struct, frozen=True):
@@ -58,26 +69,48 @@ class Variant(Struct, frozen=True):
         return self.job.endpoint.base_url + PROTOCOLS[self.protocol_name].path
 
     def request(self, row: Row) -> Request:
-        """Raises RowRejected where the row has no prompt or the protocol cannot say it."""
+        """The first request. Raises RowRejected where the row has no prompt or the protocol cannot say it."""
         prompt = self.renderer.render(row)
-        protocol = PROTOCOLS[self.protocol_name]
         if prompt.body is not None:
             return self._given(prompt.body, prompt.remote_parts)
+        if prompt.later_turns:
+            return self._opening(row, prompt)
+        job = self.job
+        body = self.body(row, prompt.messages, job.params, job.output_schema)
+        bound = len(body) + prompt.remote_parts * REMOTE_PART_TOKENS
+        path = PROTOCOLS[self.protocol_name].path
+        return Request(body, request_hash(path, body), job.model, bound, job.output_limit_tokens)
+
+    def body(
+        self,
+        row: Row,
+        messages: Sequence[Mapping[str, Any]],
+        params: Mapping[str, Any],
+        output_schema: Mapping[str, Any] | None,
+    ) -> bytes:
+        """The messages in the protocol's form. Raises RowRejected where it cannot say them."""
         job = self.job
         try:
-            body = protocol.body(
-                job.model or "",
-                prompt.messages,
-                job.params,
-                job.max_output_tokens,
-                job.endpoint.stream,
-                job.output_schema,
+            return PROTOCOLS[self.protocol_name].body(
+                job.model or "", messages, params, job.max_output_tokens, job.endpoint.stream, output_schema
             )
         except ValueError as error:
             raise RowRejected(f"row {row.position} (id {row.row_id!r}): {error}") from None
-        limit = job.output_limit_tokens
-        bound = len(body) + prompt.remote_parts * REMOTE_PART_TOKENS
-        return Request(body, request_hash(protocol.path, body), job.model, bound, limit)
+
+    def _opening(self, row: Row, prompt: Prompt) -> Request:
+        """The first request of a conversation; the output schema holds for the last turn alone."""
+        job = self.job
+        body = self.body(row, prompt.messages, job.params, None)
+        path = PROTOCOLS[self.protocol_name].path
+        later = encode([prompt.later_turns, job.prompt.stateful, job.output_schema])
+        return Request(
+            body,
+            request_hash(path, body),
+            job.model,
+            len(body),
+            job.output_limit_tokens,
+            whole_hash=request_hash(path, body + later),
+        )
 
     def _given(self, body: bytes, remote_parts: int) -> Request:
         path = PROTOCOLS[self.protocol_name].path
@@ -106,6 +139,8 @@ class Workload(Struct, frozen=True):
     variants: tuple[Variant, ...]
     carried: Mapping[str, str]
     """New name in the results -> input column."""
+    output: Column | None = None
+    """The column of the answers under an output schema, the same for all variants."""
 
     @property
     def repeats(self) -> int:
@@ -137,6 +172,7 @@ class Workload(Struct, frozen=True):
             id_type=table.id_type,
             carried=pa.schema(fields),
             axes={variant.name: variant.axes for variant in self.variants},
+            output=None if self.output is None else arrow_type(self.output),
         )
 
     def carried_values(self, row: Row) -> dict[str, Any]:
@@ -170,9 +206,15 @@ def load_workload(job: Job, frame: object | None = None) -> Workload:
     renderer = Renderer(job.prompt, schema=table.schema, base_dir=job.base_dir, job_source=job.source)
     variants = (Variant(0, "default", job, renderer),)
     carried = _carried(job, table, renderer)
-    workload = Workload(job, table, variants, carried)
+    workload = Workload(job, table, variants, carried, _output_column(variants))
     _check_names(workload)
     return workload
+
+
+def _output_column(variants: Sequence[Variant]) -> Column | None:
+    schemas = [variant.job.output_schema for variant in variants]
+    columns = [column_of(schema) for schema in schemas if schema is not None]
+    return merged(columns) if columns else None
 
 
 def _carried(job: Job, table: Table, renderer: Renderer) -> dict[str, str]:
@@ -263,6 +305,8 @@ class Tickets(Struct, frozen=True):
             tries=so_far.tries if so_far is not None else NO_TRIES,
             model=request.model,
             replaces=replaces,
+            turn=request.turn,
+            purpose=request.purpose,
         )
 
     def hold(self, request: Request) -> Hold:

@@ -52,9 +52,13 @@ from crun_batch.load.job_sections import (
     Section,
     Text,
 )
+from crun_batch.load.output_schema import schema_of_class
 
 DEFAULT_KEY_VARIABLE = "CRUN_API_KEY"
 BASE_URL_VARIABLE = "CRUN_BASE_URL"
+KEYWORDS_SOURCE = "Job(...)"
+"""What a job made from keyword arguments is called in mistakes."""
+_CLASS_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _AMOUNTS = ("prices", "budget")
 """Top keys under which numbers stay exact decimals."""
 
@@ -79,9 +83,10 @@ class Job(Section):
     params: dict[str, Any] = Field(default_factory=dict)
     """Parameters of the request. max_output_tokens is translated per protocol; all else passes through."""
     output_schema: Schema | None = None
-    """JSON Schema of the replies, inline or a path (.json, .yaml); becomes typed, validated columns."""
+    """JSON Schema of the replies, inline or a path (.json, .yaml); in Python also a pydantic class, itself or as
+    `module:Class`. Becomes the typed, validated column `output`; asked for in the last turn of a conversation."""
     repair_attempts: CountOrZero = 1
-    """Requests to mend a reply that does not fit `output_schema`."""
+    """Requests to mend a reply that does not fit `output_schema`; after them its status is `invalid`."""
     sweep: Axes = Field(default_factory=dict)
     """Axes whose product is the variants: a dotted job key -> its values, or an axis -> named levels, each merged
     into the job (null removes a key)."""
@@ -238,7 +243,7 @@ def _from_keywords(keys: Mapping[str, Any], base_dir: Path | str | None) -> Docu
         for key, value in keys.items()
     }
     return Document(
-        source="Job(...)",
+        source=KEYWORDS_SOURCE,
         base_dir=Path(base_dir) if base_dir is not None else Path.cwd(),
         tree=tree,
         default_base_url=os.environ.get(BASE_URL_VARIABLE) or None,
@@ -252,12 +257,27 @@ def _safe_name(stem: str) -> str:
 
 def _readied(document: Document) -> tuple[Document, list[Mistake]]:
     """The document with plain values, and with the texts and the schema that it keeps in files."""
+    document, wrong_class = _with_schema_of_class(document)
     tree, mistakes = plain_tree(document, exact=_AMOUNTS)
+    mistakes = [*wrong_class, *mistakes]
     mistakes = [*document.mistakes, *mistakes]
     tree["prompt"] = with_files(tree.get("prompt"), ("prompt",), document, mistakes)
     if isinstance(tree.get("output_schema"), str):
         tree["output_schema"] = _schema_file(tree["output_schema"], document, mistakes)
     return structs.replace(document, tree=tree, mistakes=()), mistakes
+
+
+def _with_schema_of_class(document: Document) -> tuple[Document, list[Mistake]]:
+    """The document with a class's schema in the class's place. Only Python names one: a job file runs no code."""
+    named = document.tree.get("output_schema")
+    is_name = isinstance(named, str) and document.source == KEYWORDS_SOURCE and bool(_CLASS_NAME.fullmatch(named))
+    if not (is_name or isinstance(named, type)):
+        return document, []
+    try:
+        schema, mistakes = schema_of_class(named), []
+    except ValueError as error:
+        schema, mistakes = None, [document.mistake(("output_schema",), str(error))]
+    return structs.replace(document, tree={**document.tree, "output_schema": schema}), mistakes
 
 
 def _schema_file(name: str, document: Document, mistakes: list[Mistake]) -> dict[str, Any]:

@@ -12,14 +12,10 @@ from typing import Any, NamedTuple
 
 from crun_batch.errors import Mistake
 from crun_batch.load.job_places import LITERAL_KEY, Document, KeyPath
+from crun_batch.load.output_schema import column_of, schema_problem
 
 NOT_YET: Mapping[str, object] = {
-    "output_schema": {},
-    "sweep": {},
-    "repeats": 1,
     "score": [],
-    "prompt.turns": [],
-    "prompt.stateful": False,
 }
 """Keys that this version reads but cannot honour yet -> the value that asks for nothing."""
 
@@ -126,6 +122,16 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
+        "prompt.stateful",
+        "needs stored responses, and params.store is false",
+        lambda job: job("prompt.stateful") is True and job("params.store") is False,
+    ),
+    Rule(
+        "prompt.turns",
+        "need a protocol that tells who said what: chat, responses or messages",
+        lambda job: job.has("prompt.turns") and job("endpoint.protocol") == "completions" and not job.has("sweep"),
+    ),
+    Rule(
         "endpoint.auth",
         "none sends no key, but a key is named (api_key_env or api_key_file): drop one of them",
         lambda job: (
@@ -197,6 +203,7 @@ def broken_rules(document: Document) -> list[Mistake]:
         for key in job.output_limits()
         if not isinstance(job(key), int) or job(key) is True or job(key) < 1
     ]
+    found += [("output_schema", says) for says in _schema_problems(job)]
     found += [
         (key, "not available yet in this version")
         for key, nothing in NOT_YET.items()
@@ -204,6 +211,21 @@ def broken_rules(document: Document) -> list[Mistake]:
     ]
     mistakes = [document.mistake(tuple(key.split(".")), says) for key, says in found]
     return mistakes + [document.mistake(path, says) for path, says in _secrets(document.tree)]
+
+
+def _schema_problems(job: Written) -> Iterator[str]:
+    schema = job("output_schema")
+    if not isinstance(schema, Mapping):
+        return
+    problem = schema_problem(schema)
+    if problem is not None:
+        yield problem
+    elif job("endpoint.protocol") == "messages" and not job.has("sweep") and not _describes_an_object(schema):
+        yield "must describe an object: the messages protocol asks for it as the input of a tool"
+
+
+def _describes_an_object(schema: Mapping[str, Any]) -> bool:
+    return schema.get("type") == "object" or column_of(schema).kind == "struct"
 
 
 def is_secret(path: KeyPath) -> bool:

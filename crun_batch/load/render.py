@@ -40,8 +40,8 @@ class RowRejected(Exception):
 class Renderer:
     """Renders the prompts of a job. Not for several threads at once.
 
-    `prompt_spec` is the job's prompt (system, user, messages, messages_column, body_column), `schema` the table's,
-    `base_dir` the folder that local files are relative to, `job_source` the name of the job in complaints.
+    `prompt_spec` is the job's prompt (system, user, messages, turns, messages_column, body_column), `schema` the
+    table's, `base_dir` the folder that local files are relative to, `job_source` what complaints call the job.
     Raises InputError with every mistake in templates and column names.
     """
 
@@ -94,12 +94,15 @@ class Renderer:
         if spec.messages_column is not None:
             name = self._column("prompt.messages_column", spec.messages_column)
             return partial(_messages_prompt, name)
+        turns = [self._message("user", turn, f"prompt.turns[{i}]") for i, turn in enumerate(spec.turns or ())]
         self._messages = [
             *([self._message("system", spec.system, "prompt.system")] if spec.system is not None else []),
             *(self._spec_message(message, index) for index, message in enumerate(spec.messages or ())),
             *([self._message("user", spec.user, "prompt.user")] if spec.user is not None else []),
+            *turns[:1],
         ]
-        return self._template_prompt
+        self._later_turns = turns[1:]
+        return self._conversation_prompt if self._later_turns else self._template_prompt
 
     def _column(self, key: str, name: str) -> str:
         if name not in self._schema.names:
@@ -120,6 +123,13 @@ class Renderer:
                 messages=messages, remote_parts=remote_parts(message.get("content") for message in messages)
             )
         return Prompt(messages=messages)
+
+    def _conversation_prompt(self, values: Mapping[str, Any]) -> Prompt:
+        """All turns at once: a row whose last turn cannot be said is not asked its first."""
+        if self._converters:
+            values = {**values, **{name: convert(values[name]) for name, convert in self._converters.items()}}
+        messages = tuple([build(values) for build in self._messages])
+        return Prompt(messages=messages, later_turns=tuple([build(values) for build in self._later_turns]))
 
     def _spec_message(self, message: Any, index: int) -> Build:
         fields = message if isinstance(message, Mapping) else message.model_dump(exclude_none=True)

@@ -12,10 +12,20 @@ import msgspec
 from msgspec import Struct, structs
 
 from crun_batch.plan.estimate import Finished
-from crun_batch.records import Cost, CostSource, Hold, Reply, Tries, Usage
+from crun_batch.records import Cost, CostSource, Hold, Purpose, Reply, Tries, Usage
 
 UnitKey = tuple[str, str, int]
 """(id as text, variant name, repeat)."""
+
+
+class Answered(Struct, frozen=True):
+    """A recorded answer that did not end its unit: of an earlier turn, not valid, or not yet made a result."""
+
+    turn: int
+    purpose: Purpose
+    request_hash: str
+    """The request that it answers."""
+    reply: Reply
 
 
 class UnitSoFar(Struct):
@@ -30,10 +40,8 @@ class UnitSoFar(Struct):
     cost_credits: int | None = None
     cost_source: CostSource | None = None
     started_at: int | None = None
-    stored: Reply | None = None
-    """A reply that was recorded but not yet made the unit's result: the process ended in between."""
-    stored_hash: str | None = None
-    """The request that `stored` answers."""
+    answers: list[Answered] = msgspec.field(default_factory=list)
+    """The conversation so far, in order."""
 
     @property
     def tries(self) -> Tries:
@@ -45,9 +53,12 @@ class Sums(Struct):
 
     attempts: int = 0
     done: int = 0
+    rejected: int = 0
+    not_sent: int = 0
     unknown: int = 0
-    unbounded: int = 0
-    """Attempts of unknown outcome without a hold: nothing bounds what they may have cost."""
+    unbounded_usd: int = 0
+    """Attempts whose cost is unknown and that had no hold: nothing bounds what they may have cost in dollars."""
+    unbounded_credits: int = 0
     unpriced: int = 0
     """Attempts that were done and whose cost is known in no unit."""
     priced_usd: int = 0
@@ -55,6 +66,7 @@ class Sums(Struct):
     cost_usd: int = 0
     cost_credits: int = 0
     held_usd: int = 0
+    """Holds of the attempts whose cost is unknown: what they may have cost at most."""
     held_credits: int = 0
     input_tokens: int = 0
     cached_input_tokens: int = 0
@@ -65,6 +77,8 @@ class Sums(Struct):
     """Sum over the attempts that were done."""
     statuses: dict[str, int] = msgspec.field(default_factory=dict)
     error_kinds: dict[str, int] = msgspec.field(default_factory=dict)
+    shared: int = 0
+    """Finished units that were given the answer to an identical request."""
 
     def plus(self, other: Sums) -> Sums:
         """Both together."""
@@ -106,19 +120,28 @@ class Account(Struct):
         unit.counted, unit.unknown_retries = end.tries.counted, end.tries.unknown
         sums = self._sums(key[1])
         sums.attempts += 1
-        if end.outcome == "unknown":
-            _book_unknown(unit, sums, end)
-        else:
-            _book_cost(unit, sums, end)
+        setattr(sums, end.outcome, getattr(sums, end.outcome) + 1)
+        unit.unknown += end.outcome == "unknown"
+        _book_cost(unit, sums, end)
+        _book_held(sums, end)
         if end.usage is not None:
             unit.usage = end.usage if unit.usage is None else added(unit.usage, end.usage)
             _book_tokens(sums, end.usage)
         return unit
 
-    def finished(self, key: UnitKey, status: str, error_kind: str | None, *, replaces: str | None = None) -> None:
+    def finished(
+        self,
+        key: UnitKey,
+        status: str,
+        error_kind: str | None,
+        *,
+        replaces: str | None = None,
+        shared: bool = False,
+    ) -> None:
         """Book a unit's final result; `replaces` is the status that an earlier result of it had."""
         self.open_units.pop(key, None)
         sums = self._sums(key[1])
+        sums.shared += shared
         sums.statuses[status] = sums.statuses.get(status, 0) + 1
         if replaces is not None:
             sums.statuses[replaces] -= 1
@@ -165,18 +188,21 @@ class Account(Struct):
         return sums
 
 
-def _book_unknown(unit: UnitSoFar, sums: Sums, end: Ended) -> None:
-    unit.unknown += 1
-    sums.unknown += 1
-    sums.held_usd += end.hold.usd_pico or 0
-    sums.held_credits += end.hold.credits_pico or 0
-    sums.unbounded += end.hold.usd_pico is None and end.hold.credits_pico is None
+def _book_held(sums: Sums, end: Ended) -> None:
+    """What may have been billed and has no known cost keeps its hold. A refusal costs nothing in any unit."""
+    if end.outcome in ("rejected", "not_sent"):
+        return
+    if end.cost.usd_pico is None:
+        sums.held_usd += end.hold.usd_pico or 0
+        sums.unbounded_usd += end.hold.usd_pico is None
+    if end.cost.credits_pico is None:
+        sums.held_credits += end.hold.credits_pico or 0
+        sums.unbounded_credits += end.hold.credits_pico is None
 
 
 def _book_cost(unit: UnitSoFar, sums: Sums, end: Ended) -> None:
     usd, credits_ = end.cost.usd_pico, end.cost.credits_pico
     if end.outcome == "done":
-        sums.done += 1
         sums.latency_us += end.latency_us
         sums.unpriced += usd is None and credits_ is None
     unit.cost_source = end.cost.source or unit.cost_source
