@@ -64,7 +64,10 @@ def _commands() -> None:
 
 @app.command()
 def init(folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to.")] = Path()) -> int:
-    """Write a commented job file and a ten-row table that run as they are."""
+    """Write a first job that runs as it is.
+
+    A commented job file and a table of ten rows, into DIR or the current folder. Nothing is overwritten.
+    """
     from crun_batch.corridor.starter import JOB_NAME, write_starter
 
     for path in write_starter(folder):
@@ -75,7 +78,11 @@ def init(folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to.
 
 @app.command()
 def check(job: options.JobFile, set_: options.Settings = None, json: options.AsJson = False) -> int:
-    """Read everything, call nothing: columns, templates, three rendered requests, every mistake at once."""
+    """Read everything, call nothing; tell every mistake.
+
+    Shows the table's columns, the templates, three rendered requests, and how many requests are identical.
+    Mistakes in the job, the table and the templates are told together, and the first 20 rows without a prompt.
+    """
     from crun_batch.corridor.checking import check as checked
     from crun_batch.tell.listings import check_text
 
@@ -100,7 +107,11 @@ def estimate(
     output_dir: options.OutputDir = None,
     json: options.AsJson = False,
 ) -> int:
-    """Send nothing: tokens and cost, credits needed against the balance, time under the limits."""
+    """Tell tokens, cost and time; send nothing.
+
+    Reads every row that is still open, asks the gateway for its models and the balance, and tells what the rows
+    cost at least and at most, what is expected once rows have finished, and how long the limits make it take.
+    """
     from crun_batch.cli_screen import Screen
     from crun_batch.run import estimate as estimated
     from crun_batch.tell.estimates import estimate_text
@@ -143,7 +154,11 @@ def run(  # noqa: PLR0913 - one parameter for each option
     output_dir: options.OutputDir = None,
     json: options.AsJson = False,
 ) -> int:
-    """Check credits and budget, then do the work, going on where it stopped."""
+    """Do the work, going on where it stopped.
+
+    Checks credits and budget, shows the bill to expect and asks; --yes does not ask. Ctrl-C once ends in an
+    orderly way, twice at once; the same command goes on. A finished run sends nothing and exits as it did.
+    """
     from crun_batch.cli_screen import Screen
     from crun_batch.run import run as run_job
 
@@ -179,7 +194,11 @@ def run(  # noqa: PLR0913 - one parameter for each option
 
 @app.command()
 def status(run: options.RunPlace, simulate: options.SimulatedRun = False, json: options.AsJson = False) -> int:
-    """Tell what a running or stopped run has done so far, from any terminal."""
+    """Tell what a run has done so far, from any terminal.
+
+    Live, whether the run is running, has ended, or was killed. Lists the attempts of unknown outcome, which may
+    have been billed without a recorded reply.
+    """
     from crun_batch.corridor.live import find_run, status_of
     from crun_batch.tell.listings import status_text
 
@@ -199,7 +218,10 @@ def sql(
     simulate: options.SimulatedRun = False,
     json: options.AsJson = False,
 ) -> int:
-    """Ask DuckDB over the tables `results` and `attempts`, the live rows included."""
+    """Ask DuckDB over `results` and `attempts`, live rows included.
+
+    One SELECT; it can read this run's files and nothing else.
+    """
     from crun_batch.corridor.live import find_run
     from crun_batch.corridor.opened import open_run
     from crun_batch.tell.listings import rows_text
@@ -219,7 +241,10 @@ def verify(
     simulate: options.SimulatedRun = False,
     json: options.AsJson = False,
 ) -> int:
-    """Check every promise about the run's files."""
+    """Check every promise about a run's files.
+
+    Exit code 6 where anything is damaged. Nothing is repaired.
+    """
     from crun_batch.corridor.live import find_run, findings_of
     from crun_batch.tell.listings import findings_text
 
@@ -238,7 +263,11 @@ def export(
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to.")] = None,
     simulate: options.SimulatedRun = False,
 ) -> int:
-    """Write the results for people elsewhere, to standard output or a file."""
+    """Write the results in another format.
+
+    To standard output, or to a file. In csv, a text that a spreadsheet would run as a formula gets a leading
+    apostrophe. openai-batch gives the lines of an OpenAI Batch output file, with each reply as it came.
+    """
     from crun_batch.corridor.live import find_run
     from crun_batch.corridor.opened import open_run
 
@@ -261,7 +290,7 @@ def export(
 
 @app.command()
 def models(job: options.AnyJobFile = None, set_: options.Settings = None, json: options.AsJson = False) -> int:
-    """List what the gateway offers, with prices where they are known."""
+    """List what the gateway offers, with known prices."""
     from crun_batch.corridor.offered import models_of
     from crun_batch.tell.listings import models_text
 
@@ -292,7 +321,7 @@ def _answer(document: dict[str, Any], words: Any, *, json: bool) -> int:
 
 @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def simulator(context: typer.Context) -> int:
-    """Be a gateway on loopback until Ctrl-C: no key, no cost. `simulator --help` lists its settings."""
+    """Be a gateway on loopback until Ctrl-C: no key, no cost."""
     from crun_batch.simulator.command import main as serve
 
     return serve(context.args)
@@ -300,7 +329,7 @@ def simulator(context: typer.Context) -> int:
 
 @app.command()
 def schema() -> int:
-    """Print the JSON Schema of job files, for completion in editors."""
+    """Print the JSON Schema of job files, for editors."""
     from crun_batch.load.job import job_schema
 
     out_json(job_schema())
@@ -322,13 +351,12 @@ def _caught(number: int, _: object) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code. Never raises what a person cannot use."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    for number in SIGNALS:
-        signal.signal(number, _caught)
+    former = {number: signal.signal(number, _caught) for number in SIGNALS}
     try:
         return int(typer.main.get_command(app).main(given, prog_name="crun-batch", standalone_mode=False) or 0)
     except _Signalled as caught:
         name, exit_code = SIGNALS[caught.signal]
-        say(f"{name}: ended; what was recorded stays, the same command goes on")
+        say(f"{name}: ended; what was recorded stays{_way_on(given)}")
         return exit_code
     except typer.TyperException as error:
         return _usage(error)
@@ -340,6 +368,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - the last border: said in one sentence, with its own exit code
         complain_of_bug(error)
         return EXIT_BUG
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def _way_on(given: Sequence[str]) -> str:
+    return f"; go on with: {options.resume_command([sys.argv[0], *given])}" if given[:1] == ["run"] else ""
 
 
 def _usage(error: typer.TyperException) -> int:

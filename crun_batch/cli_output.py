@@ -119,9 +119,7 @@ def _without_secrets(text: str) -> str:
 
 def _as_json(value: Any) -> Any:
     if isinstance(value, Decimal):
-        return (
-            int(value) if value == value.to_integral_value() and value.as_tuple().exponent == 0 else f"{value:f}"
-        )
+        return int(value) if value.as_tuple().exponent == 0 else f"{value.normalize():f}"
     if isinstance(value, datetime | date | time):
         return value.isoformat().replace("+00:00", "Z")
     if isinstance(value, timedelta):

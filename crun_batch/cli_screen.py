@@ -5,20 +5,21 @@ Owns when something is shown and how a terminal differs from a log. The words ar
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from crun_batch.errors import RefusedToStart
 from crun_batch.tell.amounts import count
+from crun_batch.tell.estimates import estimate_text
 from crun_batch.tell.progress import Progress, progress_line, tqdm_postfix
 from crun_batch.tell.words import one_line
 
 LINE_EVERY_SECONDS = 10.0
 QUIET_SECONDS = 1.0
 """What takes less than this shows no counter."""
-BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} rows [{elapsed}<{unit}, {postfix}]"
 
 
 class Screen:
@@ -34,10 +35,6 @@ class Screen:
     def say(self, sentence: str) -> None:
         """One sentence on a line of its own, above any bar."""
         self._print(one_line(sentence))
-
-    def show(self, text: str) -> None:
-        """A text of several lines that is already fit for a terminal."""
-        self._print(text)
 
     def tick(self, rows_read: int) -> None:
         """The estimate has read so many rows."""
@@ -63,10 +60,10 @@ class Screen:
         bar.refresh()
         below.set_description_str(tqdm_postfix(progress))
 
-    def confirm(self, estimate: str, *, ask: bool) -> bool:
+    def confirm(self, estimate: Mapping[str, Any], *, ask: bool) -> bool:
         """Show what it will cost, and ask where `ask` says so. Raises RefusedToStart where nobody can answer."""
         self.close()
-        self.show(estimate)
+        self._print(estimate_text(estimate, shutil.get_terminal_size().columns if self.is_terminal else None))
         if not ask:
             return True
         if not (sys.stdin.isatty() and self.is_terminal):

@@ -53,7 +53,6 @@ from crun_batch.send.retry import Halt
 from crun_batch.send.wire import Wire, open_wire
 from crun_batch.store.directory import write_json
 from crun_batch.store.results import publish
-from crun_batch.tell.estimates import estimate_text
 from crun_batch.tell.progress import Progress
 
 __all__ = ["Job", "Options", "Run", "arun", "estimate", "load_job", "open_run", "run"]
@@ -79,8 +78,8 @@ class Options(Struct, frozen=True):
     """Statuses and error kinds whose finished units are asked again."""
     until_budget: bool = False
     redo_changed: bool = False
-    confirm: Callable[[str], bool] | None = None
-    """Asked with the estimate in words before anything is sent; None: never asks."""
+    confirm: Callable[[Mapping[str, Any]], bool] | None = None
+    """Asked with the estimate (as `estimate` gives it) before anything is sent; None: never asks."""
     say: Callable[[str], None] = _silent
     watch: Callable[[Progress], None] | None = None
     """Shown where the run is, twice a second while it sends and once at the end."""
@@ -226,7 +225,7 @@ def _plan(workload: Workload, standing: Standing, offer: Offer, prices: Prices, 
     if not verdict.may_start:
         raise RefusedToStart(verdict.sentence)
     if options.confirm is not None and not options.confirm(
-        estimate_text(estimate_document(workload, assessment, offer, verdict))
+        estimate_document(workload, assessment, offer, verdict)
     ):
         raise RefusedToStart("not confirmed; nothing was sent")
 

@@ -12,11 +12,12 @@ import polars as pl
 from msgspec import to_builtins
 
 from crun_batch.corridor.opened import RUNNING, Ending, Place, summary_of
-from crun_batch.corridor.recovery import journal_now
+from crun_batch.corridor.recovery import JournalNow, journal_now
 from crun_batch.errors import InputError
 from crun_batch.load.job import load_job
-from crun_batch.plan.account import Account
+from crun_batch.plan.account import Account, Ended
 from crun_batch.plan.prices import decimal_text
+from crun_batch.records import Cost, Hold, Tries
 from crun_batch.store.directory import RunDirectory, read_json
 from crun_batch.store.events import StartEvent
 from crun_batch.store.holder import holder
@@ -41,6 +42,8 @@ def status_of(path: Path) -> dict[str, Any]:
     if process is None and summary["status"] != RUNNING.status:
         return {**summary, "holder": None, "in_flight": 0, "suspects": _unknown_attempts(path, summary)}
     now = journal_now(run)
+    if process is None:
+        _give_up(now)
     summary = _summary_now(run, summary, now.account, RUNNING if process else KILLED)
     suspects = _unknown_attempts(path, summary)
     if process is None:
@@ -88,6 +91,14 @@ def _summary_now(
     place = Place(summary["name"], run.path, summary["resume_command"])
     open_count = max(0, summary["rows"]["total"] - finished)
     return summary_of(account, place, ending, open_count=open_count, seconds=summary["seconds"])
+
+
+def _give_up(now: JournalNow) -> None:
+    """Book what was in flight at a kill as the next session will: its outcome is unknown, its hold stays."""
+    for start in now.in_flight.values():
+        hold = Hold(start.held_usd, start.held_credits)
+        end = Ended("unknown", None, Cost(), hold, Tries())
+        now.account.ended((start.id, start.variant, start.repeat), start.started_at, end)
 
 
 def _unknown_attempts(path: Path, summary: Mapping[str, Any]) -> list[dict[str, Any]]:

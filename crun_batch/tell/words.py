@@ -27,6 +27,7 @@ _ENDS = {
     "stopped": "stopped",
     "running": "still running",
     "interrupted": "interrupted",
+    "killed": "killed",
 }
 
 
