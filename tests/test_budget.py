@@ -117,7 +117,9 @@ def test_the_balance_that_must_stay_stays() -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9), st.integers(0, 4)), max_size=60), st.integers(0, 20))
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9), st.integers(0, 4)), max_size=60), st.integers(0, 20)
+)
 def test_a_balance_read_at_any_moment_allows_all_of_it_and_no_more(
     requests: list[tuple[int, int, int]], keep: int
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -20,8 +21,8 @@ from crun_batch.plan.prices import (
     price_from_job,
     price_from_list,
     price_from_quote,
-    reprice,
 )
+from crun_batch.plan.repricing import difference, price_from_text, rebound, reprice
 from crun_batch.records import PICO, Cost, Hold, Price, Usage
 
 AT = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -312,6 +313,51 @@ def test_repricing_prices_stored_tokens_and_keeps_what_the_reply_said() -> None:
     usage = Usage(input_tokens=1_000_000)
     assert Cost(4 * PICO, None, "job") == reprice(new, usage, Cost(2 * PICO, None, "job"))
     assert Cost(7, None, "reply") == reprice(new, usage, Cost(7, None, "reply"))
+
+
+_AMOUNT = st.decimals(0, 5000, places=6)
+_SPEC = st.fixed_dictionaries(
+    {"currency": st.just("credits"), "input_per_mtok": _AMOUNT, "output_per_mtok": _AMOUNT},
+    optional={"cached_input_per_mtok": _AMOUNT, "cache_write_per_mtok": _AMOUNT, "minimum_per_request": _AMOUNT},
+)
+_TIERED = st.builds(
+    lambda spec, tier: {**spec, "tiers": [{"above_input_tokens": 1000, **tier}]},
+    _SPEC,
+    st.fixed_dictionaries({"input_per_mtok": _AMOUNT, "output_per_mtok": _AMOUNT}),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.one_of(_SPEC, _TIERED), st.one_of(_SPEC, _TIERED), st.integers(0, 3000), st.integers(0, 3000))
+def test_a_hold_under_another_price_still_bounds_the_request(
+    before: dict[str, Any], now: dict[str, Any], input_tokens: int, output_tokens: int
+) -> None:
+    """Its tokens are not recorded, and yet it is at least what they would hold today, or unknown."""
+    old, new = price_from_job(before), price_from_job(now)
+    held = rebound(hold(old, input_tokens, output_tokens), old, new).credits_pico
+    bound = hold(new, input_tokens, output_tokens).credits_pico
+    assert held is None or (bound is not None and held >= bound)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.one_of(_SPEC, _TIERED))
+def test_a_frozen_price_reads_back(spec: dict[str, Any]) -> None:
+    """What job.json says of a price is the price."""
+    price = price_from_job(spec)
+    assert price == price_from_text(price_as_text(price))
+    assert difference(price, price_from_text(price_as_text(price))) is None
+
+
+def test_a_changed_price_is_told_in_words() -> None:
+    """Both prices, as a person writes them; an unknown one is said to be that."""
+    old, new = price_from_job(CREDITS_SPEC), price_from_job({**CREDITS_SPEC, "output_per_mtok": Decimal(3500)})
+    told = "input 500, cached input 50, output {} credits"
+    assert (difference(old, new) or "").split(" -> ") == [
+        told.format("3000").replace(" credits", ", minimum 0.01 credits"),
+        told.format("3500").replace(" credits", ", minimum 0.01 credits"),
+    ]
+    assert (difference(None, new) or "").startswith("unknown -> input 500")
+    assert difference(None, None) is None
 
 
 @settings(max_examples=100, deadline=None)

@@ -14,6 +14,7 @@ import pytest
 from store_kit import FailingDisk, Killed, KillingDisk, ManualSyncer, answer, open_run, read, start
 
 from crun_batch.errors import DiskFailed, InputError, RunDamaged
+from crun_batch.records import Cost
 from crun_batch.store.directory import write_json
 from crun_batch.store.disk import Disk
 from crun_batch.store.events import FinalEvent, FinalPart
@@ -304,9 +305,12 @@ def test_stored_tokens_are_priced_anew(run):
     journal.append_final(FinalEvent("6", 6, "base", FinalPart("error", attempt_count=0)))
     rotate_and_seal(run, journal)
 
-    def charge(variant, tokens, reported_usd):
-        assert ("base", None) == (variant, reported_usd)
-        return None, tokens[0] * 1000 + tokens[3], "list"
+    def charge(stored):
+        assert "base" == stored.variant
+        if stored.reported_usd is not None or stored.usage is None:
+            return stored.cost, stored.hold
+        tokens = stored.usage
+        return Cost(None, tokens.input_tokens * 1000 + tokens.output_tokens, "list"), stored.hold
 
     assert 4 == reprice(run, SCHEMA, charge, "prices-2")
     assert 0 == reprice(run, SCHEMA, charge, "prices-2")
@@ -325,11 +329,15 @@ def test_stored_tokens_are_priced_anew(run):
     assert [] == verify(run.path, data=True)
 
 
+def five(stored):
+    return Cost(5, None, "job"), stored.hold
+
+
 def test_pricing_anew_wants_everything_sealed(run):
     """A live attempt would keep its old price."""
     fill(run)
     with pytest.raises(ValueError, match="sealed"):
-        reprice(run, SCHEMA, lambda *_: (None, None, None), "p")
+        reprice(run, SCHEMA, five, "p")
 
 
 def test_a_kill_while_pricing_anew_is_finished_by_doing_it_again(tmp_path):
@@ -344,7 +352,7 @@ def test_a_kill_while_pricing_anew_is_finished_by_doing_it_again(tmp_path):
         publish(run, SCHEMA)
         run.disk = KillingDisk(at, within=True)
         try:
-            reprice(run, SCHEMA, lambda *_: (5, None, "job"), "p")
+            reprice(run, SCHEMA, five, "p")
         except Killed:
             finished = False
         else:
@@ -352,7 +360,7 @@ def test_a_kill_while_pricing_anew_is_finished_by_doing_it_again(tmp_path):
         run.disk = Disk()
         assert ["base"] == pq.read_table(run.attempt_file(1)).column("variant").to_pylist()
         assert ["base"] == pq.read_table(run.part(1)).column("variant").to_pylist()
-        reprice(run, SCHEMA, lambda *_: (5, None, "job"), "p")
+        reprice(run, SCHEMA, five, "p")
         assert [Decimal("5E-12")] == results_frame(run.path).collect()["cost_usd"].to_list()
         run.close()
         if finished:

@@ -185,21 +185,13 @@ def charge(
     """
     cost = Cost()
     if price is not None and usage is not None:
-        usd, credits_ = _both_units(price.currency, _amount_atto(price, usage), credits_per_usd)
+        usd, credits_ = both_units(price.currency, _amount_atto(price, usage), credits_per_usd)
         cost = Cost(usd, credits_, price.source)
     reported = None if reported_usd is None else reported_amount(reported_usd)
     if reported is None:
         return cost
-    usd, credits_ = _both_units("usd", _scaled(reported, ATTO), credits_per_usd)
+    usd, credits_ = both_units("usd", _scaled(reported, ATTO), credits_per_usd)
     return Cost(usd, cost.credits_pico if credits_ is None else credits_, "reply")
-
-
-def reprice(
-    price: Price | None, usage: Usage | None, stored: Cost, credits_per_usd: Decimal | None = None
-) -> Cost:
-    """A recorded cost under today's prices: stored tokens priced anew. What a reply stated stays as it was."""
-    reported = None if stored.source != "reply" or stored.usd_pico is None else decimal_text(stored.usd_pico)
-    return charge(price, usage, reported_usd=reported, credits_per_usd=credits_per_usd)
 
 
 def hold(
@@ -216,7 +208,7 @@ def hold(
         return Hold()
     reachable = [price, *(tier for threshold, tier in price.tiers if input_bound_tokens > threshold)]
     atto = max(_ceiling_atto(tier, input_bound_tokens, output_bound_tokens) for tier in reachable)
-    usd, credits_ = _both_units(price.currency, atto, credits_per_usd, up=True)
+    usd, credits_ = both_units(price.currency, atto, credits_per_usd, up=True)
     return Hold(usd, credits_)
 
 
@@ -281,7 +273,7 @@ def _ceiling_atto(price: Price, input_tokens: int, output_tokens: int) -> int:
     return max(price.minimum_pico * ATTO_PER_PICO, atto)
 
 
-def _both_units(
+def both_units(
     currency: Literal["usd", "credits"], atto: int, credits_per_usd: Decimal | None, *, up: bool = False
 ) -> tuple[int | None, int | None]:
     """(dollars, credits) in pico of an amount in atto; each is rounded once, from the exact value."""

@@ -1,32 +1,70 @@
 """Stored tokens priced anew: the costs of all sealed attempts, and of the finals that sum them.
 
 File by file, each replaced at once and marked with the fingerprint of the prices it was priced with: a crash
-leaves some files priced the old way, and doing it again finishes. What a reply itself said that it costs stays.
-Must not know: how a price is computed.
+leaves some files priced the old way, and doing it again finishes. Must not know: how a price is computed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from decimal import Decimal
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from msgspec import Struct
 
+from crun_batch.records import PICO, Cost, Hold, Usage
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.schema import SEQUENCE, TOKENS, RunSchema, money_column
 from crun_batch.store.seal import put_in_place, write_parquet
 from crun_batch.store.views import parquet_source, quoted, snapshot
 
-Charge = Callable[[str, tuple[int | None, ...], str | None], tuple[int | None, int | None, str | None]]
-"""(variant, the counts of schema.TOKENS, the cost that the reply stated) -> (pico USD, pico credits, source)."""
+
+class Stored(Struct, frozen=True):
+    """A recorded attempt, as far as its price goes."""
+
+    variant: str
+    model: str | None
+    """As the reply names it."""
+    outcome: str
+    usage: Usage | None
+    reported_usd: str | None
+    cost: Cost
+    hold: Hold
+
+
+Charge = Callable[[Stored], tuple[Cost, Hold]]
+"""What the attempt costs and may cost at most under today's prices."""
+
+
+class UnitCost(Struct, frozen=True):
+    """What the attempts of one unit cost together; None: unknown for all of them."""
+
+    key: tuple[str, str, int]
+    cost: Cost
+
+
+class VariantCosts(Struct, frozen=True):
+    """Sums over the attempts of one variant, named as in plan.account.Sums; amounts in pico."""
+
+    variant: str
+    unpriced: int
+    priced_usd: int
+    priced_credits: int
+    cost_usd: int
+    cost_credits: int
+    unbounded_usd: int
+    unbounded_credits: int
+    held_usd: int
+    held_credits: int
+
 
 _PRICES = b"crun_batch.prices"
 _COSTS = ("cost_usd", "cost_credits", "cost_source")
-_PRICED = (pa.decimal128(38, 0), pa.decimal128(38, 0), pa.string())
-_BASIS = ("reported_usd", "cost_source")
+_HOLDS = ("held_usd", "held_credits")
+_DIGITS = pa.decimal128(38, 0)
 
 
 def reprice(run: RunDirectory, schema: RunSchema, charge: Charge, fingerprint: str) -> int:
@@ -50,7 +88,7 @@ def reprice(run: RunDirectory, schema: RunSchema, charge: Charge, fingerprint: s
             path = run.part(number)
             if not _is_priced(path, fingerprint):
                 sums = _unit_sums(connection, path, run.attempt_file(number), schema)
-                _replace(run, path, _with_costs(pq.read_table(path), sums), fingerprint)
+                _replace(run, path, _with_columns(pq.read_table(path), sums), fingerprint)
                 changed += 1
     return changed
 
@@ -64,36 +102,89 @@ def _replace(run: RunDirectory, path: Path, table: pa.Table, fingerprint: str) -
     put_in_place(run, [path], [entry])
 
 
-def _priced_attempts(table: pa.Table, charge: Charge) -> pa.Table:
-    """The costs of each attempt that has token counts and no cost of the reply's own; others keep theirs."""
-    counts = zip(*(table.column(name).to_pylist() for name in TOKENS), strict=True)
-    rows = zip(
-        table.column("variant").to_pylist(),
-        counts,
-        *(table.column(name).to_pylist() for name in _BASIS),
-        strict=True,
-    )
-    costs = [
-        None
-        if source == "reply" or all(count is None for count in tokens)
-        else charge(variant, tokens, reported_usd)
-        for variant, tokens, reported_usd, source in rows
+def variant_costs(run: RunDirectory, schema: RunSchema) -> list[VariantCosts]:
+    """The sums over the sealed attempts, as an account keeps them."""
+    may_cost = "outcome in ('done', 'unknown')"
+    with duckdb.connect(":memory:") as connection:
+        rows = connection.execute(f"""
+            select variant,
+                count(*) filter (outcome = 'done' and cost_usd is null and cost_credits is null),
+                count(cost_usd), count(cost_credits),
+                coalesce(sum(cost_usd), 0), coalesce(sum(cost_credits), 0),
+                count(*) filter ({may_cost} and cost_usd is null and held_usd is null),
+                count(*) filter ({may_cost} and cost_credits is null and held_credits is null),
+                coalesce(sum(held_usd) filter ({may_cost} and cost_usd is null), 0),
+                coalesce(sum(held_credits) filter ({may_cost} and cost_credits is null), 0)
+            from {_attempts_source(run, schema)} group by variant
+        """).fetchall()
+    return [
+        VariantCosts(variant, unpriced, *row[:2], *map(_pico, row[2:4]), *row[4:6], *map(_pico, row[6:]))
+        for variant, unpriced, *row in rows
     ]
-    kept = pa.array([cost is None for cost in costs], pa.bool_())
-    usd, credit, source = (
-        pa.array([cost and cost[index] for cost in costs], _PRICED[index]) for index in range(3)
-    )
-    columns = zip(_COSTS, (money_column(usd), money_column(credit), source), strict=True)
-    return _with_costs(
-        table, pa.table({name: pc.if_else(kept, table.column(name), column) for name, column in columns})
-    )
 
 
-def _with_costs(table: pa.Table, costs: pa.Table) -> pa.Table:
-    for name in _COSTS:
+def unit_costs(run: RunDirectory, schema: RunSchema, keys: Iterable[tuple[str, str, int]]) -> list[UnitCost]:
+    """What the sealed attempts of these units (id as text, variant, repeat) cost together."""
+    wanted = list(keys)
+    if not wanted:
+        return []
+    columns = zip(("id", "variant", "repeat"), zip(*wanted, strict=True), strict=True)
+    with duckdb.connect(":memory:") as connection:
+        connection.register("wanted", pa.table({name: list(values) for name, values in columns}))
+        rows = connection.execute(f"""
+            select wanted.id, wanted.variant, wanted.repeat, {_SUMS}
+            from {_attempts_source(run, schema)} attempt join wanted
+            on attempt.{quoted(schema.id_name)}::varchar = wanted.id
+            and attempt.variant = wanted.variant and attempt.repeat = wanted.repeat group by all
+        """).fetchall()
+    return [UnitCost(tuple(row[:3]), Cost(_pico(row[3]), _pico(row[4]), row[5])) for row in rows]
+
+
+def _priced_attempts(table: pa.Table, charge: Charge) -> pa.Table:
+    anew = [charge(stored) for stored in _stored(table)]
+    costs = [cost for cost, _ in anew]
+    holds = [hold for _, hold in anew]
+    columns = {
+        "cost_usd": _money([cost.usd_pico for cost in costs]),
+        "cost_credits": _money([cost.credits_pico for cost in costs]),
+        "cost_source": pa.array([cost.source for cost in costs], pa.string()),
+        "held_usd": _money([hold.usd_pico for hold in holds]),
+        "held_credits": _money([hold.credits_pico for hold in holds]),
+    }
+    return _with_columns(table, pa.table(columns))
+
+
+def _stored(table: pa.Table) -> Iterable[Stored]:
+    names = ("variant", "model", "outcome", *TOKENS, "reported_usd", *_COSTS, *_HOLDS)
+    for variant, model, outcome, *rest in zip(*(table.column(name).to_pylist() for name in names), strict=True):
+        tokens, (reported_usd, usd, credit, source, held_usd, held_credits) = rest[:5], rest[5:]
+        yield Stored(
+            variant=variant,
+            model=model,
+            outcome=outcome,
+            usage=None if tokens[0] is None else Usage(*(count or 0 for count in tokens)),
+            reported_usd=reported_usd,
+            cost=Cost(_pico(usd), _pico(credit), source),
+            hold=Hold(_pico(held_usd), _pico(held_credits)),
+        )
+
+
+def _money(pico: list[int | None]) -> pa.Array:
+    return money_column(pa.array(pico, _DIGITS))
+
+
+def _pico(amount: Decimal | None) -> int | None:
+    if amount is None:
+        return None
+    above, below = amount.as_integer_ratio()
+    return above * PICO // below
+
+
+def _with_columns(table: pa.Table, columns: pa.Table) -> pa.Table:
+    for name in columns.column_names:
         index = table.schema.get_field_index(name)
         table = table.set_column(
-            index, table.schema.field(index), costs.column(name).cast(table.schema.types[index])
+            index, table.schema.field(index), columns.column(name).cast(table.schema.types[index])
         )
     return table
 
@@ -103,7 +194,7 @@ def _sum_units_of_many_attempts(
 ) -> None:
     """Few units need more than one attempt, but theirs may lie in several files."""
     keys = ", ".join(map(quoted, schema.unit_columns))
-    source = parquet_source(files) if files else f"(select {_empty(schema)} limit 0)"
+    source = parquet_source(files) if files else _nothing(schema)
     connection.execute(
         f"create table many as select {keys}, {_SUMS} from {source} group by {keys} having count(*) > 1"
     )
@@ -123,9 +214,14 @@ def _unit_sums(connection: duckdb.DuckDBPyConnection, part: Path, attempts: Path
     ).to_arrow_table()
 
 
-def _empty(schema: RunSchema) -> str:
-    names = [*map(quoted, schema.unit_columns), *_COSTS, "serial"]
-    return ", ".join(f"null as {name}" for name in names)
+def _attempts_source(run: RunDirectory, schema: RunSchema) -> str:
+    files = [run.attempt_file(number) for number in run.sealed_files()]
+    return parquet_source(files) if files else _nothing(schema)
+
+
+def _nothing(schema: RunSchema) -> str:
+    names = [*map(quoted, schema.unit_columns), "outcome", *_COSTS, *_HOLDS, "serial"]
+    return f"(select {', '.join(f'null as {name}' for name in names)} limit 0)"
 
 
 _SUMS = (

@@ -76,6 +76,7 @@ class AttemptTotals(Struct, frozen=True):
     cost_usd: int
     cost_credits: int
     held_unknown_usd: int
+    """Holds of the attempts that may have been billed and whose cost is unknown."""
     held_unknown_credits: int
 
 
@@ -286,7 +287,8 @@ _TOTALS = f"""
         {_sum("output_tokens")}, {_sum("reasoning_tokens")},
         coalesce(sum(cost_usd), 0) * 1000000000000,
         coalesce(sum(cost_credits), 0) * 1000000000000,
-        coalesce(sum(held_usd) filter (outcome = 'unknown'), 0) * 1000000000000,
-        coalesce(sum(held_credits) filter (outcome = 'unknown'), 0) * 1000000000000
+        coalesce(sum(held_usd) filter (outcome in ('done', 'unknown') and cost_usd is null), 0) * 1000000000000,
+        coalesce(sum(held_credits) filter (outcome in ('done', 'unknown') and cost_credits is null), 0)
+            * 1000000000000
     from attempts
 """

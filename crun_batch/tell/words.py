@@ -174,11 +174,13 @@ def _cost_phrase(summary: Mapping[str, Any]) -> str:
     """The known cost; with attempts of unknown outcome, the bounds of the bill, rounded outwards."""
     dollars, credits = (_decimal(summary.get(f"cost_{unit}")) for unit in ("usd", "credits"))
     known = money(dollars, credits)
-    unknown_attempts = summary.get("unknown_attempts", 0)
-    if not unknown_attempts:
+    doubts = {"outcome": summary.get("unknown_attempts", 0), "cost": summary.get("unpriced_attempts", 0)}
+    if not any(doubts.values()) or (known == UNKNOWN and not doubts["outcome"]):
         return known
     known = known if known == UNKNOWN else f"{known} known"
-    suspects = f"{counted(unknown_attempts, 'attempt')} of unknown outcome"
+    suspects = " and ".join(
+        f"{counted(number, 'attempt')} of unknown {what}" for what, number in doubts.items() if number
+    )
     most_dollars = _sum(dollars, _decimal(summary.get("held_usd")))
     most_credits = _sum(credits, _decimal(summary.get("held_credits")))
     if most_dollars is None and most_credits is None:
