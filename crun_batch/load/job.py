@@ -19,6 +19,7 @@ from msgspec import structs
 from pydantic import Field, PrivateAttr, ValidationError
 
 from crun_batch.errors import InputError, Mistake
+from crun_batch.load.grader_sections import GraderSpec
 from crun_batch.load.job_file import (
     FORMATS,
     Format,
@@ -41,7 +42,6 @@ from crun_batch.load.job_sections import (
     CountOrZero,
     EndpointSpec,
     Flag,
-    GraderSpec,
     InputSpec,
     LimitsSpec,
     Name,
@@ -262,6 +262,9 @@ def _readied(document: Document) -> tuple[Document, list[Mistake]]:
     mistakes = [*wrong_class, *mistakes]
     mistakes = [*document.mistakes, *mistakes]
     tree["prompt"] = with_files(tree.get("prompt"), ("prompt",), document, mistakes)
+    for index, grader in enumerate(tree["score"] if isinstance(tree.get("score"), list) else ()):
+        if isinstance(grader, dict) and "prompt" in grader:
+            grader["prompt"] = with_files(grader["prompt"], ("score", index, "prompt"), document, mistakes)
     if isinstance(tree.get("output_schema"), str):
         tree["output_schema"] = _schema_file(tree["output_schema"], document, mistakes)
     return structs.replace(document, tree=tree, mistakes=()), mistakes

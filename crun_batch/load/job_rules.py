@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from crun_batch.errors import Mistake
+from crun_batch.load.grader_rules import grader_mistakes
 from crun_batch.load.job_places import LITERAL_KEY, Document, KeyPath
 from crun_batch.load.output_schema import column_of, schema_problem
 
@@ -210,7 +211,8 @@ def broken_rules(document: Document) -> list[Mistake]:
         if job.has(key) and job(key) != nothing
     ]
     mistakes = [document.mistake(tuple(key.split(".")), says) for key, says in found]
-    return mistakes + [document.mistake(path, says) for path, says in _secrets(document.tree)]
+    placed = [*grader_mistakes(document.tree.get("score")), *_secrets(document.tree)]
+    return mistakes + [document.mistake(path, says) for path, says in placed]
 
 
 def _schema_problems(job: Written) -> Iterator[str]:
@@ -230,12 +232,14 @@ def _describes_an_object(schema: Mapping[str, Any]) -> bool:
 
 def is_secret(path: KeyPath) -> bool:
     """Whether the value at `path` may be a key, so that no message shows it."""
+    path = path[2:] if path[:1] == ("score",) else path
     hidden = path[:1] == ("endpoint",) and path[1:2] not in (("protocol",), ("stream",), ("base_url",))
     return hidden or any(isinstance(part, str) and _SECRET_NAME.fullmatch(part) for part in path)
 
 
 def is_misplaced_key(path: KeyPath) -> bool:
     """Whether an unknown key is where somebody put an API key, such as `endpoint.api_key`."""
+    path = path[2:] if path[:1] == ("score",) and len(path) > 3 else path
     return (
         path[:-1] in ((), ("endpoint",)) and isinstance(path[-1], str) and bool(_SECRET_NAME.fullmatch(path[-1]))
     )
@@ -251,12 +255,24 @@ def _names(headers: Any) -> list[str]:
 
 
 def _secrets(tree: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
-    endpoint = tree.get("endpoint")
-    headers = endpoint.get("headers") if isinstance(endpoint, Mapping) else None
-    yield from _header_mistakes(headers if isinstance(headers, Mapping) else {})
+    for path, endpoint in _endpoints(tree):
+        headers = endpoint.get("headers")
+        if isinstance(headers, Mapping):
+            yield from ((path + place, says) for place, says in _header_mistakes(headers))
     for key, value in tree.items():
         if key != "prompt":
             yield from _literal_keys(value, (key,))
+
+
+def _endpoints(tree: Mapping[str, Any]) -> Iterator[tuple[KeyPath, Mapping[str, Any]]]:
+    """The job's endpoint and its judges', each with the path that leads to the key `endpoint`."""
+    score = tree.get("score")
+    judges = enumerate(score if isinstance(score, list) else ())
+    holders: list[tuple[KeyPath, Any]] = [((), tree), *((("score", index), one) for index, one in judges)]
+    for path, holder in holders:
+        endpoint = holder.get("endpoint") if isinstance(holder, Mapping) else None
+        if isinstance(endpoint, Mapping):
+            yield path, endpoint
 
 
 def _header_mistakes(headers: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:

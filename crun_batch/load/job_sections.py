@@ -268,19 +268,6 @@ class PromptSpec(Section):
     """With `turns` on the responses protocol: refer to the answers so far by previous_response_id."""
 
 
-class GraderSpec(Section):
-    """One grader: gives the column score_<name>, 0 to 1."""
-
-    name: Name
-    """Name of the score."""
-    grader: Literal["exact", "one_of", "contains", "regex", "number", "json", "python", "judge"]
-    """How an output is graded."""
-    expected: Any = None
-    """Template of what is right."""
-    tolerance: Annotated[float, Strict(), Field(ge=0)] | None = None
-    """For number: the largest difference that is right."""
-
-
 class LimitsSpec(Section):
     """How fast, how long, how often."""
 
