@@ -261,7 +261,6 @@ async def _send(
         if options.wire is not None
         else open_wire("pyreqwest", connections=job.limits.concurrency)
     )
-    reservations = reservations_of(workload, standing.account.totals())
     threads = nullcontext() if options.ground.in_place else ThreadPoolExecutor(1, thread_name_prefix="table")
     with threads as executor:
         outfit = Outfit(
@@ -280,7 +279,7 @@ async def _send(
             keep_balance=balance_keeper(job, endpoint, offer, options.ground.transport),
         )
         try:
-            return await send_all(workload, standing, outfit, _rows(workload, options), reservations)
+            return await send_all(workload, standing, outfit, _rows(workload, options))
         finally:
             await wire.close()
 

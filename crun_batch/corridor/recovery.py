@@ -12,18 +12,18 @@ import polars as pl
 import pyarrow as pa
 from msgspec import Struct
 
-from crun_batch.corridor.settle import Settled, read_event
+from crun_batch.corridor.settle import NO_TRIES, Settled, read_event, tries_after
 from crun_batch.corridor.source import Done
 from crun_batch.corridor.workload import Workload
 from crun_batch.plan.account import Account, Answered, Ended
-from crun_batch.records import Cost, Failure, Hold, Purpose, Reply, Response, Tries, Usage
+from crun_batch.records import Cost, ErrorKind, Failure, Fault, Hold, Purpose, Reply, Response, Tries, Usage
+from crun_batch.send.retry import Decision
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.events import EndEvent, Event, FinalEvent, HeadEvent, ReadEvent, StartEvent
 from crun_batch.store.journal import Journal
 from crun_batch.store.recover import Recovered, replay
 
-UNCOUNTED_STATUSES = frozenset({429, 455, 503, 529})
-ReadReply = Callable[[StartEvent, Response], tuple[Reply | Failure, Cost]]
+ReadArrival = Callable[[StartEvent, Response | Fault, Tries], tuple[Reply | Failure, Cost, Decision | None]]
 
 
 class JournalNow(Struct):
@@ -59,18 +59,19 @@ def book(account: Account, event: Event) -> None:
     """Fold one recorded event into the account, as the session that wrote it did."""
     if isinstance(event, ReadEvent):
         key = (event.id, event.variant, event.repeat)
-        unit = account.open_units.get(key)
         end = Ended(
             event.outcome,
             usage_of(event),
             Cost(event.cost_usd, event.cost_credits, event.cost_source),
             Hold(event.held_usd, event.held_credits),
-            tries_after(unit.tries if unit is not None else Tries(), event),
+            Tries(event.counted, event.unknown_retries),
             event.latency_us or 0,
         )
         unit = account.ended(key, event.started_at, end)
         if event.outcome == "done" and event.error_kind is None and event.final is None:
             unit.answers.append(answered_by(event))
+        elif event.gives_up:
+            unit.failure, unit.failure_hash = failure_of(event), event.request_hash
     if isinstance(event, ReadEvent | FinalEvent) and event.final is not None:
         final = event.final
         kind = final.error_kind or (event.error_kind if isinstance(event, ReadEvent) else None)
@@ -81,18 +82,6 @@ def book(account: Account, event: Event) -> None:
             replaces=final.replaces,
             shared=final.attempt_count == 0 and final.request_hash is not None,
         )
-
-
-def tries_after(before: Tries, event: ReadEvent) -> Tries:
-    """The unit's counters after a recorded attempt: refusals for lack of room and our own kills do not count.
-
-    An answer begins them anew: what follows it is another request.
-    """
-    if event.error_kind is None and event.outcome == "done":
-        return Tries()
-    if event.error_kind in (None, "unknown_outcome") or event.http_status in UNCOUNTED_STATUSES:
-        return before
-    return Tries(before.counted + 1, before.unknown + (event.outcome == "unknown"))
 
 
 def usage_of(event: ReadEvent) -> Usage | None:
@@ -123,40 +112,55 @@ def answered_by(event: ReadEvent) -> Answered:
     return Answered(event.turn, purpose, event.request_hash, reply)
 
 
-def settle_leftovers(recovered: Recovered, journal: Journal, account: Account, read: ReadReply) -> None:
+def failure_of(event: ReadEvent) -> Failure:
+    """The recorded failure that ends its unit."""
+    kind: ErrorKind = event.error_kind  # type: ignore[assignment]
+    return Failure(event.outcome, kind, "fail_row", event.error_message or "", usage=usage_of(event))  # type: ignore[arg-type]
+
+
+def arrival_of(end: EndEvent) -> Response | Fault:
+    """What the wire brought, as it was recorded."""
+    fault = end.fault
+    if fault is None:
+        return Response(end.http_status or 0, end.headers or {}, end.raw_body())
+    return Fault(fault.stage, fault.kind, fault.message, end.http_status, end.raw_body())  # type: ignore[arg-type]
+
+
+def settle_leftovers(recovered: Recovered, journal: Journal, account: Account, read: ReadArrival) -> None:
     """Record what the kill left open: replies that nobody read yet, and requests whose outcome is unknown."""
     for start, end in recovered.unread:
-        arrival = Response(end.http_status or 0, end.headers or {}, end.raw_body())
-        if end.fault is not None:
-            result: Reply | Failure = _lost("the connection failed, and then the process ended")
-            cost = Cost()
-        else:
-            result, cost = read(start, arrival)
-        _record(journal, account, _settled(start, end, result, cost))
+        before = _tries(account, start)
+        result, cost, decision = read(start, arrival_of(end), before)
+        settled = Settled(
+            start=start,
+            finished_at=end.finished_at,
+            latency_us=end.latency_us,
+            http_status=end.http_status,
+            result=result,
+            cost=cost,
+            tries=tries_after(before, result, decision),
+            decision=decision,
+        )
+        _record(journal, account, settled)
     for start in recovered.in_flight:
-        result = _lost("in flight when the process ended: the gateway may have billed it")
-        _record(journal, account, _settled(start, None, result, Cost()))
+        lost = Failure(
+            outcome="unknown",
+            kind="unknown_outcome",
+            action="retry",
+            message="in flight when the process ended: the gateway may have billed it",
+        )
+        _record(journal, account, Settled(start, None, None, None, lost, Cost(), _tries(account, start)))
+
+
+def _tries(account: Account, start: StartEvent) -> Tries:
+    unit = account.open_units.get((start.id, start.variant, start.repeat))
+    return NO_TRIES if unit is None else unit.tries
 
 
 def _record(journal: Journal, account: Account, settled: Settled) -> None:
     event = read_event(settled, None)
     journal.append_read(event)
     book(account, event)
-
-
-def _settled(start: StartEvent, end: EndEvent | None, result: Reply | Failure, cost: Cost) -> Settled:
-    return Settled(
-        start=start,
-        finished_at=end.finished_at if end else None,
-        latency_us=end.latency_us if end else None,
-        http_status=end.http_status if end else None,
-        result=result,
-        cost=cost,
-    )
-
-
-def _lost(message: str) -> Failure:
-    return Failure(outcome="unknown", kind="unknown_outcome", action="retry", message=message)
 
 
 def mark_done(workload: Workload, finished: pa.RecordBatchReader) -> Done:

@@ -17,6 +17,7 @@ from msgspec import Struct
 from crun_batch.corridor.ground import Ground
 from crun_batch.corridor.dialogue import Dialogue
 from crun_batch.corridor.opening import Standing
+from crun_batch.corridor.preflight import reservations_of
 from crun_batch.corridor.recovery import settle_leftovers
 from crun_batch.corridor.session import Clock, Session, Work
 from crun_batch.corridor.source import Batches, TicketSource
@@ -24,14 +25,13 @@ from crun_batch.corridor.watching import Extent, Meter, keep_summary, show
 from crun_batch.corridor.workload import Tickets, Variant, Workload
 from crun_batch.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
 from crun_batch.load.output_schema import shape_of
-from crun_batch.plan.budget import Reservations
 from crun_batch.plan.prices import charge
-from crun_batch.records import Cost, Failure, Price, Reply, Response, Row, Ticket, Unit
+from crun_batch.records import Cost, Failure, Fault, Price, Reply, Response, Row, Ticket, Tries, Unit
 from crun_batch.send.admit import Lane
-from crun_batch.send.check import check
+from crun_batch.send.check import check, check_fault
 from crun_batch.send.pool import Pool, PoolSettings, Route
 from crun_batch.send.protocols import PROTOCOLS
-from crun_batch.send.retry import Halt, RetryPolicy
+from crun_batch.send.retry import Decision, Halt, RetryPolicy, decide
 from crun_batch.send.wire import Wire
 from crun_batch.store.carried import carried_encoder
 from crun_batch.store.events import StartEvent
@@ -91,7 +91,7 @@ class Outfit(Struct, frozen=True):
 
 
 async def send_all(
-    workload: Workload, standing: Standing, outfit: Outfit, rows: Iterator[list[Row]], reservations: Reservations
+    workload: Workload, standing: Standing, outfit: Outfit, rows: Iterator[list[Row]]
 ) -> Halt | None:
     """Send what is open; returns why the session stopped early, None when it did not. Raises DiskFailed."""
     journal = _open_journal(standing, outfit.ground)
@@ -102,7 +102,7 @@ async def send_all(
             work=_work(workload, standing, outfit),
             journal=journal,
             account=standing.account,
-            reservations=reservations,
+            reservations=reservations_of(workload, standing.account.totals()),
             clock=outfit.clock,
         )
         session.segment_closed = sealer.seal
@@ -152,12 +152,22 @@ def settle_leftovers_of(workload: Workload, standing: Standing, journal: Journal
     if standing.recovered is None:
         return
     variants = {variant.name: variant for variant in workload.variants}
+    limits = workload.job.limits
+    policy = RetryPolicy(limits.max_attempts, limits.max_unknown_retries)
 
-    def read(start: StartEvent, arrival: Response) -> tuple[Reply | Failure, Cost]:
+    def read(
+        start: StartEvent, arrival: Response | Fault, before: Tries
+    ) -> tuple[Reply | Failure, Cost, Decision | None]:
         variant = variants.get(start.variant, workload.variants[0])
-        result = check(PROTOCOLS[variant.protocol_name], arrival, stream=variant.job.endpoint.stream)
+        if isinstance(arrival, Fault):
+            result: Reply | Failure = check_fault(arrival)
+        else:
+            result = check(PROTOCOLS[variant.protocol_name], arrival, stream=variant.job.endpoint.stream)
         model = variant.job.model or (result.model if isinstance(result, Reply) else None)
-        return result, outfit.bill.cost(model, result)
+        decision = None
+        if isinstance(result, Failure):
+            decision = decide(result, before, policy, lane_has_succeeded=False, draw=0.0)
+        return result, outfit.bill.cost(model, result), decision
 
     settle_leftovers(standing.recovered, journal, standing.account, read)
 

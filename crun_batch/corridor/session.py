@@ -20,15 +20,16 @@ from crun_batch.corridor.settle import (
     start_event,
     status_of,
     stored_part,
+    tries_after,
     unit_key,
 )
 from crun_batch.corridor.workload import Request, Tickets
 from crun_batch.errors import EXIT_GATEWAY_REFUSED
 from crun_batch.plan.account import Account, Answered, Ended, UnitSoFar
 from crun_batch.plan.budget import FREE, Reservations
-from crun_batch.records import Cost, Failure, Fault, Reply, Response, Row, Ticket, Tries, Unit
+from crun_batch.records import Cost, Failure, Fault, Reply, Response, Row, Ticket, Unit
 from crun_batch.send.pool import Attempt
-from crun_batch.send.retry import Again, Decision, GiveUp, Halt
+from crun_batch.send.retry import Decision, GiveUp, Halt
 from crun_batch.store.events import EndFault, FinalEvent, FinalPart, StartEvent, end_event
 from crun_batch.store.journal import Journal
 
@@ -36,9 +37,6 @@ ERROR_RATE_WINDOW_ROWS = 200
 ERROR_RATE_FROM_ROWS = 20
 FIRST_TOKENS_PER_BYTE = 0.3
 KEPT_HEADERS = ("content-type", "retry-after", "x-request-id", "request-id", "x-litellm-response-cost")
-
-
-NO_TRIES = Tries()
 
 
 class Clock(Struct, frozen=True):
@@ -143,6 +141,7 @@ class Session:
             http_status=sent.http_status,
             result=result,
             cost=self._work.price(ticket, result),
+            tries=tries_after(ticket.tries, result, decision),
             decision=decision,
         )
         so_far = self._book(ticket, settled)
@@ -196,15 +195,16 @@ class Session:
         self._finish_unsent(unit, row, part, replaces)
 
     def resumed(self, unit: Unit, row: Row, replaces: str | None, first: Request) -> Request | None:
-        """Go on from the recorded answers; what asked otherwise than today is asked anew. None: all is said."""
+        """Go on from what is recorded; what asked otherwise than today is asked anew. None: all is said."""
         dialogue = self._work.dialogues[unit.variant]
         so_far = self.account.open_units[unit_key(unit, self._work.variants[unit.variant])]
         so_far.answers = dialogue.still_valid(row, first, so_far.answers)
-        if not so_far.answers:
-            return first
-        following = dialogue.following(row, so_far.answers)
+        following = dialogue.following(row, so_far.answers) if so_far.answers else first
+        failure = so_far.failure
         if isinstance(following, Request):
-            return following
+            if failure is None or so_far.failure_hash != following.request_hash:
+                return following
+            following = dialogue.cut_short(so_far.answers, status_of(failure), failure.kind, failure.message)
         unit_hash = dialogue.unit_hash(row, so_far.answers)
         self._finish_unsent(unit, row, stored_part(so_far, following, unit_hash), replaces)
         return None
@@ -225,18 +225,13 @@ class Session:
         self._rotate()
 
     def _book(self, ticket: Ticket, settled: Settled) -> UnitSoFar:
-        decision = settled.decision
-        tries = ticket.tries
-        if isinstance(settled.result, Reply):
-            tries = NO_TRIES
-        elif isinstance(decision, Again | GiveUp):
-            tries = decision.tries
         was_free = settled.outcome in ("rejected", "not_sent")
         self.reservations.settle(ticket.hold, FREE if was_free else settled.cost)
         if settled.usage is not None:
             self._tokens_seen += settled.usage.input_tokens
             self._bytes_seen += len(ticket.body)
-        end = Ended(settled.outcome, settled.usage, settled.cost, ticket.hold, tries, settled.latency_us or 0)
+        latency_us = settled.latency_us or 0
+        end = Ended(settled.outcome, settled.usage, settled.cost, ticket.hold, settled.tries, latency_us)
         return self.account.ended(unit_key(ticket.unit, settled.start.variant), settled.start.started_at, end)
 
     def _count(self, unit: Unit, status: str, kind: str | None, replaces: str | None) -> None:

@@ -11,9 +11,11 @@ from msgspec import Struct, structs
 
 from crun_batch.corridor.dialogue import STATUS_OF_FINISH, Verdict
 from crun_batch.plan.account import UnitKey, UnitSoFar
-from crun_batch.records import Cost, Failure, OutcomeClass, Reply, Status, Ticket, Unit, Usage
-from crun_batch.send.retry import Decision
+from crun_batch.records import Cost, Failure, OutcomeClass, Reply, Status, Ticket, Tries, Unit, Usage
+from crun_batch.send.retry import Again, Decision, GiveUp
 from crun_batch.store.events import FinalPart, ReadEvent, StartEvent
+
+NO_TRIES = Tries()
 
 
 class Settled(Struct, frozen=True):
@@ -25,6 +27,8 @@ class Settled(Struct, frozen=True):
     http_status: int | None
     result: Reply | Failure
     cost: Cost
+    tries: Tries
+    """Of the unit, this attempt included."""
     decision: Decision | None = None
 
     @property
@@ -34,6 +38,13 @@ class Settled(Struct, frozen=True):
     @property
     def usage(self) -> Usage | None:
         return self.result.usage
+
+
+def tries_after(before: Tries, result: Reply | Failure, decision: Decision | None) -> Tries:
+    """The unit's counters after an attempt. An answer begins them anew: what follows it is another request."""
+    if isinstance(result, Reply):
+        return NO_TRIES
+    return decision.tries if isinstance(decision, Again | GiveUp) else before
 
 
 def unit_key(unit: Unit, variant: str) -> UnitKey:
@@ -106,6 +117,9 @@ def read_event(settled: Settled, final: FinalPart | None) -> ReadEvent:
         model=reply.model if reply else None,
         response_id=reply.response_id if reply else None,
         assembled=reply.assembled.decode(errors="replace") if reply and reply.assembled else None,
+        counted=settled.tries.counted,
+        unknown_retries=settled.tries.unknown,
+        gives_up=final is None and isinstance(settled.decision, GiveUp),
         final=final,
     )
 
@@ -159,19 +173,17 @@ def dialogue_part(part: FinalPart, verdict: Verdict, so_far: UnitSoFar, unit_has
 
 
 def stored_part(so_far: UnitSoFar, verdict: Verdict, unit_hash: str | None) -> FinalPart:
-    """The result of a unit whose last answer was recorded by an earlier session."""
-    reply, usage = so_far.answers[-1].reply, so_far.usage
-    return FinalPart(
+    """The result of a unit whose last answer, or failure for good, was recorded by an earlier session."""
+    reply = so_far.answers[-1].reply if so_far.failure is None else None
+    asked = so_far.failure_hash if reply is None else so_far.answers[-1].request_hash
+    usage = so_far.usage
+    part = FinalPart(
         status=verdict.status,
-        output=verdict.output,
-        outputs=verdict.outputs,
-        error_kind=verdict.error_kind,
-        error_message=verdict.error_message,
-        text=reply.text,
-        tool_calls=reply.tool_calls,
-        finish_reason=reply.finish_reason,
-        model=reply.model,
-        response_id=reply.response_id,
+        text=reply.text if reply else None,
+        tool_calls=reply.tool_calls if reply else None,
+        finish_reason=reply.finish_reason if reply else None,
+        model=reply.model if reply else None,
+        response_id=reply.response_id if reply else None,
         input_tokens=usage.input_tokens if usage else None,
         cached_input_tokens=usage.cached_input_tokens if usage else None,
         cache_write_tokens=usage.cache_write_tokens if usage else None,
@@ -183,5 +195,5 @@ def stored_part(so_far: UnitSoFar, verdict: Verdict, unit_hash: str | None) -> F
         attempt_count=so_far.attempts,
         unknown_attempts=so_far.unknown,
         started_at=so_far.started_at,
-        request_hash=unit_hash or so_far.answers[-1].request_hash,
     )
+    return dialogue_part(part, verdict, so_far, unit_hash or asked)

@@ -72,7 +72,7 @@ class Ending(Protocol):
         """The row has no prompt: its unit fails without an attempt."""
 
     def resumed(self, unit: Unit, row: Row, replaces: str | None, first: Request) -> Request | None:
-        """Answers of an earlier session were recorded: what the unit asks next; None: they are its result."""
+        """An earlier session recorded answers, or the end: what the unit asks next; None: that is its result."""
 
 
 class Batches:
@@ -160,7 +160,7 @@ class TicketSource:
                 continue
             so_far = self._account.open_units.get((str(row.row_id), variant.name, repeat))
             next_request: Request | None = request
-            if so_far is not None and so_far.answers:
+            if so_far is not None and (so_far.answers or so_far.failure):
                 next_request = self._ending.resumed(unit, row, replaces, request)
             if next_request is not None:
                 yield self._tickets.ticket(unit, row, next_request, so_far=so_far, replaces=replaces)

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from crun_batch.plan.estimate import Finished
-from crun_batch.records import Cost, CostSource, Hold, Purpose, Reply, Tries, Usage
+from crun_batch.records import Cost, CostSource, Failure, Hold, Purpose, Reply, Tries, Usage
 
 UnitKey = tuple[str, str, int]
 """(id as text, variant name, repeat)."""
@@ -42,6 +42,10 @@ class UnitSoFar(Struct):
     started_at: int | None = None
     answers: list[Answered] = msgspec.field(default_factory=list)
     """The conversation so far, in order."""
+    failure: Failure | None = None
+    """The recorded end of the unit, not yet made its result: the process ended in between."""
+    failure_hash: str | None = None
+    """The request that `failure` is about."""
 
     @property
     def tries(self) -> Tries:
@@ -118,6 +122,7 @@ class Account(Struct):
             unit = self.open_units[key] = UnitSoFar(started_at=started_at)
         unit.attempts += 1
         unit.counted, unit.unknown_retries = end.tries.counted, end.tries.unknown
+        unit.failure = unit.failure_hash = None
         sums = self._sums(key[1])
         sums.attempts += 1
         setattr(sums, end.outcome, getattr(sums, end.outcome) + 1)

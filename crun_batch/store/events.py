@@ -168,6 +168,11 @@ class ReadEvent(Struct, frozen=True, tag_field="e", tag="read", omit_defaults=Tr
     model: str | None = None
     response_id: str | None = None
     assembled: str | None = None
+    counted: int = 0
+    """Of the unit, after this attempt: attempts that count against max_attempts."""
+    unknown_retries: int = 0
+    gives_up: bool = False
+    """The unit ends with this failure, and its final part, which needs the row, is yet to be written."""
     final: FinalPart | None = None
 
 

@@ -1,0 +1,109 @@
+"""A disk whose process can be killed: before, within or after any of its operations; or its power be cut."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from crun_batch.store.disk import Disk
+
+When = Literal["before", "within", "after"]
+
+
+class Killed(BaseException):
+    """The process ended here. Not an Exception: nothing may catch it and go on."""
+
+
+class MortalDisk(Disk):
+    """Counts its operations; at operation `at` it dies, and from then on nothing reaches the disk any more."""
+
+    def __init__(self, at: int | None = None, when: When = "before") -> None:
+        self.at = at
+        self.when = when
+        self.operations = 0
+        self.dead = False
+        self.died_in = ""
+        self._open: set[int] = set()
+        self._paths: dict[int, Path] = {}
+        self.synced: dict[Path, int] = {}
+        """Bytes of each appended file that a power cut leaves."""
+
+    def _step(self, name: str, act: Callable[[], Any], halfway: Callable[[], object] | None = None) -> Any:
+        if self.dead:
+            raise Killed(name)
+        self.operations += 1
+        fatal = self.at is not None and self.operations >= self.at
+        if fatal and self.when == "before":
+            self._die(name)
+        if fatal and self.when == "within" and halfway is not None:
+            halfway()
+            self._die(name)
+        result = act()
+        if fatal:
+            self._die(name)
+        return result
+
+    def _die(self, name: str) -> None:
+        self.dead = True
+        self.died_in = f"{self.when} {name}"
+        raise Killed(name)
+
+    def bury(self) -> None:
+        """Close what the dead process had open, as the system does."""
+        for descriptor in self._open:
+            os.close(descriptor)
+        self._open.clear()
+
+    def create(self, path: Path) -> int:
+        return self._step(f"create {path.name}", lambda: self._opened(Disk.create(self, path), path, 0))
+
+    def reopen(self, path: Path) -> int:
+        return self._step(
+            f"reopen {path.name}", lambda: self._opened(Disk.reopen(self, path), path, path.stat().st_size)
+        )
+
+    def reserve(self, path: Path, length: int) -> int:
+        return self._step(f"reserve {path.name}", lambda: self._opened(Disk.reserve(self, path, length), path, 0))
+
+    def write(self, descriptor: int, data: bytes | memoryview) -> int:
+        half = memoryview(data)[: len(data) // 2]
+        return self._step(
+            "write", lambda: Disk.write(self, descriptor, data), lambda: Disk.write(self, descriptor, half)
+        )
+
+    def sync(self, descriptor: int) -> None:
+        self._step("sync", lambda: self._synced(descriptor))
+
+    def truncate(self, descriptor: int, length: int) -> None:
+        self._step("truncate", lambda: Disk.truncate(self, descriptor, length))
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._step(f"rename {target.name}", lambda: Disk.rename(self, source, target))
+
+    def unlink(self, path: Path) -> None:
+        self._step(f"unlink {path.name}", lambda: Disk.unlink(self, path))
+
+    def symlink(self, target: str, path: Path) -> None:
+        self._step(f"symlink {path.name}", lambda: Disk.symlink(self, target, path))
+
+    def make_folder(self, path: Path) -> None:
+        self._step(f"make folder {path.name}", lambda: Disk.make_folder(self, path))
+
+    def sync_folder(self, path: Path) -> None:
+        self._step(f"sync folder {path.name}", lambda: None)
+
+    def close(self, descriptor: int) -> None:
+        if descriptor in self._open:
+            self._open.discard(descriptor)
+            os.close(descriptor)
+
+    def _opened(self, descriptor: int, path: Path, synced: int) -> int:
+        self._open.add(descriptor)
+        self._paths[descriptor] = path
+        self.synced[path] = synced
+        return descriptor
+
+    def _synced(self, descriptor: int) -> None:
+        self.synced[self._paths[descriptor]] = os.fstat(descriptor).st_size
