@@ -40,8 +40,8 @@ def check(path: Path, overrides: Mapping[str, object], environ: Mapping[str, str
         try:
             walk = _walked(workload)
         finally:
-            for variant in workload.variants:
-                variant.renderer.close()
+            for renderer in workload.renderers:
+                renderer.close()
         mistakes += [Mistake(text, file=str(path)) for text in walk.rejections]
         document |= _described(workload, walk)
         document["warnings"] = _warnings(workload.job, environ) if not mistakes else []

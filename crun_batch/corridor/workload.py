@@ -6,24 +6,27 @@ sent or written here.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from hashlib import blake2b
 from typing import Any, Protocol
 
 import orjson
 import pyarrow as pa
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from crun_batch.errors import InputError, Mistake
 from crun_batch.load.job import Job
+from crun_batch.load.job_sections import PromptSpec
 from crun_batch.load.output_schema import Column, arrow_type, column_of, merged
 from crun_batch.load.render import Renderer, RowRejected
+from crun_batch.load.sweep import Variation, variations
 from crun_batch.load.table import Table, open_table
 from crun_batch.plan.account import UnitSoFar
 from crun_batch.plan.prices import hold
 from crun_batch.records import Hold, Price, Prompt, ProtocolName, Purpose, Row, Ticket, Tries, Unit
 from crun_batch.send.protocols import PROTOCOLS
-from crun_batch.send.protocols.protocol import encode
+from crun_batch.send.protocols.protocol import BuildBody, encode
 from crun_batch.store.schema import RunSchema, results_schema
 
 OUTPUT_LIMIT_NAMES = ("max_completion_tokens", "max_output_tokens", "max_tokens")
@@ -51,13 +54,25 @@ class Request(Struct, frozen=True):
         return self.whole_hash or self.request_hash
 
 
-class Variant(Struct, frozen=True):
+class Asking(Struct, frozen=True):
+    """What all requests of a variant have in common, looked up in its job once."""
+
+    path: str
+    write: BuildBody
+    model: str | None
+    max_output_tokens: int | None
+    output_limit_tokens: int | None
+    stream: bool
+
+
+class Variant(Struct, frozen=True, dict=True):
     """One way to ask: a level of every axis merged into the job."""
 
     index: int
     name: str
     job: Job
     renderer: Renderer
+    """The same for all variants with the same prompt."""
     axes: Mapping[str, Any] = {}
 
     @property
@@ -66,7 +81,19 @@ class Variant(Struct, frozen=True):
 
     @property
     def url(self) -> str:
-        return self.job.endpoint.base_url + PROTOCOLS[self.protocol_name].path
+        return self.job.endpoint.base_url + self.asking.path
+
+    @cached_property
+    def asking(self) -> Asking:
+        job, protocol = self.job, PROTOCOLS[self.protocol_name]
+        return Asking(
+            path=protocol.path,
+            write=protocol.body,
+            model=job.model,
+            max_output_tokens=job.max_output_tokens,
+            output_limit_tokens=job.output_limit_tokens,
+            stream=job.endpoint.stream,
+        )
 
     def request(self, row: Row) -> Request:
         """The first request. Raises RowRejected where the row has no prompt or the protocol cannot say it."""
@@ -75,11 +102,20 @@ class Variant(Struct, frozen=True):
             return self._given(prompt.body, prompt.remote_parts)
         if prompt.later_turns:
             return self._opening(row, prompt)
-        job = self.job
-        body = self.body(row, prompt.messages, job.params, job.output_schema)
+        asking = self.asking
+        body = self.body(row, prompt.messages, self.job.params, self.job.output_schema)
         bound = len(body) + prompt.remote_parts * REMOTE_PART_TOKENS
-        path = PROTOCOLS[self.protocol_name].path
-        return Request(body, request_hash(path, body), job.model, bound, job.output_limit_tokens)
+        return Request(body, request_hash(asking.path, body), asking.model, bound, asking.output_limit_tokens)
+
+    def later_bodies(self, row: Row) -> list[bytes]:
+        """The requests of a conversation's later turns as far as they are known before it: a word per answer."""
+        prompt = self.renderer.render(row)
+        messages = list(prompt.messages)
+        bodies = []
+        for message in prompt.later_turns:
+            messages += [{"role": "assistant", "content": "."}, message]
+            bodies.append(self.body(row, messages, self.job.params, self.job.output_schema))
+        return bodies
 
     def body(
         self,
@@ -89,10 +125,10 @@ class Variant(Struct, frozen=True):
         output_schema: Mapping[str, Any] | None,
     ) -> bytes:
         """The messages in the protocol's form. Raises RowRejected where it cannot say them."""
-        job = self.job
+        asking = self.asking
         try:
-            return PROTOCOLS[self.protocol_name].body(
-                job.model or "", messages, params, job.max_output_tokens, job.endpoint.stream, output_schema
+            return asking.write(
+                asking.model or "", messages, params, asking.max_output_tokens, asking.stream, output_schema
             )
         except ValueError as error:
             raise RowRejected(f"row {row.position} (id {row.row_id!r}): {error}") from None
@@ -123,7 +159,7 @@ class Variant(Struct, frozen=True):
 
 def request_hash(path: str, body: bytes) -> str:
     """128 bits of BLAKE2b over the protocol's path and the body's bytes, as 32 hex digits."""
-    return hashlib.blake2b(body, digest_size=16, person=path.encode()[-16:]).hexdigest()
+    return blake2b(body, digest_size=16, person=path.encode()[-16:]).hexdigest()
 
 
 def _output_limit(fields: Mapping[str, Any]) -> int | None:
@@ -145,6 +181,11 @@ class Workload(Struct, frozen=True):
     @property
     def repeats(self) -> int:
         return self.job.repeats
+
+    @property
+    def renderers(self) -> list[Renderer]:
+        """Each once."""
+        return list({id(variant.renderer): variant.renderer for variant in self.variants}.values())
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -200,15 +241,48 @@ class Workload(Struct, frozen=True):
         return list(dict.fromkeys(complaints))
 
 
-def load_workload(job: Job, frame: object | None = None) -> Workload:
-    """Open the table, compile the prompts, settle the columns. Raises InputError with every mistake found."""
+def load_workload(job: Job, frame: object | None = None, overrides: Mapping[str, object] = {}) -> Workload:
+    """Open the table, vary the job, compile the prompts, settle the columns.
+
+    `overrides` are laid over each variant. Raises InputError with every mistake found.
+    """
+    varied = variations(job, overrides)
     table = open_table(job.input, base_dir=job.base_dir, frame=frame)
-    renderer = Renderer(job.prompt, schema=table.schema, base_dir=job.base_dir, job_source=job.source)
-    variants = (Variant(0, "default", job, renderer),)
-    carried = _carried(job, table, renderer)
-    workload = Workload(job, table, variants, carried, _output_column(variants))
+    renderers = _renderers(varied, table)
+    variants = tuple(
+        Variant(index, one.name, one.job, renderer, one.axes)
+        for index, (one, renderer) in enumerate(zip(varied, renderers, strict=True))
+    )
+    workload = Workload(job, table, variants, _carried(job, table, variants), _output_column(variants))
     _check_names(workload)
     return workload
+
+
+def _renderers(varied: Sequence[Variation], table: Table) -> list[Renderer]:
+    """One for each prompt. Raises InputError with the mistakes of all prompts."""
+    made: list[tuple[PromptSpec, Renderer]] = []
+    mistakes: dict[Mistake, None] = {}
+    for one in varied:
+        if any(prompt == one.job.prompt for prompt, _ in made):
+            continue
+        try:
+            renderer = Renderer(
+                one.job.prompt, schema=table.schema, base_dir=one.job.base_dir, job_source=one.job.source
+            )
+        except InputError as error:
+            mistakes |= dict.fromkeys(_of_variant(mistake, one, varied) for mistake in error.mistakes)
+        else:
+            made.append((one.job.prompt, renderer))
+    if mistakes:
+        raise InputError(list(mistakes))
+    return [next(renderer for prompt, renderer in made if prompt == one.job.prompt) for one in varied]
+
+
+def _of_variant(mistake: Mistake, one: Variation, varied: Sequence[Variation]) -> Mistake:
+    """Names the variant where there are several; where all have the same prompt, it is the job's mistake."""
+    if all(other.job.prompt == one.job.prompt for other in varied):
+        return mistake
+    return structs.replace(mistake, message=f"{mistake.message} (sweep, variant {one.name})")
 
 
 def _output_column(variants: Sequence[Variant]) -> Column | None:
@@ -217,13 +291,13 @@ def _output_column(variants: Sequence[Variant]) -> Column | None:
     return merged(columns) if columns else None
 
 
-def _carried(job: Job, table: Table, renderer: Renderer) -> dict[str, str]:
+def _carried(job: Job, table: Table, variants: Sequence[Variant]) -> dict[str, str]:
     names = table.schema.names
     chosen = job.output.columns
     if chosen is None:
-        columns = {name: name for name in renderer.columns}
-        if job.prompt.body_column or job.prompt.messages_column:
-            columns = {}
+        prompts = [(variant.job.prompt, variant.renderer) for variant in variants]
+        rendered = [made for prompt, made in prompts if not (prompt.body_column or prompt.messages_column)]
+        columns = {name: name for name in names if any(name in made.columns for made in rendered)}
     elif chosen == "all":
         columns = {name: name for name in names}
     else:

@@ -126,6 +126,11 @@ class Job(Section):
         self._max_output_tokens = self.params.pop("max_output_tokens", None)
 
     @property
+    def document(self) -> Document:
+        """The job as written, its files read: what overrides and levels of a sweep are laid over."""
+        return self._document
+
+    @property
     def source(self) -> str:
         """The job file as it was named, or `Job(...)`."""
         return self._document.source

@@ -124,7 +124,7 @@ _READERS: Mapping[Format, Callable[[str, str], Reading]] = {
 
 def overridden(document: Document, overrides: Mapping[str, object], *, source: str = "--set") -> Document:
     """The document with `overrides` (dotted key -> text or Python value) laid over its tree."""
-    tree = _copied(document.tree)
+    tree = copied(document.tree)
     places = dict(document.places)
     mistakes = list(document.mistakes)
     for key, given in overrides.items():
@@ -134,14 +134,15 @@ def overridden(document: Document, overrides: Mapping[str, object], *, source: s
         except InputError:
             mistakes.append(Mistake("not readable as YAML; put the text in quotes", file=source, key=masked(key)))
             continue
-        if not path or not _put(tree, path, value):
+        if not path or not put(tree, path, value):
             problem = "no key of a job: a part of it is empty, or holds no keys"
             mistakes.append(Mistake(problem, file=source, key=masked(key)))
         places = {place: at for place, at in places.items() if place[: len(path)] != path} | {path: Place(source)}
     return structs.replace(document, tree=tree, places=places, mistakes=tuple(mistakes))
 
 
-def _put(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> bool:
+def put(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> bool:
+    """Set the key at `path`, with the mappings on the way to it; whether there is room for them."""
     for part in path[:-1]:
         if tree.get(part) is None:
             tree[part] = {}
@@ -152,10 +153,11 @@ def _put(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> bool:
     return True
 
 
-def _copied(value: Any) -> Any:
+def copied(value: Any) -> Any:
+    """The tree's mappings and lists anew, free to be changed."""
     if isinstance(value, Mapping):
-        return {key: _copied(child) for key, child in value.items()}
-    return [_copied(child) for child in value] if isinstance(value, list | tuple) else value
+        return {key: copied(child) for key, child in value.items()}
+    return [copied(child) for child in value] if isinstance(value, list | tuple) else value
 
 
 def plain_tree(document: Document, *, exact: Collection[str]) -> tuple[dict[str, Any], list[Mistake]]:

@@ -60,6 +60,8 @@ class Renderer:
         self._attachments = Attachments(base_dir)
         self._has_parts = False
         self.reads_local_files = False
+        self._row: Row | None = None
+        self._prompt = Prompt()
         self._read = self._reader(prompt_spec)
         if self._mistakes:
             raise InputError(self._mistakes)
@@ -67,12 +69,16 @@ class Renderer:
         self._start_engines()
 
     def render(self, row: Row) -> Prompt:
-        """The prompt of one row; RowRejected where it has none."""
+        """The prompt of one row, kept until another row comes; RowRejected where it has none."""
+        if row is self._row:
+            return self._prompt
         try:
-            return self._read(row.values)
+            prompt = self._read(row.values)
         except Unrenderable as error:
             place = f"row {row.position} (id {_shown(row.row_id)}), {error.key}"
             raise RowRejected(f"{place}: {error.reason}") from None
+        self._row, self._prompt = row, prompt
+        return prompt
 
     def close(self) -> None:
         """Ends the child process, if a template needed one."""

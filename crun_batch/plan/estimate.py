@@ -44,6 +44,10 @@ class Terms(Struct, frozen=True):
     counter_name: str = ""
     counter_exact: bool = False
     credits_per_usd: Decimal | None = None
+    earlier_answers: int = 0
+    """Answers that each request carries, as a later turn of a conversation; counted as one token each so far."""
+    shares_identical: bool = False
+    """Of identical requests only one is sent."""
 
 
 class Finished(Struct, frozen=True):
@@ -70,7 +74,7 @@ class Limits(Struct, frozen=True):
 class Tally:
     """The requests of one variant, counted by their length. Call `row` for a row, `add` for each of its requests.
 
-    Repeats are not added: `terms.repeats` multiplies at the end.
+    Repeats are not added one by one: `add` takes their number, or `terms.repeats` multiplies at the end.
     """
 
     def __init__(self, terms: Terms) -> None:
@@ -86,19 +90,26 @@ class Tally:
         """One more row was read."""
         self.rows_read += 1
 
-    def add(self, input_tokens: int, request_hash: str | None = None, uncounted_parts: int = 0) -> None:
-        """One request: its input tokens, its hash (to find identical ones), its images and files."""
-        self.lengths[input_tokens] += 1
+    def add(
+        self, input_tokens: int, request_hash: str | None = None, uncounted_parts: int = 0, repeats: int = 1
+    ) -> None:
+        """One request, sent `repeats` times: its input tokens, its hash (to find identical ones), its images."""
+        if request_hash is not None and self._is_repeated(request_hash):
+            self.repeated[input_tokens] += repeats
+            if self.terms.shares_identical:
+                return
+        self.lengths[input_tokens] += repeats
         self.uncounted_parts += uncounted_parts
-        if request_hash is None:
-            return
+
+    def _is_repeated(self, request_hash: str) -> bool:
         key = hash(request_hash)
         if key in self._hashes:
-            self.repeated[input_tokens] += 1
-        elif len(self._hashes) < MOST_HASHES:
+            return True
+        if len(self._hashes) < MOST_HASHES:
             self._hashes.add(key)
         else:
             self._hashes_full = True
+        return False
 
     def estimate(self, rows: int | None = None, finished: Finished | None = None) -> VariantEstimate:
         """The variant's estimate; `rows`: all the rows still to be sent, where only a random part was read."""
@@ -135,12 +146,13 @@ class Tally:
         """Length -> the least and the most that a request of it costs."""
         terms = self.terms
         low, high = {}, {}
-        for length in self.lengths:
+        for length in self.lengths | self.repeated:
             cost = charge(
                 terms.price, Usage(input_tokens=length, output_tokens=1), credits_per_usd=terms.credits_per_usd
             )
             low[length] = Hold(cost.usd_pico, cost.credits_pico)
-            high[length] = hold(terms.price, length, terms.max_output_tokens, terms.credits_per_usd)
+            grown = length + terms.earlier_answers * (terms.max_output_tokens or 0)
+            high[length] = hold(terms.price, grown, terms.max_output_tokens, terms.credits_per_usd)
         return low, high
 
     def _minimum(self, scale: Callable[[int], int]) -> MinimumCharge | None:
@@ -346,7 +358,8 @@ def _scaled_error(lengths: Counter[int], rows: int, rows_read: int) -> int:
     mean = _sum(lengths) / count
     variance = math.fsum(number * (length - mean) ** 2 for length, number in lengths.items()) / (count - 1)
     requests = count * rows / rows_read
-    return math.ceil(1.96 * requests * math.sqrt(variance / count * (1 - rows_read / rows)))
+    drawn = min(count, rows_read)  # the repeats of a row are one draw
+    return math.ceil(1.96 * requests * math.sqrt(variance / drawn * (1 - rows_read / rows)))
 
 
 def _sum_spans(spans: Sequence[Span]) -> Span:

@@ -63,15 +63,16 @@ class AnswerCheck:
         try:
             return orjson.loads(text)
         except orjson.JSONDecodeError:
-            found = _NO_VALUE
-        valid = _NO_VALUE
+            pass
+        found: Any = _NO_VALUE
+        valid: Any = _NO_VALUE
         for value in _candidates(text):
             found = value
             valid = value if self._validator.is_valid(value) else valid
         return found if valid is _NO_VALUE else valid
 
     def _words(self, value: Any) -> str:
-        found = []
+        found: list[str] = []
         for error in self._validator.iter_errors(value):
             if len(found) == COMPLAINTS_SHOWN:
                 found.append("and more")
