@@ -3,6 +3,7 @@
     load    the job, its table, its prompts                    what is to be done
     open    the run directory: locked, recovered               what of it is done
     ask     the gateway: models, credits                       what it offers
+    price   what the models cost, now and since                what is on the bill
     plan    estimate, budget, confirmation                     may we start
     send    pool and journal, until all is done or it stops    every event on disk
     close   seal, publish, summarise                           what people read
@@ -13,93 +14,49 @@ Each step is a function below, in this order; what they are made of is in `corri
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
-from msgspec import Struct, field
-
-from crun_batch.corridor.asking import ask, balance_keeper
-from crun_batch.corridor.endpoint import Endpoint, endpoint_of, simulated
-from crun_batch.corridor.ground import Ground
+from crun_batch.corridor.asking import ask_all, balance_keeper, balance_reader
+from crun_batch.corridor.assessing import Assessment, Reading, assess, enough, everything, with_measured
+from crun_batch.corridor.books import bring_up_to_date
+from crun_batch.corridor.endpoint import Endpoint, endpoints_of, simulated
 from crun_batch.corridor.opened import RUNNING, Place, Run, ending_of, open_run, summary_of
 from crun_batch.corridor.opening import Progressed, Standing, job_document, open_standing, read_standing
+from crun_batch.corridor.options import Options, options_of
+from crun_batch.corridor.piloting import Pilot, begin_pilot, conclude_pilot, halt_of, refuse_wrong_price
 from crun_batch.corridor.preflight import (
-    Assessment,
-    Offer,
-    Prices,
-    assess,
+    Site,
+    endpoints_by_variant,
     estimate_document,
+    how_to_go_on,
     judge,
     now_utc,
     refuse_rejected,
     reservations_of,
+    sellers_of,
     unlisted_models,
 )
-from crun_batch.corridor.sending import Bill, Outfit, send_all
-from crun_batch.corridor.session import Clock
+from crun_batch.corridor.pricing import Bill, Prices, must_reprice
+from crun_batch.corridor.reopening import reopen
+from crun_batch.corridor.sending import Outfit, send_all
 from crun_batch.corridor.watching import Extent
 from crun_batch.corridor.workload import Workload, load_workload, open_units
-from crun_batch.errors import EXIT_GATEWAY_REFUSED, InputError, RefusedToStart
+from crun_batch.errors import EXIT_GATEWAY_REFUSED, RefusedToStart
 from crun_batch.load.job import Job, load_job
-from crun_batch.records import Row
 from crun_batch.send.retry import Halt
-from crun_batch.send.wire import Wire, open_wire
+from crun_batch.send.wire import open_wire
 from crun_batch.store.directory import write_json
 from crun_batch.store.results import publish
-from crun_batch.tell.progress import Progress
 
 __all__ = ["Job", "Options", "Run", "arun", "estimate", "load_job", "open_run", "run"]
 
-PILOT_SEED = 0
-SYSTEM_CLOCK = Clock(epoch_us=lambda: time.time_ns() // 1000, monotonic=time.monotonic)
-
-
-def _silent(_: object) -> None:
-    """Nobody watches."""
-
-
-class Options(Struct, frozen=True):
-    """How a run is to be gone through: what is no part of the job itself."""
-
-    overrides: Mapping[str, object] = {}
-    """Dotted job keys with their values, as from --set."""
-    simulate: bool = False
-    simulator: Mapping[str, Any] = {}
-    """Settings of the bundled simulator."""
-    pilot: int | None = None
-    retry: frozenset[str] = frozenset()
-    """Statuses and error kinds whose finished units are asked again."""
-    until_budget: bool = False
-    redo_changed: bool = False
-    confirm: Callable[[Mapping[str, Any]], bool] | None = None
-    """Asked with the estimate (as `estimate` gives it) before anything is sent; None: never asks."""
-    say: Callable[[str], None] = _silent
-    watch: Callable[[Progress], None] | None = None
-    """Shown where the run is, twice a second while it sends and once at the end."""
-    tick: Callable[[int], None] = _silent
-    """Told how many rows the estimate has read."""
-    resume_command: str | None = None
-    handle_signals: bool = True
-    clock: Clock = SYSTEM_CLOCK
-    wire: Callable[[Job], Wire] | None = None
-    ground: Ground = Ground()
-    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
-
-
-JOB_KEYS = {
-    "limit": "input.limit",
-    "max_cost_usd": "budget.max_cost_usd",
-    "max_cost_credits": "budget.max_cost_credits",
-    "output_dir": "output.dir",
-}
-"""Short names of overrides in Python and on the command line."""
+T = TypeVar("T")
 
 
 def run(job: Job | str | Path, *, table: object | None = None, **overrides: Any) -> Run:
@@ -111,9 +68,23 @@ def run(job: Job | str | Path, *, table: object | None = None, **overrides: Any)
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(coroutine)
+        return run_to_end(coroutine)
     with ThreadPoolExecutor(1) as executor:
-        return executor.submit(asyncio.run, coroutine).result()
+        return executor.submit(run_to_end, coroutine).result()
+
+
+def run_to_end(coroutine: Coroutine[Any, Any, T]) -> T:
+    """`asyncio.run`, on uvloop where there is one."""
+    with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+        return runner.run(coroutine)
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:  # no wheel for this system
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
 
 
 async def arun(job: Job | str | Path, *, table: object | None = None, **overrides: Any) -> Run:
@@ -132,47 +103,36 @@ async def run_with(job: Job | str | Path, table: object | None, options: Options
     with ExitStack() as stack:
         workload = _load(job, table, options, stack)
         standing = _open(workload, options, stack)
-        open_count = open_units(workload, standing.done)
-        if not open_count:
+        if not open_units(workload, standing.done):
             options.say(f"nothing to send: all {workload.selected_units:,} results are there")
+            if must_reprice(workload.job, standing.document):
+                _price(workload, standing, (), options)
             return _close(workload, standing, options, halt=None)
-        endpoint = endpoint_of(workload.job, options.environ, simulated=options.simulate)
-        offer = await ask(workload.job, endpoint, options.ground.transport)
-        prices = Prices(workload, offer, now_utc(options.clock.epoch_us()))
-        halt = _refusal_of(workload, offer, options)
+        sites = await ask_all(workload.variants, _endpoints(workload, options), options.ground)
+        halt = _refusal_of(sites, options)
         if halt is None:
-            _plan(workload, standing, offer, prices, options)
+            prices = _price(workload, standing, sites, options)
+            pilot = await _pilot(workload, standing, sites, options)
+            _plan(workload, standing, sites, prices, options, pilot)
             _record_job(workload, standing, prices, options)
-            halt = await _send(workload, standing, endpoint, offer, prices, options)
+            halt = await _send(workload, standing, sites, prices, options, pilot)
+            if pilot is not None:
+                halt = await _conclude(workload, standing, sites, options, pilot) or halt
         return _close(workload, standing, options, halt=halt)
-
-
-def options_of(overrides: Mapping[str, Any]) -> Options:
-    """Keyword arguments of the Python API as options. Raises InputError for a name that nothing takes."""
-    own = {name: value for name, value in overrides.items() if name in Options.__struct_fields__}
-    keys = {JOB_KEYS[name]: value for name, value in overrides.items() if name in JOB_KEYS and value is not None}
-    for name, value in overrides.items():
-        if name in own or name in JOB_KEYS:
-            continue
-        if name not in Job.model_fields:
-            known = ", ".join(sorted([*Options.__struct_fields__, *JOB_KEYS, *Job.model_fields]))
-            raise InputError(f"run() takes no argument {name!r}; it takes {known}")
-        keys |= (
-            {f"{name}.{key}": part for key, part in value.items()} if isinstance(value, Mapping) else {name: value}
-        )
-    return Options(**{**own, "overrides": {**keys, **own.get("overrides", {})}})
 
 
 def _load(job: Job | str | Path, table: object | None, options: Options, stack: ExitStack) -> Workload:
     """Step 1. What is to be done; with `simulate`, the job is pointed at a simulator of its own."""
     loaded = read_job(job, table, options)
+    redirected: Mapping[str, object] = {}
     if options.simulate:
         folder = loaded.output.dir
         loaded = loaded.with_overrides({"output.dir": str(folder.with_name(f"{folder.name}-simulated"))})
-        loaded = stack.enter_context(simulated(loaded, options.simulator))
-    workload = load_workload(loaded, table)
-    for variant in workload.variants:
-        stack.callback(variant.renderer.close)
+        redirected = stack.enter_context(simulated(loaded, options.simulator))
+        loaded = loaded.with_overrides(redirected)
+    workload = load_workload(loaded, table, redirected)
+    for renderer in workload.renderers:
+        stack.callback(renderer.close)
     return workload
 
 
@@ -197,51 +157,89 @@ def _open(workload: Workload, options: Options, stack: ExitStack) -> Standing:
     if standing.recovered is not None and standing.recovered.cut_bytes:
         options.say(f"the journal ended in a torn line of {standing.recovered.cut_bytes} bytes: cut off")
     if options.retry:
-        reopened = standing.done.reopen_endings(options.retry)
+        path, id_name = standing.directory.path, workload.table.id_name
+        reopened = reopen(standing.done, standing.account, options.retry, path=path, id_name=id_name)
         options.say(f"{reopened:,} finished units are asked again ({', '.join(sorted(options.retry))})")
     return standing
 
 
-def _refusal_of(workload: Workload, offer: Offer, options: Options) -> Halt | None:
-    """Step 3. What the gateway offers: an unknown model ends here, before anything is sent."""
-    for note in offer.notes:
-        options.say(note)
-    if offer.refusal is not None:
-        return Halt(EXIT_GATEWAY_REFUSED, offer.refusal)
-    unlisted = unlisted_models(workload, offer)
-    if unlisted and offer.is_complete:
-        return Halt(EXIT_GATEWAY_REFUSED, "; ".join(unlisted))
-    for sentence in unlisted:
-        options.say(sentence)
+def _endpoints(workload: Workload, options: Options) -> tuple[Endpoint, ...]:
+    jobs = [variant.job for variant in workload.variants]
+    return endpoints_of(jobs, options.environ, simulated=options.simulate)
+
+
+def _refusal_of(sites: Sequence[Site], options: Options) -> Halt | None:
+    """Step 3. What the gateways offer: an unknown model ends here, before anything is sent."""
+    for site in sites:
+        for note in site.offer.notes:
+            options.say(note)
+        if site.offer.refusal is not None:
+            return Halt(EXIT_GATEWAY_REFUSED, site.offer.refusal)
+        unlisted = unlisted_models(site)
+        if unlisted and site.offer.is_complete:
+            return Halt(EXIT_GATEWAY_REFUSED, "; ".join(unlisted))
+        for sentence in unlisted:
+            options.say(sentence)
     return None
 
 
-def _plan(workload: Workload, standing: Standing, offer: Offer, prices: Prices, options: Options) -> None:
-    """Step 4. Estimate, budget, balance, confirmation. Raises InputError (2) and RefusedToStart (3)."""
-    assessment = _assess(workload, standing, prices, options, everything=False)
+def _price(workload: Workload, standing: Standing, sites: Sequence[Site], options: Options) -> Prices:
+    """Step 4. The prices of this session; where they have changed, that is said and recorded."""
+    prices = Prices(workload.job, sellers_of(sites), now_utc(options.clock.epoch_us()))
+    if bring_up_to_date(workload, standing, prices, options.ground, options.say):
+        _record_job(workload, standing, prices, options)
+    standing.prices = prices.told()
+    if options.pilot is None:
+        refuse_wrong_price(standing.pilot, standing.prices)
+    return prices
+
+
+async def _pilot(workload: Workload, standing: Standing, sites: Sequence[Site], options: Options) -> Pilot | None:
+    """The pilot's rows and the balance before them, where a pilot is asked for."""
+    if options.pilot is None:
+        return None
+    reader = balance_reader(sites, options.ground)
+    return await begin_pilot(workload, standing, options.pilot, reader, options.ground)
+
+
+async def _conclude(
+    workload: Workload, standing: Standing, sites: Sequence[Site], options: Options, pilot: Pilot
+) -> Halt | None:
+    """What the pilot told; a halt where the balance contradicts the price."""
+    reader = balance_reader(sites, options.ground)
+    standing.pilot = await conclude_pilot(workload, standing, pilot, reader, options.ground)
+    return halt_of(standing.pilot)
+
+
+def _plan(
+    workload: Workload,
+    standing: Standing,
+    sites: Sequence[Site],
+    prices: Prices,
+    options: Options,
+    pilot: Pilot | None,
+) -> None:
+    """Step 5. Estimate, budget, balance, confirmation. Raises InputError (2) and RefusedToStart (3)."""
+    reading = enough(workload, options.say) if pilot is None else pilot.reading
+    assessment = _assess(workload, standing, prices, options, reading)
     refuse_rejected(workload, assessment)
     reservations = reservations_of(workload, standing.account.totals())
-    verdict = judge(workload, assessment, offer, reservations, until_budget=options.until_budget)
+    verdict = judge(workload, assessment, sites, reservations, until_budget=options.until_budget)
     if not verdict.may_start:
         raise RefusedToStart(verdict.sentence)
     if options.confirm is not None and not options.confirm(
-        estimate_document(workload, assessment, offer, verdict)
+        estimate_document(workload, assessment, sites, verdict)
     ):
         raise RefusedToStart("not confirmed; nothing was sent")
 
 
 def _assess(
-    workload: Workload, standing: Progressed, prices: Prices, options: Options, *, everything: bool
+    workload: Workload, standing: Progressed, prices: Prices, options: Options, reading: Reading
 ) -> Assessment:
-    return assess(
-        workload,
-        standing.done,
-        prices,
-        everything=everything,
-        finished=standing.account.finished_requests(),
-        latency_seconds=None,
-        tick=options.tick,
+    assessment = assess(
+        workload, standing.done, prices, reading=reading, account=standing.account, tick=options.tick
     )
+    return with_measured(assessment, standing.pilot)
 
 
 def _record_job(workload: Workload, standing: Standing, prices: Prices, options: Options) -> None:
@@ -252,9 +250,14 @@ def _record_job(workload: Workload, standing: Standing, prices: Prices, options:
 
 
 async def _send(
-    workload: Workload, standing: Standing, endpoint: Endpoint, offer: Offer, prices: Prices, options: Options
+    workload: Workload,
+    standing: Standing,
+    sites: Sequence[Site],
+    prices: Prices,
+    options: Options,
+    pilot: Pilot | None,
 ) -> Halt | None:
-    """Step 5. Everything that is open, until it is done or something says stop."""
+    """Step 6. Everything that is open, until it is done or something says stop."""
     job = workload.job
     wire = (
         options.wire(job)
@@ -264,38 +267,33 @@ async def _send(
     threads = nullcontext() if options.ground.in_place else ThreadPoolExecutor(1, thread_name_prefix="table")
     with threads as executor:
         outfit = Outfit(
-            extent=_extent(workload, standing, options),
+            extent=_extent(workload, standing, pilot),
             summary=_running_summary(workload, standing, options),
             wire=wire,
             clock=options.clock,
             ground=options.ground,
             bill=Bill(prices.price, job.prices.credits_per_usd),
-            headers=endpoint.headers,
-            redact=endpoint.redact,
+            endpoints=endpoints_by_variant(sites),
+            redact=sites[0].endpoints[0].redact,
             executor=executor,
             handle_signals=options.handle_signals,
             say=options.say,
             watch=options.watch,
-            keep_balance=balance_keeper(job, endpoint, offer, options.ground.transport),
+            keep_balance=balance_keeper(sites, options.ground),
         )
+        rows = workload.table.rows(workload.columns) if pilot is None else pilot.batches()
         try:
-            return await send_all(workload, standing, outfit, _rows(workload, options))
+            return await send_all(workload, standing, outfit, rows)
         finally:
             await wire.close()
 
 
-def _rows(workload: Workload, options: Options) -> Iterator[list[Row]]:
-    if options.pilot is not None:
-        return iter([workload.table.random_rows(options.pilot, PILOT_SEED, workload.columns)])
-    return workload.table.rows(workload.columns)
-
-
-def _extent(workload: Workload, standing: Standing, options: Options) -> Extent:
+def _extent(workload: Workload, standing: Standing, pilot: Pilot | None) -> Extent:
     """How many units are done and how many are to be; of a pilot only its own."""
     open_count = open_units(workload, standing.done)
-    if options.pilot is None:
+    if pilot is None:
         return Extent(workload.selected_units - open_count, open_count)
-    return Extent(0, min(open_count, options.pilot * len(workload.variants) * workload.repeats))
+    return Extent(0, pilot.open_rows * len(workload.variants) * workload.repeats)
 
 
 def _running_summary(
@@ -314,15 +312,16 @@ def _running_summary(
 
 
 def _place(workload: Workload, standing: Standing, options: Options) -> Place:
-    return Place(workload.job.name, standing.directory.path, options.resume_command)
+    return Place(workload.job.name, standing.directory.path, options.resume_command, standing.pilot)
 
 
 def _close(workload: Workload, standing: Standing, options: Options, *, halt: Halt | None) -> Run:
-    """Step 6. Publish what is there, write the summary, give back the Run."""
+    """Step 7. Publish what is there, write the summary, give back the Run."""
     publish(standing.directory, standing.schema)
     account = standing.account
     open_count = open_units(workload, standing.done)
-    ending = ending_of(halt, account.totals(), open_count)
+    halt = how_to_go_on(halt, workload, account.totals())
+    ending = ending_of(halt, account.totals(), open_count, is_pilot=options.pilot is not None)
     place = _place(workload, standing, options)
     summary = summary_of(account, place, ending, open_count=open_count, seconds=account.seconds)
     write_json(standing.directory, standing.directory.summary, summary)
@@ -334,7 +333,7 @@ def estimate(job: Job | str | Path, *, table: object | None = None, **overrides:
 
     Asks the gateway for its models and the balance. Raises what `run` raises before it sends.
     """
-    return asyncio.run(estimate_with(job, table, options_of(overrides)))
+    return run_to_end(estimate_with(job, table, options_of(overrides)))
 
 
 async def estimate_with(job: Job | str | Path, table: object | None, options: Options) -> dict[str, Any]:
@@ -342,14 +341,13 @@ async def estimate_with(job: Job | str | Path, table: object | None, options: Op
     with ExitStack() as stack:
         workload = _load(job, table, options, stack)
         standing = read_standing(workload)
-        endpoint = endpoint_of(workload.job, options.environ, simulated=options.simulate)
-        offer = await ask(workload.job, endpoint, options.ground.transport)
-        prices = Prices(workload, offer, now_utc(options.clock.epoch_us()))
-        assessment = _assess(workload, standing, prices, options, everything=True)
+        sites = await ask_all(workload.variants, _endpoints(workload, options), options.ground)
+        prices = Prices(workload.job, sellers_of(sites), now_utc(options.clock.epoch_us()))
+        assessment = _assess(workload, standing, prices, options, everything(workload))
         refuse_rejected(workload, assessment)
         reservations = reservations_of(workload, standing.account.totals())
-        verdict = judge(workload, assessment, offer, reservations, until_budget=options.until_budget)
-        return estimate_document(workload, assessment, offer, verdict)
+        verdict = judge(workload, assessment, sites, reservations, until_budget=options.until_budget)
+        return estimate_document(workload, assessment, sites, verdict)
 
 
 class _Callable(ModuleType):

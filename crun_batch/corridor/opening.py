@@ -14,19 +14,21 @@ from typing import Any
 
 import orjson
 import polars as pl
-from msgspec import Struct
+import pyarrow as pa
+from msgspec import Struct, structs
 
 from crun_batch.corridor.recovery import account_now, mark_done
+from crun_batch.corridor.reopening import recall
 from crun_batch.corridor.source import Done
 from crun_batch.corridor.workload import Variant, Workload
 from crun_batch.errors import RequestsChanged, RunDirectoryError
 from crun_batch.load.render import RowRejected
-from crun_batch.plan.account import Account
+from crun_batch.plan.account import Account, UnitKey
 from crun_batch.records import Row
 from crun_batch.store.directory import RunDirectory, open_directory, read_json
 from crun_batch.store.disk import Disk
 from crun_batch.store.recover import Recovered, recover
-from crun_batch.store.schema import RunSchema, schema_document
+from crun_batch.store.schema import RunSchema, schema_document, schema_from_document
 from crun_batch.store.seal import seal_segment
 from crun_batch.store.views import finished_units, results_frame
 
@@ -39,6 +41,8 @@ class Progressed(Struct):
 
     account: Account
     done: Done
+    pilot: Mapping[str, Any] | None = None
+    """What the run's last pilot told."""
 
 
 class Standing(Progressed, kw_only=True):
@@ -50,6 +54,8 @@ class Standing(Progressed, kw_only=True):
     """What job.json said before this session; empty for a new run."""
     recovered: Recovered | None
     fingerprint: dict[str, Any]
+    prices: Mapping[str, Any] = {}
+    """The prices of this session, once they are chosen."""
 
 
 def open_standing(
@@ -64,7 +70,7 @@ def open_standing(
     try:
         document = read_json(directory.job) if directory.job.exists() else {}
         _refuse_another_job(workload, document, path)
-        schema = workload.run_schema()
+        schema = _schema_going_on(workload.run_schema(), document, path)
         recovered = recover(directory)
         for number in recovered.older if recovered is not None else ():
             seal_segment(directory, number, schema)
@@ -78,6 +84,7 @@ def open_standing(
             document=document,
             recovered=recovered,
             fingerprint=fingerprint(workload),
+            pilot=last_pilot(directory),
         )
         if recovered is not None:
             _compare_requests(workload, standing, redo_changed=redo_changed)
@@ -93,7 +100,15 @@ def read_standing(workload: Workload) -> Progressed:
     directory = RunDirectory(path)
     if not directory.job.exists():
         return Progressed(Account(), Done(workload.unit_slots))
-    return Progressed(account_now(directory), mark_done(workload, finished_units(path)))
+    return Progressed(account_now(directory), mark_done(workload, finished_units(path)), last_pilot(directory))
+
+
+def last_pilot(directory: RunDirectory) -> Mapping[str, Any] | None:
+    """What the run's last pilot told. Raises RunDamaged."""
+    if not directory.summary.exists():
+        return None
+    told: Mapping[str, Any] | None = read_json(directory.summary).get("pilot")
+    return told
 
 
 def job_document(
@@ -144,6 +159,31 @@ def _refuse_another_job(workload: Workload, document: Mapping[str, Any], path: P
             )
 
 
+def _schema_going_on(schema: RunSchema, document: Mapping[str, Any], path: Path) -> RunSchema:
+    """The columns of a run that may already have some: the levels of variants that are no longer asked stay.
+
+    Raises RunDirectoryError where a column would change its type; whole numbers may become numbers.
+    """
+    if not document:
+        return schema
+    before = schema_from_document(document["run_schema"])
+    schema = structs.replace(schema, axes={**before.axes, **schema.axes})
+    types = {field.name: field.type for field in schema.axis_fields}
+    changed = [
+        field.name
+        for field in before.axis_fields
+        if (now := types[field.name]) != field.type and (field.type, now) != (pa.int64(), pa.float64())
+    ]
+    if before.output is not None and schema.output is not None and before.output != schema.output:
+        changed.append("output")
+    if changed:
+        raise RunDirectoryError(
+            f"the column {changed[0]} of {path} would change its type",
+            advice="Go on with another --output-dir.",
+        )
+    return schema
+
+
 def _compare_requests(workload: Workload, standing: Standing, *, redo_changed: bool) -> None:
     """Render every finished unit anew where anything that shapes requests has changed; same hashes, same run."""
     before, now = standing.document.get("fingerprint"), standing.fingerprint
@@ -158,6 +198,13 @@ def _compare_requests(workload: Workload, standing: Standing, *, redo_changed: b
         )
     for slot, _ in changed:
         standing.done.reopen(slot)
+    units = [_key_of(workload, slot, row) for slot, row in changed]
+    recall(standing.account, units, path=standing.directory.path, id_name=workload.table.id_name)
+
+
+def _key_of(workload: Workload, slot: int, row: Row) -> UnitKey:
+    variant = slot // workload.repeats % len(workload.variants)
+    return str(row.row_id), workload.variants[variant].name, slot % workload.repeats
 
 
 def _recorded_hashes(workload: Workload, standing: Standing) -> array[int]:

@@ -6,27 +6,31 @@ Everything with a lifetime is opened and closed here: wire, journal, threads, si
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 from msgspec import Struct
 
-from crun_batch.corridor.ground import Ground
 from crun_batch.corridor.dialogue import Dialogue
+from crun_batch.corridor.endpoint import Endpoint
+from crun_batch.corridor.ground import Ground
 from crun_batch.corridor.opening import Standing
 from crun_batch.corridor.preflight import reservations_of
-from crun_batch.corridor.recovery import settle_leftovers
+from crun_batch.corridor.pricing import Bill
+from crun_batch.corridor.recovery import leave_in_flight, settle_leftovers
 from crun_batch.corridor.session import Clock, Session, Work
+from crun_batch.corridor.sharing import Sharing, recorded_answers
 from crun_batch.corridor.source import Batches, TicketSource
 from crun_batch.corridor.watching import Extent, Meter, keep_summary, show
 from crun_batch.corridor.workload import Tickets, Variant, Workload
 from crun_batch.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
 from crun_batch.load.output_schema import shape_of
-from crun_batch.plan.prices import charge
-from crun_batch.records import Cost, Failure, Fault, Price, Reply, Response, Row, Ticket, Tries, Unit
+from crun_batch.records import Cost, Failure, Fault, Reply, Response, Row, Ticket, Tries, Unit
 from crun_batch.send.admit import Lane
 from crun_batch.send.check import check, check_fault
 from crun_batch.send.pool import Pool, PoolSettings, Route
@@ -40,35 +44,6 @@ from crun_batch.store.seal import seal_segment
 from crun_batch.tell.progress import Progress
 
 SIGNALS = {signal.SIGINT: (EXIT_INTERRUPTED, "Ctrl-C"), signal.SIGTERM: (EXIT_TERMINATED, "SIGTERM")}
-NO_COST = Cost(0, 0)
-
-
-class Bill(Struct, frozen=True):
-    """What results cost, under the prices frozen for this run."""
-
-    price_of: Callable[[str | None], Price | None]
-    credits_per_usd: Any
-
-    def cost(self, model: str | None, result: Reply | Failure) -> Cost:
-        """The cost of a result. What was refused or never sent cost nothing; an unknown outcome has no cost."""
-        if isinstance(result, Failure):
-            if result.outcome in ("rejected", "not_sent"):
-                return self._nothing(model)
-            if result.outcome == "unknown":
-                return Cost()
-        reported = result.reported_usd if isinstance(result, Reply) else None
-        return charge(
-            self.price_of(model), result.usage, reported_usd=reported, credits_per_usd=self.credits_per_usd
-        )
-
-    def _nothing(self, model: str | None) -> Cost:
-        """Zero in the units in which the run is priced; in the others even zero would be a guess."""
-        price = self.price_of(model)
-        if price is None:
-            return Cost()
-        if self.credits_per_usd is not None:
-            return Cost(0, 0, price.source)
-        return Cost(0, None, price.source) if price.currency == "usd" else Cost(None, 0, price.source)
 
 
 class Outfit(Struct, frozen=True):
@@ -77,7 +52,8 @@ class Outfit(Struct, frozen=True):
     wire: Wire
     clock: Clock
     bill: Bill
-    headers: Mapping[str, str]
+    endpoints: Sequence[Endpoint]
+    """One for each variant."""
     redact: Callable[[bytes], bytes]
     executor: Executor | None
     ground: Ground
@@ -94,31 +70,41 @@ async def send_all(
     workload: Workload, standing: Standing, outfit: Outfit, rows: Iterator[list[Row]]
 ) -> Halt | None:
     """Send what is open; returns why the session stopped early, None when it did not. Raises DiskFailed."""
-    journal = _open_journal(standing, outfit.ground)
+    journal = open_journal(standing, outfit.ground)
     sealer = Sealer(standing, outfit.executor)
     try:
-        settle_leftovers_of(workload, standing, journal, outfit)
+        settle_leftovers_of(workload, standing, journal, outfit.bill)
+        if standing.recovered is not None:
+            _begin_segment(journal, standing, sealer)
+        work = _work(workload, standing, outfit)
         session = Session(
-            work=_work(workload, standing, outfit),
+            work=work,
             journal=journal,
             account=standing.account,
             reservations=reservations_of(workload, standing.account.totals()),
             clock=outfit.clock,
         )
         session.segment_closed = sealer.seal
+        session.sharing = _sharing(workload, standing, work.dialogues)
         pool = _pool(workload, standing, outfit, session, rows)
         session.halt = pool.stop
         started = outfit.clock.monotonic()
-        with _signals(pool, outfit, workload.job.limits.attempt_timeout_seconds):
+        with _signals(pool, outfit, workload.job.limits.attempt_timeout_seconds), _settled_heap():
             halt = await _run_watched(pool, session, standing, outfit)
         standing.account.seconds += outfit.clock.monotonic() - started
-        closed = journal.maybe_rotate(standing.account.to_checkpoint, force=True)
-        if closed is not None:
-            sealer.seal(closed)
+        leave_in_flight(session.in_flight, journal, standing.account)
+        _begin_segment(journal, standing, sealer)
         return halt
     finally:
         sealer.wait()
         journal.close()
+
+
+def _begin_segment(journal: Journal, standing: Standing, sealer: Sealer) -> None:
+    """Start a segment from the account as it is now: what the older ones say is in it."""
+    closed = journal.maybe_rotate(standing.account.to_checkpoint, force=True)
+    if closed is not None:
+        sealer.seal(closed)
 
 
 class Sealer:
@@ -147,7 +133,7 @@ class Sealer:
             future.result()
 
 
-def settle_leftovers_of(workload: Workload, standing: Standing, journal: Journal, outfit: Outfit) -> None:
+def settle_leftovers_of(workload: Workload, standing: Standing, journal: Journal, bill: Bill) -> None:
     """Record the outcome, as far as it is known, of what the last session had in flight when it was killed."""
     if standing.recovered is None:
         return
@@ -167,12 +153,13 @@ def settle_leftovers_of(workload: Workload, standing: Standing, journal: Journal
         decision = None
         if isinstance(result, Failure):
             decision = decide(result, before, policy, lane_has_succeeded=False, draw=0.0)
-        return result, outfit.bill.cost(model, result), decision
+        return result, bill.cost(model, result), decision
 
     settle_leftovers(standing.recovered, journal, standing.account, read)
 
 
-def _open_journal(standing: Standing, ground: Ground) -> Journal:
+def open_journal(standing: Standing, ground: Ground) -> Journal:
+    """The run's journal, new or going on where it was recovered. Raises DiskFailed."""
     syncer = ground.syncer() if ground.syncer is not None else None
     if standing.recovered is None:
         checkpoint = standing.account.to_checkpoint()
@@ -201,6 +188,19 @@ def _work(workload: Workload, standing: Standing, outfit: Outfit) -> Work:
     )
 
 
+def _sharing(workload: Workload, standing: Standing, dialogues: Sequence[Dialogue]) -> Sharing | None:
+    """Where identical requests are sent once: with the answers that are recorded already."""
+    if not workload.job.share_identical:
+        return None
+    sharing = Sharing()
+    if standing.recovered is not None:
+        reopened = frozenset(standing.done.replaced.values())
+        path = standing.directory.path
+        for unit, part in recorded_answers(path, workload, lambda v, text: dialogues[v].output_of(text), reopened):
+            sharing.remember(unit, part)
+    return sharing
+
+
 def _pool(
     workload: Workload, standing: Standing, outfit: Outfit, session: Session, rows: Iterator[list[Row]]
 ) -> Pool:
@@ -219,6 +219,7 @@ def _pool(
         tickets=tickets,
         ending=session,
         wake=wake,
+        sharing=session.sharing,
     )
     limits = workload.job.limits
     pool = Pool(
@@ -238,11 +239,11 @@ def _pool(
 
 
 def _routes(workload: Workload, outfit: Outfit) -> tuple[Route, ...]:
-    lanes: dict[tuple[str, str | None], Lane] = {}
+    lanes: dict[tuple[str, Hashable, str | None], Lane] = {}
 
-    def lane_of(variant: Variant) -> Lane:
+    def lane_of(variant: Variant, endpoint: Endpoint) -> Lane:
         limits = variant.job.limits
-        key = (variant.job.endpoint.base_url, variant.job.model)
+        key = (variant.job.endpoint.base_url, endpoint.account, variant.job.model)
         if key not in lanes:
             lanes[key] = Lane(
                 ceiling=limits.concurrency,
@@ -254,13 +255,13 @@ def _routes(workload: Workload, outfit: Outfit) -> tuple[Route, ...]:
 
     return tuple(
         Route(
-            lane_of(variant),
+            lane_of(variant, endpoint),
             variant.url,
-            outfit.headers,
+            endpoint.headers,
             PROTOCOLS[variant.protocol_name],
             variant.job.endpoint.stream,
         )
-        for variant in workload.variants
+        for variant, endpoint in zip(workload.variants, outfit.endpoints, strict=True)
     )
 
 
@@ -287,6 +288,16 @@ async def _run_watched(pool: Pool, session: Session, standing: Standing, outfit:
         await asyncio.gather(*watchers, return_exceptions=True)
         if outfit.watch is not None:
             outfit.watch(meter.read())
+
+
+@contextmanager
+def _settled_heap() -> Iterator[None]:
+    """What is in memory now stays: the garbage collector need not walk through it again while rows come and go."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 class _signals:  # noqa: N801 - used as a context
