@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import sys
-import time
 from decimal import Decimal
 
 from measure import MAX_OUTPUT_TOKENS, MODEL, SYSTEM, Measured
 
 import crun_batch
-from crun_batch.corridor.session import Session
-from crun_batch.send.pool import Pool
 from crun_batch.send.wire import Wire, open_wire
 from crun_batch.tell.progress import Progress, progress_line
 
@@ -21,25 +18,12 @@ CREDITS_PER_ROW = Decimal(92 * 500 + 87 * 3000) / 10**6
 def main() -> None:
     measured = Measured()
     arguments = measured.arguments
-    started = time.monotonic()
 
     def wire(job: crun_batch.Job) -> Wire:
         measured.starts_sending()
         return open_wire("pyreqwest", connections=job.limits.concurrency)
 
-    def watch(pool: Pool, session: Session) -> None:
-        rate = session.finished_units / (time.monotonic() - started)
-        progress = Progress(
-            rows_total=arguments.rows,
-            rows_done=session.finished_units,
-            rows_failed=session.failed_units,
-            rows_per_second=rate,
-            spent_credits_pico=session.reservations.credits.spent_pico,
-            held_credits_pico=session.reservations.credits.held_pico,
-            in_flight=pool.in_flight,
-            limit=arguments.in_flight,
-            eta_seconds=(arguments.rows - session.finished_units) / rate if rate else None,
-        )
+    def watch(progress: Progress) -> None:
         print(progress_line(progress), file=sys.stderr)
 
     settings = dict(pair.split("=", 1) for pair in arguments.set)

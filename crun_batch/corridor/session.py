@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 
 from msgspec import Struct, structs
 
@@ -89,6 +90,10 @@ class Session:
         self._recent_errors: dict[int, deque[bool]] = {}
         self._tokens_seen = 0
         self._bytes_seen = 0
+
+    def together(self) -> AbstractContextManager[None]:
+        """Records made inside reach the disk when the block ends, in one write."""
+        return self._journal.together()
 
     def reserve(self, ticket: Ticket) -> bool:
         """Hold the request's bound under the budget; False: no room now."""

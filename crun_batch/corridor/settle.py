@@ -128,6 +128,15 @@ def final_part(
     settled: Settled, so_far: UnitSoFar, *, carried: Mapping[str, str | None], replaces: str | None
 ) -> FinalPart:
     """The unit's result where every reply is one: the last attempt's answer, the sums of all its attempts."""
+    if so_far.attempts == 1:  # its sums are those of its read event, from which a final takes what it leaves out
+        return FinalPart(
+            status=status_of(settled.result),
+            as_read=True,
+            unknown_attempts=so_far.unknown,
+            carried=carried,
+            supersedes=replaces is not None,
+            replaces=replaces,
+        )
     usage = so_far.usage
     return FinalPart(
         status=status_of(settled.result),

@@ -23,16 +23,13 @@ class Done:
 
     def __init__(self, slots: int) -> None:
         self._codes = bytearray(slots)
-        self._endings: list[tuple[str, str | None]] = []
+        self._endings: dict[tuple[str, str | None], int] = {}
         self.replaced: dict[int, str] = {}
         """Slots that were opened again, with the status that their new result will replace."""
 
     def code(self, status: str, error_kind: str | None) -> int:
         """The byte that stands for this ending."""
-        ending = (status, error_kind)
-        if ending not in self._endings:
-            self._endings.append(ending)
-        return self._endings.index(ending) + 1
+        return self._endings.setdefault((status, error_kind), len(self._endings) + 1)
 
     def mark(self, slot: int, code: int) -> None:
         self._codes[slot] = code
@@ -42,14 +39,16 @@ class Done:
 
     def reopen(self, slot: int) -> None:
         """Let the unit be asked again; its earlier result stays until the new one replaces it."""
-        self.replaced[slot] = self._endings[self._codes[slot] - 1][0]
+        self.replaced[slot] = next(
+            status for (status, _), code in self._endings.items() if code == self._codes[slot]
+        )
         self._codes[slot] = OPEN
 
     def reopen_endings(self, kinds: frozenset[str]) -> int:
         """Reopen all units whose status or error kind is among `kinds`; how many they were."""
         codes = {
-            number
-            for number, (status, kind) in enumerate(self._endings, 1)
+            code
+            for (status, kind), code in self._endings.items()
             if status in kinds or (kind or "") in kinds
         }
         slots = [slot for slot, code in enumerate(self._codes) if code in codes] if codes else []
@@ -158,7 +157,8 @@ class TicketSource:
             except RowRejected as error:
                 self._ending.rejected(unit, row, replaces, str(error))
                 continue
-            so_far = self._account.open_units.get((str(row.row_id), variant.name, repeat))
+            open_units = self._account.open_units
+            so_far = open_units.get((str(row.row_id), variant.name, repeat)) if open_units else None
             next_request: Request | None = request
             if so_far is not None and (so_far.answers or so_far.failure):
                 next_request = self._ending.resumed(unit, row, replaces, request)

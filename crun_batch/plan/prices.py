@@ -206,8 +206,10 @@ def hold(
     """
     if price is None or input_bound_tokens is None or output_bound_tokens is None:
         return Hold()
-    reachable = [price, *(tier for threshold, tier in price.tiers if input_bound_tokens > threshold)]
-    atto = max(_ceiling_atto(tier, input_bound_tokens, output_bound_tokens) for tier in reachable)
+    atto = _ceiling_atto(price, input_bound_tokens, output_bound_tokens)
+    for threshold, tier in price.tiers:
+        if input_bound_tokens > threshold:
+            atto = max(atto, _ceiling_atto(tier, input_bound_tokens, output_bound_tokens))
     usd, credits_ = both_units(price.currency, atto, credits_per_usd, up=True)
     return Hold(usd, credits_)
 

@@ -1,8 +1,10 @@
 """The bounded pool: pulls tickets, sends what may go, puts back what must wait, hands every event to the corridor.
 
-What goes next is decided in `_pump`, synchronously; a task exists only for a request in flight, so a row that
-waits for its retry holds no place. The pool knows no file and no price: the corridor's hooks reserve money and
-write records, and a ticket carries all that the pool must know.
+Everything happens in `_step`, synchronously: all replies that have come are recorded together, then read and
+decided upon, then all that may go is recorded as started, and only then sent. So a record costs no system call of
+its own when many come at once. Carriers only carry: each takes one request after the other over the wire, and a
+row that waits for its retry holds none. The pool knows no file and no price: the corridor's hooks reserve money
+and write records, and a ticket carries all that the pool must know.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import heapq
 import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Literal, Protocol
 
 from msgspec import Struct, structs
@@ -19,10 +22,14 @@ from msgspec import Struct, structs
 from crun_batch.errors import EXIT_GATEWAY_REFUSED, EXIT_OUT_OF_MONEY
 from crun_batch.records import Failure, Fault, Reply, Response, Ticket
 from crun_batch.send.admit import NEVER, Admitted, Lane
-from crun_batch.send.check import check, check_fault, rate_hints
+from crun_batch.send.check import check, check_fault
 from crun_batch.send.protocols import Protocol as WireProtocol
+from crun_batch.send.rate_headers import NO_HINTS, rate_hints
 from crun_batch.send.retry import Again, Decision, Halt, RetryPolicy, decide
 from crun_batch.send.wire import Wire
+
+NO_ROOM = "the budget has no room for one more request"
+"""Why a run halts whose next request cannot be reserved, with none in flight that could give room."""
 
 
 class Route(Struct, frozen=True):
@@ -43,7 +50,10 @@ class Attempt(Struct, frozen=True):
 
 
 class Hooks(Protocol):
-    """What the corridor does at each event. All are synchronous: an event is on disk before the next happens."""
+    """What the corridor does at each event. All are synchronous, and on disk before anything follows from them."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """What is recorded inside is written when the block ends, at once."""
 
     def reserve(self, ticket: Ticket) -> bool:
         """Hold the ticket's money; False: the budget has no room for it now."""
@@ -63,6 +73,14 @@ class Source(Protocol):
 
     def next(self) -> Ticket | Literal["wait", "end"]:
         """The next ticket; "wait": none yet, the source calls the pool's `wake` when there is one."""
+
+
+class Sending(Struct, frozen=True):
+    """One request for a carrier."""
+
+    attempt: Attempt
+    admitted: Admitted
+    route: Route
 
 
 class PoolSettings(Struct, frozen=True):
@@ -103,17 +121,23 @@ class Pool:
         self._source_ended = False
         self._timer: asyncio.TimerHandle | None = None
         self._bug: BaseException | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._outgoing: list[Sending] = []
+        self._arrived: list[tuple[Sending, Response | Fault]] = []
+        self._step_is_due = False
+        self._idle: list[asyncio.Future[Sending]] = []
+        self._carriers: set[asyncio.Task[None]] = set()
 
     async def run(self) -> Halt | None:
         """Until all is done or a halt has drained. Raises what a hook raised, once nothing is in flight."""
         self._loop = asyncio.get_running_loop()
         self._over = asyncio.Event()
         self._last_success = self._loop.time()
-        self._pump()
+        self._step()
         await self._over.wait()
         if self._timer is not None:
             self._timer.cancel()
+        for errand in self._idle:
+            errand.cancel()
         if self._bug is not None:
             raise self._bug
         return self.halt
@@ -121,15 +145,16 @@ class Pool:
     def stop(self, halt: Halt) -> None:
         """No new requests from now on; what is in flight is waited for. The first reason given stays."""
         self.halt = self.halt or halt
-        self._pump()
+        self._step_soon()
 
     def abandon(self) -> None:
         """End now: what is in flight is not waited for, its outcome stays unknown."""
+        self._step()
         self._over.set()
 
     def wake(self) -> None:
         """The source has a ticket again."""
-        self._pump()
+        self._step_soon()
 
     @property
     def waiting_seconds(self) -> float:
@@ -143,21 +168,48 @@ class Pool:
         lanes = {route.lane for route in self._routes}
         return min(self._settings.concurrency, sum(int(lane.limit.value) for lane in lanes))
 
-    def _pump(self) -> None:
-        """Send everything that may go now; then see to it that somebody calls again."""
+    def _step_soon(self) -> None:
+        if not self._step_is_due:
+            self._step_is_due = True
+            self._loop.call_soon(self._step)
+
+    def _step(self) -> None:
+        """Take in all that has arrived, send all that may go; then see to it that somebody calls again."""
+        self._step_is_due = False
         wait = NEVER
+        arrived, self._arrived = self._arrived, []
+        recorded = self._record(arrived)
         try:
-            if self.halt is None and self._bug is None:
-                wait = self._send_what_may_go(self._loop.time())
+            with self._hooks.together():
+                now = self._loop.time()
+                for sending, arrival in recorded:
+                    self._take_in(sending, arrival, now)
+                if self.halt is None and self._bug is None:
+                    wait = self._send_what_may_go(now)
         except BaseException as error:  # noqa: BLE001 - kept, and raised by `run` once nothing is in flight
             self._bug = self._bug or error
+            self.in_flight -= len(self._outgoing)
+            self._outgoing.clear()
+        self._hand_out()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self.in_flight == 0 and (self.halt is not None or self._bug is not None or self._is_done()):
             self._over.set()
         elif wait != NEVER:
-            self._timer = self._loop.call_later(wait, self._pump)
+            self._timer = self._loop.call_later(wait, self._step)
+
+    def _record(self, arrived: list[tuple[Sending, Response | Fault]]) -> list[tuple[Sending, Response | Fault]]:
+        """Have all replies recorded before any of them is read; returns what is to be read."""
+        self.in_flight -= len(arrived)
+        recorded = []
+        try:
+            with self._hooks.together():
+                for sending, arrival in arrived:
+                    recorded.append((sending, self._hooks.arrived(sending.attempt, arrival)))
+        except BaseException as error:  # noqa: BLE001 - kept, and raised by `run` once nothing is in flight
+            self._bug = self._bug or error
+        return recorded
 
     def _is_done(self) -> bool:
         return self._source_ended and not self._later and not any(self._queues.values())
@@ -200,7 +252,7 @@ class Pool:
                 return wait
             if not self._hooks.reserve(queue[0]):
                 if self.in_flight == 0:
-                    self.halt = Halt(EXIT_OUT_OF_MONEY, "the budget has no room for one more request")
+                    self.halt = Halt(EXIT_OUT_OF_MONEY, NO_ROOM)
                 return NEVER
             self._send(queue.popleft(), lane, now)
         return NEVER
@@ -209,43 +261,62 @@ class Pool:
         attempt = self._hooks.started(ticket)
         admitted = lane.admit(now, ticket.bound_tokens)
         self.in_flight += 1
-        task = self._loop.create_task(self._attempt(attempt, admitted))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._outgoing.append(Sending(attempt, admitted, self._routes[ticket.unit.variant]))
 
-    async def _attempt(self, attempt: Attempt, admitted: Admitted) -> None:
-        route = self._routes[attempt.ticket.unit.variant]
-        seconds = self._settings.attempt_timeout_seconds
-        try:
+    def _hand_out(self) -> None:
+        """Give what was recorded as started to carriers, new ones where all are on their way."""
+        for sending in self._outgoing:
+            if self._idle:
+                self._idle.pop().set_result(sending)
+            else:
+                carrier = self._loop.create_task(self._carry(sending))
+                self._carriers.add(carrier)
+                carrier.add_done_callback(self._carriers.discard)
+        self._outgoing.clear()
+
+    async def _carry(self, sending: Sending) -> None:
+        """One request after the other, from here to its reply; waits among the idle in between."""
+        post, seconds = self._wire.post, self._settings.attempt_timeout_seconds
+        while True:
+            route = sending.route
             try:
-                arrival = await self._wire.post(route.url, route.headers, attempt.ticket.body, seconds)
-            finally:
+                arrival = await post(route.url, route.headers, sending.attempt.ticket.body, seconds)
+                self._arrived.append((sending, arrival))
+            except BaseException as error:  # noqa: BLE001 - kept, and raised by `run` once nothing is in flight
+                self._bug = self._bug or error
                 self.in_flight -= 1
-            self._take_in(attempt, arrival, route, admitted)
+            self._step_soon()
+            errand: asyncio.Future[Sending] = self._loop.create_future()
+            self._idle.append(errand)
+            sending = await errand
+
+    def _take_in(self, sending: Sending, arrival: Response | Fault, now: float) -> None:
+        """Read a recorded reply, decide, record what was made of it. An error in one leaves the others whole."""
+        attempt, route = sending.attempt, sending.route
+        try:
+            result = self._read(route, arrival, now)
+            self._tell_lane(route.lane, now, sending.admitted, result)
+            decision = None
+            if isinstance(result, Failure):
+                decision = decide(
+                    result,
+                    attempt.ticket.tries,
+                    self._settings.retry,
+                    lane_has_succeeded=route.lane.has_succeeded,
+                    draw=self._random.random(),
+                )
+            self._follow(attempt, decision, self._hooks.concluded(attempt, result, decision))
         except BaseException as error:  # noqa: BLE001 - kept, and raised by `run` once nothing is in flight
             self._bug = self._bug or error
-        self._pump()
 
-    def _take_in(self, attempt: Attempt, arrival: Response | Fault, route: Route, admitted: Admitted) -> None:
-        """Record, read, decide, record again: the life of a reply in one place."""
-        arrival = self._hooks.arrived(attempt, arrival)
-        now = self._loop.time()
-        if isinstance(arrival, Response):
-            result = check(route.protocol, arrival, stream=route.stream, now_epoch_seconds=self._epoch_seconds())
-            route.lane.heed(now, rate_hints(arrival.headers, self._epoch_seconds()))
-        else:
-            result = check_fault(arrival)
-        self._tell_lane(route.lane, now, admitted, result)
-        decision = None
-        if isinstance(result, Failure):
-            decision = decide(
-                result,
-                attempt.ticket.tries,
-                self._settings.retry,
-                lane_has_succeeded=route.lane.has_succeeded,
-                draw=self._random.random(),
-            )
-        self._follow(attempt, decision, self._hooks.concluded(attempt, result, decision))
+    def _read(self, route: Route, arrival: Response | Fault, now: float) -> Reply | Failure:
+        if isinstance(arrival, Fault):
+            return check_fault(arrival)
+        epoch_seconds = self._epoch_seconds()
+        hints = rate_hints(arrival.headers, epoch_seconds)
+        if hints is not NO_HINTS:
+            route.lane.heed(now, hints)
+        return check(route.protocol, arrival, stream=route.stream, now_epoch_seconds=epoch_seconds)
 
     def _tell_lane(self, lane: Lane, now: float, admitted: Admitted, result: Reply | Failure) -> None:
         if isinstance(result, Reply):

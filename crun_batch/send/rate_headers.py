@@ -34,7 +34,8 @@ _HEADERS = {
     for what, names in _NAMES.items()
     for field in ("limit", "remaining", "reset")
 }
-_NO_HINTS = RateHints()
+NO_HINTS = RateHints()
+"""What most replies tell."""
 
 
 def retry_after_seconds(headers: Mapping[str, str], now_epoch_seconds: float | None = None) -> float | None:
@@ -56,9 +57,9 @@ def retry_after_seconds(headers: Mapping[str, str], now_epoch_seconds: float | N
 
 
 def rate_hints(headers: Mapping[str, str], now_epoch_seconds: float) -> RateHints:
-    """What the headers tell about limits; `RateHints()` where they tell nothing."""
-    if not any("ratelimit" in name for name in headers):
-        return _NO_HINTS
+    """What the headers tell about limits; `NO_HINTS` where they tell nothing."""
+    if "ratelimit" not in " ".join(headers):
+        return NO_HINTS
 
     return RateHints(
         limit_requests=_count(_first(headers, "limit", "requests")),

@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from crun_batch.errors import RunDamaged
 from crun_batch.store.carried import decode_column
-from crun_batch.store.events import INHERITED, is_whole_line
+from crun_batch.store.events import INHERITED, payload_of
 from crun_batch.store.schema import (
     MOMENT,
     MONEY,
@@ -69,14 +69,15 @@ _HIGHEST = 2**63
 class Lines(Struct, frozen=True):
     """The payloads of a segment's lines by kind, each with its line numbers, from 0."""
 
-    ends: list[memoryview]
-    reads: list[memoryview]
+    ends: list[bytes]
+    reads: list[bytes]
     read_numbers: list[int]
-    finals: list[memoryview]
+    finals: list[bytes]
     final_numbers: list[int]
 
-    def add(self, kind: bytes, payload: memoryview, number: int) -> None:
+    def add(self, payload: bytes, number: int) -> None:
         """Take a payload by the first letters of its kind; heads and starts are not needed."""
+        kind = payload[5:10]
         if kind == b'"end"':
             self.ends.append(payload)
         elif kind == b'"read':
@@ -105,26 +106,23 @@ def segment_tables(path: Path, number: int, schema: RunSchema, *, live: bool) ->
 
 def _sorted_lines(path: Path, *, live: bool) -> Lines:
     lines = Lines([], [], [], [], [])
-    data = path.read_bytes()
-    view = memoryview(data)
-    start, number = 0, 0
     bad: int | None = None
-    while (end := data.find(b"\n", start) + 1) or start < len(data):
-        end = end or len(data)
-        if not is_whole_line(data, view, start, end):
-            bad = number if bad is None else bad
-        elif bad is not None:
-            break
+    with path.open("rb") as file:
+        for number, line in enumerate(file):
+            payload = payload_of(line)
+            if payload is None:
+                bad = number if bad is None else bad
+            elif bad is not None:
+                break
+            else:
+                lines.add(payload, number)
         else:
-            lines.add(data[start + 5 : start + 10], view[start : end - 10], number)
-        start, number = end, number + 1
-    else:
-        if bad is None or live:
-            return lines
+            if bad is None or live:
+                return lines
     raise RunDamaged(f"{path}, line {bad + 1}: its checksum does not fit")
 
 
-def _parse(payloads: list[memoryview], types: dict[str, pl.DataType]) -> pl.DataFrame:
+def _parse(payloads: list[bytes], types: dict[str, pl.DataType]) -> pl.DataFrame:
     try:
         return pl.read_ndjson(io.BytesIO(b"\n".join(payloads)), schema=types)
     except pl.exceptions.ComputeError:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -123,6 +124,7 @@ class Journal:
         self._synced = 0
         self._sync_records = settings.sync_records
         self._failure: DiskFailed | None = None
+        self._held: list[bytes] | None = None
         self._sync_lock = threading.Lock()
         syncer.start(self.sync)
 
@@ -141,6 +143,16 @@ class Journal:
         serial = self._next_serial
         self._next_serial = serial + 1
         return serial
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Events appended inside are written when the block ends, in one write. Raises DiskFailed there."""
+        self._held = []
+        try:
+            yield
+        finally:
+            held, self._held = self._held, None
+            self._write(held)
 
     def append_start(self, event: StartEvent) -> None:
         """Before a request is sent. Raises DiskFailed: then do not send."""
@@ -205,6 +217,9 @@ class Journal:
         """
         if self._unread or not (force or self._length >= self._settings.segment_bytes):
             return None
+        if self._held:
+            held, self._held = self._held, []
+            self._write(held)
         self.sync()
         self.poll()
         closed = self.segment
@@ -242,26 +257,45 @@ class Journal:
         self._late.add(event.n)
 
     def _append(self, event: Struct) -> None:
-        data = encode_line(event)
+        line = encode_line(event)
+        if self._held is None:
+            self._write([line])
+        else:
+            self._held.append(line)
+
+    def _write(self, lines: list[bytes]) -> None:
+        if not lines:
+            return
+        data = b"".join(lines)
         try:
             if self._disk.write(self._descriptor, data) != len(data):
                 raise OSError("the disk took only a part of an event")
         except OSError as error:
-            self._write_failed(data, error)
-        self._length += len(data)
-        self._appended += 1
+            self._write_failed(lines, error)
+        else:
+            self._written(len(data), len(lines))
         if self._appended - self._synced >= self._sync_records:
             self._syncer.wake()
 
-    def _write_failed(self, data: bytes, error: OSError) -> None:
-        """Cut the torn line off and write it once more; raise if that fails too."""
-        try:
-            self._disk.truncate(self._descriptor, self._length)
-            write_all(self._disk, self._descriptor, data)
-        except OSError as second:
-            self._fail("cannot be written", second)
-            self._cut_torn_line()
-            raise self._failure from error  # type: ignore[misc]
+    def _written(self, byte_count: int, events: int) -> None:
+        self._length += byte_count
+        self._appended += events
+
+    def _write_failed(self, lines: list[bytes], error: OSError) -> None:
+        """Cut the torn part off and write each line once more, as many as fit; raise if one does not."""
+        failed = False
+        for line in lines:
+            try:
+                self._disk.truncate(self._descriptor, self._length)
+                write_all(self._disk, self._descriptor, line)
+            except OSError as second:
+                failed = True
+                self._fail("cannot be written", second)
+                self._cut_torn_line()
+            else:
+                self._written(len(line), 1)
+        if failed and self._failure is not None:
+            raise self._failure from error
 
     def _cut_torn_line(self) -> None:
         try:

@@ -62,11 +62,11 @@ def tokens(value: object) -> int | None:
     return value if type(value) is int and 0 <= value <= MOST_TOKENS else None
 
 
-def _first_count(*values: object) -> int | None:
-    for value in values:
-        count = tokens(value)
-        if count is not None:
-            return count
+def _first_count(counts: JsonObject, *names: str) -> int | None:
+    for name in names:
+        value = counts.get(name)
+        if type(value) is int and 0 <= value <= MOST_TOKENS:
+            return value
     return None
 
 
@@ -81,15 +81,18 @@ def openai_usage(payload: JsonObject) -> Usage | None:
     if type(usage) is not dict:
         return None
     get = usage.get
-    input_tokens = _first_count(get("prompt_tokens"), get("input_tokens"))
-    output_tokens = _first_count(get("completion_tokens"), get("output_tokens"))
+    input_tokens = _first_count(usage, "prompt_tokens", "input_tokens")
+    output_tokens = _first_count(usage, "completion_tokens", "output_tokens")
     if input_tokens is None or output_tokens is None:
         return None
     input_details = json_object(get("prompt_tokens_details") or get("input_tokens_details"))
     output_details = json_object(get("completion_tokens_details") or get("output_tokens_details"))
-    cached = input_details.get("cached_tokens")
-    cached = _first_count(cached, get("prompt_cache_hit_tokens"), get("cache_read_input_tokens")) or 0
-    written = _first_count(input_details.get("cache_write_tokens"), get("cache_creation_input_tokens")) or 0
+    cached = tokens(input_details.get("cached_tokens"))
+    if cached is None:
+        cached = _first_count(usage, "prompt_cache_hit_tokens", "cache_read_input_tokens") or 0
+    written = tokens(input_details.get("cache_write_tokens"))
+    if written is None:
+        written = _first_count(usage, "cache_creation_input_tokens") or 0
     reasoning = tokens(output_details.get("reasoning_tokens")) or 0
     unlisted = (tokens(get("total_tokens")) or 0) - input_tokens - output_tokens
     if unlisted > 0 and unlisted == cached + written and unlisted != reasoning:
