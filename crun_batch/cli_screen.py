@@ -28,8 +28,8 @@ class Screen:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.is_terminal = sys.stderr.isatty()
         self._clock = clock
-        self._line_at = clock() + LINE_EVERY_SECONDS
-        self._begun_at = clock()
+        self._line_at: float | None = None
+        self._counting_since: float | None = None
         self._bars: list[Any] = []
 
     def say(self, sentence: str) -> None:
@@ -38,7 +38,9 @@ class Screen:
 
     def tick(self, rows_read: int) -> None:
         """The estimate has read so many rows."""
-        if self._clock() - self._begun_at < QUIET_SECONDS:
+        if self._counting_since is None:
+            self._counting_since = self._clock()
+        if self._clock() - self._counting_since < QUIET_SECONDS:
             return
         if not self.is_terminal:
             self._line(f"estimating: {count(rows_read)} rows read")
@@ -54,7 +56,7 @@ class Screen:
             return
         if len(self._bars) != 2:
             self.close()
-            self._open_bars(2, progress.rows_total)
+            self._open_bars(2, progress.rows_total, progress.rows_done)
         bar, below = self._bars
         bar.n = progress.rows_done
         bar.refresh()
@@ -77,11 +79,11 @@ class Screen:
 
     def close(self) -> None:
         """Leave the bars as they are; what comes next stands below them."""
-        for bar in reversed(self._bars):
+        for bar in self._bars:
             bar.close()
         self._bars = []
 
-    def _open_bars(self, number: int, total: int = 0) -> None:
+    def _open_bars(self, number: int, total: int = 0, done: int = 0) -> None:
         """One line of text, or the rows' bar and a line below it."""
         from tqdm import tqdm
 
@@ -90,12 +92,15 @@ class Screen:
         )
         self._bars = [below]
         if number == 2:
-            bar = tqdm(total=total, position=0, file=sys.stderr, dynamic_ncols=True, unit=" rows")
+            bar = tqdm(total=total, initial=done, position=0, file=sys.stderr, dynamic_ncols=True, unit=" rows")
             self._bars.insert(0, bar)
 
     def _line(self, text: str) -> None:
-        if self._clock() >= self._line_at:
-            self._line_at = self._clock() + LINE_EVERY_SECONDS
+        now = self._clock()
+        if self._line_at is None:
+            self._line_at = now + LINE_EVERY_SECONDS
+        elif now >= self._line_at:
+            self._line_at = now + LINE_EVERY_SECONDS
             self._print(text)
 
     def _print(self, text: str) -> None:

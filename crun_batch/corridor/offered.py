@@ -60,7 +60,7 @@ async def offered_credit(job: Job, environ: Mapping[str, str]) -> dict[str, Any]
     """
     base_url = job.endpoint.base_url
     async with Gateway(base_url, endpoint_of(job, environ, simulated=False).headers) as gateway:
-        found = await read_balance(gateway)
+        found = await read_balance(gateway) or await _refused_key(gateway)
     if isinstance(found, ControlFault):
         return {"base_url": base_url, "balance": None, "fault": found.message}
     balance = None
@@ -68,3 +68,9 @@ async def offered_credit(job: Job, environ: Mapping[str, str]) -> dict[str, Any]
         amount = None if found.amount is None else decimal_text(pico_of(found.amount))
         balance = {"amount": amount, "unit": found.unit, "source": found.source}
     return {"base_url": base_url, "balance": balance, "fault": None}
+
+
+async def _refused_key(gateway: Gateway) -> ControlFault | None:
+    """A gateway whose style is unknown seems to have no balance call where it only refuses the key."""
+    models = await list_models(gateway)
+    return models if isinstance(models, ControlFault) and models.kind == "refused" else None

@@ -6,7 +6,7 @@ outcome, and keeps its hold.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import polars as pl
 import pyarrow as pa
@@ -142,7 +142,17 @@ def settle_leftovers(recovered: Recovered, journal: Journal, account: Account, r
             decision=decision,
         )
         _record(journal, account, settled)
-    for start in recovered.in_flight:
+    leave_in_flight(recovered.in_flight, journal, account)
+
+
+def _tries(account: Account, start: StartEvent) -> Tries:
+    unit = account.open_units.get((start.id, start.variant, start.repeat))
+    return NO_TRIES if unit is None else unit.tries
+
+
+def leave_in_flight(starts: Iterable[StartEvent], journal: Journal, account: Account) -> None:
+    """Record that the process ended, or is to end now, with these requests in flight."""
+    for start in starts:
         lost = Failure(
             outcome="unknown",
             kind="unknown_outcome",
@@ -150,11 +160,6 @@ def settle_leftovers(recovered: Recovered, journal: Journal, account: Account, r
             message="in flight when the process ended: the gateway may have billed it",
         )
         _record(journal, account, Settled(start, None, None, None, lost, Cost(), _tries(account, start)))
-
-
-def _tries(account: Account, start: StartEvent) -> Tries:
-    unit = account.open_units.get((start.id, start.variant, start.repeat))
-    return NO_TRIES if unit is None else unit.tries
 
 
 def _record(journal: Journal, account: Account, settled: Settled) -> None:

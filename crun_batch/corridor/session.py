@@ -190,6 +190,11 @@ class Session:
         if closed is not None:
             self.segment_closed(closed)
 
+    @property
+    def in_flight(self) -> tuple[StartEvent, ...]:
+        """The requests that were sent and have not been concluded."""
+        return tuple(sent.start for sent in self._in_flight.values())
+
     def tokens_per_byte(self) -> float:
         """Input tokens per byte of request body, as learned from the replies so far; a careful guess before."""
         return self._tokens_seen / self._bytes_seen if self._tokens_seen else FIRST_TOKENS_PER_BYTE

@@ -78,7 +78,7 @@ class Meter:
 
     def _waiting_reason(self) -> str | None:
         if self._pool.halt is not None:
-            return "stopping: only what is in flight is waited for"
+            return "stopping"
         seconds = self._pool.waiting_seconds
         return f"cooling down, {duration(seconds)}" if seconds >= 1 else None
 

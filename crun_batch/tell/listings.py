@@ -57,7 +57,7 @@ def _printable(line: str) -> str:
 
 def _sending_text(document: Mapping[str, Any]) -> str:
     requests, identical = document["requests"], document["identical"]["requests"]
-    lines = [f"{counted(requests, 'request')} would be sent; results go to {one_line(document['output_dir'])}"]
+    lines = [f"{counted(requests, 'request')} in all; results go to {one_line(document['output_dir'])}"]
     if document["rejected_rows"]:
         lines.append(f"{counted(document['rejected_rows'], 'row')} cannot be rendered")
     if identical:
@@ -109,8 +109,10 @@ def models_text(document: Mapping[str, Any], width: int | None = None) -> str:
         return f"{document['base_url']} has no list of models"
     rows = [(model["id"], *_prices(model["price"])) for model in document["models"]]
     text = table(("model", "input per million", "output per million", "at least", "from"), rows, width=width)
-    unknown = next((model["price_from"] for model in document["models"] if model["price"] is None), None)
-    return text if unknown is None else f"{text}\n\n{one_line(unknown)}"
+    unknown = next((model for model in document["models"] if model["price"] is None), None)
+    if unknown is None:
+        return text
+    return f"{text}\n\n{one_line(unknown['price_from'].replace(unknown['id'], 'MODEL'))}"
 
 
 def _prices(price: Mapping[str, Any] | None) -> tuple[str, str, str, str]:

@@ -1,0 +1,491 @@
+"""The command line: words, documents, exit codes; and real processes that are interrupted."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import typer
+
+from crun_batch import cli
+from crun_batch.cli_options import kinds, pairs, resume_command
+from crun_batch.cli_screen import Screen
+from crun_batch.errors import InputError
+from crun_batch.simulator import SimulatorProcess, start_simulator
+
+DOCS = Path(__file__).parent.parent / "docs" / "command-line.md"
+MARK = "`UPDATE_DOCS=1 pytest tests/test_cli.py -k reference` writes it anew.\n"
+KEY = "ak_sim_0123456789"
+JOB = """
+name: small
+input: {table: rows.csv, id: id}
+model: deepseek-chat
+prompt: {user: "{{ text }}"}
+params: {max_output_tokens: 20}
+limits: {concurrency: 8}
+prices:
+  models:
+    deepseek-chat: {currency: credits, input_per_mtok: 500, output_per_mtok: 3000, minimum_per_request: 0.01}
+"""
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[SimulatorProcess]:
+    prices = {"deepseek-chat": {"input_per_mtok": 500, "output_per_mtok": 3000, "minimum_per_request": "0.01"}}
+    with start_simulator(models=prices, output_tokens_median=5, output_tokens_sigma=0) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A job of 40 rows in the current directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CRUN_API_KEY", KEY)
+    (tmp_path / "rows.csv").write_text("id,text\n" + "".join(f"{n},question {n}\n" for n in range(40)))
+    (tmp_path / "job.yaml").write_text(JOB)
+    return tmp_path
+
+
+@pytest.fixture
+def real(folder: Path, gateway: SimulatorProcess, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, with a gateway to send it to."""
+    monkeypatch.setenv("CRUN_BASE_URL", gateway.base_url)
+    return folder
+
+
+class Answer:
+    """A command's exit code and what it wrote."""
+
+    def __init__(self, code: int, out: bytes, err: bytes) -> None:
+        self.code, self.out, self.err = code, out.decode(), err.decode()
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def command(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> Any:
+    def run(*arguments: str) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["crun-batch", *arguments])
+        capfdbinary.readouterr()
+        code = cli.main(arguments)
+        return Answer(code, *capfdbinary.readouterr())
+
+    return run
+
+
+def test_help_loads_no_heavy_library() -> None:
+    """`--help` answers at once: nothing that takes long to load is loaded for it."""
+    script = (
+        "import sys, contextlib, io\nfrom crun_batch import cli\n"
+        "with contextlib.redirect_stdout(io.StringIO()): code = cli.main(['--help'])\n"
+        "heavy = {'polars', 'pyarrow', 'duckdb', 'pydantic', 'httpx', 'rich', 'asyncio', 'tqdm'}\n"
+        "print(code, sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "0 []\n" == done.stdout
+
+
+def test_an_unknown_option_or_command_exits_with_2_and_says_which(command: Any) -> None:
+    for arguments, named in [
+        (("run", "job.yaml", "--yess"), "--yess"),
+        (("rum", "job.yaml"), "Did you mean 'run'"),
+        (("run",), "JOB"),
+        (("run", "job.yaml", "--limit", "0"), "--limit"),
+        (("export", "x", "--format", "xml"), "--format"),
+    ]:
+        answer = command(*arguments)
+        assert (2, "") == (answer.code, answer.out)
+        assert named in answer.err
+
+
+def test_init_writes_a_job_that_passes_its_check_and_never_overwrites(
+    tmp_path: Path, command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CRUN_API_KEY", KEY)
+    target = tmp_path / "new" / "folder"
+    assert 0 == command("init", str(target)).code
+    assert ["label-reviews.yaml", "reviews.csv"] == sorted(path.name for path in target.iterdir())
+    document = command("check", str(target / "label-reviews.yaml"), "--json").document
+    assert ([], [], 10, 10) == (
+        document["mistakes"], document["warnings"], document["requests"], document["table"]["selected_rows"]
+    )  # fmt: skip
+    before = {path.name: path.read_bytes() for path in target.iterdir()}
+    (target / "reviews.csv").unlink()
+    refused = command("init", str(target))
+    assert 2 == refused.code and "label-reviews.yaml" in refused.err
+    assert {"label-reviews.yaml": before["label-reviews.yaml"]} == {
+        p.name: p.read_bytes() for p in target.iterdir()
+    }
+
+
+def test_the_first_job_runs_simulated_without_a_key(
+    tmp_path: Path, command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """init, run --simulate, status, sql: what the documentation promises a newcomer."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CRUN_API_KEY", raising=False)
+    command("init")
+    ran = command("run", "label-reviews.yaml", "--simulate")
+    assert 0 == ran.code and "10: 10 ok" in ran.out and "10 requests for 10 open rows" in ran.err
+    assert (tmp_path / "runs" / "label-reviews-simulated" / "results.parquet").exists()
+    assert "10: 10 ok" in command("status", "label-reviews.yaml").out
+    rows = command("sql", "label-reviews.yaml", "select review_id from results order by 1", "--json").document
+    assert [f"r{n:02}" for n in range(1, 11)] == [row["review_id"] for row in rows]
+
+
+def test_without_a_terminal_a_real_run_needs_yes(real: Path, gateway: SimulatorProcess, command: Any) -> None:
+    before = gateway.ledger()["count"]
+    answer = command("run", "job.yaml")
+    assert 3 == answer.code
+    assert "add --yes" in answer.err.lower() and "at most" in answer.err
+    assert before == gateway.ledger()["count"]
+
+
+def test_on_a_terminal_it_asks(real: Path, gateway: SimulatorProcess) -> None:
+    """The estimate, the question; anything but yes sends nothing and exits with 3."""
+    before = gateway.ledger()["count"]
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "crun_batch", "run", "job.yaml"], stdin=slave, stdout=subprocess.PIPE, stderr=slave
+    )
+    os.close(slave)
+    shown = b""
+    while b"Start? [y/N]" not in shown:
+        shown += os.read(master, 4096)
+    assert b"at most" in shown
+    os.write(master, b"no\n")
+    out, _ = process.communicate()
+    os.close(master)
+    assert (3, b"", before) == (process.returncode, out, gateway.ledger()["count"])
+
+
+@pytest.mark.parametrize(("reply", "starts"), [("y", True), ("YES", True), ("", False), ("no", False)])
+def test_only_yes_means_yes(reply: str, starts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """End of input is no yes either."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdin", Terminal(reply and f"{reply}\n"))
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert starts is Screen().confirm({"name": "job", "open_rows": 0, "requests": 0}, ask=True)
+
+
+def test_json_is_one_document_and_everything_else_is_on_standard_error(real: Path, command: Any) -> None:
+    ran = command("run", "job.yaml", "--yes", "--json")
+    assert (0, "finished", 40) == (ran.code, ran.document["status"], ran.document["rows"]["ok"])
+    for arguments in (
+        ("estimate", "job.yaml"), ("check", "job.yaml"), ("status", "job.yaml"), ("verify", "job.yaml", "--data"),
+        ("models",), ("credits", "job.yaml"), ("sql", "job.yaml", "select count(*) from results"),
+    ):  # fmt: skip
+        answer = command(*arguments, "--json")
+        assert 0 == answer.code, answer.err
+        assert answer.document is not None
+    assert command("schema").document["title"] == "crun_batch job"
+
+
+def test_an_error_under_json_is_a_document_too(folder: Path, command: Any) -> None:
+    (folder / "job.yaml").write_text(JOB.replace("model:", "modle:"))
+    answer = command("run", "job.yaml", "--json")
+    error = answer.document["error"]
+    assert (2, 2) == (answer.code, error["exit_code"])
+    assert "modle" in [mistake["key"] for mistake in error["mistakes"]]
+
+
+def test_a_finished_run_started_again_sends_nothing_and_needs_no_key(
+    real: Path, gateway: SimulatorProcess, command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert 0 == command("run", "job.yaml", "-y").code
+    before = gateway.ledger()["count"]
+    monkeypatch.delenv("CRUN_API_KEY")
+    again = command("run", "job.yaml")
+    assert (0, before) == (again.code, gateway.ledger()["count"])
+    assert "nothing to send: all 40 results are there" in again.err
+
+
+def test_check_tells_mistakes_of_every_kind_at_once(folder: Path, command: Any) -> None:
+    """A wrong key in the job hides neither a wrong template nor a row that cannot be rendered."""
+    (folder / "job.yaml").write_text(JOB.replace("name: small", "nmae: small").replace("{{ text }}", "{{ txt }}"))
+    answer = command("check", "job.yaml", "--json")
+    assert 2 == answer.code
+    messages = " ".join(f"{mistake['key']} {mistake['message']}" for mistake in answer.document["mistakes"])
+    assert "nmae" in messages and "txt" in messages and "2 mistakes" in answer.err
+
+
+def test_check_counts_all_rows_without_a_prompt_and_shows_twenty(folder: Path, command: Any) -> None:
+    (folder / "rows.csv").write_text("id,text\n" + "".join(f"{n},{'' if n % 2 else 'x'}\n" for n in range(60)))
+    document = command("check", "job.yaml", "--json").document
+    assert (30, 20, 30) == (document["rejected_rows"], len(document["mistakes"]), document["requests"])
+
+
+def test_check_tells_what_identical_requests_would_save(folder: Path, command: Any) -> None:
+    (folder / "rows.csv").write_text("id,text\n" + "".join(f"{n},same {n % 4}\n" for n in range(40)))
+    document = command("check", "job.yaml", "--json").document
+    assert {"requests": 36, "is_minimum": False} == document["identical"]
+    assert "36 of 40 requests repeat an earlier one" in command("check", "job.yaml").out
+
+
+def test_check_calls_nobody_and_warns_of_what_run_will_miss(
+    folder: Path, command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CRUN_BASE_URL", "http://127.0.0.1:9/api/v1")
+    monkeypatch.delenv("CRUN_API_KEY")
+    answer = command("check", "job.yaml", "--set", "params={}", "--set", "limits.concurrency=100000000")
+    assert 0 == answer.code
+    for word in ("CRUN_API_KEY", "open files", "max_output_tokens"):
+        assert word in answer.out
+
+
+def test_budget_flags_reach_the_job(real: Path, gateway: SimulatorProcess, command: Any) -> None:
+    before = gateway.ledger()["count"]
+    too_little = command("run", "job.yaml", "--yes", "--max-cost-credits", "0.1")
+    assert (3, before) == (too_little.code, gateway.ledger()["count"]) and "--limit" in too_little.err
+    stopped = command("run", "job.yaml", "--yes", "--max-cost-credits", "0.5", "--until-budget")
+    assert 4 == stopped.code and gateway.ledger()["count"] > before
+    assert "go on    crun-batch run job.yaml --yes --max-cost-credits 0.5 --until-budget\n" in stopped.out
+
+
+def test_set_limit_output_dir_and_retry(real: Path, command: Any) -> None:
+    """Every way to change a job from the command line reaches it, and --retry asks the named endings again."""
+    flags = ("--output-dir", "elsewhere", "--limit", "8", "--yes", "--json")
+    truncated = command("run", "job.yaml", *flags, "--set", "params.max_output_tokens=2")
+    assert (1, 8) == (truncated.code, truncated.document["rows"]["truncated"])
+    again = command("run", "job.yaml", *flags, "--set", "params.max_output_tokens=2", "--retry", "truncated")
+    assert 16 == again.document["attempts"]
+    changed = command("run", "job.yaml", *flags)
+    assert 6 == changed.code and "--redo-changed" in changed.err
+    redone = command("run", "job.yaml", *flags, "--redo-changed")
+    assert (0, 8) == (redone.code, redone.document["rows"]["ok"])
+
+
+def test_sql_shows_a_table_and_complains_in_duckdbs_words(real: Path, command: Any) -> None:
+    command("run", "job.yaml", "--yes")
+    shown = command("sql", "runs/small", "select status, sum(cost_credits) as cost from results group by all").out
+    assert ["status", "cost"] == shown.splitlines()[0].split() and shown.endswith("(1 row)\n")
+    assert 2 == command("sql", "job.yaml", "select nothing from results").code
+    assert 2 == command("sql", "job.yaml", "drop table results").code
+
+
+def test_verify_of_a_damaged_run_exits_with_6(real: Path, command: Any) -> None:
+    command("run", "job.yaml", "--yes")
+    assert 0 == command("verify", "job.yaml", "--data").code
+    part = next((real / "runs/small/attempts").glob("*.parquet"))
+    data = bytearray(part.read_bytes())
+    data[len(data) // 2] ^= 1
+    part.write_bytes(data)
+    damaged = command("verify", "job.yaml", "--data")
+    assert 6 == damaged.code and part.name in damaged.out
+
+
+def test_export_to_standard_output_and_to_a_file(real: Path, command: Any) -> None:
+    command("run", "job.yaml", "--yes")
+    lines = command("export", "job.yaml", "--format", "jsonl").out.splitlines()
+    assert {str(n) for n in range(40)} == {str(json.loads(line)["id"]) for line in lines}
+    written = command("export", "job.yaml", "--format", "csv", "--output", "out.csv")
+    assert (0, "") == (written.code, written.out) and "40 rows" in written.err
+    assert 41 == len((real / "out.csv").read_text().splitlines())
+    assert 7 == command("export", "job.yaml", "--format", "csv", "--output", "no/such/folder.csv").code
+
+
+def test_models_and_credits_need_no_job(real: Path, command: Any) -> None:
+    assert "deepseek-chat" in command("models").out
+    assert re.fullmatch(r"[\d,.]+ credits left \(http://127.0.0.1:\d+/api/v1\)\n", command("credits").out)
+
+
+def test_a_refused_key_exits_with_5(real: Path, command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CRUN_API_KEY", "a-wrong-key")
+    for arguments in (("models",), ("credits",), ("run", "job.yaml", "--yes")):
+        answer = command(*arguments)
+        assert 5 == answer.code
+        assert "a-wrong-key" not in answer.out + answer.err
+
+
+def test_a_reader_that_goes_away_makes_no_noise(real: Path, command: Any) -> None:
+    command("run", "job.yaml", "--yes")
+    line = f"{shlex.quote(sys.executable)} -m crun_batch export job.yaml --format jsonl | head -c 10"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", line], capture_output=True, text=True, check=False)
+    assert (0, 10, "") == (done.returncode, len(done.stdout), done.stderr)
+
+
+def test_a_bug_is_one_sentence_with_70_and_no_secret_even_in_its_traceback(
+    folder: Path, command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError(KEY)
+
+    monkeypatch.setattr("crun_batch.corridor.checking.check", broken)
+    quiet = command("check", "job.yaml")
+    assert 70 == quiet.code and "a bug of ours (KeyError)" in quiet.err and "Traceback" not in quiet.err
+    monkeypatch.setenv("CRUN_BATCH_DEBUG", "1")
+    loud = command("check", "job.yaml")
+    assert 70 == loud.code and "Traceback" in loud.err and KEY not in loud.err
+
+
+def test_key_value_arguments_and_kinds() -> None:
+    assert {"a.b": "1", "c": "x=y"} == pairs(["a.b=1", "c=x=y"], "--set")
+    assert frozenset({"truncated", "timeout"}) == kinds("truncated, timeout")
+    for wrong in ("novalue", "=1"):
+        with pytest.raises(InputError, match="KEY=VALUE"):
+            pairs([wrong], "--set")
+    with pytest.raises(InputError, match="truncated"):
+        kinds("trunctated")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command_to_go_on"),
+    [
+        (["/x/crun-batch", "run", "j.yaml"], "crun-batch run j.yaml --yes"),
+        (["crun-batch", "run", "my job.yaml", "-y"], "crun-batch run 'my job.yaml' -y"),
+        (["crun-batch", "run", "j.yaml", "--pilot", "9", "--limit", "5"], "crun-batch run j.yaml --limit 5 --yes"),
+        (["crun-batch", "run", "j.yaml", "--pilot=9", "--yes"], "crun-batch run j.yaml --yes"),
+        (["/x/crun_batch/__main__.py", "run", "j"], "python -m crun_batch run j --yes"),
+    ],
+)
+def test_the_command_that_goes_on(arguments: list[str], command_to_go_on: str) -> None:
+    """It can be typed as it is, does not ask again, and is no pilot."""
+    assert command_to_go_on == resume_command(arguments)
+
+
+@pytest.fixture
+def slow(real: Path, gateway: SimulatorProcess) -> Iterator[SimulatorProcess]:
+    """The gateway, taking its time."""
+    gateway.change(latency_seconds=0.1)
+    yield gateway
+    gateway.change(latency_seconds=0)
+
+
+def started(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "crun_batch", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+def results_of(folder: Path) -> dict[int, tuple[Any, ...]]:
+    rows = pq.read_table(folder / "results.parquet").to_pylist()
+    return {
+        row["id"]: (row["status"], row["output_text"], row["request_hash"], row["cost_credits"]) for row in rows
+    }
+
+
+def test_interrupted_and_gone_on_equals_uninterrupted_and_nothing_is_sent_twice(
+    slow: SimulatorProcess, real: Path, command: Any
+) -> None:
+    """Ctrl-C in the middle, then to the end: the same rows as in one go, one charge for each."""
+    before = slow.ledger()["count"]
+    process = started("run", "job.yaml", "--yes")
+    wait_until(lambda: slow.ledger()["count"] >= before + 8, process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert 130 == process.returncode, err
+    assert "Ctrl-C: no new requests; waiting for" in err and "Traceback" not in err
+    assert "go on    python -m crun_batch run job.yaml --yes" in out
+    assert 0 == command("run", "job.yaml", "--yes").code
+    assert before + 40 == slow.ledger()["count"]
+    assert 0 == command("run", "job.yaml", "--yes", "--output-dir", "one-go").code
+    assert results_of(real / "one-go") == results_of(real / "runs/small")
+
+
+def test_status_of_a_running_then_killed_run(slow: SimulatorProcess, real: Path, command: Any) -> None:
+    """From another process: running while it runs; after kill -9 killed, with every request in flight named."""
+    before = slow.ledger()
+    slow.change(latency_seconds=0.4)
+    process = started("run", "job.yaml", "--yes")
+    wait_until(lambda: slow.ledger()["count"] >= before["count"] + 16, process)
+    running = command("status", "job.yaml", "--json").document
+    assert ("running", None) == (running["status"], running["exit_code"])
+    assert str(process.pid) in running["holder"] and 8 <= running["rows"]["ok"] < 40
+    assert 40 == sum(running["rows"][name] for name in ("ok", "open"))
+    process.kill()
+    process.communicate()
+    killed = command("status", "job.yaml", "--json").document
+    assert ("killed", None) == (killed["status"], killed["holder"])
+    assert killed["in_flight"] == killed["unknown_attempts"] == len(killed["suspects"]) > 0
+    assert "where outcome = 'unknown'" in command("status", "job.yaml").out
+    slow.change(latency_seconds=0)
+    finished = command("run", "job.yaml", "--yes", "--json").document
+    assert ("finished", killed["in_flight"]) == (finished["status"], finished["unknown_attempts"])
+    bill = Decimal(slow.ledger()["charge_credits"]) - Decimal(before["charge_credits"])
+    known, held = Decimal(finished["cost_credits"]), Decimal(finished["held_credits"])
+    assert known <= bill <= known + held
+
+
+def test_twice_ends_now_and_names_what_was_in_flight(slow: SimulatorProcess, real: Path) -> None:
+    slow.change(latency_seconds=60)
+    process = started("run", "job.yaml", "--yes", "--json")
+    wait_until(lambda: slow.stats()["in_flight"] >= 8, process)
+    process.send_signal(signal.SIGTERM)
+    assert process.stderr is not None
+    while "SIGTERM: no new requests; waiting for 8 in flight" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    assert 143 == process.returncode
+    assert "ending now, 8 in flight" in err and "Traceback" not in err
+    assert 8 == json.loads(out)["unknown_attempts"]
+
+
+def test_a_signal_while_it_reads_and_estimates_ends_it_cleanly(real: Path, gateway: SimulatorProcess) -> None:
+    """Before anything is sent: exit 130, no traceback, and the command to go on."""
+    before = gateway.ledger()["count"]
+    (real / "rows.csv").write_text("id,text\n" + "".join(f"{n},question {n}\n" for n in range(60_000)))
+    process = started("run", "job.yaml", "--yes")
+    wait_until((real / "runs/small/journal").is_dir, process)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert (130, before) == (process.returncode, gateway.ledger()["count"]), err
+    assert "Traceback" not in err
+    assert "Ctrl-C: ended; what was recorded stays; go on with: python -m crun_batch run job.yaml --yes" in err
+
+
+def reference() -> str:
+    """Each command's help, as the command line prints it at 80 columns."""
+    group = typer.main.get_command(cli.app)
+    parts = []
+    for name, one in group.commands.items():  # type: ignore[attr-defined]
+        if name == "simulator":
+            from crun_batch.simulator.command import parser
+
+            text = parser().format_help()
+        else:
+            context = typer.Context(one, info_name=f"crun-batch {name}", terminal_width=80)
+            context.help_option_names = ["--help", "-h"]
+            text = one.get_help(context)
+        parts.append(f"### {name}\n\n```text\n{text.rstrip()}\n```\n")
+    return "\n".join(parts)
+
+
+def test_the_reference_is_what_the_commands_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/command-line.md holds every command's help; UPDATE_DOCS=1 writes its generated part anew."""
+    monkeypatch.setenv("COLUMNS", "80")
+    head, mark, _ = DOCS.read_text(encoding="utf-8").partition(MARK)
+    text = f"{head}{mark}\n{reference()}"
+    if os.environ.get("UPDATE_DOCS"):
+        DOCS.write_text(text, encoding="utf-8")
+    assert text == DOCS.read_text(encoding="utf-8")
+
+
+def test_every_command_is_documented() -> None:
+    names = set(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
+    assert names == set(re.findall(r"^### (\S+)$", DOCS.read_text(encoding="utf-8"), re.MULTILINE))
