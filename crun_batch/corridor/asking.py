@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable, Sequence
 from decimal import Decimal
 from typing import Any
 
-import httpx
-
 from crun_batch.corridor.endpoint import Endpoint
-from crun_batch.corridor.preflight import Offer
+from crun_batch.corridor.ground import Ground
+from crun_batch.corridor.piloting import ReadBalance
+from crun_batch.corridor.preflight import Offer, Site
 from crun_batch.corridor.session import Session
+from crun_batch.corridor.workload import Variant
 from crun_batch.errors import EXIT_OUT_OF_MONEY, RefusedToStart
 from crun_batch.load.job import Job
 from crun_batch.plan.prices import decimal_text, pico_of
 from crun_batch.send.gateway import Balance, ControlFault, Gateway, list_models, read_balance
 from crun_batch.send.retry import Halt
 
-BALANCE_EVERY_SECONDS = 60.0
+
+async def ask_all(variants: Sequence[Variant], endpoints: Sequence[Endpoint], ground: Ground) -> tuple[Site, ...]:
+    """Every gateway that the variants name, asked once under each key. Raises RefusedToStart, as `ask` does."""
+    found: dict[tuple[str, Hashable], list[tuple[Variant, Endpoint]]] = {}
+    for variant, endpoint in zip(variants, endpoints, strict=True):
+        found.setdefault((variant.job.endpoint.base_url, endpoint.account), []).append((variant, endpoint))
+    sites = []
+    for served in found.values():
+        first, endpoint = served[0]
+        offer = await ask(first.job, endpoint, ground)
+        variants, reached_by = zip(*served, strict=True)
+        sites.append(Site(offer, variants, reached_by))
+    return tuple(sites)
 
 
-async def ask(job: Job, endpoint: Endpoint, transport: httpx.AsyncBaseTransport | None = None) -> Offer:
+async def ask(job: Job, endpoint: Endpoint, ground: Ground) -> Offer:
     """Models and balance. What cannot be learned is said in `notes`; a refused key is the offer's `refusal`.
 
     Raises RefusedToStart where credits are required and the balance call fails.
     """
-    async with Gateway(job.endpoint.base_url, endpoint.headers, transport=transport) as gateway:
+    async with Gateway(job.endpoint.base_url, endpoint.headers, transport=ground.transport) as gateway:
         models = await list_models(gateway)
         if isinstance(models, ControlFault) and models.kind == "refused":
             return Offer(refusal=f"the gateway does not accept the key: {models.message}")
@@ -52,26 +65,58 @@ def _about(fault: ControlFault, job: Job) -> str:
     return f"the balance cannot be read: {fault.message}"
 
 
-def balance_keeper(
-    job: Job, endpoint: Endpoint, offer: Offer, transport: httpx.AsyncBaseTransport | None = None
-) -> Callable[[Session, Callable[[Halt], None]], Coroutine[Any, Any, None]] | None:
-    """Reads the balance every minute and stops the run before `keep_credits` is touched; None: nothing to keep."""
+Keeper = Callable[[Session, Callable[[Halt], None]], Coroutine[Any, Any, None]]
+
+
+def balance_keeper(sites: Sequence[Site], ground: Ground) -> Keeper | None:
+    """Reads the balance again and again and stops the run before `keep_credits` is touched; None: nothing to keep.
+
+    Of several gateways each is kept; only the balance of a single one also bounds what may be spent.
+    """
+    keepers = [keeper for site in sites if (keeper := _keeper(site, ground, bounds=len(sites) == 1))]
+    if not keepers:
+        return None
+
+    async def keep(session: Session, stop: Callable[[Halt], None]) -> None:
+        await asyncio.gather(*(keeper(session, stop) for keeper in keepers))
+
+    return keep
+
+
+def _keeper(site: Site, ground: Ground, *, bounds: bool) -> Keeper | None:
+    job, endpoint, offer = site.job, site.endpoints[0], site.offer
     if offer.balance is None or offer.balance.amount is None or job.budget.credits != "require":
         return None
     source = offer.balance.source
 
     async def keep(session: Session, stop: Callable[[Halt], None]) -> None:
-        observe(offer.balance, job, session)
-        async with Gateway(job.endpoint.base_url, endpoint.headers, transport=transport) as gateway:
+        observe(offer.balance if bounds else None, job, session)
+        async with Gateway(job.endpoint.base_url, endpoint.headers, transport=ground.transport) as gateway:
             while True:
-                await asyncio.sleep(BALANCE_EVERY_SECONDS)
+                await asyncio.sleep(ground.balance_every_seconds)
                 balance = await read_balance(gateway, source)
                 if isinstance(balance, Balance):
-                    observe(balance, job, session)
+                    observe(balance if bounds else None, job, session)
                     if balance.amount is not None and balance.amount <= job.budget.keep_credits:
                         stop(Halt(EXIT_OUT_OF_MONEY, _too_low(balance, job.budget.keep_credits)))
 
     return keep
+
+
+def balance_reader(sites: Sequence[Site], ground: Ground) -> ReadBalance | None:
+    """Reads the balance of the only gateway; None where there are several, or it has none to read."""
+    [site, *others] = sites
+    balance = site.offer.balance
+    if others or balance is None or balance.amount is None:
+        return None
+    source, base_url, headers = balance.source, site.job.endpoint.base_url, site.endpoints[0].headers
+
+    async def read() -> Balance | None:
+        async with Gateway(base_url, headers, transport=ground.transport) as gateway:
+            found = await read_balance(gateway, source)
+        return found if isinstance(found, Balance) else None
+
+    return read
 
 
 def observe(balance: Balance | None, job: Job, session: Session) -> None:
@@ -84,4 +129,5 @@ def observe(balance: Balance | None, job: Job, session: Session) -> None:
 
 def _too_low(balance: Balance, keep: Decimal) -> str:
     amount = decimal_text(pico_of(balance.amount or Decimal(0)))
-    return f"the balance is down to {amount} {balance.unit}, and {decimal_text(pico_of(keep))} must stay"
+    kept = decimal_text(pico_of(keep))
+    return f"the balance is down to {amount} {balance.unit}, and {kept} must stay (budget.keep_credits)"

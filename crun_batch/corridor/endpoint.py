@@ -6,7 +6,7 @@ Owns the key: it is read here, put into headers here, and known to nothing that 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
@@ -15,7 +15,8 @@ from urllib.parse import quote
 from msgspec import Struct
 
 from crun_batch.load.job import Job
-from crun_batch.load.secrets import resolve_secrets
+from crun_batch.load.secrets import Secrets, resolve_secrets
+from crun_batch.load.sweep import variations
 from crun_batch.send.gateway import auth_headers
 from crun_batch.simulator.process import SimulatorProcess
 from crun_batch.simulator.settings import MODELS, Model, Settings, read_settings
@@ -24,6 +25,7 @@ SIMULATOR_KEY = "ak_sim"
 SIMULATED_BALANCE_CREDITS = Decimal(1_000_000_000)
 SHORTEST_SECRET_CHARACTERS = 8
 REDACTED = b"[secret removed]"
+PROTOCOL_HEADERS = frozenset({"content-type", "anthropic-version"})
 
 
 class Endpoint(Struct, frozen=True):
@@ -32,21 +34,37 @@ class Endpoint(Struct, frozen=True):
     headers: Mapping[str, str]
     redact: Callable[[bytes], bytes]
 
+    @property
+    def account(self) -> Hashable:
+        """The same for requests that a gateway counts together, whatever their protocol."""
+        return tuple(sorted(item for item in self.headers.items() if item[0].lower() not in PROTOCOL_HEADERS))
+
     def __repr__(self) -> str:
         return "Endpoint(...)"
 
 
 def endpoint_of(job: Job, environ: Mapping[str, str], *, simulated: bool) -> Endpoint:
     """Raises InputError where the key or a header's variable is missing."""
+    (endpoint,) = endpoints_of([job], environ, simulated=simulated)
+    return endpoint
+
+
+def endpoints_of(jobs: Sequence[Job], environ: Mapping[str, str], *, simulated: bool) -> tuple[Endpoint, ...]:
+    """One for each variant's job; each redacts the secrets of all. Raises InputError, as `endpoint_of` does."""
     if simulated:
-        headers = auth_headers("bearer", SIMULATOR_KEY)
-        return Endpoint({**headers, "content-type": "application/json"}, _unchanged)
-    secrets = resolve_secrets(job, environ)
+        headers = {**auth_headers("bearer", SIMULATOR_KEY), "content-type": "application/json"}
+        return tuple(Endpoint(headers, _unchanged) for _ in jobs)
+    secrets = [resolve_secrets(job, environ) for job in jobs]
+    hidden = [value for one in secrets for value in (one.key or "", *one.headers.values())]
+    redact = redactor(list(dict.fromkeys(hidden)))
+    return tuple(Endpoint(_headers(job, own), redact) for job, own in zip(jobs, secrets, strict=True))
+
+
+def _headers(job: Job, secrets: Secrets) -> dict[str, str]:
     headers = {**secrets.headers, **auth_headers(job.endpoint.auth, secrets.key)}
     if job.endpoint.protocol == "messages" and not any(name.lower() == "anthropic-version" for name in headers):
         headers["anthropic-version"] = "2023-06-01"
-    values = [secrets.key or "", *secrets.headers.values()]
-    return Endpoint({**headers, "content-type": "application/json"}, redactor(values))
+    return {**headers, "content-type": "application/json"}
 
 
 def redactor(secrets: list[str]) -> Callable[[bytes], bytes]:
@@ -73,13 +91,16 @@ def _unchanged(data: bytes) -> bytes:
 
 
 @contextmanager
-def simulated(job: Job, settings: Mapping[str, Any]) -> Iterator[Job]:
-    """The job, pointed at a simulator that offers its models at its prices, for as long as the context lasts."""
+def simulated(job: Job, settings: Mapping[str, Any]) -> Iterator[Mapping[str, object]]:
+    """Keys that point a job, and each of its variants, at a simulator for as long as the context lasts.
+
+    It offers the models of all variants, at the job's prices.
+    """
     with SimulatorProcess(read_settings(settings, base=_settings_for(job))) as simulator:
-        yield job.with_overrides({"endpoint.base_url": simulator.base_url, **_without_key(job)})
+        yield {"endpoint.base_url": simulator.base_url, **_without_key()}
 
 
-def _without_key(job: Job) -> dict[str, object]:
+def _without_key() -> dict[str, object]:
     return {
         "endpoint.auth": "none",
         "endpoint.api_key_env": None,
@@ -91,8 +112,9 @@ def _without_key(job: Job) -> dict[str, object]:
 def _settings_for(job: Job) -> Settings:
     priced = {name: _simulated_model(spec, job) for name, spec in job.prices.models.items()}
     models = {**MODELS, **priced}
-    if job.model is not None and job.model not in models:
-        models[job.model] = Model()
+    for variation in variations(job):
+        if variation.job.model is not None:
+            models.setdefault(variation.job.model, Model())
     return Settings(models=models, balance_credits=SIMULATED_BALANCE_CREDITS)
 
 

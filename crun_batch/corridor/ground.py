@@ -22,3 +22,9 @@ class Ground(Struct, frozen=True):
     """Read the table and seal segments where they are asked for, not in threads: what a simulation needs."""
     transport: httpx.AsyncBaseTransport | None = None
     """Carries the control calls (models, balance); None: the network."""
+    balance_every_seconds: float = 60.0
+    """How often the balance is read while requests are sent."""
+    balance_reads: int = 30
+    """How often a pilot reads the balance at most, until it stands still."""
+    balance_pause_seconds: float = 1.0
+    """How long it waits between two of these readings."""

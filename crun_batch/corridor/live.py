@@ -88,7 +88,7 @@ def _summary_now(
     run: RunDirectory, summary: Mapping[str, Any], account: Account, ending: Ending
 ) -> dict[str, Any]:
     finished = sum(account.totals().statuses.values())
-    place = Place(summary["name"], run.path, summary["resume_command"])
+    place = Place(summary["name"], run.path, summary["resume_command"], summary.get("pilot"))
     open_count = max(0, summary["rows"]["total"] - finished)
     return summary_of(account, place, ending, open_count=open_count, seconds=summary["seconds"])
 

@@ -28,7 +28,7 @@ from crun_batch.store import views
 from crun_batch.store.directory import RunDirectory, read_json
 from crun_batch.store.export import Format, export
 from crun_batch.store.verify import Finding, verify
-from crun_batch.store.views import attempts_frame, results_frame
+from crun_batch.store.views import AttemptTotals, attempts_frame, results_frame
 from crun_batch.tell.words import summary_text
 
 STATUSES = ("ok", "invalid", "truncated", "refused", "error")
@@ -96,6 +96,9 @@ class Run:
     def __repr__(self) -> str:
         return f"<Run {str(self.directory)!r}>\n{self.report()}"
 
+    def _repr_html_(self) -> str:
+        return summary_html(self.summary)
+
     def _amount(self, name: str) -> Decimal | None:
         text = self.summary[name]
         return None if text is None else Decimal(text)
@@ -121,11 +124,13 @@ class Ending(Struct, frozen=True):
 RUNNING = Ending("running")
 
 
-def ending_of(halt: Halt | None, totals: Sums, open_count: int) -> Ending:
+def ending_of(halt: Halt | None, totals: Sums, open_count: int, *, is_pilot: bool) -> Ending:
     """By why it halted, else by how its rows ended."""
     if halt is not None:
         interrupted = halt.exit_code in (EXIT_INTERRUPTED, EXIT_TERMINATED)
         return Ending("interrupted" if interrupted else "stopped", halt.exit_code, halt.reason)
+    if open_count and is_pilot:
+        return Ending("stopped", EXIT_OK, f"pilot done, {open_count:,} rows are open")
     if open_count:
         return Ending("stopped", EXIT_ROWS_FAILED, f"{open_count:,} rows are still open")
     not_ok = sum(number for status, number in totals.statuses.items() if status != "ok")
@@ -138,12 +143,18 @@ class Place(Struct, frozen=True):
     name: str
     directory: Path
     resume_command: str | None
+    pilot: Mapping[str, Any] | None = None
+    """What the run's last pilot told, as `piloting` writes it."""
 
 
 def summary_of(
     account: Account, place: Place, ending: Ending, *, open_count: int, seconds: float
 ) -> dict[str, Any]:
-    """summary.json: the sums of the account and how the run stands. Amounts are decimal text."""
+    """summary.json: the sums of the account and how the run stands. Amounts are decimal text.
+
+    `bill_*` bounds what the gateway may charge: known cost <= bill <= known cost + what is held for the attempts
+    whose cost is unknown; its `high` is null where nothing bounds one of them.
+    """
     totals = account.totals()
     finished = sum(totals.statuses.values())
     return {
@@ -160,15 +171,43 @@ def summary_of(
         "tokens": {name: getattr(totals, f"{name}_tokens") for name in TOKENS},
         "cost_usd": _known(totals.cost_usd, totals.priced_usd),
         "cost_credits": _known(totals.cost_credits, totals.priced_credits),
-        "held_usd": _known(totals.held_usd, totals.priced_usd or totals.held_usd),
-        "held_credits": _known(totals.held_credits, totals.priced_credits or totals.held_credits),
+        "held_usd": _held(totals, "usd"),
+        "held_credits": _held(totals, "credits"),
+        "bill_usd": _bill(totals, "usd"),
+        "bill_credits": _bill(totals, "credits"),
         "attempts": totals.attempts,
         "unknown_attempts": totals.unknown,
         "unpriced_attempts": totals.unpriced,
+        "shared": totals.shared,
         "seconds": round(seconds, 3),
         "rows_per_second": round(finished / seconds, 3) if seconds else 0.0,
         "output_dir": str(place.directory),
         "resume_command": place.resume_command if open_count else None,
+        "pilot": place.pilot,
+        "ended": ending.status != RUNNING.status,
+        "attempt_totals": _attempt_totals(totals),
+    }
+
+
+def _held(totals: Sums, unit: str) -> str | None:
+    """What the attempts of unknown cost may have cost at most; None where one of them has no bound."""
+    priced, held, unbounded = (getattr(totals, f"{name}_{unit}") for name in ("priced", "held", "unbounded"))
+    return None if unbounded else _known(held, priced or held)
+
+
+def _bill(totals: Sums, unit: str) -> dict[str, str | None] | None:
+    priced, cost, held = (getattr(totals, f"{name}_{unit}") for name in ("priced", "cost", "held"))
+    if not (priced or held):
+        return None
+    high = None if getattr(totals, f"unbounded_{unit}") else decimal_text(cost + held)
+    return {"low": decimal_text(cost), "high": high}
+
+
+def _attempt_totals(totals: Sums) -> dict[str, int]:
+    """The account's sums as `verify` adds them up anew from the attempts."""
+    held = {"held_unknown_usd": totals.held_usd, "held_unknown_credits": totals.held_credits}
+    return {
+        name: held[name] if name in held else getattr(totals, name) for name in AttemptTotals.__struct_fields__
     }
 
 

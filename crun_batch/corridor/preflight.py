@@ -1,33 +1,30 @@
-"""Before the start: what the gateway offers, what the open units will cost, whether they may be sent.
-
-Asks the gateway for its models and the balance (the only calls made here); everything else is arithmetic.
-"""
+"""Before the start: what the gateways offer, and whether what is open may be sent at its cost. Arithmetic only."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from crun_batch.corridor.source import Done
+from crun_batch.corridor.assessing import REJECTIONS_SHOWN, Assessment
+from crun_batch.corridor.endpoint import Endpoint
+from crun_batch.corridor.pricing import Seller
 from crun_batch.corridor.workload import Variant, Workload
-from crun_batch.errors import InputError, Mistake
-from crun_batch.load.render import RowRejected
+from crun_batch.errors import EXIT_OUT_OF_MONEY, InputError, Mistake
+from crun_batch.load.job import Job
 from crun_batch.plan.account import Sums
-from crun_batch.plan.budget import Budget, Needs, Preflight, Reservations, may_start
-from crun_batch.plan.estimate import SAMPLE_ABOVE_ROWS, SAMPLE_ROWS, Finished, Limits, Tally, Terms, combine
+from crun_batch.plan.budget import Budget, Needs, Preflight, Reservations, may_start, used_up
+from crun_batch.plan.estimate import Limits, combine
 from crun_batch.plan.figures import Estimate
-from crun_batch.plan.prices import PriceChoice, choose_price, decimal_text, pico_of, price_as_text
-from crun_batch.plan.tokens import Counter, count_body, token_counter
-from crun_batch.records import Hold, Price, Row
+from crun_batch.plan.prices import decimal_text, pico_of
+from crun_batch.records import Hold
 from crun_batch.send.gateway import Balance, ModelInfo
-
-REJECTIONS_SHOWN = 20
-ESTIMATE_SEED = 0
+from crun_batch.send.pool import NO_ROOM
+from crun_batch.send.retry import Halt
 
 
 class Offer(Struct, frozen=True):
@@ -42,57 +39,48 @@ class Offer(Struct, frozen=True):
     """Whether a model that is not in `models` is known not to exist."""
 
 
-class Prices:
-    """The price of each model, chosen once and then frozen."""
+class Site(Struct, frozen=True):
+    """One gateway under one key: what it offers, the variants that it serves, and how each of them reaches it."""
 
-    def __init__(self, workload: Workload, offer: Offer, at: datetime) -> None:
-        self._job = workload.job
-        self._quotes = {model.id: model.quote for model in offer.models or ()}
-        self._at = at
-        self._chosen: dict[str | None, PriceChoice] = {}
+    offer: Offer
+    variants: tuple[Variant, ...]
+    endpoints: tuple[Endpoint, ...]
 
-    def choice(self, model: str | None) -> PriceChoice:
-        """The price and the reason for it."""
-        found = self._chosen.get(model)
-        if found is None:
-            found = self._chosen[model] = self._choose(model)
-        return found
+    @property
+    def job(self) -> Job:
+        """One that names this gateway."""
+        return self.variants[0].job
 
-    def price(self, model: str | None) -> Price | None:
-        """The price, or None where it is unknown."""
-        return self.choice(model).price
 
-    def to_document(self) -> dict[str, Any]:
-        """The prices used and where they are from, for job.json."""
-        credits_per_usd = self._job.prices.credits_per_usd
-        return {
-            "at": self._at.isoformat(),
-            "credits_per_usd": None if credits_per_usd is None else str(credits_per_usd),
-            "models": {
-                model or "": {"from": choice.reason, **(price_as_text(choice.price) if choice.price else {})}
-                for model, choice in self._chosen.items()
-            },
-        }
-
-    def _choose(self, model: str | None) -> PriceChoice:
-        if model is None:
-            return PriceChoice(None, "the request names no model")
-        return choose_price(
-            model,
-            self._job.endpoint.base_url,
-            job_spec=self._job.prices.models.get(model),
-            quote=self._quotes.get(model),
-            at=self._at,
+def sellers_of(sites: Sequence[Site]) -> list[Seller]:
+    """The gateways as far as prices go."""
+    return [
+        Seller(
+            site.job.endpoint.base_url,
+            site.offer.models,
+            frozenset(variant.job.model for variant in site.variants),
         )
+        for site in sites
+    ]
 
 
-def unlisted_models(workload: Workload, offer: Offer) -> list[str]:
+def endpoints_by_variant(sites: Sequence[Site]) -> list[Endpoint]:
+    """The endpoints in the order of the variants."""
+    pairs = [
+        (variant.index, endpoint)
+        for site in sites
+        for variant, endpoint in zip(site.variants, site.endpoints, strict=True)
+    ]
+    return [endpoint for _, endpoint in sorted(pairs, key=lambda pair: pair[0])]
+
+
+def unlisted_models(site: Site) -> list[str]:
     """A sentence for each model that the gateway's list does not have."""
-    if offer.models is None:
+    if site.offer.models is None:
         return []
-    listed = {model.id for model in offer.models}
+    listed = {model.id for model in site.offer.models}
     sentences = []
-    for name in dict.fromkeys(variant.job.model for variant in workload.variants):
+    for name in dict.fromkeys(variant.job.model for variant in site.variants):
         if name is None or _is_listed(name, listed):
             continue
         near = difflib.get_close_matches(name, listed, n=3)
@@ -107,113 +95,6 @@ def _is_listed(name: str, listed: set[str]) -> bool:
         model.startswith((f"{name}-", f"{name}:")) or (model.endswith("*") and name.startswith(model[:-1]))
         for model in listed
     )
-
-
-class Assessment(Struct, frozen=True):
-    """An estimate of what is still to be sent, with the rows that were read for it."""
-
-    estimate: Estimate
-    open_rows: int
-    rejections: tuple[str, ...]
-
-
-def assess(
-    workload: Workload,
-    done: Done,
-    prices: Prices,
-    *,
-    everything: bool,
-    finished: Mapping[str, Finished],
-    latency_seconds: float | None,
-    tick: Callable[[int], None],
-) -> Assessment:
-    """Render and count the open units: all of them, or above SAMPLE_ABOVE_ROWS rows a random part.
-
-    `tick` is told how many rows have been read.
-    """
-    sampled = workload.table.selected_rows > SAMPLE_ABOVE_ROWS and not everything
-    rows: Iterator[list[Row]]
-    if sampled:
-        rows = iter([workload.table.random_rows(SAMPLE_ROWS, ESTIMATE_SEED, workload.columns)])
-    else:
-        rows = workload.table.rows(workload.columns)
-    tallies = [_Tallies(variant, prices, workload) for variant in workload.variants]
-    rejections: list[str] = []
-    read_rows = open_rows = 0
-    for batch in rows:
-        for row in batch:
-            read_rows += 1
-            is_open = False
-            for tallied in tallies:
-                if any(
-                    done.is_open(workload.slot(row.position, tallied.index, r)) for r in range(workload.repeats)
-                ):
-                    is_open = True
-                    tallied.add(row, rejections)
-            open_rows += is_open
-        tick(read_rows)
-        if len(rejections) >= REJECTIONS_SHOWN:
-            break
-    total_open = open_rows if not sampled else _scaled(open_rows, read_rows, workload.table.selected_rows)
-    limits = workload.job.limits
-    estimates = [t.estimate(total_open, finished) for t in tallies]
-    combined = combine(
-        [estimate for group in estimates for estimate in group],
-        Limits(limits.concurrency, limits.requests_per_minute, limits.tokens_per_minute, latency_seconds),
-    )
-    return Assessment(combined, total_open, tuple(rejections))
-
-
-def _scaled(count: int, read: int, total: int) -> int:
-    return count * total // read if read else 0
-
-
-class _Tallies:
-    """One variant's tallies, one for each model that its requests name."""
-
-    def __init__(self, variant: Variant, prices: Prices, workload: Workload) -> None:
-        self.index = variant.index
-        self._variant = variant
-        self._prices = prices
-        self._workload = workload
-        self._tallies: dict[str | None, tuple[Tally, Counter]] = {}
-
-    def add(self, row: Row, rejections: list[str]) -> None:
-        try:
-            request = self._variant.request(row)
-        except RowRejected as error:
-            rejections.append(str(error))
-            return
-        known = self._tallies.get(request.model)
-        if known is None:
-            known = self._tallies[request.model] = self._tally(request.model, request.output_bound_tokens)
-        tally, counter = known
-        counted = count_body(request.body, counter)
-        tally.row()
-        tally.add(counted.tokens, request.request_hash, counted.uncounted_parts)
-
-    def _tally(self, model: str | None, output_limit: int | None) -> tuple[Tally, Counter]:
-        counter = token_counter(model or "")
-        choice = self._prices.choice(model)
-        terms = Terms(
-            name=self._variant.name,
-            model=model or "",
-            price=choice.price,
-            price_reason=choice.reason,
-            max_output_tokens=output_limit,
-            repeats=self._workload.repeats,
-            counter_name=counter.name,
-            counter_exact=counter.exact,
-            credits_per_usd=self._workload.job.prices.credits_per_usd,
-        )
-        return Tally(terms), counter
-
-    def estimate(self, open_rows: int, finished: Mapping[str, Finished]) -> list[Any]:
-        read = sum(tally.rows_read for tally, _ in self._tallies.values())
-        return [
-            tally.estimate(_scaled(tally.rows_read, read, max(open_rows, read)), finished.get(self._variant.name))
-            for tally, _ in self._tallies.values()
-        ]
 
 
 def refuse_rejected(workload: Workload, assessment: Assessment) -> None:
@@ -241,17 +122,51 @@ def reservations_of(workload: Workload, totals: Sums) -> Reservations:
 
 
 def judge(
-    workload: Workload, assessment: Assessment, offer: Offer, reservations: Reservations, *, until_budget: bool
+    workload: Workload,
+    assessment: Assessment,
+    sites: Sequence[Site],
+    reservations: Reservations,
+    *,
+    until_budget: bool,
 ) -> Preflight:
-    """May the open units be sent, as far as caps and balance go?"""
+    """May the open units be sent, as far as caps and balances go? A gateway's balance is for its own variants."""
+    if len(sites) == 1:
+        return _judged(workload, assessment, sites[0].offer.balance, reservations, until_budget=until_budget)
+    verdict = _judged(workload, assessment, None, reservations, until_budget=until_budget)
+    notes = list(verdict.notes)
+    for site in sites if verdict.may_start else ():
+        own = structs.replace(assessment, estimate=_estimate_of(assessment.estimate, site))
+        uncapped = Reservations(Budget())
+        verdict = _judged(workload, own, site.offer.balance, uncapped, until_budget=until_budget)
+        notes += verdict.notes
+        if not verdict.may_start:
+            sentence = f"{site.job.endpoint.base_url}: {verdict.sentence}"
+            return structs.replace(verdict, sentence=sentence, notes=tuple(dict.fromkeys(notes)))
+    return structs.replace(verdict, notes=tuple(dict.fromkeys(notes)))
+
+
+def _estimate_of(estimate: Estimate, site: Site) -> Estimate:
+    """The part of the estimate that is about a gateway's variants; entries of later turns are named after them."""
+    names = {variant.name for variant in site.variants}
+    own = [entry for entry in estimate.variants if names & {entry.name, entry.name.rpartition(", turn ")[0]}]
+    return combine(own, Limits(1))
+
+
+def _judged(
+    workload: Workload,
+    assessment: Assessment,
+    balance: Balance | None,
+    reservations: Reservations,
+    *,
+    until_budget: bool,
+) -> Preflight:
     finished_rows = workload.table.selected_rows - assessment.open_rows
     estimate = assessment.estimate
     needs = {
-        unit: Needs(assessment.open_rows, finished_rows, span.low, span.expected)
+        unit: Needs(assessment.open_rows, finished_rows, span.low, span.expected, assessment.limit_of)
         for unit, span in (("usd", estimate.cost_usd), ("credits", estimate.cost_credits))
     }
     budget = workload.job.budget
-    balance = offer.balance
     return may_start(
         needs,  # type: ignore[arg-type]
         reservations,
@@ -262,11 +177,23 @@ def judge(
     )
 
 
+def how_to_go_on(halt: Halt | None, workload: Workload, totals: Sums) -> Halt | None:
+    """The halt, with what to do next where money is what is missing."""
+    if halt is None or halt.exit_code != EXIT_OUT_OF_MONEY:
+        return halt
+    if halt.reason == NO_ROOM:
+        return Halt(halt.exit_code, f"{halt.reason}: {used_up(reservations_of(workload, totals))}")
+    return Halt(halt.exit_code, f"{halt.reason}; top it up and start again, what is finished stays")
+
+
 def estimate_document(
-    workload: Workload, assessment: Assessment, offer: Offer, verdict: Preflight
+    workload: Workload, assessment: Assessment, sites: Sequence[Site], verdict: Preflight
 ) -> dict[str, Any]:
-    """The estimate for --json: everything that the words say, amounts as decimal text."""
-    balance = offer.balance
+    """The estimate for --json: everything that the words say, amounts as decimal text.
+
+    `balance` is that of the only gateway; null where several are asked, whose balances are not one.
+    """
+    balance = sites[0].offer.balance if len(sites) == 1 else None
     return {
         "name": workload.job.name,
         "open_rows": assessment.open_rows,

@@ -23,17 +23,34 @@ from crun_batch.records import Cost, Failure, Hold, Price, Reply
 from crun_batch.send.gateway import ModelInfo
 from crun_batch.store.reprice import Stored
 
+SEVERAL_PRICES = (
+    "{model} is asked at several gateways, which do not charge the same; add prices.models.{model} to the job file"
+)
 FREE_OUTCOMES = ("rejected", "not_sent")
 
 
-class Prices:
-    """The price of each model, chosen once and then frozen."""
+class Seller(Struct, frozen=True):
+    """A gateway as far as prices go: its address, what it lists, the models that are asked there."""
 
-    def __init__(self, job: Job, listed: Sequence[ModelInfo] | None, at: datetime) -> None:
-        self.is_told = listed is not None
-        """Whether the gateway told its models: without, its own prices are not known today."""
+    base_url: str
+    listed: Sequence[ModelInfo] | None
+    asked: frozenset[str | None]
+    """None among them: the requests themselves name the model."""
+
+    def choice(self, model: str, job: Job, at: datetime) -> PriceChoice:
+        """What the model costs here."""
+        quote = next((info.quote for info in self.listed or () if info.id == model), None)
+        return choose_price(model, self.base_url, job_spec=job.prices.models.get(model), quote=quote, at=at)
+
+
+class Prices:
+    """The price of each model, chosen once and then frozen. A model has one price, wherever it is asked."""
+
+    def __init__(self, job: Job, sellers: Sequence[Seller], at: datetime) -> None:
+        self.is_told = any(seller.listed is not None for seller in sellers)
+        """Whether a gateway told its models: without, their own prices are not known today."""
         self._job = job
-        self._quotes = {model.id: model.quote for model in listed or ()}
+        self._sellers = sellers or (Seller(job.endpoint.base_url, None, frozenset([None])),)
         self._at = at
         self._chosen: dict[str | None, PriceChoice] = {}
 
@@ -60,16 +77,20 @@ class Prices:
             },
         }
 
+    def told(self) -> dict[str, Any]:
+        """The prices, wherever they are from: two sessions with the same ones tell the same."""
+        document = self.to_document()
+        models = {model: {**text, "from": None} for model, text in document["models"].items()}
+        return {"credits_per_usd": document["credits_per_usd"], "models": models}
+
     def _choose(self, model: str | None) -> PriceChoice:
         if model is None:
             return PriceChoice(None, "the request names no model")
-        return choose_price(
-            model,
-            self._job.endpoint.base_url,
-            job_spec=self._job.prices.models.get(model),
-            quote=self._quotes.get(model),
-            at=self._at,
-        )
+        sellers = [seller for seller in self._sellers if {model, None} & seller.asked] or self._sellers
+        choices = [seller.choice(model, self._job, self._at) for seller in sellers]
+        if all(choice.price == choices[0].price for choice in choices):
+            return choices[0]
+        return PriceChoice(None, SEVERAL_PRICES.format(model=model))
 
 
 class Bill(Struct, frozen=True):
@@ -158,10 +179,7 @@ class Repricing(Struct, frozen=True):
     @property
     def fingerprint(self) -> str:
         """Names the prices, wherever they are from."""
-        document = self.prices.to_document()
-        models = {model: {**text, "from": None} for model, text in document["models"].items()}
-        told = [models, document["credits_per_usd"]]
-        return hashlib.sha256(orjson.dumps(told, option=orjson.OPT_SORT_KEYS)).hexdigest()
+        return hashlib.sha256(orjson.dumps(self.prices.told(), option=orjson.OPT_SORT_KEYS)).hexdigest()
 
     def __call__(self, stored: Stored) -> tuple[Cost, Hold]:
         model = self.models.get(stored.variant) or self.frozen.named(stored.model)

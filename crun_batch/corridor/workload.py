@@ -15,6 +15,7 @@ import orjson
 import pyarrow as pa
 from msgspec import Struct, structs
 
+from crun_batch.corridor.bodies import model_of, output_limit_tokens, unbounded_by
 from crun_batch.errors import InputError, Mistake
 from crun_batch.load.job import Job
 from crun_batch.load.job_sections import PromptSpec
@@ -29,7 +30,6 @@ from crun_batch.send.protocols import PROTOCOLS
 from crun_batch.send.protocols.protocol import BuildBody, encode
 from crun_batch.store.schema import RunSchema, results_schema
 
-OUTPUT_LIMIT_NAMES = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 NO_TRIES = Tries()
 REMOTE_PART_TOKENS = 20_000
 """Reserved for an image or a file that the gateway fetches: no byte of ours bounds its tokens."""
@@ -99,7 +99,7 @@ class Variant(Struct, frozen=True, dict=True):
         """The first request. Raises RowRejected where the row has no prompt or the protocol cannot say it."""
         prompt = self.renderer.render(row)
         if prompt.body is not None:
-            return self._given(prompt.body, prompt.remote_parts)
+            return self._given(row, prompt.body, prompt.remote_parts)
         if prompt.later_turns:
             return self._opening(row, prompt)
         asking = self.asking
@@ -148,23 +148,20 @@ class Variant(Struct, frozen=True, dict=True):
             whole_hash=request_hash(path, body + later),
         )
 
-    def _given(self, body: bytes, remote_parts: int) -> Request:
+    def _given(self, row: Row, body: bytes, remote_parts: int) -> Request:
         path = PROTOCOLS[self.protocol_name].path
         fields = orjson.loads(body)
+        complaint = unbounded_by(fields, self.protocol_name) if self.job.budget.is_capped else None
+        if complaint is not None:
+            raise RowRejected(f"row {row.position} (id {row.row_id!r}): {complaint}")
         bound = len(body) + remote_parts * REMOTE_PART_TOKENS
-        model = fields.get("model")
-        model = model if isinstance(model, str) else None
-        return Request(body, request_hash(path, body), model, bound, _output_limit(fields))
+        limit = output_limit_tokens(fields, self.protocol_name)
+        return Request(body, request_hash(path, body), model_of(fields), bound, limit)
 
 
 def request_hash(path: str, body: bytes) -> str:
     """128 bits of BLAKE2b over the protocol's path and the body's bytes, as 32 hex digits."""
     return blake2b(body, digest_size=16, person=path.encode()[-16:]).hexdigest()
-
-
-def _output_limit(fields: Mapping[str, Any]) -> int | None:
-    limits = [fields[name] for name in OUTPUT_LIMIT_NAMES if isinstance(fields.get(name), int)]
-    return max(limits) if limits else None
 
 
 class Workload(Struct, frozen=True):

@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -140,12 +141,12 @@ class Job(Section):
         """The folder from which the job's relative paths start."""
         return self._document.base_dir
 
-    @property
+    @cached_property
     def max_output_tokens(self) -> int | None:
         """`params.max_output_tokens`; it is not in `params`, because each protocol has its own name for it."""
         return self._max_output_tokens
 
-    @property
+    @cached_property
     def output_limit_tokens(self) -> int | None:
         """The most tokens of a reply, whichever param says so. None: no bound."""
         names = OUTPUT_LIMITS[self.endpoint.protocol]

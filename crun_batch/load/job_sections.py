@@ -303,6 +303,11 @@ class BudgetSpec(Section):
     keep_credits: Amount = Decimal(0)
     """Leave at least this balance; re-read every 60 s."""
 
+    @property
+    def is_capped(self) -> bool:
+        """Whether the run's cost has a cap, so that every request needs a bound."""
+        return self.max_cost_usd is not None or self.max_cost_credits is not None
+
 
 class PriceTier(Section):
     """Prices of a whole request with more input than a threshold."""

@@ -48,8 +48,10 @@ class Purse(Struct):
     @property
     def limit_pico(self) -> int | None:
         """The lower of the budget's cap and what the balance allows."""
-        caps = [cap for cap in (self.cap_pico, self.floor_cap_pico) if cap is not None]
-        return min(caps, default=None)
+        cap, floor_cap = self.cap_pico, self.floor_cap_pico
+        if cap is None or floor_cap is None:
+            return floor_cap if cap is None else cap
+        return min(cap, floor_cap)
 
     @property
     def free_pico(self) -> int | None:
@@ -199,6 +201,20 @@ def rows_that_fit(need: Needs, left_pico: int) -> int:
     if need.pico:
         fitting = min(need.rows, max(0, left_pico) * need.rows // need.pico)
     return need.finished_rows + fitting if need.limit_of is None else need.limit_of(fitting)
+
+
+def used_up(reservations: Reservations) -> str:
+    """Which cap has no room for one more request, how it was used, and how to go on."""
+    phrases = []
+    for unit, purse in (("usd", reservations.usd), ("credits", reservations.credits)):
+        if purse.cap_pico is not None:
+            unknown = purse.unknown_pico
+            held = f" and {_money(unknown, unit)} held for attempts of unknown cost" if unknown else ""
+            spent = f"{_money(purse.spent_pico, unit)} spent{held}"
+            phrases.append(f"of budget.max_cost_{unit}, {_money(purse.cap_pico, unit)}, are {spent}")
+    if not phrases:
+        return "what the balance has, less budget.keep_credits, is used up; top it up and start again"
+    return f"{'; '.join(phrases)}; raise it and start again, what is finished stays"
 
 
 def _against_cap(need: Needs, purse: Purse, unit: str, *, until_budget: bool) -> Preflight:

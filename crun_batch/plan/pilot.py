@@ -149,8 +149,13 @@ def measure(before: Decimal, after: Decimal, rows: int) -> Measured | None:
     return Measured(rows, fall_pico, int(last_place * PICO), fall_pico // rows)
 
 
-def measured_versus_priced(measured: Measured | None, priced_pico: int | None, held_pico: int = 0) -> Agreement:
-    """Compare the balance's fall with the sum that the price gives for the same rows, both in pico-credits.
+def measured_versus_priced(
+    measured: Measured | None,
+    priced_pico: int | None,
+    held_pico: int = 0,
+    unit: Literal["credits", "usd"] = "credits",
+) -> Agreement:
+    """Compare the balance's fall with the sum that the price gives for the same rows, both in pico of `unit`.
 
     `held_pico` is what the rows' requests of unknown outcome may have cost on top of the priced sum. The fall is
     taken at the end of its rounding that is nearest to the price: only a difference that rounding cannot explain
@@ -160,8 +165,8 @@ def measured_versus_priced(measured: Measured | None, priced_pico: int | None, h
         return Agreement("not_measured", "the balance or the price is unknown: nothing to compare")
     fall, slack = measured.fall_pico, measured.uncertainty_pico
     tolerance_pico = int(TOLERANCE * priced_pico)
-    priced = _credits(priced_pico)
-    told = f"over {measured.rows:,} rows the balance fell by {_credits(fall)} and the price gives {priced}"
+    priced = _amount(priced_pico, unit)
+    told = f"over {measured.rows:,} rows the balance fell by {_amount(fall, unit)} and the price gives {priced}"
     if fall + slack < priced_pico - tolerance_pico or fall - slack > priced_pico + held_pico + tolerance_pico:
         why = _why_apart(fall)
         return Agreement("differ", f"{told}: they differ by more than half; {why}")
@@ -189,5 +194,6 @@ def _exponent(amount: Decimal) -> int:
     return min(exponent, 0) if isinstance(exponent, int) else 0
 
 
-def _credits(pico: int) -> str:
-    return f"{(Decimal(pico) / PICO).normalize():,f} credits"
+def _amount(pico: int, unit: str) -> str:
+    amount = f"{(Decimal(pico) / PICO).normalize():,f}"
+    return f"${amount}" if unit == "usd" else f"{amount} credits"

@@ -86,13 +86,17 @@ def approximate_tokens(text: str) -> int:
     return -(-size // BYTES_PER_TOKEN)
 
 
+def remembering(counter: Counter) -> Counter:
+    """The counter, counting what many prompts share (a system prompt) once."""
+    return Counter(lru_cache(maxsize=256)(counter.count), counter.exact, counter.name)
+
+
 def prompt_counter(counter: Counter) -> Callable[[Sequence[Mapping[str, Any]]], PromptCount]:
     """`count_prompt` for many prompts of one template: counts a repeated text (a system prompt) once."""
-    remembered = lru_cache(maxsize=256)(counter.count)
-    remembering = Counter(remembered, counter.exact, counter.name)
+    remembered = remembering(counter)
 
     def count(messages: Sequence[Mapping[str, Any]]) -> PromptCount:
-        head = count_messages(messages[:-1], remembering)
+        head = count_messages(messages[:-1], remembered)
         last = count_messages(messages[-1:], counter)
         return PromptCount(
             head.tokens + last.tokens + TOKENS_PRIMING_THE_REPLY, head.uncounted_parts + last.uncounted_parts
@@ -146,8 +150,11 @@ def count_body(body: bytes, counter: Counter) -> PromptCount:
             tokens += counter.count(value)
     for key in _TEXT_KEYS:
         value = fields.get(key)
-        counted = _count_parts([value] if isinstance(value, str) else value or [], counter)
-        tokens, uncounted = tokens + counted.tokens, uncounted + counted.uncounted_parts
+        if isinstance(value, str):
+            tokens += counter.count(value)
+        elif value:
+            counted = _count_parts(value, counter)
+            tokens, uncounted = tokens + counted.tokens, uncounted + counted.uncounted_parts
     for key in ("tools", "functions", "response_format"):
         if fields.get(key):
             tokens += counter.count(orjson.dumps(fields[key]).decode())

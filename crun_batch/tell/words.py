@@ -14,6 +14,7 @@ from typing import Any
 
 from crun_batch.errors import Mistake
 from crun_batch.tell.amounts import UNKNOWN, count, counted, duration, money, rate
+from crun_batch.tell.pilots import pilot_lines
 
 ELLIPSIS = "…"
 GAP = "  "
@@ -130,19 +131,32 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     `summary` is the run's summary.json: counts of rows by status, tokens by kind, costs and holds as decimal
     text or null, seconds.
     """
+    lines = (f"  {name:<8} {phrase}" for name, phrase in summary_lines(summary))
+    return "\n".join([summary_headline(summary), *lines])
+
+
+def summary_lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The summary's lines: (what, how much)."""
     lines = [
         ("rows", _rows_phrase(summary["rows"])),
         ("errors", ", ".join(f"{count(number)} {kind}" for kind, number in _by_number(summary["errors"]))),
         ("tokens", _tokens_phrase(summary["tokens"])),
         ("cost", _cost_phrase(summary)),
+        ("shared", _shared_phrase(summary.get("shared", 0))),
         ("time", _time_phrase(summary)),
+        *(pilot_lines(summary["pilot"]) if summary.get("pilot") and summary["rows"]["open"] else ()),
         ("results", one_line(summary["output_dir"])),
         ("go on", one_line(summary.get("resume_command") or "")),
     ]
-    return "\n".join([_headline(summary), *(f"  {name:<8} {phrase}" for name, phrase in lines if phrase)])
+    return [(name, phrase) for name, phrase in lines if phrase]
 
 
-def _headline(summary: Mapping[str, Any]) -> str:
+def _shared_phrase(shared: int) -> str:
+    return f"{counted(shared, 'row')} given the answer to an identical request, at no cost" if shared else ""
+
+
+def summary_headline(summary: Mapping[str, Any]) -> str:
+    """What is told of, how it ended, its exit code."""
     reason = one_line(summary.get("stop_reason") or "")
     end = _ENDS[summary["status"]] + (f": {reason}" if reason else "")
     exit_code = summary.get("exit_code")

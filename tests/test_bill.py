@@ -1,0 +1,366 @@
+"""The bill: known before, held during, exact after. Real processes, real HTTP, a gateway that keeps a ledger."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from bill_kit import MODEL, PLAIN, PRICE, Bench, gateway, sums_of_attempts, wait_for
+
+from crun_batch import InputError, RefusedToStart, Run, open_run
+from crun_batch.corridor import assessing
+from crun_batch.corridor.live import status_of
+from crun_batch.simulator import SimulatorProcess
+from crun_batch.simulator.refusals import OUT_OF_CREDIT
+
+REFUSALS = {"429": 0.04, "500": 0.04, "503": 0.04, "400": 0.03, "content_filter": 0.03}
+LOSSES = {"reset_after": 0.06, "truncated": 0.06, "malformed": 0.04, "close_before": 0.04, "500": 0.04}
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[SimulatorProcess]:
+    with gateway() as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def simulator(shared: SimulatorProcess) -> SimulatorProcess:
+    shared.change(**PLAIN)
+    return shared
+
+
+def assert_exact(bench: Bench, run: Run) -> None:
+    """Summary = sum over attempts = ledger, to the last digit; nothing is unknown."""
+    assert 0 == run.summary["unknown_attempts"]
+    assert {bench.charged} == {Decimal(run.summary["cost_credits"])} | sums_of_attempts(run)
+    assert {"low": run.summary["cost_credits"], "high": run.summary["cost_credits"]} == run.summary["bill_credits"]
+    assert [] == run.verify(data=True)
+
+
+def assert_bounded(bench: Bench, run: Run) -> None:
+    """Known cost <= bill <= known cost + held of the unknown, and summary = sum over attempts."""
+    bill = run.summary["bill_credits"]
+    assert Decimal(bill["low"]) <= bench.charged <= Decimal(bill["high"])
+    assert {Decimal(run.summary["cost_credits"])} == sums_of_attempts(run)
+    unknown = run.sql("select count(*) as n, sum(held_credits) as held from attempts where outcome = 'unknown'")
+    assert run.summary["unknown_attempts"] == unknown["n"][0].as_py()
+    assert Decimal(bill["high"]) - Decimal(bill["low"]) == Decimal(unknown["held"][0].as_py() or 0)
+    assert [] == run.verify(data=True)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "stream"),
+    [("chat", False), ("chat", True), ("responses", True), ("messages", False), ("completions", False)],
+)
+def test_the_bill_is_the_ledger_in_every_protocol(
+    simulator: SimulatorProcess, tmp_path: Path, protocol: str, stream: bool
+) -> None:
+    """Over refusals, retries, caches and streams; an error inside a 200 counts as the refusal it is."""
+    simulator.change(faults=REFUSALS if stream else {**REFUSALS, "error_in_200": 0.05})
+    bench = Bench(tmp_path, simulator, endpoint={"protocol": protocol, "stream": stream})
+    assert_exact(bench, bench.run())
+    assert 0 < bench.answered <= 40
+
+
+def test_the_bill_is_the_ledger_over_ctrl_c_and_a_second_session(
+    simulator: SimulatorProcess, tmp_path: Path
+) -> None:
+    """What was in flight at the interruption is waited for; the second session adds to the same sums."""
+    simulator.change(latency_seconds=0.05, faults={"500": 0.05, "429": 0.05})
+    bench = Bench(tmp_path, simulator, rows=120)
+    process = bench.start()
+    wait_for(lambda: bench.answered > 10)
+    process.send_signal(signal.SIGINT)
+    text, _ = process.communicate(timeout=60)
+    assert 130 == json.loads(text)["exit_code"]
+    stopped = open_run(bench.run_folder)
+    assert stopped.summary["rows"]["open"] > 0
+    assert_exact(bench, stopped)
+    assert_exact(bench, bench.run())
+    assert 120 == bench.answered
+
+
+def test_kills_and_lost_connections_are_bounded_and_named(simulator: SimulatorProcess, tmp_path: Path) -> None:
+    """Attempts that may have been billed keep their hold; they are listed by status and by SQL."""
+    simulator.change(latency_seconds=0.05, faults=LOSSES)
+    bench = Bench(tmp_path, simulator, rows=100)
+    for _ in range(2):
+        already = bench.answered
+        process = bench.start()
+        wait_for(lambda already=already: bench.answered > already + 12)
+        process.kill()
+        process.communicate()
+    simulator.change(latency_seconds=0.0)
+    run = bench.run()
+    assert 0 == run.summary["rows"]["open"]
+    assert run.summary["unknown_attempts"] > 0
+    assert_bounded(bench, run)
+    status = status_of(bench.run_folder)
+    assert min(20, run.summary["unknown_attempts"]) == len(status["suspects"])
+    assert all(Decimal(suspect["held_credits"]) > 0 for suspect in status["suspects"])
+
+
+def test_a_budget_holds_over_all_sessions_and_can_be_raised(simulator: SimulatorProcess, tmp_path: Path) -> None:
+    """Never over the cap, lost replies included; less than the largest hold stays unused; more money goes on."""
+    simulator.change(faults={"reset_after": 0.05})
+    bench = Bench(
+        tmp_path, simulator, rows=120, budget={"max_cost_credits": "6"}, limits={"max_unknown_retries": 9}
+    )
+    with pytest.raises(RefusedToStart, match=r"--limit \d+ fits"):
+        bench.write(budget={"max_cost_credits": "2"})
+        bench.run()
+    assert 0 == bench.answered
+    first = bench.run(until_budget=True, limit=5)
+    assert 4 != first.exit_code
+    bench.write(budget={"max_cost_credits": "6"})
+    second = bench.run(until_budget=True)
+    assert (4, "stopped") == (second.exit_code, second.status)
+    assert "budget.max_cost_credits" in str(second.stop_reason)
+    assert "raise it" in str(second.stop_reason)
+    assert_bounded(bench, second)
+    largest = second.sql("select max(held_credits) as most from attempts")["most"][0].as_py()
+    assert 6 - largest < Decimal(second.summary["bill_credits"]["high"]) <= 6
+    assert bench.charged <= 6
+    bench.write(budget={"max_cost_credits": "600"})
+    third = bench.run()
+    assert (0, 0) == (third.exit_code, third.summary["rows"]["open"])
+    assert_bounded(bench, third)
+
+
+def test_the_limit_that_is_named_fits(simulator: SimulatorProcess, tmp_path: Path) -> None:
+    """Also where the rows that are finished are not the first ones: those of a pilot."""
+    bench = Bench(tmp_path, simulator, rows=120)
+    bench.run(pilot=20)
+    expected = Decimal(bench.estimate()["cost_credits"]["expected"])
+    cap = bench.charged + expected / 3
+    bench.write(budget={"max_cost_credits": str(round(cap, 6))})
+    with pytest.raises(RefusedToStart) as refused:
+        bench.run()
+    limit = int(str(refused.value).partition("--limit ")[2].split()[0].replace(",", ""))
+    assert 40 < limit < 80
+    assert Decimal(bench.estimate(limit=limit)["cost_credits"]["expected"]) <= expected / 3
+    bench.run(limit=limit)
+
+
+@pytest.mark.parametrize("form", [form for form in OUT_OF_CREDIT if form != "in_flight"])
+def test_a_gateway_without_credit_stops_the_run_and_burns_nothing(
+    simulator: SimulatorProcess, tmp_path: Path, form: str
+) -> None:
+    """In whatever words: at most what was in flight is refused, no row fails, after a top-up the run goes on."""
+    simulator.change(out_of_credit=form, balance_credits=2)
+    bench = Bench(tmp_path, simulator, budget={"credits": "off"}, limits={"concurrency": 4, "max_attempts": 1})
+    stopped = bench.run()
+    assert (4, "stopped") == (stopped.exit_code, stopped.status)
+    assert "no credit left" in str(stopped.stop_reason)
+    assert "top it up" in str(stopped.stop_reason)
+    refused = stopped.attempts().filter(pl.col("outcome") == "rejected").collect()
+    assert 1 <= refused.height <= 4
+    rows = stopped.summary["rows"]
+    assert (0, 40 - bench.answered) == (rows["error"], rows["open"])
+    simulator.change(balance_credits=1000)
+    finished = bench.run()
+    assert (0, 40) == (finished.exit_code, finished.summary["rows"]["ok"])
+    assert_exact(bench, finished)
+
+
+def test_credits_that_are_held_by_requests_in_flight_are_waited_for(
+    simulator: SimulatorProcess, tmp_path: Path
+) -> None:
+    """A 402 that says so is no lack of money."""
+    simulator.change(out_of_credit="in_flight", balance_credits="0.1")
+    bench = Bench(tmp_path, simulator, rows=12, budget={"credits": "off"})
+    top_up = threading.Timer(1.0, simulator.change, kwargs={"balance_credits": 1000})
+    top_up.start()
+    run = bench.run()
+    top_up.join()
+    assert (0, 12) == (run.exit_code, run.summary["rows"]["ok"])
+    assert_exact(bench, run)
+
+
+def test_the_credits_to_keep_stay(simulator: SimulatorProcess, tmp_path: Path) -> None:
+    """What must stay in the balance is neither sent nor held; all but one hold of the rest is used."""
+    simulator.change(balance_credits=10)
+    bench = Bench(tmp_path, simulator, rows=200, budget={"keep_credits": "6"})
+    with pytest.raises(RefusedToStart, match="must stay"):
+        bench.run()
+    run = bench.run(until_budget=True)
+    assert 4 == run.exit_code
+    largest = run.sql("select max(held_credits) as most from attempts")["most"][0].as_py()
+    assert 4 - largest < bench.charged <= 4
+    assert_exact(bench, run)
+
+
+def test_what_others_spend_is_seen_while_the_run_goes_on(simulator: SimulatorProcess, tmp_path: Path) -> None:
+    """The balance is read again and again: when it falls to what must stay, the run ends in an orderly way."""
+    simulator.change(latency_seconds=0.05)
+    bench = Bench(tmp_path, simulator, rows=400, budget={"keep_credits": "50"})
+    others = threading.Timer(0.7, simulator.change, kwargs={"balance_credits": 49})
+    others.start()
+    run = bench.run()
+    others.join()
+    assert 4 == run.exit_code
+    assert run.summary["rows"]["open"] > 0
+    assert "keep_credits" in str(run.stop_reason)
+    assert_exact(bench, run)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "fields", "complaint"),
+    [
+        ("chat", {}, "no max_completion_tokens or max_tokens"),
+        ("chat", {"max_output_tokens": 50}, "no max_completion_tokens or max_tokens"),
+        ("chat", {"max_tokens": 50, "n": 2}, "n: 2"),
+        ("completions", {"max_tokens": 50, "best_of": 3}, "best_of: 3"),
+        ("responses", {"max_output_tokens": 50, "previous_response_id": "resp_1"}, "previous_response_id"),
+    ],
+)
+def test_a_body_that_nothing_bounds_is_refused_before_anything_is_sent(
+    simulator: SimulatorProcess, tmp_path: Path, protocol: str, fields: dict[str, Any], complaint: str
+) -> None:
+    """With a budget: the row is named. Without one, the same body is sent as it is."""
+    texts: dict[str, Any] = {
+        "chat": {"messages": [{"role": "user", "content": "2 + 2?"}]},
+        "completions": {"prompt": "2 + 2?"},
+        "responses": {"input": "2 + 2?"},
+    }
+    good = {"max_tokens": 50, "max_output_tokens": 50}
+    bodies = [{"model": MODEL, **texts[protocol], **extra} for extra in (good, fields)]
+    pl.DataFrame({"body": [json.dumps(body) for body in bodies]}).write_parquet(tmp_path / "bodies.parquet")
+    bench = Bench(tmp_path, simulator, endpoint={"protocol": protocol}, params=None, model=None)
+    bench.write(prompt=None, input=None)
+    bench.write(
+        prompt={"body_column": "body"}, input={"table": "bodies.parquet"}, budget={"max_cost_credits": "5"}
+    )
+    with pytest.raises(InputError, match="row 1") as refused:
+        bench.run()
+    assert complaint in str(refused.value)
+    assert 0 == bench.answered
+
+
+def test_changed_prices_price_stored_tokens_anew(simulator: SimulatorProcess, tmp_path: Path) -> None:
+    """Attempts, results, summary and budget together, in either currency, and back to the same digits."""
+    simulator.change(faults={"reset_after": 0.05, "500": 0.05})
+    bench = Bench(tmp_path, simulator)
+    first = bench.run(limit=20)
+    assert_bounded(bench, first)
+    dollars = {**PRICE, "currency": "usd", "output_per_mtok": "15", "minimum_per_request": "0"}
+    bench.write(prices={"models": {MODEL: dollars}, "credits_per_usd": "200"})
+    second = bench.run(limit=20)
+    assert "stored tokens are priced anew" in " ".join(bench.said)
+    assert "output 3000" in " ".join(bench.said)
+    assert {second.cost_credits} == sums_of_attempts(second) == {200 * (second.cost_usd or 0)}
+    assert second.cost_usd == second.results().select(pl.col("cost_usd").sum()).collect().item()
+    assert second.summary["tokens"] == first.summary["tokens"]
+    bench.write(prices=None)
+    bench.write(prices={"models": {MODEL: PRICE}})
+    third = bench.run()
+    assert third.cost_usd is None
+    assert_bounded(bench, third)
+    frozen = json.loads((bench.run_folder / "job.json").read_text())["prices"]["models"][MODEL]
+    assert ("3000", "job", f"prices.models.{MODEL} of the job file") == (
+        frozen["output_per_mtok"],
+        frozen["source"],
+        frozen["from"],
+    )
+
+
+def test_a_price_list_that_changes_is_said_and_holds_for_what_is_sent_from_then_on(
+    simulator: SimulatorProcess, tmp_path: Path
+) -> None:
+    """A gateway's own prices: what is recorded keeps the price of its day. Here each reply states its cost."""
+    simulator.change(gateway_style="openrouter", cached_share=0.0)
+    bench = Bench(tmp_path, simulator, prices=None, budget={"credits": "off"})
+    model = {"input_per_mtok": 600, "output_per_mtok": 3000}
+    try:
+        simulator.change(models={MODEL: model})
+        first = bench.run(limit=20)
+        simulator.change(models={MODEL: {**model, "output_per_mtok": 6000}})
+        second = bench.run()
+    finally:
+        simulator.change(models={MODEL: SIMULATED})
+    assert "what is recorded keeps its price" in " ".join(bench.said)
+    assert first.cost_usd is not None
+    assert second.cost_usd == second.attempts().select(pl.col("cost_usd").sum()).collect().item()
+    assert {"reply"} == set(second.attempts().collect()["cost_source"].to_list())
+    assert 200 * (second.cost_usd or 0) == bench.charged
+
+
+SIMULATED = {key: value for key, value in PRICE.items() if key != "currency"}
+
+
+def test_a_pilot_tells_the_bill_and_its_rows_are_not_sent_again(
+    simulator: SimulatorProcess, tmp_path: Path
+) -> None:
+    """The interval holds the true bill, tokens and all; the balance agrees with the price; exit 0."""
+    bench = Bench(tmp_path, simulator, rows=150)
+    piloted = bench.run(pilot=40)
+    pilot = piloted.summary["pilot"]
+    assert (0, "stopped", 110) == (piloted.exit_code, piloted.status, piloted.summary["rows"]["open"])
+    assert "pilot done" in str(piloted.stop_reason)
+    assert ("agree", 40, 40) == (pilot["verdict"], pilot["rows_finished"], pilot["measured"]["rows"])
+    assert Decimal(pilot["measured"]["fall"]) == bench.charged
+    assert "95 % certainty" in piloted.report()
+    assert_exact(bench, piloted)
+    assert 0 == bench.run(pilot=30).exit_code
+    assert 40 == bench.answered
+    whole = bench.run()
+    assert (0, 150) == (whole.exit_code, bench.answered)
+    assert_exact(bench, whole)
+    bill = pilot["cost_credits"]
+    assert Decimal(bill["low"]) <= bench.charged <= Decimal(bill["high"])
+    assert pilot["output_tokens"]["low"] <= whole.summary["tokens"]["output"] <= pilot["output_tokens"]["high"]
+
+
+def test_a_pilot_finds_a_wrong_price_and_nothing_is_sent_until_it_is_corrected(
+    simulator: SimulatorProcess, tmp_path: Path
+) -> None:
+    """Exit 3 with both figures; the rows that it paid for stay."""
+    bench = Bench(tmp_path, simulator, prices={"models": {MODEL: {**PRICE, "minimum_per_request": "2"}}})
+    piloted = bench.run(pilot=10)
+    assert (3, "stopped") == (piloted.exit_code, piloted.status)
+    assert "differ by more than half" in str(piloted.stop_reason)
+    assert 10 == bench.answered
+    with pytest.raises(RefusedToStart, match="differ by more than half"):
+        bench.run()
+    assert 10 == bench.answered
+    bench.write(prices={"models": {MODEL: PRICE}})
+    corrected = bench.run()
+    assert (0, 40) == (corrected.exit_code, bench.answered)
+    assert_exact(bench, corrected)
+
+
+def test_where_no_price_is_known_a_pilot_measures_it(simulator: SimulatorProcess, tmp_path: Path) -> None:
+    """From the fall of the balance, which lags; the estimate says `measured` from then on, a budget cannot."""
+    simulator.change(balance_lag_seconds=0.2)
+    bench = Bench(tmp_path, simulator, prices=None)
+    assert bench.estimate()["cost_credits"]["expected"] is None
+    piloted = bench.run(pilot=20)
+    per_row = Decimal(piloted.summary["pilot"]["measured"]["per_row"])
+    assert (0, "not_measured") == (piloted.exit_code, piloted.summary["pilot"]["verdict"])
+    assert bench.charged / 20 == per_row
+    told = bench.estimate()
+    assert per_row * 20 == Decimal(told["cost_credits"]["expected"])
+    assert "measured" in " ".join(told["notes"])
+    bench.write(budget={"max_cost_credits": "500"})
+    with pytest.raises(RefusedToStart, match="unknown"):
+        bench.run()
+
+
+def test_a_run_estimates_a_large_table_from_random_rows_and_says_so(
+    simulator: SimulatorProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`estimate` itself reads every row."""
+    monkeypatch.setattr(assessing, "SAMPLE_ABOVE_ROWS", 30)
+    monkeypatch.setattr(assessing, "SAMPLE_ROWS", 10)
+    bench = Bench(tmp_path, simulator)
+    shown: list[dict[str, Any]] = []
+    bench.run(confirm=lambda document: bool(shown.append(document)) or True)
+    assert any("estimated from 10 random rows of 40" in sentence for sentence in bench.said)
+    assert (40, 10) == (shown[0]["open_rows"], shown[0]["variants"][0]["rows_read"])
