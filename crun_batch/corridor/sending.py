@@ -219,8 +219,8 @@ def _pool(
         tickets=tickets,
         ending=session,
         wake=wake,
-        sharing=session.sharing,
     )
+    source.sharing = session.sharing
     limits = workload.job.limits
     pool = Pool(
         wire=outfit.wire,

@@ -24,6 +24,7 @@ from crun_batch.corridor.settle import (
     tries_after,
     unit_key,
 )
+from crun_batch.corridor.sharing import Sharing, shared_part
 from crun_batch.corridor.workload import Request, Tickets
 from crun_batch.errors import EXIT_GATEWAY_REFUSED
 from crun_batch.plan.account import Account, Answered, Ended, UnitSoFar
@@ -31,7 +32,7 @@ from crun_batch.plan.budget import FREE, Reservations
 from crun_batch.records import Cost, Failure, Fault, Reply, Response, Row, Ticket, Unit
 from crun_batch.send.pool import Attempt
 from crun_batch.send.retry import Decision, GiveUp, Halt
-from crun_batch.store.events import EndFault, FinalEvent, FinalPart, StartEvent, end_event
+from crun_batch.store.events import EndFault, FinalEvent, FinalPart, StartEvent, end_event, whole_final
 from crun_batch.store.journal import Journal
 
 ERROR_RATE_WINDOW_ROWS = 200
@@ -81,6 +82,8 @@ class Session:
         self.failed_units = 0
         self.tickets: Tickets
         """Makes the tickets of follow-ups; set before the first request is sent."""
+        self.sharing: Sharing | None = None
+        """Where identical requests are sent once."""
         self.halt: Callable[[Halt], None] = _ignore
         self.segment_closed: Callable[[int], None] = _ignore
         self._work = work
@@ -159,10 +162,13 @@ class Session:
                 )
             else:
                 final = self._final(ticket, settled, so_far, verdict)
-        self._journal.append_read(read_event(settled, final))
+        event = read_event(settled, final)
+        self._journal.append_read(event)
         if final is not None:
             kind = result.kind if isinstance(result, Failure) else final.error_kind
             self._count(ticket.unit, final.status, kind, ticket.replaces)
+            if self.sharing is not None:
+                self._share(ticket.unit, whole_final(event, final))
         self._rotate()
         return follow_up
 
@@ -219,6 +225,17 @@ class Session:
         self._finish_unsent(unit, row, stored_part(so_far, following, unit_hash), replaces)
         return None
 
+    def shared(self, unit: Unit, row: Row, replaces: str | None, part: FinalPart) -> None:
+        """An identical request was answered: its answer is the unit's, at no cost."""
+        self._finish_unsent(unit, row, part, replaces)
+
+    def _share(self, unit: Unit, part: FinalPart) -> None:
+        """Give a whole result to the units that wait for it."""
+        if self.sharing is None or part.attempt_count == 0:
+            return
+        for follower in self.sharing.answered(unit, part):
+            self.shared(follower.unit, follower.row, follower.replaces, shared_part(part))
+
     def _finish_unsent(self, unit: Unit, row: Row, part: FinalPart, replaces: str | None) -> None:
         variant = self._work.variants[unit.variant]
         now = self._clock.epoch_us()
@@ -231,7 +248,9 @@ class Session:
             started_at=part.started_at or now,
         )
         self._journal.append_final(FinalEvent(str(unit.row_id), unit.position, variant, part, unit.repeat))
-        self._count(unit, part.status, part.error_kind, replaces)
+        is_shared = part.attempt_count == 0 and part.request_hash is not None
+        self._count(unit, part.status, part.error_kind, replaces, shared=is_shared)
+        self._share(unit, part)
         self._rotate()
 
     def _book(self, ticket: Ticket, settled: Settled) -> UnitSoFar:
@@ -244,8 +263,11 @@ class Session:
         end = Ended(settled.outcome, settled.usage, settled.cost, ticket.hold, settled.tries, latency_us)
         return self.account.ended(unit_key(ticket.unit, settled.start.variant), settled.start.started_at, end)
 
-    def _count(self, unit: Unit, status: str, kind: str | None, replaces: str | None) -> None:
-        self.account.finished(unit_key(unit, self._work.variants[unit.variant]), status, kind, replaces=replaces)
+    def _count(
+        self, unit: Unit, status: str, kind: str | None, replaces: str | None, *, shared: bool = False
+    ) -> None:
+        key = unit_key(unit, self._work.variants[unit.variant])
+        self.account.finished(key, status, kind, replaces=replaces, shared=shared)
         self._work.mark_done(unit, status, kind)
         self.finished_units += 1
         self.failed_units += status != "ok"

@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from typing import Literal, Protocol
 
+from crun_batch.corridor.sharing import Follower, Sharing
 from crun_batch.corridor.workload import Request, Tickets, Variant, Workload
 from crun_batch.load.render import RowRejected
-from crun_batch.plan.account import Account
+from crun_batch.plan.account import Account, UnitSoFar
 from crun_batch.records import Row, Ticket, Unit
+from crun_batch.store.events import FinalPart
 
 OPEN = 0
 
@@ -47,9 +49,7 @@ class Done:
     def reopen_endings(self, kinds: frozenset[str]) -> int:
         """Reopen all units whose status or error kind is among `kinds`; how many they were."""
         codes = {
-            code
-            for (status, kind), code in self._endings.items()
-            if status in kinds or (kind or "") in kinds
+            code for (status, kind), code in self._endings.items() if status in kinds or (kind or "") in kinds
         }
         slots = [slot for slot, code in enumerate(self._codes) if code in codes] if codes else []
         for slot in slots:
@@ -69,6 +69,9 @@ class Ending(Protocol):
 
     def rejected(self, unit: Unit, row: Row, replaces: str | None, message: str) -> None:
         """The row has no prompt: its unit fails without an attempt."""
+
+    def shared(self, unit: Unit, row: Row, replaces: str | None, part: FinalPart) -> None:
+        """The unit is given the answer to an identical request."""
 
     def resumed(self, unit: Unit, row: Row, replaces: str | None, first: Request) -> Request | None:
         """An earlier session recorded answers, or the end: what the unit asks next; None: that is its result."""
@@ -119,6 +122,8 @@ class TicketSource:
         ending: Ending,
         wake: Callable[[], None],
     ) -> None:
+        self.sharing: Sharing | None = None
+        """Where identical requests are sent once."""
         self._workload = workload
         self._batches = batches
         self._done = done
@@ -127,13 +132,20 @@ class TicketSource:
         self._ending = ending
         self._wake = wake
         self._waiting = iter(())  # type: Iterator[Ticket]
+        self._has_finished_unsent = False
 
     def next(self) -> Ticket | Literal["wait", "end"]:
-        """The next ticket; "wait": a batch is being read and `wake` will be called."""
+        """The next ticket; "wait": `wake` will be called, or an answer in flight is waited for."""
+        if self.sharing is not None and self.sharing.is_full:
+            return "wait"
         while True:
             ticket = next(self._waiting, None)
             if ticket is not None:
                 return ticket
+            if self._has_finished_unsent:  # a batch of results without requests: let others have the loop
+                self._has_finished_unsent = False
+                self._wake()
+                return "wait"
             batch = self._batches.take(self._wake)
             if batch == "wait" or batch == "end":
                 return batch
@@ -156,11 +168,28 @@ class TicketSource:
                 request = request or variant.request(row)
             except RowRejected as error:
                 self._ending.rejected(unit, row, replaces, str(error))
+                self._has_finished_unsent = True
                 continue
             open_units = self._account.open_units
             so_far = open_units.get((str(row.row_id), variant.name, repeat)) if open_units else None
             next_request: Request | None = request
             if so_far is not None and (so_far.answers or so_far.failure):
                 next_request = self._ending.resumed(unit, row, replaces, request)
-            if next_request is not None:
+            if next_request is None or not self._is_sent(unit, row, replaces, request, so_far):
+                self._has_finished_unsent = True
+            else:
                 yield self._tickets.ticket(unit, row, next_request, so_far=so_far, replaces=replaces)
+
+    def _is_sent(
+        self, unit: Unit, row: Row, replaces: str | None, request: Request, so_far: UnitSoFar | None
+    ) -> bool:
+        """False: an identical request is sent instead of this one."""
+        if self.sharing is None:
+            return True
+        if so_far is not None:
+            self.sharing.lead(unit, request.unit_hash)
+            return True
+        answer = self.sharing.ask(Follower(unit, row, replaces), request.unit_hash)
+        if isinstance(answer, FinalPart):
+            self._ending.shared(unit, row, replaces, answer)
+        return answer is True

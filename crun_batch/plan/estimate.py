@@ -179,6 +179,7 @@ class Tally:
             at_least=self._hashes_full or rows > self.rows_read,
             saves_usd=_span(_usd, self.repeated, low, high, scale, None),
             saves_credits=_span(_credits, self.repeated, low, high, scale, None),
+            shared=self.terms.shares_identical,
         )
 
     def _notes(self, rows: int) -> Iterable[str]:

@@ -60,6 +60,8 @@ class Identical(Struct, frozen=True):
     at_least: bool
     saves_usd: Span
     saves_credits: Span
+    shared: bool = False
+    """Whether they are left out: only one of each is sent, and estimated."""
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -67,6 +69,7 @@ class Identical(Struct, frozen=True):
             "at_least": self.at_least,
             "saves_usd": self.saves_usd.as_amounts(),
             "saves_credits": self.saves_credits.as_amounts(),
+            "shared": self.shared,
         }
 
 

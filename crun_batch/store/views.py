@@ -32,7 +32,10 @@ from crun_batch.store.schema import (
 
 _LISTINGS = 20
 _CASTS = pl.ScanCastOptions(
-    integer_cast="upcast", float_cast="upcast", missing_struct_fields="insert", extra_struct_fields="ignore"
+    integer_cast=["upcast", "allow-float"],
+    float_cast="upcast",
+    missing_struct_fields="insert",
+    extra_struct_fields="ignore",
 )
 FINISHED = pa.schema(
     [
@@ -134,12 +137,14 @@ def connect(path: Path) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(":memory:")
     _make_view(connection, "attempts", [now.run.attempt_file(number) for number in now.sealed], now.attempts)
     _make_view(connection, "_finals", [now.run.part(number) for number in now.sealed], now.finals)
-    connection.register("_superseding", superseding(now).to_arrow())
-    same_unit = " and ".join(f"last.{quoted(key)} = final.{quoted(key)}" for key in now.schema.unit_columns)
-    connection.execute(
-        f"create view results as select * exclude ({SEQUENCE}, {SUPERSEDES}) from _finals final where not exists "
-        f"(select 1 from _superseding last where {same_unit} and final.{SEQUENCE} < last._last)"
-    )
+    current = f"create view results as select * exclude ({SEQUENCE}, {SUPERSEDES}) from _finals final"
+    last = superseding(now)
+    if last.height:  # looking each unit up costs several times what reading it does
+        connection.register("_superseding", last.to_arrow())
+        same_unit = " and ".join(f"last.{quoted(key)} = final.{quoted(key)}" for key in now.schema.unit_columns)
+        older = f"{same_unit} and final.{SEQUENCE} < last._last"
+        current += f" where not exists (select 1 from _superseding last where {older})"
+    connection.execute(current)
     return connection
 
 

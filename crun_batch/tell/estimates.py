@@ -137,7 +137,11 @@ def _identical_phrases(estimate: Mapping[str, Any]) -> list[str]:
         worth = f", which saves {' or '.join(saved)} and more" if saved else ""
         phrases.append(
             f"{least}{counted(identical['requests'], 'request')} of {variant['name']} repeat an earlier one; "
-            f"share_identical: true sends each once{worth}"
+            + (
+                f"each is sent once{worth}"
+                if identical["shared"]
+                else f"share_identical: true sends each once{worth}"
+            )
         )
     return phrases
 
