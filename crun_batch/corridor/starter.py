@@ -31,7 +31,7 @@ model: gpt-5.4                  # crun-batch models: what the gateway offers
 # endpoint: {protocol: chat}    # chat | responses | messages | completions
 
 prompt:                         # {{ name }} is the row's column of that name
-  system: You label product reviews. Answer with one word, positive, negative or mixed.
+  system: "You label product reviews. Answer with one of: positive, negative, mixed"
   user: |
     Product: {{ product }}
     Review: {{ text }}

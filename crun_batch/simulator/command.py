@@ -106,4 +106,9 @@ async def _serve(simulator: Simulator, until_stdin_closes: bool) -> None:
     async with simulator:
         sys.stdout.write(orjson.dumps({"base_url": simulator.base_url}).decode() + "\n")
         sys.stdout.flush()
+        if not until_stdin_closes:
+            sys.stderr.write(
+                f"a job meets it with: export CRUN_BASE_URL={simulator.base_url} CRUN_API_KEY=ak_sim\n"
+                "Ctrl-C ends it\n"
+            )
         await stop.wait()
