@@ -177,6 +177,7 @@ def compare(
     replies = _replies(results, row, score, label)
     names = [name for (name,) in replies.select("variant").unique(maintain_order=True).collect().iter_rows()]
     baseline = _baseline(names, baseline)
+    replies = replies.with_columns(pl.col("variant").cast(pl.Enum(names)))
     by_row = _by_row(replies).collect().lazy()
     figures = _figures(replies, by_row, names)
     if score is not None:
