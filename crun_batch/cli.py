@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,11 +16,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from crun_batch import cli_options as options
+from crun_batch.cli_border import guarded
 from crun_batch.cli_output import (
     complain,
-    complain_of,
-    complain_of_bug,
-    error_document,
     leave_standard_output,
     out,
     out_bytes,
@@ -30,13 +27,9 @@ from crun_batch.cli_output import (
     width,
 )
 from crun_batch.errors import (
-    EXIT_BUG,
     EXIT_GATEWAY_REFUSED,
     EXIT_INPUT,
-    EXIT_INTERRUPTED,
     EXIT_RUN_DIRECTORY,
-    EXIT_TERMINATED,
-    CrunBatchError,
     DiskFailed,
     Mistake,
 )
@@ -44,7 +37,6 @@ from crun_batch.errors import (
 HELP = (
     "Run large prompt tables against a model gateway: know the bill first, lose no paid reply, pay for none twice."
 )
-SIGNALS = {signal.SIGINT: ("Ctrl-C", EXIT_INTERRUPTED), signal.SIGTERM: ("SIGTERM", EXIT_TERMINATED)}
 
 app = typer.Typer(
     name="crun-batch",
@@ -336,51 +328,8 @@ def schema() -> int:
     return 0
 
 
-class _Signalled(SystemExit):
-    """A signal outside of sending: a SystemExit, which event loops and libraries let pass."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.signal = signal.Signals(number)
-
-
-def _caught(number: int, _: object) -> None:
-    raise _Signalled(number)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code. Never raises what a person cannot use."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    former = {number: signal.signal(number, _caught) for number in SIGNALS}
-    try:
-        return int(typer.main.get_command(app).main(given, prog_name="crun-batch", standalone_mode=False) or 0)
-    except _Signalled as caught:
-        name, exit_code = SIGNALS[caught.signal]
-        say(f"{name}: ended; what was recorded stays{_way_on(given)}")
-        return exit_code
-    except typer.TyperException as error:
-        return _usage(error)
-    except CrunBatchError as error:
-        if "--json" in given:
-            out_json(error_document(error))
-        complain_of(error)
-        return error.exit_code
-    except Exception as error:  # noqa: BLE001 - the last border: said in one sentence, with its own exit code
-        complain_of_bug(error)
-        return EXIT_BUG
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
-
-
-def _way_on(given: Sequence[str]) -> str:
-    return f"; go on with: {options.resume_command([sys.argv[0], *given])}" if given[:1] == ["run"] else ""
-
-
-def _usage(error: typer.TyperException) -> int:
-    show = getattr(error, "show", None)
-    if show is not None:
-        show()
-    else:
-        say(error.format_message())
-    return EXIT_INPUT
+    command = typer.main.get_command(app)
+    return guarded(lambda: command.main(given, prog_name="crun-batch", standalone_mode=False), given)
