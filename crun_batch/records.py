@@ -121,7 +121,7 @@ class Ticket(Struct, frozen=True):
     tries: Tries = Tries()
     model: str | None = None
     replaces: str | None = None
-    """The status of an earlier final result of this unit, which this request is to replace."""
+    """The ending (`status:error_kind`) of an earlier result of this unit, which this request is to replace."""
 
 
 class Response(Struct, frozen=True):

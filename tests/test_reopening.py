@@ -66,6 +66,7 @@ def test_retry_asks_only_the_rows_of_that_kind_and_sums_up_all_their_attempts(si
     retried = crun_batch.run(job, environ={"KEY": KEY}, retry=frozenset({"server"}))
     results, attempts, sums = results_and_attempts(retried)
     assert 0 == retried.exit_code
+    assert {} == retried.summary["errors"]
     assert {"a": 1, "b": 4} == dict(results.select("key", "attempt_count").rows())
     assert dict(sums.select("key", "attempts").rows()) == dict(results.select("key", "attempt_count").rows())
     assert [1, 2, 3, 4] == sorted(attempts.filter(pl.col("key") == "b")["attempt"])

@@ -194,7 +194,7 @@ def _sharing(workload: Workload, standing: Standing, dialogues: Sequence[Dialogu
         return None
     sharing = Sharing()
     if standing.recovered is not None:
-        reopened = frozenset(standing.done.replaced.values())
+        reopened = frozenset(ending.partition(":")[0] for ending in standing.done.replaced.values())
         path = standing.directory.path
         for unit, part in recorded_answers(path, workload, lambda v, text: dialogues[v].output_of(text), reopened):
             sharing.remember(unit, part)

@@ -27,7 +27,7 @@ class Done:
         self._codes = bytearray(slots)
         self._endings: dict[tuple[str, str | None], int] = {}
         self.replaced: dict[int, str] = {}
-        """Slots that were opened again, with the status that their new result will replace."""
+        """Slots that were opened again, with the ending (`status:error_kind`) that their new result will replace."""
 
     def code(self, status: str, error_kind: str | None) -> int:
         """The byte that stands for this ending."""
@@ -41,9 +41,8 @@ class Done:
 
     def reopen(self, slot: int) -> None:
         """Let the unit be asked again; its earlier result stays until the new one replaces it."""
-        self.replaced[slot] = next(
-            status for (status, _), code in self._endings.items() if code == self._codes[slot]
-        )
+        status, kind = next(ending for ending, code in self._endings.items() if code == self._codes[slot])
+        self.replaced[slot] = f"{status}:{kind}" if kind else status
         self._codes[slot] = OPEN
 
     def reopen_endings(self, kinds: frozenset[str]) -> int:

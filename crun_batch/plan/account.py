@@ -143,13 +143,16 @@ class Account(Struct):
         replaces: str | None = None,
         shared: bool = False,
     ) -> None:
-        """Book a unit's final result; `replaces` is the status that an earlier result of it had."""
+        """Book a unit's final result; `replaces` is the ending (`status` or `status:error_kind`) that it had before."""
         self.open_units.pop(key, None)
         sums = self._sums(key[1])
         sums.shared += shared
         sums.statuses[status] = sums.statuses.get(status, 0) + 1
         if replaces is not None:
-            sums.statuses[replaces] -= 1
+            former_status, _, former_kind = replaces.partition(":")
+            sums.statuses[former_status] -= 1
+            if former_kind:
+                sums.error_kinds[former_kind] -= 1
         if error_kind is not None:
             sums.error_kinds[error_kind] = sums.error_kinds.get(error_kind, 0) + 1
 

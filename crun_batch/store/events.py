@@ -101,11 +101,10 @@ class FinalPart(Struct, frozen=True, omit_defaults=True):
     output: str | None = None
     """JSON text of the reply's object, where the job has an output schema."""
     outputs: list[str] | None = None
-    scores: Mapping[str, float | None] | None = None
     supersedes: bool = False
     """An earlier final of the same unit is replaced by this one (retry, redo)."""
     replaces: str | None = None
-    """The status of that earlier final."""
+    """The ending of that earlier final: `status`, or `status:error_kind`."""
 
 
 INHERITED = (
