@@ -27,7 +27,7 @@ class Done:
         self._codes = bytearray(slots)
         self._endings: dict[tuple[str, str | None], int] = {}
         self.replaced: dict[int, str] = {}
-        """Slots that were opened again, with the ending (`status:error_kind`) that their new result will replace."""
+        """Slots that were opened again, with the ending (`status:error_kind`) that the new result will replace."""
 
     def code(self, status: str, error_kind: str | None) -> int:
         """The byte that stands for this ending."""

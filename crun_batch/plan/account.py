@@ -143,7 +143,7 @@ class Account(Struct):
         replaces: str | None = None,
         shared: bool = False,
     ) -> None:
-        """Book a unit's final result; `replaces` is the ending (`status` or `status:error_kind`) that it had before."""
+        """Book a unit's final result; `replaces` is the ending (`status:error_kind`) that it had before."""
         self.open_units.pop(key, None)
         sums = self._sums(key[1])
         sums.shared += shared
