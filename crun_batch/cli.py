@@ -204,6 +204,31 @@ def status(run: options.RunPlace, simulate: options.SimulatedRun = False, json: 
 
 
 @app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run directories, or their job files.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to.")] = None,
+    simulate: options.SimulatedRun = False,
+    json: options.AsJson = False,
+) -> int:
+    """Write a report with plots, and tell its figures.
+
+    One HTML file that opens offline: the bill, what went wrong, quality against cost, what came out, how it went
+    over time, rows to read. Into the run directory as report.html; of several runs, into the current folder.
+    """
+    from crun_batch.corridor.live import find_run
+    from crun_batch.corridor.reporting import read_report, report_document, write_page
+    from crun_batch.tell.report_text import report_text
+
+    read = [read_report(find_run(run, simulate=simulate)) for run in runs]
+    page = write_page(read, output)
+    if json:
+        out_json(report_document(read, page))
+    else:
+        out(f"{report_text(read, width=width())}\n\nwith plots: {page}")
+    return 0
+
+
+@app.command()
 def sql(
     run: options.RunPlace,
     query: options.Query,

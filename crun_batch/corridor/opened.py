@@ -29,6 +29,7 @@ from crun_batch.store.directory import RunDirectory, read_json
 from crun_batch.store.export import Format, export
 from crun_batch.store.verify import Finding, verify
 from crun_batch.store.views import AttemptTotals, attempts_frame, results_frame
+from crun_batch.tell.notebook import summary_html
 from crun_batch.tell.words import summary_text
 
 STATUSES = ("ok", "invalid", "truncated", "refused", "error")
@@ -92,6 +93,15 @@ class Run:
     def report(self) -> str:
         """The summary in words."""
         return summary_text(self.summary)
+
+    def report_html(self, path: str | Path | None = None) -> Path:
+        """Write the report of this moment as one HTML file that opens offline; returns where it is.
+
+        Default for `path`: report.html in the run directory. Raises RunDamaged, DiskFailed.
+        """
+        from crun_batch.corridor.reporting import write_report  # it reads runs by `live`, which is made of this
+
+        return write_report([self.directory], path)
 
     def __repr__(self) -> str:
         return f"<Run {str(self.directory)!r}>\n{self.report()}"
