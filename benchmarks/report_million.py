@@ -226,7 +226,7 @@ from crun_batch.corridor.reporting import write_report
 begun = time.perf_counter()
 path = write_report([sys.argv[1]])
 seconds = time.perf_counter() - begun
-print(f"{path.stat().st_size / 1e6:.2f} MB in {seconds:.1f} s, "
+print(f"{path.stat().st_size / 1e6:.2f} MB in {seconds:.1f} s ({time.process_time():.1f} s of CPU with imports), "
       f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB of memory at most")
 """
 

@@ -69,7 +69,8 @@ def report_html(runs: Sequence[ReportData]) -> str:
 def run_part(data: ReportData, prefix: str) -> Markup:
     """Everything about one run; `prefix` keeps the names of its sections apart from those of other runs."""
     spreads = [one for one in data.distributions if one.name in _BASIC]
-    outputs = [one for one in data.distributions if one.name not in _BASIC]
+    counted_by_value = {one.column for one in data.labels}
+    outputs = [one for one in data.distributions if one.name not in {*_BASIC, *counted_by_value}]
     came_out = [*parts.labels(data), *map(_spread_card, outputs)]
     exact = "To the last digit, as far as it is known; failed and repeated requests included."
     sections = [
