@@ -90,11 +90,11 @@ class Job(Section):
     """Requests to mend a reply that does not fit `output_schema`; after them its status is `invalid`."""
     sweep: Axes = Field(default_factory=dict)
     """Axes whose product is the variants: a dotted job key -> its values, or an axis -> named levels, each merged
-    into the job (null removes a key)."""
+    into the job (null removes a key). See above."""
     repeats: Count = 1
     """How often each row is asked."""
     share_identical: Flag = False
-    """Send identical requests of one variant and repeat once."""
+    """Send identical requests of one variant and repeat once; the other rows get the answer, at no cost."""
     score: tuple[GraderSpec, ...] = ()
     """Graders: each gives the column score_<name>, 0 to 1."""
     limits: LimitsSpec = LimitsSpec()

@@ -263,7 +263,7 @@ class PromptSpec(Section):
     body_column: Text | None = None
     """Column with a whole request body, sent byte for byte. Excludes model, params, output_schema."""
     turns: Annotated[tuple[Template, ...], Field(min_length=1)] | None = None
-    """User messages of one conversation per row; the answers so far are sent again."""
+    """User messages of one conversation per row; the answers so far are sent again. Not with completions."""
     stateful: Flag = False
     """With `turns` on the responses protocol: refer to the answers so far by previous_response_id."""
 
