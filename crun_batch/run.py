@@ -6,7 +6,7 @@
     price   what the models cost, now and since                what is on the bill
     plan    estimate, budget, confirmation                     may we start
     send    pool and journal, until all is done or it stops    every event on disk
-    close   seal, publish, summarise                           what people read
+    close   seal, score, publish, summarise                    what people read
 
 Each step is a function below, in this order; what they are made of is in `corridor/`.
 """
@@ -27,7 +27,14 @@ from crun_batch.corridor.assessing import Assessment, Reading, assess, enough, e
 from crun_batch.corridor.books import bring_up_to_date
 from crun_batch.corridor.endpoint import Endpoint, endpoints_of, simulated
 from crun_batch.corridor.opened import RUNNING, Place, Run, ending_of, open_run, summary_of
-from crun_batch.corridor.opening import Progressed, Standing, job_document, open_standing, read_standing
+from crun_batch.corridor.opening import (
+    Progressed,
+    Standing,
+    job_document,
+    open_standing,
+    read_standing,
+    record_scores,
+)
 from crun_batch.corridor.options import Options, options_of
 from crun_batch.corridor.piloting import Pilot, begin_pilot, conclude_pilot, halt_of, refuse_wrong_price
 from crun_batch.corridor.preflight import (
@@ -44,6 +51,7 @@ from crun_batch.corridor.preflight import (
 )
 from crun_batch.corridor.pricing import Bill, Prices, must_reprice
 from crun_batch.corridor.reopening import reopen
+from crun_batch.corridor.scoring import Graders, graders_of, score_answers
 from crun_batch.corridor.sending import Outfit, send_all
 from crun_batch.corridor.watching import Extent
 from crun_batch.corridor.workload import Workload, load_workload, open_units
@@ -102,12 +110,13 @@ async def run_with(job: Job | str | Path, table: object | None, options: Options
     """The walk through the corridor."""
     with ExitStack() as stack:
         workload = _load(job, table, options, stack)
+        graders = graders_of(workload)
         standing = _open(workload, options, stack)
         if not open_units(workload, standing.done):
             options.say(f"nothing to send: all {workload.selected_units:,} results are there")
             if must_reprice(workload.job, standing.document):
                 _price(workload, standing, (), options)
-            return _close(workload, standing, options, halt=None)
+            return _close(workload, standing, graders, options, halt=None)
         sites = await ask_all(workload.variants, _endpoints(workload, options), options.ground)
         halt = _refusal_of(sites, options)
         if halt is None:
@@ -118,7 +127,7 @@ async def run_with(job: Job | str | Path, table: object | None, options: Options
             halt = await _send(workload, standing, sites, prices, options, pilot)
             if pilot is not None:
                 halt = await _conclude(workload, standing, sites, options, pilot) or halt
-        return _close(workload, standing, options, halt=halt)
+        return _close(workload, standing, graders, options, halt=halt)
 
 
 def _load(job: Job | str | Path, table: object | None, options: Options, stack: ExitStack) -> Workload:
@@ -133,6 +142,7 @@ def _load(job: Job | str | Path, table: object | None, options: Options, stack: 
     workload = load_workload(loaded, table, redirected)
     for renderer in workload.renderers:
         stack.callback(renderer.close)
+    stack.callback(workload.templates.close)
     return workload
 
 
@@ -315,8 +325,12 @@ def _place(workload: Workload, standing: Standing, options: Options) -> Place:
     return Place(workload.job.name, standing.directory.path, options.resume_command, standing.pilot)
 
 
-def _close(workload: Workload, standing: Standing, options: Options, *, halt: Halt | None) -> Run:
-    """Step 7. Publish what is there, write the summary, give back the Run."""
+def _close(
+    workload: Workload, standing: Standing, graders: Graders, options: Options, *, halt: Halt | None
+) -> Run:
+    """Step 7. Score and publish what is there, write the summary, give back the Run."""
+    record_scores(workload, standing)
+    score_answers(workload, graders, standing, options.say)
     publish(standing.directory, standing.schema)
     account = standing.account
     open_count = open_units(workload, standing.done)

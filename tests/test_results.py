@@ -25,6 +25,7 @@ from crun_batch.store.results import generations, publish
 from crun_batch.store.schema import RunSchema, results_schema, schema_document
 from crun_batch.store.seal import seal_segment
 from crun_batch.store.verify import verify
+from crun_batch.store.scores import scores_schema, write_scores
 from crun_batch.store.views import (
     attempt_totals,
     attempts_frame,
@@ -235,7 +236,9 @@ def test_columns_that_came_later_are_null_in_what_is_older(run):
         scores=("right",),
     )
     write_json(run, run.job, {"run_schema": schema_document(later)})
-    answer(journal, 2, final=FinalPart("ok", as_read=True, scores={"right": 1.0}))
+    answer(journal, 2)
+    lines = {"_sequence": [2**33 + 3], "_incomplete": [False], "score_right": [1.0]}
+    write_scores(run, later, pa.table(lines, schema=scores_schema(later)), "graders")
     chosen = ["review_id", "axis_temp", "axis_who", "score_right"]
     expected = [(1, 0, None, None), (2, 0, "gpt", 1.0)]
     assert expected == sorted(results_frame(run.path).select(chosen).collect().rows())

@@ -25,7 +25,7 @@ from crun_batch.errors import RequestsChanged, RunDirectoryError
 from crun_batch.load.render import RowRejected
 from crun_batch.plan.account import Account, UnitKey
 from crun_batch.records import Row
-from crun_batch.store.directory import RunDirectory, open_directory, read_json
+from crun_batch.store.directory import RunDirectory, open_directory, read_json, write_json
 from crun_batch.store.disk import Disk
 from crun_batch.store.recover import Recovered, recover
 from crun_batch.store.schema import RunSchema, schema_document, schema_from_document
@@ -127,6 +127,17 @@ def job_document(
         "run_schema": schema_document(standing.schema),
         "versions": {name: version(name) for name in LIBRARIES},
     }
+
+
+def record_scores(workload: Workload, standing: Standing) -> None:
+    """The scores that the job asks for now, in a job.json that names others. Raises DiskFailed."""
+    directory = standing.directory
+    document = read_json(directory.job) if directory.job.exists() else {}
+    scores = workload.job.public_dict()["score"]
+    if document and document["job"].get("score") != scores:
+        document["job"] |= {"score": scores}
+        document["run_schema"] = schema_document(standing.schema)
+        write_json(directory, directory.job, document)
 
 
 def fingerprint(workload: Workload) -> dict[str, Any]:

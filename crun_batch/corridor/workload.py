@@ -21,6 +21,7 @@ from crun_batch.load.job import Job
 from crun_batch.load.job_sections import PromptSpec
 from crun_batch.load.output_schema import Column, arrow_type, column_of, merged
 from crun_batch.load.render import Renderer, RowRejected
+from crun_batch.load.score_templates import ScoreTemplates
 from crun_batch.load.sweep import Variation, variations
 from crun_batch.load.table import Table, open_table
 from crun_batch.plan.account import UnitSoFar
@@ -172,6 +173,8 @@ class Workload(Struct, frozen=True):
     variants: tuple[Variant, ...]
     carried: Mapping[str, str]
     """New name in the results -> input column."""
+    templates: ScoreTemplates
+    """Of the graders."""
     output: Column | None = None
     """The column of the answers under an output schema, the same for all variants."""
 
@@ -210,6 +213,7 @@ class Workload(Struct, frozen=True):
             id_type=table.id_type,
             carried=pa.schema(fields),
             axes={variant.name: variant.axes for variant in self.variants},
+            scores=tuple(spec.name for spec in self.job.score),
             output=None if self.output is None else arrow_type(self.output),
         )
 
@@ -250,7 +254,9 @@ def load_workload(job: Job, frame: object | None = None, overrides: Mapping[str,
         Variant(index, one.name, one.job, renderer, one.axes)
         for index, (one, renderer) in enumerate(zip(varied, renderers, strict=True))
     )
-    workload = Workload(job, table, variants, _carried(job, table, variants), _output_column(variants))
+    templates = ScoreTemplates(job.score, schema=table.schema, job_source=job.source)
+    carried = _carried(job, table, variants)
+    workload = Workload(job, table, variants, carried, templates, _output_column(variants))
     _check_names(workload)
     return workload
 

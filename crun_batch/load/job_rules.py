@@ -15,11 +15,6 @@ from crun_batch.load.grader_rules import grader_mistakes
 from crun_batch.load.job_places import LITERAL_KEY, Document, KeyPath
 from crun_batch.load.output_schema import column_of, schema_problem
 
-NOT_YET: Mapping[str, object] = {
-    "score": [],
-}
-"""Keys that this version reads but cannot honour yet -> the value that asks for nothing."""
-
 PROMPT_FORMS = ("prompt.user", "prompt.messages", "prompt.turns", "prompt.messages_column", "prompt.body_column")
 OUTPUT_LIMITS: Mapping[str, tuple[str, ...]] = {
     "chat": ("max_output_tokens", "max_tokens", "max_completion_tokens"),
@@ -205,11 +200,6 @@ def broken_rules(document: Document) -> list[Mistake]:
         if not isinstance(job(key), int) or job(key) is True or job(key) < 1
     ]
     found += [("output_schema", says) for says in _schema_problems(job)]
-    found += [
-        (key, "not available yet in this version")
-        for key, nothing in NOT_YET.items()
-        if job.has(key) and job(key) != nothing
-    ]
     mistakes = [document.mistake(tuple(key.split(".")), says) for key, says in found]
     placed = [*grader_mistakes(document.tree.get("score")), *_secrets(document.tree)]
     return mistakes + [document.mistake(path, says) for path, says in placed]

@@ -125,6 +125,10 @@ class Table(Struct, frozen=True):
         """
         return self.source.digest()
 
+    def unselected(self) -> Table:
+        """The same table with every row of the source selected."""
+        return replace(self, selection=select_all(self.source_rows))
+
     def positions_of(self, finished: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         """The batches with `position` (int64) in place of their text column `id`, in any order.
 

@@ -36,6 +36,7 @@ class RunDirectory:
         self.attempts = path / "attempts"
         self.manifest = self.journal / "manifest.jsonl"
         self.reserve = self.journal / "reserve"
+        self.scores = self.journal / "scores.parquet"
         self.results = path / "results.parquet"
         self.job = path / "job.json"
         self.summary = path / "summary.json"

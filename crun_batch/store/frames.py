@@ -152,8 +152,6 @@ def _final_type(schema: RunSchema) -> pl.Struct:
     }
     if schema.carried.names:
         fields["carried"] = pl.Struct(dict.fromkeys(schema.carried.names, pl.String()))
-    if schema.scores:
-        fields["scores"] = pl.Struct(dict.fromkeys(schema.scores, pl.Float64()))
     return pl.Struct(fields)
 
 
@@ -199,7 +197,6 @@ def _parts_table(reads: pl.DataFrame, finals: pl.DataFrame, number: int, schema:
     ).with_columns(
         pl.col("text").alias("output_text"),
         (pl.col("latency_us") / 1e6).alias("latency_seconds"),
-        *(part.field("scores").struct.field(name).alias(f"score_{name}") for name in schema.scores),
     )
     special = {
         field.name: decode_column(

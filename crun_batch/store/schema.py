@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 import pyarrow.types as is_type
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from crun_batch.store.carried import stored_type
 
@@ -107,9 +107,14 @@ def results_schema(schema: RunSchema) -> pa.Schema:
 
 
 def parts_schema(schema: RunSchema) -> pa.Schema:
-    """The columns of the sealed finals: those of `results`, then the hidden ones."""
+    """The columns of the sealed finals: those of `results` without the scores, then the hidden ones."""
     hidden = [pa.field(SEQUENCE, pa.int64()), pa.field(SUPERSEDES, pa.bool_())]
-    return pa.schema([*results_schema(schema), *hidden])
+    return pa.schema([*results_schema(structs.replace(schema, scores=())), *hidden])
+
+
+def score_columns(schema: RunSchema) -> list[str]:
+    """The names of the columns of `results` that are kept beside the finals."""
+    return [f"score_{name}" for name in schema.scores]
 
 
 def attempts_schema(schema: RunSchema) -> pa.Schema:

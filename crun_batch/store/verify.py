@@ -198,7 +198,8 @@ def _strangers(run: RunDirectory) -> Iterator[Finding]:
 
 def _kept_files(run: RunDirectory) -> list[Path]:
     folders = ((run.attempts, "*.parquet"), (run.parts, "*.parquet"), (run.journal, "results-*.parquet"))
-    return [path for folder, pattern in folders for path in sorted(folder.glob(pattern))]
+    singles = [run.scores] if run.scores.exists() else []
+    return singles + [path for folder, pattern in folders for path in sorted(folder.glob(pattern))]
 
 
 def _live_files(run: RunDirectory) -> set[str]:

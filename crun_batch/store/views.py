@@ -28,7 +28,9 @@ from crun_batch.store.schema import (
     parts_schema,
     results_schema,
     schema_from_document,
+    score_columns,
 )
+from crun_batch.store.scores import scores_table
 
 _LISTINGS = 20
 _CASTS = pl.ScanCastOptions(
@@ -122,6 +124,8 @@ def results_frame(path: Path) -> pl.LazyFrame:
         frame = frame.join(last.lazy(), on=keys, how="left", maintain_order="left").filter(
             pl.col("_last").is_null() | (pl.col(SEQUENCE) >= pl.col("_last"))
         )
+    if now.schema.scores:
+        frame = frame.join(_scores(now).lazy(), on=SEQUENCE, how="left", maintain_order="left")
     return frame.select(results_schema(now.schema).names)
 
 
@@ -137,7 +141,10 @@ def connect(path: Path) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(":memory:")
     _make_view(connection, "attempts", [now.run.attempt_file(number) for number in now.sealed], now.attempts)
     _make_view(connection, "_finals", [now.run.part(number) for number in now.sealed], now.finals)
-    current = f"create view results as select * exclude ({SEQUENCE}, {SUPERSEDES}) from _finals final"
+    current = f"create view results as select {_columns(now.schema)} from _finals final"
+    if now.schema.scores:
+        connection.register("_scores", scores_table(now.run, now.schema))
+        current += f" left join _scores on _scores.{SEQUENCE} = final.{SEQUENCE}"
     last = superseding(now)
     if last.height:  # looking each unit up costs several times what reading it does
         connection.register("_superseding", last.to_arrow())
@@ -201,12 +208,14 @@ def superseding(now: Snapshot) -> pl.DataFrame:
 def current_finals(now: Snapshot, columns: list[str]) -> Iterator[pa.Table]:
     """The finals that hold, in order, a row group at a time; `columns` in that order, missing ones null."""
     last = superseding(now)
-    target = pa.schema([parts_schema(now.schema).field(name) for name in columns])
-    conform = _conformer(target)
+    types = pa.unify_schemas([results_schema(now.schema), parts_schema(now.schema)])
+    conform = _conformer(pa.schema([types.field(name) for name in columns]))
+    scored = [name for name in columns if name in score_columns(now.schema)]
+    scores = _scores(now).select(SEQUENCE, *scored) if scored else None
     needed = [*dict.fromkeys([*columns, *now.schema.unit_columns, SEQUENCE])]
-    for table in _finals(now, needed):
+    for table in _finals(now, [name for name in needed if name not in scored]):
         kept = table.filter(_holds(table, last, now.schema.unit_columns)) if last.height else table
-        yield conform(kept)
+        yield conform(kept if scores is None else _with_scores(kept, scores))
 
 
 def quoted(name: str) -> str:
@@ -218,6 +227,25 @@ def parquet_source(files: list[Path]) -> str:
     """These files as one table, for DuckDB."""
     paths = ", ".join("'" + str(file.resolve()).replace("'", "''") + "'" for file in files)
     return f"read_parquet([{paths}], union_by_name = true)"
+
+
+def _scores(now: Snapshot) -> pl.DataFrame:
+    return pl.DataFrame(pl.from_arrow(scores_table(now.run, now.schema)))
+
+
+def _with_scores(table: pa.Table, scores: pl.DataFrame) -> pa.Table:
+    keys = pl.DataFrame(pl.from_arrow(table.select([SEQUENCE])))
+    found = keys.join(scores, on=SEQUENCE, how="left", maintain_order="left").drop(SEQUENCE)
+    for column in found:
+        table = table.append_column(column.name, column.to_arrow())
+    return table
+
+
+def _columns(schema: RunSchema) -> str:
+    """The columns of `results` as DuckDB selects them: scores from beside the finals."""
+    scored = score_columns(schema)
+    tables = {name: "_scores" if name in scored else "final" for name in results_schema(schema).names}
+    return ", ".join(f"{table}.{quoted(name)}" for name, table in tables.items())
 
 
 def _finals(now: Snapshot, columns: list[str]) -> Iterator[pa.Table]:
