@@ -169,7 +169,9 @@ def test_three_models_two_prompts_two_repeats(at: SimulatorProcess, tmp_path: Pa
     assert set(rows["variant"]) == {f"{model}/{prompt}" for model in MODELS for prompt in PROMPTS}
     assert rows["axis_model"].to_list() == rows["model"].to_list()
     assert {"short", "long"} == set(rows["axis_prompt"])
-    assert 6 == len(bill["variants"])
+    assert 6 == len(bill["variants"]) == len(done.summary["variants"])
+    told = {name: Decimal(sums["cost_credits"]) for name, sums in done.summary["variants"].items()}
+    assert dict(rows.group_by("variant").agg(pl.col("cost_credits").sum()).iter_rows()) == told
     assert charged_credits(at) - before == spent_credits(done) == rows["cost_credits"].sum()
     first = [sent["messages"][-1]["content"].rpartition(" ")[2] for sent in wire.sent[:12]]
     assert {"[[gold:0]]"} == set(first)

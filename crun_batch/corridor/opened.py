@@ -189,6 +189,7 @@ def summary_of(
         "unknown_attempts": totals.unknown,
         "unpriced_attempts": totals.unpriced,
         "shared": totals.shared,
+        "variants": {name: _of_variant(sums) for name, sums in account.variants.items()},
         "seconds": round(seconds, 3),
         "rows_per_second": round(finished / seconds, 3) if seconds else 0.0,
         "output_dir": str(place.directory),
@@ -196,6 +197,15 @@ def summary_of(
         "pilot": place.pilot,
         "ended": ending.status != RUNNING.status,
         "attempt_totals": _attempt_totals(totals),
+    }
+
+
+def _of_variant(sums: Sums) -> dict[str, Any]:
+    """One variant's results by status, and its known cost."""
+    return {
+        **{name: sums.statuses.get(name, 0) for name in STATUSES},
+        "cost_usd": _known(sums.cost_usd, sums.priced_usd),
+        "cost_credits": _known(sums.cost_credits, sums.priced_credits),
     }
 
 

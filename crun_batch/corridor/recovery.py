@@ -62,7 +62,7 @@ def book(account: Account, event: Event) -> None:
         end = Ended(
             event.outcome,
             usage_of(event),
-            Cost(event.cost_usd, event.cost_credits, event.cost_source),
+            Cost(event.cost_usd, event.cost_credits, event.cost_source),  # type: ignore[arg-type]
             Hold(event.held_usd, event.held_credits),
             Tries(event.counted, event.unknown_retries),
             event.latency_us or 0,
@@ -101,7 +101,7 @@ def answered_by(event: ReadEvent) -> Answered:
     """The recorded answer."""
     reply = Reply(
         text=event.text,
-        finish_reason=event.finish_reason or "other",
+        finish_reason=event.finish_reason or "other",  # type: ignore[arg-type]
         usage=usage_of(event),
         tool_calls=event.tool_calls,
         model=event.model,
