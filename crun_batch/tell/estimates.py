@@ -49,7 +49,7 @@ def _variants(estimate: Mapping[str, Any], width: int | None) -> str:
     """One line per variant; its cost only where there are several: the sum is said below."""
     variants = estimate["variants"]
     unit = next((key for key in MONEY if _known(estimate[key])), None) if len(variants) > 1 else None
-    names = TOKEN_COLUMNS
+    names: tuple[str, ...] = TOKEN_COLUMNS
     if unit is not None:
         short = unit.removeprefix("cost_")
         names = (*names, f"{short} from", f"{short} to")

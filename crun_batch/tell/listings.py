@@ -11,6 +11,8 @@ from typing import Any
 from crun_batch.tell.amounts import UNKNOWN, count, counted, credit_amount, money, usd
 from crun_batch.tell.words import one_line, summary_text, table
 
+UNITS = ("usd", "credits")
+
 
 def check_text(document: Mapping[str, Any], width: int | None = None) -> str:
     """The table, the templates, the first requests, what is wrong and what to mind."""
@@ -88,8 +90,10 @@ def status_text(status: Mapping[str, Any], run: str) -> str:
 
 
 def _held(suspect: Mapping[str, Any]) -> str:
-    amounts = (None if suspect[key] is None else Decimal(suspect[key]) for key in ("held_usd", "held_credits"))
-    return money(*amounts)
+    dollars, credits_ = (
+        None if suspect[f"held_{unit}"] is None else Decimal(suspect[f"held_{unit}"]) for unit in UNITS
+    )
+    return money(dollars, credits_)
 
 
 def findings_text(findings: Sequence[Mapping[str, Any]], *, data: bool) -> str:
