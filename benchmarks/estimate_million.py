@@ -15,7 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 import crun_batch
 
@@ -23,15 +24,20 @@ SENTENCE = (
     "the of to and a in is it you that he was for on are with as his they be at one have this from or had by hot "
     "word but what some we can out other were all there when up use your how said an each she which do their time"
 )
+ROWS_AT_ONCE = 50_000
 PRICE = {"currency": "credits", "input_per_mtok": 500, "output_per_mtok": 3000, "minimum_per_request": "0.01"}
 
 
 def write_table(path: Path, rows: int) -> None:
-    """A million different reviews."""
+    """A million different reviews, a part at a time: the memory told is that of the estimate."""
     rng, words = random.Random(0), SENTENCE.split()
-    vocabulary = [" ".join(rng.choices(words, k=rng.randrange(10, 20))) for _ in range(5_000)]
-    texts = [f"{number} " + ". ".join(rng.choices(vocabulary, k=3)) for number in range(rows)]
-    pl.DataFrame({"id": range(rows), "text": texts}).write_parquet(path)
+    phrases = [" ".join(rng.choices(words, k=rng.randrange(10, 20))) for _ in range(5_000)]
+    schema = pa.schema({"id": pa.int64(), "text": pa.string()})
+    with pq.ParquetWriter(path, schema) as writer:
+        for start in range(0, rows, ROWS_AT_ONCE):
+            ids = range(start, min(rows, start + ROWS_AT_ONCE))
+            texts = [f"{number} " + ". ".join(rng.choices(phrases, k=3)) for number in ids]
+            writer.write_table(pa.table({"id": list(ids), "text": texts}, schema))
 
 
 def main() -> None:

@@ -70,6 +70,7 @@ def assess(
 ) -> Assessment:
     """Render and count the open units of the rows that are read; `tick` is told how many rows that were."""
     tallies = [_Tallies(variant, prices, workload) for variant in workload.variants]
+    is_new = done.open_slots() == workload.unit_slots
     rejections: list[str] = []
     read_rows = open_rows = 0
     for batch in reading.batches:
@@ -77,8 +78,7 @@ def assess(
             read_rows += 1
             is_open = False
             for tallied in tallies:
-                slots = (workload.slot(row.position, tallied.index, r) for r in range(workload.repeats))
-                repeats = sum(map(done.is_open, slots))
+                repeats = workload.repeats if is_new else _open_repeats(workload, done, row, tallied.index)
                 if repeats:
                     is_open = True
                     tallied.add(row, repeats, rejections)
@@ -98,6 +98,10 @@ def assess(
         Limits(limits.concurrency, limits.requests_per_minute, limits.tokens_per_minute, latency_seconds),
     )
     return Assessment(combined, total_open, tuple(rejections), partial(_limit_of, workload, done))
+
+
+def _open_repeats(workload: Workload, done: Done, row: Row, variant: int) -> int:
+    return sum(done.is_open(workload.slot(row.position, variant, repeat)) for repeat in range(workload.repeats))
 
 
 def _latency_seconds(account: Account) -> float | None:

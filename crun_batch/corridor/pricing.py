@@ -163,7 +163,9 @@ def changes(frozen: Frozen, prices: Prices, job: Job, *, repriced: bool) -> list
             sentences.append(f"the price of {model} has changed since the last session: {told}; {follows}")
     ratio = job.prices.credits_per_usd
     if frozen.models and frozen.credits_per_usd != ratio:
-        sentences.append(f"prices.credits_per_usd has changed: {frozen.credits_per_usd} -> {ratio}; {follows}")
+        both = (frozen.credits_per_usd, ratio)
+        told = " -> ".join("not set" if value is None else f"{value:f}" for value in both)
+        sentences.append(f"prices.credits_per_usd has changed: {told}; {follows}")
     return sentences
 
 

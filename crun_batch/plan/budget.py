@@ -210,8 +210,10 @@ def used_up(reservations: Reservations) -> str:
         if purse.cap_pico is not None:
             unknown = purse.unknown_pico
             held = f" and {_money(unknown, unit)} held for attempts of unknown cost" if unknown else ""
-            spent = f"{_money(purse.spent_pico, unit)} spent{held}"
-            phrases.append(f"of budget.max_cost_{unit}, {_money(purse.cap_pico, unit)}, are {spent}")
+            phrases.append(
+                f"{_money(purse.spent_pico, unit)} spent{held}, of the {_money(purse.cap_pico, unit)} in "
+                f"budget.max_cost_{unit}"
+            )
     if not phrases:
         return "what the balance has, less budget.keep_credits, is used up; top it up and start again"
     return f"{'; '.join(phrases)}; raise it and start again, what is finished stays"

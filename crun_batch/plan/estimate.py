@@ -28,6 +28,8 @@ SAMPLE_ROWS = 10_000
 """`run` estimates a table of more than SAMPLE_ABOVE_ROWS rows from SAMPLE_ROWS random ones."""
 MOST_HASHES = 2_000_000
 """Requests whose hashes are kept to find identical ones (about 100 bytes each); beyond, the count is a minimum."""
+MINIMUM_LEFT = 2
+"""Expected cost over low cost, from which on the minimum charge no longer matters."""
 MINIMUM_WORTH_ADVICE = 0.2
 """Share of the low cost that the minimum charge adds, from which on the advice is given."""
 
@@ -336,8 +338,11 @@ def _at_minimum(lengths: Counter[int], price: Price, output_tokens: int) -> tupl
 def _minimum_advice(minimum: MinimumCharge | None, usd: Span, credits_: Span) -> Iterable[str]:
     if minimum is None:
         return
-    low_pico = usd.low if minimum.currency == "usd" else credits_.low
+    span = usd if minimum.currency == "usd" else credits_
+    low_pico = span.low
     if not low_pico or minimum.adds_low_pico < MINIMUM_WORTH_ADVICE * low_pico:
+        return
+    if span.expected is not None and span.expected > MINIMUM_LEFT * low_pico:
         return
     share = 100 * minimum.adds_low_pico // low_pico
     amount = f"{decimal_text(minimum.minimum_pico)} {minimum.currency}"

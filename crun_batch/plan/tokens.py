@@ -45,6 +45,8 @@ TOKENS_PRIMING_THE_REPLY = 3
 
 _TEXT_KEYS = ("system", "instructions", "prompt")
 _MESSAGE_KEYS = ("messages", "input")
+_JSON_KEYS = ("tools", "functions", "response_format")
+_COUNTED_KEYS = frozenset((*_TEXT_KEYS, *_MESSAGE_KEYS, *_JSON_KEYS))
 
 
 class Counter(Struct, frozen=True):
@@ -115,10 +117,9 @@ def count_messages(messages: Sequence[Mapping[str, Any]], counter: Counter) -> P
     """Tokens of OpenAI-style messages (content a text or a list of parts), each with its overhead."""
     tokens = uncounted = 0
     for message in messages:
+        if not isinstance(message, dict):
+            continue
         tokens += TOKENS_PER_MESSAGE + TOKENS_PER_ROLE
-        name = message.get("name")
-        if name:
-            tokens += counter.count(name) + TOKENS_PER_NAME
         content = message.get("content")
         if isinstance(content, str):
             tokens += counter.count(content)
@@ -126,6 +127,11 @@ def count_messages(messages: Sequence[Mapping[str, Any]], counter: Counter) -> P
             parts = _count_parts(content, counter)
             tokens += parts.tokens
             uncounted += parts.uncounted_parts
+        if len(message) <= len(("role", "content")):
+            continue
+        name = message.get("name")
+        if name:
+            tokens += counter.count(name) + TOKENS_PER_NAME
         calls = message.get("tool_calls")
         if calls:
             tokens += counter.count(orjson.dumps(calls).decode())
@@ -141,23 +147,16 @@ def count_body(body: bytes, counter: Counter) -> PromptCount:
     if not isinstance(fields, dict):
         raise ValueError("a request body is a JSON object")
     tokens, uncounted = TOKENS_PRIMING_THE_REPLY, 0
-    for key in _MESSAGE_KEYS:
-        value = fields.get(key)
-        if isinstance(value, list):
-            counted = count_messages([item for item in value if isinstance(item, dict)], counter)
-            tokens, uncounted = tokens + counted.tokens, uncounted + counted.uncounted_parts
-        elif isinstance(value, str):
-            tokens += counter.count(value)
-    for key in _TEXT_KEYS:
-        value = fields.get(key)
+    for key, value in fields.items():
+        if not value or key not in _COUNTED_KEYS:
+            continue
         if isinstance(value, str):
             tokens += counter.count(value)
-        elif value:
-            counted = _count_parts(value, counter)
+        elif key in _JSON_KEYS:
+            tokens += counter.count(orjson.dumps(value).decode())
+        elif isinstance(value, list):
+            counted = count_messages(value, counter) if key in _MESSAGE_KEYS else _count_parts(value, counter)
             tokens, uncounted = tokens + counted.tokens, uncounted + counted.uncounted_parts
-    for key in ("tools", "functions", "response_format"):
-        if fields.get(key):
-            tokens += counter.count(orjson.dumps(fields[key]).decode())
     return PromptCount(tokens, uncounted)
 
 
