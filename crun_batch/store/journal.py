@@ -92,6 +92,10 @@ def _microseconds() -> int:
     return time.time_ns() // 1000
 
 
+Line = tuple[Struct, bytes]
+"""An event and what it is on the disk."""
+
+
 class Journal:
     """Appends events to the newest segment. Made by `create_journal` or `resume_journal`."""
 
@@ -124,7 +128,7 @@ class Journal:
         self._synced = 0
         self._sync_records = settings.sync_records
         self._failure: DiskFailed | None = None
-        self._held: list[bytes] | None = None
+        self._held: list[Line] | None = None
         self._sync_lock = threading.Lock()
         syncer.start(self.sync)
 
@@ -167,13 +171,10 @@ class Journal:
         On a full disk it goes to the reserve, from where the next start takes it. Raises DiskFailed when it could
         not be written there either.
         """
-        try:
-            self._append(event)
-        except DiskFailed:
-            self._append_late(event)
-            return
-        self._in_flight.pop(event.n, None)
-        self._unread.add(event.n)
+        self._append(event)
+        if event.n not in self._late:
+            self._in_flight.pop(event.n, None)
+            self._unread.add(event.n)
 
     def append_read(self, event: ReadEvent) -> None:
         """What was made of the reply. Raises DiskFailed when it could not be written.
@@ -257,16 +258,16 @@ class Journal:
         self._late.add(event.n)
 
     def _append(self, event: Struct) -> None:
-        line = encode_line(event)
+        line = (event, encode_line(event))
         if self._held is None:
             self._write([line])
         else:
             self._held.append(line)
 
-    def _write(self, lines: list[bytes]) -> None:
+    def _write(self, lines: list[Line]) -> None:
         if not lines:
             return
-        data = b"".join(lines)
+        data = b"".join([line for _, line in lines])
         try:
             if self._disk.write(self._descriptor, data) != len(data):
                 raise OSError("the disk took only a part of an event")
@@ -281,17 +282,25 @@ class Journal:
         self._length += byte_count
         self._appended += events
 
-    def _write_failed(self, lines: list[bytes], error: OSError) -> None:
-        """Cut the torn part off and write each line once more, as many as fit; raise if one does not."""
+    def _write_failed(self, lines: list[Line], error: OSError) -> None:
+        """Cut the torn part off and write each line once more, as many as fit; replies that do not, elsewhere.
+
+        Raises if anything else does not fit.
+        """
         failed = False
-        for line in lines:
+        for event, line in lines:
+            if isinstance(event, ReadEvent) and event.n in self._late:
+                continue
             try:
                 self._disk.truncate(self._descriptor, self._length)
                 write_all(self._disk, self._descriptor, line)
             except OSError as second:
-                failed = True
                 self._fail("cannot be written", second)
                 self._cut_torn_line()
+                if isinstance(event, EndEvent):
+                    self._append_late(event)
+                else:
+                    failed = True
             else:
                 self._written(len(line), 1)
         if failed and self._failure is not None:

@@ -77,6 +77,8 @@ def _same_results(calm: Stage, harried: Stage) -> Iterator[str]:
     both = expected.join(found, on=key, how="semi").sort(key)
     same = found.join(expected, on=key, how="semi").sort(key)
     for name in both.columns:
+        if name.startswith("cost_"):
+            both, same = both.with_columns(pl.col(name).fill_null(0)), same.with_columns(pl.col(name).fill_null(0))
         if name not in TIMES + COUNTS_OF_ATTEMPTS and not both[name].equals(same[name]):
             pairs = both.select(key, name, was=same[name]).filter(pl.col(name).ne_missing(pl.col("was")))
             yield f"{name} differs: {pairs.rows()[:3]}"
@@ -133,6 +135,8 @@ def _count(stage: Stage, attempts: pl.DataFrame) -> Counter[bytes]:
 def _nothing_lost(stage: Stage) -> Iterator[str]:
     """Every end that was on the disk at a kill is an attempt, byte for byte."""
     _, attempts = stage.frames()
+    if not stage.played.deaths and (attempts["error_kind"] == "unknown_outcome").any():
+        yield "nothing was killed, and yet a reply was not waited for"
     bodies = attempts.select("serial", "reply_body", "reply_base64")
     kept = {row["serial"]: row for row in bodies.iter_rows(named=True)}
     for serial, digest in stage.played.recorded.items():

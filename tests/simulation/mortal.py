@@ -1,7 +1,8 @@
-"""A disk whose process can be killed: before, within or after any of its operations; or its power be cut."""
+"""A disk whose process can be killed before, within or after any of its operations; or that fails from then on."""
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any, Literal
 
 from crun_batch.store.disk import Disk
 
-When = Literal["before", "within", "after"]
+When = Literal["before", "within", "after", "full", "short", "sync"]
+"""Death at an operation; or from it on: no room, short writes, syncs that fail."""
+DEADLY = ("before", "within", "after")
 
 
 class Killed(BaseException):
@@ -26,6 +29,7 @@ class MortalDisk(Disk):
         self.dead = False
         self.died_in = ""
         self._open: set[int] = set()
+        self._reserved: int | None = None
         self._paths: dict[int, Path] = {}
         self.synced: dict[Path, int] = {}
         """Bytes of each appended file that a power cut leaves."""
@@ -34,7 +38,7 @@ class MortalDisk(Disk):
         if self.dead:
             raise Killed(name)
         self.operations += 1
-        fatal = self.at is not None and self.operations >= self.at
+        fatal = self.when in DEADLY and self._is_due()
         if fatal and self.when == "before":
             self._die(name)
         if fatal and self.when == "within" and halfway is not None:
@@ -49,6 +53,9 @@ class MortalDisk(Disk):
         self.dead = True
         self.died_in = f"{self.when} {name}"
         raise Killed(name)
+
+    def _is_due(self) -> bool:
+        return self.at is not None and self.operations >= self.at
 
     def bury(self) -> None:
         """Close what the dead process had open, as the system does."""
@@ -65,15 +72,25 @@ class MortalDisk(Disk):
         )
 
     def reserve(self, path: Path, length: int) -> int:
-        return self._step(f"reserve {path.name}", lambda: self._opened(Disk.reserve(self, path, length), path, 0))
+        self._reserved = self._step(
+            f"reserve {path.name}", lambda: self._opened(Disk.reserve(self, path, length), path, 0)
+        )
+        return self._reserved
 
     def write(self, descriptor: int, data: bytes | memoryview) -> int:
         half = memoryview(data)[: len(data) // 2]
+        if self._is_due() and descriptor != self._reserved:
+            if self.when == "full":
+                raise OSError(errno.ENOSPC, "No space left on device")
+            if self.when == "short" and len(half):
+                return self._step("short write", lambda: Disk.write(self, descriptor, half))
         return self._step(
             "write", lambda: Disk.write(self, descriptor, data), lambda: Disk.write(self, descriptor, half)
         )
 
     def sync(self, descriptor: int) -> None:
+        if self._is_due() and self.when == "sync":
+            raise OSError(errno.EIO, "Input/output error")
         self._step("sync", lambda: self._synced(descriptor))
 
     def truncate(self, descriptor: int, length: int) -> None:

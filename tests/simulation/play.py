@@ -14,7 +14,7 @@ from msgspec import Struct, field
 from crun_batch.corridor.ground import Ground
 from crun_batch.corridor.opened import Run
 from crun_batch.corridor.workload import load_workload
-from crun_batch.errors import RefusedToStart
+from crun_batch.errors import DiskFailed, RefusedToStart
 from crun_batch.load.job import Job
 from crun_batch.run import Options, run_with
 from crun_batch.store.directory import RunDirectory
@@ -24,7 +24,7 @@ from crun_batch.store.recover import replay
 
 from .gateway import BASE_URL, MODEL, NOT_CONNECTED, STORMS, Faults, Storm, World, settings_of
 from .loop import LoopSyncer, VirtualLoop, run_virtual, virtual_clock
-from .mortal import Killed, MortalDisk
+from .mortal import DEADLY, Killed, MortalDisk
 
 API_KEY = "ak_sim_0123456789abcdef"
 FINISHED = (0, 1)
@@ -87,7 +87,7 @@ def drawn(seed: int) -> Scenario:
     )
     power = chance.random() < 0.25
     kills = tuple(
-        Kill(int(2 ** chance.uniform(0, 8)), chance.choice(("before", "within", "after")), power)
+        Kill(int(2 ** chance.uniform(0, 8)), chance.choice((*DEADLY, *DEADLY, "full", "short", "sync")), power)
         for _ in range(chance.randint(1, 5))
     )
     return Scenario(
@@ -165,7 +165,7 @@ class Stage:
         disk = MortalDisk(kill.at, kill.when) if kill is not None else MortalDisk()
         ground = Ground(
             disk=disk,
-            journal=JournalSettings(segment_bytes=self.scenario.segment_bytes, reserve_bytes=4096),
+            journal=JournalSettings(segment_bytes=self.scenario.segment_bytes, reserve_bytes=2**16),
             syncer=lambda: LoopSyncer(loop),
             in_place=True,
             transport=self.world.transport(),
@@ -185,6 +185,10 @@ class Stage:
         except RefusedToStart as error:
             exit_code = error.exit_code
         except Killed:
+            self.played.deaths.append(disk.died_in)
+            self._after_death(disk, kill)
+        except DiskFailed as error:
+            exit_code = error.exit_code
             self._after_death(disk, kill)
         finally:
             self.now = loop.time()
@@ -201,9 +205,8 @@ class Stage:
         return self._frames
 
     def _after_death(self, disk: MortalDisk, kill: Kill | None) -> None:
-        self.played.deaths.append(disk.died_in)
         run = RunDirectory(self.played.folder)
-        if kill is not None and kill.power_cut:
+        if kill is not None and kill.power_cut and disk.dead:
             for path, synced in disk.synced.items():
                 if path.exists() and path in map(run.segment, run.segments()):
                     self._cut(path, synced)
@@ -232,8 +235,9 @@ class Stage:
 def recorded_ends(run: RunDirectory) -> Iterator[tuple[int, tuple[bytes, str]]]:
     """(serial, (digest of the body, request hash)) of every end in the live segments; no hash for a storm's."""
     starts: dict[int, str] = {}
-    for number in run.segments():
-        for event in replay(run.segment(number)):
+    files = [run.segment(number) for number in run.segments()]
+    for path in [*files, run.reserve] if run.reserve.exists() else files:
+        for event in replay(path):
             if isinstance(event, StartEvent):
                 starts[event.n] = event.request_hash
             elif isinstance(event, EndEvent):

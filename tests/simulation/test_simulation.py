@@ -58,6 +58,18 @@ def test_a_failure_that_was_recorded_is_not_asked_again(tmp_path, at):
     assert 3 == known.height == known["row"].n_unique()
 
 
+@pytest.mark.parametrize("when", ["full", "sync", "short"])
+@pytest.mark.parametrize("at", [20, 31, 47])
+def test_a_disk_that_fails_loses_no_reply(tmp_path, when, at):
+    """No room, failed syncs, short writes from any moment on: exit 7 (or nothing), and nothing in flight is lost."""
+    starved = scenario(rows=20, faults=Faults(2, {"500": 0.2}), kills=(Kill(at, when, False),))
+    stage = play(starved, tmp_path / "run", kills=starved.kills)
+    assert [*([7] if when != "short" else []), 0] == stage.played.exit_codes[: 1 + (when != "short")]
+    _, attempts = stage.frames()
+    assert 0 == attempts.filter(attempts["error_kind"] == "unknown_outcome").height
+    assert [] == broken_laws(starved, tmp_path)
+
+
 def test_a_clock_that_jumps_a_day_changes_no_schedule(tmp_path):
     """The same requests at the same moments, whatever the day's clock says: waiting is measured monotonically."""
     noisy = scenario(rows=20, faults=Faults(5, {"500": 0.2, "stall": 0.05, "reset_after": 0.1}))
