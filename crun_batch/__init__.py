@@ -9,6 +9,7 @@ frame = run.results().collect()
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from crun_batch.corridor.mapping import map
     from crun_batch.errors import (
         CrunBatchError,
         DiskFailed,
@@ -37,6 +38,7 @@ __all__ = [
     "arun",
     "estimate",
     "load_job",
+    "map",
     "open_run",
     "run",
 ]
@@ -49,4 +51,6 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     errors = import_module("crun_batch.errors")
-    return getattr(errors if hasattr(errors, name) else import_module("crun_batch.run"), name)
+    if hasattr(errors, name):
+        return getattr(errors, name)
+    return getattr(import_module("crun_batch.corridor.mapping" if name == "map" else "crun_batch.run"), name)

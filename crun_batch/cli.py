@@ -29,6 +29,7 @@ from crun_batch.cli_output import (
 from crun_batch.errors import (
     EXIT_GATEWAY_REFUSED,
     EXIT_INPUT,
+    EXIT_ROWS_FAILED,
     EXIT_RUN_DIRECTORY,
     DiskFailed,
     Mistake,
@@ -226,6 +227,40 @@ def report(
     else:
         out(f"{report_text(read, width=width())}\n\nwith plots: {page}")
     return 0
+
+
+@app.command()
+def compare(  # noqa: PLR0913
+    runs: options.RunPlaces,
+    score: options.Score = None,
+    baseline: options.Baseline = None,
+    fail_if_worse: options.FailIfWorse = False,
+    gold: options.Gold = None,
+    label: options.Label = None,
+    export_disagreements: options.ExportDisagreements = None,
+    simulate: options.SimulatedRun = False,
+    json: options.AsJson = False,
+) -> int:
+    """Set variants, or runs, side by side.
+
+    Scores with intervals and paired differences, agreement, cost per row and per correct row, time, tokens; names
+    the cheapest variant that is not significantly worse than the best. Lists the rows on which replies differ.
+    """
+    from crun_batch.corridor.comparing import Asked, at_most, compare_runs, write_disagreements
+    from crun_batch.corridor.live import find_run
+    from crun_batch.tell.compared_words import compared_text
+
+    paths = [find_run(run, simulate=simulate) for run in runs]
+    asked = Asked(score=score, baseline=baseline, label=label, gold=gold)
+    found = compare_runs(paths, asked, disagreements_at_most=at_most(export_disagreements))
+    if export_disagreements is not None:
+        rows = write_disagreements(found.disagreements, export_disagreements)
+        say(f"{rows:,} rows to {export_disagreements}")
+    if json:
+        out_json(found.to_dict())
+    else:
+        out(compared_text(found.comparison, found.gold, found.disagreements, width=width()))
+    return EXIT_ROWS_FAILED if fail_if_worse and found.comparison.worse else 0
 
 
 @app.command()

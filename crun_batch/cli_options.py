@@ -16,6 +16,22 @@ AnyJobFile = Annotated[
     Path | None, typer.Argument(metavar="[JOB]", help="A job file, for its gateway and key. Default: CRUN's.")
 ]
 RunPlace = Annotated[Path, typer.Argument(metavar="RUN", help="The run directory, or its job file.")]
+RunPlaces = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories, or their job files.")]
+Score = Annotated[str | None, typer.Option("--score", metavar="NAME", help="Compare by this score.")]
+Baseline = Annotated[str | None, typer.Option("--baseline", metavar="VARIANT", help="Default: the first variant.")]
+FailIfWorse = Annotated[
+    bool, typer.Option("--fail-if-worse", help="Exit 1 where one is significantly worse than the baseline.")
+]
+Gold = Annotated[
+    str | None, typer.Option("--gold", metavar="COLUMN", help="The carried column with the right labels.")
+]
+Label = Annotated[
+    str | None, typer.Option("--label", metavar="COLUMN", help="The replies' labels, such as output.label.")
+]
+ExportDisagreements = Annotated[
+    Path | None,
+    typer.Option("--export-disagreements", metavar="FILE", help="The rows on which replies differ: .csv, .jsonl."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 Simulate = Annotated[
     bool, typer.Option("--simulate", help="Against the bundled simulator: no key, no cost, into DIR-simulated.")

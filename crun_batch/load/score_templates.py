@@ -35,7 +35,11 @@ class ScoreTemplates:
         self._converters = {field.name: converter(field.type) for field in schema}
         nested = {field.name for field in schema if pa.types.is_nested(field.type)} | {"output"}
         self._templates: dict[str, Template] = {}
-        mistakes: list[Mistake] = []
+        mistakes = [
+            Mistake("judge: not available yet in this version", job_source, key=f"score[{index}].grader")
+            for index, spec in enumerate(specs)
+            if spec.grader == "judge"
+        ]
         for key, source, names in _sources(specs, schema.names):
             template, found = compile_template(
                 source, key=key, columns=names, nested_columns=nested, file=job_source
