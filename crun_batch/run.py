@@ -53,8 +53,9 @@ from crun_batch.corridor.pricing import Bill, Prices, must_reprice
 from crun_batch.corridor.reopening import reopen
 from crun_batch.corridor.scoring import Graders, graders_of, score_answers
 from crun_batch.corridor.sending import Outfit, send_all
+from crun_batch.corridor.source import open_rows, open_units
 from crun_batch.corridor.watching import Extent
-from crun_batch.corridor.workload import Workload, load_workload, open_units
+from crun_batch.corridor.workload import Workload, load_workload
 from crun_batch.errors import EXIT_GATEWAY_REFUSED, RefusedToStart
 from crun_batch.load.job import Job, load_job
 from crun_batch.send.retry import Halt
@@ -291,7 +292,7 @@ async def _send(
             watch=options.watch,
             keep_balance=balance_keeper(sites, options.ground),
         )
-        rows = workload.table.rows(workload.columns) if pilot is None else pilot.batches()
+        rows = open_rows(workload, standing.done) if pilot is None else pilot.batches()
         try:
             return await send_all(workload, standing, outfit, rows)
         finally:

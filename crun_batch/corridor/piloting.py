@@ -18,7 +18,8 @@ from crun_batch.corridor.assessing import Reading
 from crun_batch.corridor.ground import Ground
 from crun_batch.corridor.opening import Standing
 from crun_batch.corridor.source import Done
-from crun_batch.corridor.workload import Workload, open_units
+from crun_batch.corridor.source import open_units
+from crun_batch.corridor.workload import Workload
 from crun_batch.errors import EXIT_REFUSED_TO_START, RefusedToStart
 from crun_batch.plan.account import Sums
 from crun_batch.plan.estimate import Limits, time_needed

@@ -171,13 +171,16 @@ def _record(journal: Journal, account: Account, settled: Settled) -> None:
 def mark_done(workload: Workload, finished: pa.RecordBatchReader) -> Done:
     """Mark every unit that has a final result, wherever its row stands in the table now."""
     done = Done(workload.unit_slots)
+    codes = pl.zeros(workload.unit_slots, dtype=pl.UInt8, eager=True)
     variants = {variant.name: variant.index for variant in workload.variants}
     for batch in workload.table.positions_of(finished):
-        frame = pl.DataFrame(batch).select("position", "variant", "repeat", "status", "error_kind")
-        for (variant, repeat, status, kind), group in frame.group_by("variant", "repeat", "status", "error_kind"):
+        endings = pl.DataFrame(batch).group_by("variant", "repeat", "status", "error_kind").agg("position")
+        for (variant, repeat, status, kind), positions in zip(
+            endings.drop("position").iter_rows(), endings["position"], strict=True
+        ):
             if variant not in variants or repeat >= workload.repeats:
                 continue
-            code = done.code(status, kind)
-            for position in group["position"]:
-                done.mark(workload.slot(position, variants[variant], repeat), code)
+            slots = positions * workload.slots_per_row + workload.slot(0, variants[variant], repeat)
+            codes = codes.scatter(slots, done.code(status, kind))
+    done.mark_all(bytearray(codes.to_arrow().buffers()[1])[: workload.unit_slots])
     return done

@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from typing import Literal, Protocol
 
+import polars as pl
+import pyarrow as pa
+
 from crun_batch.corridor.sharing import Follower, Sharing
 from crun_batch.corridor.workload import Request, Tickets, Variant, Workload
 from crun_batch.load.render import RowRejected
@@ -24,7 +27,7 @@ class Done:
     """One byte per unit slot: 0 open, otherwise the number of the status and error kind it was finished with."""
 
     def __init__(self, slots: int) -> None:
-        self._codes = bytearray(slots)
+        self._codes: bytearray = bytearray(slots)
         self._endings: dict[tuple[str, str | None], int] = {}
         self.replaced: dict[int, str] = {}
         """Slots that were opened again, with the ending (`status:error_kind`) that the new result will replace."""
@@ -36,8 +39,18 @@ class Done:
     def mark(self, slot: int, code: int) -> None:
         self._codes[slot] = code
 
+    def mark_all(self, codes: bytearray) -> None:
+        """Take the codes of all slots at once."""
+        self._codes = codes
+
     def is_open(self, slot: int) -> bool:
         return self._codes[slot] == OPEN
+
+    def open_rows(self, slots_per_row: int) -> pa.BooleanArray:
+        """For every row of the source, whether it has an open slot."""
+        codes = pa.Array.from_buffers(pa.uint8(), len(self._codes), [None, pa.py_buffer(bytes(self._codes))])
+        rows = pl.Series(pl.from_arrow(codes)).reshape((-1, slots_per_row))
+        return (rows.arr.min() == OPEN).to_arrow()
 
     def reopen(self, slot: int) -> None:
         """Let the unit be asked again; its earlier result stays until the new one replaces it."""
@@ -55,12 +68,27 @@ class Done:
             self.reopen(slot)
         return len(slots)
 
-    def first_open(self) -> int:
-        """The first open slot, or -1."""
-        return self._codes.find(OPEN)
-
     def open_slots(self) -> int:
         return self._codes.count(OPEN)
+
+
+def open_units(workload: Workload, done: Done) -> int:
+    """Units of the selected rows that have no final result."""
+    table = workload.table
+    if table.selected_rows == table.source_rows:
+        return done.open_slots()
+    each = workload.slots_per_row
+    return sum(
+        done.is_open(row.position * each + offset)
+        for batch in table.rows((), wanted=done.open_rows(each))
+        for row in batch
+        for offset in range(each)
+    )
+
+
+def open_rows(workload: Workload, done: Done) -> Iterator[list[Row]]:
+    """The selected rows that still have something to do; the finished ones are passed over where they are read."""
+    return workload.table.rows(workload.columns, wanted=done.open_rows(workload.slots_per_row))
 
 
 class Ending(Protocol):

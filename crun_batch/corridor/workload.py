@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from hashlib import blake2b
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 import pyarrow as pa
@@ -200,7 +200,11 @@ class Workload(Struct, frozen=True):
     @property
     def unit_slots(self) -> int:
         """Units that the source could hold: where the done marks have their places."""
-        return self.table.source_rows * len(self.variants) * self.repeats
+        return self.table.source_rows * self.slots_per_row
+
+    @property
+    def slots_per_row(self) -> int:
+        return len(self.variants) * self.repeats
 
     def slot(self, position: int, variant: int, repeat: int) -> int:
         return (position * len(self.variants) + variant) * self.repeats + repeat
@@ -336,27 +340,6 @@ def _check_names(workload: Workload) -> None:
                 for name in taken
             ]
         )
-
-
-def open_units(workload: Workload, done: Marks) -> int:
-    """Units of the selected rows that have no final result."""
-    table = workload.table
-    if table.selected_rows == table.source_rows:
-        return done.open_slots()
-    each = len(workload.variants) * workload.repeats
-    return sum(
-        done.is_open(row.position * each + offset)
-        for batch in table.rows(())
-        for row in batch
-        for offset in range(each)
-    )
-
-
-class Marks(Protocol):
-    """Which unit slots are done."""
-
-    def is_open(self, slot: int) -> bool: ...
-    def open_slots(self) -> int: ...
 
 
 class Tickets(Struct, frozen=True):

@@ -101,14 +101,19 @@ class Table(Struct, frozen=True):
         """The files in reading order; empty for a query or a frame."""
         return self.source.files
 
-    def rows(self, columns: Sequence[str], *, key: str | None = None) -> Iterator[list[Row]]:
+    def rows(
+        self, columns: Sequence[str], *, key: str | None = None, wanted: pa.BooleanArray | None = None
+    ) -> Iterator[list[Row]]:
         """The selected rows in source order, in lists of at most 1,024, with the values of these columns.
+
+        `wanted` has a bit for every row of the source: those where it is not set are passed over, at little cost.
 
         Values: int, float, str, bool, None, date, datetime, time, timedelta, Decimal, bytes; list and dict for
         nested types. Raises InputError for an unknown column, at once, naming the job key `key`.
         """
         self._known(columns, key)
-        return self._rows(tuple(dict.fromkeys(columns)), self.selection)
+        selection = self.selection if wanted is None else self.selection.among(wanted)
+        return self._rows(tuple(dict.fromkeys(columns)), selection)
 
     def random_rows(self, count: int, seed: int, columns: Sequence[str]) -> list[Row]:
         """`count` of the selected rows, in source order: those with the smallest hash(seed, id).

@@ -24,6 +24,12 @@ class Selection(Struct, frozen=True):
             return Selection(max(limit, 0), max(limit, 0), self.mask)
         return Selection(limit, pc.indices_nonzero(self.mask)[limit - 1].as_py() + 1, self.mask)
 
+    def among(self, wanted: pa.BooleanArray) -> Selection:
+        """Only those of these rows whose bit in `wanted`, one per row of the source, is set."""
+        mask = wanted if self.mask is None else pc.and_(self.mask, wanted)
+        chosen = pc.indices_nonzero(mask.slice(0, self.end))
+        return Selection(len(chosen), chosen[-1].as_py() + 1 if len(chosen) else 0, mask)
+
     def of(self, batch: pa.RecordBatch, start: int) -> tuple[pa.Int64Array, pa.RecordBatch]:
         """The wanted rows of a batch whose first row stands at position `start`, with their positions."""
         rows = max(0, min(len(batch), self.end - start))
