@@ -41,6 +41,13 @@ fail the row after it), fail this row, retry it on its own account, or put it ba
 shared cooldown."""
 
 
+class Headers(dict[str, str]):
+    """HTTP headers of our requests. A value may be the key: the repr, which tracebacks print, shows names only."""
+
+    def __repr__(self) -> str:
+        return f"Headers({', '.join(self)})"
+
+
 class Row(Struct, frozen=True):
     """One row of the prompt table: its position in the source from 0, its id, its needed columns."""
 

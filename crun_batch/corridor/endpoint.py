@@ -6,17 +6,20 @@ Owns the key: it is read here, put into headers here, and known to nothing that 
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
+import orjson
 from msgspec import Struct
 
 from crun_batch.load.job import Job
 from crun_batch.load.secrets import Secrets, resolve_secrets
 from crun_batch.load.sweep import variations
+from crun_batch.records import Headers
 from crun_batch.send.gateway import auth_headers
 from crun_batch.simulator.process import SimulatorProcess
 from crun_batch.simulator.settings import MODELS, Model, Settings, read_settings
@@ -25,6 +28,8 @@ SIMULATOR_KEY = "ak_sim"
 SIMULATED_BALANCE_CREDITS = Decimal(1_000_000_000)
 SHORTEST_SECRET_CHARACTERS = 8
 REDACTED = b"[secret removed]"
+_PERCENT = re.compile("%..")
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 PROTOCOL_HEADERS = frozenset({"content-type", "anthropic-version"})
 
 
@@ -52,7 +57,7 @@ def endpoint_of(job: Job, environ: Mapping[str, str], *, simulated: bool) -> End
 def endpoints_of(jobs: Sequence[Job], environ: Mapping[str, str], *, simulated: bool) -> tuple[Endpoint, ...]:
     """One for each variant's job; each redacts the secrets of all. Raises InputError, as `endpoint_of` does."""
     if simulated:
-        headers = {**auth_headers("bearer", SIMULATOR_KEY), "content-type": "application/json"}
+        headers = Headers({**auth_headers("bearer", SIMULATOR_KEY), "content-type": "application/json"})
         return tuple(Endpoint(headers, _unchanged) for _ in jobs)
     secrets = [resolve_secrets(job, environ) for job in jobs]
     hidden = [value for one in secrets for value in (one.key or "", *one.headers.values())]
@@ -60,20 +65,19 @@ def endpoints_of(jobs: Sequence[Job], environ: Mapping[str, str], *, simulated: 
     return tuple(Endpoint(_headers(job, own), redact) for job, own in zip(jobs, secrets, strict=True))
 
 
-def _headers(job: Job, secrets: Secrets) -> dict[str, str]:
-    headers = {**secrets.headers, **auth_headers(job.endpoint.auth, secrets.key)}
+def _headers(job: Job, secrets: Secrets) -> Headers:
+    headers = Headers({**secrets.headers, **auth_headers(job.endpoint.auth, secrets.key)})
     if job.endpoint.protocol == "messages" and not any(name.lower() == "anthropic-version" for name in headers):
         headers["anthropic-version"] = "2023-06-01"
-    return {**headers, "content-type": "application/json"}
+    return Headers({**headers, "content-type": "application/json"})
 
 
 def redactor(secrets: list[str]) -> Callable[[bytes], bytes]:
-    """Removes the secrets, raw, URL-encoded and in base64, from bytes; the same object where there is none."""
+    """Removes the secrets, in every form of `_forms`, from bytes; the same object where there is none."""
     needles: list[bytes] = []
     for secret in secrets:
         if len(secret) >= SHORTEST_SECRET_CHARACTERS:
-            raw = secret.encode()
-            needles += dict.fromkeys((raw, quote(secret, safe="").encode(), base64.b64encode(raw).rstrip(b"=")))
+            needles += dict.fromkeys(_forms(secret))
     if not needles:
         return _unchanged
 
@@ -84,6 +88,19 @@ def redactor(secrets: list[str]) -> Callable[[bytes], bytes]:
         return data
 
     return redact
+
+
+def _forms(secret: str) -> list[bytes]:
+    """The secret as it is, in a URL, in JSON, and in base64 wherever it begins in a longer text."""
+    raw = secret.encode()
+    forms = [raw, orjson.dumps(secret)[1:-1], orjson.dumps(secret)[1:-1].replace(b"/", b"\\/")]
+    for url_text in (quote(secret), quote(secret, safe="")):
+        forms += [url_text.encode(), _PERCENT.sub(lambda found: found[0].lower(), url_text).encode()]
+    for before in range(3):
+        first, last = -(-8 * before // 6), 8 * (before + len(raw)) // 6
+        coded = base64.b64encode(bytes(before) + raw)[first:last]
+        forms += [coded, coded.translate(_URL_SAFE)]
+    return forms
 
 
 def _unchanged(data: bytes) -> bytes:

@@ -12,6 +12,7 @@ from pathlib import Path
 from crun_batch.errors import InputError, Mistake
 from crun_batch.load.job import Job
 from crun_batch.load.job_rules import HEADER_VARIABLE
+from crun_batch.records import Headers
 
 MAX_KEY_FILE_BYTES = 65_536
 
@@ -23,7 +24,7 @@ class Secrets:
 
     def __init__(self, key: str | None, headers: dict[str, str]) -> None:
         self.key = key
-        self.headers = headers
+        self.headers = Headers(headers)
 
     def __repr__(self) -> str:
         return "Secrets(...)"

@@ -20,7 +20,7 @@ import httpx
 from msgspec import Struct
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt, wait_exponential
 
-from crun_batch.records import Fault, Response
+from crun_batch.records import Fault, Headers, Response
 from crun_batch.send.balance import FORMS, Balance, Form, Unlimited, least, styles_for
 from crun_batch.send.quotes import ModelInfo, PriceQuote, litellm_quotes, model_infos
 from crun_batch.send.wire import ByteBudget, WireSettings, checked_url, one_line
@@ -73,8 +73,8 @@ class Answer(Struct, frozen=True):
 def auth_headers(auth: Literal["bearer", "x-api-key", "none"], key: str | None) -> dict[str, str]:
     """The headers that carry the key; none without a key."""
     if auth == "none" or key is None:
-        return {}
-    return {"authorization": f"Bearer {key}"} if auth == "bearer" else {"x-api-key": key}
+        return Headers()
+    return Headers({"authorization": f"Bearer {key}"} if auth == "bearer" else {"x-api-key": key})
 
 
 class Gateway:
@@ -99,7 +99,7 @@ class Gateway:
         self.host = parts.hostname or ""
         self._base_url = base_url.rstrip("/")
         self._root_url = f"{parts.scheme}://{parts.netloc}"
-        self._headers = {name.lower(): value for name, value in headers.items()}
+        self._headers = Headers({name.lower(): value for name, value in headers.items()})
         self._deadline_seconds = deadline_seconds
         self._attempts = attempts
         self._sleep = sleep
@@ -167,7 +167,7 @@ class Gateway:
         bearer = self._headers.get("authorization", "")
         if "x-api-key" in self._headers or not bearer.startswith("Bearer "):
             return self._headers
-        return {**self._headers, "x-api-key": bearer.removeprefix("Bearer ")}
+        return Headers({**self._headers, "x-api-key": bearer.removeprefix("Bearer ")})
 
 
 async def list_models(gateway: Gateway) -> tuple[ModelInfo, ...] | ControlFault | None:

@@ -64,7 +64,7 @@ class HttpxWire:
     ) -> Response | Fault:
         client = self._here if is_loopback(checked_url(url).hostname or "") else self._elsewhere
         try:
-            request = client.build_request(method, url, headers=dict(checked_headers(headers)), content=body)
+            request = client.build_request(method, url, headers=checked_headers(headers), content=body)
         except httpx.InvalidURL:
             raise unusable_url() from None
         intake = Intake(self._settings)

@@ -61,7 +61,7 @@ def test_a_failure_that_was_recorded_is_not_asked_again(tmp_path, at):
 @pytest.mark.parametrize("when", ["full", "sync", "short"])
 @pytest.mark.parametrize("at", [20, 31, 47])
 def test_a_disk_that_fails_loses_no_reply(tmp_path, when, at):
-    """No room, failed syncs, short writes from any moment on: exit 7 (or nothing), and nothing in flight is lost."""
+    """No room, failed syncs, short writes from any moment on: exit 7, or nothing; no reply in flight is lost."""
     starved = scenario(rows=20, faults=Faults(2, {"500": 0.2}), kills=(Kill(at, when, False),))
     stage = play(starved, tmp_path / "run", kills=starved.kills)
     assert [*([7] if when != "short" else []), 0] == stage.played.exit_codes[: 1 + (when != "short")]

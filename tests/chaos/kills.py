@@ -1,0 +1,289 @@
+"""kill -9 of real sessions against a gateway in a process of its own, which keeps its own books."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import polars as pl
+from msgspec import Struct, field
+
+from crun_batch.corridor.workload import load_workload
+from crun_batch.load.job import load_job
+from crun_batch.run import open_run
+from crun_batch.simulator import SimulatorProcess
+from crun_batch.simulator.settings import Settings
+from crun_batch.store.directory import RunDirectory
+from crun_batch.store.verify import verify
+
+from ..simulation.play import recorded_ends
+
+ROOT = Path(__file__).parents[2]
+CONCURRENCY = 8
+PICO = 10**12
+TIMES = ("latency_seconds", "started_at", "finished_at")
+COUNTS_OF_ATTEMPTS = ("attempt_count", "unknown_attempts")
+MARKERS = (
+    "",
+    "",
+    "[[fault:500]]",
+    "[[fault:429]]",
+    "[[fault:reset_after]]",
+    "[[fault:close]]",
+    "[[fault:truncated]]",
+    "[[fault:malformed]]",
+    "[[fault:error_in_200*2]]",
+    "[[fault:400*always]]",
+    "[[fault:content_filter*always]]",
+)
+JOB = """
+name: chaos
+input: {{table: {table}, id: id}}
+endpoint: {{base_url: "{base_url}", api_key_env: CHAOS_KEY}}
+model: gpt-5.4
+prompt: {{user: "{{{{ text }}}}"}}
+params: {{max_output_tokens: 40}}
+limits: {{concurrency: {concurrency}, adaptive: false, attempt_timeout_seconds: 20, stop_at_error_rate: 1.0}}
+prices:
+  models:
+    gpt-5.4:
+      currency: credits
+      input_per_mtok: 500
+      cached_input_per_mtok: 50
+      output_per_mtok: 3000
+      minimum_per_request: 0.01
+output: {{dir: "{folder}"}}
+"""
+
+
+class Figures(Struct):
+    """What was reached; the laws that broke are sentences."""
+
+    runs: int = 0
+    sessions: int = 0
+    kills: int = 0
+    self_kills: int = 0
+    """Of the kills those at a named operation."""
+    recorded: int = 0
+    """Replies that were on the disk at a kill."""
+    suspects: int = 0
+    """Attempts named as of unknown outcome because of a kill."""
+    charges: int = 0
+    charged_twice: int = 0
+    """Charges beyond one for each recorded reply."""
+    most_suspects_of_a_kill: int = 0
+    reads: int = 0
+    broken: list[str] = field(default_factory=list)
+
+
+class Nursery:
+    """The process that forks runners."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log.open("ab")
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", f"{__package__}.nursery"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            cwd=ROOT / "tests" if __package__ == "chaos" else ROOT,
+            env={**os.environ, "CHAOS_KEY": "ak_sim_chaos", "POLARS_MAX_THREADS": "2"},
+        )
+
+    def session(self, order: dict[str, Any], kill_after: float | None) -> int:
+        """One session, killed after so many seconds, or when the order says so, or not at all; its exit code."""
+        assert self._child.stdin is not None and self._child.stdout is not None
+        self._child.stdin.write(orjson.dumps(order) + b"\n")
+        self._child.stdin.flush()
+        pid = orjson.loads(self._child.stdout.readline())["pid"]
+        timer = None
+        if kill_after is not None:
+            timer = threading.Timer(kill_after, _kill, [pid])
+            timer.start()
+        code = int(orjson.loads(self._child.stdout.readline())["code"])
+        if timer is not None:
+            timer.cancel()
+        return code
+
+    def close(self) -> None:
+        assert self._child.stdin is not None
+        self._child.stdin.close()
+        self._child.wait(30)
+        self._log.close()
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+class Readers:
+    """The process that reads what is being written."""
+
+    def __init__(self, folder: Path) -> None:
+        self._child = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("reader.py")), str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    def close(self, figures: Figures) -> None:
+        said, _ = self._child.communicate(b"\n", timeout=60)
+        found = orjson.loads(said)
+        figures.reads += found["reads"]
+        figures.broken += found["failures"]
+
+
+def chaos(folder: Path, *, kills: int, seed: int, until: float = float("inf")) -> Figures:
+    """Kill sessions of one run after the other until there were `kills`, or it is `until` (monotonic)."""
+    figures = Figures()
+    chance = random.Random(seed)
+    settings = Settings(latency_seconds=0.02, latency_sigma=0.6, seed=seed, ledger_path=str(folder / "ledger"))
+    with SimulatorProcess(settings) as simulator:
+        nursery, readers = Nursery(folder / "log"), Readers(folder)
+        try:
+            while figures.kills < kills and time.monotonic() < until and not figures.broken:
+                place = folder / f"run{figures.runs:05d}"
+                killed_run(simulator, nursery, place, chance, figures, most_kills=kills - figures.kills)
+        finally:
+            nursery.close()
+            readers.close(figures)
+    return figures
+
+
+def killed_run(
+    simulator: SimulatorProcess,
+    nursery: Nursery,
+    place: Path,
+    chance: random.Random,
+    figures: Figures,
+    most_kills: int,
+) -> None:
+    """One run: some sessions that are killed, one that is not, and the laws."""
+    job = write_job(simulator, place, rows=chance.randint(5, 60), seed=chance.random())
+    before = simulator.ledger()["count"] - 1
+    recorded: dict[int, bytes] = {}
+    killed = 0
+    for _ in range(min(most_kills, chance.randint(4, 12))):
+        at_operation = chance.random() < 0.6
+        order = order_of(job, chance)
+        order["at"] = int(2 ** chance.uniform(0, 9)) if at_operation else 0
+        code = nursery.session(order, None if at_operation else 0.4 + chance.expovariate(1 / 0.8))
+        figures.sessions += 1
+        if code != -signal.SIGKILL:
+            figures.broken += [] if code in (0, 1) else [f"{place.name}: exit code {code} of a session"]
+            break
+        killed += 1
+        figures.self_kills += at_operation
+        recorded |= {serial: digest for serial, (digest, _) in recorded_ends(RunDirectory(place))}
+    for _ in range(2):
+        code = nursery.session(order_of(job, chance), None)
+    figures.sessions += 2
+    figures.runs += 1
+    figures.kills += killed
+    figures.recorded += len(recorded)
+    entries = simulator.ledger(entries=True, after=before)["entries"]
+    figures.charges += len(entries)
+    problems = [] if code in (0, 1) else [f"the last session ended with {code}"]
+    problems += broken_laws(job, place, entries, recorded, killed, figures) if not problems else []
+    figures.broken += [f"{place.name}: {problem}" for problem in problems]
+
+
+def order_of(job: Path, chance: random.Random) -> dict[str, Any]:
+    return {
+        "job": str(job),
+        "at": 0,
+        "when": chance.choice(("before", "within", "after")),
+        "segment_bytes": chance.choice((4_000, 2**26)),
+    }
+
+
+def write_job(simulator: SimulatorProcess, place: Path, *, rows: int, seed: float) -> Path:
+    """A table and a job file; no other run asks the same."""
+    chance = random.Random(seed)
+    texts = [
+        f"{place.name} row {row} {chance.choice(MARKERS)} " + "word " * chance.randint(1, 30)
+        for row in range(rows)
+    ]
+    table = place.with_suffix(".parquet")
+    pl.DataFrame({"id": [f"r{row}" for row in range(rows)], "text": texts}).write_parquet(table)
+    job = place.with_suffix(".yaml")
+    text = JOB.format(table=table, base_url=simulator.base_url, concurrency=CONCURRENCY, folder=place)
+    job.write_text(text)
+    return job
+
+
+def broken_laws(
+    job: Path, place: Path, entries: list[dict[str, Any]], recorded: dict[int, bytes], kills: int, figures: Figures
+) -> Iterator[str]:
+    """What does not hold of a run that was killed so often."""
+    run = open_run(place)
+    results, attempts = run.results().collect(), run.attempts().collect()
+    table = pl.read_parquet(place.with_suffix(".parquet"))
+    if sorted(table["id"].to_list()) != sorted(results["id"].to_list()):
+        yield "not every unit has one result"
+    yield from _kept(attempts, recorded)
+    suspects = attempts.filter(pl.col("error_kind") == "unknown_outcome")
+    figures.suspects += suspects.height
+    if kills:
+        figures.most_suspects_of_a_kill = max(figures.most_suspects_of_a_kill, suspects.height // kills)
+    if suspects.height > kills * CONCURRENCY:
+        yield f"{suspects.height} suspects after {kills} kills with {CONCURRENCY} in flight"
+    yield from _books(job, attempts, entries, figures)
+    yield from (
+        f"verify: {found.file}: {found.what}" for found in verify(place, data=True) if found.severity == "error"
+    )
+    yield from _as_expected(results, table)
+
+
+def _kept(attempts: pl.DataFrame, recorded: dict[int, bytes]) -> Iterator[str]:
+    rows = attempts.select("serial", "reply_body", "reply_base64").iter_rows()
+    kept = {
+        serial: hashlib.sha256((body or "").encode()).digest() for serial, body, coded in rows if coded is None
+    }
+    for serial, digest in recorded.items():
+        if kept.get(serial, digest) != digest or serial not in attempts["serial"]:
+            yield f"the reply of attempt {serial} is lost"
+
+
+def _books(job: Path, attempts: pl.DataFrame, entries: list[dict[str, Any]], figures: Figures) -> Iterator[str]:
+    """known <= bill <= known + held; for each request too."""
+    bill = sum(entry["charge_pico"] for entry in entries)
+    unknown = attempts.filter(pl.col("outcome") == "unknown")
+    known = int((attempts["cost_credits"].sum() or 0) * PICO)
+    held = int((unknown["held_credits"].sum() or 0) * PICO)
+    if not known <= bill <= known + held:
+        yield f"known {known}, billed {bill}, held {held}"
+    workload = load_workload(load_job(job))
+    requests = (
+        workload.variants[0].request(row) for rows in workload.table.rows(workload.columns) for row in rows
+    )
+    names = {hashlib.sha256(request.body).hexdigest(): request.request_hash for request in requests}
+    charges = Counter(names[entry["request_sha256"]] for entry in entries)
+    done = Counter(attempts.filter(pl.col("outcome") == "done")["request_hash"].to_list())
+    maybe = done + Counter(unknown["request_hash"].to_list())
+    figures.charged_twice += sum((charges - done).values())
+    yield from (f"a request has {charges[name]} charges, {maybe[name]} attempts" for name in charges - maybe)
+    yield from (f"a request has {charges[name]} charges, {done[name]} replies" for name in done - charges)
+
+
+def _as_expected(results: pl.DataFrame, table: pl.DataFrame) -> Iterator[str]:
+    """As without kills: a row that is refused always is refused, every other one has its answer."""
+    expected = {"[[fault:400*always]]": "error", "[[fault:content_filter*always]]": "refused"}
+    for text, status in table.join(results, on="id").select("text", "status").iter_rows():
+        wanted = next((status for marker, status in expected.items() if marker in text), "ok")
+        if status not in (wanted, "truncated" if wanted == "ok" else wanted):
+            yield f"{text[:40]!r} ended {status}, not {wanted}"

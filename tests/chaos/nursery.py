@@ -1,0 +1,71 @@
+"""A process that has loaded everything and forks runners, so that a killed session costs milliseconds to start.
+
+Each line on standard input is an order (JSON); the answer is a line with the runner's pid, and when it has ended
+a line with its pid and its exit code (negative: the signal). Nothing is run in the nursery itself: the libraries'
+threads begin in the runners.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from crun_batch.corridor.ground import Ground
+from crun_batch.errors import CrunBatchError
+from crun_batch.plan.tokens import token_counter
+from crun_batch.run import run
+from crun_batch.store.journal import JournalSettings
+
+from .deadly import DeadlyDisk
+
+WANTED_LATER = ("pandas", "genai_prices", "crun_batch.send.wire_pyreqwest", "crun_batch.send.wire_httpx")
+"""What a session loads when it needs it: loaded here once."""
+
+
+def main() -> None:
+    """Until standard input ends."""
+    for name in WANTED_LATER:
+        importlib.import_module(name)
+    token_counter("gpt-5.4")
+    faulthandler.register(signal.SIGUSR1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for line in sys.stdin.buffer:
+        order = orjson.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            _live(order)
+        _say({"pid": pid})
+        _, status = os.waitpid(pid, 0)
+        _say({"pid": pid, "code": os.waitstatus_to_exitcode(status)})
+
+
+def _live(order: dict[str, Any]) -> None:
+    """One session, in a process of its own; never returns."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    code = 70
+    try:
+        disk = DeadlyDisk(order["at"], order["when"]) if order["at"] else None
+        ground = Ground(disk=disk, journal=JournalSettings(segment_bytes=order["segment_bytes"]))
+        ended = run(Path(order["job"]), ground=ground, until_budget=True)
+        code = ended.exit_code or 0
+    except CrunBatchError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        code = error.exit_code
+    finally:
+        os._exit(code)
+
+
+def _say(document: dict[str, Any]) -> None:
+    sys.stdout.buffer.write(orjson.dumps(document) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()
