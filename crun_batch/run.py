@@ -22,6 +22,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
+from msgspec import structs
+
 from crun_batch.corridor.asking import ask_all, balance_keeper, balance_reader
 from crun_batch.corridor.assessing import Assessment, Reading, assess, enough, everything, with_measured
 from crun_batch.corridor.books import bring_up_to_date
@@ -126,8 +128,11 @@ async def run_with(job: Job | str | Path, table: object | None, options: Options
             _plan(workload, standing, sites, prices, options, pilot)
             _record_job(workload, standing, prices, options)
             halt = await _send(workload, standing, sites, prices, options, pilot)
+            if prices.told() != standing.prices:
+                standing.prices = prices.told()
+                _record_job(workload, standing, prices, options)
             if pilot is not None:
-                halt = await _conclude(workload, standing, sites, options, pilot) or halt
+                halt = await _conclude(workload, standing, sites, options, pilot, halt)
         return _close(workload, standing, graders, options, halt=halt)
 
 
@@ -214,12 +219,18 @@ async def _pilot(workload: Workload, standing: Standing, sites: Sequence[Site], 
 
 
 async def _conclude(
-    workload: Workload, standing: Standing, sites: Sequence[Site], options: Options, pilot: Pilot
+    workload: Workload,
+    standing: Standing,
+    sites: Sequence[Site],
+    options: Options,
+    pilot: Pilot,
+    halt: Halt | None,
 ) -> Halt | None:
-    """What the pilot told; a halt where the balance contradicts the price."""
-    reader = balance_reader(sites, options.ground)
-    standing.pilot = await conclude_pilot(workload, standing, pilot, reader, options.ground)
-    return halt_of(standing.pilot)
+    """What the pilot told; a halt where the balance contradicts the price. One that was stopped waits no more."""
+    ground = options.ground if halt is None else structs.replace(options.ground, balance_reads=1)
+    reader = balance_reader(sites, ground)
+    standing.pilot = await conclude_pilot(workload, standing, pilot, reader, ground)
+    return halt_of(standing.pilot) or halt
 
 
 def _plan(
@@ -233,6 +244,8 @@ def _plan(
     """Step 5. Estimate, budget, balance, confirmation. Raises InputError (2) and RefusedToStart (3)."""
     reading = enough(workload, options.say) if pilot is None else pilot.reading
     assessment = _assess(workload, standing, prices, options, reading)
+    if pilot is not None:
+        assessment = structs.replace(assessment, limit_of=int, limit_option="--pilot")
     refuse_rejected(workload, assessment)
     reservations = reservations_of(workload, standing.account.totals())
     verdict = judge(workload, assessment, sites, reservations, until_budget=options.until_budget)

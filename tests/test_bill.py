@@ -8,17 +8,23 @@ import threading
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
 import pytest
 from bill_kit import MODEL, PLAIN, PRICE, Bench, gateway, sums_of_attempts, wait_for
+from msgspec import structs
 
 from crun_batch import InputError, RefusedToStart, Run, open_run
-from crun_batch.corridor import assessing
+from crun_batch.corridor import assessing, books
 from crun_batch.corridor.live import status_of
+from crun_batch.corridor.pricing import Bill, Frozen, Repricing
+from crun_batch.plan.prices import price_from_job
+from crun_batch.records import Cost, Hold, Usage
 from crun_batch.simulator import SimulatorProcess
 from crun_batch.simulator.refusals import OUT_OF_CREDIT
+from crun_batch.store.reprice import Stored
 
 REFUSALS = {"429": 0.04, "500": 0.04, "503": 0.04, "400": 0.03, "content_filter": 0.03}
 LOSSES = {"reset_after": 0.06, "truncated": 0.06, "malformed": 0.04, "close_before": 0.04, "500": 0.04}
@@ -271,6 +277,54 @@ def test_changed_prices_price_stored_tokens_anew(simulator: SimulatorProcess, tm
     )
 
 
+def test_a_kill_while_stored_tokens_are_priced_anew_is_finished_by_the_next_session(
+    simulator: SimulatorProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files and account never stay under different prices; back under the old ones no hold is a guess."""
+    simulator.change(faults={"reset_after": 0.1})
+    bench = Bench(tmp_path, simulator)
+    first = bench.run(limit=20)
+    doubled = {key: str(2 * Decimal(value)) for key, value in PRICE.items() if key != "currency"}
+
+    class Killed(Exception):
+        pass
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    bench.write(prices={"models": {MODEL: {**PRICE, **doubled}}})
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(books, "variant_costs", killed)
+        bench.run(limit=20)
+    bench.write(prices={"models": {MODEL: PRICE}})
+    back = bench.run(limit=20)
+    assert first.cost_credits == back.cost_credits
+    assert {first.cost_credits} == sums_of_attempts(back)
+    assert back.summary["bill_credits"]["high"] is None
+    bench.write(prices={"models": {MODEL: {**PRICE, **doubled}}})
+    again = bench.run(limit=20)
+    assert {2 * (first.cost_credits or 0)} == sums_of_attempts(again) | {again.cost_credits}
+    assert [] == again.verify(data=True)
+
+
+def test_a_list_price_of_its_day_stays_where_the_job_file_has_none() -> None:
+    """And gives way where it has one; what a reply stated stays in either case, in the other unit anew."""
+    usage = Usage(input_tokens=1000)
+    listed = Stored(MODEL, MODEL, "done", usage, None, Cost(7 * 10**9, None, "list"), Hold(9 * 10**9))
+    stated = structs.replace(listed, reported_usd="0.007", cost=structs.replace(listed.cost, source="reply"))
+    for price, kept in ((None, True), (price_from_job({**PRICES, "currency": "usd"}), False)):
+        prices = SimpleNamespace(price=lambda _, price=price: price, told=dict)
+        bill = Bill(prices.price, Decimal(200))
+        anew = Repricing(Frozen({}, None), prices, bill, {MODEL: MODEL})  # type: ignore[arg-type]
+        assert (Cost(7 * 10**9, 1400 * 10**9, "list") if kept else Cost(10**12, 200 * 10**12, "job")) == anew(
+            listed
+        )[0]
+        assert Cost(7 * 10**9, 1400 * 10**9, "reply") == anew(stated)[0]
+
+
+PRICES = {"currency": "usd", "input_per_mtok": Decimal(1000), "output_per_mtok": Decimal(1)}
+
+
 def test_a_price_list_that_changes_is_said_and_holds_for_what_is_sent_from_then_on(
     simulator: SimulatorProcess, tmp_path: Path
 ) -> None:
@@ -316,6 +370,18 @@ def test_a_pilot_tells_the_bill_and_its_rows_are_not_sent_again(
     bill = pilot["cost_credits"]
     assert Decimal(bill["low"]) <= bench.charged <= Decimal(bill["high"])
     assert pilot["output_tokens"]["low"] <= whole.summary["tokens"]["output"] <= pilot["output_tokens"]["high"]
+
+
+def test_a_pilot_that_is_stopped_tells_what_it_knows(simulator: SimulatorProcess, tmp_path: Path) -> None:
+    """Its halt stays the run's; a pilot that the budget has no room for names the one that fits."""
+    bench = Bench(tmp_path, simulator, rows=100, budget={"max_cost_credits": "1"})
+    with pytest.raises(RefusedToStart, match=r"--pilot \d+ fits"):
+        bench.run(pilot=60)
+    stopped = bench.run(pilot=60, until_budget=True)
+    pilot = stopped.summary["pilot"]
+    assert (4, 100) == (stopped.exit_code, pilot["rows_total"])
+    assert 0 < pilot["rows_finished"] == pilot["measured"]["rows"] == bench.answered < 60
+    assert Decimal(pilot["measured"]["fall"]) == bench.charged <= 1
 
 
 def test_a_pilot_finds_a_wrong_price_and_nothing_is_sent_until_it_is_corrected(

@@ -34,7 +34,8 @@ class Assessment(Struct, frozen=True):
     open_rows: int
     rejections: tuple[str, ...]
     limit_of: Callable[[int], int]
-    """The `--limit` that takes in so many of the open rows."""
+    """The value of `limit_option` that takes in so many of the open rows."""
+    limit_option: str = "--limit"
 
 
 class Reading(Struct, frozen=True):

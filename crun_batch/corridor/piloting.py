@@ -17,8 +17,7 @@ from msgspec import Struct
 from crun_batch.corridor.assessing import Reading
 from crun_batch.corridor.ground import Ground
 from crun_batch.corridor.opening import Standing
-from crun_batch.corridor.source import Done
-from crun_batch.corridor.source import open_units
+from crun_batch.corridor.source import Done, open_units
 from crun_batch.corridor.workload import Workload
 from crun_batch.errors import EXIT_REFUSED_TO_START, RefusedToStart
 from crun_batch.plan.account import Sums
@@ -86,8 +85,9 @@ async def conclude_pilot(
 
     Sums are over the whole run: known, expected, and the ends of a 95 % interval.
     """
-    weighed = await _weighed(pilot, standing.account.totals(), read, ground)
     finished = [row for row in pilot.rows if not is_open(row, workload, standing.done)]
+    sent = Sent(pilot.open_rows - len(pilot.rows) + len(finished), standing.account.totals())
+    weighed = await _weighed(pilot, sent, read, ground)
     sums = _row_sums(standing, finished)
     open_rows = -(-open_units(workload, standing.done) // (len(workload.variants) * workload.repeats))
     rows_total = len(sums) + open_rows
@@ -140,6 +140,13 @@ def is_open(row: Row, workload: Workload, done: Done) -> bool:
     return any(done.is_open(row.position * each + offset) for offset in range(each))
 
 
+class Sent(Struct, frozen=True):
+    """What a pilot has done so far: rows of its own that are finished, and the account's totals."""
+
+    rows: int
+    totals: Sums
+
+
 class Weighed(Struct, frozen=True):
     """The balance after a pilot, what its fall measures, and whether the price agrees."""
 
@@ -148,27 +155,27 @@ class Weighed(Struct, frozen=True):
     agreement: Agreement
 
 
-async def _weighed(pilot: Pilot, spent: Sums, read: ReadBalance | None, ground: Ground) -> Weighed:
+async def _weighed(pilot: Pilot, sent: Sent, read: ReadBalance | None, ground: Ground) -> Weighed:
     """Read the balance until it agrees with the price or is past waiting for."""
     before = pilot.before
     if read is None or before is None or not pilot.open_rows:
         return Weighed(None, None, measured_versus_priced(None, None))
 
     def is_enough(after: Balance | None) -> bool:
-        weighed = _compared(pilot, before, after, spent)
+        weighed = _compared(pilot, before, after, sent)
         fell = weighed.measured is not None and weighed.measured.fall_pico > 0
         return fell and weighed.agreement.verdict != "differ"
 
-    return _compared(pilot, before, await standing_balance(read, ground, is_enough=is_enough), spent)
+    return _compared(pilot, before, await standing_balance(read, ground, is_enough=is_enough), sent)
 
 
-def _compared(pilot: Pilot, before: Balance, after: Balance | None, spent: Sums) -> Weighed:
+def _compared(pilot: Pilot, before: Balance, after: Balance | None, sent: Sent) -> Weighed:
     if after is None or after.amount is None or before.amount is None:
         return Weighed(after, None, measured_versus_priced(None, None))
-    measured = measure(before.amount, after.amount, pilot.open_rows)
+    measured = measure(before.amount, after.amount, sent.rows)
     unit = before.unit
     cost, held, unpriced = (
-        getattr(spent, name) - getattr(pilot.spent, name)
+        getattr(sent.totals, name) - getattr(pilot.spent, name)
         for name in (f"cost_{unit}", f"held_{unit}", f"unbounded_{unit}")
     )
     priced = None if unpriced else cost

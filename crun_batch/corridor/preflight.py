@@ -163,7 +163,14 @@ def _judged(
     finished_rows = workload.table.selected_rows - assessment.open_rows
     estimate = assessment.estimate
     needs = {
-        unit: Needs(assessment.open_rows, finished_rows, span.low, span.expected, assessment.limit_of)
+        unit: Needs(
+            assessment.open_rows,
+            finished_rows,
+            span.low,
+            span.expected,
+            assessment.limit_of,
+            assessment.limit_option,
+        )
         for unit, span in (("usd", estimate.cost_usd), ("credits", estimate.cost_credits))
     }
     budget = workload.job.budget

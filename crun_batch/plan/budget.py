@@ -147,7 +147,8 @@ class Needs(Struct, frozen=True):
     low_pico: int | None
     expected_pico: int | None = None
     limit_of: Callable[[int], int] | None = None
-    """The `--limit` that takes in so many of the open rows; None: the finished rows are the first ones."""
+    """The value of `limit_option` that takes in so many of the open rows; None: the finished ones come first."""
+    limit_option: str = "--limit"
 
     @property
     def pico(self) -> int | None:
@@ -258,7 +259,7 @@ def _too_little(need: Needs, left_pico: int, sentence: str, *, until_budget: boo
         return Preflight(True, notes=(f"{sentence}: the run goes on until it is used up",))
     limit = rows_that_fit(need, left_pico)
     none_fits = left_pico < (need.pico or 0) // max(1, need.rows)
-    way = "not one more row fits" if none_fits else f"--limit {limit} fits"
+    way = "not one more row fits" if none_fits else f"{need.limit_option} {limit} fits"
     return Preflight(False, f"{sentence}; {way}, --until-budget starts all the same", limit)
 
 
