@@ -175,6 +175,8 @@ class Pool:
 
     def _step(self) -> None:
         """Take in all that has arrived, send all that may go; then see to it that somebody calls again."""
+        if self._over.is_set():  # abandoned: nothing is recorded any more
+            return
         self._step_is_due = False
         wait = NEVER
         arrived, self._arrived = self._arrived, []
@@ -202,14 +204,23 @@ class Pool:
     def _record(self, arrived: list[tuple[Sending, Response | Fault]]) -> list[tuple[Sending, Response | Fault]]:
         """Have all replies recorded before any of them is read; returns what is to be read."""
         self.in_flight -= len(arrived)
-        recorded = []
+        recorded: list[tuple[Sending, Response | Fault]] = []
         try:
             with self._hooks.together():
                 for sending, arrival in arrived:
-                    recorded.append((sending, self._hooks.arrived(sending.attempt, arrival)))
+                    self._record_one(sending, arrival, recorded)
         except BaseException as error:  # noqa: BLE001 - kept, and raised by `run` once nothing is in flight
             self._bug = self._bug or error
         return recorded
+
+    def _record_one(
+        self, sending: Sending, arrival: Response | Fault, recorded: list[tuple[Sending, Response | Fault]]
+    ) -> None:
+        """An error in one leaves the others whole."""
+        try:
+            recorded.append((sending, self._hooks.arrived(sending.attempt, arrival)))
+        except BaseException as error:  # noqa: BLE001 - kept, and raised by `run` once nothing is in flight
+            self._bug = self._bug or error
 
     def _is_done(self) -> bool:
         return self._source_ended and not self._later and not any(self._queues.values())
@@ -285,6 +296,8 @@ class Pool:
             except BaseException as error:  # noqa: BLE001 - kept, and raised by `run` once nothing is in flight
                 self._bug = self._bug or error
                 self.in_flight -= 1
+                self._step_soon()
+                return
             self._step_soon()
             errand: asyncio.Future[Sending] = self._loop.create_future()
             self._idle.append(errand)

@@ -1,0 +1,170 @@
+"""Laws of the pool: what is recorded before what, whatever comes at once, fails or is abandoned."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import pytest
+
+from crun_batch.records import Failure, Fault, Reply, Response, Row, Ticket, Unit
+from crun_batch.send.admit import Lane
+from crun_batch.send.pool import Attempt, Pool, PoolSettings, Route
+from crun_batch.send.protocols import PROTOCOLS
+from crun_batch.send.retry import Decision, Halt, RetryPolicy
+
+BODY = b'{"choices": [{"message": {"content": "4"}, "finish_reason": "stop"}]}'
+
+
+class Tape:
+    """Hooks that write down what happens, in order; `|` ends what was written together."""
+
+    def __init__(self, *, fails_on: int | None = None) -> None:
+        self.events: list[str] = []
+        self._fails_on = fails_on
+        self._serial = 0
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        before = len(self.events)
+        yield
+        if len(self.events) > before:
+            self.events.append("|")
+
+    def reserve(self, ticket: Ticket) -> bool:
+        return True
+
+    def started(self, ticket: Ticket) -> Attempt:
+        self._serial += 1
+        self.events.append(f"start {ticket.unit.position}")
+        return Attempt(ticket, self._serial)
+
+    def arrived(self, attempt: Attempt, arrival: Response | Fault) -> Response | Fault:
+        position = attempt.ticket.unit.position
+        if position == self._fails_on:
+            raise RuntimeError("a bug")
+        self.events.append(f"end {position}")
+        return arrival
+
+    def concluded(self, attempt: Attempt, result: Reply | Failure, decision: Decision | None) -> Ticket | None:
+        self.events.append(f"read {attempt.ticket.unit.position}")
+        return None
+
+
+class Rows:
+    """So many tickets, one after the other."""
+
+    def __init__(self, count: int) -> None:
+        self._tickets = iter(
+            Ticket(Unit(position, position, 0, 0), Row(position, position, {}), b"{}", "h")
+            for position in range(count)
+        )
+
+    def next(self) -> Ticket | Literal["wait", "end"]:
+        return next(self._tickets, "end")
+
+
+class Gate:
+    """A wire that answers everything that waits when it is opened."""
+
+    def __init__(self) -> None:
+        self.opened = asyncio.Event()
+
+    async def post(self, url: str, headers: object, body: bytes, deadline_seconds: float) -> Response | Fault:
+        await self.opened.wait()
+        return Response(200, {}, BODY)
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+def pool_of(wire: Gate, hooks: Tape, rows: int, in_flight: int) -> Pool:
+    lane = Lane(ceiling=in_flight, adaptive=False)
+    settings = PoolSettings(in_flight, 60.0, RetryPolicy(), 60.0)
+    route = Route(lane, "http://127.0.0.1:9", {}, PROTOCOLS["chat"], stream=False)
+    return Pool(
+        wire=wire,
+        routes=[route],
+        source=Rows(rows),
+        hooks=hooks,
+        settings=settings,
+        epoch_seconds=lambda: 0.0,
+    )
+
+
+async def opened_soon(pool: Pool, gate: Gate) -> Halt | None:
+    asyncio.get_running_loop().call_later(0.01, gate.opened.set)
+    return await pool.run()
+
+
+def test_replies_that_come_together_are_recorded_together_and_before_they_are_read() -> None:
+    """Starts are written before anything is sent, ends before anything is read, reads before the run is over."""
+
+    async def scenario() -> list[str]:
+        gate, tape = Gate(), Tape()
+        await opened_soon(pool_of(gate, tape, rows=3, in_flight=3), gate)
+        return tape.events
+
+    starts, ends, reads = ([f"{what} {row}" for row in range(3)] for what in ("start", "end", "read"))
+
+    assert [*starts, "|", *ends, "|", *reads, "|"] == asyncio.run(scenario())
+
+
+def test_the_next_requests_start_in_the_write_that_concludes_the_last() -> None:
+    """A read and the start that follows it share a write; the start is there before its request is sent."""
+
+    async def scenario() -> list[str]:
+        gate, tape = Gate(), Tape()
+        await opened_soon(pool_of(gate, tape, rows=2, in_flight=1), gate)
+        return tape.events
+
+    assert ["start 0", "|", "end 0", "|", "read 0", "start 1", "|", "end 1", "|", "read 1", "|"] == asyncio.run(
+        scenario()
+    )
+
+
+def test_a_bug_with_one_reply_leaves_the_others_recorded() -> None:
+    """Replies are paid: the run ends with the error, after all the others were recorded and read."""
+
+    async def scenario() -> list[str]:
+        gate, tape = Gate(), Tape(fails_on=1)
+        with pytest.raises(RuntimeError, match="a bug"):
+            await opened_soon(pool_of(gate, tape, rows=5, in_flight=3), gate)
+        return tape.events
+
+    events = asyncio.run(scenario())
+
+    assert ["end 0", "end 2", "read 0", "read 2"] == [event for event in events if event[0] in "er"]
+    assert "start 3" not in events
+
+
+def test_after_it_was_abandoned_nothing_is_recorded() -> None:
+    """The journal is closed then: a reply that comes later must not touch it, and the process can end."""
+
+    async def scenario() -> tuple[list[str], Halt | None]:
+        gate, tape = Gate(), Tape()
+        pool = pool_of(gate, tape, rows=9, in_flight=2)
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.01, pool.stop, Halt(130, "Ctrl-C"))
+        loop.call_later(0.02, pool.abandon)
+        halt = await pool.run()
+        gate.opened.set()
+        await asyncio.sleep(0.01)
+        return tape.events, halt
+
+    events, halt = asyncio.run(asyncio.wait_for(scenario(), 5))
+
+    assert (["start 0", "start 1", "|"], Halt(130, "Ctrl-C")) == (events, halt)
+
+
+def test_a_cancelled_request_ends_its_carrier() -> None:
+    """The loop that ends cancels what is in flight; nothing waits for another errand then."""
+
+    async def scenario() -> None:
+        pool = pool_of(Gate(), Tape(), rows=1, in_flight=1)
+        asyncio.get_running_loop().call_later(0.01, pool.abandon)
+        await pool.run()
+
+    asyncio.run(asyncio.wait_for(scenario(), 5))
