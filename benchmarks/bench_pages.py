@@ -42,6 +42,9 @@ def write_pages() -> None:
     if throughput is not None:
         parts.append(throughput_part(throughput))
         (DOCS / "benchmarks-throughput.svg").write_text(throughput_plot(throughput))
+    scaling = load("scaling")
+    if scaling is not None:
+        parts.append(scaling_part(scaling))
     (DOCS / "benchmarks.md").write_text("\n".join(parts))
 
 
@@ -75,6 +78,51 @@ def throughput_part(measured: dict[str, Any]) -> str:
         goal = GOALS.get(in_flight)
         if goal is not None:
             lines.append(f"\nGoal: at most {goal} of the aiohttp loop.\n")
+    return "\n".join(lines)
+
+
+SCALING = {
+    "rows": (
+        "Cost per row as the table grows (64 in flight)",
+        {"rows": "{:,}", "cpu_us_per_row": "{:,.0f}", "rows_per_second": "{:,.0f}", "peak_rss_mb": "{:,.0f}"},
+    ),
+    "in-flight": (
+        "Cost per row as more requests are in flight",
+        {"in_flight": "{:,}", "cpu_us_per_row": "{:,.0f}", "rows_per_second": "{:,.0f}", "peak_rss_mb": "{:,.0f}"},
+    ),
+    "latency": (
+        "Throughput where the gateway takes its time",
+        {
+            "in_flight": "{:,}",
+            "latency_seconds": "{:g}",
+            "share_of_ideal": "{:.1%}",
+            "cpu_us_per_row": "{:,.0f}",
+            "peak_rss_mb": "{:,.0f}",
+        },
+    ),
+    "large": (
+        "The first request of a large run",
+        {
+            "what": "{}",
+            "rows": "{:,}",
+            "first_request_seconds": "{:.1f}",
+            "cpu_seconds": "{:.1f}",
+            "peak_rss_mb": "{:,.0f}",
+        },
+    ),
+}
+"""Part of the measurements -> its heading, its columns and how their figures are written."""
+
+
+def scaling_part(measured: dict[str, Any]) -> str:
+    lines = [f"## Scaling\n\nMachine: {measured['machine']}. Whole runs of crun_batch, measured by themselves.\n"]
+    for name, (heading, columns) in SCALING.items():
+        if name in measured:
+            heads = " | ".join(column.replace("_", " ").replace("cpu us", "CPU µs") for column in columns)
+            lines += [f"### {heading}\n", f"| {heads} |", "|---" * len(columns) + "|"]
+            for row in measured[name]:
+                lines.append("| " + " | ".join(form.format(row[key]) for key, form in columns.items()) + " |")
+            lines.append("")
     return "\n".join(lines)
 
 

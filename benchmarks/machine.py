@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,20 +45,11 @@ def static_server(latency_seconds: float = 0.0) -> Iterator[Server]:
         process.wait()
 
 
-def measure_client(
-    python: Path | str,
-    script: Path,
-    server: Server,
-    table: Path,
-    *,
-    rows: int,
-    in_flight: int,
-    output_dir: Path,
-    settings: Mapping[str, object] = {},
-) -> dict[str, Any]:
-    """Run one client on the second core; its measurements, and the server's share of a core meanwhile."""
-    before = server.stats()
-    command: Sequence[str] = [
+def client_command(
+    python: Path | str, script: Path, server: Server, table: Path, *, rows: int, in_flight: int, output_dir: Path
+) -> Sequence[str]:
+    """The command line of a client on the second core."""
+    return [
         str(python),
         str(script),
         f"--base-url={server.base_url}",
@@ -67,8 +58,15 @@ def measure_client(
         f"--in-flight={in_flight}",
         f"--core={CLIENT_CORE}",
         f"--output-dir={output_dir}",
-        *(f"--set={key}={value}" for key, value in settings.items()),
     ]
+
+
+def measure_client(
+    python: Path | str, script: Path, server: Server, table: Path, *, rows: int, in_flight: int, output_dir: Path
+) -> dict[str, Any]:
+    """Run one client to its end; its measurements, and the server's share of a core meanwhile."""
+    before = server.stats()
+    command = client_command(python, script, server, table, rows=rows, in_flight=in_flight, output_dir=output_dir)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(f"{script.name} failed:\n{done.stderr[-3000:]}")
@@ -76,8 +74,7 @@ def measure_client(
     after = server.stats()
     if after["requests"] - before["requests"] != rows:
         raise SystemExit(f"{script.name} sent {after['requests'] - before['requests']} requests for {rows} rows")
-    seconds = rows / measured["rows_per_second"]
-    measured["server_busy"] = (after["cpu_seconds"] - before["cpu_seconds"]) / seconds
+    measured["server_busy"] = (after["cpu_seconds"] - before["cpu_seconds"]) / measured["wall_seconds"]
     return measured
 
 

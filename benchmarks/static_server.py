@@ -16,6 +16,7 @@ from collections import deque
 from clients.measure import pin
 
 MODEL = "gpt-5.4"
+EVERY = 1_000
 ANSWER = (
     "First find how many there are in all: 16 eggs a day less the 3 for breakfast and the 4 for the muffins "
     "leaves 16 - 3 - 4 = 9 eggs. Each of them is sold for 2 dollars, so the day brings in 9 * 2 = 18 dollars. "
@@ -67,12 +68,13 @@ class Gateway:
         self.requests = 0
         self.in_flight = 0
         self.most_in_flight = 0
-        self.first_request_at: float | None = None
+        self.arrivals: list[float] = []
+        """When the first request came, and every thousandth after it."""
         self.waiting: deque[tuple[float, asyncio.WriteTransport]] = deque()
 
     def ask(self, connection: asyncio.WriteTransport) -> None:
-        if self.first_request_at is None:
-            self.first_request_at = time.time()
+        if self.requests % EVERY == 0:
+            self.arrivals.append(time.time())
         self.requests += 1
         if not self.latency_seconds:
             connection.write(self.reply)
@@ -100,7 +102,7 @@ class Gateway:
             {
                 "requests": self.requests,
                 "most_in_flight": self.most_in_flight,
-                "first_request_at": self.first_request_at,
+                "arrivals": self.arrivals,
                 "cpu_seconds": usage.ru_utime + usage.ru_stime,
             }
         )

@@ -26,7 +26,6 @@ def main() -> None:
     def watch(progress: Progress) -> None:
         print(progress_line(progress), file=sys.stderr)
 
-    settings = dict(pair.split("=", 1) for pair in arguments.set)
     job = crun_batch.Job(
         name="throughput",
         input={"table": str(arguments.table), "id": "question_id", "limit": arguments.rows},
@@ -50,7 +49,7 @@ def main() -> None:
         },
         output={"dir": str(arguments.output_dir)},
     )
-    run = crun_batch.run(job, wire=wire, watch=watch, environ={"BENCH_KEY": "sk-none"}, overrides=settings)
+    run = crun_batch.run(job, wire=wire, watch=watch, environ={"BENCH_KEY": "sk-none"})
     ok = run.summary["rows"]["ok"]
     if run.exit_code != 0 or ok != arguments.rows:
         raise RuntimeError(f"{ok} of {arguments.rows} rows are ok: {run.stop_reason}")

@@ -28,7 +28,6 @@ class Measured:
         parser.add_argument("--in-flight", type=int, required=True)
         parser.add_argument("--core", type=int)
         parser.add_argument("--output-dir", type=Path)
-        parser.add_argument("--set", action="append", default=[])
         self.arguments = parser.parse_args()
         self._started: tuple[float, float] | None = None
         pin(self.arguments.core)
@@ -66,6 +65,7 @@ class Measured:
             "start_cpu_seconds": start_cpu,
             "cpu_us_per_row": (cpu - start_cpu) / rows * 1e6,
             "whole_cpu_us_per_row": cpu / rows * 1e6,
+            "wall_seconds": wall - start_wall,
             "rows_per_second": rows / (wall - start_wall),
             "peak_rss_mb": peak_rss_mb(),
             **more,
@@ -85,9 +85,9 @@ def cpu_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
-def peak_rss_mb() -> float:
-    """The most memory that this process had at one time. Linux counts its parent's into ru_maxrss."""
-    status = Path("/proc/self/status")
+def peak_rss_mb(process_id: int | str = "self") -> float:
+    """The most memory that a process had at one time. Linux counts a parent's into ru_maxrss."""
+    status = Path(f"/proc/{process_id}/status")
     if status.exists():
         [line] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
         return int(line.split()[1]) / 1024
