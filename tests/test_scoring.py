@@ -95,6 +95,20 @@ def test_only_answers_without_a_score_are_graded(at, tmp_path, monkeypatch):
     assert 0.0 == results(done).filter(pl.col("id") == "r3")["score_right"].item()
 
 
+def test_an_answer_that_replaces_another_is_scored_itself(at, tmp_path):
+    """A row that failed and is asked again; and a run that a gateway refuses has no scores and no complaint."""
+    table = sums(6).with_columns(
+        text=pl.when(pl.col("id") == "r2").then(pl.lit("[[fault:400]] [[gold:14]]")).otherwise("text")
+    )
+    spec = job(at, tmp_path, score=[RIGHT])
+    assert ["r2"] == results(run(spec, table)).filter(pl.col("score_right").is_null())["id"].to_list()
+    done = run(spec, table, retry=frozenset({"error"}))
+    assert ("ok", 0) == (results(done)["status"][2], results(done)["score_right"].null_count())
+    assert [] == done.verify(data=True)
+    refused = run(job(at, tmp_path / "other", score=[RIGHT], model="no-such-model"), table)
+    assert 5 == refused.exit_code
+
+
 def test_rows_that_left_the_table_or_expect_nothing_have_no_score(at, tmp_path):
     table = sums(10).with_columns(answer=pl.when(pl.col("id") != "r1").then("answer"))
     spec = job(at, tmp_path, score=[RIGHT])

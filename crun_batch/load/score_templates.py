@@ -7,6 +7,7 @@ here too, but for nulls: a text that would print one is no mistake of the row; t
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -16,7 +17,7 @@ from crun_batch.load.columns import converter
 from crun_batch.load.confined import ConfinedEngine
 from crun_batch.load.grader_sections import GraderSpec
 from crun_batch.load.template_check import compile_template
-from crun_batch.load.templates import CarefulEngine, Template, Unrenderable, holds_null
+from crun_batch.load.templates import CarefulEngine, Template, Unrenderable, environment, holds_null, shielded
 
 OF_A_REPLY = ("output_text", "output", "expected", "request")
 """What a judge's templates may name beside the columns."""
@@ -50,6 +51,9 @@ class ScoreTemplates:
             raise InputError(mistakes)
         used = {name for template in self._templates.values() for name in template.columns}
         self.columns = tuple(name for name in schema.names if name in used)
+        self._fast = environment()
+        for template in self._templates.values():
+            self._fast.add_template(template.key, template.source)
         self._careful = CarefulEngine(list(self._templates.values()))
         self._confined = ConfinedEngine([one for one in self._templates.values() if one.way == "confined"])
         self._values: Mapping[str, Any] = {}
@@ -75,8 +79,10 @@ class ScoreTemplates:
         if template.way == "constant":
             return template.source
         context = {name: self._converted(name, values[name]) for name in template.columns}
-        engine = self._confined if template.way == "confined" else self._careful
         try:
+            if template.way == "fast" and None not in context.values():
+                return shielded(partial(self._fast.render_template, template.key, **context))
+            engine = self._confined if template.way == "confined" else self._careful
             return engine.render(template.key, context)
         except Unrenderable as error:
             if any(holds_null(value) for value in context.values()):
