@@ -6,9 +6,9 @@ import os
 import signal
 from pathlib import Path
 
-from crun_batch.store.disk import Disk
+from simulation.mortal import MortalDisk
 
-from ..simulation.mortal import MortalDisk
+from crun_batch.store.disk import Disk
 
 
 class DeadlyDisk(MortalDisk):

@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 import polars as pl
 from msgspec import Struct, field
+from simulation.play import recorded_ends
 
 from crun_batch.corridor.workload import load_workload
 from crun_batch.load.job import load_job
@@ -26,8 +27,6 @@ from crun_batch.simulator import SimulatorProcess
 from crun_batch.simulator.settings import Settings
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.verify import verify
-
-from ..simulation.play import recorded_ends
 
 ROOT = Path(__file__).parents[2]
 CONCURRENCY = 8
@@ -80,9 +79,8 @@ class Figures(Struct):
     suspects: int = 0
     """Attempts named as of unknown outcome because of a kill."""
     charges: int = 0
-    charged_twice: int = 0
-    """Charges beyond one for each recorded reply."""
-    most_suspects_of_a_kill: int = 0
+    charged_without_reply: int = 0
+    """Charges for requests whose reply was not recorded: cut by a fault, or by a kill."""
     reads: int = 0
     broken: list[str] = field(default_factory=list)
 
@@ -103,18 +101,26 @@ class Nursery:
 
     def session(self, order: dict[str, Any], kill_after: float | None) -> int:
         """One session, killed after so many seconds, or when the order says so, or not at all; its exit code."""
+        pid = self.begin(order)
+        if kill_after is None:
+            return self.end()
+        timer = threading.Timer(kill_after, _kill, [pid])
+        timer.start()
+        code = self.end()
+        timer.cancel()
+        return code
+
+    def begin(self, order: dict[str, Any]) -> int:
+        """Start a session; its process id."""
         assert self._child.stdin is not None and self._child.stdout is not None
         self._child.stdin.write(orjson.dumps(order) + b"\n")
         self._child.stdin.flush()
-        pid = orjson.loads(self._child.stdout.readline())["pid"]
-        timer = None
-        if kill_after is not None:
-            timer = threading.Timer(kill_after, _kill, [pid])
-            timer.start()
-        code = int(orjson.loads(self._child.stdout.readline())["code"])
-        if timer is not None:
-            timer.cancel()
-        return code
+        return int(orjson.loads(self._child.stdout.readline())["pid"])
+
+    def end(self) -> int:
+        """Wait for the session; its exit code, negative for the signal that killed it."""
+        assert self._child.stdout is not None
+        return int(orjson.loads(self._child.stdout.readline())["code"])
 
     def close(self) -> None:
         assert self._child.stdin is not None
@@ -238,8 +244,6 @@ def broken_laws(
     yield from _kept(attempts, recorded)
     suspects = attempts.filter(pl.col("error_kind") == "unknown_outcome")
     figures.suspects += suspects.height
-    if kills:
-        figures.most_suspects_of_a_kill = max(figures.most_suspects_of_a_kill, suspects.height // kills)
     if suspects.height > kills * CONCURRENCY:
         yield f"{suspects.height} suspects after {kills} kills with {CONCURRENCY} in flight"
     yield from _books(job, attempts, entries, figures)
@@ -275,7 +279,7 @@ def _books(job: Path, attempts: pl.DataFrame, entries: list[dict[str, Any]], fig
     charges = Counter(names[entry["request_sha256"]] for entry in entries)
     done = Counter(attempts.filter(pl.col("outcome") == "done")["request_hash"].to_list())
     maybe = done + Counter(unknown["request_hash"].to_list())
-    figures.charged_twice += sum((charges - done).values())
+    figures.charged_without_reply += sum((charges - done).values())
     yield from (f"a request has {charges[name]} charges, {maybe[name]} attempts" for name in charges - maybe)
     yield from (f"a request has {charges[name]} charges, {done[name]} replies" for name in done - charges)
 

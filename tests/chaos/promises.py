@@ -1,0 +1,169 @@
+"""docs/promises.md: the table of promises, with the figures that a long run reached."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+from simulation.seeds import Tally
+
+from .kills import CONCURRENCY, Figures
+
+
+class Suite(Struct, frozen=True):
+    """A part of the test suite: how many tests it has, and whether one failed."""
+
+    tests: int
+    failed: bool
+
+    def text(self) -> str:
+        return f"{self.tests} tests, {'SOME FAILED' if self.failed else 'all pass'}"
+
+
+class Reached(Struct, frozen=True):
+    """All figures of a long run."""
+
+    killed: Figures
+    tally: Tally
+    suites: dict[str, Suite]
+    minutes: int
+
+
+HEAD = """# Promises, and what proves each
+
+Made by `make chaos` (`python -m tests.chaos`), which takes hours at full length. The figures are those of its last
+run, which was given {minutes} minutes; `make test` runs a slice of the same. What is on the disk after a crash, and
+where the promises end, is told in [crashes.md](crashes.md).
+
+- **Kills**: {killed.kills:,} times SIGKILL to real sessions, {killed.self_kills:,} of them at a disk operation (before,
+  within or after a write, sync, rename, unlink or link), the others at random moments. {killed.sessions:,} sessions
+  of {killed.runs:,} runs, {concurrency} requests in flight, faults among them, against the bundled gateway in a
+  process of its own that keeps its own books: {killed.charges:,} charges.
+- **Seeds**: {tally.seeds:,} whole jobs in virtual time, each played with and without its kills, power cuts and
+  failing disks: {tally.sessions:,} sessions, {tally.kills:,} kills, {tally.posts:,} requests, {hours:.1f} simulated
+  hours, {rate:.1f} simulated minutes in a minute. A seed that breaks a law is printed and replays exactly:
+  `python -m tests.simulation SEED`.
+
+{verdict}
+
+| # | promise | proof | figure reached |
+|---|---|---|---|
+"""
+
+
+def page(reached: Reached) -> str:
+    """The whole page."""
+    killed, tally = reached.killed, reached.tally
+    broken = [*killed.broken, *(f"seed {seed}: {laws[0]}" for seed, laws in tally.broken.items())]
+    verdict = "No law broke." if not broken else "**Broken:**\n\n" + "\n".join(f"- {law[:300]}" for law in broken)
+    head = HEAD.format(
+        minutes=reached.minutes,
+        killed=killed,
+        tally=tally,
+        hours=tally.virtual_seconds / 3600,
+        rate=tally.virtual_seconds / max(tally.real_seconds, 1),
+        concurrency=CONCURRENCY,
+        verdict=verdict,
+    )
+    return head + "".join(
+        f"| {n} | {promise} | {proof} | {figure} |\n" for n, promise, proof, figure in rows(reached)
+    )
+
+
+def rows(reached: Reached) -> list[tuple[int, str, str, str]]:
+    """(number, promise, proof, figure)."""
+    killed, tally, suites = reached.killed, reached.tally, reached.suites
+    lost = sum("is lost" in law for law in killed.broken) + _breaking(tally, "is lost")
+    return [
+        (
+            1,
+            "a reply that was read is never lost",
+            "kills; seeds",
+            f"{lost} lost of {killed.recorded:,} on the disk at a kill",
+        ),
+        (
+            2,
+            "at one kill, at most the requests in flight are billed twice, and the suspects are named",
+            "kills: ledger minus attempts",
+            f"{killed.suspects:,} suspects at {killed.kills:,} kills, "
+            f"{killed.suspects / max(killed.kills, 1):.1f} each; {CONCURRENCY} in flight",
+        ),
+        (3, "one attempt record = one POST", "fault matrix, the server counts", suites["faults"].text()),
+        (
+            4,
+            "a power cut costs at most the sync window",
+            "enumerated crash states (tests/test_power_cut.py); seeds with power cuts",
+            suites["store"].text(),
+        ),
+        (
+            5,
+            "full disk, I/O error, short writes: stop sending, keep what is in flight, clean resume",
+            "seeds with failing disks; tests/test_journal.py",
+            f"{_breaking(tally, 'was not waited for')} lost",
+        ),
+        (
+            6,
+            "every file under its final name is whole and readable at every moment",
+            "pyarrow, polars and duckdb reading all through the kills",
+            f"{sum('with_' in law for law in killed.broken)} failures in {killed.reads:,} reads",
+        ),
+        (
+            7,
+            "interrupted + resumed = uninterrupted",
+            "seeds: results, attempts, costs",
+            f"{_breaking(tally, 'differ')} of {tally.seeds:,} seeds differ",
+        ),
+        (
+            8,
+            "spend <= budget",
+            "seeds with a cap; tests/test_budget.py",
+            f"{_breaking(tally, 'spent') + _breaking(tally, 'billed')} over",
+        ),
+        (
+            9,
+            "known cost <= bill <= known cost + held of the unknown",
+            "kills and seeds: the ledger, in sum and for each request",
+            f"{_breaking(tally, 'bill ') + sum('billed' in law for law in killed.broken)} violations",
+        ),
+        (
+            10,
+            "a changed row, template or model is never mixed in silently",
+            "edits between sessions",
+            suites["tables"].text(),
+        ),
+        (11, "one writer per run directory", "100 racing starts", suites["signals and races"].text()),
+        (
+            12,
+            "the key is in no file, log, traceback, process list",
+            "a marked key, every byte searched",
+            suites["keys"].text(),
+        ),
+        (
+            13,
+            "a hostile reply exhausts nothing and is kept as evidence",
+            "30 replies that mean ill",
+            suites["faults"].text(),
+        ),
+        (
+            14,
+            "no attempt outlives its deadline, no run hangs",
+            "stall, drip; a seed that hangs is an error",
+            suites["faults"].text(),
+        ),
+        (
+            15,
+            "429 storms: backs off together, recovers",
+            "virtual clock (tests/test_admit.py); seeds with storms",
+            suites["admission"].text(),
+        ),
+        (
+            16,
+            "wall-clock jumps change nothing",
+            "a day forwards and back, the same schedule",
+            suites["simulation"].text(),
+        ),
+        (17, "memory does not grow with rows", "benchmarks", "see [benchmarks.md](benchmarks.md)"),
+        (18, "`verify --data` finds any flipped bit", "tests/test_verify.py", suites["store"].text()),
+    ]
+
+
+def _breaking(tally: Tally, words: str) -> int:
+    return sum(any(words in law for law in laws) for laws in tally.broken.values())
