@@ -11,6 +11,8 @@ import crun_batch
 from crun_batch.send.wire import Wire, open_wire
 from crun_batch.tell.progress import Progress, progress_line
 
+KEY = "sk-bench-0123456789abcdefghijklmnopqrstuvwxyz"
+"""As long as keys are: every reply is searched for it."""
 CREDITS_PER_ROW = Decimal(92 * 500 + 87 * 3000) / 10**6
 """92 tokens in and 87 out at 500 and 3,000 credits per million: the bill of a run is known to the last digit."""
 
@@ -49,7 +51,7 @@ def main() -> None:
         },
         output={"dir": str(arguments.output_dir)},
     )
-    run = crun_batch.run(job, wire=wire, watch=watch, environ={"BENCH_KEY": "sk-none"})
+    run = crun_batch.run(job, wire=wire, watch=watch, environ={"BENCH_KEY": KEY})
     ok = run.summary["rows"]["ok"]
     if run.exit_code != 0 or ok != arguments.rows:
         raise RuntimeError(f"{ok} of {arguments.rows} rows are ok: {run.stop_reason}")
