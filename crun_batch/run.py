@@ -172,6 +172,8 @@ def _open(workload: Workload, options: Options, stack: ExitStack) -> Standing:
     stack.callback(standing.directory.close)
     if standing.recovered is not None and standing.recovered.cut_bytes:
         options.say(f"the journal ended in a torn line of {standing.recovered.cut_bytes} bytes: cut off")
+    if standing.recovered is not None and next(standing.recovered.records(), None) is not None:
+        publish(standing.directory, standing.schema)  # the last session was killed before it could
     if options.retry:
         path, id_name = standing.directory.path, workload.table.id_name
         reopened = reopen(standing.done, standing.account, options.retry, path=path, id_name=id_name)

@@ -29,18 +29,18 @@ class Reached(Struct, frozen=True):
 
 HEAD = """# Promises, and what proves each
 
-Made by `make chaos` (`python -m tests.chaos`), which takes hours at full length. The figures are those of its last
-run, which was given {minutes} minutes; `make test` runs a slice of the same. What is on the disk after a crash, and
-where the promises end, is told in [crashes.md](crashes.md).
+Made by `make chaos` (`python -m tests.chaos`), which takes hours at full length. The figures are those of its
+last run, which was given {minutes} minutes; `make test` runs a slice of the same. What is on the disk after a
+crash, and where the promises end, is told in [crashes.md](crashes.md).
 
-- **Kills**: {killed.kills:,} times SIGKILL to real sessions, {killed.self_kills:,} of them at a disk operation (before,
-  within or after a write, sync, rename, unlink or link), the others at random moments. {killed.sessions:,} sessions
-  of {killed.runs:,} runs, {concurrency} requests in flight, faults among them, against the bundled gateway in a
-  process of its own that keeps its own books: {killed.charges:,} charges.
+- **Kills**: {killed.kills:,} times SIGKILL to real sessions, {killed.self_kills:,} of them at a disk operation
+  (before, within or after a write, sync, rename, unlink or link), the others at random moments;
+  {killed.sessions:,} sessions of {killed.runs:,} runs, {concurrency} requests in flight, faults among them,
+  against the bundled gateway in a process of its own that keeps its own books: {killed.charges:,} charges.
 - **Seeds**: {tally.seeds:,} whole jobs in virtual time, each played with and without its kills, power cuts and
-  failing disks: {tally.sessions:,} sessions, {tally.kills:,} kills, {tally.posts:,} requests, {hours:.1f} simulated
-  hours, {rate:.1f} simulated minutes in a minute. A seed that breaks a law is printed and replays exactly:
-  `python -m tests.simulation SEED`.
+  failing disks: {tally.sessions:,} sessions, {tally.kills:,} kills, {tally.posts:,} requests, {hours:.1f}
+  simulated hours, {rate:.1f} simulated minutes in a minute. A seed that breaks a law is printed and replays
+  exactly: `python -m tests.simulation SEED`.
 
 {verdict}
 

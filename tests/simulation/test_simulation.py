@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+import polars as pl
 import pytest
+
+from crun_batch.corridor.opened import Run
 
 from .gateway import Faults
 from .laws import broken_laws
 from .loop import Stuck, VirtualLoop, run_virtual
-from .play import Kill, Scenario, drawn, play
+from .play import Kill, Scenario, Stage, drawn, play
 from .seeds import play_seeds
 
 DAY_US = 86_400_000_000
@@ -68,6 +71,16 @@ def test_a_disk_that_fails_loses_no_reply(tmp_path, when, at):
     _, attempts = stage.frames()
     assert 0 == attempts.filter(attempts["error_kind"] == "unknown_outcome").height
     assert [] == broken_laws(starved, tmp_path)
+
+
+def test_what_a_kill_left_unpublished_is_published_at_the_next_start(tmp_path):
+    """results.parquet has the rows of the killed session before the next one sends anything."""
+    kills = (Kill(60, "after", False),)
+    stage = Stage(scenario(), tmp_path / "run")
+    assert None is stage.session(kills[0])
+    recorded = Run(tmp_path / "run", {}).results().collect().height
+    stage.session(Kill(45, "after", False))
+    assert 0 < recorded <= pl.read_parquet(tmp_path / "run" / "results.parquet").height
 
 
 def test_a_clock_that_jumps_a_day_changes_no_schedule(tmp_path):
