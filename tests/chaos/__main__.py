@@ -17,7 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from simulation.seeds import Tally, play_seeds
+from simulation.seeds import play_for
 
 from .kills import Figures, chaos
 from .promises import Reached, Suite, page
@@ -41,7 +41,7 @@ def main() -> int:
     began = time.monotonic()
     until = began + wanted.minutes * 60
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
-        playing = executor.submit(_seeds, wanted.first_seed, wanted.seeds, wanted.minutes * 60)
+        playing = executor.submit(play_for, wanted.minutes * 60, wanted.first_seed, wanted.seeds)
         killed = _kills(wanted.kills, until)
         print(killed, flush=True)
         tally = playing.result()
@@ -61,14 +61,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=600.0)
     return parser.parse_args()
-
-
-def _seeds(first: int, count: int, seconds: float) -> Tally:
-    return play_seeds(range(first, first + count), say=_print, until=time.monotonic() + seconds)
-
-
-def _print(text: str) -> None:
-    print(text, flush=True)
 
 
 def _kills(count: int, until: float) -> Figures:

@@ -66,3 +66,10 @@ def play_seeds(
                 say(f"python -m tests.simulation {seed}: {law}")
     tally.real_seconds += time.monotonic() - began
     return tally
+
+
+def play_for(seconds: float, first: int, count: int) -> Tally:
+    """Play so many seeds for at most so long, and print what breaks at once: for a process of its own."""
+    return play_seeds(
+        range(first, first + count), say=lambda text: print(text, flush=True), until=time.monotonic() + seconds
+    )
