@@ -25,6 +25,7 @@ from .promises import Reached, Suite, page
 ROOT = Path(__file__).parents[2]
 SUITES = {
     "faults": ["tests/chaos/test_faults.py", "tests/test_wire.py", "tests/test_check.py"],
+    "disk": ["tests/chaos/test_disk.py"],
     "keys": ["tests/chaos/test_keys.py"],
     "tables": ["tests/chaos/test_tables.py"],
     "signals and races": ["tests/chaos/test_kills.py"],

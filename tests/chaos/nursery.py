@@ -10,6 +10,7 @@ from __future__ import annotations
 import faulthandler
 import importlib
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -51,6 +52,8 @@ def _live(order: dict[str, Any]) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     code = 70
     try:
+        if "most_bytes_of_a_file" in order:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (order["most_bytes_of_a_file"],) * 2)
         disk = DeadlyDisk(order["at"], order["when"]) if order["at"] else None
         ground = Ground(disk=disk, journal=JournalSettings(segment_bytes=order["segment_bytes"]))
         ended = run(Path(order["job"]), ground=ground, until_budget=True)

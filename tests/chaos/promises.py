@@ -96,8 +96,8 @@ def rows(reached: Reached) -> list[tuple[int, str, str, str]]:
         (
             5,
             "full disk, I/O error, short writes: stop sending, keep what is in flight, clean resume",
-            "seeds with failing disks; tests/test_journal.py",
-            f"{_breaking(tally, 'was not waited for')} lost",
+            "seeds with failing disks; a full tmpfs and RLIMIT_FSIZE under real processes",
+            f"{_breaking(tally, 'was not waited for')} lost; {suites['disk'].text()}",
         ),
         (
             6,
