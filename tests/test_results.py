@@ -23,9 +23,9 @@ from crun_batch.store.recover import recover
 from crun_batch.store.reprice import reprice
 from crun_batch.store.results import generations, publish
 from crun_batch.store.schema import RunSchema, results_schema, schema_document
+from crun_batch.store.scores import scores_schema, write_scores
 from crun_batch.store.seal import seal_segment
 from crun_batch.store.verify import verify
-from crun_batch.store.scores import scores_schema, write_scores
 from crun_batch.store.views import (
     attempt_totals,
     attempts_frame,
