@@ -1,7 +1,13 @@
 """The corridor: the only code that enters the rooms. `run.py` is its front; each module here is one stretch of it.
 
-workload.py   load -> what is to be done: rows, variants, requests, tickets
-preflight.py  plan and gateway -> may we start: models, credits, estimate, budget
-session.py    send <-> store: one session of sending, every event recorded
-opened.py     store -> people: what a run directory says, live or finished
+In the order in which a run walks through them:
+
+    load    workload                                              rows, variants, requests, tickets
+    open    opening recovery reopening books pricing              whose directory it is, what of it is done
+    plan    asking endpoint preflight assessing bodies piloting   what the gateway says, what it will cost
+    send    sending session source dialogue settle sharing        from the first request to the last record
+            watching ground                                       what others see of it, what it stands on
+    close   scoring opened                                        scores, the `Run`
+    ask     live checking comparing reporting report_sums         for people and other commands: read only
+            report_spread offered mapping starter options
 """
