@@ -126,7 +126,7 @@ def interrupted(bench: Bench, name: str, stop: signal.Signals, draw: random.Rand
     while True:
         process = bench.start(command)
         before, _ = bench.ledger()
-        while process.poll() is None and bench.ledger()[0] < before + draw.randint(50, 350):
+        while process.poll() is None and bench.ledger()[0] < before + draw.randint(150, 450):
             time.sleep(0.05)
         if process.poll() is not None:
             break
@@ -156,6 +156,7 @@ def main() -> int:
     """Run it all in a temporary folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", type=Path, default=TABLE)
+    parser.add_argument("--only-interrupted", action="store_true", help="chat alone, in one go and interrupted")
     arguments = parser.parse_args()
     if not arguments.table.exists():
         print(f"{arguments.table} is not there: nothing to do")
@@ -163,11 +164,11 @@ def main() -> int:
     started = time.monotonic()
     draw = random.Random(8)
     with tempfile.TemporaryDirectory() as folder, Bench(Path(folder), arguments.table.resolve(), {}) as bench:
-        for protocol, stream in SHAPES:
+        for protocol, stream in SHAPES[:1] if arguments.only_interrupted else SHAPES:
             print(in_one_go(bench, protocol, stream), flush=True)
         bench.simulator.change(latency_seconds=1.0, latency_sigma=0.5)
-        print(interrupted(bench, "ctrl-c", signal.SIGINT, draw), flush=True)
         print(interrupted(bench, "kill-9", signal.SIGKILL, draw), flush=True)
+        print(interrupted(bench, "ctrl-c", signal.SIGINT, draw), flush=True)
     print(f"all equal, {time.monotonic() - started:.0f} s")
     return 0
 
