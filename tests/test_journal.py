@@ -298,6 +298,25 @@ def test_the_default_syncer_brings_events_to_the_disk_by_itself(run):
     assert 0 == journal.unsynced
 
 
+def test_starts_that_come_together_are_all_recorded_or_none_is(run):
+    """Where one does not fit, none of them is sent: a start on the disk would name a suspect that never went."""
+    run.disk = FailingDisk()
+    journal = journal_of(run)
+    journal.append_start(start(journal.next_serial()))
+    journal.append_end(end(1, b"first"))
+    run.disk.room_bytes = 700
+    with pytest.raises(DiskFailed, match="No space left"), journal.together():
+        journal.append_read(read(1, final=OK))
+        for _ in range(20):
+            journal.append_start(start(journal.next_serial()))
+    with pytest.raises(DiskFailed):
+        journal.close()
+    run.disk = FailingDisk()
+    recovered = recover(run)
+    assert [] == list(recovered.in_flight)
+    assert [b"first"] == [ended.raw_body() for _, ended in recovered.unread]
+
+
 def test_a_full_segment_is_closed_and_the_next_one_says_all_that_is_needed(run):
     """Rotation happens over the limit only, and the new head carries checkpoint and attempts in flight."""
     journal = create_journal(run, "a", syncer=ManualSyncer(), settings=JournalSettings(segment_bytes=1500))

@@ -283,19 +283,25 @@ class Journal:
         self._appended += events
 
     def _write_failed(self, lines: list[Line], error: OSError) -> None:
-        """Cut the torn part off and write each line once more, as many as fit; replies that do not, elsewhere.
+        """Cut the torn part off and write each line once more; replies that do not fit go to the reserve.
 
-        Raises if anything else does not fit.
+        Raises if anything else does not fit; then no start among them stays, as none of them is sent.
         """
-        failed = False
+        failed, before_starts = False, None
         for event, line in lines:
             if isinstance(event, ReadEvent) and event.n in self._late:
                 continue
+            if isinstance(event, StartEvent):
+                before_starts = before_starts or (self._length, self._appended)
+                if failed := failed or self._failure is not None:
+                    continue
             try:
                 self._disk.truncate(self._descriptor, self._length)
                 write_all(self._disk, self._descriptor, line)
             except OSError as second:
                 self._fail("cannot be written", second)
+                if isinstance(event, StartEvent) and before_starts is not None:
+                    self._length, self._appended = before_starts
                 self._cut_torn_line()
                 if isinstance(event, EndEvent):
                     self._append_late(event)
