@@ -82,6 +82,8 @@ class Figures(Struct):
     charged_without_reply: int = 0
     """Charges for requests whose reply was not recorded: cut by a fault, or by a kill."""
     reads: int = 0
+    swaps: int = 0
+    """Reads by name that met a swap of the link, and succeeded when repeated."""
     broken: list[str] = field(default_factory=list)
 
 
@@ -150,6 +152,7 @@ class Readers:
         said, _ = self._child.communicate(b"\n", timeout=60)
         found = orjson.loads(said)
         figures.reads += found["reads"]
+        figures.swaps += found["swaps"]
         figures.broken += found["failures"]
 
 
