@@ -103,8 +103,8 @@ def rows(reached: Reached) -> list[tuple[int, str, str, str]]:
             6,
             "every file under its final name is whole and readable at every moment",
             "pyarrow, polars and duckdb reading all through the kills",
-            f"{sum('with_' in law for law in killed.broken)} failures in {killed.reads:,} reads; {killed.swaps} by "
-            "name met a swap between two opens of the library, and succeeded at once when repeated",
+            f"{sum('with_' in law for law in killed.broken)} failures in {killed.reads:,} reads; {killed.swaps} "
+            "by name met a swap between two opens of the library, and succeeded at once when repeated",
         ),
         (
             7,
