@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -76,8 +77,8 @@ def _suite(paths: list[str]) -> Suite:
     collected = subprocess.run(
         [*command, "--collect-only"], cwd=ROOT, capture_output=True, text=True, env=dict(os.environ)
     )
-    tests = sum("::" in line for line in collected.stdout.splitlines())
-    return Suite(tests, failed=ended.returncode != 0)
+    tests = sum(int(count) for count in re.findall(r"^\S+\.py: (\d+)$", collected.stdout, re.MULTILINE))
+    return Suite(tests, failed=ended.returncode != 0 or not tests)
 
 
 if __name__ == "__main__":
