@@ -6,6 +6,7 @@
     price   what the models cost, now and since                what is on the bill
     plan    estimate, budget, confirmation                     may we start
     send    pool and journal, until all is done or it stops    every event on disk
+            first the rows, then the judges of their answers
     close   seal, score, publish, summarise                    what people read
 
 Each step is a function below, in this order; what they are made of is in `corridor/`.
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
@@ -28,7 +29,9 @@ from crun_batch.corridor.asking import ask_all, balance_keeper, balance_reader
 from crun_batch.corridor.assessing import Assessment, Reading, assess, enough, everything, with_measured
 from crun_batch.corridor.books import bring_up_to_date
 from crun_batch.corridor.endpoint import Endpoint, endpoints_of, simulated
-from crun_batch.corridor.opened import RUNNING, Place, Run, ending_of, open_run, summary_of
+from crun_batch.corridor.judge_costs import Backlog, Docket, docket_of, waiting_now
+from crun_batch.corridor.judging import judge_all
+from crun_batch.corridor.opened import Run, ending_of, open_run, summary_of
 from crun_batch.corridor.opening import (
     Progressed,
     Standing,
@@ -38,6 +41,7 @@ from crun_batch.corridor.opening import (
     record_scores,
 )
 from crun_batch.corridor.options import Options, options_of
+from crun_batch.corridor.outlook import extent_of, place_of, running_summary
 from crun_batch.corridor.piloting import Pilot, begin_pilot, conclude_pilot, halt_of, refuse_wrong_price
 from crun_batch.corridor.preflight import (
     Site,
@@ -53,10 +57,9 @@ from crun_batch.corridor.preflight import (
 )
 from crun_batch.corridor.pricing import Bill, Prices, must_reprice
 from crun_batch.corridor.reopening import reopen
-from crun_batch.corridor.scoring import Graders, graders_of, score_answers
+from crun_batch.corridor.scoring import Graders, fingerprint_of, graders_of, score_answers
 from crun_batch.corridor.sending import Outfit, send_all
 from crun_batch.corridor.source import open_rows, open_units
-from crun_batch.corridor.watching import Extent
 from crun_batch.corridor.workload import Workload, load_workload
 from crun_batch.errors import EXIT_GATEWAY_REFUSED, RefusedToStart
 from crun_batch.load.job import Job, load_job
@@ -115,19 +118,22 @@ async def run_with(job: Job | str | Path, table: object | None, options: Options
         workload = _load(job, table, options, stack)
         graders = graders_of(workload)
         standing = _open(workload, options, stack)
-        if not open_units(workload, standing.done):
+        docket = docket_of(workload, standing, fingerprint_of(graders, standing), None)
+        if not open_units(workload, standing.done) and not docket.waiting.calls:
             options.say(f"nothing to send: all {workload.selected_units:,} results are there")
             if must_reprice(workload.job, standing.document):
                 _price(workload, standing, (), options)
             return _close(workload, standing, graders, options, halt=None)
-        sites = await ask_all(workload.variants, _endpoints(workload, options), options.ground)
+        sites = await ask_all(workload.asked, _endpoints(workload, options), options.ground)
         halt = _refusal_of(sites, options)
         if halt is None:
             prices = _price(workload, standing, sites, options)
             pilot = await _pilot(workload, standing, sites, options)
-            _plan(workload, standing, sites, prices, options, pilot)
+            if pilot is not None:
+                docket = docket_of(workload, standing, fingerprint_of(graders, standing), pilot.rows)
+            _plan(workload, standing, sites, prices, options, pilot, docket)
             _record_job(workload, standing, prices, options)
-            halt = await _send(workload, standing, sites, prices, options, pilot)
+            halt = await _send(workload, standing, sites, prices, options, pilot, docket)
             if prices.told() != standing.prices:
                 standing.prices = prices.told()
                 _record_job(workload, standing, prices, options)
@@ -182,7 +188,7 @@ def _open(workload: Workload, options: Options, stack: ExitStack) -> Standing:
 
 
 def _endpoints(workload: Workload, options: Options) -> tuple[Endpoint, ...]:
-    jobs = [variant.job for variant in workload.variants]
+    jobs = [asked.job for asked in workload.asked]
     return endpoints_of(jobs, options.environ, simulated=options.simulate)
 
 
@@ -242,10 +248,11 @@ def _plan(
     prices: Prices,
     options: Options,
     pilot: Pilot | None,
+    docket: Docket,
 ) -> None:
     """Step 5. Estimate, budget, balance, confirmation. Raises InputError (2) and RefusedToStart (3)."""
     reading = enough(workload, options.say) if pilot is None else pilot.reading
-    assessment = _assess(workload, standing, prices, options, reading)
+    assessment = _assess(workload, standing, prices, options, reading, docket.waiting)
     if pilot is not None:
         assessment = structs.replace(assessment, limit_of=int, limit_option="--pilot")
     refuse_rejected(workload, assessment)
@@ -260,10 +267,21 @@ def _plan(
 
 
 def _assess(
-    workload: Workload, standing: Progressed, prices: Prices, options: Options, reading: Reading
+    workload: Workload,
+    standing: Progressed,
+    prices: Prices,
+    options: Options,
+    reading: Reading,
+    waiting: Backlog,
 ) -> Assessment:
     assessment = assess(
-        workload, standing.done, prices, reading=reading, account=standing.account, tick=options.tick
+        workload,
+        standing.done,
+        prices,
+        reading=reading,
+        account=standing.account,
+        tick=options.tick,
+        waiting=waiting,
     )
     return with_measured(assessment, standing.pilot)
 
@@ -282,8 +300,9 @@ async def _send(
     prices: Prices,
     options: Options,
     pilot: Pilot | None,
+    docket: Docket,
 ) -> Halt | None:
-    """Step 6. Everything that is open, until it is done or something says stop."""
+    """Step 6. Everything that is open, then its judges, until it is done or something says stop."""
     job = workload.job
     wire = (
         options.wire(job)
@@ -293,8 +312,8 @@ async def _send(
     threads = nullcontext() if options.ground.in_place else ThreadPoolExecutor(1, thread_name_prefix="table")
     with threads as executor:
         outfit = Outfit(
-            extent=_extent(workload, standing, pilot),
-            summary=_running_summary(workload, standing, options),
+            extent=extent_of(workload, standing, pilot),
+            summary=running_summary(workload, standing, options),
             wire=wire,
             clock=options.clock,
             ground=options.ground,
@@ -309,36 +328,12 @@ async def _send(
         )
         rows = open_rows(workload, standing.done) if pilot is None else pilot.batches()
         try:
-            return await send_all(workload, standing, outfit, rows)
+            halt = await send_all(workload, standing, outfit, rows)
+            if halt is None and workload.judges:
+                halt = await judge_all(workload, standing, outfit, docket)
+            return halt
         finally:
             await wire.close()
-
-
-def _extent(workload: Workload, standing: Standing, pilot: Pilot | None) -> Extent:
-    """How many units are done and how many are to be; of a pilot only its own."""
-    open_count = open_units(workload, standing.done)
-    if pilot is None:
-        return Extent(workload.selected_units - open_count, open_count)
-    return Extent(0, pilot.open_rows * len(workload.variants) * workload.repeats)
-
-
-def _running_summary(
-    workload: Workload, standing: Standing, options: Options
-) -> Callable[[int, float], Mapping[str, Any]]:
-    """What summary.json says while the session goes on."""
-    place = _place(workload, standing, options)
-    open_before = open_units(workload, standing.done)
-
-    def summary(finished_units: int, seconds: float) -> Mapping[str, Any]:
-        account = standing.account
-        open_count = open_before - finished_units
-        return summary_of(account, place, RUNNING, open_count=open_count, seconds=account.seconds + seconds)
-
-    return summary
-
-
-def _place(workload: Workload, standing: Standing, options: Options) -> Place:
-    return Place(workload.job.name, standing.directory.path, options.resume_command, standing.pilot)
 
 
 def _close(
@@ -351,8 +346,14 @@ def _close(
     account = standing.account
     open_count = open_units(workload, standing.done)
     halt = how_to_go_on(halt, workload, account.totals())
-    ending = ending_of(halt, account.totals(), open_count, is_pilot=options.pilot is not None)
-    place = _place(workload, standing, options)
+    ending = ending_of(
+        halt,
+        account.totals(),
+        open_count,
+        is_pilot=options.pilot is not None,
+        failed_verdicts=standing.failed_verdicts,
+    )
+    place = place_of(workload, standing, options)
     summary = summary_of(account, place, ending, open_count=open_count, seconds=account.seconds)
     write_json(standing.directory, standing.directory.summary, summary)
     return Run(standing.directory.path, summary)
@@ -371,9 +372,10 @@ async def estimate_with(job: Job | str | Path, table: object | None, options: Op
     with ExitStack() as stack:
         workload = _load(job, table, options, stack)
         standing = read_standing(workload)
-        sites = await ask_all(workload.variants, _endpoints(workload, options), options.ground)
+        sites = await ask_all(workload.asked, _endpoints(workload, options), options.ground)
         prices = Prices(workload.job, sellers_of(sites), now_utc(options.clock.epoch_us()))
-        assessment = _assess(workload, standing, prices, options, everything(workload))
+        reading, waiting = everything(workload), waiting_now(workload)
+        assessment = _assess(workload, standing, prices, options, reading, waiting)
         refuse_rejected(workload, assessment)
         reservations = reservations_of(workload, standing.account.totals())
         verdict = judge(workload, assessment, sites, reservations, until_budget=options.until_budget)

@@ -14,8 +14,8 @@ from sklearn.metrics import cohen_kappa_score, confusion_matrix, f1_score
 
 import crun_batch
 from crun_batch import cli
+from crun_batch.corridor.answers import Answer
 from crun_batch.corridor.comparing import Asked, compare_runs
-from crun_batch.corridor.scoring import Answer
 
 CLASSES = ["billing", "delivery", "other", "praise", "product"]
 RIGHT = {"name": "right", "grader": "number", "expected": "{{ answer }}"}
@@ -82,7 +82,7 @@ def test_an_edited_score_is_applied_by_running_again_which_sends_nothing(at, tmp
 def test_only_answers_without_a_score_are_graded(at, tmp_path, monkeypatch):
     """Rows that came later, and answers that were asked again; what is scored stays."""
     graded = []
-    monkeypatch.setattr("crun_batch.corridor.scoring.Answer", lambda *line: graded.append(line) or Answer(*line))
+    monkeypatch.setattr("crun_batch.corridor.answers.Answer", lambda *line: graded.append(line) or Answer(*line))
     table, spec = sums(20), job(at, tmp_path, score=[RIGHT])
     run(spec, table, limit=5)
     run(spec, table)
@@ -152,7 +152,10 @@ def test_a_function_of_the_users_is_a_grader_and_its_edits_count(at, tmp_path):
     [
         ({"name": "a", "grader": "exact", "expected": "{{ anser }}"}, "did you mean 'answer'"),
         ({"name": "a", "grader": "python", "function": "no_such_module_here:x"}, "cannot be imported"),
-        ({"name": "a", "grader": "judge", "model": "gpt-5.4"}, "not available yet in this version"),
+        (
+            {"name": "a", "grader": "judge", "model": "m", "endpoint": {"protocol": "messages", "auth": "none"}},
+            r"score\[0\].params: needs max_output_tokens.*judge a",
+        ),
     ],
 )
 def test_a_mistake_in_a_grader_is_found_before_anything_is_sent(at, tmp_path, score, complaint):

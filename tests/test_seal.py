@@ -151,7 +151,8 @@ def test_every_field_of_an_attempt_and_its_final_reaches_its_column(run):
     } == parts.to_pylist()[0]  # fmt: skip
     assert {
         "serial": 1, "review_id": 7, "variant": "base", "axis_temp": 0, "axis_who": '{"model":"m"}', "repeat": 0,
-        "turn": 0, "purpose": "answer", "attempt": 1, "outcome": "done", "http_status": 200, "error_kind": None,
+        "turn": 0, "purpose": "answer", "judge": None, "attempt": 1, "outcome": "done", "http_status": 200,
+        "error_kind": None,
         "error_message": None, "finish_reason": "stop", "model": "m", "response_id": "resp1",
         "request_id": "req-1",
         "input_tokens": 11, "cached_input_tokens": 0, "cache_write_tokens": 0, "output_tokens": 5,

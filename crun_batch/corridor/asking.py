@@ -7,12 +7,12 @@ from collections.abc import Callable, Coroutine, Hashable, Sequence
 from decimal import Decimal
 from typing import Any
 
+from crun_batch.corridor.asked import Asked
 from crun_batch.corridor.endpoint import Endpoint
 from crun_batch.corridor.ground import Ground
 from crun_batch.corridor.piloting import ReadBalance
 from crun_batch.corridor.preflight import Offer, Site
 from crun_batch.corridor.session import Session
-from crun_batch.corridor.workload import Variant
 from crun_batch.errors import EXIT_OUT_OF_MONEY, RefusedToStart
 from crun_batch.load.job import Job
 from crun_batch.plan.prices import decimal_text, pico_of
@@ -20,9 +20,9 @@ from crun_batch.send.gateway import Balance, ControlFault, Gateway, list_models,
 from crun_batch.send.retry import Halt
 
 
-async def ask_all(variants: Sequence[Variant], endpoints: Sequence[Endpoint], ground: Ground) -> tuple[Site, ...]:
+async def ask_all(variants: Sequence[Asked], endpoints: Sequence[Endpoint], ground: Ground) -> tuple[Site, ...]:
     """Every gateway that the variants name, asked once under each key. Raises RefusedToStart, as `ask` does."""
-    found: dict[tuple[str, Hashable], list[tuple[Variant, Endpoint]]] = {}
+    found: dict[tuple[str, Hashable], list[tuple[Asked, Endpoint]]] = {}
     for variant, endpoint in zip(variants, endpoints, strict=True):
         found.setdefault((variant.job.endpoint.base_url, endpoint.account), []).append((variant, endpoint))
     sites = []

@@ -12,7 +12,9 @@ from typing import Any
 
 from msgspec import Struct, structs
 
+from crun_batch.corridor.judge_costs import Backlog, JudgeTally
 from crun_batch.corridor.pricing import Prices
+from crun_batch.corridor.questions import Questions
 from crun_batch.corridor.source import Done
 from crun_batch.corridor.workload import Variant, Workload
 from crun_batch.load.render import RowRejected
@@ -25,6 +27,7 @@ from crun_batch.records import Row
 
 REJECTIONS_SHOWN = 20
 ESTIMATE_SEED = 0
+NOTHING_WAITS = Backlog()
 
 
 class Assessment(Struct, frozen=True):
@@ -46,9 +49,14 @@ class Reading(Struct, frozen=True):
     """How many rows these random ones stand for; None: for themselves."""
 
 
+def columns_read(workload: Workload) -> tuple[str, ...]:
+    """What an estimate must read of each row."""
+    return Questions(workload).columns if workload.judges else workload.columns
+
+
 def everything(workload: Workload) -> Reading:
     """All selected rows."""
-    return Reading(workload.table.rows(workload.columns))
+    return Reading(workload.table.rows(columns_read(workload)))
 
 
 def enough(workload: Workload, say: Callable[[str], None]) -> Reading:
@@ -57,7 +65,7 @@ def enough(workload: Workload, say: Callable[[str], None]) -> Reading:
     if selected <= SAMPLE_ABOVE_ROWS:
         return everything(workload)
     say(f"estimated from {SAMPLE_ROWS:,} random rows of {selected:,}; `estimate` reads them all")
-    return Reading([workload.table.random_rows(SAMPLE_ROWS, ESTIMATE_SEED, workload.columns)], selected)
+    return Reading([workload.table.random_rows(SAMPLE_ROWS, ESTIMATE_SEED, columns_read(workload))], selected)
 
 
 def assess(
@@ -68,8 +76,13 @@ def assess(
     reading: Reading,
     account: Account,
     tick: Callable[[int], None],
+    waiting: Backlog = NOTHING_WAITS,
 ) -> Assessment:
-    """Render and count the open units of the rows that are read; `tick` is told how many rows that were."""
+    """Render and count the open units of the rows that are read; `tick` is told how many rows that were.
+
+    `waiting`: the questions about stored answers, which come on top.
+    """
+    judges = _Judges(workload, prices)
     tallies = [_Tallies(variant, prices, workload) for variant in workload.variants]
     is_new = done.open_slots() == workload.unit_slots
     rejections: list[str] = []
@@ -83,7 +96,9 @@ def assess(
                 if repeats:
                     is_open = True
                     tallied.add(row, repeats, rejections)
+                    judges.add(row, tallied.variant, repeats)
             open_rows += is_open
+            judges.row(is_open=is_open)
         tick(read_rows)
         if len(rejections) >= REJECTIONS_SHOWN:
             break
@@ -93,6 +108,7 @@ def assess(
     limits = workload.job.limits
     finished = account.finished_requests()
     estimates = [t.estimate(total_open, finished) for t in tallies]
+    estimates += judges.estimates(max(total_open, open_rows), waiting, account)
     latency_seconds = _latency_seconds(account)
     combined = combine(
         [estimate for group in estimates for estimate in group],
@@ -142,6 +158,25 @@ def with_measured(assessment: Assessment, pilot: Mapping[str, Any] | None) -> As
     return structs.replace(assessment, estimate=structs.replace(estimate, **changes))
 
 
+class _Judges:
+    """The tallies of all judges; nothing where there are none."""
+
+    def __init__(self, workload: Workload, prices: Prices) -> None:
+        self._questions = Questions(workload)
+        self._tallies = [JudgeTally(judge, workload, prices) for judge in workload.judges]
+
+    def add(self, row: Row, variant: Variant, repeats: int) -> None:
+        for tally in self._tallies:
+            tally.add(self._questions, row, variant, repeats)
+
+    def row(self, *, is_open: bool) -> None:
+        for tally in self._tallies if is_open else ():
+            tally.row()
+
+    def estimates(self, rows: int, waiting: Backlog, account: Account) -> list[list[Any]]:
+        return [tally.estimates(rows, waiting, account) for tally in self._tallies]
+
+
 def _scaled(count: int, read: int, total: int) -> int:
     return count * total // read if read else 0
 
@@ -151,15 +186,15 @@ class _Tallies:
 
     def __init__(self, variant: Variant, prices: Prices, workload: Workload) -> None:
         self.index = variant.index
-        self._variant = variant
+        self.variant = variant
         self._prices = prices
         self._workload = workload
         self._tallies: dict[tuple[str | None, int], tuple[Tally, Counter]] = {}
 
     def add(self, row: Row, repeats: int, rejections: list[str]) -> None:
         try:
-            request = self._variant.request(row)
-            later = self._variant.later_bodies(row) if request.whole_hash is not None else ()
+            request = self.variant.request(row)
+            later = self.variant.later_bodies(row) if request.whole_hash is not None else ()
         except RowRejected as error:
             rejections.append(str(error))
             return
@@ -177,7 +212,7 @@ class _Tallies:
         counter = remembering(token_counter(model or ""))
         choice = self._prices.choice(model)
         terms = Terms(
-            name=self._variant.name if turn == 0 else f"{self._variant.name}, turn {turn + 1}",
+            name=self.variant.name if turn == 0 else f"{self.variant.name}, turn {turn + 1}",
             model=model or "",
             price=choice.price,
             price_reason=choice.reason,
@@ -193,6 +228,6 @@ class _Tallies:
     def estimate(self, open_rows: int, finished: Mapping[str, Finished]) -> list[Any]:
         read = sum(tally.rows_read for (_, turn), (tally, _) in self._tallies.items() if turn == 0)
         return [
-            tally.estimate(_scaled(tally.rows_read, read, max(open_rows, read)), finished.get(self._variant.name))
+            tally.estimate(_scaled(tally.rows_read, read, max(open_rows, read)), finished.get(self.variant.name))
             for tally, _ in self._tallies.values()
         ]

@@ -31,7 +31,8 @@ def bring_up_to_date(
     """
     job, frozen = workload.job, frozen_prices(standing.document)
     models = {variant.name: variant.job.model for variant in workload.variants}
-    for model in (*frozen.models, *models.values()):
+    judges = {judge.spec.name: judge.job.model for judge in workload.judges}
+    for model in (*frozen.models, *models.values(), *judges.values()):
         prices.choice(model or None)
     repriced = must_reprice(job, standing.document) and standing.recovered is not None
     for sentence in changes(frozen, prices, job, repriced=repriced):
@@ -39,7 +40,7 @@ def bring_up_to_date(
     if not repriced:
         return False
     bill = Bill(prices.price, job.prices.credits_per_usd)
-    repricing = Repricing(frozen, prices, bill, models)
+    repricing = Repricing(frozen, prices, bill, models, judges)
     _begin(standing, repricing.fingerprint)
     _price_anew(workload, standing, repricing, ground)
     return True
@@ -73,8 +74,11 @@ def _price_anew(workload: Workload, standing: Standing, repricing: Repricing, gr
 def _account_anew(account: Account, run: RunDirectory, schema: RunSchema) -> None:
     """Put the sums over the priced attempts in the place of the old ones."""
     for costs in variant_costs(run, schema):
-        found = {name: getattr(costs, name) for name in costs.__struct_fields__ if name != "variant"}
-        account.variants[costs.variant] = structs.replace(account.variants.get(costs.variant, Sums()), **found)
+        sums = {name: getattr(costs, name) for name in costs.__struct_fields__ if name not in ("variant", "judge")}
+        if costs.judge is not None:
+            account.judges[costs.judge] = structs.replace(account.judges.get(costs.judge, Sums()), **sums)
+        elif costs.variant is not None:
+            account.variants[costs.variant] = structs.replace(account.variants.get(costs.variant, Sums()), **sums)
     for unit in unit_costs(run, schema, account.open_units):
         so_far, cost = account.open_units[unit.key], unit.cost
         so_far.cost_usd, so_far.cost_credits = cost.usd_pico, cost.credits_pico

@@ -111,7 +111,7 @@ def _unchanged(data: bytes) -> bytes:
 def simulated(job: Job, settings: Mapping[str, Any]) -> Iterator[Mapping[str, object]]:
     """Keys that point a job, and each of its variants, at a simulator for as long as the context lasts.
 
-    It offers the models of all variants, at the job's prices.
+    It offers the models of all variants and judges, at the job's prices.
     """
     with SimulatorProcess(read_settings(settings, base=_settings_for(job))) as simulator:
         yield {"endpoint.base_url": simulator.base_url, **_without_key()}
@@ -129,9 +129,10 @@ def _without_key() -> dict[str, object]:
 def _settings_for(job: Job) -> Settings:
     priced = {name: _simulated_model(spec, job) for name, spec in job.prices.models.items()}
     models = {**MODELS, **priced}
-    for variation in variations(job):
-        if variation.job.model is not None:
-            models.setdefault(variation.job.model, Model())
+    asked = [*(variation.job.model for variation in variations(job)), *(spec.model for spec in job.score)]
+    for name in asked:
+        if name is not None:
+            models.setdefault(name, Model())
     return Settings(models=models, balance_credits=SIMULATED_BALANCE_CREDITS)
 
 

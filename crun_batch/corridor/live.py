@@ -98,7 +98,10 @@ def _give_up(now: JournalNow) -> None:
     for start in now.in_flight.values():
         hold = Hold(start.held_usd, start.held_credits)
         end = Ended("unknown", None, Cost(), hold, Tries())
-        now.account.ended((start.id, start.variant, start.repeat), start.started_at, end)
+        if start.judge is not None:
+            now.account.judged(start.judge, end)
+        else:
+            now.account.ended((start.id, start.variant, start.repeat), start.started_at, end)
 
 
 def _unknown_attempts(path: Path, summary: Mapping[str, Any]) -> list[dict[str, Any]]:

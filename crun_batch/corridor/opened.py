@@ -134,8 +134,10 @@ class Ending(Struct, frozen=True):
 RUNNING = Ending("running")
 
 
-def ending_of(halt: Halt | None, totals: Sums, open_count: int, *, is_pilot: bool) -> Ending:
-    """By why it halted, else by how its rows ended."""
+def ending_of(
+    halt: Halt | None, totals: Sums, open_count: int, *, is_pilot: bool, failed_verdicts: int = 0
+) -> Ending:
+    """By why it halted, else by how its rows ended and whether their judges gave a verdict."""
     if halt is not None:
         interrupted = halt.exit_code in (EXIT_INTERRUPTED, EXIT_TERMINATED)
         return Ending("interrupted" if interrupted else "stopped", halt.exit_code, halt.reason)
@@ -143,6 +145,9 @@ def ending_of(halt: Halt | None, totals: Sums, open_count: int, *, is_pilot: boo
         return Ending("stopped", EXIT_OK, f"pilot done, {open_count:,} rows are open")
     if open_count:
         return Ending("stopped", EXIT_ROWS_FAILED, f"{open_count:,} rows are still open")
+    if failed_verdicts:
+        said = f"{failed_verdicts:,} questions to judges failed; start again to ask them once more"
+        return Ending("finished", EXIT_ROWS_FAILED, said)
     not_ok = sum(number for status, number in totals.statuses.items() if status != "ok")
     return Ending("finished", EXIT_ROWS_FAILED if not_ok else EXIT_OK)
 
@@ -190,10 +195,11 @@ def summary_of(
         "unpriced_attempts": totals.unpriced,
         "shared": totals.shared,
         "variants": {name: _of_variant(sums) for name, sums in account.variants.items()},
+        "judges": {name: _of_judge(sums) for name, sums in account.judges.items()},
         "seconds": round(seconds, 3),
         "rows_per_second": round(finished / seconds, 3) if seconds else 0.0,
         "output_dir": str(place.directory),
-        "resume_command": place.resume_command if open_count else None,
+        "resume_command": place.resume_command if open_count or ending.reason else None,
         "pilot": place.pilot,
         "ended": ending.status != RUNNING.status,
         "attempt_totals": _attempt_totals(totals),
@@ -204,6 +210,16 @@ def _of_variant(sums: Sums) -> dict[str, Any]:
     """One variant's results by status, and its known cost."""
     return {
         **{name: sums.statuses.get(name, 0) for name in STATUSES},
+        "cost_usd": _known(sums.cost_usd, sums.priced_usd),
+        "cost_credits": _known(sums.cost_credits, sums.priced_credits),
+    }
+
+
+def _of_judge(sums: Sums) -> dict[str, Any]:
+    """One judge's requests, how many of them were answered, and their known cost."""
+    return {
+        "attempts": sums.attempts,
+        "answered": sums.done,
         "cost_usd": _known(sums.cost_usd, sums.priced_usd),
         "cost_credits": _known(sums.cost_credits, sums.priced_credits),
     }

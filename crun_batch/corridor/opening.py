@@ -56,6 +56,8 @@ class Standing(Progressed, kw_only=True):
     fingerprint: dict[str, Any]
     prices: Mapping[str, Any] = {}
     """The prices of this session, once they are chosen."""
+    failed_verdicts: int = 0
+    """Questions to judges that this session got no verdict for."""
 
 
 def open_standing(

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 from msgspec import Struct
 
-from crun_batch.corridor.assessing import Reading
+from crun_batch.corridor.assessing import Reading, columns_read
 from crun_batch.corridor.ground import Ground
 from crun_batch.corridor.opening import Standing
 from crun_batch.corridor.source import Done, open_units
@@ -70,7 +70,7 @@ async def begin_pilot(
     workload: Workload, standing: Standing, count: int, read: ReadBalance | None, ground: Ground
 ) -> Pilot:
     """Choose the rows and read the balance before the first of them is sent."""
-    rows = workload.table.random_rows(count, PILOT_SEED, workload.columns)
+    rows = workload.table.random_rows(count, PILOT_SEED, columns_read(workload))
     open_rows = sum(is_open(row, workload, standing.done) for row in rows)
     before = None
     if read is not None and open_rows:
@@ -242,7 +242,7 @@ def _seconds(workload: Workload, sums: Sequence[RowSums], open_rows: int) -> dic
     busy = forecast([row.latency_us for row in sums], rows_total)
     tokens = forecast([row.tokens for row in sums], rows_total)
     limits = workload.job.limits
-    requests = open_rows * len(workload.variants) * workload.repeats
+    requests = open_rows * len(workload.variants) * workload.repeats * (1 + len(workload.judges))
     ends: dict[str, Any] = {"limited_by": "not limited"}
     for end in ("low", "expected", "high"):
         busy_end, tokens_end = getattr(busy, end), getattr(tokens, end)

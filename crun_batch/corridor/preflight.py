@@ -10,10 +10,12 @@ from typing import Any
 
 from msgspec import Struct, structs
 
+from crun_batch.corridor.asked import Asked
 from crun_batch.corridor.assessing import REJECTIONS_SHOWN, Assessment
 from crun_batch.corridor.endpoint import Endpoint
+from crun_batch.corridor.judge_costs import STORED
 from crun_batch.corridor.pricing import Seller
-from crun_batch.corridor.workload import Variant, Workload
+from crun_batch.corridor.workload import Workload
 from crun_batch.errors import EXIT_OUT_OF_MONEY, InputError, Mistake
 from crun_batch.load.job import Job
 from crun_batch.plan.account import Sums
@@ -43,7 +45,8 @@ class Site(Struct, frozen=True):
     """One gateway under one key: what it offers, the variants that it serves, and how each of them reaches it."""
 
     offer: Offer
-    variants: tuple[Variant, ...]
+    variants: tuple[Asked, ...]
+    """Judges among them."""
     endpoints: tuple[Endpoint, ...]
 
     @property
@@ -65,7 +68,7 @@ def sellers_of(sites: Sequence[Site]) -> list[Seller]:
 
 
 def endpoints_by_variant(sites: Sequence[Site]) -> list[Endpoint]:
-    """The endpoints in the order of the variants."""
+    """The endpoints in the order of the variants, then the judges."""
     pairs = [
         (variant.index, endpoint)
         for site in sites
@@ -146,9 +149,13 @@ def judge(
 
 
 def _estimate_of(estimate: Estimate, site: Site) -> Estimate:
-    """The part of the estimate that is about a gateway's variants; entries of later turns are named after them."""
+    """The part of the estimate about a gateway's variants and judges, whose other entries are named after them."""
     names = {variant.name for variant in site.variants}
-    own = [entry for entry in estimate.variants if names & {entry.name, entry.name.rpartition(", turn ")[0]}]
+    own = [
+        entry
+        for entry in estimate.variants
+        if names & {entry.name, entry.name.rpartition(", turn ")[0], entry.name.removesuffix(STORED)}
+    ]
     return combine(own, Limits(1))
 
 

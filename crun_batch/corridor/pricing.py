@@ -177,6 +177,8 @@ class Repricing(Struct, frozen=True):
     bill: Bill
     models: Mapping[str, str | None]
     """Variant -> its model; None where each request names its own."""
+    judges: Mapping[str, str | None] = {}
+    """Judge -> its model."""
 
     @property
     def fingerprint(self) -> str:
@@ -184,7 +186,8 @@ class Repricing(Struct, frozen=True):
         return hashlib.sha256(orjson.dumps(self.prices.told(), option=orjson.OPT_SORT_KEYS)).hexdigest()
 
     def __call__(self, stored: Stored) -> tuple[Cost, Hold]:
-        model = self.models.get(stored.variant) or self.frozen.named(stored.model)
+        asked = self.models.get(stored.variant) if stored.judge is None else self.judges.get(stored.judge)
+        model = asked or self.frozen.named(stored.model)
         price = self.prices.price(model) if model is not None else None
         if model is None or self._keeps(stored.cost, price):
             return self._in_both_units(stored.cost), stored.hold

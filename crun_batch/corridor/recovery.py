@@ -67,6 +67,9 @@ def book(account: Account, event: Event) -> None:
             Tries(event.counted, event.unknown_retries),
             event.latency_us or 0,
         )
+        if event.judge is not None:
+            account.judged(event.judge, end)
+            return
         unit = account.ended(key, event.started_at, end)
         if event.outcome == "done" and event.error_kind is None and event.final is None:
             unit.answers.append(answered_by(event))
@@ -146,6 +149,9 @@ def settle_leftovers(recovered: Recovered, journal: Journal, account: Account, r
 
 
 def _tries(account: Account, start: StartEvent) -> Tries:
+    """What is counted of the unit; a judge's attempts are counted anew in each session."""
+    if start.judge is not None:
+        return NO_TRIES
     unit = account.open_units.get((start.id, start.variant, start.repeat))
     return NO_TRIES if unit is None else unit.tries
 

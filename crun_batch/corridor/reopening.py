@@ -41,7 +41,8 @@ def _sums_of_attempts(path: Path, id_name: str, units: list[UnitKey]) -> Iterabl
     keys = pl.DataFrame(units, schema={"id": pl.String, "variant": pl.String, "repeat": pl.Int32}, orient="row")
     attempts = attempts_frame(path).with_columns(pl.col(id_name).cast(pl.String).alias("id"))
     sums = (
-        attempts.join(keys.lazy(), on=keys.columns, how="semi")
+        attempts.filter(pl.col("judge").is_null())
+        .join(keys.lazy(), on=keys.columns, how="semi")
         .group_by(keys.columns)
         .agg(
             pl.len().alias("attempts"),

@@ -90,7 +90,8 @@ def _bins(connection: duckdb.DuckDBPyConnection, width: int) -> dict[int, Bin]:
             select epoch_us(finished_at) // {width} as bin,
                 count(*) filter (outcome <> 'done') as unanswered,
                 coalesce(sum(output_tokens), 0)::bigint as tokens,
-                quantile_cont(latency_seconds, [0.5, 0.95]) filter (outcome = 'done') as latency
+                quantile_cont(latency_seconds, [0.5, 0.95]) filter (outcome = 'done' and judge is null)
+                    as latency
             from attempts where finished_at is not null group by 1
         ), ended as (
             select epoch_us(finished_at) // {width} as bin,
@@ -105,7 +106,7 @@ def _bins(connection: duckdb.DuckDBPyConnection, width: int) -> dict[int, Bin]:
 
 def distributions(connection: duckdb.DuckDBPyConnection, schema: RunSchema) -> tuple[Distribution, ...]:
     """Latency and tokens of the answered requests; numeric outputs and scores that are more than yes or no."""
-    answered = "attempts where outcome = 'done' and"
+    answered = "attempts where outcome = 'done' and judge is null and"
     wanted = [
         ("latency", "seconds", "latency_seconds", answered),
         ("input tokens", "tokens", "input_tokens", answered),

@@ -1,49 +1,37 @@
 """Scores of stored answers: computed when a session closes, for the answers that have none yet.
 
-A pass over what is recorded, beside the table: answers and rows are both walked in the order of positions, so that
-neither is held. Nothing is sent here. What a score is computed from (the graders, their functions' modules, the
-table) is named by a fingerprint; where it is another one, everything is scored anew.
+A pass over what is recorded, beside the table. Nothing is sent here: a judge's score is what its recorded verdict
+says, and an answer that waits for one is scored again by the next session. What a score is computed from (the
+graders, their functions' modules, the table) is named by a fingerprint; where it is another one, everything is
+scored anew.
 """
 
 from __future__ import annotations
 
 import hashlib
 import inspect
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import orjson
-import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 from msgspec import Struct
 
+from crun_batch.corridor.answers import Answer, by_position, unscored, with_rows
 from crun_batch.corridor.opening import Standing
+from crun_batch.corridor.questions import REFUSED, Questions, Said
+from crun_batch.corridor.verdicts import recorded_verdicts
 from crun_batch.corridor.workload import Workload
 from crun_batch.errors import InputError, Mistake
 from crun_batch.load.functions import load_function
 from crun_batch.load.grader_sections import GraderSpec
-from crun_batch.load.templates import Unrenderable
-from crun_batch.store.directory import RunDirectory
-from crun_batch.store.schema import SEQUENCE, RunSchema
+from crun_batch.records import Row
+from crun_batch.store.schema import RunSchema
 from crun_batch.store.scores import complete_scores, scores_schema, write_scores
-from crun_batch.store.views import current_finals, snapshot
-from crun_batch.tell.extract import json_value
-from crun_batch.tell.score import Grade, GradingFailed, accepted_arguments, compile_grader
+from crun_batch.tell.score import Grade, accepted_arguments, compile_grader
 
 _BATCH_ROWS = 4_096
-_ANSWERS = pa.schema(
-    [
-        pa.field("id", pa.string()),
-        pa.field(SEQUENCE, pa.int64()),
-        pa.field("output_text", pa.string()),
-        pa.field("has_output", pa.bool_()),
-    ]
-)
 
 
 class Graders(Struct, frozen=True):
@@ -54,17 +42,8 @@ class Graders(Struct, frozen=True):
     fingerprint: str
 
 
-class Answer(Struct, frozen=True):
-    """A stored answer that waits for its scores."""
-
-    position: int
-    sequence: int
-    text: str | None
-    has_output: bool
-
-
 def graders_of(workload: Workload) -> Graders:
-    """Import the graders' functions and compile them all. Raises InputError with every mistake."""
+    """Import the graders' functions and compile all but the judges. Raises InputError with every mistake."""
     job, table = workload.job, workload.table
     grades: dict[str, Grade] = {}
     mistakes: list[Mistake] = []
@@ -72,6 +51,8 @@ def graders_of(workload: Workload) -> Graders:
     digest = hashlib.sha256()
     for index, spec in enumerate(job.score):
         digest.update(orjson.dumps(spec.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS))
+        if spec.grader == "judge":
+            continue
         try:
             function = _function(workload, spec, f"score[{index}].function")
             grades[spec.name] = compile_grader(spec, render=workload.templates.render, function=function)
@@ -101,49 +82,106 @@ def _source_of(function: Callable[..., Any]) -> bytes:
     return Path(file).read_bytes() if file is not None and Path(file).is_file() else b""
 
 
+def fingerprint_of(graders: Graders, standing: Standing) -> str:
+    """What the scores are computed from."""
+    return f"{graders.fingerprint}-{standing.fingerprint['table']}"
+
+
 def score_answers(workload: Workload, graders: Graders, standing: Standing, say: Callable[[str], None]) -> int:
     """Score what has no score yet, into the file beside the results; returns how many answers that was.
 
-    Needs the lock. Memory: the scores themselves and a bounded rest. An answer that a grader fails on has no
-    score from it, is told of, and is tried again by the next session. Raises RunDamaged, DiskFailed.
+    Needs the lock. Memory: the scores themselves, the recorded verdicts, and a bounded rest. An answer that a
+    grader fails on has no score from it, is told of, and is tried again by the next session. Raises RunDamaged,
+    DiskFailed.
     """
-    if not graders.grades:
+    if not workload.job.score:
         return 0
     run, schema = standing.directory, standing.schema
-    fingerprint = f"{graders.fingerprint}-{standing.fingerprint['table']}"
+    fingerprint = fingerprint_of(graders, standing)
     known = complete_scores(run, schema, fingerprint)
-    new = _Scored(schema, graders)
-    with _by_position(workload, _unscored(run, schema, known)) as answers:
-        for answer, values in _with_rows(workload, graders.columns, answers):
-            new.add(answer, values)
+    questions = Questions(workload)
+    columns = questions.columns if workload.judges else graders.columns
+    rows = workload.table.unselected().rows(tuple(dict.fromkeys([*columns, *graders.columns])))
+    new = _Scores(schema, graders, _Verdicts(workload, standing, questions))
+    with by_position(workload.table, unscored(run, schema, known)) as answers:
+        for answer, row in with_rows(rows, answers):
+            new.add(answer, row)
     if new.answers or not run.scores.exists():
         write_scores(run, schema, pa.concat_tables([known, new.table()]), fingerprint)
-    for name, (count, first) in new.failures.items():
-        say(f"score {name}: {count:,} answers could not be graded and have none; the first: {first}")
+    for sentence in new.complaints():
+        say(sentence)
     return new.answers
 
 
-class _Scored:
+class _Verdicts:
+    """What the judges say of the answers, and what is wrong with some of it."""
+
+    def __init__(self, workload: Workload, standing: Standing, questions: Questions) -> None:
+        self.judges = {judge.spec.name: judge for judge in workload.judges}
+        self.unreadable: dict[str, tuple[int, str]] = {}
+        """Score -> how many verdicts say nothing, and the row of the first."""
+        self._questions = questions
+        self._recorded = recorded_verdicts(standing.directory, standing.schema, workload.judges, questions)
+        self._waiting: dict[str, int] = {}
+
+    def grade(self, name: str, answer: Answer, row: Row, output: Any) -> float | None:
+        """The score. Raises Unjudged without a verdict, and one of REFUSED."""
+        judge, questions = self.judges[name], self._questions
+        if answer.text is None or not questions.knows(answer.variant, answer.repeat):
+            raise Unjudged(name)
+        request = questions.request(judge, Said(answer.variant, answer.repeat, answer.text, output), row)
+        if request is None:
+            return None
+        key = questions.key(request.request_hash, row.row_id, answer.variant, answer.repeat)
+        if not self._recorded.has(key):
+            self._waiting[name] = self._waiting.get(name, 0) + 1
+            raise Unjudged(name)
+        score = self._recorded.score(judge, key)
+        if score is None:
+            count, first = self.unreadable.get(name, (0, str(row.row_id)))
+            self.unreadable[name] = (count + 1, first)
+        return score
+
+    def complaints(self) -> Iterator[str]:
+        for name, count in self._waiting.items():
+            yield f"score {name}: {count:,} answers wait for the judge's verdict; start again to ask for them"
+        for name, (count, first) in self.unreadable.items():
+            yield (
+                f"score {name}: {count:,} verdicts say nothing that the grader reads, so these answers have no "
+                f"score; the first: row {first}"
+            )
+
+
+class Unjudged(Exception):
+    """An answer has no verdict yet."""
+
+
+class _Scores:
     """The scores as they are computed."""
 
-    def __init__(self, schema: RunSchema, graders: Graders) -> None:
+    def __init__(self, schema: RunSchema, graders: Graders, verdicts: _Verdicts) -> None:
         self.answers = 0
         self.failures: dict[str, tuple[int, str]] = {}
         """Score -> how many answers its grader failed on, and how on the first."""
+        self.verdicts = verdicts
         self._schema = scores_schema(schema)
+        self._names = schema.scores
         self._grades = graders.grades
         self._lines: list[tuple[Any, ...]] = []
         self._batches: list[pa.RecordBatch] = []
 
-    def add(self, answer: Answer, values: Mapping[str, Any]) -> None:
+    def add(self, answer: Answer, row: Row) -> None:
         """Grade one answer."""
-        output = json_value(answer.text) if answer.has_output and answer.text is not None else None
+        output = answer.output()
         failed = False
         scores: list[float | None] = []
-        for name, grade in self._grades.items():
+        for name in self._names:
             try:
-                scores.append(grade(values, answer.text, output))
-            except (GradingFailed, Unrenderable) as error:
+                scores.append(self._score(name, answer, row, output))
+            except Unjudged:
+                scores.append(None)
+                failed = True
+            except REFUSED as error:
                 count, first = self.failures.get(name, (0, str(error)))
                 self.failures[name] = (count + 1, first)
                 scores.append(None)
@@ -152,6 +190,18 @@ class _Scored:
         self.answers += 1
         if len(self._lines) >= _BATCH_ROWS:
             self._pack()
+
+    def _score(self, name: str, answer: Answer, row: Row, output: Any) -> float | None:
+        grade = self._grades.get(name)
+        if grade is None:
+            return self.verdicts.grade(name, answer, row, output)
+        return grade(row.values, answer.text, output)
+
+    def complaints(self) -> Iterator[str]:
+        """What is to be said of answers without a score."""
+        for name, (count, first) in self.failures.items():
+            yield f"score {name}: {count:,} answers could not be graded and have none; the first: {first}"
+        yield from self.verdicts.complaints()
 
     def table(self) -> pa.Table:
         """All of them, in `scores_schema`."""
@@ -163,55 +213,3 @@ class _Scored:
         arrays = [pa.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)]
         self._batches.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
         self._lines = []
-
-
-def _unscored(run: RunDirectory, schema: RunSchema, known: pa.Table) -> pa.RecordBatchReader:
-    """The answers that have no line among the known ones."""
-    scored = pl.DataFrame(pl.from_arrow(known.select([SEQUENCE])))
-    now = snapshot(run, schema)
-    output = ["output"] if schema.output is not None else []
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        for table in current_finals(now, [schema.id_name, SEQUENCE, "output_text", *output]):
-            has_output = pc.is_valid(table.column("output")) if output else pa.nulls(len(table), pa.bool_())
-            columns = [table.column(0).cast(pa.string()), table.column(1), table.column(2), has_output]
-            keys = pl.DataFrame({SEQUENCE: pl.from_arrow(table.column(1))})
-            kept = ~keys[SEQUENCE].is_in(scored[SEQUENCE].implode()) & pl.Series(table.column(2)).is_not_null()
-            chosen = pa.Table.from_arrays(columns, schema=_ANSWERS).filter(kept.to_arrow())
-            yield from chosen.to_batches()
-
-    return pa.RecordBatchReader.from_batches(_ANSWERS, batches())
-
-
-@contextmanager
-def _by_position(workload: Workload, answers: pa.RecordBatchReader) -> Iterator[Iterator[Answer]]:
-    """The answers in the order of their rows' positions, sorted outside of memory where they are many."""
-    placed = pa.schema([pa.field("position", pa.int64()), *list(_ANSWERS)[1:]])
-    found = (batch.select(placed.names) for batch in workload.table.positions_of(answers))
-    with tempfile.TemporaryDirectory(prefix="crun-batch-") as spill:
-        config: dict[str, Any] = {"memory_limit": "512MB", "threads": 2, "temp_directory": spill}
-        with duckdb.connect(config=config) as connection:
-            connection.register("answers", pa.RecordBatchReader.from_batches(placed, found))
-            reader = connection.sql("select * from answers order by position").to_arrow_reader(_BATCH_ROWS)
-            yield (
-                Answer(*line)
-                for batch in reader
-                for line in zip(*map(pa.Array.to_pylist, batch.columns), strict=True)
-            )
-
-
-def _with_rows(
-    workload: Workload, columns: Iterable[str], answers: Iterator[Answer]
-) -> Iterator[tuple[Answer, Mapping[str, Any]]]:
-    """Each answer with its row's values, whether that row is selected now or not."""
-    answer = next(answers, None)
-    if answer is None:
-        return
-    for batch in workload.table.unselected().rows(tuple(columns)):
-        for row in batch:
-            while answer is not None and answer.position <= row.position:
-                if answer.position == row.position:
-                    yield answer, row.values
-                answer = next(answers, None)
-        if answer is None:
-            return

@@ -15,7 +15,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from msgspec import Struct
+from msgspec import field as struct_field
 
+from crun_batch.corridor.asked import Asked
 from crun_batch.corridor.dialogue import Dialogue
 from crun_batch.corridor.endpoint import Endpoint
 from crun_batch.corridor.ground import Ground
@@ -27,13 +29,13 @@ from crun_batch.corridor.session import Clock, Session, Work
 from crun_batch.corridor.sharing import Sharing, recorded_answers
 from crun_batch.corridor.source import Batches, TicketSource
 from crun_batch.corridor.watching import Extent, Meter, keep_summary, show
-from crun_batch.corridor.workload import Tickets, Variant, Workload
+from crun_batch.corridor.workload import Tickets, Workload
 from crun_batch.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
 from crun_batch.load.output_schema import shape_of
 from crun_batch.records import Cost, Failure, Fault, Reply, Response, Row, Ticket, Tries, Unit
 from crun_batch.send.admit import Lane
 from crun_batch.send.check import check, check_fault
-from crun_batch.send.pool import Pool, PoolSettings, Route
+from crun_batch.send.pool import Pool, PoolSettings, Route, Source
 from crun_batch.send.protocols import PROTOCOLS
 from crun_batch.send.retry import Decision, Halt, RetryPolicy, decide
 from crun_batch.send.wire import Wire
@@ -53,7 +55,7 @@ class Outfit(Struct, frozen=True):
     clock: Clock
     bill: Bill
     endpoints: Sequence[Endpoint]
-    """One for each variant."""
+    """One for each variant, then one for each judge."""
     redact: Callable[[bytes], bytes]
     executor: Executor | None
     ground: Ground
@@ -64,18 +66,20 @@ class Outfit(Struct, frozen=True):
     """What summary.json says after this session has finished so many units in so many seconds."""
     watch: Callable[[Progress], None] | None = None
     keep_balance: Callable[[Session, Callable[[Halt], None]], Any] | None = None
+    lanes: dict[tuple[str, Hashable, str | None], Lane] = struct_field(default_factory=dict)
+    """The limits of each (base URL, account, model) that has been asked in this session."""
+
+
+Begin = Callable[[Journal], tuple[Session, Pool]]
+"""Makes what one stretch of a session sends with, once the journal is open and up to date."""
 
 
 async def send_all(
     workload: Workload, standing: Standing, outfit: Outfit, rows: Iterator[list[Row]]
 ) -> Halt | None:
     """Send what is open; returns why the session stopped early, None when it did not. Raises DiskFailed."""
-    journal = open_journal(standing, outfit.ground)
-    sealer = Sealer(standing, outfit.executor)
-    try:
-        settle_leftovers_of(workload, standing, journal, outfit.bill)
-        if standing.recovered is not None:
-            _begin_segment(journal, standing, sealer)
+
+    def begin(journal: Journal) -> tuple[Session, Pool]:
         work = _work(workload, standing, outfit)
         session = Session(
             work=work,
@@ -84,9 +88,22 @@ async def send_all(
             reservations=reservations_of(workload, standing.account.totals()),
             clock=outfit.clock,
         )
-        session.segment_closed = sealer.seal
         session.sharing = _sharing(workload, standing, work.dialogues)
-        pool = _pool(workload, standing, outfit, session, rows)
+        return session, _pool(workload, standing, outfit, session, rows)
+
+    return await in_session(workload, standing, outfit, begin)
+
+
+async def in_session(workload: Workload, standing: Standing, outfit: Outfit, begin: Begin) -> Halt | None:
+    """Open the journal, settle what the last session left, send until all is done or it stops, close."""
+    journal = open_journal(standing, outfit.ground)
+    sealer = Sealer(standing, outfit.executor)
+    try:
+        settle_leftovers_of(workload, standing, journal, outfit.bill)
+        if standing.recovered is not None:
+            _begin_segment(journal, standing, sealer)
+        session, pool = begin(journal)
+        session.segment_closed = sealer.seal
         session.halt = pool.stop
         started = outfit.clock.monotonic()
         with _signals(pool, outfit, workload.job.limits.attempt_timeout_seconds), _settled_heap():
@@ -137,25 +154,37 @@ def settle_leftovers_of(workload: Workload, standing: Standing, journal: Journal
     """Record the outcome, as far as it is known, of what the last session had in flight when it was killed."""
     if standing.recovered is None:
         return
-    variants = {variant.name: variant for variant in workload.variants}
     limits = workload.job.limits
     policy = RetryPolicy(limits.max_attempts, limits.max_unknown_retries)
 
     def read(
         start: StartEvent, arrival: Response | Fault, before: Tries
     ) -> tuple[Reply | Failure, Cost, Decision | None]:
-        variant = variants.get(start.variant, workload.variants[0])
+        asked, endpoint = _asked_by(start, workload, standing)
         if isinstance(arrival, Fault):
             result: Reply | Failure = check_fault(arrival)
         else:
-            result = check(PROTOCOLS[variant.protocol_name], arrival, stream=variant.job.endpoint.stream)
-        model = variant.job.model or (result.model if isinstance(result, Reply) else None)
+            result = check(PROTOCOLS[endpoint["protocol"]], arrival, stream=endpoint["stream"])
+        model = asked or (result.model if isinstance(result, Reply) else None)
         decision = None
         if isinstance(result, Failure):
             decision = decide(result, before, policy, lane_has_succeeded=False, draw=0.0)
         return result, bill.cost(model, result), decision
 
     settle_leftovers(standing.recovered, journal, standing.account, read)
+
+
+def _asked_by(start: StartEvent, workload: Workload, standing: Standing) -> tuple[str | None, Mapping[str, Any]]:
+    """The model that was asked, and protocol and stream of its endpoint; of a judge as the last session had it."""
+    if start.judge is not None:
+        job = standing.document["job"]
+        judges = {spec["name"]: spec for spec in job["score"]}
+        judge = judges.get(start.judge, {"model": None, "endpoint": None})
+        return judge["model"], judge["endpoint"] or job["endpoint"]
+    variants = {variant.name: variant for variant in workload.variants}
+    variant = variants.get(start.variant, workload.variants[0])
+    endpoint = variant.job.endpoint
+    return variant.job.model, {"protocol": endpoint.protocol, "stream": endpoint.stream}
 
 
 def open_journal(standing: Standing, ground: Ground) -> Journal:
@@ -205,7 +234,6 @@ def _pool(
     workload: Workload, standing: Standing, outfit: Outfit, session: Session, rows: Iterator[list[Row]]
 ) -> Pool:
     loop = asyncio.get_running_loop()
-    pool: Pool
 
     def wake() -> None:
         loop.call_soon_threadsafe(lambda: pool.wake())
@@ -221,10 +249,17 @@ def _pool(
         wake=wake,
     )
     source.sharing = session.sharing
+    routes = routes_of(workload.variants, outfit.endpoints[: len(workload.variants)], outfit)
+    pool = pool_of(workload, outfit, routes, source, session)
+    return pool
+
+
+def pool_of(workload: Workload, outfit: Outfit, routes: Sequence[Route], source: Source, session: Session) -> Pool:
+    """A pool under the job's limits."""
     limits = workload.job.limits
-    pool = Pool(
+    return Pool(
         wire=outfit.wire,
-        routes=_routes(workload, outfit),
+        routes=routes,
         source=source,
         hooks=session,
         settings=PoolSettings(
@@ -235,15 +270,15 @@ def _pool(
         ),
         epoch_seconds=lambda: outfit.clock.epoch_us() / 1e6,
     )
-    return pool
 
 
-def _routes(workload: Workload, outfit: Outfit) -> tuple[Route, ...]:
-    lanes: dict[tuple[str, Hashable, str | None], Lane] = {}
+def routes_of(asked: Sequence[Asked], endpoints: Sequence[Endpoint], outfit: Outfit) -> tuple[Route, ...]:
+    """One for each who is asked; those that share an account and a model share its limits."""
+    lanes = outfit.lanes
 
-    def lane_of(variant: Variant, endpoint: Endpoint) -> Lane:
-        limits = variant.job.limits
-        key = (variant.job.endpoint.base_url, endpoint.account, variant.job.model)
+    def lane_of(one: Asked, endpoint: Endpoint) -> Lane:
+        limits = one.job.limits
+        key = (one.job.endpoint.base_url, endpoint.account, one.job.model)
         if key not in lanes:
             lanes[key] = Lane(
                 ceiling=limits.concurrency,
@@ -255,13 +290,13 @@ def _routes(workload: Workload, outfit: Outfit) -> tuple[Route, ...]:
 
     return tuple(
         Route(
-            lane_of(variant, endpoint),
-            variant.url,
+            lane_of(one, endpoint),
+            one.url,
             endpoint.headers,
-            PROTOCOLS[variant.protocol_name],
-            variant.job.endpoint.stream,
+            PROTOCOLS[one.protocol_name],
+            one.job.endpoint.stream,
         )
-        for variant, endpoint in zip(workload.variants, outfit.endpoints, strict=True)
+        for one, endpoint in zip(asked, endpoints, strict=True)
     )
 
 

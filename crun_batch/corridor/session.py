@@ -105,11 +105,13 @@ class Session:
     def started(self, ticket: Ticket) -> Attempt:
         """Record that the request is about to go."""
         serial = self._journal.next_serial()
-        variant = self._work.variants[ticket.unit.variant]
-        start = start_event(ticket, serial, variant, self._clock.epoch_us())
+        start = self._start_of(ticket, serial, self._clock.epoch_us())
         self._journal.append_start(start)
         self._in_flight[serial] = InFlight(start, self._clock.monotonic())
         return Attempt(ticket, serial)
+
+    def _start_of(self, ticket: Ticket, serial: int, now: int) -> StartEvent:
+        return start_event(ticket, serial, self._work.variants[ticket.unit.variant], now)
 
     def arrived(self, attempt: Attempt, arrival: Response | Fault) -> Response | Fault:
         """Record the raw reply, or the end of the wait for one, without the secrets that a gateway may echo."""
@@ -140,18 +142,8 @@ class Session:
 
     def concluded(self, attempt: Attempt, result: Reply | Failure, decision: Decision | None) -> Ticket | None:
         """Price what came, record it, settle its hold; where the unit is done, record its result with it."""
-        sent = self._in_flight.pop(attempt.serial)
         ticket = attempt.ticket
-        settled = Settled(
-            start=sent.start,
-            finished_at=sent.finished_at,
-            latency_us=sent.latency_us,
-            http_status=sent.http_status,
-            result=result,
-            cost=self._work.price(ticket, result),
-            tries=tries_after(ticket.tries, result, decision),
-            decision=decision,
-        )
+        settled = self._settled(attempt, result, decision)
         so_far = self._book(ticket, settled)
         final, follow_up = None, None
         if isinstance(result, Reply) or isinstance(decision, GiveUp):
@@ -171,6 +163,19 @@ class Session:
                 self._share(ticket.unit, whole_final(event, final))
         self._rotate()
         return follow_up
+
+    def _settled(self, attempt: Attempt, result: Reply | Failure, decision: Decision | None) -> Settled:
+        sent, ticket = self._in_flight.pop(attempt.serial), attempt.ticket
+        return Settled(
+            start=sent.start,
+            finished_at=sent.finished_at,
+            latency_us=sent.latency_us,
+            http_status=sent.http_status,
+            result=result,
+            cost=self._work.price(ticket, result),
+            tries=tries_after(ticket.tries, result, decision),
+            decision=decision,
+        )
 
     def _verdict(self, ticket: Ticket, result: Reply | Failure, so_far: UnitSoFar) -> Request | Verdict | None:
         """What follows the result; None: it is itself the unit's result."""
@@ -254,14 +259,18 @@ class Session:
         self._rotate()
 
     def _book(self, ticket: Ticket, settled: Settled) -> UnitSoFar:
+        end = self._ended(ticket, settled)
+        return self.account.ended(unit_key(ticket.unit, settled.start.variant), settled.start.started_at, end)
+
+    def _ended(self, ticket: Ticket, settled: Settled) -> Ended:
+        """Settle the hold, and learn how long texts are in tokens."""
         was_free = settled.outcome in ("rejected", "not_sent")
         self.reservations.settle(ticket.hold, FREE if was_free else settled.cost)
         if settled.usage is not None:
             self._tokens_seen += settled.usage.input_tokens
             self._bytes_seen += len(ticket.body)
         latency_us = settled.latency_us or 0
-        end = Ended(settled.outcome, settled.usage, settled.cost, ticket.hold, settled.tries, latency_us)
-        return self.account.ended(unit_key(ticket.unit, settled.start.variant), settled.start.started_at, end)
+        return Ended(settled.outcome, settled.usage, settled.cost, ticket.hold, settled.tries, latency_us)
 
     def _count(
         self, unit: Unit, status: str, kind: str | None, replaces: str | None, *, shared: bool = False

@@ -119,8 +119,9 @@ def read_event(settled: Settled, final: FinalPart | None) -> ReadEvent:
         assembled=reply.assembled.decode(errors="replace") if reply and reply.assembled else None,
         counted=settled.tries.counted,
         unknown_retries=settled.tries.unknown,
-        gives_up=final is None and isinstance(settled.decision, GiveUp),
+        gives_up=final is None and start.judge is None and isinstance(settled.decision, GiveUp),
         final=final,
+        judge=start.judge,
     )
 
 

@@ -7,8 +7,8 @@ stays comparable. Tables are read a batch ahead, in a thread; requests are made 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
-from typing import Literal, Protocol
+from concurrent.futures import Executor, Future, wait
+from typing import Generic, Literal, Protocol, TypeVar
 
 import polars as pl
 import pyarrow as pa
@@ -104,15 +104,18 @@ class Ending(Protocol):
         """An earlier session recorded answers, or the end: what the unit asks next; None: that is its result."""
 
 
-class Batches:
-    """Row batches, read one ahead by `executor`; without one, in place."""
+T = TypeVar("T")
 
-    def __init__(self, rows: Iterator[list[Row]], executor: Executor | None) -> None:
+
+class Batches(Generic[T]):
+    """Batches of rows, read one ahead by `executor`; without one, in place."""
+
+    def __init__(self, rows: Iterator[list[T]], executor: Executor | None) -> None:
         self._rows = rows
         self._executor = executor
-        self._ahead: Future[list[Row] | None] | None = None
+        self._ahead: Future[list[T] | None] | None = None
 
-    def take(self, wake: Callable[[], None]) -> list[Row] | Literal["wait", "end"]:
+    def take(self, wake: Callable[[], None]) -> list[T] | Literal["wait", "end"]:
         """The next batch; "wait": it is being read, `wake` is called (from its thread) when it is there."""
         if self._executor is None:
             batch = next(self._rows, None)
@@ -130,6 +133,11 @@ class Batches:
         self._read_ahead()
         return batch
 
+    def settle(self) -> None:
+        """Wait for what is being read, so that the rows can be closed."""
+        if self._ahead is not None:
+            wait([self._ahead])
+
     def _read_ahead(self) -> None:
         assert self._executor is not None
         self._ahead = self._executor.submit(next, self._rows, None)
@@ -141,7 +149,7 @@ class TicketSource:
     def __init__(
         self,
         workload: Workload,
-        batches: Batches,
+        batches: Batches[Row],
         *,
         done: Done,
         account: Account,

@@ -7,7 +7,6 @@ sent or written here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
@@ -15,6 +14,7 @@ import orjson
 import pyarrow as pa
 from msgspec import Struct, structs
 
+from crun_batch.corridor.asked import Asked, Judge, judges_of
 from crun_batch.corridor.bodies import model_of, output_limit_tokens, unbounded_by
 from crun_batch.errors import InputError, Mistake
 from crun_batch.load.job import Job
@@ -26,9 +26,9 @@ from crun_batch.load.sweep import Variation, variations
 from crun_batch.load.table import Table, open_table
 from crun_batch.plan.account import UnitSoFar
 from crun_batch.plan.prices import hold
-from crun_batch.records import Hold, Price, Prompt, ProtocolName, Purpose, Row, Ticket, Tries, Unit
+from crun_batch.records import Hold, Price, Prompt, Purpose, Row, Ticket, Tries, Unit
 from crun_batch.send.protocols import PROTOCOLS
-from crun_batch.send.protocols.protocol import BuildBody, encode
+from crun_batch.send.protocols.protocol import encode
 from crun_batch.store.schema import RunSchema, results_schema
 
 NO_TRIES = Tries()
@@ -55,46 +55,12 @@ class Request(Struct, frozen=True):
         return self.whole_hash or self.request_hash
 
 
-class Asking(Struct, frozen=True):
-    """What all requests of a variant have in common, looked up in its job once."""
-
-    path: str
-    write: BuildBody
-    model: str | None
-    max_output_tokens: int | None
-    output_limit_tokens: int | None
-    stream: bool
-
-
-class Variant(Struct, frozen=True, dict=True):
+class Variant(Asked, frozen=True, dict=True):
     """One way to ask: a level of every axis merged into the job."""
 
-    index: int
-    name: str
-    job: Job
     renderer: Renderer
     """The same for all variants with the same prompt."""
     axes: Mapping[str, Any] = {}
-
-    @property
-    def protocol_name(self) -> ProtocolName:
-        return self.job.endpoint.protocol
-
-    @property
-    def url(self) -> str:
-        return self.job.endpoint.base_url + self.asking.path
-
-    @cached_property
-    def asking(self) -> Asking:
-        job, protocol = self.job, PROTOCOLS[self.protocol_name]
-        return Asking(
-            path=protocol.path,
-            write=protocol.body,
-            model=job.model,
-            max_output_tokens=job.max_output_tokens,
-            output_limit_tokens=job.output_limit_tokens,
-            stream=job.endpoint.stream,
-        )
 
     def request(self, row: Row) -> Request:
         """The first request. Raises RowRejected where the row has no prompt or the protocol cannot say it."""
@@ -117,22 +83,6 @@ class Variant(Struct, frozen=True, dict=True):
             messages += [{"role": "assistant", "content": "."}, message]
             bodies.append(self.body(row, messages, self.job.params, self.job.output_schema))
         return bodies
-
-    def body(
-        self,
-        row: Row,
-        messages: Sequence[Mapping[str, Any]],
-        params: Mapping[str, Any],
-        output_schema: Mapping[str, Any] | None,
-    ) -> bytes:
-        """The messages in the protocol's form. Raises RowRejected where it cannot say them."""
-        asking = self.asking
-        try:
-            return asking.write(
-                asking.model or "", messages, params, asking.max_output_tokens, asking.stream, output_schema
-            )
-        except ValueError as error:
-            raise RowRejected(f"row {row.position} (id {row.row_id!r}): {error}") from None
 
     def _opening(self, row: Row, prompt: Prompt) -> Request:
         """The first request of a conversation; the output schema holds for the last turn alone."""
@@ -177,6 +127,12 @@ class Workload(Struct, frozen=True):
     """Of the graders."""
     output: Column | None = None
     """The column of the answers under an output schema, the same for all variants."""
+    judges: tuple[Judge, ...] = ()
+
+    @property
+    def asked(self) -> tuple[Asked, ...]:
+        """All who are asked: the variants, then the judges."""
+        return (*self.variants, *self.judges)
 
     @property
     def repeats(self) -> int:
@@ -260,7 +216,8 @@ def load_workload(job: Job, frame: object | None = None, overrides: Mapping[str,
     )
     templates = ScoreTemplates(job.score, schema=table.schema, job_source=job.source)
     carried = _carried(job, table, variants)
-    workload = Workload(job, table, variants, carried, templates, _output_column(variants))
+    judges = judges_of(job, overrides, len(variants))
+    workload = Workload(job, table, variants, carried, templates, _output_column(variants), judges)
     _check_names(workload)
     return workload
 
@@ -359,8 +316,7 @@ class Tickets(Struct, frozen=True):
             body=request.body,
             request_hash=request.request_hash,
             hold=self.hold(request),
-            bound_tokens=int(request.input_bound_tokens * self.tokens_per_byte())
-            + (request.output_bound_tokens or 0),
+            bound_tokens=self.bound_tokens(request),
             attempt=so_far.attempts + 1 if so_far is not None else 1,
             tries=so_far.tries if so_far is not None else NO_TRIES,
             model=request.model,
@@ -368,6 +324,10 @@ class Tickets(Struct, frozen=True):
             turn=request.turn,
             purpose=request.purpose,
         )
+
+    def bound_tokens(self, request: Request) -> int:
+        """What the request counts against the limit of tokens."""
+        return int(request.input_bound_tokens * self.tokens_per_byte()) + (request.output_bound_tokens or 0)
 
     def hold(self, request: Request) -> Hold:
         price = self.price_of(request.model)

@@ -36,11 +36,7 @@ class ScoreTemplates:
         self._converters = {field.name: converter(field.type) for field in schema}
         nested = {field.name for field in schema if pa.types.is_nested(field.type)} | {"output"}
         self._templates: dict[str, Template] = {}
-        mistakes = [
-            Mistake("judge: not available yet in this version", job_source, key=f"score[{index}].grader")
-            for index, spec in enumerate(specs)
-            if spec.grader == "judge"
-        ]
+        mistakes: list[Mistake] = []
         for key, source, names in _sources(specs, schema.names):
             template, found = compile_template(
                 source, key=key, columns=names, nested_columns=nested, file=job_source
@@ -70,6 +66,11 @@ class ScoreTemplates:
             template = self._templates.get(source)  # None: a constant of the job file
             self._rendered[source] = source if template is None else self._render(template, values)
         return self._rendered[source]
+
+    def names_of(self, source: str) -> tuple[str, ...]:
+        """What a template names: columns, and parts of a reply."""
+        template = self._templates.get(source)
+        return () if template is None else template.columns
 
     def close(self) -> None:
         """Ends the child process, if a template needed one."""

@@ -6,6 +6,7 @@ knows exactly what an uninterrupted one would know. All amounts are integers of 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -107,11 +108,13 @@ class Account(Struct):
     open_units: dict[UnitKey, UnitSoFar] = msgspec.field(default_factory=dict)
     seconds: float = 0.0
     """Time that earlier sessions spent sending."""
+    judges: dict[str, Sums] = msgspec.field(default_factory=dict)
+    """The same for each judge, by its name: its requests belong to no unit's result."""
 
     def totals(self) -> Sums:
-        """The sums over all variants."""
+        """The sums over all variants and judges."""
         total = Sums()
-        for sums in self.variants.values():
+        for sums in (*self.variants.values(), *self.judges.values()):
             total = total.plus(sums)
         return total
 
@@ -120,19 +123,12 @@ class Account(Struct):
         unit = self.open_units.get(key)
         if unit is None:
             unit = self.open_units[key] = UnitSoFar(started_at=started_at)
-        unit.attempts += 1
-        unit.counted, unit.unknown_retries = end.tries.counted, end.tries.unknown
-        unit.failure = unit.failure_hash = None
-        sums = self._sums(key[1])
-        sums.attempts += 1
-        setattr(sums, end.outcome, getattr(sums, end.outcome) + 1)
-        unit.unknown += end.outcome == "unknown"
-        _book_cost(unit, sums, end)
-        _book_held(sums, end)
-        if end.usage is not None:
-            unit.usage = end.usage if unit.usage is None else added(unit.usage, end.usage)
-            _book_tokens(sums, end.usage)
+        _book(unit, self._sums(key[1]), end)
         return unit
+
+    def judged(self, judge: str, end: Ended) -> None:
+        """Book an attempt of a judge that is over."""
+        _book(UnitSoFar(), self.judges.setdefault(judge, Sums()), end)
 
     def finished(
         self,
@@ -158,19 +154,11 @@ class Account(Struct):
 
     def finished_requests(self) -> dict[str, Finished]:
         """What the requests that brought a reply cost, by variant: what an estimate expects of the next ones."""
-        return {
-            name: Finished(
-                requests=sums.done,
-                input_tokens=sums.input_tokens,
-                cached_input_tokens=sums.cached_input_tokens,
-                output_tokens=sums.output_tokens,
-                priced_requests=sums.done - sums.unpriced,
-                cost_usd_pico=sums.cost_usd if sums.priced_usd else None,
-                cost_credits_pico=sums.cost_credits if sums.priced_credits else None,
-            )
-            for name, sums in self.variants.items()
-            if sums.done
-        }
+        return _finished_requests(self.variants)
+
+    def finished_judgements(self) -> dict[str, Finished]:
+        """The same by judge."""
+        return _finished_requests(self.judges)
 
     def to_checkpoint(self) -> dict[str, Any]:
         """JSON-able; `from_checkpoint` gives the same account back."""
@@ -178,6 +166,7 @@ class Account(Struct):
             "variants": msgspec.to_builtins(self.variants),
             "open_units": [[*key, msgspec.to_builtins(unit)] for key, unit in self.open_units.items()],
             "seconds": self.seconds,
+            "judges": msgspec.to_builtins(self.judges),
         }
 
     @classmethod
@@ -187,13 +176,46 @@ class Account(Struct):
             (row_id, variant, repeat): msgspec.convert(unit, UnitSoFar)
             for row_id, variant, repeat, unit in checkpoint["open_units"]
         }
-        return cls(msgspec.convert(checkpoint["variants"], dict[str, Sums]), units, checkpoint["seconds"])
+        variants, judges = (
+            msgspec.convert(checkpoint.get(name, {}), dict[str, Sums]) for name in ("variants", "judges")
+        )
+        return cls(variants, units, checkpoint["seconds"], judges)
 
     def _sums(self, variant: str) -> Sums:
         sums = self.variants.get(variant)
         if sums is None:
             sums = self.variants[variant] = Sums()
         return sums
+
+
+def _finished_requests(by_name: Mapping[str, Sums]) -> dict[str, Finished]:
+    return {
+        name: Finished(
+            requests=sums.done,
+            input_tokens=sums.input_tokens,
+            cached_input_tokens=sums.cached_input_tokens,
+            output_tokens=sums.output_tokens,
+            priced_requests=sums.done - sums.unpriced,
+            cost_usd_pico=sums.cost_usd if sums.priced_usd else None,
+            cost_credits_pico=sums.cost_credits if sums.priced_credits else None,
+        )
+        for name, sums in by_name.items()
+        if sums.done
+    }
+
+
+def _book(unit: UnitSoFar, sums: Sums, end: Ended) -> None:
+    unit.attempts += 1
+    unit.counted, unit.unknown_retries = end.tries.counted, end.tries.unknown
+    unit.failure = unit.failure_hash = None
+    unit.unknown += end.outcome == "unknown"
+    sums.attempts += 1
+    setattr(sums, end.outcome, getattr(sums, end.outcome) + 1)
+    _book_cost(unit, sums, end)
+    _book_held(sums, end)
+    if end.usage is not None:
+        unit.usage = end.usage if unit.usage is None else added(unit.usage, end.usage)
+        _book_tokens(sums, end.usage)
 
 
 def _book_held(sums: Sums, end: Ended) -> None:

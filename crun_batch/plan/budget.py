@@ -264,7 +264,7 @@ def _too_little(need: Needs, left_pico: int, sentence: str, *, until_budget: boo
 
 
 def _what(need: Needs) -> str:
-    rows = f"{need.rows:,} rows"
+    rows = f"{need.rows:,} rows" if need.rows else "the judges of what is answered"
     return f"{rows} cost at least" if need.expected_pico is None else f"{rows} are expected to cost"
 
 

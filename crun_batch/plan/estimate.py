@@ -48,6 +48,8 @@ class Terms(Struct, frozen=True):
     credits_per_usd: Decimal | None = None
     earlier_answers: int = 0
     """Answers that each request carries, as a later turn of a conversation; counted as one token each so far."""
+    earlier_limit_tokens: int | None = None
+    """The most tokens of each of those answers; None: `max_output_tokens`."""
     shares_identical: bool = False
     """Of identical requests only one is sent."""
 
@@ -153,7 +155,8 @@ class Tally:
                 terms.price, Usage(input_tokens=length, output_tokens=1), credits_per_usd=terms.credits_per_usd
             )
             low[length] = Hold(cost.usd_pico, cost.credits_pico)
-            grown = length + terms.earlier_answers * (terms.max_output_tokens or 0)
+            carried = terms.earlier_limit_tokens or terms.max_output_tokens or 0
+            grown = length + terms.earlier_answers * carried
             high[length] = hold(terms.price, grown, terms.max_output_tokens, terms.credits_per_usd)
         return low, high
 

@@ -36,6 +36,8 @@ class StartEvent(Struct, frozen=True, tag_field="e", tag="start", omit_defaults=
     request_hash: str = ""
     held_usd: int | None = None
     held_credits: int | None = None
+    judge: str | None = None
+    """The judge that is asked; `variant` and `repeat` are then those of the answer that it judges."""
 
 
 class EndFault(Struct, frozen=True, omit_defaults=True):
@@ -173,6 +175,7 @@ class ReadEvent(Struct, frozen=True, tag_field="e", tag="read", omit_defaults=Tr
     gives_up: bool = False
     """The unit ends with this failure, and its final part, which needs the row, is yet to be written."""
     final: FinalPart | None = None
+    judge: str | None = None
 
 
 class FinalEvent(Struct, frozen=True, tag_field="e", tag="final", omit_defaults=True):

@@ -46,6 +46,7 @@ _READ_TYPES: dict[str, pl.DataType] = {
     **_KEYS,
     "turn": pl.Int32(),
     "purpose": pl.String(),
+    "judge": pl.String(),
     "attempt": pl.Int32(),
     "outcome": pl.String(),
     "http_status": pl.Int32(),

@@ -33,6 +33,8 @@ class Stored(Struct, frozen=True):
     reported_usd: str | None
     cost: Cost
     hold: Hold
+    judge: str | None = None
+    """Of a judge's request; its variant is that of the answer."""
 
 
 Charge = Callable[[Stored], tuple[Cost, Hold]]
@@ -47,9 +49,10 @@ class UnitCost(Struct, frozen=True):
 
 
 class VariantCosts(Struct, frozen=True):
-    """Sums over the attempts of one variant, named as in plan.account.Sums; amounts in pico."""
+    """Sums over the attempts of one variant or judge, named as in plan.account.Sums; amounts in pico."""
 
-    variant: str
+    variant: str | None
+    judge: str | None
     unpriced: int
     priced_usd: int
     priced_credits: int
@@ -103,11 +106,11 @@ def _replace(run: RunDirectory, path: Path, table: pa.Table, fingerprint: str) -
 
 
 def variant_costs(run: RunDirectory, schema: RunSchema) -> list[VariantCosts]:
-    """The sums over the sealed attempts, as an account keeps them."""
+    """The sums over the sealed attempts, as an account keeps them: those of judges by judge."""
     may_cost = "outcome in ('done', 'unknown')"
     with duckdb.connect(":memory:") as connection:
         rows = connection.execute(f"""
-            select variant,
+            select case when judge is null then variant end, judge,
                 count(*) filter (outcome = 'done' and cost_usd is null and cost_credits is null),
                 count(cost_usd), count(cost_credits),
                 coalesce(sum(cost_usd), 0), coalesce(sum(cost_credits), 0),
@@ -115,11 +118,11 @@ def variant_costs(run: RunDirectory, schema: RunSchema) -> list[VariantCosts]:
                 count(*) filter ({may_cost} and cost_credits is null and held_credits is null),
                 coalesce(sum(held_usd) filter ({may_cost} and cost_usd is null), 0),
                 coalesce(sum(held_credits) filter ({may_cost} and cost_credits is null), 0)
-            from {_attempts_source(run, schema)} group by variant
+            from {_attempts_source(run, schema)} group by 1, 2
         """).fetchall()
     return [
-        VariantCosts(variant, unpriced, *row[:2], *map(_pico, row[2:4]), *row[4:6], *map(_pico, row[6:]))
-        for variant, unpriced, *row in rows
+        VariantCosts(variant, judge, unpriced, *row[:2], *map(_pico, row[2:4]), *row[4:6], *map(_pico, row[6:]))
+        for variant, judge, unpriced, *row in rows
     ]
 
 
@@ -135,7 +138,8 @@ def unit_costs(run: RunDirectory, schema: RunSchema, keys: Iterable[tuple[str, s
             select wanted.id, wanted.variant, wanted.repeat, {_SUMS}
             from {_attempts_source(run, schema)} attempt join wanted
             on attempt.{quoted(schema.id_name)}::varchar = wanted.id
-            and attempt.variant = wanted.variant and attempt.repeat = wanted.repeat group by all
+            and attempt.variant = wanted.variant and attempt.repeat = wanted.repeat
+            where attempt.judge is null group by all
         """).fetchall()
     return [UnitCost(tuple(row[:3]), Cost(_pico(row[3]), _pico(row[4]), row[5])) for row in rows]
 
@@ -155,11 +159,14 @@ def _priced_attempts(table: pa.Table, charge: Charge) -> pa.Table:
 
 
 def _stored(table: pa.Table) -> Iterable[Stored]:
-    names = ("variant", "model", "outcome", *TOKENS, "reported_usd", *_COSTS, *_HOLDS)
-    for variant, model, outcome, *rest in zip(*(table.column(name).to_pylist() for name in names), strict=True):
+    names = ("variant", "judge", "model", "outcome", *TOKENS, "reported_usd", *_COSTS, *_HOLDS)
+    for variant, judge, model, outcome, *rest in zip(
+        *(table.column(name).to_pylist() for name in names), strict=True
+    ):
         tokens, (reported_usd, usd, credit, source, held_usd, held_credits) = rest[:5], rest[5:]
         yield Stored(
             variant=variant,
+            judge=judge,
             model=model,
             outcome=outcome,
             usage=None if tokens[0] is None else Usage(*(count or 0 for count in tokens)),
@@ -196,7 +203,8 @@ def _sum_units_of_many_attempts(
     keys = ", ".join(map(quoted, schema.unit_columns))
     source = parquet_source(files) if files else _nothing(schema)
     connection.execute(
-        f"create table many as select {keys}, {_SUMS} from {source} group by {keys} having count(*) > 1"
+        f"create table many as select {keys}, {_SUMS} from {source} where judge is null "
+        f"group by {keys} having count(*) > 1"
     )
 
 
@@ -206,7 +214,8 @@ def _unit_sums(connection: duckdb.DuckDBPyConnection, part: Path, attempts: Path
     chosen = ", ".join(f"case when sums.known then sums.{name} else final.{name} end as {name}" for name in _COSTS)
     same_unit = " and ".join(f"sums.{quoted(key)} = final.{quoted(key)}" for key in schema.unit_columns)
     return connection.sql(
-        f"with here as (select {keys}, {_SUMS} from {parquet_source([attempts])} group by {keys}), "
+        f"with here as (select {keys}, {_SUMS} from {parquet_source([attempts])} where judge is null "
+        f"group by {keys}), "
         f"sums as (select *, true as known from many union all "
         f"select *, true as known from here where ({keys}) not in (select ({keys}) from many)) "
         f"select {chosen} from {parquet_source([part])} final left join sums on {same_unit} "
@@ -220,7 +229,7 @@ def _attempts_source(run: RunDirectory, schema: RunSchema) -> str:
 
 
 def _nothing(schema: RunSchema) -> str:
-    names = [*map(quoted, schema.unit_columns), "outcome", *_COSTS, *_HOLDS, "serial"]
+    names = [*map(quoted, schema.unit_columns), "judge", "outcome", *_COSTS, *_HOLDS, "serial"]
     return f"(select {', '.join(f'null as {name}' for name in names)} limit 0)"
 
 

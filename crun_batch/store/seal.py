@@ -26,6 +26,7 @@ _ROWS_PER_GROUP = 16_384
 _LOW_CARDINALITY = (
     "variant",
     "purpose",
+    "judge",
     "outcome",
     "status",
     "finish_reason",

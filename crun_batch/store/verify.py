@@ -261,7 +261,7 @@ def _questions(run: RunDirectory, schema: RunSchema) -> list[tuple[str, str, str
             "costs",
             "unit ({}): its result says {} USD and {} credits, its attempts add up to {} and {}",
             f"with sums as (select {keys}, sum(cost_usd) as usd, sum(cost_credits) as credits "
-            f"from attempts group by {keys}) "
+            f"from attempts where purpose <> 'judge' group by {keys}) "
             f"select {unit}, r.cost_usd, r.cost_credits, usd, credits from results r join sums using ({keys}) "
             f"where r.cost_usd is distinct from usd or r.cost_credits is distinct from credits "
             f"order by all limit 100",

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from crun_batch.tell.extract import ABSENT, field_of, json_value, whole_number
-from crun_batch.tell.score import Render, as_text
+from crun_batch.tell.score import GradingFailed, Render, as_text
 
 VERDICT_KEYS = ("score", "verdict", "grade", "rating", "correct", "label")
 """Keys under which a verdict is looked for in a judge's JSON, in this order."""
@@ -78,7 +78,8 @@ def judge_messages(
 ) -> tuple[Mapping[str, Any], ...] | None:
     """The judge's messages about one reply, OpenAI-style; None where the row has no expected value.
 
-    `spec.prompt` has templates (system, user); without them the judge gets the default question.
+    `spec.prompt` has templates (system, user); without them the judge gets the default question. Raises
+    GradingFailed where one of them would print a null.
     """
     known = judge_values(spec, values, text, output, render=render, request=request)
     if known is None:
@@ -89,8 +90,14 @@ def judge_messages(
             {"role": "user", "content": _material(known)},
         )
     parts = (("system", spec.prompt.system), ("user", spec.prompt.user))
-    rendered = [(role, render(template, known)) for role, template in parts if template is not None]
-    return tuple({"role": role, "content": content or ""} for role, content in rendered)
+    messages: list[Mapping[str, Any]] = []
+    for role, template in parts:
+        content = None if template is None else render(template, known)
+        if template is not None and content is None:
+            raise GradingFailed(f"the judge's {role} prompt would print a null; say what it means there")
+        if template is not None:
+            messages.append({"role": role, "content": content})
+    return tuple(messages)
 
 
 def verdict_schema(spec: JudgeSpec) -> dict[str, Any]:

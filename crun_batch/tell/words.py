@@ -142,6 +142,7 @@ def summary_lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("errors", ", ".join(f"{count(number)} {kind}" for kind, number in _by_number(summary["errors"]))),
         ("tokens", _tokens_phrase(summary["tokens"])),
         ("cost", _cost_phrase(summary)),
+        *(("judge", _judge_phrase(name, sums)) for name, sums in summary.get("judges", {}).items()),
         ("shared", _shared_phrase(summary.get("shared", 0))),
         ("time", _time_phrase(summary)),
         *(pilot_lines(summary["pilot"]) if summary.get("pilot") and summary["rows"]["open"] else ()),
@@ -149,6 +150,11 @@ def summary_lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("go on", one_line(summary.get("resume_command") or "")),
     ]
     return [(name, phrase) for name, phrase in lines if phrase]
+
+
+def _judge_phrase(name: str, sums: Mapping[str, Any]) -> str:
+    cost = money(_decimal(sums["cost_usd"]), _decimal(sums["cost_credits"]))
+    return f"{one_line(name)}: {counted(sums['answered'], 'verdict')}, {cost} of the cost"
 
 
 def _shared_phrase(shared: int) -> str:
