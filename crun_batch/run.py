@@ -188,8 +188,7 @@ def _open(workload: Workload, options: Options, stack: ExitStack) -> Standing:
 
 
 def _endpoints(workload: Workload, options: Options) -> tuple[Endpoint, ...]:
-    jobs = [asked.job for asked in workload.asked]
-    return endpoints_of(jobs, options.environ, simulated=options.simulate)
+    return endpoints_of(workload.asked, options.environ, simulated=options.simulate)
 
 
 def _refusal_of(sites: Sequence[Site], options: Options) -> Halt | None:

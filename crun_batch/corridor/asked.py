@@ -12,10 +12,12 @@ from typing import Any
 
 from msgspec import Struct
 
+from crun_batch.errors import InputError
 from crun_batch.load.grader_sections import GraderSpec
 from crun_batch.load.job import Job
-from crun_batch.load.judges import judge_jobs
+from crun_batch.load.judges import JudgeJob, judge_jobs
 from crun_batch.load.render import RowRejected
+from crun_batch.load.secrets import Secrets, resolve_secrets
 from crun_batch.records import ProtocolName, Row
 from crun_batch.send.protocols import PROTOCOLS
 from crun_batch.send.protocols.protocol import BuildBody
@@ -77,11 +79,26 @@ class Asked(Struct, frozen=True, dict=True):
         except ValueError as error:
             raise RowRejected(f"row {row.position} (id {row.row_id!r}): {error}") from None
 
+    def secrets(self, environ: Mapping[str, str]) -> Secrets:
+        """The key and the headers of its endpoint. Raises InputError that names all that are missing."""
+        return resolve_secrets(self.job, environ)
+
 
 class Judge(Asked, frozen=True, dict=True):
     """A model that grades answers."""
 
-    spec: GraderSpec
+    written: JudgeJob
+
+    @property
+    def spec(self) -> GraderSpec:
+        return self.written.spec
+
+    def secrets(self, environ: Mapping[str, str]) -> Secrets:
+        """As of all who are asked; mistakes are named under the judge."""
+        try:
+            return resolve_secrets(self.job, environ)
+        except InputError as error:
+            raise InputError([self.written.mistake(mistake) for mistake in error.mistakes]) from None
 
 
 def judges_of(job: Job, overrides: Mapping[str, object], first_index: int) -> tuple[Judge, ...]:
@@ -89,5 +106,5 @@ def judges_of(job: Job, overrides: Mapping[str, object], first_index: int) -> tu
     schemas = {spec.name: verdict_schema(spec) for spec in job.score if spec.grader == "judge"}
     made = judge_jobs(job, schemas, overrides)
     return tuple(
-        Judge(index, f"judge {spec.name}", own, spec) for index, (spec, own) in enumerate(made, first_index)
+        Judge(index, f"judge {one.spec.name}", one.job, one) for index, one in enumerate(made, first_index)
     )

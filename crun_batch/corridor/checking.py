@@ -44,7 +44,7 @@ def check(path: Path, overrides: Mapping[str, object], environ: Mapping[str, str
                 renderer.close()
         mistakes += [Mistake(text, file=str(path)) for text in walk.rejections]
         document |= _described(workload, walk)
-        document["warnings"] = _warnings(workload.job, environ) if not mistakes else []
+        document["warnings"] = _warnings(workload, environ) if not mistakes else []
     document["mistakes"] = [_plain(mistake) for mistake in mistakes]
     return document
 
@@ -140,6 +140,14 @@ def _described(workload: Workload, walk: Walk) -> dict[str, Any]:
         },
         "templates": _templates(job),
         "variants": [variant.name for variant in workload.variants],
+        "judges": [
+            {
+                "name": judge.spec.name,
+                "model": judge.job.model,
+                "endpoint": {"base_url": judge.job.endpoint.base_url, "protocol": judge.protocol_name},
+            }
+            for judge in workload.judges
+        ],
         "requests": walk.requests * repeats,
         "rejected_rows": walk.rejected_rows,
         "identical": {"requests": walk.identical * repeats, "is_minimum": walk.identical_is_minimum},
@@ -166,12 +174,20 @@ def shortened(value: Any) -> Any:
     return [shortened(part) for part in value] if isinstance(value, list) else value
 
 
-def _warnings(job: Job, environ: Mapping[str, str]) -> list[str]:
+def _warnings(workload: Workload, environ: Mapping[str, str]) -> list[str]:
     """What stands in the way of `run`, or makes its bill unknown, without being a mistake in the job."""
+    job = workload.job
     said = [
         *_complaints(lambda: resolve_secrets(job, environ)),
         *_complaints(lambda: ensure_file_descriptors(job.limits.concurrency)),
     ]
+    for judge in workload.judges:
+        said += _complaints(lambda judge=judge: judge.secrets(environ))
+        key = f"score[{judge.written.index}]"
+        if judge.job.output_limit_tokens is None:
+            said.append(f"{key}.params.max_output_tokens is not set: nothing bounds what {judge.name} costs")
+        if judge.job.model not in job.prices.models:
+            said.append(f"prices.models has no {judge.job.model!r}, the model of {judge.name}")
     if job.output_limit_tokens is None and job.prompt.body_column is None:
         said.append("params.max_output_tokens is not set: nothing bounds what a request costs")
     if job.model is not None and job.model not in job.prices.models:

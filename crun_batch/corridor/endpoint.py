@@ -16,8 +16,9 @@ from urllib.parse import quote
 import orjson
 from msgspec import Struct
 
+from crun_batch.corridor.asked import Asked
 from crun_batch.load.job import Job
-from crun_batch.load.secrets import Secrets, resolve_secrets
+from crun_batch.load.secrets import Secrets
 from crun_batch.load.sweep import variations
 from crun_batch.records import Headers
 from crun_batch.send.gateway import auth_headers
@@ -50,19 +51,19 @@ class Endpoint(Struct, frozen=True):
 
 def endpoint_of(job: Job, environ: Mapping[str, str], *, simulated: bool) -> Endpoint:
     """Raises InputError where the key or a header's variable is missing."""
-    (endpoint,) = endpoints_of([job], environ, simulated=simulated)
+    (endpoint,) = endpoints_of([Asked(0, job.name, job)], environ, simulated=simulated)
     return endpoint
 
 
-def endpoints_of(jobs: Sequence[Job], environ: Mapping[str, str], *, simulated: bool) -> tuple[Endpoint, ...]:
-    """One for each variant's job; each redacts the secrets of all. Raises InputError, as `endpoint_of` does."""
+def endpoints_of(asked: Sequence[Asked], environ: Mapping[str, str], *, simulated: bool) -> tuple[Endpoint, ...]:
+    """One for each who is asked; each redacts the secrets of all. Raises InputError, as `endpoint_of` does."""
     if simulated:
         headers = Headers({**auth_headers("bearer", SIMULATOR_KEY), "content-type": "application/json"})
-        return tuple(Endpoint(headers, _unchanged) for _ in jobs)
-    secrets = [resolve_secrets(job, environ) for job in jobs]
+        return tuple(Endpoint(headers, _unchanged) for _ in asked)
+    secrets = [one.secrets(environ) for one in asked]
     hidden = [value for one in secrets for value in (one.key or "", *one.headers.values())]
     redact = redactor(list(dict.fromkeys(hidden)))
-    return tuple(Endpoint(_headers(job, own), redact) for job, own in zip(jobs, secrets, strict=True))
+    return tuple(Endpoint(_headers(one.job, own), redact) for one, own in zip(asked, secrets, strict=True))
 
 
 def _headers(job: Job, secrets: Secrets) -> Headers:

@@ -31,6 +31,7 @@ from crun_batch.corridor.source import Batches, TicketSource
 from crun_batch.corridor.watching import Extent, Meter, keep_summary, show
 from crun_batch.corridor.workload import Tickets, Workload
 from crun_batch.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
+from crun_batch.load.job_sections import EndpointSpec
 from crun_batch.load.output_schema import shape_of
 from crun_batch.records import Cost, Failure, Fault, Reply, Response, Row, Ticket, Tries, Unit
 from crun_batch.send.admit import Lane
@@ -164,7 +165,7 @@ def settle_leftovers_of(workload: Workload, standing: Standing, journal: Journal
         if isinstance(arrival, Fault):
             result: Reply | Failure = check_fault(arrival)
         else:
-            result = check(PROTOCOLS[endpoint["protocol"]], arrival, stream=endpoint["stream"])
+            result = check(PROTOCOLS[endpoint.protocol], arrival, stream=endpoint.stream)
         model = asked or (result.model if isinstance(result, Reply) else None)
         decision = None
         if isinstance(result, Failure):
@@ -174,17 +175,15 @@ def settle_leftovers_of(workload: Workload, standing: Standing, journal: Journal
     settle_leftovers(standing.recovered, journal, standing.account, read)
 
 
-def _asked_by(start: StartEvent, workload: Workload, standing: Standing) -> tuple[str | None, Mapping[str, Any]]:
-    """The model that was asked, and protocol and stream of its endpoint; of a judge as the last session had it."""
+def _asked_by(start: StartEvent, workload: Workload, standing: Standing) -> tuple[str | None, EndpointSpec]:
+    """The model that was asked, and its endpoint; of a judge as the last session had it."""
     if start.judge is not None:
         job = standing.document["job"]
-        judges = {spec["name"]: spec for spec in job["score"]}
-        judge = judges.get(start.judge, {"model": None, "endpoint": None})
-        return judge["model"], judge["endpoint"] or job["endpoint"]
+        judge: Mapping[str, Any] = next((spec for spec in job["score"] if spec["name"] == start.judge), {})
+        return judge.get("model"), EndpointSpec.model_validate(judge.get("endpoint") or job["endpoint"])
     variants = {variant.name: variant for variant in workload.variants}
     variant = variants.get(start.variant, workload.variants[0])
-    endpoint = variant.job.endpoint
-    return variant.job.model, {"protocol": endpoint.protocol, "stream": endpoint.stream}
+    return variant.job.model, variant.job.endpoint
 
 
 def open_journal(standing: Standing, ground: Ground) -> Journal:

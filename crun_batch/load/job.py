@@ -160,6 +160,7 @@ class Job(Section):
     def public_dict(self) -> dict[str, object]:
         """The resolved job as a JSON value that `parse_job` reads back. Headers as written: no secret is in it."""
         tree = self.model_dump(mode="json")
+        tree["score"] = [spec.model_dump(mode="json", exclude_unset=True) for spec in self.score]
         if self._max_output_tokens is not None:
             tree["params"] = {"max_output_tokens": self._max_output_tokens, **self.params}
         return tree

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from crun_batch.errors import InputError, Mistake
 from crun_batch.load.grader_sections import GraderSpec
@@ -23,31 +23,43 @@ _QUESTION = {"user": "."}
 """Stands where a job has its prompt: a judge's is rendered over a row and an answer."""
 
 
+class JudgeJob(Struct, frozen=True):
+    """A judge: its place in `score`, its part of the job file, the job that it is asked by."""
+
+    index: int
+    spec: GraderSpec
+    job: Job
+
+    def mistake(self, mistake: Mistake) -> Mistake:
+        """A mistake in its job as one in the job file."""
+        return _placed(mistake, self.index, self.spec.name)
+
+
 def judge_jobs(
     job: Job, schemas: Mapping[str, Mapping[str, Any]], overrides: Mapping[str, object] = {}
-) -> list[tuple[GraderSpec, Job]]:
+) -> list[JudgeJob]:
     """Each judge of the job, in their order; `overrides` are laid over each.
 
     `schemas`: name of a judge -> the JSON Schema of its verdicts, where it gives none itself.
     Raises InputError with every mistake, under the judge's key.
     """
-    found: list[tuple[GraderSpec, Job]] = []
+    found: list[JudgeJob] = []
     mistakes: list[Mistake] = []
     for index, spec in enumerate(job.score):
         if spec.grader != "judge":
             continue
         try:
             made = _job_of(job, index, schemas[spec.name])
-            found.append((spec, made.with_overrides(overrides) if overrides else made))
+            made = made.with_overrides(overrides) if overrides else made
+            found.append(JudgeJob(index, spec, made))
         except InputError as error:
-            mistakes += [of_judge(mistake, index, spec.name) for mistake in error.mistakes]
+            mistakes += [_placed(mistake, index, spec.name) for mistake in error.mistakes]
     if mistakes:
         raise InputError(mistakes)
     return found
 
 
-def of_judge(mistake: Mistake, index: int, name: str) -> Mistake:
-    """A mistake in a judge's job as one in the job file: under the judge's key, with its name."""
+def _placed(mistake: Mistake, index: int, name: str) -> Mistake:
     key = mistake.key or ""
     if key.split(".")[0] in OWN:
         key = f"score[{index}].{key}"

@@ -60,6 +60,11 @@ def _printable(line: str) -> str:
 def _sending_text(document: Mapping[str, Any]) -> str:
     requests, identical = document["requests"], document["identical"]["requests"]
     lines = [f"{counted(requests, 'request')} in all; results go to {one_line(document['output_dir'])}"]
+    lines += [
+        f"judge {judge['name']}: {one_line(judge['model'])} at {judge['endpoint']['base_url']} "
+        f"({judge['endpoint']['protocol']}) is asked about each answer"
+        for judge in document["judges"]
+    ]
     if document["rejected_rows"]:
         lines.append(f"{counted(document['rejected_rows'], 'row')} cannot be rendered")
     if identical:
