@@ -49,6 +49,16 @@ from crun_batch.tell.progress import Progress
 SIGNALS = {signal.SIGINT: (EXIT_INTERRUPTED, "Ctrl-C"), signal.SIGTERM: (EXIT_TERMINATED, "SIGTERM")}
 
 
+class Lanes(dict[tuple[str, Hashable, str | None], Lane]):
+    """The limits of each (base URL, account, model) that has been asked in this session.
+
+    An account is known by its key: the repr, which tracebacks print, shows none.
+    """
+
+    def __repr__(self) -> str:
+        return f"Lanes({len(self)})"
+
+
 class Outfit(Struct, frozen=True):
     """All that a session needs from outside: injected, so that tests can replace any of it."""
 
@@ -67,8 +77,7 @@ class Outfit(Struct, frozen=True):
     """What summary.json says after this session has finished so many units in so many seconds."""
     watch: Callable[[Progress], None] | None = None
     keep_balance: Callable[[Session, Callable[[Halt], None]], Any] | None = None
-    lanes: dict[tuple[str, Hashable, str | None], Lane] = struct_field(default_factory=dict)
-    """The limits of each (base URL, account, model) that has been asked in this session."""
+    lanes: Lanes = struct_field(default_factory=Lanes)
 
 
 Begin = Callable[[Journal], tuple[Session, Pool]]
