@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import polars as pl
@@ -23,7 +24,9 @@ def named(paths):
 
 
 def test_there_are_jobs_for_labelling_evaluation_and_bulk_generation_and_scripts():
-    assert {"label-reviews", "answer-questions", "describe-products", "openai-batch"} <= set(named(JOBS))
+    assert {"label-reviews", "answer-questions", "describe-products", "judge-descriptions", "openai-batch"} <= set(
+        named(JOBS)
+    )
     assert 5 <= len(SCRIPTS)
 
 
@@ -36,7 +39,9 @@ def test_a_job_file_runs_and_every_row_has_an_answer_and_a_cost(path, tmp_path, 
     assert run.summary["rows"]["total"] == results.height > 0
     assert {"ok", "truncated"} >= set(results["status"])
     assert 0 == results["output_text"].null_count() + results["cost_credits"].null_count()
-    assert run.cost_credits == results["cost_credits"].sum()
+    judges = sum(Decimal(sums["cost_credits"]) for sums in run.summary["judges"].values())
+    assert run.cost_credits == results["cost_credits"].sum() + judges
+    assert 0 == sum(results[name].null_count() for name in results.columns if name.startswith("score_"))
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=named(SCRIPTS))
