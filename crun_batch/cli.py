@@ -238,6 +238,7 @@ def compare(  # noqa: PLR0913
     gold: options.Gold = None,
     label: options.Label = None,
     export_disagreements: options.ExportDisagreements = None,
+    export_labels: options.ExportLabels = None,
     simulate: options.SimulatedRun = False,
     json: options.AsJson = False,
 ) -> int:
@@ -246,7 +247,7 @@ def compare(  # noqa: PLR0913
     Scores with intervals and paired differences, agreement, cost per row and per correct row, time, tokens; names
     the cheapest variant that is not significantly worse than the best. Lists the rows on which replies differ.
     """
-    from crun_batch.corridor.comparing import Asked, at_most, compare_runs, write_disagreements
+    from crun_batch.corridor.comparing import Asked, at_most, compare_runs, write_disagreements, write_labels
     from crun_batch.corridor.live import find_run
     from crun_batch.tell.compared_words import compared_text
 
@@ -256,6 +257,8 @@ def compare(  # noqa: PLR0913
     if export_disagreements is not None:
         rows = write_disagreements(found.disagreements, export_disagreements)
         say(f"{rows:,} rows to {export_disagreements}")
+    if export_labels is not None:
+        say(f"{write_labels(paths, asked, export_labels):,} rows to {export_labels}")
     if json:
         out_json(found.to_dict())
     else:

@@ -32,6 +32,10 @@ ExportDisagreements = Annotated[
     Path | None,
     typer.Option("--export-disagreements", metavar="FILE", help="The rows on which replies differ: .csv, .jsonl."),
 ]
+ExportLabels = Annotated[
+    Path | None,
+    typer.Option("--export-labels", metavar="FILE", help="The majority label of each row: .csv, .jsonl."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 Simulate = Annotated[
     bool, typer.Option("--simulate", help="Against the bundled simulator: no key, no cost, into DIR-simulated.")

@@ -23,6 +23,7 @@ from crun_batch.tell.agreement import (
     krippendorff_alpha,
     majority_labels,
     pair_agreement,
+    row_labels,
     self_agreement,
 )
 from crun_batch.tell.intervals import (
@@ -142,6 +143,24 @@ def test_the_majority_has_more_votes_than_any_other():
     found = majority_labels(pl.LazyFrame(lines, schema=["row", "variant", "label"], orient="row"))
     rows = [(1, "m", "a", 2, 3), (2, "m", None, 1, 2), (3, "m", "c", 1, 1)]
     assert rows == found.collect().sort("row").rows()
+
+
+def test_the_labels_of_rows_have_the_agreement_of_their_repeats():
+    """Their mean over rows with repeats is the variant's self-agreement; a tie has votes and no label."""
+    lines = [
+        (2, "m", "b"),
+        (1, "m", "a"),
+        (1, "m", "a"),
+        (1, "m", "b"),
+        (2, "m", "a"),
+        (3, "m", "c"),
+        (3, "m", None),
+    ]
+    labels = pl.LazyFrame(lines, schema=["row", "variant", "label"], orient="row")
+    found = row_labels(labels)
+    assert [(1, "m", "a", 2, 3), (2, "m", None, 1, 2), (3, "m", "c", 1, 1)] == found.drop("agreement").rows()
+    assert [1 / 3, 0.0, None] == found["agreement"].to_list()
+    assert self_agreement(labels)["m"].value == pytest.approx(found["agreement"].mean())
 
 
 def test_self_agreement_is_the_share_of_pairs_that_agree():

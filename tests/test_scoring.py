@@ -273,3 +273,18 @@ def test_the_file_beside_the_results_has_one_line_for_each_graded_answer(at, tmp
     standing = crun_batch.open_run(done.directory)
     assert 7 == pq.read_metadata(tmp_path / "run" / "journal" / "scores.parquet").num_rows
     assert standing.results().collect()["score_right"].null_count() == 0
+
+
+def test_the_majority_labels_of_repeats_are_exported(at, tmp_path, capfdbinary):
+    """One line for each row and variant, with the label of most of its replies."""
+    done = run(job(at, tmp_path, **SWEEP, repeats=3), sums(10))
+    command, file = ["compare", str(tmp_path / "run")], tmp_path / "labels.csv"
+    assert 0 == cli.main([*command, "--label", "output_text", "--export-labels", str(file)])
+    assert b"20 rows to" in capfdbinary.readouterr().err
+    found = pl.read_csv(file)
+    assert ["id", "variant", "label", "votes", "replies", "agreement"] == found.columns
+    texts = results(done).group_by("id", "variant").agg(pl.col("output_text"))
+    for row, variant, said in texts.iter_rows():
+        line = found.row(by_predicate=(pl.col("id") == row) & (pl.col("variant") == variant), named=True)
+        assert (3, 3, said[0], 1.0) == (line["replies"], line["votes"], line["label"], line["agreement"])
+    assert 2 == cli.main([*command, "--export-labels", str(file)])

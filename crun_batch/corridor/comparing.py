@@ -15,12 +15,13 @@ from msgspec import Struct, to_builtins
 from crun_batch.errors import DiskFailed, InputError
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.views import results_frame, run_schema
-from crun_batch.tell.agreement import GoldFigures, against_gold
+from crun_batch.tell.agreement import GoldFigures, against_gold, row_labels
 from crun_batch.tell.compare import Comparison, compare, side_by_side
 from crun_batch.tell.disagreements import disagreements, exported
 
 DISAGREEMENTS_SHOWN = 10
 DISAGREEMENTS_EXPORTED = 100_000
+_ROWS_AT_ONCE = 50_000
 _FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
@@ -85,11 +86,32 @@ def at_most(export: Path | None) -> int:
 
 def write_disagreements(found: pl.DataFrame, path: Path) -> int:
     """Write the rows for a labelling tool, by the file's ending; returns how many. Raises DiskFailed."""
+    return _write(found, path)
+
+
+def write_labels(paths: Sequence[Path], asked: Asked, path: Path) -> int:
+    """Write the majority label of each row under each variant; returns how many lines that is.
+
+    Columns: the id, `variant`, `label` (null where votes are tied), `votes` for it, `replies` with a label, and
+    `agreement`: how often two of them carry the same label, null for a single one. Raises InputError where
+    replies have no labels, DiskFailed.
+    """
+    results, row = _results(paths)
+    label = _label(results.collect_schema(), asked)
+    if label is None:
+        raise InputError("the replies have no labels: name the column with --label, such as output.label")
+    replies = results.select("variant", row=pl.col(row), label=pl.when(pl.col("status") != "error").then(label))
+    return _write(row_labels(replies).rename({"row": row}), path)
+
+
+def _write(found: pl.DataFrame, path: Path) -> int:
     format = _FORMATS.get(path.suffix.lower())
     if format is None:
         raise InputError(f"{path}: its ending must be one of {', '.join(_FORMATS)}")
     try:
-        path.write_text(exported(found, format), encoding="utf-8", newline="")  # type: ignore[arg-type]
+        with path.open("w", encoding="utf-8", newline="") as file:
+            for part in found.iter_slices(_ROWS_AT_ONCE) if found.height else [found]:
+                file.write(exported(part, format, begins=file.tell() == 0))  # type: ignore[arg-type]
     except OSError as error:
         raise DiskFailed(f"{path}: cannot be written: {error.strerror or error}") from error
     return found.height

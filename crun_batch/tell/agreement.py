@@ -89,6 +89,20 @@ def majority_labels(labels: pl.LazyFrame) -> pl.LazyFrame:
     return found.with_columns(label=pl.when(pl.col("tied") == 1).then("label")).drop("tied")
 
 
+def row_labels(labels: pl.LazyFrame) -> pl.DataFrame:
+    """The majority labels in order, with `agreement`: how often two replies of the row agree; null with one."""
+    labels = labels.filter(pl.col("label").is_not_null())
+    counted = labels.group_by("row", "variant", "label").agg(n=pl.len())
+    votes, replies = pl.col("n"), pl.col("n").sum()
+    pairs = replies * (replies - 1)
+    agree = pl.when(pairs > 0).then((votes * (votes - 1)).sum() / pairs)
+    agreed = counted.group_by("row", "variant").agg(agreement=agree)
+    found = majority_labels(labels).join(agreed, on=["row", "variant"])
+    return (
+        found.select("row", "variant", "label", "votes", "replies", "agreement").sort("row", "variant").collect()
+    )
+
+
 def self_agreement(labels: pl.LazyFrame) -> dict[str, Rate]:
     """Variant -> how often two replies of it to the same row carry the same label, over rows with repeats."""
     counted = labels.filter(pl.col("label").is_not_null()).group_by("row", "variant", "label").agg(votes=pl.len())

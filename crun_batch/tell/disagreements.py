@@ -60,13 +60,17 @@ def disagreements_text(found: pl.DataFrame, *, width: int | None = None) -> str:
     return table(found.columns, found.rows(), width=width)
 
 
-def exported(found: pl.DataFrame, format: Literal["csv", "jsonl"]) -> str:
-    """The rows for a labelling tool: CSV (a text that a spreadsheet would run gets an apostrophe) or JSONL."""
+def exported(found: pl.DataFrame, format: Literal["csv", "jsonl"], *, begins: bool = True) -> str:
+    """The rows for a labelling tool: CSV (a text that a spreadsheet would run gets an apostrophe) or JSONL.
+
+    `begins`: with the line of names, in CSV.
+    """
     if format == "jsonl":
         return "".join(orjson.dumps(line, default=str).decode() + "\n" for line in found.iter_rows(named=True))
     stream = io.StringIO(newline="")
     writer = csv.writer(stream)
-    writer.writerow(map(_cell, found.columns))
+    if begins:
+        writer.writerow(map(_cell, found.columns))
     writer.writerows([_cell(value) for value in line] for line in found.iter_rows())
     return stream.getvalue()
 
