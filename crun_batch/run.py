@@ -123,7 +123,7 @@ async def run_with(job: Job | str | Path, table: object | None, options: Options
             options.say(f"nothing to send: all {workload.selected_units:,} results are there")
             if must_reprice(workload.job, standing.document):
                 _price(workload, standing, (), options)
-            return _close(workload, standing, graders, options, halt=None)
+            return _close(workload, standing, graders, docket, options, halt=None)
         sites = await ask_all(workload.asked, _endpoints(workload, options), options.ground)
         halt = _refusal_of(sites, options)
         if halt is None:
@@ -139,7 +139,7 @@ async def run_with(job: Job | str | Path, table: object | None, options: Options
                 _record_job(workload, standing, prices, options)
             if pilot is not None:
                 halt = await _conclude(workload, standing, sites, options, pilot, halt)
-        return _close(workload, standing, graders, options, halt=halt)
+        return _close(workload, standing, graders, docket, options, halt=halt)
 
 
 def _load(job: Job | str | Path, table: object | None, options: Options, stack: ExitStack) -> Workload:
@@ -336,11 +336,17 @@ async def _send(
 
 
 def _close(
-    workload: Workload, standing: Standing, graders: Graders, options: Options, *, halt: Halt | None
+    workload: Workload,
+    standing: Standing,
+    graders: Graders,
+    docket: Docket,
+    options: Options,
+    *,
+    halt: Halt | None,
 ) -> Run:
     """Step 7. Score and publish what is there, write the summary, give back the Run."""
     record_scores(workload, standing)
-    score_answers(workload, graders, standing, options.say)
+    score_answers(workload, graders, standing, docket, options.say)
     publish(standing.directory, standing.schema)
     account = standing.account
     open_count = open_units(workload, standing.done)

@@ -17,7 +17,7 @@ from crun_batch.corridor.opening import Standing
 from crun_batch.corridor.pricing import Prices
 from crun_batch.corridor.questions import REFUSED, Questions, Said
 from crun_batch.corridor.unjudged import Asker, Shelf, stored_answers
-from crun_batch.corridor.verdicts import recorded_verdicts
+from crun_batch.corridor.verdicts import Record
 from crun_batch.corridor.workload import Variant, Workload
 from crun_batch.plan.account import Account
 from crun_batch.plan.estimate import SAMPLE_ROWS, Tally, Terms
@@ -46,7 +46,11 @@ class Docket(Struct, frozen=True):
     """What waits for judges: where the answers are, and how many questions about them are to be asked."""
 
     shelf: Shelf
+    questions: Questions
+    record: Record
     waiting: Backlog = Backlog()
+    may_be_late: bool = False
+    """Replies of a session that was killed were not read yet: what they say is not in the record."""
 
 
 def docket_of(workload: Workload, standing: Standing, fingerprint: str, rows: Sequence[Row] | None) -> Docket:
@@ -55,8 +59,10 @@ def docket_of(workload: Workload, standing: Standing, fingerprint: str, rows: Se
     `fingerprint` names the scores that hold today. Raises RunDamaged.
     """
     directory, schema = standing.directory, standing.schema
+    questions = Questions(workload)
+    record = Record(directory, schema, workload.judges, questions)
     if not workload.judges:
-        return Docket(Shelf(directory, schema, scores_schema(schema).empty_table()))
+        return Docket(Shelf(directory, schema, scores_schema(schema).empty_table()), questions, record)
     known = complete_scores(directory, schema, fingerprint)
     wanted = None
     if rows is not None:
@@ -65,23 +71,24 @@ def docket_of(workload: Workload, standing: Standing, fingerprint: str, rows: Se
             chosen[row.position] = True
         wanted = pa.array(chosen, pa.uint8()).cast(pa.bool_())
     shelf = Shelf(directory, schema, known, wanted)
-    return Docket(shelf, backlog(workload, shelf))
+    may_be_late = standing.recovered is not None and bool(standing.recovered.unread)
+    return Docket(shelf, questions, record, _backlog(workload, shelf, questions, record), may_be_late)
 
 
 def waiting_now(workload: Workload) -> Backlog:
     """What waits for judges, read without a lock."""
     schema = workload.run_schema()
     empty = scores_schema(schema).empty_table()
-    return backlog(workload, Shelf(RunDirectory(workload.job.output.dir), schema, empty))
+    shelf, questions = Shelf(RunDirectory(workload.job.output.dir), schema, empty), Questions(workload)
+    record = Record(shelf.directory, schema, workload.judges, questions)
+    return _backlog(workload, shelf, questions, record)
 
 
-def backlog(workload: Workload, shelf: Shelf) -> Backlog:
+def _backlog(workload: Workload, shelf: Shelf, questions: Questions, record: Record) -> Backlog:
     """Count what is still to be asked. After SAMPLE_ROWS questions tokens follow from bytes."""
     if not workload.judges or not shelf.directory.job.exists():
         return Backlog()
-    questions = Questions(workload)
-    verdicts = recorded_verdicts(shelf.directory, shelf.schema, workload.judges, questions)
-    asker = Asker(workload, verdicts, questions)
+    asker = Asker(workload, record, questions)
     measures = {judge.name: Measure(judge) for judge in workload.judges}
     lengths: dict[str, Counts[int]] = {}
     for batch in stored_answers(workload, questions, shelf):

@@ -18,13 +18,11 @@ from msgspec import structs
 from crun_batch.corridor.judge_costs import Docket
 from crun_batch.corridor.opening import Standing
 from crun_batch.corridor.preflight import reservations_of
-from crun_batch.corridor.questions import Questions
 from crun_batch.corridor.sending import Outfit, in_session, pool_of, routes_of
 from crun_batch.corridor.session import Session, Work
 from crun_batch.corridor.settle import read_event, start_event
 from crun_batch.corridor.source import Batches
 from crun_batch.corridor.unjudged import Answered, Asker, stored_answers
-from crun_batch.corridor.verdicts import recorded_verdicts
 from crun_batch.corridor.watching import Extent
 from crun_batch.corridor.workload import Tickets, Workload
 from crun_batch.records import Failure, Reply, Ticket, Unit
@@ -45,7 +43,9 @@ class JudgeTicket(Ticket, frozen=True):
 
 async def judge_all(workload: Workload, standing: Standing, outfit: Outfit, docket: Docket) -> Halt | None:
     """Ask for every verdict that is missing; returns why it stopped early. Raises DiskFailed."""
-    questions = Questions(workload)
+    questions, record = docket.questions, docket.record
+    if docket.may_be_late:
+        record.forget()
     standing.recovered = recover(standing.directory)
     outfit = _for_judges(outfit, docket.waiting.calls + outfit.extent.to_do * len(workload.judges))
     with closing(stored_answers(workload, questions, docket.shelf)) as stored:
@@ -54,14 +54,15 @@ async def judge_all(workload: Workload, standing: Standing, outfit: Outfit, dock
 
         def begin(journal: Journal) -> tuple[Session, Pool]:
             sessions.append(_session(workload, standing, outfit, journal))
-            verdicts = recorded_verdicts(standing.directory, standing.schema, workload.judges, questions)
-            asker = Asker(workload, verdicts, questions)
+            asker = Asker(workload, record, questions)
             return sessions[0], _pool(workload, outfit, sessions[0], batches, asker)
 
         try:
             return await in_session(workload, standing, outfit, begin)
         finally:
             standing.failed_verdicts = sum(session.failed_units for session in sessions)
+            if any(session.finished_units for session in sessions):
+                record.forget()
             batches.settle()
 
 

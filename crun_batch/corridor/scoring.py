@@ -19,9 +19,9 @@ import pyarrow as pa
 from msgspec import Struct
 
 from crun_batch.corridor.answers import Answer, by_position, unscored, with_rows
+from crun_batch.corridor.judge_costs import Docket
 from crun_batch.corridor.opening import Standing
-from crun_batch.corridor.questions import REFUSED, Questions, Said
-from crun_batch.corridor.verdicts import recorded_verdicts
+from crun_batch.corridor.questions import REFUSED, Said
 from crun_batch.corridor.workload import Workload
 from crun_batch.errors import InputError, Mistake
 from crun_batch.load.functions import load_function
@@ -87,7 +87,9 @@ def fingerprint_of(graders: Graders, standing: Standing) -> str:
     return f"{graders.fingerprint}-{standing.fingerprint['table']}"
 
 
-def score_answers(workload: Workload, graders: Graders, standing: Standing, say: Callable[[str], None]) -> int:
+def score_answers(
+    workload: Workload, graders: Graders, standing: Standing, docket: Docket, say: Callable[[str], None]
+) -> int:
     """Score what has no score yet, into the file beside the results; returns how many answers that was.
 
     Needs the lock. Memory: the scores themselves, the recorded verdicts, and a bounded rest. An answer that a
@@ -99,10 +101,12 @@ def score_answers(workload: Workload, graders: Graders, standing: Standing, say:
     run, schema = standing.directory, standing.schema
     fingerprint = fingerprint_of(graders, standing)
     known = complete_scores(run, schema, fingerprint)
-    questions = Questions(workload)
+    questions = docket.questions
+    if docket.may_be_late:
+        docket.record.forget()
     columns = questions.columns if workload.judges else graders.columns
     rows = workload.table.unselected().rows(tuple(dict.fromkeys([*columns, *graders.columns])))
-    new = _Scores(schema, graders, _Verdicts(workload, standing, questions))
+    new = _Scores(schema, graders, _Verdicts(workload, docket))
     with by_position(workload.table, unscored(run, schema, known)) as answers:
         for answer, row in with_rows(rows, answers):
             new.add(answer, row)
@@ -116,12 +120,12 @@ def score_answers(workload: Workload, graders: Graders, standing: Standing, say:
 class _Verdicts:
     """What the judges say of the answers, and what is wrong with some of it."""
 
-    def __init__(self, workload: Workload, standing: Standing, questions: Questions) -> None:
+    def __init__(self, workload: Workload, docket: Docket) -> None:
         self.judges = {judge.spec.name: judge for judge in workload.judges}
         self.unreadable: dict[str, tuple[int, str]] = {}
         """Score -> how many verdicts say nothing, and the row of the first."""
-        self._questions = questions
-        self._recorded = recorded_verdicts(standing.directory, standing.schema, workload.judges, questions)
+        self._questions = docket.questions
+        self._record = docket.record
         self._waiting: dict[str, int] = {}
 
     def grade(self, name: str, answer: Answer, row: Row, output: Any) -> float | None:
@@ -133,10 +137,11 @@ class _Verdicts:
         if request is None:
             return None
         key = questions.key(request.request_hash, row.row_id, answer.variant, answer.repeat)
-        if not self._recorded.has(key):
+        recorded = self._record.verdicts()
+        if not recorded.has(key):
             self._waiting[name] = self._waiting.get(name, 0) + 1
             raise Unjudged(name)
-        score = self._recorded.score(judge, key)
+        score = recorded.score(judge, key)
         if score is None:
             count, first = self.unreadable.get(name, (0, str(row.row_id)))
             self.unreadable[name] = (count + 1, first)

@@ -14,7 +14,7 @@ from msgspec import Struct
 from crun_batch.corridor.answers import Answer, by_position, unscored, with_rows
 from crun_batch.corridor.asked import Judge
 from crun_batch.corridor.questions import REFUSED, Questions, Said
-from crun_batch.corridor.verdicts import Verdicts
+from crun_batch.corridor.verdicts import Record
 from crun_batch.corridor.workload import Request, Workload
 from crun_batch.records import Row
 from crun_batch.store.directory import RunDirectory
@@ -38,10 +38,10 @@ class Shelf(Struct, frozen=True):
 class Asker:
     """Finds what is still to be asked: each question once."""
 
-    def __init__(self, workload: Workload, verdicts: Verdicts, questions: Questions) -> None:
+    def __init__(self, workload: Workload, record: Record, questions: Questions) -> None:
         self._judges = workload.judges
         self._shares = workload.job.share_identical
-        self._verdicts = verdicts
+        self._record = record
         self._questions = questions
         self._asked: set[int] = set()
 
@@ -51,6 +51,7 @@ class Asker:
             return
         said = Said(answer.variant, answer.repeat, answer.text, answer.output())
         asked = self._asked if self._shares else set()
+        verdicts = self._record.verdicts()
         for judge in self._judges:
             try:
                 request = self._questions.request(judge, said, row)
@@ -59,7 +60,7 @@ class Asker:
             if request is None:
                 continue
             key = self._questions.key(request.request_hash, row.row_id, answer.variant, answer.repeat)
-            if key not in asked and not self._verdicts.has(key):
+            if key not in asked and not verdicts.has(key):
                 asked.add(key)
                 yield judge, request
 

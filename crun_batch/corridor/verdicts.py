@@ -10,6 +10,7 @@ import base64
 import math
 from array import array
 from bisect import bisect_left
+from functools import partial
 
 import polars as pl
 import pyarrow as pa
@@ -50,10 +51,28 @@ class Verdicts:
         return None if math.isnan(score) else score
 
 
-def recorded_verdicts(
-    run: RunDirectory, schema: RunSchema, judges: tuple[Judge, ...], questions: Questions
-) -> Verdicts:
-    """All that the attempts hold, the live ones included. Streams. Raises RunDamaged."""
+class Record:
+    """The recorded verdicts of a run, read when they are first asked for: with a million of them, for a minute."""
+
+    def __init__(
+        self, run: RunDirectory, schema: RunSchema, judges: tuple[Judge, ...], questions: Questions
+    ) -> None:
+        self._read = partial(_recorded, run, schema, judges, questions)
+        self._verdicts: Verdicts | None = None
+
+    def verdicts(self) -> Verdicts:
+        """As they were when this was first called. Raises RunDamaged."""
+        if self._verdicts is None:
+            self._verdicts = self._read()
+        return self._verdicts
+
+    def forget(self) -> None:
+        """More have been recorded since."""
+        self._verdicts = None
+
+
+def _recorded(run: RunDirectory, schema: RunSchema, judges: tuple[Judge, ...], questions: Questions) -> Verdicts:
+    """All that the attempts hold, the live ones included. Streams."""
     keys, serials = array("Q"), array("q")
     scores = {judge.name: array("d") for judge in judges}
     if not judges or not run.job.exists():
