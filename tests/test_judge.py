@@ -18,11 +18,11 @@ from corridor_kit import PRICES, charged_credits, job, results, simulator, spent
 
 import crun_batch
 from crun_batch.corridor.checking import check
+from crun_batch.corridor.judging import JudgeSession
 from crun_batch.simulator.process import SimulatorProcess
 
 JUDGE_KEY = "ak_judge_0123456789abcdef"
 ENVIRON = {"SIM_KEY": "ak_sim_test", "JUDGE_KEY": JUDGE_KEY}
-MALFORMED = "malformed"
 SWEEP = {"sweep": {"model": ["gpt-5.4", "gpt-5.4-nano"]}}
 
 
@@ -384,6 +384,31 @@ def test_a_judge_that_always_fails_stops_before_it_burns_the_budget(at, court, t
     assert "judge quality" in (done.stop_reason or "")
     assert 60 == results(done)["score_quality"].null_count()
     assert judged(done).height < 40
+
+
+def test_a_verdict_that_came_and_was_not_read_yet_is_read_by_the_next_session(at, court, tmp_path, monkeypatch):
+    """By the judge's own protocol, which is not the row's; it is not asked for again."""
+    endpoint = {"base_url": court.base_url, "api_key_env": "JUDGE_KEY", "protocol": "responses"}
+    spec = job(at, tmp_path, score=[judge(court, endpoint=endpoint)], limits={"concurrency": 1})
+    before, concluded, calls = asked(at, court), JudgeSession.concluded, []
+
+    def broken(self, attempt, result, decision):
+        calls.append(attempt)
+        if len(calls) == 3:
+            raise RuntimeError("a bug")
+        return concluded(self, attempt, result, decision)
+
+    monkeypatch.setattr(JudgeSession, "concluded", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        run(spec, texts(6))
+    monkeypatch.undo()
+    assert [before[0] + 6, before[1] + 3] == asked(at, court)
+    assert 2 == judged(crun_batch.open_run(tmp_path / "run")).height
+    done = run(spec, texts(6))
+    assert [before[0] + 6, before[1] + 6] == asked(at, court)
+    assert (0, 6, 0) == (done.exit_code, judged(done).height, results(done)["score_quality"].null_count())
+    assert spent_credits(done) == Decimal(done.summary["cost_credits"])
+    assert [] == done.verify(data=True)
 
 
 SCRIPT = """
