@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 from array import array
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -127,8 +128,13 @@ def job_document(
         "variants": [variant.name for variant in workload.variants],
         "prices": prices,
         "run_schema": schema_document(standing.schema),
-        "versions": {name: version(name) for name in LIBRARIES},
+        "versions": _versions(),
     }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in LIBRARIES}
 
 
 def record_scores(workload: Workload, standing: Standing) -> None:

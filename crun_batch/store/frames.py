@@ -1,12 +1,13 @@
 """A segment as two tables: its attempts and its finals, in the columns that users see.
 
-The lines' checksums are checked and the lines sorted by kind here; parsing and joining is Polars' work, outside
-the interpreter lock. Owns: what each column is computed from. Must not know: where the tables go.
+The lines' checksums are checked and the lines sorted by kind here; parsing is Polars' work and the rest Arrow's,
+outside the interpreter lock. Owns: what each column is computed from. Must not know: where the tables go.
 """
 
 from __future__ import annotations
 
 import io
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import msgspec
 import orjson
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.json
 from msgspec import Struct
 
@@ -65,6 +67,7 @@ _DEFAULTS: dict[str, Any] = {
     "request_hash": "",
 }
 _HIGHEST = 2**63
+Columns = dict[str, pa.Array]
 
 
 class Lines(Struct, frozen=True):
@@ -96,12 +99,12 @@ def segment_tables(path: Path, number: int, schema: RunSchema, *, live: bool) ->
     every line must be whole. Raises RunDamaged, naming the line.
     """
     lines = _sorted_lines(path, live=live)
-    ends = _parse(lines.ends, _END_TYPES)
-    reads = _parse(lines.reads, {**_READ_TYPES, "final": _final_type(schema)})
-    finals = _parse(lines.finals, {**_KEYS, "final": _final_type(schema)})
-    reads = reads.with_columns(pl.Series(SEQUENCE, lines.read_numbers, pl.Int64))
-    finals = finals.with_columns(pl.Series(SEQUENCE, lines.final_numbers, pl.Int64))
-    reads = reads.with_columns(pl.col(name).fill_null(value) for name, value in _DEFAULTS.items())
+    if not (lines.reads or lines.finals):
+        return attempts_schema(schema).empty_table(), parts_schema(schema).empty_table()
+    ends, reads, finals = _parse(lines, {**_END_TYPES, **_READ_TYPES, "final": _final_type(schema)})
+    reads |= {name: pc.fill_null(reads[name], value) for name, value in _DEFAULTS.items()}
+    reads[SEQUENCE] = pa.array(lines.read_numbers, pa.int64())
+    finals[SEQUENCE] = pa.array(lines.final_numbers, pa.int64())
     return _attempts_table(reads, ends, schema), _parts_table(reads, finals, number, schema)
 
 
@@ -123,12 +126,26 @@ def _sorted_lines(path: Path, *, live: bool) -> Lines:
     raise RunDamaged(f"{path}, line {bad + 1}: its checksum does not fit")
 
 
-def _parse(payloads: list[bytes], types: dict[str, pl.DataType]) -> pl.DataFrame:
+def _parse(lines: Lines, types: dict[str, pl.DataType]) -> list[Columns]:
+    """The columns of the ends, the reads and the finals: all columns of each, those of another kind null."""
+    payloads = [*lines.ends, *lines.reads, *lines.finals]
     try:
-        return pl.read_ndjson(io.BytesIO(b"\n".join(payloads)), schema=types)
+        frame = pl.read_ndjson(io.BytesIO(b"\n".join(payloads)), schema=types)
     except pl.exceptions.ComputeError:
         bounded = [orjson.dumps(_bounded(msgspec.json.decode(payload))) for payload in payloads]
-        return pl.read_ndjson(io.BytesIO(b"\n".join(bounded)), schema=types)
+        frame = pl.read_ndjson(io.BytesIO(b"\n".join(bounded)), schema=types)
+    table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+    columns = {name: _whole(table.column(name)) for name in types}
+    counts = [len(lines.ends), len(lines.reads), len(lines.finals)]
+    starts = [0, *accumulate(counts[:2])]
+    return [
+        {name: column.slice(start, count) for name, column in columns.items()}
+        for start, count in zip(starts, counts, strict=True)
+    ]
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _bounded(value: Any) -> Any:
@@ -156,74 +173,82 @@ def _final_type(schema: RunSchema) -> pl.Struct:
     return pl.Struct(fields)
 
 
-def _attempts_table(reads: pl.DataFrame, ends: pl.DataFrame, schema: RunSchema) -> pa.Table:
-    ends = ends.unique("n", keep="last").select(
-        "n",
-        pl.col("body").alias("_body"),
-        pl.col("body64").alias("_body64"),
-        pl.coalesce(
-            pl.col("headers").struct.field("x-request-id"), pl.col("headers").struct.field("request-id")
-        ).alias("request_id"),
-    )
-    frame = reads.join(ends, on="n", how="left", maintain_order="left").with_columns(
-        pl.col("n").alias("serial"),
-        pl.coalesce("assembled", "_body").alias("reply_body"),
-        pl.when(pl.col("assembled").is_null()).then("_body64").alias("reply_base64"),
-        (pl.col("latency_us") / 1e6).alias("latency_seconds"),
-    )
-    return _table(frame, {}, attempts_schema(schema), schema)
+def _attempts_table(reads: Columns, ends: Columns, schema: RunSchema) -> pa.Table:
+    last = _last_place(reads["n"], ends["n"])
+    headers = ends["headers"]
+    assembled, body = reads["assembled"], ends["body"].take(last)
+    request_id = pc.coalesce(*(pc.struct_field(headers, name) for name in ("x-request-id", "request-id")))
+    columns = {
+        **reads,
+        "serial": reads["n"],
+        "request_id": request_id.take(last),
+        "reply_body": pc.coalesce(assembled, body),
+        "reply_base64": pc.if_else(assembled.is_null(), ends["body64"].take(last), None),
+        "latency_seconds": _seconds(reads["latency_us"]),
+    }
+    return _table(columns, {}, attempts_schema(schema), schema)
 
 
-def _parts_table(reads: pl.DataFrame, finals: pl.DataFrame, number: int, schema: RunSchema) -> pa.Table:
-    part = pl.col("final").struct
-    concluded = reads.filter(part.field("status").is_not_null()).select(*_KEYS, SEQUENCE, "final", *INHERITED)
-    frame = pl.concat([concluded, finals], how="diagonal").sort(SEQUENCE)
-    as_read = part.field("as_read").fill_null(value=False)
-    frame = frame.with_columns(
-        *(
-            pl.when(as_read)
-            .then(pl.coalesce(part.field(name), pl.col(name)))
-            .otherwise(part.field(name))
-            .alias(name)
-            for name in INHERITED
-        ),
-        pl.col("repeat").fill_null(0),
-        (pl.col(SEQUENCE) + number * 2**32).alias(SEQUENCE),
-        part.field("supersedes").fill_null(value=False).alias(SUPERSEDES),
-        part.field("status"),
-        part.field("output").alias("_output"),
-        part.field("outputs"),
-        part.field("attempt_count").fill_null(1),
-        part.field("unknown_attempts").fill_null(0),
-    ).with_columns(
-        pl.col("text").alias("output_text"),
-        (pl.col("latency_us") / 1e6).alias("latency_seconds"),
-    )
+def _last_place(wanted: pa.Array, present: pa.Array) -> pa.Array:
+    """Where each serial stands in `present` for the last time; null where it does not."""
+    backwards = present.take(pa.arange(len(present) - 1, -1, -1))
+    return pc.subtract(len(present) - 1, pc.index_in(wanted, value_set=backwards))
+
+
+def _parts_table(reads: Columns, finals: Columns, number: int, schema: RunSchema) -> pa.Table:
+    columns = _in_order(reads, finals)
+    parts = {field.name: pc.struct_field(columns["final"], field.name) for field in columns["final"].type}
+    as_read = pc.fill_null(parts["as_read"], fill_value=False)
+    inherited = {name: pc.coalesce(parts[name], pc.if_else(as_read, columns[name], None)) for name in INHERITED}
+    columns |= {
+        **inherited,
+        "repeat": pc.fill_null(columns["repeat"], 0),
+        SEQUENCE: pc.add(columns[SEQUENCE], number * 2**32),
+        SUPERSEDES: pc.fill_null(parts["supersedes"], fill_value=False),
+        "status": parts["status"],
+        "outputs": parts["outputs"],
+        "attempt_count": pc.fill_null(parts["attempt_count"], 1),
+        "unknown_attempts": pc.fill_null(parts["unknown_attempts"], 0),
+        "output_text": inherited["text"],
+        "latency_seconds": _seconds(inherited["latency_us"]),
+    }
     special = {
-        field.name: decode_column(
-            _arrow(frame.select(part.field("carried").struct.field(field.name)).to_series(), pa.string()),
-            field.type,
-        )
+        field.name: decode_column(pc.struct_field(parts["carried"], field.name).cast(pa.string()), field.type)
         for field in schema.carried
     }
     if schema.output is not None:
-        special["output"] = _typed_output(_arrow(frame["_output"], pa.string()), schema.output)
-    return _table(frame, special, parts_schema(schema), schema)
+        special["output"] = _typed_output(parts["output"], schema.output)
+    return _table(columns, special, parts_schema(schema), schema)
 
 
-def _table(frame: pl.DataFrame, special: dict[str, pa.Array], target: pa.Schema, schema: RunSchema) -> pa.Table:
+def _in_order(reads: Columns, finals: Columns) -> Columns:
+    """The reads that conclude a unit and the finals without an attempt, in the order of their lines."""
+    concluded = pc.is_valid(pc.struct_field(reads["final"], "status"))
+    columns = {name: reads[name].filter(concluded) for name in (*_KEYS, SEQUENCE, "final", *INHERITED)}
+    if not len(finals[SEQUENCE]):
+        return columns
+    joined = {name: pa.concat_arrays([column, finals[name]]) for name, column in columns.items()}
+    order = pc.sort_indices(joined[SEQUENCE])
+    return {name: column.take(order) for name, column in joined.items()}
+
+
+def _seconds(microseconds: pa.Array) -> pa.Array:
+    return pc.divide(microseconds.cast(pa.float64()), 1e6)
+
+
+def _table(columns: Columns, special: Columns, target: pa.Schema, schema: RunSchema) -> pa.Table:
     axes = {field.name for field in schema.axis_fields}
-    columns = []
+    chosen = []
     for field in target:
         if field.name in special:
-            columns.append(special[field.name])
+            chosen.append(special[field.name])
         elif field.name == schema.id_name:
-            columns.append(_arrow(frame["id"], field.type))
+            chosen.append(_arrow(columns["id"], field.type))
         elif field.name in axes:
-            columns.append(axis_column(_arrow(frame["variant"], pa.string()), field, schema))
+            chosen.append(axis_column(columns["variant"].cast(pa.string()), field, schema))
         else:
-            columns.append(_arrow(frame[field.name], field.type))
-    return pa.Table.from_arrays(columns, schema=target)
+            chosen.append(_arrow(columns[field.name], field.type))
+    return pa.Table.from_arrays(chosen, schema=target)
 
 
 def axis_column(variants: pa.Array, field: pa.Field, schema: RunSchema) -> pa.Array:
@@ -233,13 +258,12 @@ def axis_column(variants: pa.Array, field: pa.Field, schema: RunSchema) -> pa.Ar
     return pa.array(values, field.type).take(coded.indices)
 
 
-def _arrow(series: pl.Series, data_type: pa.DataType) -> pa.Array:
-    array = series.to_arrow(compat_level=pl.CompatLevel.oldest())
+def _arrow(array: pa.Array, data_type: pa.DataType) -> pa.Array:
     if data_type == MONEY:
         return money_column(array)
     if data_type == MOMENT:
-        return array.cast(pa.int64()).view(MOMENT)
-    return array.cast(data_type)
+        return array.view(MOMENT)
+    return array if array.type == data_type else array.cast(data_type)
 
 
 def _typed_output(texts: pa.Array, data_type: pa.DataType) -> pa.Array:

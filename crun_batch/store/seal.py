@@ -124,7 +124,7 @@ def _present_digest(path: Path) -> str | None:
 
 def _rows_read_back(path: Path) -> int:
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
-        return sum(batch.num_rows for batch in file.iter_batches())
+        return sum(batch.num_rows for batch in file.iter_batches(use_threads=False))
 
 
 def _remove(run: RunDirectory, paths: list[Path]) -> None:

@@ -251,7 +251,8 @@ def _columns(schema: RunSchema) -> str:
 def _finals(now: Snapshot, columns: list[str]) -> Iterator[pa.Table]:
     for number in now.sealed:
         with pq.ParquetFile(now.run.part(number)) as file:
-            present = [name for name in columns if name in file.schema_arrow.names]
+            there = set(file.schema_arrow.names)
+            present = [name for name in columns if name in there]
             for group in range(file.num_row_groups):
                 yield file.read_row_group(group, present)
     yield now.finals.select(columns)
@@ -259,10 +260,9 @@ def _finals(now: Snapshot, columns: list[str]) -> Iterator[pa.Table]:
 
 def _conformer(target: pa.Schema) -> Callable[[pa.Table], pa.Table]:
     def conform(table: pa.Table) -> pa.Table:
+        there = dict(zip(table.column_names, table.columns, strict=True))
         columns = [
-            table.column(field.name).cast(field.type)
-            if field.name in table.column_names
-            else pa.nulls(table.num_rows, field.type)
+            there[field.name].cast(field.type) if field.name in there else pa.nulls(table.num_rows, field.type)
             for field in target
         ]
         return pa.Table.from_arrays(columns, schema=target)
