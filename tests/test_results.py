@@ -11,6 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from msgspec import structs
 from store_kit import FailingDisk, Killed, KillingDisk, ManualSyncer, answer, open_run, read, start
 
 from crun_batch.errors import DiskFailed, InputError, RunDamaged
@@ -143,6 +144,35 @@ def test_a_published_generation_never_changes_and_one_older_stays(run):
         assert content == before.read_bytes()
         assert row + 1 == pq.read_metadata(run.results).num_rows
     assert [3, 4] == generations(run)
+
+
+def test_publishing_what_has_not_changed_swaps_nothing(run):
+    """No reader meets a swap that brings nothing; other columns, scores or files, or damage, are a change."""
+    journal = begin(run)
+    answer(journal, 1)
+    rotate_and_seal(run, journal)
+    assert [1] * 3 == [publish(run, SCHEMA) for _ in range(3)]
+    assert [1] == generations(run)
+
+    scored = structs.replace(SCHEMA, scores=("exact",))
+    publish(run, scored)
+    scores = pa.table([[2**32 + 3], [False], [1.0]], schema=scores_schema(scored))
+    write_scores(run, scored, scores, "f")
+    publish(run, scored)
+    assert [1.0] == pq.read_table(run.results).column("score_exact").to_pylist()
+    assert [2, 3] == generations(run)
+
+    reprice(run, scored, lambda stored: (Cost(7, None, "job"), stored.hold), "f")
+    publish(run, scored)
+    assert [Decimal("0.000000000007")] == pq.read_table(run.results).column("cost_usd").to_pylist()
+
+    newest = run.results.resolve()
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 3] ^= 1
+    newest.write_bytes(data)
+    publish(run, scored)
+    assert newest != run.results.resolve()
+    assert 1 == publish(run, scored) == pq.read_table(run.results, page_checksum_verification=True).num_rows
 
 
 @pytest.mark.parametrize("within", [False, True])

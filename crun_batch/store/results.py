@@ -6,6 +6,7 @@ previous generation stays until the next is published, for those who are reading
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,30 +21,34 @@ from crun_batch.store.directory import RunDirectory
 from crun_batch.store.disk import sync_file
 from crun_batch.store.manifest import append_manifest, read_manifest
 from crun_batch.store.schema import SEQUENCE, RunSchema, results_schema
-from crun_batch.store.seal import put_in_place, temporary, write_parquet
+from crun_batch.store.seal import file_digest, put_in_place, temporary, write_parquet
 from crun_batch.store.views import Snapshot, current_finals, snapshot
 
 _GENERATION = re.compile(r"results-(\d{6,})\.parquet(\.tmp)?")
 _ROWS_AT_ONCE = 16_384
 THROUGH = b"crun_batch.through"
 """Key of a generation's metadata: the sequence of the last final that it takes into account."""
+MADE_OF = b"crun_batch.made_of"
+"""Key of a generation's metadata: a digest of which files it was made of, and of its columns."""
 
 
 def publish(run: RunDirectory, schema: RunSchema) -> int:
     """Publish everything that is final, sealed or live, as the next generation; returns how many rows.
 
+    Where the generation that is there says just that, and is whole, nothing is written: no reader meets a swap.
     Streams: memory is bounded by one segment. Needs the lock. Raises DiskFailed and RunDamaged; the link then
     points where it did.
     """
-    present = generations(run)
-    target = run.journal / f"results-{max(present, default=0) + 1:06d}.parquet"
+    present, previous = generations(run), linked_generation(run)
+    target = _generation(run, max(present, default=0) + 1)
     columns = results_schema(schema)
     now = snapshot(run, schema)
+    origin = {THROUGH: str(last_sequence(now)).encode(), MADE_OF: _made_of(now, columns)}
+    if previous is not None and (rows := _rows_of_the_same(run, previous, origin)) is not None:
+        return rows
     _sync_live(run)
-    through = {THROUGH: str(last_sequence(now)).encode()}
-    entry = write_parquet(run, target, columns, _gathered(current_finals(now, columns.names), columns), through)
+    entry = write_parquet(run, target, columns, _gathered(current_finals(now, columns.names), columns), origin)
     put_in_place(run, [target], [entry])
-    previous = linked_generation(run)
     _link(run, target)
     _remove_older(run, [number for number in present if number != previous])
     return entry.rows
@@ -72,6 +77,32 @@ def last_sequence(now: Snapshot) -> int:
             if file.metadata.num_rows:
                 return int(pc.max(file.read([SEQUENCE]).column(0)).as_py())
     return -1
+
+
+def _generation(run: RunDirectory, number: int) -> Path:
+    return run.journal / f"results-{number:06d}.parquet"
+
+
+def _made_of(now: Snapshot, columns: pa.Schema) -> bytes:
+    """Tells any other set of sealed files, scores and columns; a file that was replaced is another one."""
+    files = [now.run.part(number) for number in now.sealed]
+    if now.run.scores.exists():
+        files.append(now.run.scores)
+    stats = [(file.name, (stat := file.stat()).st_ino, stat.st_size, stat.st_mtime_ns) for file in files]
+    return hashlib.sha256(repr(stats).encode() + columns.serialize().to_pybytes()).hexdigest().encode()
+
+
+def _rows_of_the_same(run: RunDirectory, number: int, origin: dict[bytes, bytes]) -> int | None:
+    """How many rows the generation has, if it has that origin and is what the manifest says."""
+    path = _generation(run, number)
+    listed = read_manifest(run).get(str(path.relative_to(run.path)))
+    try:
+        found = pq.read_metadata(path)
+        if origin.items() <= (found.metadata or {}).items() and listed and listed.sha256 == file_digest(path):
+            return int(found.num_rows)
+    except (OSError, pa.ArrowException):
+        return None  # damaged, or gone: it is made anew
+    return None
 
 
 def _sync_live(run: RunDirectory) -> None:
