@@ -1,6 +1,6 @@
-"""`python -m tests.chaos`: the long form. Kills, seeds, then all other suites; writes docs/promises.md.
+"""`python -m tests.chaos`: the long form. Kills beside seeds, then the other suites; writes docs/promises.md.
 
-    python -m tests.chaos [--kills 1000] [--seeds 10000] [--minutes 600] [--first-seed 0]
+    python -m tests.chaos [--kills 1000] [--seeds 10000] [--processes CORES] [--minutes 600] [--first-seed 0]
 
 Exit 1 where a law broke. What was reached when the minutes were over is what the page says.
 """
@@ -14,11 +14,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
+import traceback
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 
-from simulation.seeds import play_for
+from simulation.seeds import Tally, play_until
 
 from .kills import Figures, chaos
 from .promises import Reached, Suite, page
@@ -37,19 +38,17 @@ SUITES = {
 }
 
 
+KILLS_AT_ONCE = 25
+SEEDS_AT_ONCE = 50
+
+
 def main() -> int:
     """Run it all."""
     wanted = _arguments()
     began = time.monotonic()
-    until = began + wanted.minutes * 60
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
-        playing = executor.submit(play_for, wanted.minutes * 60, wanted.first_seed, wanted.seeds)
-        killed = _kills(wanted.kills, until)
-        print(killed, flush=True)
-        tally = playing.result()
-    print(tally.sentence(), flush=True)
+    killed, tally = _long_form(wanted, began + wanted.minutes * 60)
     suites = {name: _suite(paths) for name, paths in SUITES.items()}
-    reached = Reached(killed, tally, suites, round((time.monotonic() - began) / 60))
+    reached = Reached(killed, tally, suites, round((time.monotonic() - began) / 60), wanted.processes)
     (ROOT / "docs" / "promises.md").write_text(page(reached), encoding="utf-8")
     broken = [*killed.broken, *tally.broken, *(name for name, suite in suites.items() if suite.failed)]
     print(*broken, sep="\n")
@@ -61,13 +60,50 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=10_000)
     parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--minutes", type=float, default=600.0)
     return parser.parse_args()
 
 
-def _kills(count: int, until: float) -> Figures:
+def _long_form(wanted: argparse.Namespace, until: float) -> tuple[Figures, Tally]:
+    """Kills and seeds in small parts, mixed so that both halves come to their end together."""
+    killed, tally = Figures(), Tally()
+    with ProcessPoolExecutor(wanted.processes, mp_context=get_context("spawn")) as executor:
+        parts = [executor.submit(*part) for part in _parts(wanted, until)]
+        for done, part in enumerate(as_completed(parts), 1):
+            _add(part, killed, tally)
+            if done % max(1, len(parts) // 40) == 0:
+                print(f"{killed.kills:,} kills, {tally.sentence()}", flush=True)
+    return killed, tally
+
+
+def _parts(wanted: argparse.Namespace, until: float) -> list[tuple[object, ...]]:
+    drawn = time.time_ns() % 2**32
+    kills = [
+        (_kills, min(KILLS_AT_ONCE, wanted.kills - first), drawn + first, until)
+        for first in range(0, wanted.kills, KILLS_AT_ONCE)
+    ]
+    end = wanted.first_seed + wanted.seeds
+    seeds = [
+        (play_until, until, range(first, min(first + SEEDS_AT_ONCE, end)))
+        for first in range(wanted.first_seed, end, SEEDS_AT_ONCE)
+    ]
+    placed = [(place / len(half), part) for half in (kills, seeds) for place, part in enumerate(half)]
+    return [part for _, part in sorted(placed, key=lambda one: one[0])]
+
+
+def _add(part: Future[Figures | Tally], killed: Figures, tally: Tally) -> None:
+    if (error := part.exception()) is not None:
+        killed.broken.append("".join(traceback.format_exception(error)))
+    elif isinstance(found := part.result(), Tally):
+        tally.add_all(found)
+    else:
+        killed.add(found)
+
+
+def _kills(count: int, seed: int, until: float) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
-        return chaos(Path(folder), kills=count, seed=time.time_ns() % 2**32, until=until)
+        return chaos(Path(folder), kills=count, seed=seed, until=until)
 
 
 def _suite(paths: list[str]) -> Suite:

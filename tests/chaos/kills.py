@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +15,7 @@ from typing import Any
 
 import orjson
 import polars as pl
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 from simulation.play import recorded_ends
 
 from crun_batch.corridor.workload import load_workload
@@ -28,8 +26,12 @@ from crun_batch.simulator.settings import Settings
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.verify import verify
 
-ROOT = Path(__file__).parents[2]
+from .sessions import Nursery, fresh_session
+
 CONCURRENCY = 8
+FRESH = 0.2
+"""Share of the sessions to be killed that are a `crun-batch run` of their own, not forked by the nursery."""
+MOST_BROKEN = 5
 PICO = 10**12
 TIMES = ("latency_seconds", "started_at", "finished_at")
 COUNTS_OF_ATTEMPTS = ("attempt_count", "unknown_attempts")
@@ -74,6 +76,8 @@ class Figures(Struct):
     kills: int = 0
     self_kills: int = 0
     """Of the kills those at a named operation."""
+    fresh_kills: int = 0
+    """Of the kills those of a `crun-batch run` of its own."""
     recorded: int = 0
     """Replies that were on the disk at a kill."""
     suspects: int = 0
@@ -86,56 +90,10 @@ class Figures(Struct):
     """Reads by name that met a swap of the link, and succeeded when repeated."""
     broken: list[str] = field(default_factory=list)
 
-
-class Nursery:
-    """The process that forks runners."""
-
-    def __init__(self, log: Path) -> None:
-        self._log = log.open("ab")
-        self._child = subprocess.Popen(
-            [sys.executable, "-m", f"{__package__}.nursery"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            cwd=ROOT / "tests" if __package__ == "chaos" else ROOT,
-            env={**os.environ, "CHAOS_KEY": "ak_sim_chaos", "POLARS_MAX_THREADS": "2"},
-        )
-
-    def session(self, order: dict[str, Any], kill_after: float | None) -> int:
-        """One session, killed after so many seconds, or when the order says so, or not at all; its exit code."""
-        pid = self.begin(order)
-        if kill_after is None:
-            return self.end()
-        timer = threading.Timer(kill_after, _kill, [pid])
-        timer.start()
-        code = self.end()
-        timer.cancel()
-        return code
-
-    def begin(self, order: dict[str, Any]) -> int:
-        """Start a session; its process id."""
-        assert self._child.stdin is not None and self._child.stdout is not None
-        self._child.stdin.write(orjson.dumps(order) + b"\n")
-        self._child.stdin.flush()
-        return int(orjson.loads(self._child.stdout.readline())["pid"])
-
-    def end(self) -> int:
-        """Wait for the session; its exit code, negative for the signal that killed it."""
-        assert self._child.stdout is not None
-        return int(orjson.loads(self._child.stdout.readline())["code"])
-
-    def close(self) -> None:
-        assert self._child.stdin is not None
-        self._child.stdin.close()
-        self._child.wait(30)
-        self._log.close()
-
-
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+    def add(self, other: Figures) -> None:
+        """Take in what another process reached."""
+        for name in structs.asdict(other):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 class Readers:
@@ -164,7 +122,7 @@ def chaos(folder: Path, *, kills: int, seed: int, until: float = float("inf")) -
     with SimulatorProcess(settings) as simulator:
         nursery, readers = Nursery(folder / "log"), Readers(folder)
         try:
-            while figures.kills < kills and time.monotonic() < until and not figures.broken:
+            while figures.kills < kills and time.monotonic() < until and len(figures.broken) < MOST_BROKEN:
                 place = folder / f"run{figures.runs:05d}"
                 killed_run(simulator, nursery, place, chance, figures, most_kills=kills - figures.kills)
         finally:
@@ -182,21 +140,26 @@ def killed_run(
     most_kills: int,
 ) -> None:
     """One run: some sessions that are killed, one that is not, and the laws."""
-    job = write_job(simulator, place, rows=chance.randint(5, 60), seed=chance.random())
+    job = write_job(simulator, place, rows=chance.randint(5, chance.choice((40, 150))), seed=chance.random())
     before = simulator.ledger()["count"] - 1
     recorded: dict[int, bytes] = {}
     killed = 0
     for _ in range(min(most_kills, chance.randint(4, 12))):
-        at_operation = chance.random() < 0.6
+        is_fresh = chance.random() < FRESH
+        at_operation = not is_fresh and chance.random() < 0.7
         order = order_of(job, chance)
         order["at"] = int(2 ** chance.uniform(0, 9)) if at_operation else 0
-        code = nursery.session(order, None if at_operation else 0.4 + chance.expovariate(1 / 0.8))
+        if is_fresh:
+            code = fresh_session(job, place, 0.2 + chance.expovariate(1 / 0.6), nursery.log)
+        else:
+            code = nursery.session(order, None if at_operation else 0.3 + chance.expovariate(1 / 0.8))
         figures.sessions += 1
         if code != -signal.SIGKILL:
             figures.broken += [] if code in (0, 1) else [f"{place.name}: exit code {code} of a session"]
             break
         killed += 1
         figures.self_kills += at_operation
+        figures.fresh_kills += is_fresh
         recorded |= {serial: digest for serial, (digest, _) in recorded_ends(RunDirectory(place))}
     for _ in range(2):
         code = nursery.session(order_of(job, chance), None)
@@ -273,7 +236,7 @@ def _books(job: Path, attempts: pl.DataFrame, entries: list[dict[str, Any]], fig
     known = int((attempts["cost_credits"].sum() or 0) * PICO)
     held = int((unknown["held_credits"].sum() or 0) * PICO)
     if not known <= bill <= known + held:
-        yield f"known {known}, billed {bill}, held {held}"
+        yield f"known {known}, charged {bill}, held {held}"
     workload = load_workload(load_job(job))
     requests = (
         workload.variants[0].request(row) for rows in workload.table.rows(workload.columns) for row in rows

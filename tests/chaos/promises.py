@@ -7,6 +7,8 @@ from simulation.seeds import Tally
 
 from .kills import CONCURRENCY, Figures
 
+LONGEST_LAW = 300
+
 
 class Suite(Struct, frozen=True):
     """A part of the test suite: how many tests it has, and whether one failed."""
@@ -25,22 +27,25 @@ class Reached(Struct, frozen=True):
     tally: Tally
     suites: dict[str, Suite]
     minutes: int
+    processes: int
 
 
 HEAD = """# Promises, and what proves each
 
-Made by `make chaos` (`python -m tests.chaos`), which takes hours at full length. The figures are those of its
-last run, which was given {minutes} minutes; `make test` runs a slice of the same. What is on the disk after a
-crash, and where the promises end, is told in [crashes.md](crashes.md).
+Made by `make chaos` (`python -m tests.chaos`). The figures are those of its last run, {minutes} minutes with
+{processes} processes side by side; `make test` runs a slice of the same. What is on the disk after a crash, and
+where the promises end, is told in [crashes.md](crashes.md).
 
 - **Kills**: {killed.kills:,} times SIGKILL to real sessions, {killed.self_kills:,} of them at a disk operation
-  (before, within or after a write, sync, rename, unlink or link), the others at random moments;
-  {killed.sessions:,} sessions of {killed.runs:,} runs, {concurrency} requests in flight, faults among them,
-  against the bundled gateway in a process of its own that keeps its own books: {killed.charges:,} charges.
+  (before, within or after a write, sync, rename, unlink or link), the others at random moments,
+  {killed.fresh_kills:,} of these to a `crun-batch run` of its own (the rest are forked from a process that has
+  loaded it); {killed.sessions:,} sessions of {killed.runs:,} runs, {concurrency} requests in flight, faults among
+  them, against the bundled gateway in a process of its own that keeps its own books: {killed.charges:,} charges.
 - **Seeds**: {tally.seeds:,} whole jobs in virtual time, each played with and without its kills, power cuts and
-  failing disks: {tally.sessions:,} sessions, {tally.kills:,} kills, {tally.posts:,} requests, {hours:.1f}
-  simulated hours, {rate:.1f} simulated minutes in a minute. A seed that breaks a law is printed and replays
-  exactly: `python -m tests.simulation SEED`.
+  failing disks: {tally.sessions:,} sessions, {tally.kills:,} kills, {tally.posts:,} requests, {hours:,.1f}
+  simulated hours, {rate:.1f} simulated minutes in a minute of one process. A seed that breaks a law is printed and
+  replays exactly: `python -m tests.simulation SEED`.
+- **Hostile input**: templates, job files, tables and replies that mean ill: {hostile}.
 
 {verdict}
 
@@ -52,15 +57,26 @@ crash, and where the promises end, is told in [crashes.md](crashes.md).
 def page(reached: Reached) -> str:
     """The whole page."""
     killed, tally = reached.killed, reached.tally
-    broken = [*killed.broken, *(f"seed {seed}: {laws[0]}" for seed, laws in tally.broken.items())]
-    verdict = "No law broke." if not broken else "**Broken:**\n\n" + "\n".join(f"- {law[:300]}" for law in broken)
+    broken = [
+        *(" ".join(law.split())[-LONGEST_LAW:] for law in killed.broken),
+        *(
+            f"seed {seed}: {' '.join(laws[0].split())[-LONGEST_LAW:]}"
+            for seed, laws in sorted(tally.broken.items())
+        ),
+        *(f"tests fail: {name}" for name, suite in reached.suites.items() if suite.failed),
+    ]
+    verdict = "\n".join(
+        ["**Broken laws: " + (f"{len(broken)}.**\n" if broken else "none.**"), *(f"- {law}" for law in broken)]
+    )
     head = HEAD.format(
         minutes=reached.minutes,
         killed=killed,
         tally=tally,
         hours=tally.virtual_seconds / 3600,
         rate=tally.virtual_seconds / max(tally.real_seconds, 1),
+        processes=reached.processes,
         concurrency=CONCURRENCY,
+        hostile=reached.suites["hostile input"].text(),
         verdict=verdict,
     )
     return head + "".join(
@@ -71,7 +87,7 @@ def page(reached: Reached) -> str:
 def rows(reached: Reached) -> list[tuple[int, str, str, str]]:
     """(number, promise, proof, figure)."""
     killed, tally, suites = reached.killed, reached.tally, reached.suites
-    lost = sum("is lost" in law for law in killed.broken) + _breaking(tally, "is lost")
+    lost = sum("is lost" in law for law in killed.broken) + _breaking(tally, "is lost", "is another")
     return [
         (
             1,
@@ -110,19 +126,19 @@ def rows(reached: Reached) -> list[tuple[int, str, str, str]]:
             7,
             "interrupted + resumed = uninterrupted",
             "seeds: results, attempts, costs",
-            f"{_breaking(tally, 'differ')} of {tally.seeds:,} seeds differ",
+            f"{_breaking(tally, 'differ', 'uninterrupted', 'has finished')} of {tally.seeds:,} seeds differ",
         ),
         (
             8,
             "spend <= budget",
             "seeds with a cap; tests/test_budget.py",
-            f"{_breaking(tally, 'spent') + _breaking(tally, 'billed')} over",
+            f"{_breaking(tally, 'spent', 'billed')} over",
         ),
         (
             9,
             "known cost <= bill <= known cost + held of the unknown",
             "kills and seeds: the ledger, in sum and for each request",
-            f"{_breaking(tally, 'bill ') + sum('billed' in law for law in killed.broken)} violations",
+            f"{_breaking(tally, 'bill ', 'charged') + sum('charge' in law for law in killed.broken)} violations",
         ),
         (
             10,
@@ -166,5 +182,6 @@ def rows(reached: Reached) -> list[tuple[int, str, str, str]]:
     ]
 
 
-def _breaking(tally: Tally, words: str) -> int:
-    return sum(any(words in law for law in laws) for laws in tally.broken.values())
+def _breaking(tally: Tally, *words: str) -> int:
+    """How many seeds break a law whose sentence has one of these words."""
+    return sum(any(word in law for law in laws for word in words) for laws in tally.broken.values())

@@ -14,7 +14,8 @@ from crun_batch.simulator import SimulatorProcess
 from crun_batch.simulator.settings import Settings
 from crun_batch.store.verify import verify
 
-from .kills import Nursery, order_of, write_job
+from .kills import order_of, write_job
+from .sessions import Nursery
 
 ROWS = 300
 MEBIBYTE = 2**20

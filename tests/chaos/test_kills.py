@@ -17,7 +17,8 @@ from crun_batch.simulator.settings import Settings
 from crun_batch.store.directory import RunDirectory, open_directory
 from crun_batch.store.recover import replay
 
-from .kills import Nursery, chaos, order_of, write_job
+from .kills import chaos, order_of, write_job
+from .sessions import Nursery
 
 STARTS = 100
 

@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
-import polars as pl
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from crun_batch.store.verify import verify
 
-from .play import BILLED, FINISHED, Scenario, Stage, drawn, play
+from .play import BILLED, FINISHED, Row, Scenario, Stage, drawn, play
 
 TIMES = ("latency_seconds", "started_at", "finished_at")
 COUNTS_OF_ATTEMPTS = ("attempt_count", "unknown_attempts")
@@ -44,7 +44,8 @@ def broken_laws(scenario: Scenario, folder: Path) -> list[str]:
 
 def judge(scenario: Scenario, folder: Path) -> Verdict:
     """Play the scenario twice, with and without its kills."""
-    calm = play(scenario, folder / "calm", kills=())
+    undivided = structs.replace(scenario, segment_bytes=scenario.calm_segment_bytes)
+    calm = play(undivided, folder / "calm", kills=())
     harried = play(scenario, folder / "harried", kills=scenario.kills, digests=calm.digests)
     stages = (calm, harried)
     laws = (_books_agree, _budget_kept, _bounded)
@@ -66,53 +67,56 @@ def judge(scenario: Scenario, folder: Path) -> Verdict:
 def _same_results(calm: Stage, harried: Stage) -> Iterator[str]:
     """Interrupted and resumed = uninterrupted; where a budget ended either, what both have is the same."""
     key = calm.scenario.key
-    expected, attempts = calm.frames()
-    found, attempts_found = harried.frames()
-    if found[key].is_duplicated().any():
+    expected = {row[key]: row for row in calm.results}
+    found = {row[key]: row for row in harried.results}
+    if len(found) < len(harried.results) or len(expected) < len(calm.results):
         yield "a unit has two results"
     if _has_finished(calm) != _has_finished(harried) and calm.scenario.max_cost_credits is None:
         yield f"one has finished, the other not: {calm.played.exit_codes} and {harried.played.exit_codes}"
-    if _has_finished(calm) and _has_finished(harried) and expected.height != found.height:
-        yield f"{found.height} results, uninterrupted {expected.height}"
-    both = expected.join(found, on=key, how="semi").sort(key)
-    same = found.join(expected, on=key, how="semi").sort(key)
-    for name in both.columns:
-        if name.startswith("cost_"):
-            both, same = both.with_columns(pl.col(name).fill_null(0)), same.with_columns(pl.col(name).fill_null(0))
-        if name not in TIMES + COUNTS_OF_ATTEMPTS and not both[name].equals(same[name]):
-            pairs = both.select(key, name, was=same[name]).filter(pl.col(name).ne_missing(pl.col("was")))
-            yield f"{name} differs: {pairs.rows()[:3]}"
-    units = set(both[key].to_list())
-    if _ends(attempts, units, key) != _ends(attempts_found, units, key):
-        yield f"attempts differ: {_ends(attempts, units, key) ^ _ends(attempts_found, units, key)}"
+    if _has_finished(calm) and _has_finished(harried) and expected.keys() != found.keys():
+        yield f"{len(found)} results, uninterrupted {len(expected)}"
+    units = expected.keys() & found.keys()
+    for unit in units:
+        was, now = _comparable(expected[unit]), _comparable(found[unit])
+        differing = [name for name in was.keys() | now.keys() if was.get(name) != now.get(name)]
+        yield from (f"{name} of {unit} differs: {was.get(name)!r}, {now.get(name)!r}" for name in differing)
+    ends, ends_found = _ends(calm.attempts, units, key), _ends(harried.attempts, units, key)
+    if ends != ends_found:
+        yield f"attempts differ: {ends ^ ends_found}"
+
+
+def _comparable(row: Row) -> Row:
+    """What must be the same; a cost that is unknown counts as none, as kills and storms may add such attempts."""
+    return {
+        name: value or 0 if name in ("cost_usd", "cost_credits") else value
+        for name, value in row.items()
+        if name not in TIMES + COUNTS_OF_ATTEMPTS
+    }
 
 
 def _has_finished(stage: Stage) -> bool:
     return stage.played.exit_codes[-1] in FINISHED
 
 
-def _ends(attempts: pl.DataFrame, units: set[str], key: str) -> set[tuple[str, tuple[str, ...]]]:
+def _ends(attempts: list[Row], units: set[Any], key: str) -> set[tuple[Any, tuple[str, ...]]]:
     """For each unit the ends of its attempts, without what our kills and refusals for lack of room added."""
-    ends: dict[str, list[str]] = {unit: [] for unit in units}
-    for unit, kind, status, outcome in (
-        attempts.sort("serial").select(key, "error_kind", "http_status", "outcome").iter_rows()
-    ):
-        if unit in units and kind != "unknown_outcome" and str(status) not in UNCOUNTED:
-            ends[unit].append(f"{status} {outcome} {kind}")
+    ends: dict[Any, list[str]] = {unit: [] for unit in units}
+    for row in sorted(attempts, key=lambda row: row["serial"]):
+        kind, status = row["error_kind"], row["http_status"]
+        if row[key] in units and kind != "unknown_outcome" and str(status) not in UNCOUNTED:
+            ends[row[key]].append(f"{status} {row['outcome']} {kind}")
     return {(unit, tuple(found)) for unit, found in ends.items()}
 
 
 def _books_agree(stage: Stage) -> Iterator[str]:
     """known <= bill <= known + held of the unknown; and so for each request."""
-    _, attempts = stage.frames()
-    bill = Decimal(stage.world.gateway.ledger.charged_pico)
-    known = (attempts["cost_credits"].sum() or 0) * 10**12
-    held = (attempts.filter(pl.col("outcome") == "unknown")["held_credits"].sum() or 0) * 10**12
+    bill = stage.world.gateway.ledger.charged_pico
+    known, held = _known_and_held(stage)
     lost = stage.played.lost_starts
     if not known <= bill or (bill > known + held and not lost):
         yield f"bill {bill}, known {known}, held {held}"
-    done = _count(stage, attempts.filter(pl.col("outcome") == "done"))
-    maybe = _count(stage, attempts.filter(pl.col("outcome").is_in(["done", "unknown"])))
+    done = _count(stage, "done")
+    maybe = done + _count(stage, "unknown")
     for request, charges in stage.world.gateway.charged.items():
         if charges > maybe[request] + lost:
             yield f"a request was charged {charges} times, its attempts admit {maybe[request]}"
@@ -120,7 +124,7 @@ def _books_agree(stage: Stage) -> Iterator[str]:
         if count > stage.world.gateway.charged[request]:
             yield f"a request was done {count} times, and charged {stage.world.gateway.charged[request]} times"
     if not stage.played.deaths:
-        sent = attempts.filter(pl.col("outcome") != "not_sent").height
+        sent = sum(row["outcome"] != "not_sent" for row in stage.attempts)
         if stage.world.posts != sent:
             yield f"{stage.world.posts} POSTs, {sent} attempts that were sent"
         billed = sum(rate for kind, rate in stage.scenario.faults.shares.items() if kind in BILLED)
@@ -128,17 +132,24 @@ def _books_agree(stage: Stage) -> Iterator[str]:
             yield f"nothing is unknown, and yet: bill {bill}, known {known}"
 
 
-def _count(stage: Stage, attempts: pl.DataFrame) -> Counter[bytes]:
-    return Counter(stage.digests[request] for request in attempts["request_hash"].to_list())
+def _known_and_held(stage: Stage) -> tuple[int, int]:
+    """Pico: what the attempts are known to have cost, and what those of unknown outcome may have."""
+    known = sum(row["cost_credits"] or 0 for row in stage.attempts)
+    held = sum(row["held_credits"] or 0 for row in stage.attempts if row["outcome"] == "unknown")
+    return int(known * 10**12), int(held * 10**12)
+
+
+def _count(stage: Stage, outcome: str) -> Counter[bytes]:
+    return Counter(stage.digests[row["request_hash"]] for row in stage.attempts if row["outcome"] == outcome)
 
 
 def _nothing_lost(stage: Stage) -> Iterator[str]:
     """Every end that was on the disk at a kill is an attempt, byte for byte."""
-    _, attempts = stage.frames()
-    if not stage.played.deaths and (attempts["error_kind"] == "unknown_outcome").any():
+    if not stage.played.deaths and any(row["error_kind"] == "unknown_outcome" for row in stage.attempts):
         yield "nothing was killed, and yet a reply was not waited for"
-    bodies = attempts.select("serial", "reply_body", "reply_base64")
-    kept = {row["serial"]: row for row in bodies.iter_rows(named=True)}
+    kept = {row["serial"]: row for row in stage.attempts}
+    if len(kept) < len(stage.attempts):
+        yield "two attempts have one serial"
     for serial, digest in stage.played.recorded.items():
         row = kept.get(serial)
         if row is None:
@@ -159,9 +170,7 @@ def _budget_kept(stage: Stage) -> Iterator[str]:
     if stage.scenario.max_cost_credits is None:
         return
     cap = int(Decimal(stage.scenario.max_cost_credits) * 10**12)
-    _, attempts = stage.frames()
-    known = int((attempts["cost_credits"].sum() or 0) * 10**12)
-    held = int((attempts.filter(pl.col("outcome") == "unknown")["held_credits"].sum() or 0) * 10**12)
+    known, held = _known_and_held(stage)
     if known + held > cap:
         yield f"spent {known} and held {held} of {cap}"
     if stage.world.gateway.ledger.charged_pico > cap and not stage.played.lost_starts:

@@ -10,6 +10,8 @@ from typing import Any
 
 from crun_batch.corridor.session import Clock
 
+from .mortal import MortalDisk
+
 EPOCH_US = 1_790_000_000_000_000
 LONGEST_RUN_SECONDS = 30 * 86_400.0
 
@@ -56,26 +58,34 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class LoopSyncer:
-    """Syncs the journal from the loop, as often as the thread would."""
+    """Syncs the journal from the loop, at the moments at which the thread would find something to sync."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, interval_seconds: float = 0.1) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, disk: MortalDisk, interval_seconds: float = 0.1) -> None:
         self._loop = loop
+        self._disk = disk
         self._interval_seconds = interval_seconds
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self, sync: Callable[[], None]) -> None:
+        self._began = self._loop.time()
         self._sync = sync
-        self._tick()
+        self._disk.after_write = self._written
 
     def wake(self) -> None:
         self._loop.call_soon(self._sync)
 
     def stop(self) -> None:
-        assert self._timer is not None
-        self._timer.cancel()
+        self._disk.after_write = None
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _written(self) -> None:
+        if self._timer is None:
+            ticks = (self._loop.time() - self._began) // self._interval_seconds + 1
+            self._timer = self._loop.call_at(self._began + ticks * self._interval_seconds, self._tick)
 
     def _tick(self) -> None:
-        self._timer = self._loop.call_later(self._interval_seconds, self._tick)
+        self._timer = None
         self._sync()
 
 

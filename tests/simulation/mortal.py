@@ -33,6 +33,7 @@ class MortalDisk(Disk):
         self._paths: dict[int, Path] = {}
         self.synced: dict[Path, int] = {}
         """Bytes of each appended file that a power cut leaves."""
+        self.after_write: Callable[[], None] | None = None
 
     def _step(self, name: str, act: Callable[[], Any], halfway: Callable[[], object] | None = None) -> Any:
         if self.dead:
@@ -78,6 +79,8 @@ class MortalDisk(Disk):
         return self._reserved
 
     def write(self, descriptor: int, data: bytes | memoryview) -> int:
+        if self.after_write is not None:
+            self.after_write()
         half = memoryview(data)[: len(data) // 2]
         if self._is_due() and descriptor != self._reserved:
             if self.when == "full":

@@ -6,7 +6,9 @@ import hashlib
 import random
 from collections import Counter
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from msgspec import Struct, field
@@ -26,6 +28,7 @@ from .gateway import BASE_URL, MODEL, NOT_CONNECTED, STORMS, Faults, Storm, Worl
 from .loop import LoopSyncer, VirtualLoop, run_virtual, virtual_clock
 from .mortal import DEADLY, Killed, MortalDisk
 
+Row = dict[str, Any]
 API_KEY = "ak_sim_0123456789abcdef"
 FINISHED = (0, 1)
 MOST_SESSIONS = 60
@@ -57,6 +60,8 @@ class Scenario(Struct, frozen=True):
     clock_jumps: tuple[tuple[float, int], ...]
     key: str = "row"
     """The id: a column of the table, or the rows' positions."""
+    calm_segment_bytes: int = 2**26
+    """Of the uninterrupted run: where the journal is cut must make no difference."""
 
 
 class Played(Struct):
@@ -87,14 +92,15 @@ def drawn(seed: int) -> Scenario:
     )
     power = chance.random() < 0.25
     kills = tuple(
-        Kill(int(2 ** chance.uniform(0, 8)), chance.choice((*DEADLY, *DEADLY, "full", "short", "sync")), power)
+        Kill(int(2 ** chance.uniform(0, 7.3)), chance.choice((*DEADLY, *DEADLY, "full", "short", "sync")), power)
         for _ in range(chance.randint(1, 5))
     )
+    segment_bytes = chance.choice((4_000, 15_000, 2**26))
     return Scenario(
         seed=seed,
-        rows=chance.randint(1, 30),
+        rows=chance.randint(1, chance.choice((8, 16, 40))),
         concurrency=chance.choice((1, 2, 5, 16)),
-        segment_bytes=chance.choice((2_000, 10_000, 2**26)),
+        segment_bytes=segment_bytes,
         faults=Faults(seed, shares, storms),
         gateway_concurrency=chance.choice((None, None, 3)),
         kills=kills,
@@ -103,6 +109,7 @@ def drawn(seed: int) -> Scenario:
             (chance.uniform(0, 60), chance.choice((-DAY_US, DAY_US))) for _ in range(chance.randint(0, 2))
         ),
         key=chance.choice(("row", "row", "row", "row", "review_id")),
+        calm_segment_bytes=chance.choice((2**26, 2**26, segment_bytes)),
     )
 
 
@@ -157,7 +164,6 @@ class Stage:
         self.played = Played(folder, self.world)
         self.digests = digests or digests_of(self.job, self.table)
         self.now = 0.0
-        self._frames: tuple[pl.DataFrame, pl.DataFrame] | None = None
 
     def session(self, kill: Kill | None) -> int | None:
         """Run until it ends or is killed; its exit code."""
@@ -166,7 +172,7 @@ class Stage:
         ground = Ground(
             disk=disk,
             journal=JournalSettings(segment_bytes=self.scenario.segment_bytes, reserve_bytes=2**16),
-            syncer=lambda: LoopSyncer(loop),
+            syncer=lambda: LoopSyncer(loop, disk),
             in_place=True,
             transport=self.world.transport(),
         )
@@ -197,12 +203,15 @@ class Stage:
         self.played.seconds = self.now
         return exit_code
 
-    def frames(self) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """(results, attempts); read once, when all sessions have been."""
-        if self._frames is None:
-            run = Run(self.played.folder, {})
-            self._frames = run.results().collect(), run.attempts().collect()
-        return self._frames
+    @cached_property
+    def results(self) -> list[Row]:
+        """What users see of the results; read once, when all sessions have been."""
+        return Run(self.played.folder, {}).results().collect().to_dicts()
+
+    @cached_property
+    def attempts(self) -> list[Row]:
+        """What users see of the attempts; read once, when all sessions have been."""
+        return Run(self.played.folder, {}).attempts().collect().to_dicts()
 
     def _after_death(self, disk: MortalDisk, kill: Kill | None) -> None:
         run = RunDirectory(self.played.folder)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
+import duckdb
 from msgspec import Struct, field
+
+from crun_batch.load import table_sql
 
 from .laws import Verdict, judge_seed
 
@@ -36,6 +42,12 @@ class Tally(Struct):
         if verdict.broken:
             self.broken[seed] = verdict.broken
 
+    def add_all(self, other: Tally) -> None:
+        """Take in what another process played."""
+        for name in ("seeds", "sessions", "kills", "posts", "virtual_seconds", "real_seconds"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.broken |= other.broken
+
     def sentence(self) -> str:
         """In words."""
         return (
@@ -45,13 +57,12 @@ class Tally(Struct):
         )
 
 
-def play_seeds(
-    seeds: Iterable[int], *, say: Callable[[str], None], until: float = float("inf"), tally: Tally | None = None
-) -> Tally:
+def play_seeds(seeds: Iterable[int], *, say: Callable[[str], None], until: float = float("inf")) -> Tally:
     """Play the seeds until the monotonic moment `until`; each that breaks a law is said at once."""
-    tally = tally or Tally()
+    tally = Tally()
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(dir=IN_MEMORY if IN_MEMORY.is_dir() else None) as folder:
+    memory = IN_MEMORY if IN_MEMORY.is_dir() else None
+    with _kept_open(), tempfile.TemporaryDirectory(dir=memory) as folder:
         for seed in seeds:
             if time.monotonic() > until:
                 break
@@ -68,8 +79,20 @@ def play_seeds(
     return tally
 
 
-def play_for(seconds: float, first: int, count: int) -> Tally:
-    """Play so many seeds for at most so long, and print what breaks at once: for a process of its own."""
-    return play_seeds(
-        range(first, first + count), say=lambda text: print(text, flush=True), until=time.monotonic() + seconds
-    )
+@contextmanager
+def _kept_open() -> Iterator[None]:
+    """One DuckDB for all tables of ids: opening one costs more than a session's other work.
+
+    What was loaded until now is for ever, so the garbage collector need not look at it again and again.
+    """
+    with duckdb.connect(config={"threads": 1}) as database:
+        gc.collect()
+        gc.freeze()
+        with mock.patch.object(table_sql, "_engine", lambda base_dir=None: database.cursor()):
+            yield
+        gc.unfreeze()
+
+
+def play_until(until: float, seeds: range) -> Tally:
+    """The same in a process of its own: what breaks is printed."""
+    return play_seeds(seeds, say=lambda text: print(text, flush=True), until=until)
