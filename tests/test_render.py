@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import time
+import weakref
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
@@ -238,6 +240,16 @@ def test_after_a_broken_limit_the_next_row_renders() -> None:
         made.render(row(text="10000000000", n=1))
     assert "  1" == made.render(row(text="3", n=1)).messages[0]["content"]
     made.close()
+
+
+def test_a_renderer_that_nobody_holds_is_freed() -> None:
+    """Many jobs in one process do not add up: no engine holds itself."""
+    made = renderer(user="{{ text }}")
+    made.close()
+    held = [weakref.ref(part) for part in (made, made._careful)]
+    del made
+    gc.collect()
+    assert [None, None] == [part() for part in held]
 
 
 def test_a_text_over_the_cap_is_rejected() -> None:

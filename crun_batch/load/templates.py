@@ -177,8 +177,8 @@ class CarefulEngine:
     """Renders with every printed value checked for nulls and counted. Not for several threads at once."""
 
     def __init__(self, templates: Sequence[Template]) -> None:
-        self._printed_characters = 0
-        self._engine = environment(self._check_printed)
+        self._printed = _Printed()
+        self._engine = environment(self._printed)
         self._stand_in_engine = environment()
         self._stand_in_engine.add_test("none", lambda value: value is None or isinstance(value, NullStandIn))
         for template in templates:
@@ -187,7 +187,7 @@ class CarefulEngine:
 
     def render(self, key: str, values: Mapping[str, Any]) -> str:
         """The text of the template `key`; Unrenderable where it cannot be made."""
-        self._printed_characters = 0
+        self._printed.characters = 0
         nulls = [name for name, value in values.items() if holds_null(value)]
         try:
             text = shielded(lambda: self._engine.render_template(key, **values))
@@ -196,13 +196,6 @@ class CarefulEngine:
         if nulls and "none" in text.lower():
             self._refuse_converted_nulls(key, values, nulls)
         return text
-
-    def _check_printed(self, value: Any) -> Any:
-        if holds_null(value):
-            raise _NullPrinted
-        self._printed_characters += len(value) if isinstance(value, str) else len(str(value))
-        _refuse_above(self._printed_characters)
-        return NotImplemented
 
     def _refuse_converted_nulls(self, key: str, values: Mapping[str, Any], nulls: Sequence[str]) -> None:
         marked = {name: _with_stand_ins(value, str(index)) for index, (name, value) in enumerate(values.items())}
@@ -214,6 +207,20 @@ class CarefulEngine:
         printed = [name for name in nulls if f"\ue000{indexes[name]}\ue001" in text]
         if printed:
             raise Unrenderable(printed_null(printed))
+
+
+class _Printed:
+    """Looks at each printed value. Knows no engine: one that held itself through this would never be freed."""
+
+    def __init__(self) -> None:
+        self.characters = 0
+
+    def __call__(self, value: Any) -> Any:
+        if holds_null(value):
+            raise _NullPrinted
+        self.characters += len(value) if isinstance(value, str) else len(str(value))
+        _refuse_above(self.characters)
+        return NotImplemented
 
 
 class _NullPrinted(Exception):
