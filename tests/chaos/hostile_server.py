@@ -64,6 +64,38 @@ REPLIES: dict[str, tuple[int, dict[str, str], bytes]] = {
 }
 
 
+STREAMS: dict[str, bytes] = {
+    "no_event": b"hello\n\n" * 1000,
+    "not_json": b"data: {oops\n\ndata: [DONE]\n\n",
+    "deep_event": b"data: " + b"[" * 100_000 + b"]" * 100_000 + b"\n\ndata: [DONE]\n\n",
+    "null_event": b"data: null\n\ndata: 12\n\ndata: []\n\ndata: [DONE]\n\n",
+    "choices_of_no_kind": b'data: {"choices": [null, 1, {"delta": 2}]}\n\ndata: [DONE]\n\n',
+    "one_endless_line": b"data: " + b"x" * (2 * 2**20),
+    "many_events": b'data: {"choices": [{"index": 0, "delta": {"content": "a"}}]}\n\n' * 20_000,
+    "only_comments": b": keep alive\n\n" * 10_000,
+    "bad_utf8_event": b'data: {"choices": [{"index": 0, "delta": {"content": "\xff"}}]}\n\ndata: [DONE]\n\n',
+    "huge_index": b'data: {"choices": [{"index": 999999999999, "delta": {"content": "a"}}]}\n\ndata: [DONE]\n\n',
+    "huge_tool_index": b'data: {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 999999999}]}}]}\n\n',
+    "error_event": b'data: {"error": {"message": "overloaded", "code": 502}}\n\ndata: [DONE]\n\n',
+}
+"""Streams that mean ill, by the same words."""
+RIGHT: dict[str, dict[str, Any]] = {
+    "chat": {
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "yes"}, "finish_reason": "stop"}]
+    },
+    "completions": {"choices": [{"index": 0, "text": "yes", "finish_reason": "stop"}]},
+    "responses": {
+        "status": "completed",
+        "output": [{"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "yes"}]}],
+    },
+    "messages": {"type": "message", "content": [{"type": "text", "text": "yes"}], "stop_reason": "end_turn"},
+}
+"""What each protocol takes, and all others must survive."""
+REPLIES |= {f"right_{name}": (200, JSON, json.dumps(body).encode()) for name, body in RIGHT.items()}
+REPLIES |= {name: (200, {"Content-Type": "text/event-stream"}, body) for name, body in STREAMS.items()}
+PATHS = tuple(f"/api/v1{path}" for path in ("/chat/completions", "/completions", "/responses", "/messages"))
+
+
 class HostileGateway:
     """`with HostileGateway() as gateway`: gateway.base_url; `posts` counts requests by case and by other paths."""
 
@@ -82,7 +114,7 @@ class HostileGateway:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 found = CASE.search(body)
-                name = found[1].decode() if found and self.path.endswith("/chat/completions") else self.path
+                name = found[1].decode() if found and self.path in PATHS else self.path
                 gateway.posts[name] += 1
                 if echo_key:
                     self._send(400, JSON, gateway.echo(dict(self.headers), name))

@@ -42,9 +42,10 @@ where the promises end, is told in [crashes.md](crashes.md).
   loaded it); {killed.sessions:,} sessions of {killed.runs:,} runs, {concurrency} requests in flight, faults among
   them, against the bundled gateway in a process of its own that keeps its own books: {killed.charges:,} charges.
 - **Seeds**: {tally.seeds:,} whole jobs in virtual time, each played with and without its kills, power cuts and
-  failing disks: {tally.sessions:,} sessions, {tally.kills:,} kills, {tally.posts:,} requests, {hours:,.1f}
-  simulated hours, {rate:.1f} simulated minutes in a minute of one process. A seed that breaks a law is printed and
-  replays exactly: `python -m tests.simulation SEED`.
+  failing disks: {tally.sessions:,} sessions, {tally.kills:,} kills at {moments} kinds of moment (before, within or
+  after an operation of the disk), {tally.posts:,} requests, {hours:,.1f} simulated hours, {rate:.1f} simulated
+  minutes in a minute of one process. A seed that breaks a law is printed and replays exactly:
+  `python -m tests.simulation SEED`.
 - **Hostile input**: templates, job files, tables and replies that mean ill: {hostile}.
 
 {verdict}
@@ -74,6 +75,7 @@ def page(reached: Reached) -> str:
         tally=tally,
         hours=tally.virtual_seconds / 3600,
         rate=tally.virtual_seconds / max(tally.real_seconds, 1),
+        moments=len(tally.died_in),
         processes=reached.processes,
         concurrency=CONCURRENCY,
         hostile=reached.suites["hostile input"].text(),

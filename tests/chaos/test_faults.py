@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import polars as pl
 import pytest
 
@@ -11,7 +13,7 @@ from crun_batch.simulator import SimulatorProcess
 from crun_batch.simulator.settings import Settings
 from crun_batch.store.verify import verify
 
-from .hostile_server import HostileGateway, answer
+from .hostile_server import REPLIES, RIGHT, HostileGateway, answer
 
 ENVIRON = {"FAULTS_KEY": "ak_sim_faults"}
 OK = ("ok", None, "done")
@@ -132,6 +134,34 @@ def test_a_redirect_stops_the_run_and_is_not_followed(tmp_path, case):
         ended = run(job(gateway.base_url, tmp_path / "run"), table=table({"a": f"case {case}"}), environ=ENVIRON)
     assert (5, {case: 1}) == (ended.exit_code, dict(gateway.posts))
     assert "redirect" in ended.stop_reason
+
+
+REDIRECTS = {"redirect", "redirect_post", "redirect_forever"}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "stream"),
+    [(name, stream) for name in RIGHT for stream in (False, True) if (name, stream) != ("completions", True)],
+)
+def test_no_hostile_reply_harms_any_protocol(tmp_path, protocol, stream):
+    """Plain or streamed: one POST and one attempt each, every row ends, nothing stops, the files are whole."""
+    right = f"right_{protocol}"
+    cases = [right, *sorted(REPLIES.keys() - REDIRECTS - {right})]
+    limits = {"max_attempts": 1, "max_unknown_retries": 0, "attempt_timeout_seconds": 20}
+    with HostileGateway() as gateway:
+        asked = job(gateway.base_url, tmp_path / "run", **limits)
+        asked = asked.with_overrides({"endpoint.protocol": protocol, "endpoint.stream": stream})
+        began = time.monotonic()
+        ended = run(asked, table=table({name: f"case {name}" for name in cases}), environ=ENVIRON)
+    assert time.monotonic() - began < 60
+    assert ended.exit_code in (0, 1)
+    assert dict.fromkeys(cases, 1) == gateway.posts
+    assert sorted(cases) == sorted(ended.attempts().collect()["id"])
+    statuses = dict(ended.results().select("id", "status").collect().iter_rows())
+    assert set(cases) == statuses.keys()
+    assert "ok" == statuses[right]
+    assert {"ok", "error"} >= set(statuses.values())
+    assert [] == [found for found in verify(ended.directory, data=True) if found.severity == "error"]
 
 
 def test_hostile_replies_are_kept_as_evidence_and_the_files_are_whole(hostile):

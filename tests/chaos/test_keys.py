@@ -6,9 +6,14 @@ import asyncio
 import base64
 import json
 import logging
+import os
+import re
 import subprocess
 import sys
+import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -30,6 +35,14 @@ from .hostile_server import HostileGateway
 
 KEY = "ak_sim+MARKED/0123456789=abcdef"
 HEADER = "team~secret~9876543210"
+JOB = """
+input: {{table: t.csv}}
+endpoint: {{base_url: "{base_url}", api_key_env: MARKED_KEY, headers: {{X-Team: "${{MARKED_HEADER}}"}}}}
+model: m
+prompt: {{user: "case {{{{ text }}}}"}}
+budget: {{credits: "off"}}
+output: {{dir: {folder}}}
+"""
 FORMS = [
     form
     for secret in (KEY, HEADER)
@@ -51,6 +64,32 @@ from crun_batch.run import run
 ended = run(sys.argv[1])
 print(ended, ended.attempts().collect(), open("/proc/self/cmdline").read())
 print(ended.results().collect().to_dicts())
+"""
+COMMANDS = """
+import logging, shlex, sys
+logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
+from crun_batch.cli import main
+for line in sys.stdin.read().strip().splitlines():
+    print("exit code", main(shlex.split(line)), "of", line, flush=True)
+"""
+LINES = """
+check {job}
+estimate {job}
+run {job} --yes
+run {job} --yes --retry error
+run {job} --yes --set endpoint.auth=x-api-key --output-dir {run}2
+run {job} --yes --set limits.bogus=1
+status {run}
+status {run} --json
+report {run}
+compare {run} {run}2
+verify {run} --data
+export {run} --format csv --output {run}.csv
+export {run} --format openai-batch
+sql {run} "select * from attempts"
+sql {run} "select * from results" --json
+models {job}
+credits {job}
 """
 
 
@@ -93,16 +132,7 @@ def test_an_echoing_gateway_gets_the_key_into_no_file_and_no_output(tmp_path):
     """A process with debug logs, whose gateway repeats the key in its errors: all its bytes hold it nowhere."""
     pl.DataFrame({"text": ["a", "b", "c"]}).write_csv(tmp_path / "t.csv")
     with EchoingGateway(echo_key=True) as gateway:
-        (tmp_path / "job.yaml").write_text(
-            f"""
-input: {{table: t.csv}}
-endpoint: {{base_url: "{gateway.base_url}", api_key_env: MARKED_KEY, headers: {{X-Team: "${{MARKED_HEADER}}"}}}}
-model: m
-prompt: {{user: "case {{{{ text }}}}"}}
-budget: {{credits: "off"}}
-output: {{dir: {tmp_path / "run"}}}
-"""
-        )
+        (tmp_path / "job.yaml").write_text(JOB.format(base_url=gateway.base_url, folder=tmp_path / "run"))
         ended = subprocess.run(
             [sys.executable, "-c", SCRIPT, str(tmp_path / "job.yaml")],
             env={**ENVIRON, "PATH": "/usr/bin:/bin"},
@@ -115,6 +145,47 @@ output: {{dir: {tmp_path / "run"}}}
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) > 5
     assert {} == {str(path): found for path in files if (found := found_in(path.read_bytes()))}
+
+
+def test_no_command_shows_the_key_and_no_process_is_called_by_it(tmp_path):
+    """All commands, the report and the export included; and the command line of each process that they start."""
+    pl.DataFrame({"text": ["a", "b", "c"]}).write_csv(tmp_path / "t.csv")
+    job, folder = tmp_path / "job.yaml", tmp_path / "run"
+    with EchoingGateway(echo_key=True) as gateway:
+        job.write_text(JOB.format(base_url=gateway.base_url, folder=folder))
+        child = subprocess.Popen(
+            [sys.executable, "-c", COMMANDS],
+            env={**ENVIRON, "PATH": "/usr/bin:/bin"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+        )
+        with ThreadPoolExecutor(1) as reader:
+            saying = reader.submit(child.communicate, LINES.format(job=job, run=folder).encode(), timeout=120)
+            called = set()
+            while not saying.done():
+                called |= command_lines(child.pid)
+                time.sleep(0.01)
+        said = saying.result()[0]
+    assert said.count(b"bad key") >= 3
+    assert [0, 0, 1, 1, 1, 2, *[0] * 11] == [int(code) for code in re.findall(rb"exit code (\d+) of ", said)]
+    assert (folder / "report.html").exists()
+    assert (tmp_path / "run.csv").exists()
+    assert any(COMMANDS.encode() in line for line in called)
+    assert [] == found_in(said + b"".join(called))
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {} == {str(path): found for path in files if (found := found_in(path.read_bytes()))}
+
+
+def command_lines(group: int) -> set[bytes]:
+    """Those of all processes of a group, as `ps` shows them."""
+    lines = set()
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if os.getpgid(int(place.name)) == group:
+                lines.add((place / "cmdline").read_bytes())
+    return lines
 
 
 class FailingWire:

@@ -28,6 +28,8 @@ class Verdict(Struct, frozen=True):
     broken: list[str]
     sessions: int = 0
     kills: int = 0
+    died_in: Counter[str] = Counter()
+    """The kills by the disk operation that they came before, within or after."""
     posts: int = 0
     virtual_seconds: float = 0.0
 
@@ -59,6 +61,7 @@ def judge(scenario: Scenario, folder: Path) -> Verdict:
         broken,
         sessions=sum(len(stage.played.exit_codes) for stage in stages),
         kills=len(harried.played.deaths),
+        died_in=Counter(" ".join(death.split()[:2]) for death in harried.played.deaths),
         posts=sum(stage.world.posts for stage in stages),
         virtual_seconds=sum(stage.played.seconds for stage in stages),
     )
@@ -67,8 +70,8 @@ def judge(scenario: Scenario, folder: Path) -> Verdict:
 def _same_results(calm: Stage, harried: Stage) -> Iterator[str]:
     """Interrupted and resumed = uninterrupted; where a budget ended either, what both have is the same."""
     key = calm.scenario.key
-    expected = {row[key]: row for row in calm.results}
-    found = {row[key]: row for row in harried.results}
+    expected = {_unit(row, key): row for row in calm.results}
+    found = {_unit(row, key): row for row in harried.results}
     if len(found) < len(harried.results) or len(expected) < len(calm.results):
         yield "a unit has two results"
     if _has_finished(calm) != _has_finished(harried) and calm.scenario.max_cost_credits is None:
@@ -83,6 +86,10 @@ def _same_results(calm: Stage, harried: Stage) -> Iterator[str]:
     ends, ends_found = _ends(calm.attempts, units, key), _ends(harried.attempts, units, key)
     if ends != ends_found:
         yield f"attempts differ: {ends ^ ends_found}"
+
+
+def _unit(row: Row, key: str) -> tuple[Any, ...]:
+    return row[key], row["variant"], row["repeat"]
 
 
 def _comparable(row: Row) -> Row:
@@ -103,8 +110,8 @@ def _ends(attempts: list[Row], units: set[Any], key: str) -> set[tuple[Any, tupl
     ends: dict[Any, list[str]] = {unit: [] for unit in units}
     for row in sorted(attempts, key=lambda row: row["serial"]):
         kind, status = row["error_kind"], row["http_status"]
-        if row[key] in units and kind != "unknown_outcome" and str(status) not in UNCOUNTED:
-            ends[row[key]].append(f"{status} {row['outcome']} {kind}")
+        if _unit(row, key) in units and kind != "unknown_outcome" and str(status) not in UNCOUNTED:
+            ends[_unit(row, key)].append(f"{status} {row['outcome']} {kind}")
     return {(unit, tuple(found)) for unit, found in ends.items()}
 
 

@@ -62,6 +62,8 @@ class Scenario(Struct, frozen=True):
     """The id: a column of the table, or the rows' positions."""
     calm_segment_bytes: int = 2**26
     """Of the uninterrupted run: where the journal is cut must make no difference."""
+    temperatures: tuple[float, ...] = ()
+    """The variants of a sweep; none: no sweep."""
 
 
 class Played(Struct):
@@ -110,6 +112,7 @@ def drawn(seed: int) -> Scenario:
         ),
         key=chance.choice(("row", "row", "row", "row", "review_id")),
         calm_segment_bytes=chance.choice((2**26, 2**26, segment_bytes)),
+        temperatures=(0.0, 0.7) if chance.random() < 0.15 else (),
     )
 
 
@@ -130,6 +133,7 @@ def job_of(scenario: Scenario, folder: Path) -> Job:
         model=MODEL,
         prompt={"user": "Label this: {{ text }}"},
         params={"max_output_tokens": 60},
+        sweep={"params.temperature": list(scenario.temperatures)} if scenario.temperatures else {},
         limits={
             "concurrency": scenario.concurrency,
             "attempt_timeout_seconds": 60,
@@ -259,9 +263,8 @@ def recorded_ends(run: RunDirectory) -> Iterator[tuple[int, tuple[bytes, str]]]:
 def digests_of(job: Job, table: pl.DataFrame) -> dict[str, bytes]:
     """Request hash -> what the gateway knows the request by."""
     workload = load_workload(job, table)
-    requests = (
-        workload.variants[0].request(row) for rows in workload.table.rows(workload.columns) for row in rows
-    )
+    rows = [row for rows in workload.table.rows(workload.columns) for row in rows]
+    requests = [variant.request(row) for variant in workload.variants for row in rows]
     return {request.request_hash: hashlib.sha256(request.body).digest() for request in requests}
 
 

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ class Tally(Struct):
     seeds: int = 0
     sessions: int = 0
     kills: int = 0
+    died_in: Counter[str] = field(default_factory=Counter)
     posts: int = 0
     virtual_seconds: float = 0.0
     real_seconds: float = 0.0
@@ -37,6 +39,7 @@ class Tally(Struct):
         self.seeds += 1
         self.sessions += verdict.sessions
         self.kills += verdict.kills
+        self.died_in += verdict.died_in
         self.posts += verdict.posts
         self.virtual_seconds += verdict.virtual_seconds
         if verdict.broken:
@@ -44,7 +47,7 @@ class Tally(Struct):
 
     def add_all(self, other: Tally) -> None:
         """Take in what another process played."""
-        for name in ("seeds", "sessions", "kills", "posts", "virtual_seconds", "real_seconds"):
+        for name in ("seeds", "sessions", "kills", "died_in", "posts", "virtual_seconds", "real_seconds"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.broken |= other.broken
 
