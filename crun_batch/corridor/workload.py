@@ -29,7 +29,8 @@ from crun_batch.plan.prices import hold
 from crun_batch.records import Hold, Price, Prompt, Purpose, Row, Ticket, Tries, Unit
 from crun_batch.send.protocols import PROTOCOLS
 from crun_batch.send.protocols.protocol import encode
-from crun_batch.store.schema import RunSchema, results_schema
+from crun_batch.store.schema import LAST, SEQUENCE, RunSchema, attempts_schema, parts_schema, results_schema
+from crun_batch.store.views import quoted
 
 NO_TRIES = Tries()
 REMOTE_PART_TOKENS = 20_000
@@ -282,21 +283,35 @@ def _carried(job: Job, table: Table, variants: Sequence[Variant]) -> dict[str, s
 
 
 def _check_names(workload: Workload) -> None:
+    """No column that the user names may have a name of ours, in whatever case: SQL tells no case apart."""
     schema = workload.run_schema()
-    names = results_schema(schema).names
-    taken = sorted({name for name in names if names.count(name) > 1})
-    if taken:
-        raise InputError(
-            [
+    ours = structs.replace(schema, id_name=SEQUENCE, carried=pa.schema([]))
+    taken = {name.lower() for name in (*parts_schema(ours).names, *results_schema(ours).names, LAST)}
+    mistakes = []
+    if schema.id_name.lower() in taken | {name.lower() for name in attempts_schema(ours).names}:
+        query = f"select *, {quoted(schema.id_name)} as my_id from 'table.csv'"
+        mistakes.append(
+            Mistake(
+                f"results or attempts have a column {schema.id_name!r} of their own, whatever the case of its "
+                f"letters; rename it in the table, or with input.query: {query}",
+                workload.job.source,
+                key="input.id",
+            )
+        )
+    taken.add(schema.id_name.lower())
+    for name in schema.carried.names:
+        if name.lower() in taken:
+            mistakes.append(
                 Mistake(
-                    f"the results have a column {name!r} of their own; rename the input's: "
-                    f"output.columns: {{input_{name}: {name}}}",
+                    f"the results have a column {name!r} already, whatever the case of its letters; rename the "
+                    f"input's: output.columns: {{input_{name}: {name}}}",
                     workload.job.source,
                     key="output.columns",
                 )
-                for name in taken
-            ]
-        )
+            )
+        taken.add(name.lower())
+    if mistakes:
+        raise InputError(mistakes)
 
 
 class Tickets(Struct, frozen=True):

@@ -30,6 +30,8 @@ SEQUENCE = "_sequence"
 """Hidden in parts: segment number x 2**32 + line, the order in which finals were recorded."""
 SUPERSEDES = "_supersedes"
 """Hidden in parts: this final replaces the earlier ones of its unit."""
+LAST = "_last"
+"""Beside a unit's columns, on the way: the sequence of its last superseding final."""
 
 
 class RunSchema(Struct, frozen=True):

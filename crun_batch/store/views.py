@@ -21,6 +21,7 @@ from crun_batch.errors import InputError, RunDamaged
 from crun_batch.store.directory import RunDirectory, read_json
 from crun_batch.store.frames import segment_tables
 from crun_batch.store.schema import (
+    LAST,
     SEQUENCE,
     SUPERSEDES,
     RunSchema,
@@ -122,7 +123,7 @@ def results_frame(path: Path) -> pl.LazyFrame:
     if last.height:
         keys = now.schema.unit_columns
         frame = frame.join(last.lazy(), on=keys, how="left", maintain_order="left").filter(
-            pl.col("_last").is_null() | (pl.col(SEQUENCE) >= pl.col("_last"))
+            pl.col(LAST).is_null() | (pl.col(SEQUENCE) >= pl.col(LAST))
         )
     if now.schema.scores:
         frame = frame.join(_scores(now).lazy(), on=SEQUENCE, how="left", maintain_order="left")
@@ -202,7 +203,7 @@ def superseding(now: Snapshot) -> pl.DataFrame:
         with pq.ParquetFile(now.run.part(number)) as file:
             if pc.any(file.read([SUPERSEDES]).column(0)).as_py():
                 found.append(_superseding_rows(file.read([*keys, SEQUENCE, SUPERSEDES]), keys))
-    return pl.concat(found).group_by(keys).agg(pl.col(SEQUENCE).max().alias("_last"))
+    return pl.concat(found).group_by(keys).agg(pl.col(SEQUENCE).max().alias(LAST))
 
 
 def current_finals(now: Snapshot, columns: list[str]) -> Iterator[pa.Table]:
@@ -273,7 +274,7 @@ def _conformer(target: pa.Schema) -> Callable[[pa.Table], pa.Table]:
 def _holds(table: pa.Table, last: pl.DataFrame, keys: list[str]) -> pa.Array:
     rows = pl.DataFrame(pl.from_arrow(table.select([*keys, SEQUENCE])))
     joined = rows.join(last, on=keys, how="left", maintain_order="left")
-    return joined.select(pl.col("_last").is_null() | (pl.col(SEQUENCE) >= pl.col("_last"))).to_series().to_arrow()
+    return joined.select(pl.col(LAST).is_null() | (pl.col(SEQUENCE) >= pl.col(LAST))).to_series().to_arrow()
 
 
 def _superseding_rows(table: pa.Table, keys: list[str]) -> pl.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import time
 
 import polars as pl
@@ -12,13 +13,15 @@ from crun_batch.errors import CrunBatchError, InputError
 from crun_batch.load.job import load_job
 from crun_batch.run import run
 from crun_batch.simulator import SimulatorProcess
+from crun_batch.store.verify import verify
+from crun_batch.store.views import query
 
 HEAD = """
 input: {{table: t.csv{where}}}
 endpoint: {{base_url: "{base_url}", api_key_env: HOSTILE_KEY}}
 model: gpt-5.4
 params: {{max_output_tokens: 20}}
-output: {{dir: "{folder}"}}
+output: {{dir: "{folder}", columns: {columns}}}
 prompt: {{user: {prompt}}}
 """
 ENVIRON = {"HOSTILE_KEY": "ak_sim_hostile"}
@@ -32,13 +35,26 @@ def gateway():
 
 @pytest.fixture
 def attempt(tmp_path, gateway):
-    def run_it(prompt='"{{ text }}"', where="", texts=("a", "b"), extra="", **options):
-        pl.DataFrame({"text": list(texts)}).write_csv(tmp_path / "t.csv")
+    def run_it(
+        prompt='"{{ text }}"',
+        where="",
+        texts=("a", "b"),
+        extra="",
+        column="x",
+        id=None,
+        carried=None,
+        folder="run",
+        **options,
+    ):
+        cells = {"text": list(texts), column: [f"x{row}" for row in range(len(texts))]}
+        pl.DataFrame(cells).write_csv(tmp_path / "t.csv")
+        spec = {"where": where, "id": json.dumps(id, ensure_ascii=False) if id else ""}
         text = HEAD.format(
             base_url=gateway.base_url,
-            folder=tmp_path / "run",
+            folder=tmp_path / folder,
+            columns=json.dumps(carried, ensure_ascii=False),
             prompt=prompt,
-            where=f", where: {where}" if where else "",
+            where="".join(f", {key}: {value}" for key, value in spec.items() if value),
         )
         (tmp_path / "job.yaml").write_text(text + extra)
         return run(tmp_path / "job.yaml", environ=ENVIRON, **options)
@@ -113,6 +129,40 @@ def test_a_job_name_is_no_path(tmp_path, name):
     (tmp_path / "job.yaml").write_text(f'name: "{name}"\ninput: {{table: t.csv}}\nmodel: m\nprompt: {{user: x}}\n')
     with pytest.raises(InputError, match="name"):
         load_job(tmp_path / "job.yaml")
+
+
+NAMES_OF_OURS = ["variant", "Status", "_sequence", "_Supersedes", "_last", "COST_USD"]
+
+
+@pytest.mark.parametrize("name", [*NAMES_OF_OURS, "serial", "turn", "Outcome", "request_id", "reply_body"])
+def test_an_id_with_a_name_of_ours_is_refused_before_anything_is_sent(attempt, gateway, name):
+    """Results and attempts have each name once, whatever its case: SQL tells no case apart."""
+    before = gateway.stats()["paths"]
+    with pytest.raises(InputError, match=r"input\.id: .* of their own"):
+        attempt(column=name, id=name)
+    assert before == gateway.stats()["paths"]
+
+
+@pytest.mark.parametrize("name", [*NAMES_OF_OURS, "Row", "TEXT"])
+def test_a_carried_column_with_a_name_of_ours_or_twice_the_same_is_refused(attempt, gateway, name):
+    before = gateway.stats()["paths"]
+    with pytest.raises(InputError, match=r"output\.columns: .* already"):
+        attempt(column=name, carried=["text", name])
+    assert before == gateway.stats()["paths"]
+
+
+@pytest.mark.parametrize("name", ['a"b', "'; drop table results; --", "a\nb", "é🙂", "a%b", "results", "final"])
+def test_any_other_name_is_a_name(attempt, name):
+    """As the id and as a column of the results: read back by SQL, verified, exported."""
+    for folder, options in (("as_id", {"id": name}), ("carried", {"carried": [name]})):
+        ended = attempt(column=name, folder=folder, **options)
+        assert ["x0", "x1"] == sorted(ended.results().collect()[name])
+        quoted = name.replace('"', '""')
+        assert ["x0", "x1"] == query(ended.directory, f'select "{quoted}" from results order by 1')[0].to_pylist()
+        assert [] == [found for found in verify(ended.directory, data=True) if found.severity == "error"]
+        out = io.BytesIO()
+        ended.export("csv", out)
+        assert b"x0" in out.getvalue()
 
 
 def test_a_cell_of_ten_megabytes_is_carried_or_refused_but_does_not_stop_the_others(attempt):
