@@ -19,6 +19,7 @@ import sys
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -118,7 +119,8 @@ async def run_with(job: Job | str | Path, table: object | None, options: Options
         workload = _load(job, table, options, stack)
         graders = graders_of(workload)
         standing = _open(workload, options, stack)
-        docket = docket_of(workload, standing, fingerprint_of(graders, standing), None)
+        scores_now = partial(fingerprint_of, graders, standing)
+        docket = docket_of(workload, standing, scores_now, None)
         if not open_units(workload, standing.done) and not docket.waiting.calls:
             options.say(f"nothing to send: all {workload.selected_units:,} results are there")
             if must_reprice(workload.job, standing.document):
@@ -130,7 +132,7 @@ async def run_with(job: Job | str | Path, table: object | None, options: Options
             prices = _price(workload, standing, sites, options)
             pilot = await _pilot(workload, standing, sites, options)
             if pilot is not None:
-                docket = docket_of(workload, standing, fingerprint_of(graders, standing), pilot.rows)
+                docket = docket_of(workload, standing, scores_now, pilot.rows)
             _plan(workload, standing, sites, prices, options, pilot, docket)
             _record_job(workload, standing, prices, options)
             halt = await _send(workload, standing, sites, prices, options, pilot, docket)
@@ -250,7 +252,7 @@ def _plan(
     docket: Docket,
 ) -> None:
     """Step 5. Estimate, budget, balance, confirmation. Raises InputError (2) and RefusedToStart (3)."""
-    reading = enough(workload, options.say) if pilot is None else pilot.reading
+    reading = enough(workload, standing.done, options.say) if pilot is None else pilot.reading
     assessment = _assess(workload, standing, prices, options, reading, docket.waiting)
     if pilot is not None:
         assessment = structs.replace(assessment, limit_of=int, limit_option="--pilot")

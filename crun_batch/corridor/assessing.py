@@ -59,13 +59,19 @@ def everything(workload: Workload) -> Reading:
     return Reading(workload.table.rows(columns_read(workload)))
 
 
-def enough(workload: Workload, say: Callable[[str], None]) -> Reading:
-    """All selected rows, or above SAMPLE_ABOVE_ROWS of them a random part, which is said."""
-    selected = workload.table.selected_rows
-    if selected <= SAMPLE_ABOVE_ROWS:
-        return everything(workload)
-    say(f"estimated from {SAMPLE_ROWS:,} random rows of {selected:,}; `estimate` reads them all")
-    return Reading([workload.table.random_rows(SAMPLE_ROWS, ESTIMATE_SEED, columns_read(workload))], selected)
+def enough(workload: Workload, done: Done, say: Callable[[str], None]) -> Reading:
+    """All open rows, or above SAMPLE_ABOVE_ROWS of them random ones from evenly spread places, which is said."""
+    table, columns = workload.table, columns_read(workload)
+    is_new = done.open_slots() == workload.unit_slots
+    wanted = None if is_new else done.open_rows(workload.slots_per_row)
+    rows = table.count(wanted)
+    if rows <= SAMPLE_ABOVE_ROWS:
+        return Reading(table.rows(columns, wanted=wanted))
+    say(
+        f"estimated from {SAMPLE_ROWS:,} random rows of {rows:,}, from places spread evenly over them; "
+        "`estimate` reads them all"
+    )
+    return Reading([table.spread_rows(SAMPLE_ROWS, ESTIMATE_SEED, columns, wanted)], rows)
 
 
 def assess(

@@ -53,17 +53,21 @@ class Docket(Struct, frozen=True):
     """Replies of a session that was killed were not read yet: what they say is not in the record."""
 
 
-def docket_of(workload: Workload, standing: Standing, fingerprint: str, rows: Sequence[Row] | None) -> Docket:
+def docket_of(
+    workload: Workload, standing: Standing, fingerprint: Callable[[], str], rows: Sequence[Row] | None
+) -> Docket:
     """What of the run's stored answers waits for judges; `rows`: only the answers to these are judged now.
 
-    `fingerprint` names the scores that hold today. Raises RunDamaged.
+    `fingerprint()` names the scores that hold today; judges alone need it. Raises RunDamaged.
     """
     directory, schema = standing.directory, standing.schema
     questions = Questions(workload)
     record = Record(directory, schema, workload.judges, questions)
     if not workload.judges:
-        return Docket(Shelf(directory, schema, scores_schema(schema).empty_table()), questions, record)
-    known = complete_scores(directory, schema, fingerprint)
+        return Docket(
+            Shelf(directory, schema, pa.Table.from_batches([], scores_schema(schema))), questions, record
+        )
+    known = complete_scores(directory, schema, fingerprint())
     wanted = None
     if rows is not None:
         chosen = bytearray(workload.table.source_rows)

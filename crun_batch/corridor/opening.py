@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from array import array
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import polars as pl
 import pyarrow as pa
 from msgspec import Struct, structs
 
+from crun_batch.corridor.beside import Beside
 from crun_batch.corridor.recovery import account_now, mark_done
 from crun_batch.corridor.reopening import recall
 from crun_batch.corridor.source import Done
@@ -54,11 +55,17 @@ class Standing(Progressed, kw_only=True):
     document: dict[str, Any]
     """What job.json said before this session; empty for a new run."""
     recovered: Recovered | None
-    fingerprint: dict[str, Any]
+    fingerprinting: Beside[dict[str, Any]]
+    """Reads the whole table, which nothing before the first record has to wait for."""
     prices: Mapping[str, Any] = {}
     """The prices of this session, once they are chosen."""
     failed_verdicts: int = 0
     """Questions to judges that this session got no verdict for."""
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What decides whether finished units would still send the same requests. Raises InputError."""
+        return self.fingerprinting.result()
 
 
 def open_standing(
@@ -74,6 +81,7 @@ def open_standing(
         document = read_json(directory.job) if directory.job.exists() else {}
         _refuse_another_job(workload, document, path)
         schema = _schema_going_on(workload.run_schema(), document, path)
+        fingerprinting = Beside(partial(fingerprint, workload))
         recovered = recover(directory)
         for number in recovered.older if recovered is not None else ():
             seal_segment(directory, number, schema)
@@ -86,7 +94,7 @@ def open_standing(
             schema=schema,
             document=document,
             recovered=recovered,
-            fingerprint=fingerprint(workload),
+            fingerprinting=fingerprinting,
             pilot=last_pilot(directory),
         )
         if recovered is not None:
@@ -149,7 +157,7 @@ def record_scores(workload: Workload, standing: Standing) -> None:
 
 
 def fingerprint(workload: Workload) -> dict[str, Any]:
-    """What decides whether finished units would still send the same requests."""
+    """`Standing.fingerprint`, computed."""
     requests = {variant.name: variant.job.request_fingerprint() for variant in workload.variants}
     reads_files = any(variant.renderer.reads_local_files for variant in workload.variants)
     return {"requests": requests, "table": workload.table.fingerprint(), "reads_local_files": reads_files}

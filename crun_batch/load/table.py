@@ -11,7 +11,7 @@ sessions, a row's identity may not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Protocol
@@ -27,6 +27,7 @@ from crun_batch.records import Row
 from . import table_sql as sql
 from .table_files import open_files
 from .table_frames import open_frame, spill
+from .table_ids import KEYS_AT_ONCE, Identities, places_of, repeated_keys, with_ids
 from .table_selection import Selection, select_all, select_positions
 from .table_source import Source, source_of
 from .table_types import convert, suggestion
@@ -112,8 +113,11 @@ class Table(Struct, frozen=True):
         nested types. Raises InputError for an unknown column, at once, naming the job key `key`.
         """
         self._known(columns, key)
-        selection = self.selection if wanted is None else self.selection.among(wanted)
-        return self._rows(tuple(dict.fromkeys(columns)), selection)
+        return self._rows(tuple(dict.fromkeys(columns)), self._among(wanted))
+
+    def count(self, wanted: pa.BooleanArray | None = None) -> int:
+        """How many rows `rows` gives."""
+        return self._among(wanted).rows
 
     def random_rows(self, count: int, seed: int, columns: Sequence[str]) -> list[Row]:
         """`count` of the selected rows, in source order: those with the smallest hash(seed, id).
@@ -122,6 +126,17 @@ class Table(Struct, frozen=True):
         """
         self._known(columns, None)
         return list(chain.from_iterable(self._rows(tuple(dict.fromkeys(columns)), self._sampled(count, seed))))
+
+    def spread_rows(
+        self, count: int, seed: int, columns: Sequence[str], wanted: pa.BooleanArray | None = None
+    ) -> list[Row]:
+        """`count` of the selected rows (that are `wanted`), in source order, from places evenly spread over them.
+
+        Seeded; of a large Parquet table only these places are read. Raises InputError as `rows`.
+        """
+        self._known(columns, None)
+        selection = self._among(wanted).spread(count, seed)
+        return list(chain.from_iterable(self._rows(tuple(dict.fromkeys(columns)), selection)))
 
     def fingerprint(self) -> str:
         """A sha256, in hex, over the content of the files in order or, for a query or a frame, over all values.
@@ -135,13 +150,19 @@ class Table(Struct, frozen=True):
         return replace(self, selection=select_all(self.source_rows))
 
     def positions_of(self, finished: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-        """The batches with `position` (int64) in place of their text column `id`, in any order.
+        """The batches with `position` (int64) in place of their column `id`, numbers or text, in any order.
 
         Ids that no row of the source has are left out. Memory is bounded whatever the number of either.
         """
         if self.id_column is None:
-            return (_by_position(batch, self.source_rows) for batch in finished)
-        return sql.join_positions(finished, self._identities(select_all(self.source_rows)), self.id_type)
+            return chain.from_iterable(_by_position(batch, self.source_rows) for batch in finished)
+        everything = self._identities(select_all(self.source_rows))
+        if self.source_rows > KEYS_AT_ONCE:
+            return sql.join_positions(finished, everything, self.id_type)
+        return places_of(everything, self.id_type).find(finished)
+
+    def _among(self, wanted: pa.BooleanArray | None) -> Selection:
+        return self.selection if wanted is None else self.selection.among(wanted)
 
     def _known(self, columns: Sequence[str], key: str | None) -> None:
         unknown = [name for name in dict.fromkeys(columns) if name not in self.schema.names]
@@ -171,12 +192,11 @@ class Table(Struct, frozen=True):
         self, columns: Sequence[str], selection: Selection
     ) -> Iterator[tuple[pa.Int64Array, pa.RecordBatch]]:
         needed = [*columns, *([self.id_column] if self.id_column is not None else ())]
-        start = 0
-        for batch in self.source.batches(list(dict.fromkeys(needed)) or self.schema.names[:1]):
+        names = list(dict.fromkeys(needed)) or self.schema.names[:1]
+        for start, batch in self.source.batches(names, selection.spans):
             if start >= selection.end:
                 return
             yield selection.of(batch, start)
-            start += len(batch)
 
     def _values(self, batch: pa.RecordBatch, name: str, positions: Sequence[int]) -> list[object]:
         column = batch.column(name)
@@ -196,7 +216,7 @@ class Table(Struct, frozen=True):
     def _ids(self, batch: pa.RecordBatch) -> pa.Array:
         return convert(batch.column(self.id_column), self.id_type)
 
-    def _identities(self, selection: Selection) -> Callable[[], Iterator[pa.RecordBatch]]:
+    def _identities(self, selection: Selection) -> Identities:
         """A maker of streams of (position, id) over a selection."""
 
         def by_column() -> Iterator[pa.RecordBatch]:
@@ -227,7 +247,11 @@ class Table(Struct, frozen=True):
         if self.id_column is None:
             return []
         everything = self._identities(select_all(self.source_rows))
-        return [self._duplicate(found) for found in sql.duplicates(everything, self.id_type, _EXAMPLES)]
+        suspects = repeated_keys(everything, self.source_rows)
+        if suspects is None:
+            return []
+        found = sql.duplicates(everything, self.id_type, suspects, _EXAMPLES)
+        return [self._duplicate(each) for each in found]
 
     def _duplicate(self, found: sql.Duplicate) -> Mistake:
         first, *others = found.positions
@@ -350,12 +374,11 @@ def _selecting_key(spec: InputLike) -> str:
     return f"input.{next(keys, 'table')}"
 
 
-def _by_position(batch: pa.RecordBatch, source_rows: int) -> pa.RecordBatch:
-    """The default id is the position itself, as text; whatever else stands there is no row of this table."""
-    ids = convert(batch.column("id"), pa.string())
-    batch = batch.filter(pc.fill_null(pc.match_substring_regex(ids, r"^(0|[1-9][0-9]{0,17})$"), False))
-    positions = pc.cast(convert(batch.column("id"), pa.string()), pa.int64())
-    inside = pc.less(positions, source_rows)
-    others = [name for name in batch.schema.names if name != "id"]
-    columns = {"position": positions, **{name: batch.column(name) for name in others}}
-    return pa.record_batch(columns).filter(inside)
+def _by_position(batch: pa.RecordBatch, source_rows: int) -> list[pa.RecordBatch]:
+    """The default id is the position itself; whatever else stands there is no row of this table."""
+    table = with_ids(pa.Table.from_batches([batch]), pa.int64())
+    table = table.rename_columns(["position" if name == "id" else name for name in table.column_names])
+    positions = table.column("position")
+    inside = pc.and_(pc.greater_equal(positions, 0), pc.less(positions, source_rows))
+    found: list[pa.RecordBatch] = table.filter(inside).to_batches()
+    return found

@@ -28,6 +28,7 @@ from msgspec import Struct
 
 from crun_batch.errors import InputError, Mistake
 
+from .table_source import Spans, numbered
 from .table_text import lines
 
 _MAX_CELL_CHARACTERS = 1 << 28
@@ -50,9 +51,9 @@ class CsvPart(Struct, frozen=True):
     from_text: bool = True
     sparse: bool = False
 
-    def read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def read(self, columns: Sequence[str], _spans: Spans) -> Iterator[tuple[int, pa.RecordBatch]]:
         """The cells of these columns as text, in order."""
-        return _read(self.path, self.delimiter, columns, self.longest_record_bytes)
+        return numbered(_read(self.path, self.delimiter, columns, self.longest_record_bytes), self.rows)
 
 
 def open_csv(path: Path, delimiter: str = ",") -> CsvPart:

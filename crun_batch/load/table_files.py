@@ -10,6 +10,7 @@ import glob
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 from msgspec import Struct
@@ -18,12 +19,16 @@ from crun_batch.errors import InputError, Mistake
 
 from .table_csv import open_csv
 from .table_jsonl import open_jsonl
-from .table_source import BATCH_ROWS, Part, Source, Stamp, source_of, stamp_of
+from .table_source import BATCH_ROWS, Part, Source, Spans, Stamp, numbered, source_of, stamp_of
 from .table_types import plain_schema
 
 KEY = "input.table"
 _READ_BUFFER_BYTES = 1 << 20
 _BATCH_BYTES = 8 << 20
+_LITTLE = 8
+"""Rows of a row group are few when so many times as many are still fewer than it has."""
+_COMPRESSIONS = {"UNCOMPRESSED", "SNAPPY", "GZIP", "ZSTD"}
+_PLAIN_TYPES = {pa.string(), pa.large_string(), pa.bool_(), pa.float32(), pa.float64(), pa.date32()}
 
 
 class ParquetPart(Struct, frozen=True):
@@ -35,12 +40,31 @@ class ParquetPart(Struct, frozen=True):
     from_text: bool = False
     sparse: bool = False
 
-    def read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """These columns, in order, in batches of about 8 MB at most."""
+    def read(self, columns: Sequence[str], spans: Spans) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """These columns, in order, in batches of about 8 MB at most, as far as row groups have what is needed."""
         with pq.ParquetFile(self.path, buffer_size=_READ_BUFFER_BYTES, pre_buffer=False) as file:
-            rows = _batch_rows(file.metadata, set(columns))
-            for batch in file.iter_batches(rows, columns=list(columns)):
-                yield batch.select(list(columns))
+            first = 0
+            for number in range(file.num_row_groups):
+                rows = file.metadata.row_group(number).num_rows
+                needed = spans(first, first + rows)
+                is_little = sum(end - start for start, end in needed) * _LITTLE < rows
+                if is_little and _is_plain(file, number, columns):
+                    yield from self._slices(columns, needed, _rows_at_once(file, number, columns))
+                elif needed:
+                    batches = numbered(_row_group(file, number, columns), rows)
+                    yield from _up_to(needed[-1][1], first, batches)
+                first += rows
+
+    def _slices(
+        self, columns: Sequence[str], spans: Sequence[tuple[int, int]], at_once: int
+    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """These rows alone: polars passes over the pages before them at a tenth of the cost of reading them."""
+        scan = pl.scan_parquet(self.path, glob=False, hive_partitioning=False).select(columns)
+        for start, end in spans:
+            for place in range(start, end, at_once):
+                rows = min(at_once, end - place)
+                batches = numbered(scan.slice(place, rows).collect().to_arrow().to_batches(), rows)
+                yield from ((place + offset, batch) for offset, batch in batches)
 
 
 class ArrowPart(Struct, frozen=True):
@@ -54,13 +78,13 @@ class ArrowPart(Struct, frozen=True):
     from_text: bool = False
     sparse: bool = False
 
-    def read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def read(self, columns: Sequence[str], _spans: Spans) -> Iterator[tuple[int, pa.RecordBatch]]:
         """These columns, in order, in the file's own batches: mapped, or unpacked one at a time.
 
         `included_fields` would copy each batch, and one batch may be the whole file.
         """
-        for batch in _arrow_batches(self.path, self.buffer, stream=self.stream):
-            yield batch.select(list(columns))
+        batches = _arrow_batches(self.path, self.buffer, stream=self.stream)
+        return numbered((batch.select(list(columns)) for batch in batches), self.rows)
 
 
 def open_parquet(path: Path) -> ParquetPart:
@@ -99,15 +123,42 @@ def _arrow_batches(path: Path | None, buffer: pa.Buffer | None, *, stream: bool)
                 yield reader.get_batch(number)
 
 
-def _batch_rows(metadata: pq.FileMetaData, columns: set[str]) -> int:
-    """So many rows that a batch has about 8 MB, judged by the first row group."""
-    if not metadata.num_row_groups:
-        return BATCH_ROWS
-    group = metadata.row_group(0)
-    chunks = [group.column(number) for number in range(group.num_columns)]
-    size = sum(each.total_uncompressed_size for each in chunks if each.path_in_schema.split(".")[0] in columns)
-    fitting: int = _BATCH_BYTES * group.num_rows // max(size, 1)
+def _row_group(file: pq.ParquetFile, number: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    at_once = _rows_at_once(file, number, columns)
+    for batch in file.iter_batches(at_once, row_groups=[number], columns=list(columns)):
+        yield batch.select(list(columns))
+
+
+def _rows_at_once(file: pq.ParquetFile, number: int, columns: Sequence[str]) -> int:
+    """So many rows of a row group that they have about 8 MB in these columns."""
+    chunks = _chunks(file, number, columns)
+    size = sum(chunk.total_uncompressed_size for chunk in chunks)
+    fitting: int = _BATCH_BYTES * file.metadata.row_group(number).num_rows // max(size, 1)
     return max(1, min(BATCH_ROWS, fitting))
+
+
+def _chunks(file: pq.ParquetFile, number: int, columns: Sequence[str]) -> list[pq.ColumnChunkMetaData]:
+    group = file.metadata.row_group(number)
+    chunks = (group.column(index) for index in range(group.num_columns))
+    return [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns]
+
+
+def _up_to(
+    end: int, first: int, batches: Iterator[tuple[int, pa.RecordBatch]]
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    for place, batch in batches:
+        if first + place >= end:
+            return
+        yield first + place, batch
+
+
+def _is_plain(file: pq.ParquetFile, number: int, columns: Sequence[str]) -> bool:
+    """Whether polars reads these columns of a row group just as pyarrow does."""
+    types = [file.schema_arrow.field(name).type for name in columns]
+    compressions = {chunk.compression for chunk in _chunks(file, number, columns)}
+    return compressions <= _COMPRESSIONS and all(
+        kind in _PLAIN_TYPES or pa.types.is_integer(kind) for kind in types
+    )
 
 
 def _open_tsv(path: Path) -> Part:

@@ -18,7 +18,7 @@ from msgspec import Struct
 from crun_batch.errors import DiskFailed, InputError, Mistake
 
 from .table_files import ArrowPart, arrow_part
-from .table_source import BATCH_ROWS, Part, Source, source_of
+from .table_source import BATCH_ROWS, Part, Source, Spans, numbered, source_of
 from .table_types import convert, plain_schema
 
 
@@ -36,9 +36,9 @@ class FramePart(Struct, frozen=True):
         """The number of rows."""
         return int(self.table.num_rows)
 
-    def read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def read(self, columns: Sequence[str], _spans: Spans) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Slices of these columns, not copied."""
-        yield from self.table.select(list(columns)).to_batches(max_chunksize=BATCH_ROWS)
+        return numbered(self.table.select(list(columns)).to_batches(max_chunksize=BATCH_ROWS), self.rows)
 
 
 def open_frame(frame: object) -> Source:

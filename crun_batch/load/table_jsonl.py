@@ -23,6 +23,7 @@ from msgspec import Struct
 
 from crun_batch.errors import InputError, Mistake
 
+from .table_source import Spans, numbered
 from .table_text import lines
 from .table_types import RAW_JSON
 
@@ -54,8 +55,11 @@ class JsonlPart(Struct, frozen=True):
     from_text: bool = False
     sparse: bool = True
 
-    def read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def read(self, columns: Sequence[str], _spans: Spans) -> Iterator[tuple[int, pa.RecordBatch]]:
         """These columns in their own types, raw JSON as text, in order."""
+        return numbered(self._batches(columns), self.rows)
+
+    def _batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         fields = [f"f{number}" for number in range(len(columns))]
         decode = self._decoder(columns, fields).decode
         for chunk in _chunks(self.path):

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec import Struct
+
+PLACES = 100
+PLACE_ROWS = 2048
+SPAN_ROWS = 1024
+"""How exactly `spans` tells where wanted rows stand."""
 
 
 class Selection(Struct, frozen=True):
@@ -30,6 +37,42 @@ class Selection(Struct, frozen=True):
         chosen = pc.indices_nonzero(mask.slice(0, self.end))
         return Selection(len(chosen), chosen[-1].as_py() + 1 if len(chosen) else 0, mask)
 
+    def spread(self, count: int, seed: int) -> Selection:
+        """`count` of these rows from PLACES stretches of at most PLACE_ROWS of them, evenly spread over them all.
+
+        Each stretch stands at random in its part of the rows and gives random rows, the same for the same seed.
+        """
+        if count >= self.rows:
+            return self
+        rng = random.Random(seed)
+        chosen: list[int] = []
+        for number in range(PLACES):
+            begin, stop = (count * edge // PLACES for edge in (number, number + 1))
+            first, end = self.rows * begin // count, self.rows * stop // count
+            stretch = min(max(PLACE_ROWS, stop - begin), end - first)
+            start = rng.randint(first, end - stretch)
+            chosen += rng.sample(range(start, start + stretch), stop - begin)
+        positions = pl.Series(chosen, dtype=pl.Int64).to_arrow()
+        if self.mask is not None:
+            positions = pc.indices_nonzero(self.mask.slice(0, self.end)).take(positions)
+        return select_positions([pa.record_batch({"position": positions})], self.end)
+
+    def spans(self, start: int, end: int) -> list[tuple[int, int]]:
+        """Where the wanted rows from position `start` to `end` stand, to within SPAN_ROWS, in order."""
+        end = min(end, self.end)
+        if start >= end:
+            return []
+        if self.mask is None:
+            return [(start, end)]
+        rows = pl.Series(pl.from_arrow(pc.indices_nonzero(self.mask.slice(start, end - start))))
+        found: list[tuple[int, int]] = []
+        for block in (rows // SPAN_ROWS).unique(maintain_order=True):
+            begin, stop = start + block * SPAN_ROWS, min(start + (block + 1) * SPAN_ROWS, end)
+            if found and found[-1][1] == begin:
+                begin = found.pop()[0]
+            found.append((begin, stop))
+        return found
+
     def of(self, batch: pa.RecordBatch, start: int) -> tuple[pa.Int64Array, pa.RecordBatch]:
         """The wanted rows of a batch whose first row stands at position `start`, with their positions."""
         rows = max(0, min(len(batch), self.end - start))
@@ -48,11 +91,8 @@ def select_all(source_rows: int) -> Selection:
 
 def select_positions(batches: Iterable[pa.RecordBatch], source_rows: int) -> Selection:
     """The rows at the positions in the batches' only column, each at most once, in any order."""
-    bits = bytearray((source_rows + 7) // 8)
-    rows = 0
-    for batch in batches:
-        rows += len(batch)
-        for position in batch.column(0).to_pylist():
-            bits[position >> 3] |= 1 << (position & 7)
-    mask = pa.Array.from_buffers(pa.bool_(), source_rows, [None, pa.py_buffer(bytes(bits))])
-    return Selection(rows, source_rows, mask)
+    wanted = pl.zeros(source_rows, dtype=pl.UInt8, eager=True)
+    positions = [pl.Series(pl.from_arrow(batch.column(0))) for batch in batches]
+    if positions:
+        wanted = wanted.scatter(pl.concat(positions), 1)
+    return Selection(sum(map(len, positions)), source_rows, wanted.cast(pl.Boolean).to_arrow())

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
+import polars as pl
 import pyarrow as pa
 from msgspec import Struct
 
@@ -24,13 +25,25 @@ from .table_types import RAW_JSON, common, convert, delivered, plain
 BATCH_ROWS = 4096
 """The most rows in a batch of a source."""
 _MAX_MISTAKES = 20
+_UNREADABLE = (
+    pa.ArrowException,
+    pl.exceptions.PolarsError,
+    OSError,
+    msgspec.MsgspecError,
+    UnicodeDecodeError,
+)
+
+
+Spans = Callable[[int, int], list[tuple[int, int]]]
+"""What is needed of the rows from one place to another: disjoint stretches of them, in order."""
 
 
 class Part(Protocol):
     """One file or frame: its path (None: no file), its columns with their plain types, its exact row count.
 
     `from_text`: the types are only what cells of text would allow. `sparse`: a missing column is null. `read`
-    yields batches of bounded size with these columns, in any type that converts to the schema's.
+    yields batches of bounded size with these columns, in any type that converts to the schema's, each with the
+    place in the part of its first row; rows that `spans` does not name may be left out.
     """
 
     @property
@@ -43,7 +56,7 @@ class Part(Protocol):
     def from_text(self) -> bool: ...
     @property
     def sparse(self) -> bool: ...
-    def read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]: ...
+    def read(self, columns: Sequence[str], spans: Spans) -> Iterator[tuple[int, pa.RecordBatch]]: ...
 
 
 class Stamp(Struct, frozen=True):
@@ -71,23 +84,22 @@ class Source(Struct, frozen=True):
         """The files in reading order; none for a query or a frame."""
         return tuple(part.path for part in self.parts if part.path is not None)
 
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Batches of at most BATCH_ROWS rows with these columns in this order; at least one column is needed.
+    def batches(self, columns: Sequence[str], spans: Spans) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Batches of at most BATCH_ROWS rows with these columns in this order, each with its first row's position.
 
-        Raises InputError where a file changed since it was opened, or cannot be read.
+        At least one column is needed. Rows outside of `spans` may be left out. Raises InputError where a file
+        changed since it was opened, or cannot be read.
         """
         target = pa.schema([self.schema.field(name) for name in columns])
+        first = 0
         for part, stamp in zip(self.parts, self.stamps, strict=True):
             _unchanged(part.path, stamp)
-            rows = 0
-            for batch in _reading(part, columns):
+            for place, batch in _reading(part, columns, _shifted(spans, first)):
                 for start in range(0, batch.num_rows, BATCH_ROWS):
                     piece = _conform(batch.slice(start, BATCH_ROWS), target, part)
-                    rows += piece.num_rows
-                    yield piece
+                    yield first + place + start, piece
             _unchanged(part.path, stamp)
-            if rows != part.rows:
-                raise InputError(Mistake(f"had {part.rows} rows and now gives {rows}", file=_name(part)))
+            first += part.rows
 
     def place(self, position: int) -> str | None:
         """The file in which the row at this position stands."""
@@ -108,7 +120,7 @@ class Source(Struct, frozen=True):
                 _unchanged(part.path, stamp)
         if not self.files:
             whole.update(repr(self.schema.names).encode("utf-8", "surrogatepass"))
-            for batch in self.batches(self.schema.names):
+            for _, batch in self.batches(self.schema.names, lambda start, end: [(start, end)]):
                 rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
                 whole.update("".join(map(repr, rows)).encode("utf-8", "surrogatepass"))
         return whole.hexdigest()
@@ -179,12 +191,35 @@ def _unchanged(path: Path | None, stamp: Stamp | None) -> None:
     )
 
 
-def _reading(part: Part, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def numbered(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Batches with the number of their first row. Raises pa.ArrowInvalid where they have not just so many rows."""
+    found = 0
+    for batch in batches:
+        yield found, batch
+        found += batch.num_rows
+    if found != rows:
+        raise pa.ArrowInvalid(f"had {rows} rows and now gives {found}")
+
+
+def _shifted(spans: Spans, first: int) -> Spans:
+    def shifted(start: int, end: int) -> list[tuple[int, int]]:
+        return [(begin - first, stop - first) for begin, stop in spans(first + start, first + end)]
+
+    return shifted
+
+
+def _reading(part: Part, columns: Sequence[str], spans: Spans) -> Iterator[tuple[int, pa.RecordBatch]]:
     """The part's batches; foreign errors become ours. A part without any of the columns still gives its rows."""
     present = [name for name in columns if name in part.schema.names] or part.schema.names[:1]
     try:
-        yield from part.read(present)
-    except (pa.ArrowException, OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        yield from part.read(present, spans)
+    except (
+        pa.ArrowException,
+        pl.exceptions.PolarsError,
+        OSError,
+        msgspec.MsgspecError,
+        UnicodeDecodeError,
+    ) as error:
         raise InputError(Mistake(f"cannot be read: {error}", file=_name(part))) from error
 
 

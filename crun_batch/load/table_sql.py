@@ -1,4 +1,4 @@
-"""All that DuckDB does for the table: queries, predicates, duplicates, seeded samples, the join of finished units.
+"""All that DuckDB does for the table: queries, predicates, duplicates, seeded samples, joins of very many ids.
 
 Rules: every engine is private, has a bounded memory and a temporary folder to spill into, downloads nothing,
 sees no Python variables. What users write is parsed first: one statement, selects only (a WITH may hold a COPY),
@@ -11,16 +11,19 @@ from __future__ import annotations
 import glob
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import polars as pl
 import pyarrow as pa
 from msgspec import Struct
 
 from crun_batch.errors import InputError, Mistake
+
+from .table_ids import Identities, key_of
 
 _BATCH_ROWS = 4096
 _SELECTS = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
@@ -28,8 +31,6 @@ _ALLOWED = {
     "input.query": "allowed is one SELECT in DuckDB's SQL over files",
     "input.where": "allowed is one DuckDB predicate over the table's columns, such as lang = 'en'",
 }
-Identities = Callable[[], Iterator[pa.RecordBatch]]
-"""Makes a fresh stream of batches with the columns position (int64) and id (int64 or text)."""
 
 
 class Duplicate(Struct, frozen=True):
@@ -124,29 +125,19 @@ def matching(
         yield from rows.project(f'"{schema.names[0]}"').to_arrow_reader(_BATCH_ROWS)
 
 
-def duplicates(identities: Identities, id_type: pa.DataType, count: int) -> list[Duplicate]:
-    """Up to `count` ids that are not unique, those that come first. Equal hashes only raise a suspicion."""
-    schema = _identity_schema(id_type)
-    with _engine() as connection:
-        feed = _Feed(identities())
-        with feed.errors("input.id"):
-            connection.register("ids", feed.reader(schema))
-            connection.execute(
-                "create temp table suspects as select distinct h from"
-                " (select h, lag(h) over (order by h) as before from (select hash(id) as h from ids))"
-                " where h = before"
-            ).fetchall()
-            connection.unregister("ids")
-            if connection.execute("select count(*) from suspects").fetchall() == [(0,)]:
-                return []
-        feed = _Feed(identities())
-        with feed.errors("input.id"):
-            connection.register("ids", feed.reader(schema))
-            found = connection.execute(
-                "select id, list(position order by position)[1:5], count(*) from ids"
-                " where hash(id) in (from suspects) group by id having count(*) > 1"
-                f" order by min(position) limit {int(count)}"
-            ).fetchall()
+def duplicates(identities: Identities, id_type: pa.DataType, suspects: pl.Series, count: int) -> list[Duplicate]:
+    """Up to `count` of the ids with these keys that are not unique, those that come first."""
+    schema = _identity_schema(id_type).append(pa.field("key", suspects.to_arrow().type))
+    keyed = (batch.append_column("key", key_of(batch.column("id")).to_arrow()) for batch in identities())
+    feed = _Feed(keyed)
+    with _engine() as connection, feed.errors("input.id"):
+        connection.register("ids", feed.reader(schema))
+        connection.register("suspects", pa.table({"key": suspects.to_arrow()}))
+        found = connection.execute(
+            "select id, list(position order by position)[1:5], count(*) from ids"
+            " where key in (select key from suspects) group by id having count(*) > 1"
+            f" order by min(position) limit {int(count)}"
+        ).fetchall()
     return [Duplicate(row_id, tuple(positions), rows) for row_id, positions, rows in found]
 
 

@@ -1,0 +1,112 @@
+"""Ids as keys of 8 bytes: which of them are not unique, and where in the source each stands. Pure.
+
+A whole number is its own key, a text's are hashes: equal ones raise a suspicion in the search for duplicates, and
+two of 64 bits each decide where an id stands. So ten million ids of any length are compared in a few hundred MB,
+and more than KEYS_AT_ONCE of them in several passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import polars as pl
+import pyarrow as pa
+from msgspec import Struct
+
+from .table_types import convert
+
+KEYS_AT_ONCE = 1 << 24
+_SOUGHT_AT_ONCE = 1 << 20
+Identities = Callable[[], Iterator[pa.RecordBatch]]
+"""Makes a fresh stream of batches with the columns position (int64) and id (int64 or text)."""
+
+
+def key_of(ids: pa.Array, seed: int = 0) -> pl.Series:
+    """The keys of ids, whole numbers or texts."""
+    series = pl.Series(pl.from_arrow(ids))
+    return series if series.dtype.is_integer() else series.hash(seed)
+
+
+def repeated_keys(identities: Identities, rows: int) -> pl.Series | None:
+    """The keys that several of the ids have, each once; None where there are none."""
+    passes = -(-rows // KEYS_AT_ONCE)
+    found = []
+    for number in range(passes):
+        keys = pl.concat([_share(key_of(batch.column("id")), number, passes) for batch in identities()]).sort()
+        repeated = keys.filter(keys == keys.shift(1)).unique()
+        if len(repeated):
+            found.append(repeated)
+    return pl.concat(found) if found else None
+
+
+def _share(keys: pl.Series, number: int, passes: int) -> pl.Series:
+    return keys if passes == 1 else keys.filter(keys.hash(1) % passes == number)
+
+
+class Places(Struct, frozen=True):
+    """Where unique ids stand, sorted by key: 8 bytes for each whole number in order, 20 at most."""
+
+    id_type: pa.DataType
+    keys: pl.Series
+    checks: pl.Series | None
+    """A second hash of each text."""
+    order: pl.Series | None
+    """The position of each key; None: its index."""
+
+    def find(self, finished: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        """The batches with `position` (int64) in place of their column `id`, without those that stand nowhere."""
+        waiting: list[pa.RecordBatch] = []
+        rows = 0
+        for batch in finished:
+            waiting.append(batch)
+            rows += len(batch)
+            if rows >= _SOUGHT_AT_ONCE:
+                yield from self._found(pa.Table.from_batches(waiting))
+                waiting, rows = [], 0
+        if rows:
+            yield from self._found(pa.Table.from_batches(waiting))
+
+    def _found(self, finished: pa.Table) -> Iterator[pa.RecordBatch]:
+        finished = with_ids(finished, self.id_type)
+        ids = finished.column("id").combine_chunks()
+        keys = key_of(ids)
+        if not keys.is_sorted():  # neighbours are found near each other
+            by_key = keys.arg_sort()
+            finished = finished.take(by_key.to_arrow())
+            keys, ids = keys.gather(by_key), finished.column("id").combine_chunks()
+        indices = self.keys.search_sorted(keys)
+        indices = indices.clip(upper_bound=len(self.keys) - 1)
+        known = self.keys.gather(indices) == keys
+        if self.checks is not None:
+            known &= self.checks.gather(indices) == key_of(ids, 1)
+        positions = (indices if self.order is None else self.order.gather(indices)).cast(pl.Int64)
+        others = finished.drop_columns("id")
+        placed = others.add_column(0, "position", positions.to_arrow())
+        yield from placed.filter(known.to_arrow()).to_batches()
+
+
+def places_of(identities: Identities, id_type: pa.DataType) -> Places:
+    """Where each id stands, the first at position 0."""
+    keys, checks = [], []
+    for batch in identities():
+        ids = batch.column("id")
+        keys.append(key_of(ids))
+        if not pa.types.is_integer(id_type):
+            checks.append(key_of(ids, 1))
+    every, second = pl.concat(keys), pl.concat(checks) if checks else None
+    if every.is_sorted():
+        return Places(id_type, every, second, None)
+    order = every.arg_sort()
+    return Places(id_type, every.gather(order), None if second is None else second.gather(order), order)
+
+
+def with_ids(finished: pa.Table, id_type: pa.DataType) -> pa.Table:
+    """The table with its column `id` in this type, without the texts that are no whole number as it is written."""
+    ids = finished.column("id").combine_chunks()
+    if pa.types.is_integer(id_type) and not pa.types.is_integer(ids.type):
+        texts = pl.Series(pl.from_arrow(convert(ids, pa.string())))
+        numbers = texts.cast(pl.Int64, strict=False)
+        kept = (numbers.cast(pl.String) == texts).fill_null(value=False).to_arrow()
+        finished, ids = finished.filter(kept), numbers.to_arrow().filter(kept)
+    index = finished.schema.get_field_index("id")
+    return finished.set_column(index, "id", convert(ids, id_type))
