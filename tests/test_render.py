@@ -21,6 +21,7 @@ from crun_batch.errors import InputError
 from crun_batch.load import confined, parts
 from crun_batch.load.render import Renderer, RowRejected
 from crun_batch.load.template_check import compile_template
+from crun_batch.load.templates import environment
 from crun_batch.records import Prompt, Row
 
 SCHEMA = pa.schema(
@@ -418,3 +419,31 @@ def test_other_parts_pass_through_with_their_texts_rendered(tmp_path: Path) -> N
 def test_what_a_body_refers_to_is_counted(body: dict[str, Any], count: int) -> None:
     """URLs, ids of files and earlier replies are input that the body's bytes do not bound; texts are not."""
     assert count == renderer(body_column="text").render(row(text=orjson.dumps(body).decode())).remote_parts
+
+
+PRINTED = st.sampled_from(
+    ["{{ a }}", "{{b}}", "{{\n a\t}}", "{{- a -}}", "{{ a|upper }}", "{# c #}", "{% if a %}{% endif %}"]
+)
+AROUND = st.text(st.sampled_from("x \n\r\t{}%#é\u2028"), max_size=4)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.one_of(PRINTED, AROUND), max_size=6).map("".join), st.text(max_size=8), st.text(max_size=8))
+def test_columns_put_together_without_the_engine_read_as_with_it(source: str, a: str, b: str) -> None:
+    """The short way is taken for plain templates alone, and gives the engine's text."""
+    template, found = compile_template(source, key="k", columns=["a", "b"], nested_columns=[], file="job")
+    joined = template.joined({"a": a, "b": b})
+
+    if found or joined is None:
+        return
+    engine = environment()
+    engine.add_template("k", source)
+    assert engine.render_template("k", a=a, b=b) == joined
+
+
+def test_a_plain_template_is_put_together_without_the_engine() -> None:
+    """Literal text and printed columns; what is no text, or more than a column, goes through the engine."""
+    template, _ = compile_template("Q: {{ a }}!\n", key="k", columns=["a"], nested_columns=[], file="job")
+
+    assert "Q: {{x}}!\n" == template.joined({"a": "{{x}}"})
+    assert template.joined({"a": 7}) is None

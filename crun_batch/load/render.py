@@ -205,6 +205,9 @@ class Renderer:
     def _render_text(self, template: Template, values: Mapping[str, Any]) -> str:
         if template.way == "constant":
             return template.source
+        plain = template.joined(values)
+        if plain is not None:
+            return _bounded(plain, template)
         context = {name: values[name] for name in template.columns}
         try:
             if template.way == "confined":
@@ -215,10 +218,14 @@ class Renderer:
                 text = shielded(partial(self._fast.render_template, template.key, **context))
         except Unrenderable as error:
             raise Unrenderable(error.reason, template.key) from None
-        if len(text) > MAX_TEXT_CHARACTERS:
-            reason = f"it renders {len(text):,} characters; at most {MAX_TEXT_CHARACTERS:,} are sent"
-            raise Unrenderable(reason, template.key)
-        return text
+        return _bounded(text, template)
+
+
+def _bounded(text: str, template: Template) -> str:
+    if len(text) > MAX_TEXT_CHARACTERS:
+        reason = f"it renders {len(text):,} characters; at most {MAX_TEXT_CHARACTERS:,} are sent"
+        raise Unrenderable(reason, template.key)
+    return text
 
 
 def _constant(value: Any) -> Build:

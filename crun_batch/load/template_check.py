@@ -28,6 +28,7 @@ _MULTIPLIES = re.compile(
 _ALIAS = re.compile(r"^\{%[-+]?\s*(?:set|with)\s+\w+\s*=\s*[\w\s.|]*[-+]?%\}$")
 """Gives a value another name and combines nothing: no reason for a child process."""
 _MAY_HIDE_A_NULL = re.compile(r"\b(?:for|fromjson|none|None|attr|map)\b|[\[{]")
+_PRINTED_NAME = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}", re.ASCII)
 _LOOP = re.compile(r"\bfor\b")
 _MAX_LOOPED_SOURCE_CHARACTERS = 4_000
 """Literal text inside a loop is not counted while it is printed: this times the turns of a loop bounds it."""
@@ -53,8 +54,17 @@ def compile_template(
         *_unknown_words(engine, source),
         *_other_files(source),
     ]
-    template = Template(key=key, source=source, columns=used, way=_way(source, used, nested_columns))
+    way = _way(source, used, nested_columns)
+    pieces = _pieces(source, used) if way == "fast" else ()
+    template = Template(key=key, source=source, columns=used, way=way, pieces=pieces)
     return template, [Mistake(message, file=file, key=key) for message in messages]
+
+
+def _pieces(source: str, used: Sequence[str]) -> tuple[str, ...]:
+    """The texts and columns, in turn, of a template that does nothing but print columns; of any other nothing."""
+    pieces = tuple(_PRINTED_NAME.split(source))
+    is_plain = all(name in used for name in pieces[1::2]) and not any("{" in text for text in pieces[::2])
+    return pieces if is_plain else ()
 
 
 def _tags(source: str) -> Iterator[tuple[int, str]]:

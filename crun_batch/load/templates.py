@@ -47,6 +47,19 @@ class Template(Struct, frozen=True):
     source: str
     columns: tuple[str, ...]
     way: Way
+    pieces: tuple[str, ...] = ()
+    """Of a template that only prints columns: text, column, text, ..., text. Where all values are texts, they
+    are put together without the engine."""
+
+    def joined(self, values: Mapping[str, Any]) -> str | None:
+        """The text of such a template; None where the engine must make it."""
+        pieces = list(self.pieces)
+        for index in range(1, len(pieces), 2):
+            value = values[pieces[index]]
+            if type(value) is not str:
+                return None
+            pieces[index] = value
+        return "".join(pieces) if pieces else None
 
 
 def to_json(value: Any, indent: bool | int = False) -> str:
