@@ -76,8 +76,11 @@ def check_fault(fault: Fault) -> Failure:
 
 
 def _success(protocol: Protocol, response: Response, stream: bool) -> Reply | Failure:
-    """A 2xx. orjson reads nearly every body; what it refuses goes the long way."""
+    """A 2xx. Nearly every body is of the usual form, or orjson reads it; what it refuses goes the long way."""
     body = response.body
+    plain = protocol.read_plain(body) if protocol.read_plain is not None else None
+    if plain is not None:
+        return plain
     try:
         payload = orjson.loads(body)
     except ValueError:

@@ -12,6 +12,7 @@ import orjson
 
 from crun_batch.records import Failure, Reply
 from crun_batch.send.gateway_errors import facts_of, failure_of
+from crun_batch.send.protocols.chat_plain import read_plain
 from crun_batch.send.protocols.protocol import Assembled, JsonObject, Protocol, encode, finished, limited
 from crun_batch.send.protocols.reading import (
     finish_reason,
@@ -237,4 +238,5 @@ PROTOCOL = Protocol(
     read=read,
     assemble=assemble,
     usage=openai_usage,
+    read_plain=read_plain,
 )

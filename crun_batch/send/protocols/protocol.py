@@ -67,6 +67,8 @@ class Protocol(Struct, frozen=True):
     """A whole SSE body -> the payload that `read` takes. Never raises."""
     usage: Callable[[JsonObject], Usage | None]
     """The tokens that a payload reports; None: none, or none that can be believed."""
+    read_plain: Callable[[bytes], Reply | None] | None = None
+    """What `read` would make of the body of a 2xx, for bodies of the usual form; None for any other."""
 
 
 def encode(value: object) -> bytes:

@@ -1,0 +1,107 @@
+"""The short way to read a chat reply says what the long way says, or nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from crun_batch.send.protocols.chat import PROTOCOL, read
+from crun_batch.send.protocols.chat_plain import read_plain
+
+ODD = st.sampled_from([None, 0, 1, -1, 3.0, 10**13, "", "x", True, [], {}, [{}], {"cached_tokens": 3}])
+COUNTS = st.one_of(st.integers(0, 300), ODD)
+DETAILS = st.one_of(
+    st.fixed_dictionaries(
+        {},
+        optional={"cached_tokens": COUNTS, "cache_write_tokens": COUNTS, "reasoning_tokens": COUNTS, "audio": ODD},
+    ),
+    ODD,
+)
+USAGES = st.one_of(
+    st.fixed_dictionaries(
+        {"prompt_tokens": COUNTS, "completion_tokens": COUNTS},
+        optional={
+            "total_tokens": st.one_of(COUNTS, st.just(10**6)),
+            "prompt_tokens_details": DETAILS,
+            "completion_tokens_details": DETAILS,
+            "input_tokens_details": DETAILS,
+            "output_tokens_details": DETAILS,
+            "prompt_cache_hit_tokens": COUNTS,
+            "cache_read_input_tokens": COUNTS,
+            "cache_creation_input_tokens": COUNTS,
+            "input_tokens": COUNTS,
+            "cost": st.one_of(st.floats(0, 1), ODD),
+        },
+    ),
+    ODD,
+)
+MESSAGES = st.one_of(
+    st.fixed_dictionaries(
+        {"content": st.one_of(st.text(max_size=20), ODD)},
+        optional={
+            "refusal": ODD,
+            "tool_calls": st.one_of(ODD, st.just([{"id": "a", "function": {"name": "f", "arguments": "{}"}}])),
+            "function_call": ODD,
+            "role": st.just("assistant"),
+        },
+    ),
+    ODD,
+)
+REASONS = st.one_of(st.sampled_from(["stop", "length", "error", "refusal", "end_turn", "pause_turn"]), ODD)
+CHOICES = st.one_of(
+    st.fixed_dictionaries({"message": MESSAGES}, optional={"finish_reason": REASONS, "error": ODD}), ODD
+)
+PAYLOADS = st.fixed_dictionaries(
+    {"choices": st.one_of(st.lists(CHOICES, max_size=2), ODD)},
+    optional={"usage": USAGES, "id": ODD, "model": ODD, "object": ODD, "code": ODD},
+)
+PLAIN: dict[str, Any] = {
+    "id": "chatcmpl-1",
+    "model": "m",
+    "choices": [{"message": {"content": "4", "refusal": None}, "finish_reason": "stop", "logprobs": None}],
+    "usage": {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11},
+}
+
+
+@settings(max_examples=500, deadline=None)
+@given(PAYLOADS)
+@example(PLAIN)
+def test_both_ways_of_reading_agree(payload: dict[str, Any]) -> None:
+    """Whatever the short way reads, the long way reads the same."""
+    body = orjson.dumps(payload)
+    plain = read_plain(body)
+
+    assert plain is None or plain == read(orjson.loads(body))
+
+
+def test_the_usual_reply_goes_the_short_way() -> None:
+    """Else it would not be worth having."""
+    plain = read_plain(orjson.dumps(PLAIN))
+
+    assert plain is not None
+    assert ("4", 9, 2) == (
+        plain.text,
+        plain.usage and plain.usage.input_tokens,
+        plain.usage and plain.usage.output_tokens,
+    )
+    assert PROTOCOL.read_plain is read_plain
+
+
+def test_no_broken_body_goes_the_short_way() -> None:
+    """Bad UTF-8 in a field that nobody reads, an error beside the answer, a body that is too deep or cut."""
+    body = orjson.dumps(PLAIN)
+    deep = b"[" * 200_000
+
+    for broken in (
+        body[:-1],
+        body[:-1] + b',"x":"\xff"}',
+        body[:-1] + b',"error":{"message":"no"}}',
+        body[:-1] + b',"type":"error"}',
+        body[:-1] + b',"x":' + deep,
+        b"[]",
+        b"",
+    ):
+        assert read_plain(broken) is None
