@@ -18,7 +18,7 @@ from typing import Literal
 # Without this module imported beforehand, running out of file descriptors aborts the whole process.
 from pyreqwest import exceptions
 from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.http import Url
+from pyreqwest.http import HeaderMap, Url
 from pyreqwest.response import Response as WireResponse
 
 from crun_batch.errors import InputError
@@ -55,20 +55,21 @@ class PyreqwestWire:
         self._here = _build(_client_builder(settings).no_proxy())
         self._elsewhere = _build(_client_builder(settings))
         self._routes: dict[str, tuple[Client, Url]] = {}
-        self._checked_headers: Mapping[str, str] | None = None
+        self._small_bytes = min(settings.max_body_bytes, settings.budget.share_bytes)
+        self._header_maps: dict[int, tuple[Mapping[str, str], HeaderMap]] = {}
+        """By the identity of the headers, which therefore are kept."""
 
     async def post(
         self, url: str, headers: Mapping[str, str], body: bytes, deadline_seconds: float
     ) -> Response | Fault:
         """See `wire.Wire.post`."""
         client, parsed_url = self._routes.get(url) or self._route(url)
-        if headers is not self._checked_headers:
-            self._checked_headers = checked_headers(headers)
+        _, header_map = self._header_maps.get(id(headers)) or self._header_map(headers)
         # A read buffer of 1 byte: the reply is handed over with its first bytes, so a body that is cut off later
         # leaves its status and its beginning as evidence.
         request = (
             client.post(parsed_url)
-            .headers(headers)
+            .headers(header_map)
             .body_bytes(body)
             .timeout(_timeout(deadline_seconds))
             .streamed_read_buffer_limit(1)
@@ -76,17 +77,29 @@ class PyreqwestWire:
         )
         try:
             async with request as response:
-                return await self._read(response, deadline_seconds)
+                said = response.get_header("content-length")
+                length = int(said) if said else None
+                reader = response.body_reader
+                try:
+                    chunk = await reader.read_chunk() if length != 0 else None
+                except exceptions.DetailedPyreqwestError as error:
+                    fault = _fault(error, deadline_seconds)
+                    return Intake(self._settings).fault(fault.kind, fault.message, response.status)
+                first = chunk.to_bytes() if chunk is not None else None
+                if first is not None and len(first) == length and length <= self._small_bytes:
+                    return Response(response.status, response.headers, first)
+                return await self._read(response, first, length, deadline_seconds)
         except exceptions.DetailedPyreqwestError as error:
             return _fault(error, deadline_seconds)
 
-    async def _read(self, response: WireResponse, deadline_seconds: float) -> Response | Fault:
-        """Read the body under the cap: to its announced end, or to the end of the stream."""
+    async def _read(
+        self, response: WireResponse, first: bytes | None, length: int | None, deadline_seconds: float
+    ) -> Response | Fault:
+        """Read the rest of a body under the cap: to its announced end, or to the end of the stream."""
         intake = Intake(self._settings)
         status = response.status
         try:
-            length = response.get_header("content-length")
-            refusal = await _take(response, intake, int(length) if length else None)
+            refusal = await _take(response, intake, first, length)
         except exceptions.DetailedPyreqwestError as error:
             fault = _fault(error, deadline_seconds)
             return intake.fault(fault.kind, fault.message, status)
@@ -101,6 +114,12 @@ class PyreqwestWire:
         await self._here.close()
         await self._elsewhere.close()
 
+    def _header_map(self, headers: Mapping[str, str]) -> tuple[Mapping[str, str], HeaderMap]:
+        header_map = HeaderMap()
+        for name, value in checked_headers(headers).items():
+            header_map.append(name, value, is_sensitive=True)  # so that no repr shows it
+        return self._header_maps.setdefault(id(headers), (headers, header_map))
+
     def _route(self, url: str) -> tuple[Client, Url]:
         parts = checked_url(url)
         client = self._here if is_loopback(parts.hostname or "") else self._elsewhere
@@ -111,18 +130,16 @@ class PyreqwestWire:
         return self._routes[url]
 
 
-async def _take(response: WireResponse, intake: Intake, length: int | None) -> str | None:
+async def _take(response: WireResponse, intake: Intake, first: bytes | None, length: int | None) -> str | None:
     """Fill the intake; the text returned says why the reply had to end early.
 
     With a known length it reads chunk by chunk, without a further call for the end; without one (streams, gzip)
     in growing blocks that the library gathers, which spares a wake-up per chunk.
     """
-    if length == 0:
-        return None
     reader = response.body_reader
-    chunk = await reader.read_chunk()
-    while chunk is not None:
-        refusal = intake.add(chunk.to_bytes())
+    data = first
+    while data is not None:
+        refusal = intake.add(data)
         if refusal is not None:
             return refusal
         size_bytes = intake.size_bytes
@@ -132,6 +149,7 @@ async def _take(response: WireResponse, intake: Intake, length: int | None) -> s
             return None
         else:
             chunk = await reader.read_chunk()
+        data = chunk.to_bytes() if chunk is not None else None
     return None
 
 
