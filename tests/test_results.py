@@ -112,8 +112,8 @@ def test_totals_are_exact_and_name_what_is_unknown(run):
         file.truncate(run.segment(2).stat().st_size - len(b'{"e":"read","n":'))
     n = 6
     journal = resume_journal(run, recover(run), syncer=ManualSyncer())
-    journal.append_start(start(n))
-    journal.append_read(read(n, None, outcome="unknown", cost_usd=None, input_tokens=None, output_tokens=None))
+    journal.append_starts([start(n)])
+    journal.append_reads([read(n, None, outcome="unknown", cost_usd=None, input_tokens=None, output_tokens=None)])
     totals = attempt_totals(run.path)
     assert (6, 4, 1, 1, 0) == (totals.attempts, totals.done, totals.rejected, totals.unknown, totals.unpriced)
     assert 4 * 10**9 + 1 + 3 + 4 + 5 == totals.cost_usd
@@ -331,10 +331,10 @@ def test_stored_tokens_are_priced_anew(run):
     answer(journal, 1, final=FinalPart("ok", as_read=True, attempt_count=2))
     answer(journal, 3, cost_usd=77, cost_source="reply", reported_usd="0.000000000077")
     n = journal.next_serial()
-    journal.append_start(start(n))
+    journal.append_starts([start(n)])
     nothing = dict.fromkeys(("input_tokens", "output_tokens", "cost_usd", "cost_source"))
     nothing |= dict.fromkeys(("cached_input_tokens", "cache_write_tokens", "reasoning_tokens"))
-    journal.append_read(read(n, 5, BAD, outcome="unknown", **nothing))
+    journal.append_reads([read(n, 5, BAD, outcome="unknown", **nothing)])
     journal.append_final(FinalEvent("6", 6, "base", FinalPart("error", attempt_count=0)))
     rotate_and_seal(run, journal)
 

@@ -25,6 +25,7 @@ from crun_batch.plan.figures import VariantEstimate
 from crun_batch.plan.tokens import Counter, count_body, remembering, token_counter
 from crun_batch.records import Row
 from crun_batch.store.directory import RunDirectory
+from crun_batch.store.schema import no_rows
 from crun_batch.store.scores import complete_scores, scores_schema
 
 STORED = ", stored answers"
@@ -82,7 +83,7 @@ def docket_of(
 def waiting_now(workload: Workload) -> Backlog:
     """What waits for judges, read without a lock."""
     schema = workload.run_schema()
-    empty = scores_schema(schema).empty_table()
+    empty = no_rows(scores_schema(schema))
     shelf, questions = Shelf(RunDirectory(workload.job.output.dir), schema, empty), Questions(workload)
     record = Record(shelf.directory, schema, workload.judges, questions)
     return _backlog(workload, shelf, questions, record)

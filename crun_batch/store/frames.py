@@ -7,9 +7,10 @@ outside the interpreter lock. Owns: what each column is computed from. Must not 
 from __future__ import annotations
 
 import io
-from itertools import accumulate
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import msgspec
 import orjson
@@ -17,7 +18,6 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
-from msgspec import Struct
 
 from crun_batch.errors import RunDamaged
 from crun_batch.store.carried import decode_column
@@ -67,81 +67,92 @@ _DEFAULTS: dict[str, Any] = {
     "request_hash": "",
 }
 _HIGHEST = 2**63
+_PIECE_BYTES = 8 * 2**20
+"""Of a segment, parsed at one go: what parsing needs beside the tables is several times that."""
+_KINDS_READ = ('"end",', '"read"', '"final')
+"""How the events that make rows begin, after `{"e":`."""
 Columns = dict[str, pa.Array]
 
 
-class Lines(Struct, frozen=True):
-    """The payloads of a segment's lines by kind, each with its line numbers, from 0."""
-
-    ends: list[bytes]
-    reads: list[bytes]
-    read_numbers: list[int]
-    finals: list[bytes]
-    final_numbers: list[int]
-
-    def add(self, payload: bytes, number: int) -> None:
-        """Take a payload by the first letters of its kind; heads and starts are not needed."""
-        kind = payload[5:10]
-        if kind == b'"end"':
-            self.ends.append(payload)
-        elif kind == b'"read':
-            self.reads.append(payload)
-            self.read_numbers.append(number)
-        elif kind == b'"fina':
-            self.finals.append(payload)
-            self.final_numbers.append(number)
-
-
-def segment_tables(path: Path, number: int, schema: RunSchema, *, live: bool) -> tuple[pa.Table, pa.Table]:
+def segment_tables(
+    path: Path, number: int, schema: RunSchema, *, live: bool, checksum: int | None = None
+) -> tuple[pa.Table, pa.Table]:
     """(attempts, finals) of a segment, in `attempts_schema` and `parts_schema`.
 
     `live`: bytes at the end that are no whole line are somebody's unfinished write, and left out; otherwise
-    every line must be whole. Raises RunDamaged, naming the line.
+    every line must be whole. `checksum`: the CRC-32 of all that was written, where it is known: a file that fits
+    it need not be checked line by line. Raises RunDamaged, naming the line.
     """
-    lines = _sorted_lines(path, live=live)
-    if not (lines.reads or lines.finals):
-        return attempts_schema(schema).empty_table(), parts_schema(schema).empty_table()
-    ends, reads, finals = _parse(lines, {**_END_TYPES, **_READ_TYPES, "final": _final_type(schema)})
+    length = _whole_length(path, live=live, checksum=checksum)
+    events = _events(path, length, {**_END_TYPES, **_READ_TYPES, "final": _final_type(schema)})
+    ends, reads, finals = (_columns(events.filter(pl.col("e") == kind)) for kind in ("end", "read", "final"))
     reads |= {name: pc.fill_null(reads[name], value) for name, value in _DEFAULTS.items()}
-    reads[SEQUENCE] = pa.array(lines.read_numbers, pa.int64())
-    finals[SEQUENCE] = pa.array(lines.final_numbers, pa.int64())
     return _attempts_table(reads, ends, schema), _parts_table(reads, finals, number, schema)
 
 
-def _sorted_lines(path: Path, *, live: bool) -> Lines:
-    lines = Lines([], [], [], [], [])
-    bad: int | None = None
+def _whole_length(path: Path, *, live: bool, checksum: int | None) -> int:
+    """How many bytes of a segment are whole lines, each checked."""
+    if checksum is not None and checksum == _file_checksum(path):
+        return path.stat().st_size
+    data = path.read_bytes()
+    start, number = 0, 0
+    while end := data.find(b"\n", start) + 1:
+        if data[end - 10 : end] != b"\t%08x\n" % crc32(data[start : end - 10]):
+            break
+        start = end
+        number += 1
+    if start < len(data) and not (live and _is_torn(data[start:])):
+        raise RunDamaged(f"{path}, line {number + 1}: its checksum does not fit")
+    return start
+
+
+def _file_checksum(path: Path) -> int:
+    checksum = 0
     with path.open("rb") as file:
-        for number, line in enumerate(file):
-            payload = payload_of(line)
-            if payload is None:
-                bad = number if bad is None else bad
-            elif bad is not None:
-                break
-            else:
-                lines.add(payload, number)
-        else:
-            if bad is None or live:
-                return lines
-    raise RunDamaged(f"{path}, line {bad + 1}: its checksum does not fit")
+        while piece := file.read(_PIECE_BYTES):
+            checksum = crc32(piece, checksum)
+    return checksum
 
 
-def _parse(lines: Lines, types: dict[str, pl.DataType]) -> list[Columns]:
-    """The columns of the ends, the reads and the finals: all columns of each, those of another kind null."""
-    payloads = [*lines.ends, *lines.reads, *lines.finals]
+def _is_torn(rest: bytes) -> bool:
+    """Whether these bytes may be somebody's unfinished write: no whole line comes after them."""
+    return not any(map(payload_of, rest.splitlines(keepends=True)))
+
+
+def _events(path: Path, length: int, types: dict[str, pl.DataType]) -> pl.DataFrame:
+    """The ends, reads and finals within the first `length` bytes; the columns of another kind are null."""
+    kinds = {"e": pl.String(), **types}
+    pieces = [pl.DataFrame(schema={**kinds, SEQUENCE: pl.Int64()})]
+    for lines in _lines(path, length):
+        own = lines.filter(pl.col("payload").str.slice(5, 6).is_in(_KINDS_READ))
+        pieces.append(_decoded(own["payload"], kinds).struct.unnest().with_columns(own[SEQUENCE]))
+    return pl.concat(pieces[1:] or pieces)
+
+
+def _lines(path: Path, length: int) -> Iterator[pl.DataFrame]:
+    """Payload and number, from 0, of the lines within the first `length` bytes, a piece of the file at a time."""
+    columns = {"payload": pl.String(), "checksum": pl.String()}
+    first = 0
+    with path.open("rb") as file:
+        while file.tell() < length:
+            data = file.read(min(_PIECE_BYTES, length - file.tell()))
+            data += file.readline() if file.tell() < length else b""
+            lines = pl.read_csv(data, separator="\t", quote_char=None, has_header=False, schema=columns)
+            yield lines.select("payload", pl.int_range(first, first + pl.len(), dtype=pl.Int64).alias(SEQUENCE))
+            first += lines.height
+
+
+def _decoded(payloads: pl.Series, types: dict[str, pl.DataType]) -> pl.Series:
     try:
-        frame = pl.read_ndjson(io.BytesIO(b"\n".join(payloads)), schema=types)
+        return payloads.str.json_decode(pl.Struct(types))
     except pl.exceptions.ComputeError:
-        bounded = [orjson.dumps(_bounded(msgspec.json.decode(payload))) for payload in payloads]
-        frame = pl.read_ndjson(io.BytesIO(b"\n".join(bounded)), schema=types)
-    table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
-    columns = {name: _whole(table.column(name)) for name in types}
-    counts = [len(lines.ends), len(lines.reads), len(lines.finals)]
-    starts = [0, *accumulate(counts[:2])]
-    return [
-        {name: column.slice(start, count) for name, column in columns.items()}
-        for start, count in zip(starts, counts, strict=True)
-    ]
+        bounded = [orjson.dumps(_bounded(msgspec.json.decode(payload))).decode() for payload in payloads]
+        return pl.Series(bounded, dtype=pl.String()).str.json_decode(pl.Struct(types))
+
+
+def _columns(events: pl.DataFrame) -> Columns:
+    table = events.to_arrow(compat_level=pl.CompatLevel.oldest())
+    return {name: _whole(table.column(name)) for name in table.column_names}
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:

@@ -20,7 +20,7 @@ from crun_batch.errors import DiskFailed
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.disk import sync_file
 from crun_batch.store.manifest import append_manifest, read_manifest
-from crun_batch.store.schema import SEQUENCE, RunSchema, results_schema
+from crun_batch.store.schema import SEQUENCE, RunSchema, no_rows, results_schema
 from crun_batch.store.seal import file_digest, put_in_place, temporary, write_parquet
 from crun_batch.store.views import Snapshot, current_finals, snapshot
 
@@ -124,7 +124,7 @@ def _gathered(tables: Iterator[pa.Table], schema: pa.Schema) -> Iterator[pa.Tabl
         if rows >= _ROWS_AT_ONCE:
             yield pa.concat_tables(waiting)
             waiting, rows = [], 0
-    yield pa.concat_tables([schema.empty_table(), *waiting])
+    yield pa.concat_tables([no_rows(schema), *waiting])
 
 
 def _link(run: RunDirectory, target: Path) -> None:

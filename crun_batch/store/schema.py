@@ -214,3 +214,8 @@ def _axis_value(value: Any, data_type: pa.DataType) -> Any:
     if value is None or isinstance(value, str) or not is_type.is_string(data_type):
         return value
     return orjson.dumps(value).decode()
+
+
+def no_rows(schema: pa.Schema) -> pa.Table:
+    """A table of that schema without rows. `Schema.empty_table` would import pandas, which takes half a second."""
+    return pa.Table.from_batches([], schema)

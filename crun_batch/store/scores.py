@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from crun_batch.store.directory import RunDirectory
-from crun_batch.store.schema import SEQUENCE, RunSchema, score_columns
+from crun_batch.store.schema import SEQUENCE, RunSchema, no_rows, score_columns
 from crun_batch.store.seal import put_in_place, write_parquet
 
 FINGERPRINT = b"crun_batch.scores"
@@ -35,7 +35,7 @@ def scores_table(run: RunDirectory, schema: RunSchema) -> pa.Table:
     try:
         found = pq.read_table(run.scores, page_checksum_verification=True)
     except FileNotFoundError:
-        return target.empty_table()
+        return no_rows(target)
     columns = [
         found.column(field.name) if field.name in found.column_names else pa.nulls(found.num_rows, field.type)
         for field in target
@@ -47,10 +47,10 @@ def complete_scores(run: RunDirectory, schema: RunSchema, fingerprint: str) -> p
     """The lines, in `scores_schema`, that need not be computed again; none of another fingerprint."""
     columns = scores_schema(schema)
     if not run.scores.exists():
-        return columns.empty_table()
+        return no_rows(columns)
     found = pq.read_table(run.scores, page_checksum_verification=True)
     if (found.schema.metadata or {}).get(FINGERPRINT) != fingerprint.encode():
-        return columns.empty_table()
+        return no_rows(columns)
     kept = found.filter(pc.invert(found.column(INCOMPLETE)))
     return kept.select(columns.names).replace_schema_metadata(None)
 

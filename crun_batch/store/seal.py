@@ -44,13 +44,13 @@ class Sealed(Struct, frozen=True):
     finals: int
 
 
-def seal_segment(run: RunDirectory, number: int, schema: RunSchema) -> Sealed:
+def seal_segment(run: RunDirectory, number: int, schema: RunSchema, checksum: int | None = None) -> Sealed:
     """Turn a closed segment into attempts/NNNNNN.parquet and journal/parts/NNNNNN.parquet, and remove it.
 
-    Raises RunDamaged when a line is damaged, DiskFailed when a file cannot be written; the segment is then
-    still there.
+    `checksum` is that of `Journal.checksum_of`, where this process wrote the segment. Raises RunDamaged when a
+    line is damaged, DiskFailed when a file cannot be written; the segment is then still there.
     """
-    attempts, finals = segment_tables(run.segment(number), number, schema, live=False)
+    attempts, finals = segment_tables(run.segment(number), number, schema, live=False, checksum=checksum)
     files = [(run.part(number), finals), (run.attempt_file(number), attempts)]
     entries = [write_parquet(run, path, table.schema, [table]) for path, table in files]
     put_in_place(run, [path for path, _ in files], entries)

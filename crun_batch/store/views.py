@@ -26,6 +26,7 @@ from crun_batch.store.schema import (
     SUPERSEDES,
     RunSchema,
     attempts_schema,
+    no_rows,
     parts_schema,
     results_schema,
     schema_from_document,
@@ -109,8 +110,8 @@ def snapshot(run: RunDirectory, schema: RunSchema) -> Snapshot:
             run,
             schema,
             sealed,
-            pa.concat_tables([attempts_schema(schema).empty_table(), *(pair[0] for pair in tables)]),
-            pa.concat_tables([parts_schema(schema).empty_table(), *(pair[1] for pair in tables)]),
+            pa.concat_tables([no_rows(attempts_schema(schema)), *(pair[0] for pair in tables)]),
+            pa.concat_tables([no_rows(parts_schema(schema)), *(pair[1] for pair in tables)]),
         )
     raise RunDamaged(f"{run.journal}: segments vanish faster than they can be read")
 
