@@ -172,7 +172,7 @@ def answer(journal, row: int | None = None, *, final: FinalPart | None = OK, bod
     n = journal.next_serial()
     row = n if row is None else row
     variant = {name: fields[name] for name in ("variant", "repeat") if name in fields}
-    journal.append_start(start(n, row, **variant))
-    journal.append_end(end(n, body))
-    journal.append_read(read(n, row, final, **fields))
+    journal.append_starts([start(n, row, **variant)])
+    journal.append_ends([end(n, body)])
+    journal.append_reads([read(n, row, final, **fields)])
     return n

@@ -69,9 +69,9 @@ def test_the_lines_of_a_batch_are_those_of_openai(run):
     answer(journal, 1, body=b'{\n "a": 1.10\r\n}')
     answer(journal, 2, body=b"<html>", http_status=502, final=FinalPart("error", error_kind="server"))
     n = journal.next_serial()
-    journal.append_start(start(n, 3))
+    journal.append_starts([start(n, 3)])
     lost = {"http_status": None, "outcome": "unknown", "error_kind": "timeout", "error_message": "no reply"}
-    journal.append_read(read(n, 3, FinalPart("error", as_read=True), **lost))
+    journal.append_reads([read(n, 3, FinalPart("error", as_read=True), **lost)])
     journal.append_final(FinalEvent("4", 4, "base", FinalPart("error", error_message="template")))
     text = exported(run, "openai-batch")
     lines = sorted((json.loads(line) for line in text.splitlines()), key=lambda line: line["custom_id"])

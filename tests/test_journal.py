@@ -28,8 +28,9 @@ from crun_batch.store.events import (
     payload_of,
     whole_final,
 )
-from crun_batch.store.journal import JournalSettings, ThreadSyncer, create_journal, resume_journal
+from crun_batch.store.journal import JournalSettings, create_journal, resume_journal
 from crun_batch.store.recover import recover, replay
+from crun_batch.store.syncer import ThreadSyncer
 
 
 def journal_of(run, **fields):
@@ -146,8 +147,8 @@ def test_recovery_names_what_was_in_flight_and_what_was_not_read(run):
     answer(journal, 10)
     for n in (2, 3, 4):
         assert n == journal.next_serial()
-        journal.append_start(start(n))
-    journal.append_end(end(3, b"\xff"))
+        journal.append_starts([start(n)])
+    journal.append_ends([end(3, b"\xff")])
     journal.close()
     with run.segment(1).open("ab") as file:
         file.write(b'{"e":"end"')
@@ -158,7 +159,7 @@ def test_recovery_names_what_was_in_flight_and_what_was_not_read(run):
     resumed = resume_journal(run, recovered, syncer=ManualSyncer())
     assert 5 == resumed.next_serial()
     assert resumed.maybe_rotate(dict, force=True) is None, "an end waits for its read"
-    resumed.append_read(read(3, final=OK))
+    resumed.append_reads([read(3, final=OK)])
     assert 1 == resumed.maybe_rotate(lambda: "later", force=True)
     resumed.close()
     again = recover(run)
@@ -199,17 +200,17 @@ def test_a_full_disk_stops_new_requests_and_keeps_the_replies_in_flight(run):
     run.disk = FailingDisk()
     journal = journal_of(run)
     for _ in (1, 2, 3):
-        journal.append_start(start(journal.next_serial()))
-    journal.append_end(end(1, b"first"))
+        journal.append_starts([start(journal.next_serial())])
+    journal.append_ends([end(1, b"first")])
     run.disk.room_bytes = 40
     with pytest.raises(DiskFailed, match="No space left"):
-        journal.append_read(read(1))
-    journal.append_end(end(2, b"second"))
-    journal.append_read(read(2, final=OK))
+        journal.append_reads([read(1)])
+    journal.append_ends([end(2, b"second")])
+    journal.append_reads([read(2, final=OK)])
     with pytest.raises(DiskFailed):
         journal.poll()
     with pytest.raises(DiskFailed):
-        journal.append_start(start(9))
+        journal.append_starts([start(9)])
     with pytest.raises(DiskFailed):
         journal.close()
     run.disk = FailingDisk()
@@ -231,9 +232,9 @@ def test_a_file_that_may_grow_no_more_keeps_the_replies_in_flight(tmp_path):
         "from crun_batch.errors import DiskFailed\n"
         "settings = JournalSettings(reserve_bytes=4096)\n"
         "journal = create_journal(open_run(Path(sys.argv[1])), None, settings=settings)\n"
-        "for n in range(1, 5): journal.append_start(start(journal.next_serial()))\n"
+        "for n in range(1, 5): journal.append_starts([start(journal.next_serial())])\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n"
-        "for n in range(1, 5): journal.append_end(end(n, b'x' * 1500))\n"
+        "for n in range(1, 5): journal.append_ends([end(n, b'x' * 1500)])\n"
         "try: journal.poll()\n"
         "except DiskFailed as error: print('stopped')\n"
     )
@@ -270,7 +271,7 @@ def test_a_failed_sync_is_never_tried_again(run):
     with pytest.raises(DiskFailed, match="Input/output error"):
         journal.poll()
     with pytest.raises(DiskFailed):
-        journal.append_start(start(9))
+        journal.append_starts([start(9)])
 
 
 def test_what_is_unsynced_is_known_and_the_syncer_is_woken(run):
@@ -302,13 +303,13 @@ def test_starts_that_come_together_are_all_recorded_or_none_is(run):
     """Where one does not fit, none of them is sent: a start on the disk would name a suspect that never went."""
     run.disk = FailingDisk()
     journal = journal_of(run)
-    journal.append_start(start(journal.next_serial()))
-    journal.append_end(end(1, b"first"))
+    journal.append_starts([start(journal.next_serial())])
+    journal.append_ends([end(1, b"first")])
     run.disk.room_bytes = 700
     with pytest.raises(DiskFailed, match="No space left"), journal.together():
-        journal.append_read(read(1, final=OK))
+        journal.append_reads([read(1, final=OK)])
         for _ in range(20):
-            journal.append_start(start(journal.next_serial()))
+            journal.append_starts([start(journal.next_serial())])
     with pytest.raises(DiskFailed):
         journal.close()
     run.disk = FailingDisk()
@@ -321,7 +322,7 @@ def test_a_full_segment_is_closed_and_the_next_one_says_all_that_is_needed(run):
     """Rotation happens over the limit only, and the new head carries checkpoint and attempts in flight."""
     journal = create_journal(run, "a", syncer=ManualSyncer(), settings=JournalSettings(segment_bytes=1500))
     assert journal.maybe_rotate(lambda: "b") is None
-    journal.append_start(start(journal.next_serial(), 99))
+    journal.append_starts([start(journal.next_serial(), 99)])
     answer(journal)
     answer(journal)
     assert 1 == journal.maybe_rotate(lambda: "b")

@@ -174,8 +174,8 @@ def test_bodies_of_any_kind_are_kept(run):
         answer(journal, body=b"data: x\n\n", assembled='{"a":1}')
         answer(journal, body=b"\xff\xfe")
         n = journal.next_serial()
-        journal.append_start(start(n))
-        journal.append_read(read(n, None, outcome="unknown", http_status=None, cost_usd=None))
+        journal.append_starts([start(n)])
+        journal.append_reads([read(n, None, outcome="unknown", http_status=None, cost_usd=None)])
 
     attempts, parts = sealed(run, SCHEMA, fill)
     assert ['{"a":1}', None, None] == attempts.column("reply_body").to_pylist()

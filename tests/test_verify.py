@@ -160,7 +160,7 @@ def test_an_attempt_that_is_there_twice_is_found(tmp_path):
 
     def twice(journal):
         for _ in range(2):
-            journal.append_read(read(9, 9, FinalPart("ok", as_read=True)))
+            journal.append_reads([read(9, 9, FinalPart("ok", as_read=True))])
 
     found = errors(build(tmp_path / "run", more=twice))
     assert "attempts: attempt 9 is recorded 2 times" in found
@@ -190,8 +190,8 @@ def test_what_came_after_the_last_publication_is_no_finding(tmp_path):
     path = build(tmp_path / "run")
     run = open_run(path)
     journal = resume_journal(run, recover(run), syncer=ManualSyncer())
-    journal.append_start(start(journal.next_serial(), 8))
-    journal.append_read(read(5, 1, FinalPart("ok", as_read=True, supersedes=True, cost_usd=2 * 10**9 + 1 + 5)))
+    journal.append_starts([start(journal.next_serial(), 8)])
+    journal.append_reads([read(5, 1, FinalPart("ok", as_read=True, supersedes=True, cost_usd=2 * 10**9 + 1 + 5))])
     journal.close()
     run.summary.unlink()
     assert [] == verify(path, data=True)

@@ -8,7 +8,8 @@ import httpx
 from msgspec import Struct
 
 from crun_batch.store.disk import Disk
-from crun_batch.store.journal import JournalSettings, Syncer
+from crun_batch.store.journal import JournalSettings
+from crun_batch.store.syncer import Syncer
 
 
 class Ground(Struct, frozen=True):

@@ -9,7 +9,7 @@ whose verdict is recorded is not asked again; one that failed for good is asked 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Literal
 
@@ -25,9 +25,9 @@ from crun_batch.corridor.source import Batches
 from crun_batch.corridor.unjudged import Answered, Asker, stored_answers
 from crun_batch.corridor.watching import Extent
 from crun_batch.corridor.workload import Tickets, Workload
-from crun_batch.records import Failure, Reply, Ticket, Unit
-from crun_batch.send.pool import Attempt, Pool
-from crun_batch.send.retry import Decision, GiveUp, Halt
+from crun_batch.records import Failure, Ticket, Unit
+from crun_batch.send.pool import Outcome, Pool
+from crun_batch.send.retry import GiveUp, Halt
 from crun_batch.store.events import StartEvent
 from crun_batch.store.journal import Journal
 from crun_batch.store.recover import recover
@@ -99,7 +99,7 @@ def _pool(workload: Workload, outfit: Outfit, session: Session, batches: Batches
     def wake() -> None:
         loop.call_soon_threadsafe(lambda: pool.wake())
 
-    tickets = Tickets(workload, outfit.bill.price_of, session.tokens_per_byte)
+    tickets = Tickets(outfit.bill.price_of, outfit.bill.credits_per_usd, session.tokens_per_byte)
     source = QuestionSource(workload, batches, asker, tickets, wake)
     routes = routes_of(workload.judges, outfit.endpoints[len(workload.variants) :], outfit)
     pool = pool_of(workload, outfit, routes, source, session)
@@ -166,14 +166,18 @@ class JudgeSession(Session):
         assert isinstance(ticket, JudgeTicket)
         return structs.replace(start_event(ticket, serial, ticket.answered_by, now), judge=ticket.judge)
 
-    def concluded(self, attempt: Attempt, result: Reply | Failure, decision: Decision | None) -> None:
-        """Price what came, record it, settle its hold."""
-        settled = self._settled(attempt, result, decision)
-        assert settled.start.judge is not None
-        self.account.judged(settled.start.judge, self._ended(attempt.ticket, settled))
-        self._journal.append_read(read_event(settled, None))
-        if isinstance(result, Reply) or isinstance(decision, GiveUp):
-            self.finished_units += 1
-            self.failed_units += isinstance(result, Failure)
-            self._watch_error_rate(attempt.ticket.unit.variant, isinstance(result, Failure))
+    def concluded(self, outcomes: Sequence[Outcome]) -> list[Ticket | None]:
+        """Price what came, settle its hold, record it."""
+        settled = [self._settled(outcome) for outcome in outcomes]
+        for outcome, one in zip(outcomes, settled, strict=True):
+            assert one.start.judge is not None
+            self.account.judged(one.start.judge, self._ended(outcome.attempt.ticket, one))
+        self._journal.append_reads([read_event(one, None) for one in settled])
+        for outcome in outcomes:
+            is_failure = isinstance(outcome.result, Failure)
+            if not is_failure or isinstance(outcome.decision, GiveUp):
+                self.finished_units += 1
+                self.failed_units += is_failure
+                self._watch_error_rate(outcome.attempt.ticket.unit.variant, is_failure)
         self._rotate()
+        return [None for _ in outcomes]

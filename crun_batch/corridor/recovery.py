@@ -170,7 +170,7 @@ def leave_in_flight(starts: Iterable[StartEvent], journal: Journal, account: Acc
 
 def _record(journal: Journal, account: Account, settled: Settled) -> None:
     event = read_event(settled, None)
-    journal.append_read(event)
+    journal.append_reads([event])
     book(account, event)
 
 

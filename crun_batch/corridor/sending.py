@@ -107,7 +107,7 @@ async def send_all(
 async def in_session(workload: Workload, standing: Standing, outfit: Outfit, begin: Begin) -> Halt | None:
     """Open the journal, settle what the last session left, send until all is done or it stops, close."""
     journal = open_journal(standing, outfit.ground)
-    sealer = Sealer(standing, outfit.executor)
+    sealer = Sealer(standing, journal, outfit.executor)
     try:
         settle_leftovers_of(workload, standing, journal, outfit.bill)
         if standing.recovered is not None:
@@ -137,20 +137,20 @@ def _begin_segment(journal: Journal, standing: Standing, sealer: Sealer) -> None
 class Sealer:
     """Seals closed segments, one after the other, in a thread where there is one."""
 
-    def __init__(self, standing: Standing, executor: Executor | None) -> None:
+    def __init__(self, standing: Standing, journal: Journal, executor: Executor | None) -> None:
         self._standing = standing
+        self._journal = journal
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="seal") if executor is not None else None
         self._pending: list[Future[Any]] = []
 
     def seal(self, number: int) -> None:
         """Seal a segment, soon."""
+        task = (self._standing.directory, number, self._standing.schema, self._journal.checksum_of(number))
         if self._executor is None:
-            seal_segment(self._standing.directory, number, self._standing.schema)
+            seal_segment(*task)
             return
         self._pending = [future for future in self._pending if not future.done() or future.result() is None]
-        self._pending.append(
-            self._executor.submit(seal_segment, self._standing.directory, number, self._standing.schema)
-        )
+        self._pending.append(self._executor.submit(seal_segment, *task))
 
     def wait(self) -> None:
         """Until all is sealed. Raises what sealing raised."""
@@ -246,7 +246,7 @@ def _pool(
     def wake() -> None:
         loop.call_soon_threadsafe(lambda: pool.wake())
 
-    tickets = session.tickets = Tickets(workload, outfit.bill.price_of, session.tokens_per_byte)
+    tickets = session.tickets = Tickets(outfit.bill.price_of, outfit.bill.credits_per_usd, session.tokens_per_byte)
     source = TicketSource(
         workload,
         Batches(rows, outfit.executor),

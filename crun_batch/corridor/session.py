@@ -7,7 +7,7 @@ made of it, settle. Every event is written before the next one happens.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from msgspec import Struct, structs
@@ -30,9 +30,18 @@ from crun_batch.errors import EXIT_GATEWAY_REFUSED
 from crun_batch.plan.account import Account, Answered, Ended, UnitSoFar
 from crun_batch.plan.budget import FREE, Reservations
 from crun_batch.records import Cost, Failure, Fault, Reply, Response, Row, Ticket, Unit
-from crun_batch.send.pool import Attempt
-from crun_batch.send.retry import Decision, GiveUp, Halt
-from crun_batch.store.events import EndFault, FinalEvent, FinalPart, StartEvent, end_event, whole_final
+from crun_batch.send.pool import Attempt, Outcome
+from crun_batch.send.retry import GiveUp, Halt
+from crun_batch.store.events import (
+    EndEvent,
+    EndFault,
+    FinalEvent,
+    FinalPart,
+    ReadEvent,
+    StartEvent,
+    end_event,
+    whole_final,
+)
 from crun_batch.store.journal import Journal
 
 ERROR_RATE_WINDOW_ROWS = 200
@@ -102,24 +111,46 @@ class Session:
         """Hold the request's bound under the budget; False: no room now."""
         return self.reservations.reserve(ticket.hold)
 
-    def started(self, ticket: Ticket) -> Attempt:
-        """Record that the request is about to go."""
-        serial = self._journal.next_serial()
-        start = self._start_of(ticket, serial, self._clock.epoch_us())
-        self._journal.append_start(start)
-        self._in_flight[serial] = InFlight(start, self._clock.monotonic())
-        return Attempt(ticket, serial)
+    def started(self, tickets: Sequence[Ticket]) -> list[Attempt]:
+        """Record that the requests are about to go."""
+        started_at, sent_at = self._clock.epoch_us(), self._clock.monotonic()
+        attempts = [Attempt(ticket, self._journal.next_serial()) for ticket in tickets]
+        starts = [self._start_of(one.ticket, one.serial, started_at) for one in attempts]
+        self._journal.append_starts(starts)
+        self._in_flight.update({start.n: InFlight(start, sent_at) for start in starts})
+        return attempts
 
     def _start_of(self, ticket: Ticket, serial: int, now: int) -> StartEvent:
         return start_event(ticket, serial, self._work.variants[ticket.unit.variant], now)
 
-    def arrived(self, attempt: Attempt, arrival: Response | Fault) -> Response | Fault:
-        """Record the raw reply, or the end of the wait for one, without the secrets that a gateway may echo."""
+    def arrived(self, arrivals: Sequence[tuple[Attempt, Response | Fault]]) -> list[Response | Fault]:
+        """Record raw replies, or the ends of waits for them, without the secrets that a gateway may echo.
+
+        What fails on one of them is raised when the others are recorded: they are paid.
+        """
+        now = self._clock.monotonic()
+        kept: list[Response | Fault] = []
+        ends: list[EndEvent] = []
+        bug: Exception | None = None
+        for attempt, arrival in arrivals:
+            try:
+                clean = self._without_secrets(arrival)
+                ends.append(self._end_of(attempt, clean, now))
+                kept.append(clean)
+            except Exception as error:  # noqa: BLE001 - raised below
+                bug = bug or error
+        self._journal.append_ends(ends)
+        if bug is not None:
+            raise bug
+        return kept
+
+    def _without_secrets(self, arrival: Response | Fault) -> Response | Fault:
         body = self._work.redact(arrival.body)
-        if body is not arrival.body:
-            arrival = structs.replace(arrival, body=body)
+        return arrival if body is arrival.body else structs.replace(arrival, body=body)
+
+    def _end_of(self, attempt: Attempt, arrival: Response | Fault, now: float) -> EndEvent:
         sent = self._in_flight[attempt.serial]
-        sent.latency_us = round((self._clock.monotonic() - sent.sent_at) * 1e6)
+        sent.latency_us = round((now - sent.sent_at) * 1e6)
         sent.finished_at = sent.start.started_at + sent.latency_us
         sent.http_status = arrival.status
         headers, fault = None, None
@@ -127,45 +158,33 @@ class Session:
             headers = {name: arrival.headers[name] for name in KEPT_HEADERS if name in arrival.headers}
         else:
             fault = EndFault(arrival.stage, arrival.kind, arrival.message)
-        self._journal.append_end(
-            end_event(
-                attempt.serial,
-                finished_at=sent.finished_at,
-                latency_us=sent.latency_us,
-                status=arrival.status,
-                headers=headers,
-                body=arrival.body,
-                fault=fault,
-            )
+        return end_event(
+            attempt.serial,
+            finished_at=sent.finished_at,
+            latency_us=sent.latency_us,
+            status=arrival.status,
+            headers=headers,
+            body=arrival.body,
+            fault=fault,
         )
-        return arrival
 
-    def concluded(self, attempt: Attempt, result: Reply | Failure, decision: Decision | None) -> Ticket | None:
-        """Price what came, record it, settle its hold; where the unit is done, record its result with it."""
-        ticket = attempt.ticket
-        settled = self._settled(attempt, result, decision)
-        so_far = self._book(ticket, settled)
-        final, follow_up = None, None
-        if isinstance(result, Reply) or isinstance(decision, GiveUp):
-            verdict = self._verdict(ticket, result, so_far)
-            if isinstance(verdict, Request):
-                follow_up = self.tickets.ticket(
-                    ticket.unit, ticket.row, verdict, so_far=so_far, replaces=ticket.replaces
-                )
-            else:
-                final = self._final(ticket, settled, so_far, verdict)
-        event = read_event(settled, final)
-        self._journal.append_read(event)
-        if final is not None:
-            kind = result.kind if isinstance(result, Failure) else final.error_kind
-            self._count(ticket.unit, final.status, kind, ticket.replaces)
-            if self.sharing is not None:
-                self._share(ticket.unit, whole_final(event, final))
+    def concluded(self, outcomes: Sequence[Outcome]) -> list[Ticket | None]:
+        """Price what came, settle its hold, record it; where a unit is done, record its result with it."""
+        settled = [self._settled(outcome) for outcome in outcomes]
+        sums = [self._book(outcome.attempt.ticket, one) for outcome, one in zip(outcomes, settled, strict=True)]
+        endings = [self._ending(*each) for each in zip(outcomes, settled, sums, strict=True)]
+        events = [read_event(one, final) for one, (final, _) in zip(settled, endings, strict=True)]
+        self._journal.append_reads(events)
+        for outcome, event in zip(outcomes, events, strict=True):
+            if event.final is not None:
+                self._finish(outcome, event, event.final)
         self._rotate()
-        return follow_up
+        return [follow_up for _, follow_up in endings]
 
-    def _settled(self, attempt: Attempt, result: Reply | Failure, decision: Decision | None) -> Settled:
-        sent, ticket = self._in_flight.pop(attempt.serial), attempt.ticket
+    def _settled(self, outcome: Outcome) -> Settled:
+        """The attempt that is over, with its cost."""
+        ticket, result = outcome.attempt.ticket, outcome.result
+        sent = self._in_flight.pop(outcome.attempt.serial)
         return Settled(
             start=sent.start,
             finished_at=sent.finished_at,
@@ -173,9 +192,30 @@ class Session:
             http_status=sent.http_status,
             result=result,
             cost=self._work.price(ticket, result),
-            tries=tries_after(ticket.tries, result, decision),
-            decision=decision,
+            tries=tries_after(ticket.tries, result, outcome.decision),
+            decision=outcome.decision,
         )
+
+    def _ending(
+        self, outcome: Outcome, settled: Settled, so_far: UnitSoFar
+    ) -> tuple[FinalPart | None, Ticket | None]:
+        """The unit's result where it is done, or what it asks next; neither: this request is sent again."""
+        ticket = outcome.attempt.ticket
+        if not (isinstance(outcome.result, Reply) or isinstance(outcome.decision, GiveUp)):
+            return None, None
+        verdict = self._verdict(ticket, outcome.result, so_far)
+        if isinstance(verdict, Request):
+            return None, self.tickets.ticket(
+                ticket.unit, ticket.row, verdict, so_far=so_far, replaces=ticket.replaces
+            )
+        return self._final(ticket, settled, so_far, verdict), None
+
+    def _finish(self, outcome: Outcome, event: ReadEvent, final: FinalPart) -> None:
+        ticket, result = outcome.attempt.ticket, outcome.result
+        kind = result.kind if isinstance(result, Failure) else final.error_kind
+        self._count(ticket.unit, final.status, kind, ticket.replaces)
+        if self.sharing is not None:
+            self._share(ticket.unit, whole_final(event, final))
 
     def _verdict(self, ticket: Ticket, result: Reply | Failure, so_far: UnitSoFar) -> Request | Verdict | None:
         """What follows the result; None: it is itself the unit's result."""

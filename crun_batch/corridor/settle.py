@@ -6,6 +6,7 @@ Pure conversions between the rooms' values: nothing is sent, written or timed he
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from msgspec import Struct, structs
 
@@ -16,6 +17,7 @@ from crun_batch.send.retry import Again, Decision, GiveUp
 from crun_batch.store.events import FinalPart, ReadEvent, StartEvent
 
 NO_TRIES = Tries()
+_NO_COUNTS = (None,) * 5
 
 
 class Settled(Struct, frozen=True):
@@ -79,10 +81,9 @@ def start_event(ticket: Ticket, serial: int, variant: str, started_at: int) -> S
 
 def read_event(settled: Settled, final: FinalPart | None) -> ReadEvent:
     """What was made of the reply or fault, with the final part where the unit is done."""
-    start, result = settled.start, settled.result
-    reply = result if isinstance(result, Reply) else None
-    failure = result if isinstance(result, Failure) else None
-    usage = settled.usage
+    start, result, usage, cost = settled.start, settled.result, settled.result.usage, settled.cost
+    said = _reply_fields(result) if isinstance(result, Reply) else _failure_fields(result)
+    counts = _NO_COUNTS if usage is None else structs.astuple(usage)
     return ReadEvent(
         n=start.n,
         id=start.id,
@@ -100,29 +101,37 @@ def read_event(settled: Settled, final: FinalPart | None) -> ReadEvent:
         held_usd=start.held_usd,
         held_credits=start.held_credits,
         http_status=settled.http_status,
-        error_kind=failure.kind if failure else None,
-        error_message=failure.message if failure else None,
-        input_tokens=usage.input_tokens if usage else None,
-        cached_input_tokens=usage.cached_input_tokens if usage else None,
-        cache_write_tokens=usage.cache_write_tokens if usage else None,
-        output_tokens=usage.output_tokens if usage else None,
-        reasoning_tokens=usage.reasoning_tokens if usage else None,
-        cost_usd=settled.cost.usd_pico,
-        cost_credits=settled.cost.credits_pico,
-        cost_source=settled.cost.source,
-        reported_usd=reply.reported_usd if reply else None,
-        text=reply.text if reply else None,
-        tool_calls=reply.tool_calls if reply else None,
-        finish_reason=reply.finish_reason if reply else None,
-        model=reply.model if reply else None,
-        response_id=reply.response_id if reply else None,
-        assembled=reply.assembled.decode(errors="replace") if reply and reply.assembled else None,
+        input_tokens=counts[0],
+        cached_input_tokens=counts[1],
+        cache_write_tokens=counts[2],
+        output_tokens=counts[3],
+        reasoning_tokens=counts[4],
+        cost_usd=cost.usd_pico,
+        cost_credits=cost.credits_pico,
+        cost_source=cost.source,
         counted=settled.tries.counted,
         unknown_retries=settled.tries.unknown,
         gives_up=final is None and start.judge is None and isinstance(settled.decision, GiveUp),
         final=final,
         judge=start.judge,
+        **said,
     )
+
+
+def _reply_fields(reply: Reply) -> dict[str, Any]:
+    return {
+        "reported_usd": reply.reported_usd,
+        "text": reply.text,
+        "tool_calls": reply.tool_calls,
+        "finish_reason": reply.finish_reason,
+        "model": reply.model,
+        "response_id": reply.response_id,
+        "assembled": reply.assembled.decode(errors="replace") if reply.assembled else None,
+    }
+
+
+def _failure_fields(failure: Failure) -> dict[str, Any]:
+    return {"error_kind": failure.kind, "error_message": failure.message}
 
 
 def final_part(

@@ -6,12 +6,14 @@ stays comparable. Tables are read a batch ahead, in a thread; requests are made 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, wait
 from typing import Generic, Literal, Protocol, TypeVar
 
 import polars as pl
 import pyarrow as pa
+from msgspec import Struct
 
 from crun_batch.corridor.sharing import Follower, Sharing
 from crun_batch.corridor.workload import Request, Tickets, Variant, Workload
@@ -21,6 +23,9 @@ from crun_batch.records import Row, Ticket, Unit
 from crun_batch.store.events import FinalPart
 
 OPEN = 0
+ROWS_AT_ONCE = 64
+BYTES_AT_ONCE = 2**20
+"""Of request bodies that are made ahead of their turn."""
 
 
 class Done:
@@ -143,6 +148,16 @@ class Batches(Generic[T]):
         self._ahead = self._executor.submit(next, self._rows, None)
 
 
+class OpenUnit(Struct, frozen=True):
+    """An open unit with its first request."""
+
+    unit: Unit
+    row: Row
+    variant: str
+    request: Request
+    replaces: str | None
+
+
 class TicketSource:
     """Tickets of all open units, in the order of `batches`."""
 
@@ -166,54 +181,75 @@ class TicketSource:
         self._tickets = tickets
         self._ending = ending
         self._wake = wake
-        self._waiting = iter(())  # type: Iterator[Ticket]
+        self._rows: deque[Row] = deque()
+        self._waiting: deque[Ticket] = deque()
         self._has_finished_unsent = False
 
     def next(self) -> Ticket | Literal["wait", "end"]:
         """The next ticket; "wait": `wake` will be called, or an answer in flight is waited for."""
-        if self.sharing is not None and self.sharing.is_full:
-            return "wait"
-        while True:
-            ticket = next(self._waiting, None)
-            if ticket is not None:
-                return ticket
-            if self._has_finished_unsent:  # a batch of results without requests: let others have the loop
+        while not self._waiting:
+            if self.sharing is not None and self.sharing.is_full:
+                return "wait"
+            if self._has_finished_unsent:  # results without requests: let others have the loop
                 self._has_finished_unsent = False
                 self._wake()
                 return "wait"
-            batch = self._batches.take(self._wake)
-            if batch == "wait" or batch == "end":
-                return batch
-            self._waiting = self._tickets_of(batch)
+            if not self._rows:
+                batch = self._batches.take(self._wake)
+                if batch == "wait" or batch == "end":
+                    return batch
+                self._rows.extend(batch)
+            self._waiting.extend(self._next_tickets())
+        return self._waiting.popleft()
 
-    def _tickets_of(self, batch: list[Row]) -> Iterator[Ticket]:
-        for row in batch:
+    def _next_tickets(self) -> list[Ticket]:
+        """Of some rows at one go, stage by stage: first the requests are written, then the tickets."""
+        opened: list[OpenUnit] = []
+        rows, body_bytes = 0, 0
+        while self._rows and rows < ROWS_AT_ONCE and body_bytes < BYTES_AT_ONCE:
+            row = self._rows.popleft()
+            rows += 1
             for variant in self._workload.variants:
-                yield from self._tickets_of_row(row, variant)
+                found = self._open_units(row, variant)
+                opened += found
+                body_bytes += sum([len(one.request.body) for one in found])
+        return [ticket for one in opened if (ticket := self._ticket(one)) is not None]
 
-    def _tickets_of_row(self, row: Row, variant: Variant) -> Iterator[Ticket]:
-        request: Request | None = None
-        for repeat in range(self._workload.repeats):
-            slot = self._workload.slot(row.position, variant.index, repeat)
-            if not self._done.is_open(slot):
-                continue
-            unit = Unit(row.position, row.row_id, variant.index, repeat)
-            replaces = self._done.replaced.get(slot)
-            try:
-                request = request or variant.request(row)
-            except RowRejected as error:
+    def _open_units(self, row: Row, variant: Variant) -> list[OpenUnit]:
+        """The row's units under a variant that have no final result, with their first request."""
+        open_units = [
+            (repeat, slot)
+            for repeat, slot in enumerate(self._workload.slots(row.position, variant.index))
+            if self._done.is_open(slot)
+        ]
+        if not open_units:
+            return []
+        units = [Unit(row.position, row.row_id, variant.index, repeat) for repeat, _ in open_units]
+        replaced = [self._done.replaced.get(slot) for _, slot in open_units]
+        try:
+            request = variant.request(row)
+        except RowRejected as error:
+            for unit, replaces in zip(units, replaced, strict=True):
                 self._ending.rejected(unit, row, replaces, str(error))
-                self._has_finished_unsent = True
-                continue
-            open_units = self._account.open_units
-            so_far = open_units.get((str(row.row_id), variant.name, repeat)) if open_units else None
-            next_request: Request | None = request
-            if so_far is not None and (so_far.answers or so_far.failure):
-                next_request = self._ending.resumed(unit, row, replaces, request)
-            if next_request is None or not self._is_sent(unit, row, replaces, request, so_far):
-                self._has_finished_unsent = True
-            else:
-                yield self._tickets.ticket(unit, row, next_request, so_far=so_far, replaces=replaces)
+            self._has_finished_unsent = True
+            return []
+        return [
+            OpenUnit(unit, row, variant.name, request, replaces)
+            for unit, replaces in zip(units, replaced, strict=True)
+        ]
+
+    def _ticket(self, one: OpenUnit) -> Ticket | None:
+        """The unit's next request; None where it is finished without one, or waits for an identical one."""
+        unit, row, request = one.unit, one.row, one.request
+        open_units = self._account.open_units
+        so_far = open_units.get((str(row.row_id), one.variant, unit.repeat)) if open_units else None
+        next_request: Request | None = request
+        if so_far is not None and (so_far.answers or so_far.failure):
+            next_request = self._ending.resumed(unit, row, one.replaces, request)
+        if next_request is None or not self._is_sent(unit, row, one.replaces, request, so_far):
+            self._has_finished_unsent = True
+            return None
+        return self._tickets.ticket(unit, row, next_request, so_far=so_far, replaces=one.replaces)
 
     def _is_sent(
         self, unit: Unit, row: Row, replaces: str | None, request: Request, so_far: UnitSoFar | None

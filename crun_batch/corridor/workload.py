@@ -7,6 +7,7 @@ sent or written here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from hashlib import blake2b
 from typing import Any
 
@@ -25,7 +26,7 @@ from crun_batch.load.score_templates import ScoreTemplates
 from crun_batch.load.sweep import Variation, variations
 from crun_batch.load.table import Table, open_table
 from crun_batch.plan.account import UnitSoFar
-from crun_batch.plan.prices import hold
+from crun_batch.plan.prices import holds
 from crun_batch.records import Hold, Price, Prompt, Purpose, Row, Ticket, Tries, Unit
 from crun_batch.send.protocols import PROTOCOLS
 from crun_batch.send.protocols.protocol import encode
@@ -162,6 +163,11 @@ class Workload(Struct, frozen=True):
     @property
     def slots_per_row(self) -> int:
         return len(self.variants) * self.repeats
+
+    def slots(self, position: int, variant: int) -> range:
+        """The slots of a row's repeats under one variant."""
+        first = (position * len(self.variants) + variant) * self.repeats
+        return range(first, first + self.repeats)
 
     def slot(self, position: int, variant: int, repeat: int) -> int:
         return (position * len(self.variants) + variant) * self.repeats + repeat
@@ -314,12 +320,19 @@ def _check_names(workload: Workload) -> None:
         raise InputError(mistakes)
 
 
-class Tickets(Struct, frozen=True):
+class Tickets:
     """Makes tickets: requests with their holds and their places in the token window."""
 
-    workload: Workload
-    price_of: Callable[[str | None], Price | None]
-    tokens_per_byte: Callable[[], float]
+    def __init__(
+        self,
+        price_of: Callable[[str | None], Price | None],
+        credits_per_usd: Decimal | None,
+        tokens_per_byte: Callable[[], float],
+    ) -> None:
+        self._price_of = price_of
+        self._credits_per_usd = credits_per_usd
+        self._tokens_per_byte = tokens_per_byte
+        self._holds: dict[tuple[str | None, int | None], Callable[[int], Hold]] = {}
 
     def ticket(
         self, unit: Unit, row: Row, request: Request, *, so_far: UnitSoFar | None, replaces: str | None
@@ -342,9 +355,14 @@ class Tickets(Struct, frozen=True):
 
     def bound_tokens(self, request: Request) -> int:
         """What the request counts against the limit of tokens."""
-        return int(request.input_bound_tokens * self.tokens_per_byte()) + (request.output_bound_tokens or 0)
+        return int(request.input_bound_tokens * self._tokens_per_byte()) + (request.output_bound_tokens or 0)
 
     def hold(self, request: Request) -> Hold:
-        price = self.price_of(request.model)
-        credits_per_usd = self.workload.job.prices.credits_per_usd
-        return hold(price, request.input_bound_tokens, request.output_bound_tokens, credits_per_usd)
+        """The most that the request can cost."""
+        terms = (request.model, request.output_bound_tokens)
+        at = self._holds.get(terms)
+        if at is None:
+            at = self._holds[terms] = holds(
+                self._price_of(request.model), request.output_bound_tokens, self._credits_per_usd
+            )
+        return at(request.input_bound_tokens)

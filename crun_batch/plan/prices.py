@@ -12,7 +12,7 @@ and a price at CRUN without its minimum per request is half a price, so unknown.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
@@ -204,14 +204,32 @@ def hold(
 
     Every input token at the dearest of its prices, the dearest tier within reach, all of the output limit.
     """
-    if price is None or input_bound_tokens is None or output_bound_tokens is None:
+    if input_bound_tokens is None:
         return Hold()
-    atto = _ceiling_atto(price, input_bound_tokens, output_bound_tokens)
-    for threshold, tier in price.tiers:
-        if input_bound_tokens > threshold:
-            atto = max(atto, _ceiling_atto(tier, input_bound_tokens, output_bound_tokens))
-    usd, credits_ = both_units(price.currency, atto, credits_per_usd, up=True)
-    return Hold(usd, credits_)
+    return holds(price, output_bound_tokens, credits_per_usd)(input_bound_tokens)
+
+
+def holds(
+    price: Price | None, output_bound_tokens: int | None, credits_per_usd: Decimal | None
+) -> Callable[[int], Hold]:
+    """`hold` for many requests of the same price and output limit, as a function of their input bounds."""
+    if price is None or output_bound_tokens is None:
+        unknown = Hold()
+        return lambda input_bound_tokens: unknown
+    lines = [
+        (above, *_ceiling_line(tier, output_bound_tokens), tier.minimum_pico * ATTO_PER_PICO)
+        for above, tier in ((-1, price), *price.tiers)
+    ]
+    currency = price.currency
+
+    def at(input_bound_tokens: int) -> Hold:
+        atto = 0
+        for above, per_token_atto, fixed_atto, minimum_atto in lines:
+            if input_bound_tokens > above:
+                atto = max(atto, minimum_atto, input_bound_tokens * per_token_atto + fixed_atto)
+        return Hold(*both_units(currency, atto, credits_per_usd, up=True))
+
+    return at
 
 
 def decimal_text(pico: int) -> str:
@@ -269,10 +287,10 @@ def _amount_atto(price: Price, usage: Usage) -> int:
     return max(price.minimum_pico * ATTO_PER_PICO, atto)
 
 
-def _ceiling_atto(price: Price, input_tokens: int, output_tokens: int) -> int:
+def _ceiling_line(price: Price, output_tokens: int) -> tuple[int, int]:
+    """(atto per input token, atto whatever the input) of the most that a request can cost."""
     dearest = max(price.input_atto, price.cached_input_atto or 0, price.cache_write_atto or 0)
-    atto = input_tokens * dearest + output_tokens * price.output_atto + price.request_pico * ATTO_PER_PICO
-    return max(price.minimum_pico * ATTO_PER_PICO, atto)
+    return dearest, output_tokens * price.output_atto + price.request_pico * ATTO_PER_PICO
 
 
 def both_units(

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+from zlib import crc32
 
 from msgspec import Struct, structs
 
@@ -31,6 +32,7 @@ from crun_batch.store.events import (
     encode_line,
 )
 from crun_batch.store.recover import Recovered
+from crun_batch.store.syncer import Syncer, ThreadSyncer
 
 
 class JournalSettings(Struct, frozen=True):
@@ -40,52 +42,6 @@ class JournalSettings(Struct, frozen=True):
     sync_seconds: float = 0.1
     sync_records: int = 256
     reserve_bytes: int = 2**20
-
-
-class Syncer(Protocol):
-    """Calls `sync` soon after `wake`, and at least every interval."""
-
-    def start(self, sync: Callable[[], None]) -> None:
-        """Begin."""
-
-    def wake(self) -> None:
-        """Many events wait: sync now."""
-
-    def stop(self) -> None:
-        """End; no call of `sync` runs or comes after this returns."""
-
-
-class ThreadSyncer:
-    """The default: a daemon thread."""
-
-    def __init__(self, interval_seconds: float = 0.1) -> None:
-        self._interval_seconds = interval_seconds
-        self._bell = threading.Event()
-        self._stopped = False
-        self._thread: threading.Thread | None = None
-
-    def start(self, sync: Callable[[], None]) -> None:
-        """Begin."""
-        self._thread = threading.Thread(target=self._run, args=(sync,), name="journal-sync", daemon=True)
-        self._thread.start()
-
-    def wake(self) -> None:
-        """Sync now."""
-        if not self._bell.is_set():
-            self._bell.set()
-
-    def stop(self) -> None:
-        """End the thread and wait for it."""
-        self._stopped = True
-        self._bell.set()
-        if self._thread is not None:
-            self._thread.join()
-
-    def _run(self, sync: Callable[[], None]) -> None:
-        while not self._stopped:
-            self._bell.wait(self._interval_seconds)
-            self._bell.clear()
-            sync()
 
 
 def _microseconds() -> int:
@@ -118,7 +74,9 @@ class Journal:
         self.segment = head.segment
         self._path = run.segment(head.segment)
         self._descriptor = _reopen(run, self._path)
-        self._length = self._path.stat().st_size
+        present = self._path.read_bytes()
+        self._length, self._checksum = len(present), crc32(present)
+        self._closed: dict[int, int] = {}
         self._next_serial = head.next_serial
         self._in_flight = {start.n: start for start in head.in_flight}
         self._unread = set(unread)
@@ -158,39 +116,40 @@ class Journal:
             held, self._held = self._held, None
             self._write(held)
 
-    def append_start(self, event: StartEvent) -> None:
-        """Before a request is sent. Raises DiskFailed: then do not send."""
-        if self._failure is not None:
+    def append_starts(self, events: Sequence[StartEvent]) -> None:
+        """Before requests are sent. Raises DiskFailed: then do not send."""
+        if events and self._failure is not None:
             raise self._failure
-        self._append(event)
-        self._in_flight[event.n] = event
+        self._append(events)
+        self._in_flight.update({event.n: event for event in events})
 
-    def append_end(self, event: EndEvent) -> None:
-        """The raw reply, before it is parsed.
+    def append_ends(self, events: Sequence[EndEvent]) -> None:
+        """Raw replies, before they are parsed.
 
-        On a full disk it goes to the reserve, from where the next start takes it. Raises DiskFailed when it could
-        not be written there either.
+        On a full disk they go to the reserve, from where the next start takes them. Raises DiskFailed when one
+        could not be written there either.
         """
-        self._append(event)
-        if event.n not in self._late:
-            self._in_flight.pop(event.n, None)
-            self._unread.add(event.n)
+        self._append(events)
+        for event in events:
+            if event.n not in self._late:
+                self._in_flight.pop(event.n, None)
+                self._unread.add(event.n)
 
-    def append_read(self, event: ReadEvent) -> None:
-        """What was made of the reply. Raises DiskFailed when it could not be written.
+    def append_reads(self, events: Sequence[ReadEvent]) -> None:
+        """What was made of the replies. Raises DiskFailed when one could not be written.
 
         The next start then reads the reply anew, as it does one that went to the reserve: for that, nothing is
         written here.
         """
-        if event.n in self._late:
-            return
-        self._append(event)
-        self._in_flight.pop(event.n, None)
-        self._unread.discard(event.n)
+        events = [event for event in events if event.n not in self._late] if self._late else events
+        self._append(events)
+        for event in events:
+            self._in_flight.pop(event.n, None)
+            self._unread.discard(event.n)
 
     def append_final(self, event: FinalEvent) -> None:
         """A unit that ended without an attempt. Raises DiskFailed when it could not be written."""
-        self._append(event)
+        self._append([event])
 
     def poll(self) -> None:
         """Raise DiskFailed if a write or a sync has failed since."""
@@ -224,6 +183,7 @@ class Journal:
         self.sync()
         self.poll()
         closed = self.segment
+        self._closed[closed] = self._checksum
         self._switch(
             HeadEvent(
                 format=FORMAT,
@@ -237,6 +197,10 @@ class Journal:
         )
         self.poll()
         return closed
+
+    def checksum_of(self, closed: int) -> int:
+        """The CRC-32 of a closed segment, as it was written; told once."""
+        return self._closed.pop(closed)
 
     def close(self) -> None:
         """Sync and close. Raises DiskFailed if the last events may not be on the disk."""
@@ -257,12 +221,12 @@ class Journal:
             ) from error
         self._late.add(event.n)
 
-    def _append(self, event: Struct) -> None:
-        line = (event, encode_line(event))
+    def _append(self, events: Sequence[Struct]) -> None:
+        lines = [(event, encode_line(event)) for event in events]
         if self._held is None:
-            self._write([line])
+            self._write(lines)
         else:
-            self._held.append(line)
+            self._held += lines
 
     def _write(self, lines: list[Line]) -> None:
         if not lines:
@@ -274,12 +238,13 @@ class Journal:
         except OSError as error:
             self._write_failed(lines, error)
         else:
-            self._written(len(data), len(lines))
+            self._written(data, len(lines))
         if self._appended - self._synced >= self._sync_records:
             self._syncer.wake()
 
-    def _written(self, byte_count: int, events: int) -> None:
-        self._length += byte_count
+    def _written(self, data: bytes, events: int) -> None:
+        self._length += len(data)
+        self._checksum = crc32(data, self._checksum)
         self._appended += events
 
     def _write_failed(self, lines: list[Line], error: OSError) -> None:
@@ -292,7 +257,7 @@ class Journal:
             if isinstance(event, ReadEvent) and event.n in self._late:
                 continue
             if isinstance(event, StartEvent):
-                before_starts = before_starts or (self._length, self._appended)
+                before_starts = before_starts or (self._length, self._checksum, self._appended)
                 if failed := failed or self._failure is not None:
                     continue
             try:
@@ -301,14 +266,14 @@ class Journal:
             except OSError as second:
                 self._fail("cannot be written", second)
                 if isinstance(event, StartEvent) and before_starts is not None:
-                    self._length, self._appended = before_starts
+                    self._length, self._checksum, self._appended = before_starts
                 self._cut_torn_line()
                 if isinstance(event, EndEvent):
                     self._append_late(event)
                 else:
                     failed = True
             else:
-                self._written(len(line), 1)
+                self._written(line, 1)
         if failed and self._failure is not None:
             raise self._failure from error
 
@@ -340,7 +305,7 @@ class Journal:
             self._descriptor = _reopen(self._run, path)
             self._path = path
             self.segment = head.segment
-            self._length = len(line)
+            self._length, self._checksum = len(line), crc32(line)
 
 
 def _reserve(run: RunDirectory, length: int) -> int:
