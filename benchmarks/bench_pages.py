@@ -84,7 +84,15 @@ def throughput_part(measured: dict[str, Any]) -> str:
 SCALING = {
     "rows": (
         "Cost per row as the table grows (64 in flight)",
-        {"rows": "{:,}", "cpu_us_per_row": "{:,.0f}", "rows_per_second": "{:,.0f}", "peak_rss_mb": "{:,.0f}"},
+        {
+            "rows": "{:,}",
+            "cpu_us_per_row": "{:,.0f}",
+            "rows_per_second": "{:,.0f}",
+            "peak_rss_mb": "{:,.0f}",
+            "usual_pause_seconds": "{:.2f}",
+            "longest_pause_seconds": "{:.2f}",
+            "close_seconds": "{:.1f}",
+        },
     ),
     "in-flight": (
         "Cost per row as more requests are in flight",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 NAMES = [
@@ -57,11 +58,11 @@ DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sun
 BATCH_ROWS = 65_536
 
 
-def synthetic(rows: int) -> Iterator[str]:
+def stories(count: int) -> list[str]:
     draw = random.Random(7)
-    for row in range(rows):
-        count = 1 + min(10, int(draw.lognormvariate(0.95, 0.45)))
-        told = [
+    told = []
+    for _ in range(count):
+        sentences = [
             draw.choice(SENTENCES).format(
                 name=draw.choice(NAMES),
                 thing=draw.choice(THINGS),
@@ -70,14 +71,26 @@ def synthetic(rows: int) -> Iterator[str]:
                 b=draw.randint(2, 90),
                 c=draw.randint(2, 9),
             )
-            for _ in range(count)
+            for _ in range(1 + min(10, int(draw.lognormvariate(0.95, 0.45))))
         ]
-        yield f"{' '.join(told)} How many are there after {row} days?"
+        told.append(" ".join(sentences))
+    return told
 
 
-def repeated(source: Path, rows: int) -> Iterator[str]:
+def synthetic(rows: int) -> Iterator[pa.Array]:
+    """The stories, again and again, each time with another question."""
+    told = pa.array(stories(min(rows, BATCH_ROWS)))
+    for start in range(0, rows, BATCH_ROWS):
+        numbers = pa.array(range(start, min(start + BATCH_ROWS, rows))).cast(pa.string())
+        question = pc.binary_join_element_wise(" How many are there after ", numbers, " days?", "")
+        yield pc.binary_join_element_wise(told[: len(numbers)], question, "")
+
+
+def repeated(source: Path, rows: int) -> Iterator[pa.Array]:
     questions = pq.read_table(source, columns=["question"]).column(0).to_pylist()
-    return (f"{row}. {questions[row % len(questions)]}" for row in range(rows))
+    for start in range(0, rows, BATCH_ROWS):
+        numbers = range(start, min(start + BATCH_ROWS, rows))
+        yield pa.array([f"{row}. {questions[row % len(questions)]}" for row in numbers])
 
 
 def write_table(path: Path, rows: int, *, source: Path | None = None, lines: bool = True) -> Path:
@@ -86,11 +99,12 @@ def write_table(path: Path, rows: int, *, source: Path | None = None, lines: boo
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     schema = pa.schema([("question_id", pa.int64()), ("question", pa.string())])
-    questions = synthetic(rows) if source is None else repeated(source, rows)
+    start = 0
     with pq.ParquetWriter(path, schema) as writer, path.with_suffix(".jsonl").open("wb") as file:
-        for start in range(0, rows, BATCH_ROWS):
-            texts = [next(questions) for _ in range(min(BATCH_ROWS, rows - start))]
-            writer.write_batch(pa.record_batch([pa.array(range(start, start + len(texts))), texts], schema=schema))
+        for texts in synthetic(rows) if source is None else repeated(source, rows):
+            numbers = pa.array(range(start, start + len(texts)))
+            writer.write_batch(pa.record_batch([numbers, texts], schema=schema))
             if lines:
-                file.writelines(orjson.dumps({"question": text}) + b"\n" for text in texts)
+                file.writelines(orjson.dumps({"question": text}) + b"\n" for text in texts.to_pylist())
+            start += len(texts)
     return path
