@@ -90,7 +90,7 @@ def test_results_show_each_unit_once_sealed_or_live(run):
     published = pq.read_table(run.results)
     assert results_schema(SCHEMA).equals(published.schema)
     assert sorted(UNITS) == sorted(tuple(row.values()) for row in published.select(COLUMNS).to_pylist())
-    units = finished_units(run.path).read_all().to_pylist()
+    units = finished_units(run.path, with_hashes=True).read_all().to_pylist()
     assert sorted(UNITS) == sorted((int(u["id"]), u["variant"], u["repeat"], u["status"]) for u in units)
     assert {"hash1", "hash2", "hash3", "hash4"} == {unit["request_hash"] for unit in units}
 

@@ -238,7 +238,7 @@ def _recorded_hashes(workload: Workload, standing: Standing) -> array[int]:
     """For each slot the first 64 bits of the hash of the request that was answered; 0 where none was."""
     variants = {variant.name: variant.index for variant in workload.variants}
     hashes = array("Q", bytes(8 * workload.unit_slots))
-    for batch in workload.table.positions_of(finished_units(standing.directory.path)):
+    for batch in workload.table.positions_of(finished_units(standing.directory.path, with_hashes=True)):
         columns = (batch.column(name).to_pylist() for name in ("position", "variant", "repeat", "request_hash"))
         for position, variant, repeat, text in zip(*columns, strict=True):
             if variant in variants and repeat < workload.repeats and text:

@@ -61,13 +61,13 @@ class Places(Struct, frozen=True):
             waiting.append(batch)
             rows += len(batch)
             if rows >= _SOUGHT_AT_ONCE:
-                yield from self._found(pa.Table.from_batches(waiting))
+                yield from self._found(waiting)
                 waiting, rows = [], 0
         if rows:
-            yield from self._found(pa.Table.from_batches(waiting))
+            yield from self._found(waiting)
 
-    def _found(self, finished: pa.Table) -> Iterator[pa.RecordBatch]:
-        finished = with_ids(finished, self.id_type)
+    def _found(self, batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+        finished = with_ids(pa.Table.from_batches(batches).unify_dictionaries().combine_chunks(), self.id_type)
         ids = finished.column("id").combine_chunks()
         keys = key_of(ids)
         if not keys.is_sorted():  # neighbours are found near each other
@@ -80,9 +80,9 @@ class Places(Struct, frozen=True):
         if self.checks is not None:
             known &= self.checks.gather(indices) == key_of(ids, 1)
         positions = (indices if self.order is None else self.order.gather(indices)).cast(pl.Int64)
-        others = finished.drop_columns("id")
-        placed = others.add_column(0, "position", positions.to_arrow())
-        yield from placed.filter(known.to_arrow()).to_batches()
+        placed = finished.drop_columns("id").add_column(0, "position", positions.to_arrow())
+        found: list[pa.RecordBatch] = (placed if known.all() else placed.filter(known.to_arrow())).to_batches()
+        return found
 
 
 def places_of(identities: Identities, id_type: pa.DataType) -> Places:

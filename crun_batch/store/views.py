@@ -7,7 +7,7 @@ made again. A final that supersedes hides the earlier ones of its unit. Reads on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import duckdb
@@ -41,16 +41,17 @@ _CASTS = pl.ScanCastOptions(
     missing_struct_fields="insert",
     extra_struct_fields="ignore",
 )
+CODED = pa.dictionary(pa.int32(), pa.string())
+"""Text of which there are few different ones."""
 FINISHED = pa.schema(
     [
-        pa.field("id", pa.string()),
-        pa.field("variant", pa.string()),
+        pa.field("variant", CODED),
         pa.field("repeat", pa.int32()),
-        pa.field("status", pa.string()),
-        pa.field("error_kind", pa.string()),
-        pa.field("request_hash", pa.string()),
+        pa.field("status", CODED),
+        pa.field("error_kind", CODED),
     ]
 )
+REQUEST_HASH = pa.field("request_hash", pa.string())
 
 
 class Snapshot(Struct, frozen=True):
@@ -177,16 +178,22 @@ def query(path: Path, sql: str) -> pa.Table:
         raise InputError(f"the query failed: {error}") from error
 
 
-def finished_units(path: Path) -> pa.RecordBatchReader:
-    """Each finished unit once, streaming in bounded memory, in the columns of FINISHED."""
+def finished_units(path: Path, *, with_hashes: bool = False) -> pa.RecordBatchReader:
+    """Each finished unit once, streaming in bounded memory: its `id` and the columns of FINISHED.
+
+    `with_hashes` adds REQUEST_HASH, as much to read as all the others together.
+    """
     now = _snapshot_of(path)
+    told = [*FINISHED, *([REQUEST_HASH] if with_hashes else [])]
+    schema = pa.schema([pa.field("id", now.schema.stored_id_type), *told])
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for table in current_finals(now, [now.schema.id_name, *FINISHED.names[1:]]):
-            columns = [table.column(0).cast(pa.string()), *table.columns[1:]]
-            yield from pa.Table.from_arrays(columns, schema=FINISHED).to_batches()
+        columns = [now.schema.id_name, *schema.names[1:]]
+        coded = [field.name for field in schema if field.type == CODED]
+        for table in current_finals(now, columns, coded):
+            yield from pa.Table.from_arrays(table.columns, schema=schema).to_batches()
 
-    return pa.RecordBatchReader.from_batches(FINISHED, batches())
+    return pa.RecordBatchReader.from_batches(schema, batches())
 
 
 def attempt_totals(path: Path) -> AttemptTotals:
@@ -207,16 +214,22 @@ def superseding(now: Snapshot) -> pl.DataFrame:
     return pl.concat(found).group_by(keys).agg(pl.col(SEQUENCE).max().alias(LAST))
 
 
-def current_finals(now: Snapshot, columns: list[str]) -> Iterator[pa.Table]:
-    """The finals that hold, in order, a row group at a time; `columns` in that order, missing ones null."""
+def current_finals(now: Snapshot, columns: list[str], coded: Sequence[str] = ()) -> Iterator[pa.Table]:
+    """The finals that hold, in order, a row group at a time; `columns` in that order, missing ones null.
+
+    Texts in the columns `coded` come in the type CODED.
+    """
     last = superseding(now)
     types = pa.unify_schemas([results_schema(now.schema), parts_schema(now.schema)])
-    conform = _conformer(pa.schema([types.field(name) for name in columns]))
+    fields = (types.field(name) for name in columns)
+    conform = _conformer(pa.schema([field.with_type(CODED) if field.name in coded else field for field in fields]))
     scored = [name for name in columns if name in score_columns(now.schema)]
     scores = _scores(now).select(SEQUENCE, *scored) if scored else None
-    needed = [*dict.fromkeys([*columns, *now.schema.unit_columns, SEQUENCE])]
-    for table in _finals(now, [name for name in needed if name not in scored]):
-        kept = table.filter(_holds(table, last, now.schema.unit_columns)) if last.height else table
+    units = now.schema.unit_columns if last.height else []
+    keys = [*units, *([SEQUENCE] if last.height or scored else [])]
+    needed = [name for name in dict.fromkeys([*columns, *keys]) if name not in scored]
+    for table in _finals(now, needed, [name for name in coded if name not in units]):
+        kept = table.filter(_holds(table, last, units)) if last.height else table
         yield conform(kept if scores is None else _with_scores(kept, scores))
 
 
@@ -250,9 +263,9 @@ def _columns(schema: RunSchema) -> str:
     return ", ".join(f"{table}.{quoted(name)}" for name, table in tables.items())
 
 
-def _finals(now: Snapshot, columns: list[str]) -> Iterator[pa.Table]:
+def _finals(now: Snapshot, columns: list[str], coded: Sequence[str]) -> Iterator[pa.Table]:
     for number in now.sealed:
-        with pq.ParquetFile(now.run.part(number)) as file:
+        with pq.ParquetFile(now.run.part(number), read_dictionary=list(coded)) as file:
             there = set(file.schema_arrow.names)
             present = [name for name in columns if name in there]
             for group in range(file.num_row_groups):
