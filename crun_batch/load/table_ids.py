@@ -17,11 +17,12 @@ from .table_types import convert
 
 KEYS_AT_ONCE = 1 << 24
 _SOUGHT_AT_ONCE = 1 << 20
+_BATCHES_AT_ONCE = 16
 Identities = Callable[[], Iterator[pa.RecordBatch]]
 """Makes a fresh stream of batches with the columns position (int64) and id (int64 or text)."""
 
 
-def key_of(ids: pa.Array, seed: int = 0) -> pl.Series:
+def key_of(ids: pa.Array | pa.ChunkedArray, seed: int = 0) -> pl.Series:
     """The keys of ids, whole numbers or texts."""
     series = pl.Series(pl.from_arrow(ids))
     return series if series.dtype.is_integer() else series.hash(seed)
@@ -32,7 +33,7 @@ def repeated_keys(identities: Identities, rows: int) -> pl.Series | None:
     passes = -(-rows // KEYS_AT_ONCE)
     found = []
     for number in range(passes):
-        keys = pl.concat([_share(key_of(batch.column("id")), number, passes) for batch in identities()]).sort()
+        keys = pl.concat([_share(key_of(ids), number, passes) for ids in _ids(identities)]).sort()
         repeated = keys.filter(keys == keys.shift(1)).unique()
         if len(repeated):
             found.append(repeated)
@@ -69,18 +70,19 @@ class Places(Struct, frozen=True):
     def _found(self, batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
         finished = with_ids(pa.Table.from_batches(batches).unify_dictionaries().combine_chunks(), self.id_type)
         ids = finished.column("id").combine_chunks()
-        keys = key_of(ids)
+        keys, checks = key_of(ids), None if self.checks is None else key_of(ids, 1)
+        others = finished.drop_columns("id")
         if not keys.is_sorted():  # neighbours are found near each other
             by_key = keys.arg_sort()
-            finished = finished.take(by_key.to_arrow())
-            keys, ids = keys.gather(by_key), finished.column("id").combine_chunks()
-        indices = self.keys.search_sorted(keys)
-        indices = indices.clip(upper_bound=len(self.keys) - 1)
+            keys, others = keys.gather(by_key), others.take(by_key.to_arrow())
+            checks = None if checks is None else checks.gather(by_key)
+        indices = self.keys.search_sorted(keys).clip(upper_bound=len(self.keys) - 1)
         known = self.keys.gather(indices) == keys
-        if self.checks is not None:
-            known &= self.checks.gather(indices) == key_of(ids, 1)
+        if self.checks is not None and checks is not None:
+            known &= self.checks.gather(indices) == checks
         positions = (indices if self.order is None else self.order.gather(indices)).cast(pl.Int64)
-        placed = finished.drop_columns("id").add_column(0, "position", positions.to_arrow())
+        names = ["position", *others.column_names]
+        placed = pa.Table.from_arrays([positions.to_arrow(), *others.columns], names)
         found: list[pa.RecordBatch] = (placed if known.all() else placed.filter(known.to_arrow())).to_batches()
         return found
 
@@ -88,8 +90,7 @@ class Places(Struct, frozen=True):
 def places_of(identities: Identities, id_type: pa.DataType) -> Places:
     """Where each id stands, the first at position 0."""
     keys, checks = [], []
-    for batch in identities():
-        ids = batch.column("id")
+    for ids in _ids(identities):
         keys.append(key_of(ids))
         if not pa.types.is_integer(id_type):
             checks.append(key_of(ids, 1))
@@ -98,6 +99,18 @@ def places_of(identities: Identities, id_type: pa.DataType) -> Places:
         return Places(id_type, every, second, None)
     order = every.arg_sort()
     return Places(id_type, every.gather(order), None if second is None else second.gather(order), order)
+
+
+def _ids(identities: Identities) -> Iterator[pa.ChunkedArray]:
+    """The ids, many at once: a key costs less than a call."""
+    waiting: list[pa.Array] = []
+    for number, batch in enumerate(identities(), 1):
+        waiting.append(batch.column("id"))
+        if not number % _BATCHES_AT_ONCE:
+            yield pa.chunked_array(waiting)
+            waiting = []
+    if waiting:
+        yield pa.chunked_array(waiting)
 
 
 def with_ids(finished: pa.Table, id_type: pa.DataType) -> pa.Table:
