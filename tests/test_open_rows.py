@@ -67,3 +67,24 @@ def test_a_row_is_open_while_any_of_its_units_is(codes: list[int], each: int) ->
     rows = [codes[start : start + each] for start in range(0, len(codes), each)]
 
     assert [0 in row for row in rows] == done.open_rows(each).to_pylist()
+
+
+@given(
+    finished=st.sets(st.integers(0, 2 * ROWS - 1), max_size=60),
+    limit=st.none() | st.integers(1, ROWS),
+    where=st.none() | st.just("n % 3 = 1"),
+)
+@settings(deadline=None, max_examples=25)
+def test_the_open_units_of_the_selection_are_counted(
+    folder: Path, finished: set[int], limit: int | None, where: str | None
+) -> None:
+    """Two units a row: those of the selected rows that have no result."""
+    table = table_in(folder, limit, where)
+    selected = positions(table.rows(["n"]))
+    done = Done(2 * ROWS)
+    for slot in finished:
+        done.mark(slot, 1)
+
+    assert [position in set(selected) for position in range(ROWS)] == table.selected.to_pylist()
+    expected = sum(slot not in finished for position in selected for slot in (2 * position, 2 * position + 1))
+    assert expected == done.open_among(table.selected, 2)

@@ -53,9 +53,20 @@ class Done:
 
     def open_rows(self, slots_per_row: int) -> pa.BooleanArray:
         """For every row of the source, whether it has an open slot."""
-        codes = pa.Array.from_buffers(pa.uint8(), len(self._codes), [None, pa.py_buffer(bytes(self._codes))])
-        rows = pl.Series(pl.from_arrow(codes)).reshape((-1, slots_per_row))
+        rows = self._series().reshape((-1, slots_per_row))
         return (rows.arr.min() == OPEN).to_arrow()
+
+    def open_among(self, rows: pa.BooleanArray, slots_per_row: int) -> int:
+        """The open slots of the rows of the source whose bit is set."""
+        codes, chosen = self._series(), pl.Series(pl.from_arrow(rows))
+        return sum(
+            int(((codes.gather_every(slots_per_row, offset) == OPEN) & chosen).sum())
+            for offset in range(slots_per_row)
+        )
+
+    def _series(self) -> pl.Series:
+        codes = pa.Array.from_buffers(pa.uint8(), len(self._codes), [None, pa.py_buffer(bytes(self._codes))])
+        return pl.Series(pl.from_arrow(codes))
 
     def reopen(self, slot: int) -> None:
         """Let the unit be asked again; its earlier result stays until the new one replaces it."""
@@ -82,13 +93,7 @@ def open_units(workload: Workload, done: Done) -> int:
     table = workload.table
     if table.selected_rows == table.source_rows:
         return done.open_slots()
-    each = workload.slots_per_row
-    return sum(
-        done.is_open(row.position * each + offset)
-        for batch in table.rows((), wanted=done.open_rows(each))
-        for row in batch
-        for offset in range(each)
-    )
+    return done.open_among(table.selected, workload.slots_per_row)
 
 
 def open_rows(workload: Workload, done: Done) -> Iterator[list[Row]]:

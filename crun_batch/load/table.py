@@ -98,6 +98,11 @@ class Table(Struct, frozen=True):
         return self.selection.rows
 
     @property
+    def selected(self) -> pa.BooleanArray:
+        """A bit for every row of the source: whether `rows` gives it."""
+        return self.selection.bits(self.source_rows)
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """The files in reading order; empty for a query or a frame."""
         return self.source.files

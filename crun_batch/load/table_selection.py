@@ -23,6 +23,12 @@ class Selection(Struct, frozen=True):
     end: int
     mask: pa.BooleanArray | None = None
 
+    def bits(self, source_rows: int) -> pa.BooleanArray:
+        """One bit per row of the source: whether it is wanted."""
+        inside = [pl.repeat(True, self.end, eager=True), pl.repeat(False, source_rows - self.end, eager=True)]
+        bits = pl.concat(inside).to_arrow()
+        return bits if self.mask is None else pc.and_(bits, self.mask)
+
     def first(self, limit: int) -> Selection:
         """Only the first `limit` of these rows."""
         if limit >= self.rows:
