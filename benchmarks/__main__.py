@@ -6,5 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-for script in ("throughput.py", "scaling.py"):
-    subprocess.run([sys.executable, str(Path(__file__).parent / script), *sys.argv[1:]], check=True)
+SCRIPTS: dict[str, list[str]] = {"admission.py": [], "throughput.py": sys.argv[1:], "scaling.py": sys.argv[1:]}
+"""Each with the arguments that it takes."""
+
+for script, arguments in SCRIPTS.items():
+    subprocess.run([sys.executable, str(Path(__file__).parent / script), *arguments], check=True)

@@ -45,6 +45,9 @@ def write_pages() -> None:
     scaling = load("scaling")
     if scaling is not None:
         parts.append(scaling_part(scaling))
+    admission = load("admission")
+    if admission is not None:
+        parts.append(admission_part(admission))
     (DOCS / "benchmarks.md").write_text("\n".join(parts))
 
 
@@ -132,6 +135,22 @@ def scaling_part(measured: dict[str, Any]) -> str:
                 lines.append("| " + " | ".join(form.format(row[key]) for key, form in columns.items()) + " |")
             lines.append("")
     return "\n".join(lines)
+
+
+def admission_part(measured: dict[str, Any]) -> str:
+    lines = [
+        "## Limits found and kept\n",
+        "Played in virtual time with seeded draws, the same on every machine (`python benchmarks/admission.py`). "
+        "The gateway's limit in flight is unknown to the client, whose own ceiling is 2,000; latencies are "
+        "log-normal around two seconds.\n",
+        "| what | reached | goal |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {row['what']} | {row['reached']}{'' if row['met'] else ' (missed)'} | {row['goal']} |"
+        for row in measured["rows"]
+    ]
+    return "\n".join([*lines, ""])
 
 
 def throughput_plot(measured: dict[str, Any]) -> str:

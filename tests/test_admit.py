@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crun_batch.records import RateHints
-from crun_batch.send.admit import NEVER, Lane, Pace, TokenWindow
+from crun_batch.send.admit import Lane
+from crun_batch.send.per_minute import NEVER, Pace, TokenWindow, UsedShare
 
 
 def busiest_minute(times):
@@ -119,6 +120,39 @@ def test_an_unknown_limit_is_found_used_and_rarely_hit(limit, retry_after):
     answered, refused, used = gateway(lane, lambda _: limit, 1.0, 900.0, retry_after=retry_after)
     assert refused <= 0.02 * (answered + refused)
     assert used >= 0.9 * limit
+
+
+def answers_where_latency_grows(lane, knee, power, seconds, *, seed=1):
+    """Answers in the last quarter of the time; above `knee` in flight the latency of a second grows."""
+    draw, now, sequence, events, answered = random.Random(seed), 0.0, itertools.count(), [], 0
+    while now < seconds:
+        while (wait := lane.wait_seconds(now, 1)) == 0.0:
+            admitted = lane.admit(now, 1)
+            latency = draw.lognormvariate(0.0, 0.5) * max(1.0, lane.in_flight / knee) ** power
+            heapq.heappush(events, (now + latency, next(sequence), admitted))
+        now = min(events[0][0], now + wait)
+        while events[0][0] <= now:
+            lane.answered(now, heapq.heappop(events)[2], 1)
+            answered += now >= seconds * 3 / 4
+    return answered
+
+
+@pytest.mark.parametrize("power", [1, 2, 3])
+def test_where_latency_grows_with_the_load_no_collapse(power):
+    """Without refusals, at a ceiling four times the knee: three quarters of what the best limit answers."""
+    fixed = answers_where_latency_grows(Lane(ceiling=40, adaptive=False), 40, power, 200.0)
+    found = answers_where_latency_grows(Lane(ceiling=160), 40, power, 1200.0) / 6
+    assert found >= 0.75 * fixed
+
+
+def test_a_request_counts_with_what_others_used_of_their_bounds():
+    """Its bound until thirty have told; then the mean and a margin that shrinks as more are in flight."""
+    share = UsedShare()
+    for used in [0.1, 0.3] * 14 + [0.1]:
+        share.learn(used)
+    assert share.expected(10) == 1.0
+    share.learn(0.3)
+    assert 0.2 < share.expected(100) < share.expected(3) < 0.4
 
 
 def test_after_a_storm_the_former_rate_is_back_within_a_minute():

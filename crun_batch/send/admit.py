@@ -6,13 +6,14 @@ takes the time as an argument: monotonic seconds. The lane knows nothing of rows
 
 from __future__ import annotations
 
-from collections import deque
+from math import ceil
 
 from msgspec import Struct
 
 from crun_batch.records import RateHints
+from crun_batch.send.per_minute import NEVER, Pace, TokenSlice, TokenWindow, UsedShare
+from crun_batch.send.trial import Trial
 
-NEVER = float("inf")
 FIRST_LIMIT = 8
 RAMP_SECONDS = 0.1
 CUT = 0.9
@@ -21,81 +22,6 @@ UNDER_THE_REFUSED_LEVEL = 0.95
 FIRST_PROBE_AFTER_SUCCESSES = 100
 LAST_PROBE_AFTER_SUCCESSES = 6400
 LONGEST_PAUSE_SECONDS = 60.0
-WINDOW_SECONDS = 60.0
-SLICE_SECONDS = 0.25
-
-
-class Pace:
-    """Requests per minute, spaced evenly (generic cell rate algorithm).
-
-    Over any minute at most the limit plus half a percent may go: the slack lets a late event loop catch up.
-    """
-
-    def __init__(self, per_minute: float) -> None:
-        self._spacing_seconds = 60.0 / per_minute * (1 + 1e-9)
-        self._slack_seconds = int(per_minute * 0.005) * self._spacing_seconds
-        self._next_due = -NEVER
-
-    def wait_seconds(self, now: float) -> float:
-        return max(0.0, self._next_due - self._slack_seconds - now)
-
-    def take(self, now: float) -> None:
-        self._next_due = max(now, self._next_due) + self._spacing_seconds
-
-
-class TokenSlice:
-    """Tokens admitted within one slice of the window; corrected in place when real usage is known."""
-
-    __slots__ = ("opened_at", "tokens")
-
-    def __init__(self, opened_at: float) -> None:
-        self.opened_at = opened_at
-        self.tokens = 0
-
-
-class TokenWindow:
-    """Tokens per minute as a sliding window: what was admitted in the last 60 seconds stays under the limit.
-
-    A request counts with its bound (input and output limit) when it goes and with its real usage from then on when
-    it is back. One that alone exceeds the limit goes when the window is empty.
-    """
-
-    def __init__(self, per_minute: int) -> None:
-        self._limit = per_minute
-        self._slices: deque[TokenSlice] = deque()
-        self._total = 0
-
-    def wait_seconds(self, now: float, tokens: int) -> float:
-        self._forget(now)
-        excess = self._total + tokens - self._limit
-        if excess <= 0:
-            return 0.0
-        for entry in self._slices:
-            excess -= entry.tokens
-            if excess <= 0:
-                return entry.opened_at + WINDOW_SECONDS + SLICE_SECONDS - now
-        if not self._total:
-            return 0.0
-        return self._slices[-1].opened_at + WINDOW_SECONDS + SLICE_SECONDS - now
-
-    def take(self, now: float, tokens: int) -> TokenSlice:
-        if not self._slices or now - self._slices[-1].opened_at >= SLICE_SECONDS:
-            self._slices.append(TokenSlice(now))
-        self._slices[-1].tokens += tokens
-        self._total += tokens
-        return self._slices[-1]
-
-    def correct(self, now: float, entry: TokenSlice, difference: int) -> None:
-        """Count `difference` more (or, negative, fewer) tokens for a request that was admitted in `entry`."""
-        self._forget(now)
-        if self._slices and entry.opened_at >= self._slices[0].opened_at:
-            entry.tokens += difference
-            self._total += difference
-
-    def _forget(self, now: float) -> None:
-        slices = self._slices
-        while slices and slices[0].opened_at + WINDOW_SECONDS + SLICE_SECONDS <= now:
-            self._total -= slices.popleft().tokens
 
 
 class AdaptiveLimit:
@@ -105,12 +31,14 @@ class AdaptiveLimit:
     refusal cuts it below the level at which the refused request went. From far below that level it doubles again,
     from near below it rises by one a round. Beyond it, it goes once many answers came back, and by ever larger
     steps while that goes well; each probe that is refused makes the next one wait for twice as many answers: so
-    refusals stay under two in a hundred even where the limit is small.
+    refusals stay under two in a hundred even where the limit is small. Where no refusal says that less in flight
+    would get more done, trials do.
     """
 
     def __init__(self, ceiling: int, *, adaptive: bool) -> None:
         self.ceiling = ceiling
         self.value = float(min(ceiling, FIRST_LIMIT) if adaptive else ceiling)
+        self.trial = Trial()
         self._adaptive = adaptive
         self._refused_level = NEVER
         self._risen_at = -NEVER
@@ -124,9 +52,17 @@ class AdaptiveLimit:
             self._risen_at = now
             self._rise(self.value)
 
-    def succeeded(self, *, crowded: bool) -> None:
-        """An answer came back; only answers under a full house say that there is room for more."""
-        if self.value >= self.ceiling or not crowded:
+    def succeeded(self, now: float, *, crowded: bool) -> None:
+        """An answer came back; only answers under a full house say that there is room for more, or too much."""
+        if not self._adaptive:
+            return
+        if not crowded:
+            self.trial.interrupt()
+            return
+        top = min(float(self.ceiling), self._refused_level)
+        if self.trial.is_under_way or self.value >= CUT * min(top, self.trial.held_at):
+            self.value = self.trial.answered(now, self.value, top)
+        if self.value >= self.ceiling or self.trial.is_under_way:
             return
         if self.value < CUT * self._refused_level:
             self._rise(1.0)
@@ -142,6 +78,7 @@ class AdaptiveLimit:
         """
         if not self._adaptive:
             return
+        self.trial.interrupt()
         self._successes = 0
         if again:
             self.value = max(1.0, self.value * CUT_WHILE_NOTHING_SUCCEEDS)
@@ -165,7 +102,8 @@ class AdaptiveLimit:
         self._refused_level = self.value
 
     def _rise(self, step: float) -> None:
-        self.value = min(float(self.ceiling), self.value + step)
+        if not self.trial.is_under_way:
+            self.value = max(self.value, min(float(self.ceiling), self.trial.held_at, self.value + step))
 
 
 class Admitted(Struct, frozen=True):
@@ -173,7 +111,8 @@ class Admitted(Struct, frozen=True):
 
     started_at: float
     level: int
-    tokens: int
+    bound_tokens: int
+    counted_tokens: int
     entry: TokenSlice | None
 
 
@@ -194,6 +133,8 @@ class Lane:
         self.has_succeeded = False
         self._pace = Pace(requests_per_minute) if requests_per_minute else None
         self._window = TokenWindow(tokens_per_minute) if tokens_per_minute else None
+        self._used_share = UsedShare()
+        self._is_full = False
         self._waves_in_a_row = 0
         self._wave_at = -NEVER
 
@@ -207,24 +148,29 @@ class Lane:
         if self._pace is not None:
             wait = max(wait, self._pace.wait_seconds(now))
         if self._window is not None:
-            wait = max(wait, self._window.wait_seconds(now, tokens))
+            wait = max(wait, self._window.wait_seconds(now, self._expected(tokens)))
         return wait
 
     def admit(self, now: float, tokens: int) -> Admitted:
-        self.in_flight += 1
+        counted, entry = tokens, None
+        if self._window is not None:
+            counted = self._expected(tokens)
+            entry = self._window.take(now, counted)
         if self._pace is not None:
             self._pace.take(now)
-        entry = self._window.take(now, tokens) if self._window is not None else None
-        return Admitted(now, self.in_flight, tokens, entry)
+        self.in_flight += 1
+        self._is_full = self.in_flight >= int(self.limit.value)
+        return Admitted(now, self.in_flight, tokens, counted, entry)
 
     def answered(self, now: float, admitted: Admitted, used_tokens: int | None) -> None:
         """A reply came; None where it did not say what it used: then the bound stays counted."""
-        crowded = self.in_flight >= int(self.limit.value)
         self._left(now, admitted, used_tokens)
+        if used_tokens is not None and admitted.bound_tokens > 0:
+            self._used_share.learn(used_tokens / admitted.bound_tokens)
         self.has_succeeded = True
         if admitted.started_at > self._wave_at:
             self._waves_in_a_row = 0
-        self.limit.succeeded(crowded=crowded)
+        self.limit.succeeded(now, crowded=self._is_full)
 
     def failed(self, now: float, admitted: Admitted, *, was_sent: bool) -> None:
         """Neither an answer nor a refusal for lack of room: the limit stays as it is."""
@@ -258,9 +204,14 @@ class Lane:
             if remaining == 0 and reset is not None
         ]
         if resets:
+            self.limit.trial.interrupt()
             self.paused_until = max(self.paused_until, now + min(max(resets), LONGEST_PAUSE_SECONDS))
+
+    def _expected(self, bound_tokens: int) -> int:
+        return ceil(bound_tokens * self._used_share.expected(self.in_flight))
 
     def _left(self, now: float, admitted: Admitted, used_tokens: int | None) -> None:
         self.in_flight -= 1
-        if self._window is not None and admitted.entry is not None and used_tokens is not None:
-            self._window.correct(now, admitted.entry, used_tokens - admitted.tokens)
+        if self._window is not None and admitted.entry is not None:
+            used = admitted.bound_tokens if used_tokens is None else used_tokens
+            self._window.correct(now, admitted.entry, used - admitted.counted_tokens)

@@ -22,8 +22,9 @@ from msgspec import Struct, structs
 
 from crun_batch.errors import EXIT_GATEWAY_REFUSED, EXIT_OUT_OF_MONEY
 from crun_batch.records import Failure, Fault, Reply, Response, Ticket
-from crun_batch.send.admit import NEVER, Admitted, Lane
+from crun_batch.send.admit import Admitted, Lane
 from crun_batch.send.check import check, check_fault
+from crun_batch.send.per_minute import NEVER
 from crun_batch.send.protocols import Protocol as WireProtocol
 from crun_batch.send.rate_headers import NO_HINTS, rate_hints
 from crun_batch.send.retry import Again, Decision, Halt, RetryPolicy, decide
