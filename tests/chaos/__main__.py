@@ -1,6 +1,6 @@
 """`python -m tests.chaos`: the long form. Kills beside seeds, then the other suites; writes docs/promises.md.
 
-    python -m tests.chaos [--kills 1000] [--seeds 10000] [--processes CORES] [--minutes 600] [--first-seed 0]
+    python -m tests.chaos [--kills 1000] [--seeds 10000] [--processes CORES+1] [--minutes 600] [--first-seed 0]
 
 Exit 1 where a law broke. What was reached when the minutes were over is what the page says.
 """
@@ -60,7 +60,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=10_000)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--processes", type=int, default=(os.cpu_count() or 1) + 1)
     parser.add_argument("--minutes", type=float, default=600.0)
     return parser.parse_args()
 
