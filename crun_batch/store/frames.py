@@ -7,7 +7,7 @@ outside the interpreter lock. Owns: what each column is computed from. Must not 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -85,7 +85,9 @@ def segment_tables(
     """
     length = _whole_length(path, live=live, checksum=checksum)
     events = _events(path, length, {**_END_TYPES, **_READ_TYPES, "final": _final_type(schema)})
-    ends, reads, finals = (_columns(events.filter(pl.col("e") == kind)) for kind in ("end", "read", "final"))
+    if not events.height:
+        return attempts_schema(schema).empty_table(), parts_schema(schema).empty_table()
+    ends, finals, reads = _by_kind(events, ("end", "final", "read"))
     reads |= {name: pc.fill_null(reads[name], value) for name, value in _DEFAULTS.items()}
     return _attempts_table(reads, ends, schema), _parts_table(reads, finals, number, schema)
 
@@ -125,6 +127,8 @@ def _events(path: Path, length: int, types: dict[str, pl.DataType]) -> pl.DataFr
     pieces = [pl.DataFrame(schema={**kinds, SEQUENCE: pl.Int64()})]
     for lines in _lines(path, length):
         own = lines.filter(pl.col("payload").str.slice(5, 6).is_in(_KINDS_READ))
+        if not own.height:
+            continue
         pieces.append(_decoded(own["payload"], kinds).struct.unnest().with_columns(own[SEQUENCE]))
     return pl.concat(pieces[1:] or pieces)
 
@@ -150,9 +154,15 @@ def _decoded(payloads: pl.Series, types: dict[str, pl.DataType]) -> pl.Series:
         return pl.Series(bounded, dtype=pl.String()).str.json_decode(pl.Struct(types))
 
 
-def _columns(events: pl.DataFrame) -> Columns:
-    table = events.to_arrow(compat_level=pl.CompatLevel.oldest())
-    return {name: _whole(table.column(name)) for name in table.column_names}
+def _by_kind(events: pl.DataFrame, kinds: Sequence[str]) -> Iterator[Columns]:
+    """The columns of each kind's events; `kinds` is all of them, in their order as texts."""
+    table = events.sort("e", maintain_order=True).to_arrow(compat_level=pl.CompatLevel.oldest())
+    columns = {name: _whole(table.column(name)) for name in table.column_names}
+    start = 0
+    for kind in kinds:
+        count = pc.sum(pc.equal(columns["e"], kind)).as_py()
+        yield {name: column.slice(start, count) for name, column in columns.items()}
+        start += count
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:
