@@ -85,7 +85,7 @@ def segment_tables(
     """
     length = _whole_length(path, live=live, checksum=checksum)
     events = _events(path, length, {**_END_TYPES, **_READ_TYPES, "final": _final_type(schema)})
-    if not events.height:
+    if events is None:
         return attempts_schema(schema).empty_table(), parts_schema(schema).empty_table()
     ends, finals, reads = _by_kind(events, ("end", "final", "read"))
     reads |= {name: pc.fill_null(reads[name], value) for name, value in _DEFAULTS.items()}
@@ -121,16 +121,18 @@ def _is_torn(rest: bytes) -> bool:
     return not any(map(payload_of, rest.splitlines(keepends=True)))
 
 
-def _events(path: Path, length: int, types: dict[str, pl.DataType]) -> pl.DataFrame:
-    """The ends, reads and finals within the first `length` bytes; the columns of another kind are null."""
+def _events(path: Path, length: int, types: dict[str, pl.DataType]) -> pl.DataFrame | None:
+    """The ends, reads and finals within the first `length` bytes; the columns of another kind are null.
+
+    None where there are none.
+    """
     kinds = {"e": pl.String(), **types}
-    pieces = [pl.DataFrame(schema={**kinds, SEQUENCE: pl.Int64()})]
+    pieces = []
     for lines in _lines(path, length):
         own = lines.filter(pl.col("payload").str.slice(5, 6).is_in(_KINDS_READ))
-        if not own.height:
-            continue
-        pieces.append(_decoded(own["payload"], kinds).struct.unnest().with_columns(own[SEQUENCE]))
-    return pl.concat(pieces[1:] or pieces)
+        if own.height:
+            pieces.append(_decoded(own["payload"], kinds).struct.unnest().with_columns(own[SEQUENCE]))
+    return pl.concat(pieces) if pieces else None
 
 
 def _lines(path: Path, length: int) -> Iterator[pl.DataFrame]:
