@@ -11,12 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from unittest import mock
 
-import duckdb
 from msgspec import Struct, field
-
-from crun_batch.load import table_sql
 
 from .laws import Verdict, judge_seed
 
@@ -65,7 +61,7 @@ def play_seeds(seeds: Iterable[int], *, say: Callable[[str], None], until: float
     tally = Tally()
     began = time.monotonic()
     memory = IN_MEMORY if IN_MEMORY.is_dir() else None
-    with _kept_open(), tempfile.TemporaryDirectory(dir=memory) as folder:
+    with _settled(), tempfile.TemporaryDirectory(dir=memory) as folder:
         for seed in seeds:
             if time.monotonic() > until:
                 break
@@ -83,17 +79,12 @@ def play_seeds(seeds: Iterable[int], *, say: Callable[[str], None], until: float
 
 
 @contextmanager
-def _kept_open() -> Iterator[None]:
-    """One DuckDB for all tables of ids: opening one costs more than a session's other work.
-
-    What was loaded until now is for ever, so the garbage collector need not look at it again and again.
-    """
-    with duckdb.connect(config={"threads": 1}) as database:
-        gc.collect()
-        gc.freeze()
-        with mock.patch.object(table_sql, "_engine", lambda base_dir=None: database.cursor()):
-            yield
-        gc.unfreeze()
+def _settled() -> Iterator[None]:
+    """What was loaded until now is for ever: the garbage collector need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def play_until(until: float, seeds: range) -> Tally:
