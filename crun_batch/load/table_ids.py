@@ -89,16 +89,20 @@ class Places(Struct, frozen=True):
 
 def places_of(identities: Identities, id_type: pa.DataType) -> Places:
     """Where each id stands, the first at position 0."""
+    keys, checks = _keys(identities, id_type)
+    if keys.is_sorted():
+        return Places(id_type, keys, checks, None)
+    order = keys.arg_sort()
+    return Places(id_type, keys.gather(order), None if checks is None else checks.gather(order), order)
+
+
+def _keys(identities: Identities, id_type: pa.DataType) -> tuple[pl.Series, pl.Series | None]:
     keys, checks = [], []
     for ids in _ids(identities):
         keys.append(key_of(ids))
         if not pa.types.is_integer(id_type):
             checks.append(key_of(ids, 1))
-    every, second = pl.concat(keys), pl.concat(checks) if checks else None
-    if every.is_sorted():
-        return Places(id_type, every, second, None)
-    order = every.arg_sort()
-    return Places(id_type, every.gather(order), None if second is None else second.gather(order), order)
+    return pl.concat(keys), pl.concat(checks) if checks else None
 
 
 def _ids(identities: Identities) -> Iterator[pa.ChunkedArray]:
