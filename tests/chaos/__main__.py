@@ -12,7 +12,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import time
 import traceback
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -21,7 +20,7 @@ from pathlib import Path
 
 from simulation.seeds import Tally, play_until
 
-from .kills import Figures, chaos
+from .kills import Figures, killed_until
 from .promises import Reached, Suite, page
 
 ROOT = Path(__file__).parents[2]
@@ -80,7 +79,7 @@ def _long_form(wanted: argparse.Namespace, until: float) -> tuple[Figures, Tally
 def _parts(wanted: argparse.Namespace, until: float) -> list[tuple[object, ...]]:
     drawn = time.time_ns() % 2**32
     kills = [
-        (_kills, min(KILLS_AT_ONCE, wanted.kills - first), drawn + first, until)
+        (killed_until, min(KILLS_AT_ONCE, wanted.kills - first), drawn + first, until)
         for first in range(0, wanted.kills, KILLS_AT_ONCE)
     ]
     end = wanted.first_seed + wanted.seeds
@@ -99,11 +98,6 @@ def _add(part: Future[Figures | Tally], killed: Figures, tally: Tally) -> None:
         tally.add_all(found)
     else:
         killed.add(found)
-
-
-def _kills(count: int, seed: int, until: float) -> Figures:
-    with tempfile.TemporaryDirectory() as folder:
-        return chaos(Path(folder), kills=count, seed=seed, until=until)
 
 
 def _suite(paths: list[str]) -> Suite:
