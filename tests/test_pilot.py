@@ -7,7 +7,7 @@ import random
 from decimal import Decimal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from crun_batch.plan.pilot import forecast, interval_offsets, measure, measured_versus_priced, t_quantile
@@ -43,6 +43,7 @@ def test_the_interval_covers_the_true_bill(rows: int, draw: object) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(value_lists, st.integers(0, 10**5))
+@example([601953488895] * 2, 15957)
 def test_known_rows_bound_the_interval_from_below(values: list[int], rest: int) -> None:
     """known <= low <= expected <= high, in integers; with no rows left the bill is known."""
     found = forecast(values, len(values) + rest)

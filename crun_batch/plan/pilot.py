@@ -86,8 +86,8 @@ def forecast(values: Sequence[int], rows_total: int, *, highest_per_row: int | N
     if known_rows == 1:
         return Forecast(1, rows_total, known, expected, None, None)
     below, above = interval_offsets(values, rest)
-    low = max(known, math.floor(expected - below))
-    high = math.ceil(expected + above)
+    low = max(known, expected - math.ceil(below))
+    high = expected + math.ceil(above)
     if highest_per_row is not None:
         high = max(expected, min(high, known + rest * highest_per_row))
     return Forecast(known_rows, rows_total, known, expected, low, high)
