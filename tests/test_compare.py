@@ -291,6 +291,16 @@ def test_disputed_rows_are_listed():
     assert [2] == disagreements(disputed(), limit=1)["row"].to_list()
 
 
+def test_scores_that_differ_by_rounding_alone_are_not_disputed():
+    """And they are listed as a person writes them."""
+    lines = {"row": [1, 1, 2, 2], "variant": ["a", "b"] * 2, "score": [0.1 + 0.2, 0.3, 0.1 + 0.7, 0.5]}
+    results = pl.LazyFrame(lines).with_columns(status=pl.lit("ok"), output_text=pl.lit("x"))
+
+    found = disagreements(results, label="score")
+
+    assert [(2, 0.5, "0.8", "0.5")] == found.rows()
+
+
 def test_disputed_rows_are_exported():
     """CSV that no spreadsheet runs, JSONL as it is; a terminal gets a table."""
     found = disagreements(disputed(), columns=["about"])

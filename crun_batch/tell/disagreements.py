@@ -17,6 +17,7 @@ import polars as pl
 from crun_batch.tell.words import table
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+SCORE_DIGITS = 6
 BETWEEN = " | "
 """Between the labels that a variant's repeats gave to one row."""
 
@@ -32,9 +33,12 @@ def disagreements(
     """The rows whose replies do not all carry the same label; at most `limit`, the most disputed first.
 
     Columns: the id, `columns` (carried ones), `agreement` (share of the most frequent label), then one per variant
-    named `label_<variant>` with its labels. `label` gives each reply's label; replies in error have none.
+    named `label_<variant>` with its labels. `label` gives each reply's label, or its score, of which SCORE_DIGITS
+    digits count; replies in error have none.
     """
     shown = pl.col(label) if isinstance(label, str) else label
+    if results.select(label=shown).collect_schema()["label"].is_float():
+        shown = shown.round_sig_figs(SCORE_DIGITS)
     replies = results.filter(pl.col("status") != "error").select(
         "variant", *columns, row=pl.col(row), label=shown.cast(pl.String)
     )
