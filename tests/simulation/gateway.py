@@ -26,6 +26,8 @@ from crun_batch.simulator.settings import Model, Settings
 BASE_URL = "http://127.0.0.1:9/api/v1"
 MODEL = "gpt-5.4"
 NOT_CONNECTED = "not_connected"
+LONGEST_CALM_SECONDS = 30.0
+"""Of a reply without a fault: only a fault drawn from the seed may outlast a deadline, as the laws count those."""
 STORMS = ("429", "503", "529")
 """Refusals that no row is counted for: when they come makes no difference to the results."""
 
@@ -132,7 +134,7 @@ class World:
         """Nothing is open."""
 
     async def _play(self, delivery: Delivery, deadline_seconds: float) -> Response | Fault:
-        left = deadline_seconds - self._latency.lognormvariate(0, 1.0)
+        left = deadline_seconds - min(LONGEST_CALM_SECONDS, self._latency.lognormvariate(0, 1.0))
         came = b""
         for wait, data in delivery.steps:
             if wait > left:
