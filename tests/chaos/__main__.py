@@ -70,10 +70,10 @@ def _long_form(wanted: argparse.Namespace, until: float) -> tuple[Figures, Tally
     with ProcessPoolExecutor(wanted.processes, mp_context=get_context("spawn")) as executor:
         parts = [executor.submit(*part) for part in _parts(wanted, until)]
         for done, part in enumerate(as_completed(parts), 1):
-            known = len(killed.broken), len(tally.broken)
+            known = len(killed.broken) + len(tally.broken)
             _add(part, killed, tally)
-            for sentence in (*killed.broken[known[0] :], *tally.broken[known[1] :]):
-                print(sentence, flush=True)
+            if len(killed.broken) + len(tally.broken) > known:
+                print(*killed.broken, *tally.broken.items(), sep="\n", flush=True)
             if done % max(1, len(parts) // 40) == 0:
                 print(f"{killed.kills:,} kills, {tally.sentence()}", flush=True)
     return killed, tally
