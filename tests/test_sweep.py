@@ -27,6 +27,7 @@ from crun_batch.load.job import Job, parse_job
 from crun_batch.load.sweep import variations
 from crun_batch.run import estimate
 from crun_batch.simulator.process import SimulatorProcess
+from crun_batch.tell.progress import Progress
 
 MODELS = {"gpt-5.4": 1.0, "gpt-5.4-mini": 0.8, "gpt-5.4-nano": 0.4}
 PROMPTS = {
@@ -233,9 +234,13 @@ def test_a_variant_that_fails_stops_by_its_own_rate(at: SimulatorProcess, tmp_pa
     broken = {"prompt": {"user": "[[fault:content_filter*9]] {{ text }}"}, "model": "gpt-5.4-mini"}
     wrong = {"prompt": {"user": "[[fault:400*9]] {{ text }}"}}
     spec = job(at, tmp_path, sweep={"how": {"good": {}, "filtered": broken, "wrong": wrong}})
-    done = run(spec, texts(60), limits={"concurrency": 4})
+    seen: list[Progress] = []
+    done = run(spec, texts(60), limits={"concurrency": 4}, watch=seen.append)
     assert 5 == done.exit_code
     assert "variant 'wrong'" in (done.stop_reason or "")
+    told = {one.name: (one.rows_done, one.rows_failed) for one in seen[-1].variants}
+    ended = results(done).group_by("variant").agg(done=pl.len(), failed=(pl.col("status") != "ok").sum())
+    assert {name: (rows, failed) for name, rows, failed in ended.iter_rows()} == told
 
 
 def test_schemas_of_variants_share_a_column(at: SimulatorProcess, tmp_path: Path):

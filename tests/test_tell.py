@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from crun_batch.errors import Mistake
 from crun_batch.records import PICO
 from crun_batch.tell.amounts import counted, credit_amount, duration, from_pico, money, rate, share, usd
-from crun_batch.tell.progress import Progress, progress_line, tqdm_postfix
+from crun_batch.tell.progress import Progress, VariantProgress, progress_line, tqdm_postfix
 from crun_batch.tell.words import display_width, mistakes_text, one_line, shorten, summary_text, table
 
 
@@ -133,6 +134,19 @@ def test_a_bar_gets_what_it_does_not_show_itself() -> None:
     """Rows, rate and time left are the bar's own."""
     expected = "12 failed, $0.0042 of about $0.016, 64/128 in flight, cooling down after 429, 12 s"
     assert expected == tqdm_postfix(PROGRESS)
+
+
+def test_the_variants_of_a_sweep_are_told_those_that_fail_first() -> None:
+    """At most six by name."""
+    two = (VariantProgress("gpt/short", 700, 0), VariantProgress("gpt/long", 619, 12))
+    many = tuple(VariantProgress(f"v{number}", 1, 0) for number in range(8))
+
+    assert progress_line(structs.replace(PROGRESS, variants=two)).endswith(
+        "12 s, gpt/long 619 (12 failed) · gpt/short 700"
+    )
+    assert tqdm_postfix(structs.replace(PROGRESS, variants=many)).endswith(
+        "v0 1 · v1 1 · v2 1 · v3 1 · v4 1 · v5 1 · 2 more"
+    )
 
 
 def test_progress_without_knowledge_says_unknown() -> None:

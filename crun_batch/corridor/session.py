@@ -103,6 +103,11 @@ class Session:
         self._tokens_seen = 0
         self._bytes_seen = 0
 
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The names of those who are asked."""
+        return self._work.variants
+
     def together(self) -> AbstractContextManager[None]:
         """Records made inside reach the disk when the block ends, in one write."""
         return self._journal.together()

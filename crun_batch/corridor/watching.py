@@ -18,7 +18,7 @@ from crun_batch.plan.account import Sums
 from crun_batch.send.pool import Pool
 from crun_batch.store.directory import RunDirectory, write_json
 from crun_batch.tell.amounts import duration
-from crun_batch.tell.progress import Progress
+from crun_batch.tell.progress import Progress, VariantProgress
 
 SHOWN_EVERY_SECONDS = 0.5
 SUMMARY_EVERY_SECONDS = 5.0
@@ -66,6 +66,18 @@ class Meter:
             limit=self._pool.limit,
             eta_seconds=left / rows_per_second if rows_per_second else None,
             waiting_reason=self._waiting_reason(),
+            variants=self._variants(),
+        )
+
+    def _variants(self) -> tuple[VariantProgress, ...]:
+        """Of a sweep, each with what all sessions have finished of it."""
+        names, sums = self._session.variants, self._session.account.variants
+        statuses = {name: sums[name].statuses for name in names if name in sums}
+        if len(names) < 2:
+            return ()
+        return tuple(
+            VariantProgress(name, sum(counts.values()), sum(counts.values()) - counts.get("ok", 0))
+            for name, counts in statuses.items()
         )
 
     def _rows_per_second(self, finished: int) -> float:

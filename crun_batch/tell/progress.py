@@ -10,6 +10,17 @@ from msgspec import Struct
 from crun_batch.tell.amounts import UNKNOWN, count, counted, duration, from_pico, money, rate, share
 from crun_batch.tell.words import one_line
 
+VARIANTS_NAMED = 6
+"""More than that are told by their number."""
+
+
+class VariantProgress(Struct, frozen=True):
+    """Where one variant of a sweep is."""
+
+    name: str
+    rows_done: int
+    rows_failed: int
+
 
 class Progress(Struct, frozen=True):
     """Where a run is. Amounts are pico-units, None where unknown; the limit is the pool's current one."""
@@ -29,6 +40,8 @@ class Progress(Struct, frozen=True):
     eta_seconds: float | None = None
     waiting_reason: str | None = None
     """Why nothing goes out right now: 'cooling down after 429, 12 s'."""
+    variants: tuple[VariantProgress, ...] = ()
+    """Of a sweep."""
 
 
 def spent(progress: Progress) -> str:
@@ -48,6 +61,18 @@ def held(progress: Progress) -> str | None:
     return money(from_pico(progress.held_usd_pico), from_pico(progress.held_credits_pico))
 
 
+def by_variant(progress: Progress) -> str:
+    """The variants of a sweep, those with failures first; empty where there is no sweep."""
+    ordered = sorted(progress.variants, key=lambda one: -one.rows_failed)
+    named = [
+        f"{one_line(one.name)} {count(one.rows_done)}"
+        + (f" ({count(one.rows_failed)} failed)" if one.rows_failed else "")
+        for one in ordered[:VARIANTS_NAMED]
+    ]
+    others = len(ordered) - VARIANTS_NAMED
+    return " · ".join([*named, f"{others} more"] if others > 0 else named)
+
+
 def progress_line(progress: Progress) -> str:
     """Everything in one line, for a log or a pipe."""
     done = f"{count(progress.rows_done)} of {counted(progress.rows_total, 'row')}"
@@ -62,6 +87,7 @@ def progress_line(progress: Progress) -> str:
         f"{count(progress.in_flight)} in flight (limit {count(progress.limit)})",
         f"{UNKNOWN if progress.eta_seconds is None else duration(progress.eta_seconds)} left",
         one_line(progress.waiting_reason or ""),
+        by_variant(progress),
     ]
     return ", ".join(phrase for phrase in phrases if phrase)
 
@@ -73,5 +99,6 @@ def tqdm_postfix(progress: Progress) -> str:
         f"{spent(progress)} of about {projected(progress)}",
         f"{count(progress.in_flight)}/{count(progress.limit)} in flight",
         one_line(progress.waiting_reason or ""),
+        by_variant(progress),
     ]
     return ", ".join(phrase for phrase in phrases if phrase)
