@@ -56,6 +56,7 @@ a { color: var(--accent); }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); gap: 12px; }
 .pair > *, .card + .card { min-width: 0; }
 .full { grid-column: 1 / -1; }
+.pair > :only-child svg { max-width: 620px; }
 .card + .card, .pair + .card, .card + .pair, .pair + .pair { margin-top: 12px; }
 .pair > .card + .card { margin-top: 0; }
 .card > h3:first-child { margin-top: 0; }

@@ -51,8 +51,10 @@ class _Grouping(Struct, frozen=True):
 def bill_tables(data: ReportData) -> list[Table]:
     """By outcome, always; by variant, purpose, source of the price and status where there are several of them."""
     first = _Grouping("By what became of the request", lambda line: line.outcome, OUTCOME_WORDS, OUTCOMES)
+    judged = any(line.purpose == "judge" for line in data.bill)
+    by_variant = "By variant, the judges of its answers included" if judged else "By variant"
     others = [
-        _Grouping("By variant", lambda line: line.variant, {}, [line.name for line in data.variants]),
+        _Grouping(by_variant, lambda line: line.variant, {}, [line.name for line in data.variants]),
         _Grouping("By purpose", lambda line: line.purpose, PURPOSE_WORDS, list(PURPOSE_WORDS)),
         _Grouping("By where the price is from", lambda line: line.source or "", SOURCE_WORDS, list(SOURCE_WORDS)),
     ]
