@@ -65,9 +65,7 @@ def docket_of(
     questions = Questions(workload)
     record = Record(directory, schema, workload.judges, questions)
     if not workload.judges:
-        return Docket(
-            Shelf(directory, schema, pa.Table.from_batches([], scores_schema(schema))), questions, record
-        )
+        return Docket(Shelf(directory, schema, no_rows(scores_schema(schema))), questions, record)
     known = complete_scores(directory, schema, fingerprint())
     wanted = None
     if rows is not None:

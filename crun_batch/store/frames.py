@@ -31,6 +31,7 @@ from crun_batch.store.schema import (
     RunSchema,
     attempts_schema,
     money_column,
+    no_rows,
     parts_schema,
 )
 
@@ -86,7 +87,7 @@ def segment_tables(
     length = _whole_length(path, live=live, checksum=checksum)
     events = _events(path, length, {**_END_TYPES, **_READ_TYPES, "final": _final_type(schema)})
     if events is None:
-        return attempts_schema(schema).empty_table(), parts_schema(schema).empty_table()
+        return no_rows(attempts_schema(schema)), no_rows(parts_schema(schema))
     ends, finals, reads = _by_kind(events, ("end", "final", "read"))
     reads |= {name: pc.fill_null(reads[name], value) for name, value in _DEFAULTS.items()}
     return _attempts_table(reads, ends, schema), _parts_table(reads, finals, number, schema)
