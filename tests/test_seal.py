@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import base64
+import subprocess
+import sys
+import tempfile
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from importlib.util import find_spec
+from pathlib import Path
 
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from store_kit import OK, START, FailingDisk, Killed, KillingDisk, ManualSyncer, answer, open_run, read, start
+from store_kit import OK, START, FailingDisk, Killed, KillingDisk, ManualSyncer, answer, end, open_run, read, start
 
 from crun_batch.errors import DiskFailed, RunDamaged
+from crun_batch.store import frames
 from crun_batch.store.carried import carried_encoder, decode_column, stored_type
 from crun_batch.store.disk import Disk
 from crun_batch.store.events import FinalEvent, FinalPart
@@ -229,6 +236,55 @@ def test_an_output_that_does_not_fit_its_type_is_null(run):
 
     _, parts = sealed(run, schema, fill)
     assert [{"n": 1}, None, None, {"n": 3}] == parts.column("output").to_pylist()
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(order=st.permutations(range(1, 9)), piece_bytes=st.integers(1, 3000))
+def test_the_pieces_that_a_segment_is_parsed_in_do_not_show(tmp_path, order, piece_bytes):
+    """Replies are read long after they came, in another order, and rows without an attempt come between."""
+
+    def fill(journal):
+        numbers = [journal.next_serial() for _ in order]
+        journal.append_starts([start(n) for n in numbers])
+        journal.append_ends([end(n, body=b'{"says": %d}' % n) for n in numbers])
+        for n in order:
+            journal.append_reads([read(n, final=OK if n % 3 else None)])
+            if n % 2:
+                journal.append_final(FinalEvent(f"{90 + n}", 90 + n, "base", FinalPart("error", attempt_count=0)))
+
+    def tables(size):
+        with (
+            tempfile.TemporaryDirectory(dir=tmp_path) as place,
+            closing(open_run(Path(place) / "run")) as opened,
+            pytest.MonkeyPatch.context() as patch,
+        ):
+            patch.setattr(frames, "_PIECE_BYTES", size)
+            return sealed(opened, SCHEMA, fill)
+
+    (attempts, parts), (attempts_in_pieces, parts_in_pieces) = tables(10**9), tables(piece_bytes)
+    assert [f'{{"says": {n}}}' for n in order] == attempts.column("reply_body").to_pylist()
+    assert attempts.equals(attempts_in_pieces)
+    assert parts.equals(parts_in_pieces)
+
+
+def test_sealing_does_not_load_pandas(run):
+    """It is installed, and loading it would hold the interpreter for half a second in the middle of a run."""
+    journal = create_journal(run, None, syncer=ManualSyncer())
+    answer(journal)
+    journal.append_final(FinalEvent("5", 5, "base", FinalPart("error", attempt_count=0)))
+    journal.maybe_rotate(dict, force=True)
+    script = f"""
+import sys
+from pathlib import Path
+import pyarrow as pa
+from crun_batch.store.frames import segment_tables
+from crun_batch.store.schema import RunSchema
+attempts, parts = segment_tables(Path({str(run.segment(1))!r}), 1, RunSchema("review_id", pa.int64()), live=False)
+print(attempts.num_rows, parts.num_rows, "pandas" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "1 2 False" == done.stdout.strip()
+    assert find_spec("pandas") is not None
 
 
 def test_a_damaged_line_is_not_sealed(run):

@@ -7,7 +7,7 @@ outside the interpreter lock. Owns: what each column is computed from. Must not 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -30,6 +30,7 @@ from crun_batch.store.schema import (
     TOKENS,
     RunSchema,
     attempts_schema,
+    constant,
     money_column,
     no_rows,
     parts_schema,
@@ -68,10 +69,8 @@ _DEFAULTS: dict[str, Any] = {
     "request_hash": "",
 }
 _HIGHEST = 2**63
-_PIECE_BYTES = 8 * 2**20
-"""Of a segment, parsed at one go: what parsing needs beside the tables is several times that."""
-_KINDS_READ = ('"end",', '"read"', '"final')
-"""How the events that make rows begin, after `{"e":`."""
+_PIECE_BYTES = 2 * 2**20
+"""Of a segment, parsed at one go: small enough for the allocators to use the same memory for every piece."""
 Columns = dict[str, pa.Array]
 
 
@@ -85,12 +84,21 @@ def segment_tables(
     it need not be checked line by line. Raises RunDamaged, naming the line.
     """
     length = _whole_length(path, live=live, checksum=checksum)
-    events = _events(path, length, {**_END_TYPES, **_READ_TYPES, "final": _final_type(schema)})
-    if events is None:
-        return no_rows(attempts_schema(schema)), no_rows(parts_schema(schema))
-    ends, finals, reads = _by_kind(events, ("end", "final", "read"))
-    reads |= {name: pc.fill_null(reads[name], value) for name, value in _DEFAULTS.items()}
-    return _attempts_table(reads, ends, schema), _parts_table(reads, finals, number, schema)
+    read_types = {**_READ_TYPES, "final": _final_type(schema)}
+    attempts, parts = [no_rows(attempts_schema(schema))], [no_rows(parts_schema(schema))]
+    awaited: Columns | None = None
+    for lines in _lines(path, length):
+        ends, reads, finals = (
+            _events(lines, kind, types)
+            for kind, types in (('"end"', _END_TYPES), ('"read', read_types), ('"fina', read_types))
+        )
+        reads |= {name: _filled(reads[name], value) for name, value in _DEFAULTS.items()}
+        ends = ends if awaited is None else _joined(awaited, ends)
+        attempts.append(_attempts_table(reads, ends, schema))
+        parts.append(_parts_table(reads, finals, number, schema))
+        unread = pc.invert(pc.is_in(ends["n"], value_set=reads["n"]))
+        awaited = {name: column.filter(unread) for name, column in ends.items()}
+    return pa.concat_tables(attempts), pa.concat_tables(parts)
 
 
 def _whole_length(path: Path, *, live: bool, checksum: int | None) -> int:
@@ -122,22 +130,11 @@ def _is_torn(rest: bytes) -> bool:
     return not any(map(payload_of, rest.splitlines(keepends=True)))
 
 
-def _events(path: Path, length: int, types: dict[str, pl.DataType]) -> pl.DataFrame | None:
-    """The ends, reads and finals within the first `length` bytes; the columns of another kind are null.
-
-    None where there are none.
-    """
-    kinds = {"e": pl.String(), **types}
-    pieces = []
-    for lines in _lines(path, length):
-        own = lines.filter(pl.col("payload").str.slice(5, 6).is_in(_KINDS_READ))
-        if own.height:
-            pieces.append(_decoded(own["payload"], kinds).struct.unnest().with_columns(own[SEQUENCE]))
-    return pl.concat(pieces) if pieces else None
-
-
 def _lines(path: Path, length: int) -> Iterator[pl.DataFrame]:
-    """Payload and number, from 0, of the lines within the first `length` bytes, a piece of the file at a time."""
+    """Payload, kind and number (from 0) of the lines in the first `length` bytes, a piece of the file at a time.
+
+    The kind is what follows `{"e":`, cut to 5 characters.
+    """
     columns = {"payload": pl.String(), "checksum": pl.String()}
     first = 0
     with path.open("rb") as file:
@@ -145,11 +142,23 @@ def _lines(path: Path, length: int) -> Iterator[pl.DataFrame]:
             data = file.read(min(_PIECE_BYTES, length - file.tell()))
             data += file.readline() if file.tell() < length else b""
             lines = pl.read_csv(data, separator="\t", quote_char=None, has_header=False, schema=columns)
-            yield lines.select("payload", pl.int_range(first, first + pl.len(), dtype=pl.Int64).alias(SEQUENCE))
+            yield lines.select(
+                "payload",
+                pl.col("payload").str.slice(5, 5).alias("kind"),
+                pl.int_range(first, first + pl.len(), dtype=pl.Int64).alias(SEQUENCE),
+            )
             first += lines.height
 
 
-def _decoded(payloads: pl.Series, types: dict[str, pl.DataType]) -> pl.Series:
+def _events(lines: pl.DataFrame, kind: str, types: Mapping[str, pl.DataType]) -> Columns:
+    """The fields of all events of one kind, and the numbers of their lines."""
+    own = lines.filter(pl.col("kind") == kind)
+    events = _decoded(own["payload"], types).struct.unnest().with_columns(own[SEQUENCE])
+    table = events.to_arrow(compat_level=pl.CompatLevel.oldest())
+    return {name: _whole(table.column(name)) for name in table.column_names}
+
+
+def _decoded(payloads: pl.Series, types: Mapping[str, pl.DataType]) -> pl.Series:
     try:
         return payloads.str.json_decode(pl.Struct(types))
     except pl.exceptions.ComputeError:
@@ -157,19 +166,16 @@ def _decoded(payloads: pl.Series, types: dict[str, pl.DataType]) -> pl.Series:
         return pl.Series(bounded, dtype=pl.String()).str.json_decode(pl.Struct(types))
 
 
-def _by_kind(events: pl.DataFrame, kinds: Sequence[str]) -> Iterator[Columns]:
-    """The columns of each kind's events; `kinds` is all of them, in their order as texts."""
-    table = events.sort("e", maintain_order=True).to_arrow(compat_level=pl.CompatLevel.oldest())
-    columns = {name: _whole(table.column(name)) for name in table.column_names}
-    start = 0
-    for kind in kinds:
-        count = pc.sum(pc.equal(columns["e"], kind)).as_py()
-        yield {name: column.slice(start, count) for name, column in columns.items()}
-        start += count
-
-
 def _whole(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _filled(column: pa.Array, value: int | str) -> pa.Array:
+    return pc.fill_null(column, constant(value, column.type))
+
+
+def _joined(first: Columns, second: Columns) -> Columns:
+    return {name: pa.concat_arrays([column, second[name]]) for name, column in first.items()}
 
 
 def _bounded(value: Any) -> Any:
@@ -207,7 +213,7 @@ def _attempts_table(reads: Columns, ends: Columns, schema: RunSchema) -> pa.Tabl
         "serial": reads["n"],
         "request_id": request_id.take(last),
         "reply_body": pc.coalesce(assembled, body),
-        "reply_base64": pc.if_else(assembled.is_null(), ends["body64"].take(last), None),
+        "reply_base64": pc.if_else(assembled.is_null(), ends["body64"].take(last), pa.NULL),
         "latency_seconds": _seconds(reads["latency_us"]),
     }
     return _table(columns, {}, attempts_schema(schema), schema)
@@ -215,24 +221,24 @@ def _attempts_table(reads: Columns, ends: Columns, schema: RunSchema) -> pa.Tabl
 
 def _last_place(wanted: pa.Array, present: pa.Array) -> pa.Array:
     """Where each serial stands in `present` for the last time; null where it does not."""
-    backwards = present.take(pa.arange(len(present) - 1, -1, -1))
-    return pc.subtract(len(present) - 1, pc.index_in(wanted, value_set=backwards))
+    backwards = pa.arange(len(present) - 1, -1, -1)
+    return backwards.take(pc.index_in(wanted, value_set=present.take(backwards)))
 
 
 def _parts_table(reads: Columns, finals: Columns, number: int, schema: RunSchema) -> pa.Table:
     columns = _in_order(reads, finals)
     parts = {field.name: pc.struct_field(columns["final"], field.name) for field in columns["final"].type}
-    as_read = pc.fill_null(parts["as_read"], fill_value=False)
-    inherited = {name: pc.coalesce(parts[name], pc.if_else(as_read, columns[name], None)) for name in INHERITED}
+    as_read = _filled(parts["as_read"], False)
+    inherited = {name: _inherited(parts[name], as_read, columns[name]) for name in INHERITED}
     columns |= {
         **inherited,
-        "repeat": pc.fill_null(columns["repeat"], 0),
-        SEQUENCE: pc.add(columns[SEQUENCE], number * 2**32),
-        SUPERSEDES: pc.fill_null(parts["supersedes"], fill_value=False),
+        "repeat": _filled(columns["repeat"], 0),
+        SEQUENCE: pc.add(columns[SEQUENCE], constant(number * 2**32, pa.int64())),
+        SUPERSEDES: _filled(parts["supersedes"], False),
         "status": parts["status"],
         "outputs": parts["outputs"],
-        "attempt_count": pc.fill_null(parts["attempt_count"], 1),
-        "unknown_attempts": pc.fill_null(parts["unknown_attempts"], 0),
+        "attempt_count": _filled(parts["attempt_count"], 1),
+        "unknown_attempts": _filled(parts["unknown_attempts"], 0),
         "output_text": inherited["text"],
         "latency_seconds": _seconds(inherited["latency_us"]),
     }
@@ -245,19 +251,26 @@ def _parts_table(reads: Columns, finals: Columns, number: int, schema: RunSchema
     return _table(columns, special, parts_schema(schema), schema)
 
 
+def _inherited(own: pa.Array, as_read: pa.Array, read: pa.Array) -> pa.Array:
+    """What a final says, or where it says nothing and is `as_read`, what the read event says."""
+    if own.null_count == len(own) and as_read.false_count == 0:
+        return read
+    return pc.coalesce(own, pc.if_else(as_read, read, pa.NULL))
+
+
 def _in_order(reads: Columns, finals: Columns) -> Columns:
     """The reads that conclude a unit and the finals without an attempt, in the order of their lines."""
     concluded = pc.is_valid(pc.struct_field(reads["final"], "status"))
     columns = {name: reads[name].filter(concluded) for name in (*_KEYS, SEQUENCE, "final", *INHERITED)}
     if not len(finals[SEQUENCE]):
         return columns
-    joined = {name: pa.concat_arrays([column, finals[name]]) for name, column in columns.items()}
+    joined = _joined(columns, finals)
     order = pc.sort_indices(joined[SEQUENCE])
     return {name: column.take(order) for name, column in joined.items()}
 
 
 def _seconds(microseconds: pa.Array) -> pa.Array:
-    return pc.divide(microseconds.cast(pa.float64()), 1e6)
+    return pc.divide(microseconds.cast(pa.float64()), constant(1e6, pa.float64()))
 
 
 def _table(columns: Columns, special: Columns, target: pa.Schema, schema: RunSchema) -> pa.Table:

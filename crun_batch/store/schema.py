@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import orjson
+import polars as pl
 import pyarrow as pa
 import pyarrow.types as is_type
 from msgspec import Struct, structs
@@ -219,3 +221,9 @@ def _axis_value(value: Any, data_type: pa.DataType) -> Any:
 def no_rows(schema: pa.Schema) -> pa.Table:
     """A table of that schema without rows. `Schema.empty_table` would import pandas, which takes half a second."""
     return pa.Table.from_batches([], schema)
+
+
+@lru_cache(maxsize=64)
+def constant(value: str | float, data_type: pa.DataType) -> pa.Scalar:
+    """A value for Arrow's functions. They would make one of a Python value too, and import pandas for it."""
+    return pl.Series([value]).to_arrow()[0].cast(data_type)
