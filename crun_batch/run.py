@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 from msgspec import structs
 
@@ -58,6 +58,7 @@ from crun_batch.corridor.preflight import (
 )
 from crun_batch.corridor.pricing import Bill, Prices, must_reprice
 from crun_batch.corridor.reopening import reopen
+from crun_batch.corridor.runtime import run_to_end
 from crun_batch.corridor.scoring import Graders, fingerprint_of, graders_of, score_answers
 from crun_batch.corridor.sending import Outfit, send_all
 from crun_batch.corridor.source import open_rows, open_units
@@ -70,8 +71,6 @@ from crun_batch.store.directory import write_json
 from crun_batch.store.results import publish
 
 __all__ = ["Job", "Options", "Run", "arun", "estimate", "load_job", "open_run", "run"]
-
-T = TypeVar("T")
 
 
 def run(job: Job | str | Path, *, table: object | None = None, **overrides: Any) -> Run:
@@ -86,20 +85,6 @@ def run(job: Job | str | Path, *, table: object | None = None, **overrides: Any)
         return run_to_end(coroutine)
     with ThreadPoolExecutor(1) as executor:
         return executor.submit(run_to_end, coroutine).result()
-
-
-def run_to_end(coroutine: Coroutine[Any, Any, T]) -> T:
-    """`asyncio.run`, on uvloop where there is one."""
-    with asyncio.Runner(loop_factory=_new_event_loop) as runner:
-        return runner.run(coroutine)
-
-
-def _new_event_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop
-    except ImportError:  # no wheel for this system
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
 
 
 async def arun(job: Job | str | Path, *, table: object | None = None, **overrides: Any) -> Run:

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crun_batch.plan import tokens as tokens_module
+from crun_batch.plan.costs import charge, hold, pico_of
 from crun_batch.plan.estimate import Finished, Limits, Tally, Terms, combine, needs, time_needed
-from crun_batch.plan.prices import charge, hold, pico_of, price_from_job
+from crun_batch.plan.prices import price_from_job
 from crun_batch.plan.tokens import (
     approximate_tokens,
     bound_input_tokens,

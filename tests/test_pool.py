@@ -9,6 +9,9 @@ from itertools import count
 from typing import Literal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from simulation.loop import VirtualLoop
 
 from crun_batch.records import Fault, Response, Row, Ticket, Unit
 from crun_batch.send.admit import Lane
@@ -112,6 +115,39 @@ def test_replies_that_come_together_are_recorded_together_and_before_they_are_re
     starts, ends, reads = ([f"{what} {row}" for row in range(3)] for what in ("start", "end", "read"))
 
     assert [*starts, "|", *ends, "|", *reads, "|"] == asyncio.run(scenario())
+
+
+@given(st.lists(st.floats(0.0, 30.0), min_size=1, max_size=30))
+def test_a_reply_waits_for_others_a_hundredth_of_its_time_and_five_milliseconds_at_most(
+    delays: list[float],
+) -> None:
+    """Then it is recorded, with all that came meanwhile."""
+    came: dict[int, float] = {}
+    recorded: dict[int, float] = {}
+    loop = VirtualLoop()
+
+    class Delayed(Gate):
+        async def post(self, url: str, headers: object, body: bytes, deadline_seconds: float) -> Response | Fault:
+            position = len(came)
+            came[position] = delays[position]
+            await asyncio.sleep(delays[position])
+            return Response(200, {}, BODY)
+
+    class Clocked(Tape):
+        def arrived(self, arrivals: Sequence[tuple[Attempt, Response | Fault]]) -> list[Response | Fault]:
+            positions = {attempt.ticket.unit.position for attempt, _ in arrivals}
+            recorded.update(dict.fromkeys(positions, loop.time()))
+            return super().arrived(arrivals)
+
+    try:
+        loop.run_until_complete(pool_of(Delayed(), Clocked(), rows=len(delays), in_flight=len(delays)).run())
+    finally:
+        loop.close()
+
+    assert came.keys() == recorded.keys()
+    assert all(-1e-9 <= recorded[row] - came[row] <= min(0.01 * recorded[row], 0.005) + 1e-9 for row in came)
+    turns = sorted(set(recorded.values()))
+    assert all(not came[row] + 1e-9 < turn < recorded[row] - 1e-9 for row in came for turn in turns)
 
 
 def test_the_next_requests_start_in_the_write_that_concludes_the_last() -> None:

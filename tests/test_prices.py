@@ -11,17 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from crun_batch.plan.prices import (
-    charge,
-    choose_price,
-    decimal_text,
-    hold,
-    pico_of,
-    price_as_text,
-    price_from_job,
-    price_from_list,
-    price_from_quote,
-)
+from crun_batch.plan.costs import charge, decimal_text, hold, pico_of
+from crun_batch.plan.prices import choose_price, price_as_text, price_from_job, price_from_list, price_from_quote
 from crun_batch.plan.repricing import difference, price_from_text, rebound, reprice
 from crun_batch.records import PICO, Cost, Hold, Price, Usage
 

@@ -15,7 +15,7 @@ from crun_batch.corridor.preflight import Offer, Site
 from crun_batch.corridor.session import Session
 from crun_batch.errors import EXIT_OUT_OF_MONEY, RefusedToStart
 from crun_batch.load.job import Job
-from crun_batch.plan.prices import decimal_text, pico_of
+from crun_batch.plan.costs import decimal_text, pico_of
 from crun_batch.send.gateway import Balance, ControlFault, Gateway, list_models, read_balance
 from crun_batch.send.retry import Halt
 

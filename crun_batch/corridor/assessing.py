@@ -19,9 +19,9 @@ from crun_batch.corridor.source import Done
 from crun_batch.corridor.workload import Variant, Workload
 from crun_batch.load.render import RowRejected
 from crun_batch.plan.account import Account
+from crun_batch.plan.costs import pico_of
 from crun_batch.plan.estimate import SAMPLE_ABOVE_ROWS, SAMPLE_ROWS, Finished, Limits, Tally, Terms, combine
 from crun_batch.plan.figures import Estimate, Span
-from crun_batch.plan.prices import pico_of
 from crun_batch.plan.tokens import Counter, count_body, remembering, token_counter
 from crun_batch.records import Row
 

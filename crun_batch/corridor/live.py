@@ -16,7 +16,7 @@ from crun_batch.corridor.recovery import JournalNow, journal_now
 from crun_batch.errors import InputError
 from crun_batch.load.job import load_job
 from crun_batch.plan.account import Account, Ended
-from crun_batch.plan.prices import decimal_text
+from crun_batch.plan.costs import decimal_text
 from crun_batch.records import Cost, Hold, Tries
 from crun_batch.store.directory import RunDirectory, read_json
 from crun_batch.store.events import StartEvent

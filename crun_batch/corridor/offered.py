@@ -10,7 +10,8 @@ from typing import Any
 
 from crun_batch.corridor.endpoint import endpoint_of
 from crun_batch.load.job import Job, load_job
-from crun_batch.plan.prices import choose_price, decimal_text, pico_of, price_as_text
+from crun_batch.plan.costs import decimal_text, pico_of
+from crun_batch.plan.prices import choose_price, price_as_text
 from crun_batch.send.gateway import ControlFault, Gateway, list_models, read_balance
 
 

@@ -22,7 +22,7 @@ from crun_batch.errors import (
     InputError,
 )
 from crun_batch.plan.account import Account, Sums
-from crun_batch.plan.prices import decimal_text
+from crun_batch.plan.costs import decimal_text
 from crun_batch.send.retry import Halt
 from crun_batch.store import views
 from crun_batch.store.directory import RunDirectory, read_json

@@ -21,9 +21,9 @@ from crun_batch.corridor.source import Done, open_units
 from crun_batch.corridor.workload import Workload
 from crun_batch.errors import EXIT_REFUSED_TO_START, RefusedToStart
 from crun_batch.plan.account import Sums
+from crun_batch.plan.costs import decimal_text
 from crun_batch.plan.estimate import Limits, time_needed
 from crun_batch.plan.pilot import Agreement, Forecast, Measured, forecast, measure, measured_versus_priced
-from crun_batch.plan.prices import decimal_text
 from crun_batch.records import PICO, Row
 from crun_batch.send.gateway import Balance
 from crun_batch.send.retry import Halt

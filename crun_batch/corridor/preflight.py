@@ -20,9 +20,9 @@ from crun_batch.errors import EXIT_OUT_OF_MONEY, InputError, Mistake
 from crun_batch.load.job import Job
 from crun_batch.plan.account import Sums
 from crun_batch.plan.budget import Budget, Needs, Preflight, Reservations, may_start, used_up
+from crun_batch.plan.costs import decimal_text, pico_of
 from crun_batch.plan.estimate import Limits, combine
 from crun_batch.plan.figures import Estimate
-from crun_batch.plan.prices import decimal_text, pico_of
 from crun_batch.records import Hold
 from crun_batch.send.gateway import Balance, ModelInfo
 from crun_batch.send.pool import NO_ROOM

@@ -17,9 +17,10 @@ import orjson
 from msgspec import Struct, structs
 
 from crun_batch.load.job import Job
-from crun_batch.plan.prices import PriceChoice, charge, choose_price, decimal_text, price_as_text
+from crun_batch.plan.costs import charge, charges, decimal_text
+from crun_batch.plan.prices import PriceChoice, choose_price, price_as_text
 from crun_batch.plan.repricing import difference, price_from_text, rebound, reprice
-from crun_batch.records import Cost, Failure, Hold, Price, Reply
+from crun_batch.records import Cost, Failure, Hold, Price, Reply, Usage
 from crun_batch.send.gateway import ModelInfo
 from crun_batch.store.reprice import Stored
 
@@ -98,6 +99,8 @@ class Bill(Struct, frozen=True):
 
     price_of: Callable[[str | None], Price | None]
     credits_per_usd: Decimal | None
+    charges: dict[str | None, Callable[[Usage], Cost]] = {}
+    """By model, as far as asked for: what usage costs."""
 
     def cost(self, model: str | None, result: Reply | Failure) -> Cost:
         """The cost of a result. What was refused or never sent cost nothing; an unknown outcome has no cost."""
@@ -107,9 +110,13 @@ class Bill(Struct, frozen=True):
             if result.outcome == "unknown":
                 return Cost()
         reported = result.reported_usd if isinstance(result, Reply) else None
-        return charge(
-            self.price_of(model), result.usage, reported_usd=reported, credits_per_usd=self.credits_per_usd
-        )
+        if result.usage is None or reported is not None:
+            price = self.price_of(model)
+            return charge(price, result.usage, reported_usd=reported, credits_per_usd=self.credits_per_usd)
+        of = self.charges.get(model)
+        if of is None:
+            of = self.charges[model] = charges(self.price_of(model), self.credits_per_usd)
+        return of(result.usage)
 
     def nothing(self, model: str | None) -> Cost:
         """Zero in the units in which the run is priced; in the others even zero would be a guess."""

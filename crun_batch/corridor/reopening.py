@@ -12,7 +12,7 @@ import polars as pl
 
 from crun_batch.corridor.source import Done
 from crun_batch.plan.account import Account, UnitKey, UnitSoFar
-from crun_batch.plan.prices import pico_of
+from crun_batch.plan.costs import pico_of
 from crun_batch.records import Usage
 from crun_batch.store.views import attempts_frame, results_frame
 

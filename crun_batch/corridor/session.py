@@ -309,13 +309,12 @@ class Session:
 
     def _ended(self, ticket: Ticket, settled: Settled) -> Ended:
         """Settle the hold, and learn how long texts are in tokens."""
-        was_free = settled.outcome in ("rejected", "not_sent")
-        self.reservations.settle(ticket.hold, FREE if was_free else settled.cost)
-        if settled.usage is not None:
-            self._tokens_seen += settled.usage.input_tokens
+        outcome, usage = settled.outcome, settled.result.usage
+        self.reservations.settle(ticket.hold, FREE if outcome in ("rejected", "not_sent") else settled.cost)
+        if usage is not None:
+            self._tokens_seen += usage.input_tokens
             self._bytes_seen += len(ticket.body)
-        latency_us = settled.latency_us or 0
-        return Ended(settled.outcome, settled.usage, settled.cost, ticket.hold, settled.tries, latency_us)
+        return Ended(outcome, usage, settled.cost, ticket.hold, settled.tries, settled.latency_us or 0)
 
     def _count(
         self, unit: Unit, status: str, kind: str | None, replaces: str | None, *, shared: bool = False

@@ -6,18 +6,18 @@ Pure conversions between the rooms' values: nothing is sent, written or timed he
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from msgspec import Struct, structs
 
 from crun_batch.corridor.dialogue import STATUS_OF_FINISH, Verdict
 from crun_batch.plan.account import UnitKey, UnitSoFar
-from crun_batch.records import Cost, Failure, OutcomeClass, Reply, Status, Ticket, Tries, Unit, Usage
+from crun_batch.records import Cost, Failure, OutcomeClass, Reply, Status, Ticket, Tries, Unit
 from crun_batch.send.retry import Again, Decision, GiveUp
 from crun_batch.store.events import FinalPart, ReadEvent, StartEvent
 
 NO_TRIES = Tries()
 _NO_COUNTS = (None,) * 5
+_NO_REPLY = Reply(text=None, finish_reason="stop")
 
 
 class Settled(Struct, frozen=True):
@@ -36,10 +36,6 @@ class Settled(Struct, frozen=True):
     @property
     def outcome(self) -> OutcomeClass:
         return "done" if isinstance(self.result, Reply) else self.result.outcome
-
-    @property
-    def usage(self) -> Usage | None:
-        return self.result.usage
 
 
 def tries_after(before: Tries, result: Reply | Failure, decision: Decision | None) -> Tries:
@@ -82,7 +78,7 @@ def start_event(ticket: Ticket, serial: int, variant: str, started_at: int) -> S
 def read_event(settled: Settled, final: FinalPart | None) -> ReadEvent:
     """What was made of the reply or fault, with the final part where the unit is done."""
     start, result, usage, cost = settled.start, settled.result, settled.result.usage, settled.cost
-    said = _reply_fields(result) if isinstance(result, Reply) else _failure_fields(result)
+    reply, failure = (result, None) if isinstance(result, Reply) else (_NO_REPLY, result)
     counts = _NO_COUNTS if usage is None else structs.astuple(usage)
     return ReadEvent(
         n=start.n,
@@ -114,24 +110,16 @@ def read_event(settled: Settled, final: FinalPart | None) -> ReadEvent:
         gives_up=final is None and start.judge is None and isinstance(settled.decision, GiveUp),
         final=final,
         judge=start.judge,
-        **said,
+        reported_usd=reply.reported_usd,
+        text=reply.text,
+        tool_calls=reply.tool_calls,
+        finish_reason=reply.finish_reason if failure is None else None,
+        model=reply.model,
+        response_id=reply.response_id,
+        assembled=reply.assembled.decode(errors="replace") if reply.assembled else None,
+        error_kind=failure.kind if failure is not None else None,
+        error_message=failure.message if failure is not None else None,
     )
-
-
-def _reply_fields(reply: Reply) -> dict[str, Any]:
-    return {
-        "reported_usd": reply.reported_usd,
-        "text": reply.text,
-        "tool_calls": reply.tool_calls,
-        "finish_reason": reply.finish_reason,
-        "model": reply.model,
-        "response_id": reply.response_id,
-        "assembled": reply.assembled.decode(errors="replace") if reply.assembled else None,
-    }
-
-
-def _failure_fields(failure: Failure) -> dict[str, Any]:
-    return {"error_kind": failure.kind, "error_message": failure.message}
 
 
 def final_part(

@@ -222,26 +222,22 @@ class TicketSource:
 
     def _open_units(self, row: Row, variant: Variant) -> list[OpenUnit]:
         """The row's units under a variant that have no final result, with their first request."""
+        done = self._done
         open_units = [
-            (repeat, slot)
+            (Unit(row.position, row.row_id, variant.index, repeat), done.replaced.get(slot))
             for repeat, slot in enumerate(self._workload.slots(row.position, variant.index))
-            if self._done.is_open(slot)
+            if done.is_open(slot)
         ]
         if not open_units:
             return []
-        units = [Unit(row.position, row.row_id, variant.index, repeat) for repeat, _ in open_units]
-        replaced = [self._done.replaced.get(slot) for _, slot in open_units]
         try:
             request = variant.request(row)
         except RowRejected as error:
-            for unit, replaces in zip(units, replaced, strict=True):
+            for unit, replaces in open_units:
                 self._ending.rejected(unit, row, replaces, str(error))
             self._has_finished_unsent = True
             return []
-        return [
-            OpenUnit(unit, row, variant.name, request, replaces)
-            for unit, replaces in zip(units, replaced, strict=True)
-        ]
+        return [OpenUnit(unit, row, variant.name, request, replaces) for unit, replaces in open_units]
 
     def _ticket(self, one: OpenUnit) -> Ticket | None:
         """The unit's next request; None where it is finished without one, or waits for an identical one."""

@@ -26,7 +26,7 @@ from crun_batch.load.score_templates import ScoreTemplates
 from crun_batch.load.sweep import Variation, variations
 from crun_batch.load.table import Table, open_table
 from crun_batch.plan.account import UnitSoFar
-from crun_batch.plan.prices import holds
+from crun_batch.plan.costs import holds
 from crun_batch.records import Hold, Price, Prompt, Purpose, Row, Ticket, Tries, Unit
 from crun_batch.send.protocols import PROTOCOLS
 from crun_batch.send.protocols.protocol import encode
@@ -166,11 +166,12 @@ class Workload(Struct, frozen=True):
 
     def slots(self, position: int, variant: int) -> range:
         """The slots of a row's repeats under one variant."""
-        first = (position * len(self.variants) + variant) * self.repeats
-        return range(first, first + self.repeats)
+        repeats = self.job.repeats
+        first = (position * len(self.variants) + variant) * repeats
+        return range(first, first + repeats)
 
     def slot(self, position: int, variant: int, repeat: int) -> int:
-        return (position * len(self.variants) + variant) * self.repeats + repeat
+        return (position * len(self.variants) + variant) * self.job.repeats + repeat
 
     def run_schema(self) -> RunSchema:
         table = self.table

@@ -19,8 +19,8 @@ from decimal import Decimal
 from msgspec import Struct
 
 from crun_batch.plan.budget import Needs, Unit
+from crun_batch.plan.costs import charge, decimal_text, hold
 from crun_batch.plan.figures import Estimate, Identical, MinimumCharge, Span, TimeNeeded, VariantEstimate
-from crun_batch.plan.prices import charge, decimal_text, hold
 from crun_batch.records import Cost, Hold, Price, Usage
 
 SAMPLE_ABOVE_ROWS = 100_000

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from crun_batch.plan.prices import decimal_text
+from crun_batch.plan.costs import decimal_text
 
 
 class Span(Struct, frozen=True):

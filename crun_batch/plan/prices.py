@@ -1,32 +1,29 @@
-"""What a token costs, and so what a request did cost and what it may cost at most.
+"""What a token costs: where a price comes from.
 
-Owns: where a price comes from (the reply's own cost > the job file > the gateway's model list > public list
-prices > unknown) and the arithmetic on it. Resolved once per model (genai-prices takes 0.2 ms a call), applied
-to every request. Must not know: who asks, what else was spent, the clock (a date is passed in).
+Owns: the order of the sources (the job file > the gateway's model list > public list prices > unknown; a reply's
+own cost goes before all, see `costs`). Resolved once per model (genai-prices takes 0.2 ms a call). Must not know:
+who asks, what was spent, the clock (a date is passed in).
 
-All arithmetic is on integers: atto (10**-18) per token, rounded once, half to even, to pico (10**-12). A price
-or cost that is not known is None, never 0 and never a guess: list prices hold only at the provider's own host,
-and a price at CRUN without its minimum per request is half a price, so unknown.
+A price that is not known is None, never 0 and never a guess: list prices hold only at the provider's own host, and
+a price at CRUN without its minimum per request is half a price, so unknown.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
-from functools import lru_cache
+from decimal import Decimal
 from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
 import msgspec.structs
 from msgspec import Struct
 
-from crun_batch.records import PICO, Cost, CostSource, Hold, Price, Usage
+from crun_batch.plan.costs import ATTO, decimal_text, is_amount, pico_of, scaled
+from crun_batch.records import CostSource, Price
 
 CRUN_HOST = "api.crun.ai"
-ATTO = 10**18
-ATTO_PER_PICO = ATTO // PICO
 TOKENS_PER_MTOK = 10**6
 
 _PER_MTOK_FIELDS = {
@@ -133,9 +130,9 @@ def price_from_quote(quote: Quote) -> Price | None:
         "cache_write_atto": quote.cache_write_usd,
     }
     stated = [amount for amount in (*amounts.values(), quote.request_usd) if amount is not None]
-    if quote.input_usd is None or quote.output_usd is None or not all(map(_is_amount, stated)):
+    if quote.input_usd is None or quote.output_usd is None or not all(map(is_amount, stated)):
         return None
-    rates = {name: None if amount is None else _scaled(amount, ATTO) for name, amount in amounts.items()}
+    rates = {name: None if amount is None else scaled(amount, ATTO) for name, amount in amounts.items()}
     fee = 0 if quote.request_usd is None else pico_of(quote.request_usd)
     return _price("usd", "models", rates, request_pico=fee)
 
@@ -170,92 +167,6 @@ def price_from_list(model: str, base_url: str, *, at: datetime) -> Price | None:
     return msgspec.structs.replace(base, tiers=tiers)
 
 
-def charge(
-    price: Price | None,
-    usage: Usage | None,
-    *,
-    reported_usd: str | None = None,
-    credits_per_usd: Decimal | None = None,
-) -> Cost:
-    """What a request cost: max(minimum, fee + tokens x price); unknown without both a price and token counts.
-
-    A cost that the reply itself states wins (source `reply`, in dollars). Cached and cache-write tokens have
-    their own price; where none was given, the input price. The other unit comes from `credits_per_usd`, or
-    stays None.
-    """
-    cost = Cost()
-    if price is not None and usage is not None:
-        usd, credits_ = both_units(price.currency, _amount_atto(price, usage), credits_per_usd)
-        cost = Cost(usd, credits_, price.source)
-    reported = None if reported_usd is None else reported_amount(reported_usd)
-    if reported is None:
-        return cost
-    usd, credits_ = both_units("usd", _scaled(reported, ATTO), credits_per_usd)
-    return Cost(usd, cost.credits_pico if credits_ is None else credits_, "reply")
-
-
-def hold(
-    price: Price | None,
-    input_bound_tokens: int | None,
-    output_bound_tokens: int | None,
-    credits_per_usd: Decimal | None = None,
-) -> Hold:
-    """The most that a request can cost, rounded up; Hold() where the price or one of the bounds is unknown.
-
-    Every input token at the dearest of its prices, the dearest tier within reach, all of the output limit.
-    """
-    if input_bound_tokens is None:
-        return Hold()
-    return holds(price, output_bound_tokens, credits_per_usd)(input_bound_tokens)
-
-
-def holds(
-    price: Price | None, output_bound_tokens: int | None, credits_per_usd: Decimal | None
-) -> Callable[[int], Hold]:
-    """`hold` for many requests of the same price and output limit, as a function of their input bounds."""
-    if price is None or output_bound_tokens is None:
-        unknown = Hold()
-        return lambda input_bound_tokens: unknown
-    lines = [
-        (above, *_ceiling_line(tier, output_bound_tokens), tier.minimum_pico * ATTO_PER_PICO)
-        for above, tier in ((-1, price), *price.tiers)
-    ]
-    currency = price.currency
-
-    def at(input_bound_tokens: int) -> Hold:
-        atto = 0
-        for above, per_token_atto, fixed_atto, minimum_atto in lines:
-            if input_bound_tokens > above:
-                atto = max(atto, minimum_atto, input_bound_tokens * per_token_atto + fixed_atto)
-        return Hold(*both_units(currency, atto, credits_per_usd, up=True))
-
-    return at
-
-
-def decimal_text(pico: int) -> str:
-    """An amount in pico-units as plain decimal text, exact, without trailing zeros: 10**10 -> "0.01"."""
-    sign, (whole, part) = "-" if pico < 0 else "", divmod(abs(pico), PICO)
-    return f"{sign}{whole}.{part:012d}".rstrip("0").rstrip(".")
-
-
-def pico_of(amount: Decimal) -> int:
-    """An amount in pico-units, rounded half to even."""
-    return _scaled(amount, PICO)
-
-
-def reported_amount(text: str) -> Decimal | None:
-    """A cost stated by a reply, in dollars. None for what is no amount: NaN, negative, absurdly large."""
-    if len(text) > 64:
-        return None
-    try:
-        amount = Decimal(text)
-    except InvalidOperation:
-        return None
-    if not _is_amount(amount):
-        return None
-    return amount if amount.adjusted() > -30 else Decimal(0)
-
-
 def price_as_text(price: Price) -> dict[str, object]:
     """The price as a person writes it, amounts as decimal text per million tokens; for job.json and --json."""
     text: dict[str, object] = {"currency": price.currency, "source": price.source}
@@ -268,72 +179,8 @@ def price_as_text(price: Price) -> dict[str, object]:
     return text
 
 
-def _amount_atto(price: Price, usage: Usage) -> int:
-    tokens = usage.input_tokens
-    for threshold, tier in price.tiers:
-        if tokens > threshold:
-            price = tier
-    input_atto = price.input_atto
-    cached_atto = input_atto if price.cached_input_atto is None else price.cached_input_atto
-    write_atto = input_atto if price.cache_write_atto is None else price.cache_write_atto
-    cached, written = usage.cached_input_tokens, usage.cache_write_tokens
-    atto = (
-        max(0, tokens - cached - written) * input_atto
-        + cached * cached_atto
-        + written * write_atto
-        + usage.output_tokens * price.output_atto
-        + price.request_pico * ATTO_PER_PICO
-    )
-    return max(price.minimum_pico * ATTO_PER_PICO, atto)
-
-
-def _ceiling_line(price: Price, output_tokens: int) -> tuple[int, int]:
-    """(atto per input token, atto whatever the input) of the most that a request can cost."""
-    dearest = max(price.input_atto, price.cached_input_atto or 0, price.cache_write_atto or 0)
-    return dearest, output_tokens * price.output_atto + price.request_pico * ATTO_PER_PICO
-
-
-def both_units(
-    currency: Literal["usd", "credits"], atto: int, credits_per_usd: Decimal | None, *, up: bool = False
-) -> tuple[int | None, int | None]:
-    """(dollars, credits) in pico of an amount in atto; each is rounded once, from the exact value."""
-    divide = _divide_up if up else _divide_half_even
-    own = divide(atto, ATTO_PER_PICO)
-    if credits_per_usd is None:
-        return (own, None) if currency == "usd" else (None, own)
-    above, below = _ratio(credits_per_usd)
-    if currency == "usd":
-        return own, divide(atto * above, below * ATTO_PER_PICO)
-    return divide(atto * below, above * ATTO_PER_PICO), own
-
-
-@lru_cache(maxsize=16)
-def _ratio(credits_per_usd: Decimal) -> tuple[int, int]:
-    return credits_per_usd.as_integer_ratio()
-
-
-def _divide_half_even(dividend: int, divisor: int) -> int:
-    quotient, rest = divmod(dividend, divisor)
-    twice = 2 * rest
-    return quotient + (twice > divisor or (twice == divisor and quotient & 1))
-
-
-def _divide_up(dividend: int, divisor: int) -> int:
-    return -(-dividend // divisor)
-
-
-def _scaled(amount: Decimal, scale: int) -> int:
-    above, below = amount.as_integer_ratio()
-    return _divide_half_even(above * scale, below)
-
-
-def _is_amount(amount: Decimal) -> bool:
-    """Finite, not negative, below ten trillion: no exponent in it can blow an integer up."""
-    return amount.is_finite() and amount >= 0 and amount.adjusted() <= 12
-
-
 def _per_mtok(amount: Decimal | None) -> int | None:
-    return None if amount is None else _scaled(amount, ATTO // TOKENS_PER_MTOK)
+    return None if amount is None else scaled(amount, ATTO // TOKENS_PER_MTOK)
 
 
 def _price(

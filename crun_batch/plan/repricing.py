@@ -13,7 +13,8 @@ from typing import Any
 
 from msgspec import structs
 
-from crun_batch.plan.prices import both_units, charge, decimal_text, pico_of, price_as_text, price_from_job
+from crun_batch.plan.costs import both_units, charge, decimal_text, pico_of
+from crun_batch.plan.prices import price_as_text, price_from_job
 from crun_batch.records import Cost, Hold, Price, Usage
 
 _RATES = ("input_per_mtok", "output_per_mtok", "cached_input_per_mtok", "cache_write_per_mtok")

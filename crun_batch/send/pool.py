@@ -30,6 +30,9 @@ from crun_batch.send.rate_headers import NO_HINTS, rate_hints
 from crun_batch.send.retry import Again, Decision, Halt, RetryPolicy, decide
 from crun_batch.send.wire import Wire
 
+GATHER_SHARE = 0.01
+LONGEST_GATHER_SECONDS = 0.005
+"""How long a reply may wait for others, of the time that it took: taken in together, each costs less."""
 NO_ROOM = "the budget has no room for one more request"
 """Why a run halts whose next request cannot be reserved, with none in flight that could give room."""
 
@@ -135,6 +138,7 @@ class Pool:
         self._outgoing: list[Sending] = []
         self._arrived: list[tuple[Sending, Response | Fault]] = []
         self._step_is_due = False
+        self._gathering: asyncio.TimerHandle | None = None
         self._idle: list[asyncio.Future[Sending]] = []
         self._carriers: set[asyncio.Task[None]] = set()
 
@@ -184,11 +188,20 @@ class Pool:
             self._step_is_due = True
             self._loop.call_soon(self._step)
 
+    def _step_with_others(self, sent_at: float) -> None:
+        """A reply has come: take it in together with those that come right after it."""
+        if self._gathering is None and not self._step_is_due:
+            seconds = min(GATHER_SHARE * (self._loop.time() - sent_at), LONGEST_GATHER_SECONDS)
+            self._gathering = self._loop.call_later(seconds, self._step)
+
     def _step(self) -> None:
         """Take in all that has arrived, send all that may go; then see to it that somebody calls again."""
         if self._over.is_set():  # abandoned: nothing is recorded any more
             return
         self._step_is_due = False
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
         wait = NEVER
         arrived, self._arrived = self._arrived, []
         self.in_flight -= len(arrived)
@@ -230,16 +243,27 @@ class Pool:
         for lane, queue in self._queues.items():
             soonest = min(soonest, self._send_from(lane, queue, now))
         while not self._source_ended and self._backlog() < self._lookahead and self._has_room():
+            drawn = self._draw()
+            if not drawn:
+                break
+            lane = self._routes[drawn[0].unit.variant].lane
+            queue = self._queues[lane]
+            queue.extend(drawn)
+            if len(queue) == len(drawn):
+                soonest = min(soonest, self._send_from(lane, queue, now))
+        return soonest
+
+    def _draw(self) -> list[Ticket]:
+        """New tickets of one lane: one, so that lanes take turns; where there is but one, as many as may go."""
+        most = max(1, self.limit - self.in_flight) if len(self._queues) == 1 else 1
+        drawn: list[Ticket] = []
+        while len(drawn) < most:
             ticket = self._source.next()
             if ticket == "wait" or ticket == "end":
                 self._source_ended = ticket == "end"
                 break
-            lane = self._routes[ticket.unit.variant].lane
-            queue = self._queues[lane]
-            queue.append(ticket)
-            if len(queue) == 1:
-                soonest = min(soonest, self._send_from(lane, queue, now))
-        return soonest
+            drawn.append(ticket)
+        return drawn
 
     def _has_room(self) -> bool:
         return self.in_flight < self._settings.concurrency and self.halt is None
@@ -297,7 +321,7 @@ class Pool:
                 self.in_flight -= 1
                 self._step_soon()
                 return
-            self._step_soon()
+            self._step_with_others(sending.admitted.started_at)
             errand: asyncio.Future[Sending] = self._loop.create_future()
             self._idle.append(errand)
             sending = await errand

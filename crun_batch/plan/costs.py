@@ -1,0 +1,192 @@
+"""What a request did cost, and what it may cost at most: the arithmetic on a price.
+
+Owns: the integers. Prices are atto (10**-18) per token; a cost is rounded once, half to even, to pico (10**-12), a
+hold up. What is not known is None, never 0. Must not know: where a price is from, who asks, what else was spent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
+from functools import lru_cache
+from typing import Literal
+
+from crun_batch.records import PICO, Cost, Hold, Price, Usage
+
+ATTO = 10**18
+ATTO_PER_PICO = ATTO // PICO
+Rate = tuple[int, int]
+"""A fraction: pico of a unit per atto of the price's currency."""
+
+
+def charge(
+    price: Price | None,
+    usage: Usage | None,
+    *,
+    reported_usd: str | None = None,
+    credits_per_usd: Decimal | None = None,
+) -> Cost:
+    """What a request cost: max(minimum, fee + tokens x price); unknown without both a price and token counts.
+
+    A cost that the reply itself states wins (source `reply`, in dollars). Cached and cache-write tokens have
+    their own price; where none was given, the input price. The other unit comes from `credits_per_usd`, or
+    stays None.
+    """
+    cost = Cost() if usage is None else charges(price, credits_per_usd)(usage)
+    reported = None if reported_usd is None else reported_amount(reported_usd)
+    if reported is None:
+        return cost
+    usd, credits_ = both_units("usd", scaled(reported, ATTO), credits_per_usd)
+    return Cost(usd, cost.credits_pico if credits_ is None else credits_, "reply")
+
+
+def charges(price: Price | None, credits_per_usd: Decimal | None) -> Callable[[Usage], Cost]:
+    """`charge` for many requests of the same price whose replies state no cost, as a function of their usage."""
+    if price is None:
+        unknown = Cost()
+        return lambda usage: unknown
+    rates, source = _rates(price.currency, credits_per_usd), price.source
+
+    def of(usage: Usage) -> Cost:
+        return Cost(*_converted(_amount_atto(price, usage), rates, _divide_half_even), source)
+
+    return of
+
+
+def hold(
+    price: Price | None,
+    input_bound_tokens: int | None,
+    output_bound_tokens: int | None,
+    credits_per_usd: Decimal | None = None,
+) -> Hold:
+    """The most that a request can cost, rounded up; Hold() where the price or one of the bounds is unknown.
+
+    Every input token at the dearest of its prices, the dearest tier within reach, all of the output limit.
+    """
+    if input_bound_tokens is None:
+        return Hold()
+    return holds(price, output_bound_tokens, credits_per_usd)(input_bound_tokens)
+
+
+def holds(
+    price: Price | None, output_bound_tokens: int | None, credits_per_usd: Decimal | None
+) -> Callable[[int], Hold]:
+    """`hold` for many requests of the same price and output limit, as a function of their input bounds."""
+    if price is None or output_bound_tokens is None:
+        unknown = Hold()
+        return lambda input_bound_tokens: unknown
+    lines = [
+        (above, *_ceiling_line(tier, output_bound_tokens), tier.minimum_pico * ATTO_PER_PICO)
+        for above, tier in ((-1, price), *price.tiers)
+    ]
+    rates = _rates(price.currency, credits_per_usd)
+
+    def at(input_bound_tokens: int) -> Hold:
+        atto = 0
+        for above, per_token_atto, fixed_atto, minimum_atto in lines:
+            if input_bound_tokens > above:
+                atto = max(atto, minimum_atto, input_bound_tokens * per_token_atto + fixed_atto)
+        return Hold(*_converted(atto, rates, _divide_up))
+
+    return at
+
+
+def both_units(
+    currency: Literal["usd", "credits"], atto: int, credits_per_usd: Decimal | None, *, up: bool = False
+) -> tuple[int | None, int | None]:
+    """(dollars, credits) in pico of an amount in atto; each is rounded once, from the exact value."""
+    return _converted(atto, _rates(currency, credits_per_usd), _divide_up if up else _divide_half_even)
+
+
+@lru_cache(maxsize=16)
+def _rates(
+    currency: Literal["usd", "credits"], credits_per_usd: Decimal | None
+) -> tuple[Rate | None, Rate | None]:
+    """To dollars, and to credits."""
+    own = (1, ATTO_PER_PICO)
+    if credits_per_usd is None:
+        return (own, None) if currency == "usd" else (None, own)
+    above, below = credits_per_usd.as_integer_ratio()
+    if currency == "usd":
+        return own, (above, below * ATTO_PER_PICO)
+    return (below, above * ATTO_PER_PICO), own
+
+
+def _converted(
+    atto: int, rates: tuple[Rate | None, Rate | None], divide: Callable[[int, int], int]
+) -> tuple[int | None, int | None]:
+    usd, credits_ = rates
+    return (
+        None if usd is None else divide(atto * usd[0], usd[1]),
+        None if credits_ is None else divide(atto * credits_[0], credits_[1]),
+    )
+
+
+def _amount_atto(price: Price, usage: Usage) -> int:
+    tokens = usage.input_tokens
+    for threshold, tier in price.tiers:
+        if tokens > threshold:
+            price = tier
+    input_atto = price.input_atto
+    cached_atto = input_atto if price.cached_input_atto is None else price.cached_input_atto
+    write_atto = input_atto if price.cache_write_atto is None else price.cache_write_atto
+    cached, written = usage.cached_input_tokens, usage.cache_write_tokens
+    atto = (
+        max(0, tokens - cached - written) * input_atto
+        + cached * cached_atto
+        + written * write_atto
+        + usage.output_tokens * price.output_atto
+        + price.request_pico * ATTO_PER_PICO
+    )
+    return max(price.minimum_pico * ATTO_PER_PICO, atto)
+
+
+def _ceiling_line(price: Price, output_tokens: int) -> tuple[int, int]:
+    """(atto per input token, atto whatever the input) of the most that a request can cost."""
+    dearest = max(price.input_atto, price.cached_input_atto or 0, price.cache_write_atto or 0)
+    return dearest, output_tokens * price.output_atto + price.request_pico * ATTO_PER_PICO
+
+
+def _divide_half_even(dividend: int, divisor: int) -> int:
+    quotient, rest = divmod(dividend, divisor)
+    twice = 2 * rest
+    return quotient + (twice > divisor or (twice == divisor and quotient & 1))
+
+
+def _divide_up(dividend: int, divisor: int) -> int:
+    return -(-dividend // divisor)
+
+
+def decimal_text(pico: int) -> str:
+    """An amount in pico-units as plain decimal text, exact, without trailing zeros: 10**10 -> "0.01"."""
+    sign, (whole, part) = "-" if pico < 0 else "", divmod(abs(pico), PICO)
+    return f"{sign}{whole}.{part:012d}".rstrip("0").rstrip(".")
+
+
+def pico_of(amount: Decimal) -> int:
+    """An amount in pico-units, rounded half to even."""
+    return scaled(amount, PICO)
+
+
+def reported_amount(text: str) -> Decimal | None:
+    """A cost stated by a reply, in dollars. None for what is no amount: NaN, negative, absurdly large."""
+    if len(text) > 64:
+        return None
+    try:
+        amount = Decimal(text)
+    except InvalidOperation:
+        return None
+    if not is_amount(amount):
+        return None
+    return amount if amount.adjusted() > -30 else Decimal(0)
+
+
+def scaled(amount: Decimal, scale: int) -> int:
+    """Amount x scale, rounded half to even."""
+    above, below = amount.as_integer_ratio()
+    return _divide_half_even(above * scale, below)
+
+
+def is_amount(amount: Decimal) -> bool:
+    """Finite, not negative, below ten trillion: no exponent in it can blow an integer up."""
+    return amount.is_finite() and amount >= 0 and amount.adjusted() <= 12
