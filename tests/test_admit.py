@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
+from collections import deque
 
 import pytest
 from hypothesis import given, settings
@@ -143,6 +144,25 @@ def test_where_latency_grows_with_the_load_no_collapse(power):
     fixed = answers_where_latency_grows(Lane(ceiling=40, adaptive=False), 40, power, 200.0)
     found = answers_where_latency_grows(Lane(ceiling=160), 40, power, 1200.0) / 6
     assert found >= 0.75 * fixed
+
+
+def test_a_run_of_a_minute_is_spent_on_no_trial():
+    """Latency that does not grow: first the whole ceiling is used all the time, later nearly all of it."""
+    lane, now, flight = Lane(ceiling=100), 0.0, deque()
+    answered = {"first minute": 0, "later": 0}
+    lowest = dict.fromkeys(answered, 100.0)
+    while now < 600.0:
+        part = "first minute" if now <= 60.0 else "later"
+        while flight and flight[0][0] <= now:
+            lane.answered(now, flight.popleft()[1], 1)
+            answered[part] += 1
+        while (wait := lane.wait_seconds(now, 1)) == 0.0:
+            flight.append((now + 1.0, lane.admit(now, 1)))
+        if now > 2.0:
+            lowest[part] = min(lowest[part], lane.limit.value)
+        now = min(flight[0][0], now + wait)
+    assert lowest == {"first minute": 100.0, "later": 75.0}
+    assert answered["later"] > 0.98 * 100 * 540
 
 
 def test_a_request_counts_with_what_others_used_of_their_bounds():

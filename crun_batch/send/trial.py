@@ -14,6 +14,8 @@ FIRST_STRIDE = 0.75
 LONGEST_STRIDE = 0.3
 SMALLEST_LIMIT = 16
 FEWEST_ANSWERS = 100
+FIRST_REST_SECONDS = 60.0
+"""A shorter run has nothing to gain from a trial, which costs it half a round of answers."""
 LONGEST_REST_ROUNDS = 64
 BETTER = 1.1
 
@@ -23,7 +25,8 @@ class Trial:
 
     A round of answers is timed at the limit as it is, then at three quarters of it; if fewer in flight answered
     clearly more, the limit is held there. While that goes well the strides grow. When it does not, the next trial
-    goes the other way, after a rest that doubles: so without such a cliff it costs under 1 % in the end.
+    goes the other way, after a rest that doubles: so without such a cliff it costs under 1 % in the end. The
+    first rest is `FIRST_REST_SECONDS`, from the first answer on.
     """
 
     def __init__(self) -> None:
@@ -31,6 +34,7 @@ class Trial:
         """Not to be exceeded: fewer in flight answer more."""
         self._stage: Literal["rest", "time", "settle", "time other"] = "rest"
         self._rest_rounds = 1
+        self._rest_until: float | None = None
         self._stride = FIRST_STRIDE
         self._downwards = True
         self._answers = 0
@@ -50,6 +54,10 @@ class Trial:
     def answered(self, now: float, limit: float, top: float) -> float:
         """One more answer; returns the limit from now on. A trial upwards goes up to `top`."""
         self._answers += 1
+        if self._rest_until is None:
+            self._rest_until = now + FIRST_REST_SECONDS
+        if now < self._rest_until:
+            return limit
         rounds = self._rest_rounds if self._stage == "rest" else 1
         if self._answers < rounds * whole_rounds(limit) or (limit < SMALLEST_LIMIT and not self.is_under_way):
             return limit
