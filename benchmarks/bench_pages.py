@@ -42,18 +42,43 @@ def write_pages() -> None:
         "Absolute figures move with the machine and with what else it does; the ratios, measured side by side in "
         "turns, move much less.\n"
     ]
-    throughput = load("throughput")
+    throughput, scaling, admission = load("throughput"), load("scaling"), load("admission")
+    if throughput is not None and scaling is not None:
+        parts.append(in_short(throughput, scaling))
     if throughput is not None:
         parts.append(throughput_part(throughput))
         (DOCS / "benchmarks-throughput.svg").write_text(throughput_plot(throughput))
-    scaling = load("scaling")
     if scaling is not None:
         parts.append(scaling_part(scaling))
         (DOCS / "benchmarks-scaling.svg").write_text(scaling_plot(scaling))
-    admission = load("admission")
     if admission is not None:
         parts.append(admission_part(admission))
     (DOCS / "benchmarks.md").write_text("\n".join(parts))
+
+
+def in_short(throughput: dict[str, Any], scaling: dict[str, Any]) -> str:
+    """The part that the README shows too."""
+    lines = ["<!-- in short -->"]
+    for in_flight, figures in throughput["in_flight"].items():
+        costs = {client: figure["cpu_us_per_row"] for client, figure in figures.items()}
+        ours = costs["crun_batch"]
+        lines.append(
+            f"- at {in_flight} in flight a row takes {ours / costs['aiohttp']:.2f} of the CPU time that a bare "
+            "aiohttp loop takes, which keeps nothing;\n"
+            f"  {costs['lm-deluge'] / ours:.1f} times less than lm-deluge, {costs['openai'] / ours:.0f} times less than "
+            "the openai SDK"
+        )
+    lines += [
+        f"- {row['in_flight']:,} requests in flight at {row['latency_seconds']:g} s: {row['share_of_ideal']:.1%} "
+        f"of the ideal throughput, {row['peak_rss_mb']:,.0f} MB"
+        for row in scaling.get("latency", [])
+    ]
+    lines += [
+        f"- {row['what']} of {row['rows']:,} rows: the first request {row['first_request_seconds']:.1f} s after "
+        f"the start, {row['peak_rss_mb']:,.0f} MB"
+        for row in scaling.get("large", [])
+    ]
+    return "\n".join([*lines, "<!-- end -->", ""])
 
 
 def throughput_part(measured: dict[str, Any]) -> str:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 FILE = re.compile(r"^\{([\w./-]+)\}$", re.MULTILINE)
+IN_SHORT = re.compile(r"^\{([\w./-]+) in short\}$", re.MULTILINE)
+MARKED = re.compile(r"<!-- in short -->\n(.*?)\n<!-- end -->", re.DOTALL)
 CONSOLE = re.compile(r"```console\n(.*?)```", re.DOTALL)
 VOLATILE = (
     (re.compile(r"[\d.]+ s to [\d.]+ s more"), "0.6 s to 0.8 s more"),
@@ -43,11 +45,19 @@ def output_of(command: str, folder: Path) -> str:
     return text
 
 
+def in_short(page: Path) -> str:
+    """What a generated page says of itself between its marks."""
+    marked = MARKED.search(page.read_text(encoding="utf-8"))
+    assert marked is not None, f"{page.name} marks nothing"
+    return marked[1]
+
+
 def is_up_to_date(page: Path, source: Path, folder: Path) -> bool:
     """Whether the page is what its source and the program say today. UPDATE_DOCS=1 writes it anew first."""
     for name in ("jobs", "examples"):
         shutil.copytree(ROOT / name, folder / name)
     text = source.read_text(encoding="utf-8")
+    text = IN_SHORT.sub(lambda match: in_short(ROOT / match[1]), text)
     text = FILE.sub(lambda match: (ROOT / match[1]).read_text(encoding="utf-8").rstrip("\n"), text)
 
     def with_output(match: re.Match[str]) -> str:

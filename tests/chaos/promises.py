@@ -36,6 +36,12 @@ Made by `make chaos` (`python -m tests.chaos`). The figures are those of its las
 {processes} processes side by side; `make test` runs a slice of the same. What is on the disk after a crash, and
 where the promises end, is told in [crashes.md](crashes.md).
 
+<!-- in short -->
+- {killed.kills:,} times SIGKILL to real sessions, and {tally.seeds:,} whole jobs with faults, kills and power cuts
+  in virtual time: {lost} lost of {killed.recorded:,} replies that were on the disk at a kill, laws broken:
+  {broken}
+<!-- end -->
+
 - **Kills**: {killed.kills:,} times SIGKILL to real sessions, {killed.self_kills:,} of them at a disk operation
   (before, within or after a write, sync, rename, unlink or link), the others at random moments,
   {killed.fresh_kills:,} of these to a `crun-batch run` of its own (the rest are forked from a process that has
@@ -80,22 +86,30 @@ def page(reached: Reached) -> str:
         concurrency=CONCURRENCY,
         hostile=reached.suites["hostile input"].text(),
         verdict=verdict,
+        lost=_lost(reached),
+        broken=len(broken) or "none",
     )
     return head + "".join(
         f"| {n} | {promise} | {proof} | {figure} |\n" for n, promise, proof, figure in rows(reached)
     )
 
 
+def _lost(reached: Reached) -> int:
+    """Replies, of those that were recorded."""
+    return sum("is lost" in law for law in reached.killed.broken) + _breaking(
+        reached.tally, "is lost", "is another"
+    )
+
+
 def rows(reached: Reached) -> list[tuple[int, str, str, str]]:
     """(number, promise, proof, figure)."""
     killed, tally, suites = reached.killed, reached.tally, reached.suites
-    lost = sum("is lost" in law for law in killed.broken) + _breaking(tally, "is lost", "is another")
     return [
         (
             1,
             "a reply that was read is never lost",
             "kills; seeds",
-            f"{lost} lost of {killed.recorded:,} on the disk at a kill",
+            f"{_lost(reached)} lost of {killed.recorded:,} on the disk at a kill",
         ),
         (
             2,
