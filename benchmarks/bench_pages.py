@@ -65,8 +65,8 @@ def in_short(throughput: dict[str, Any], scaling: dict[str, Any]) -> str:
         lines.append(
             f"- at {in_flight} in flight a row takes {ours / costs['aiohttp']:.2f} of the CPU time that a bare "
             "aiohttp loop takes, which keeps nothing;\n"
-            f"  {costs['lm-deluge'] / ours:.1f} times less than lm-deluge, {costs['openai'] / ours:.0f} times less than "
-            "the openai SDK"
+            f"  {costs['lm-deluge'] / ours:.1f} times less than lm-deluge, "
+            f"{costs['openai'] / ours:.0f} times less than the openai SDK"
         )
     lines += [
         f"- {row['in_flight']:,} requests in flight at {row['latency_seconds']:g} s: {row['share_of_ideal']:.1%} "
