@@ -167,6 +167,11 @@ SCALING = {
             "peak_rss_mb": "{:,.0f}",
         },
     ),
+    "whole": (
+        "A large run to its end (512 in flight)",
+        "The first rows of a table of ten million, sealed and published. Goal: under 1,000 MB.",
+        {"rows": "{:,}", "cpu_us_per_row": "{:,.0f}", "rows_per_second": "{:,.0f}", "peak_rss_mb": "{:,.0f}"},
+    ),
 }
 """Part of the measurements -> its heading, what to know, its columns and how their figures are written."""
 
@@ -223,15 +228,19 @@ def throughput_plot(measured: dict[str, Any]) -> str:
 
 
 def scaling_plot(measured: dict[str, Any]) -> str:
-    """CPU per row over rows, and over requests in flight; both on logarithmic scales."""
-    curves = [("rows", "rows", "#d1495b"), ("in-flight", "in_flight", "#2b6777")]
+    """CPU per row from zero up, over rows and over requests in flight on logarithmic scales."""
+    curves = [("rows", "rows", "rows", "#d1495b"), ("in-flight", "in_flight", "requests in flight", "#2b6777")]
+    most = max(point["cpu_us_per_row"] for part, *_ in curves for point in measured.get(part, []))
     parts = []
-    for number, (part, key, colour) in enumerate(curves):
+    for number, (part, key, words, colour) in enumerate(curves):
         points = measured.get(part, [])
-        left = 50 + number * 340
-        places = [(left + log10(point[key]) / 6 * 270, _height(point["cpu_us_per_row"])) for point in points]
-        parts.append(f'<text x="{left}" y="46" fill="{colour}">by {key.replace("_", " ")}</text>')
-        parts.append(f'<line x1="{left}" y1="250" x2="{left + 280}" y2="250" stroke="#999"/>')
+        left, first, last = 40 + number * 345, log10(points[0][key]), log10(points[-1][key])
+        places = [
+            (left + (log10(point[key]) - first) / (last - first) * 270, 250 - point["cpu_us_per_row"] / most * 160)
+            for point in points
+        ]
+        parts.append(f'<text x="{left - 20}" y="50" fill="{colour}">by {words}</text>')
+        parts.append(f'<line x1="{left - 20}" y1="250" x2="{left + 290}" y2="250" stroke="#999"/>')
         line = " ".join(f"{x:.0f},{y:.0f}" for x, y in places)
         parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
         for (x, y), point in zip(places, points, strict=True):
@@ -240,11 +249,6 @@ def scaling_plot(measured: dict[str, Any]) -> str:
             parts.append(f'{middle} y="{y - 9:.0f}">{point["cpu_us_per_row"]:,.0f}</text>')
             parts.append(f'{middle} y="266" font-size="10">{point[key]:,}</text>')
     return _svg(700, 280, "CPU time per row, µs, as a run grows", parts)
-
-
-def _height(cost: float) -> float:
-    """10 µs at the bottom, 10 ms at the top."""
-    return 250 - (log10(cost) - 1) / 3 * 190
 
 
 def _log_width(cost: float) -> float:

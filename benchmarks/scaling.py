@@ -1,7 +1,7 @@
 """How cost, memory and throughput behave as a job grows: rows, requests in flight, latency, resume.
 
     python benchmarks/scaling.py               every part, an hour or more
-    python benchmarks/scaling.py rows          one part: rows, in-flight, latency or large
+    python benchmarks/scaling.py rows          one part: rows, in-flight, latency, large or whole
     python benchmarks/scaling.py large --rows 1000000
 
 The static server and the client have a core each, as in throughput.py; all figures are of crun_batch, whole runs.
@@ -46,6 +46,7 @@ def main() -> None:
         "in-flight": by_in_flight,
         "latency": by_latency,
         "large": large_table,
+        "whole": whole_table,
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", nargs="?", choices=parts)
@@ -125,6 +126,13 @@ def large_table(cache: Path, most: int | None) -> list[dict[str, Any]]:
         with static_server() as server:
             found.append(told({"what": "resume", **first_request(server, path, rows, output / "run")}))
     return found
+
+
+def whole_table(cache: Path, most: int | None) -> list[dict[str, Any]]:
+    """Ten million rows to their end, or the first `most` of them: half an hour, for the memory that it takes."""
+    rows = min(LARGE_ROWS, most or LARGE_ROWS)
+    with static_server() as server:
+        return [told(measure(server, table(cache, LARGE_ROWS, lines=False), rows, 512))]
 
 
 def first_request(server: Server, path: Path, rows: int, output: Path) -> dict[str, Any]:
