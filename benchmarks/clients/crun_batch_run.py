@@ -36,7 +36,7 @@ def main() -> None:
         prompt={"system": SYSTEM, "user": "{{ question }}"},
         params={"max_output_tokens": MAX_OUTPUT_TOKENS},
         limits={"concurrency": arguments.in_flight},
-        budget={"max_cost_credits": 10**6},
+        budget={"max_cost_credits": 10**7},
         prices={
             "credits_per_usd": 200,
             "models": {
