@@ -50,7 +50,8 @@ def write_pages() -> None:
         (DOCS / "benchmarks-throughput.svg").write_text(throughput_plot(throughput))
     if scaling is not None:
         parts.append(scaling_part(scaling))
-        (DOCS / "benchmarks-scaling.svg").write_text(scaling_plot(scaling))
+        if has_curves(scaling):
+            (DOCS / "benchmarks-scaling.svg").write_text(scaling_plot(scaling))
     if admission is not None:
         parts.append(admission_part(admission))
     (DOCS / "benchmarks.md").write_text("\n".join(parts))
@@ -177,10 +178,9 @@ SCALING = {
 
 
 def scaling_part(measured: dict[str, Any]) -> str:
-    lines = [
-        f"## Scaling\n\nMachine: {measured['machine']}. Whole runs of crun_batch, measured by themselves.\n",
-        "![CPU time per row as a run grows](benchmarks-scaling.svg)\n",
-    ]
+    lines = [f"## Scaling\n\nMachine: {measured['machine']}. Whole runs of crun_batch, measured by themselves.\n"]
+    if has_curves(measured):
+        lines.append("![CPU time per row as a run grows](benchmarks-scaling.svg)\n")
     for name, (heading, note, columns) in SCALING.items():
         if name in measured:
             heads = " | ".join(column.replace("_", " ").replace("cpu us", "CPU µs") for column in columns)
@@ -227,13 +227,21 @@ def throughput_plot(measured: dict[str, Any]) -> str:
     return _svg(680, y, "CPU time per row, logarithmic scale", bars)
 
 
+CURVES = (("rows", "rows", "rows", "#d1495b"), ("in-flight", "in_flight", "requests in flight", "#2b6777"))
+"""(part of the measurements, its key, the key in words, colour)"""
+
+
+def has_curves(measured: dict[str, Any]) -> bool:
+    """Whether each curve has been measured at more than one point."""
+    return all(len(measured.get(part, ())) > 1 for part, *_ in CURVES)
+
+
 def scaling_plot(measured: dict[str, Any]) -> str:
     """CPU per row from zero up, over rows and over requests in flight on logarithmic scales."""
-    curves = [("rows", "rows", "rows", "#d1495b"), ("in-flight", "in_flight", "requests in flight", "#2b6777")]
-    most = max(point["cpu_us_per_row"] for part, *_ in curves for point in measured.get(part, []))
+    most = max(point["cpu_us_per_row"] for part, *_ in CURVES for point in measured[part])
     parts = []
-    for number, (part, key, words, colour) in enumerate(curves):
-        points = measured.get(part, [])
+    for number, (part, key, words, colour) in enumerate(CURVES):
+        points = measured[part]
         left, first, last = 40 + number * 345, log10(points[0][key]), log10(points[-1][key])
         places = [
             (left + (log10(point[key]) - first) / (last - first) * 270, 250 - point["cpu_us_per_row"] / most * 160)

@@ -118,9 +118,7 @@ def test_replies_that_come_together_are_recorded_together_and_before_they_are_re
 
 
 @given(st.lists(st.floats(0.0, 30.0), min_size=1, max_size=30))
-def test_a_reply_waits_for_others_a_hundredth_of_its_time_and_5_ms_at_most(
-    delays: list[float],
-) -> None:
+def test_a_reply_waits_for_others_a_hundredth_of_its_time_and_5_ms_at_most(delays: list[float]) -> None:
     """Then it is recorded, with all that came meanwhile."""
     came: dict[int, float] = {}
     recorded: dict[int, float] = {}
