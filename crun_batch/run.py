@@ -66,7 +66,7 @@ from crun_batch.corridor.workload import Workload, load_workload
 from crun_batch.errors import EXIT_GATEWAY_REFUSED, RefusedToStart
 from crun_batch.load.job import Job, load_job
 from crun_batch.send.retry import Halt
-from crun_batch.send.wire import open_wire
+from crun_batch.send.wire import Wire, open_wire
 from crun_batch.store.directory import write_json
 from crun_batch.store.results import publish
 
@@ -279,6 +279,11 @@ def _record_job(workload: Workload, standing: Standing, prices: Prices, options:
     write_json(standing.directory, standing.directory.job, document)
 
 
+def _wire(workload: Workload) -> Wire:
+    urls = [asked.url for asked in (*workload.variants, *workload.judges)]
+    return open_wire("direct", connections=workload.job.limits.concurrency, urls=urls)
+
+
 async def _send(
     workload: Workload,
     standing: Standing,
@@ -290,11 +295,7 @@ async def _send(
 ) -> Halt | None:
     """Step 6. Everything that is open, then its judges, until it is done or something says stop."""
     job = workload.job
-    wire = (
-        options.wire(job)
-        if options.wire is not None
-        else open_wire("pyreqwest", connections=job.limits.concurrency)
-    )
+    wire = options.wire(job) if options.wire is not None else _wire(workload)
     threads = nullcontext() if options.ground.in_place else ThreadPoolExecutor(1, thread_name_prefix="table")
     with threads as executor:
         outfit = Outfit(

@@ -157,6 +157,15 @@ async def drip_headers(connection: Connection) -> None:
 
 
 @behaviour
+async def whole_byte_by_byte(connection: Connection) -> None:
+    """Head and body, chunked, each byte by itself."""
+    await connection.read_request()
+    for byte in CHUNKED_HEAD + b"%x\r\n%s\r\n0\r\n\r\n" % (len(WHOLE_BODY), WHOLE_BODY):
+        await connection.send(bytes([byte]))
+        await asyncio.sleep(0)
+
+
+@behaviour
 async def endless_1xx(connection: Connection) -> None:
     await connection.read_request()
     while True:
@@ -213,12 +222,14 @@ async def sets_cookie(connection: Connection) -> None:
 
 @behaviour
 async def large_body(connection: Connection) -> None:
-    """5 MB, honestly announced, in pieces, ending only when it was all taken."""
+    """5 MB, honestly announced, in two halves with a pause: those asked for together are under way together."""
     while True:
         await connection.read_request()
         await connection.send(reply(b"", length=5 * 2**20))
-        for _ in range(5 * 2**20 // 0x10000):
-            await connection.send(b"w" * 0x10000)
+        for _ in range(2):
+            for _ in range(5 * 2**19 // 0x8000):
+                await connection.send(b"w" * 0x8000)
+            await asyncio.sleep(0.3)
 
 
 @behaviour
@@ -263,12 +274,21 @@ says("garbage", b"\x00\x01\x02 this is no HTTP at all\r\n\r\n" * 10)
 says("two_lengths", reply(WHOLE_BODY, "200 OK", "Content-Length: 7"))
 says("bad_length", b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n" + WHOLE_BODY)
 says("close_delimited", b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n" + WHOLE_BODY)
+says("until_closed", b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n" + WHOLE_BODY)
+says("trailers", CHUNKED_HEAD + b"%x;name=1\r\n%s\r\n0\r\nX-Sum: 1\r\n\r\n" % (len(WHOLE_BODY), WHOLE_BODY))
+says(
+    "chunked_and_length",
+    CHUNKED_HEAD[:-2] + b"Content-Length: 7\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(WHOLE_BODY), WHOLE_BODY),
+)
+says("bare_line_feeds", b"HTTP/1.1 200 OK\nContent-Length: %d\n\n%s" % (len(WHOLE_BODY), WHOLE_BODY))
+says("no_reason", b"HTTP/1.1 200\r\nContent-Length: %d\r\n\r\n%s" % (len(WHOLE_BODY), WHOLE_BODY))
 says("no_content", b"HTTP/1.1 204 No Content\r\n\r\n")
 says("continue_100", b"HTTP/1.1 100 Continue\r\n\r\n" + reply())
 says("early_hints_103", b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + reply())
 says("server_error", reply(b"oops", "503 Service Unavailable", "Retry-After: 3"))
 says("two_replies", reply() + reply(b'{"id": "somebody else\'s"}'), then_stall=True)
 says("gzip_whole", reply(gzip.compress(WHOLE_BODY), "200 OK", "Content-Encoding: gzip"))
+says("gzip_of_nothing", reply(b"", "401 Unauthorized", "Content-Encoding: gzip"))
 says("gzip_cut", reply(gzip.compress(WHOLE_BODY)[:-12], "200 OK", "Content-Encoding: gzip"))
 says("gzip_garbage", reply(WHOLE_BODY, "200 OK", "Content-Encoding: gzip"))
 says("gzip_bomb", reply(gzip.compress(bytes(GZIP_BOMB_BYTES), 9), "200 OK", "Content-Encoding: gzip"))

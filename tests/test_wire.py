@@ -6,12 +6,13 @@ import asyncio
 import logging
 import os
 import resource
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
@@ -27,6 +28,7 @@ from crun_batch.send.wire import (
     ByteBudget,
     Intake,
     Wire,
+    WireKind,
     WireSettings,
     checked_headers,
     checked_url,
@@ -45,7 +47,7 @@ MAX_BODY_BYTES = 4 * 2**20
 KEY = "ak_0123456789abcdefMARKED9876543210"
 HEADERS = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
 REQUEST = b'{"model": "m", "messages": []}'
-KINDS: list[Literal["pyreqwest", "httpx"]] = ["pyreqwest", "httpx"]
+KINDS: list[WireKind] = ["direct", "pyreqwest", "httpx"]
 
 wires = pytest.mark.parametrize("kind", KINDS)
 
@@ -103,6 +105,13 @@ REPLIES = {
     "whole_chunked": Fate("chunked", "", "", 1, 200, WHOLE_BODY),
     "gzip_whole": Fate("gzip", "", "", 1, 200, WHOLE_BODY),
     "close_delimited": Fate("HTTP/1.0, ended by closing", "", "", 1, 200, WHOLE_BODY),
+    "until_closed": Fate("HTTP/1.1 without a length, ended by closing", "", "", 1, 200, WHOLE_BODY),
+    "trailers": Fate("chunk extensions and trailers", "", "", 1, 200, WHOLE_BODY),
+    "chunked_and_length": Fate("chunked, and a content-length", "", "", 1, 200, WHOLE_BODY),
+    "bare_line_feeds": Fate("lines ended by LF alone", "", "", 1, 200, WHOLE_BODY),
+    "gzip_of_nothing": Fate("announced as gzip, and empty", "", "", 1, 401, b""),
+    "no_reason": Fate("status line without a reason", "", "", 1, 200, WHOLE_BODY),
+    "whole_byte_by_byte": Fate("byte by byte", "", "", 1, 200, WHOLE_BODY),
     "continue_100": Fate("100 Continue first", "", "", 1, 200, WHOLE_BODY),
     "early_hints_103": Fate("103 Early Hints first", "", "", 1, 200, WHOLE_BODY),
     "no_content": Fate("204", "", "", 1, 204, b""),
@@ -125,7 +134,7 @@ def server() -> Iterator[FaultServer]:
         yield running
 
 
-def open_small_wire(kind: Literal["pyreqwest", "httpx"], **changes: Any) -> Wire:
+def open_small_wire(kind: WireKind, **changes: Any) -> Wire:
     values = {
         "connections": 8,
         "max_body_bytes": MAX_BODY_BYTES,
@@ -144,7 +153,7 @@ def with_wire(wire: Wire, act: Callable[[Wire], Awaitable[Any]]) -> Any:
     return asyncio.run(main())
 
 
-def post(kind: Literal["pyreqwest", "httpx"], url: str, body: bytes = REQUEST, **changes: Any) -> Response | Fault:
+def post(kind: WireKind, url: str, body: bytes = REQUEST, **changes: Any) -> Response | Fault:
     deadline_seconds = changes.pop("deadline_seconds", DEADLINE_SECONDS)
     wire = open_small_wire(kind, **changes)
     return with_wire(wire, lambda wire: wire.post(url, HEADERS, body, deadline_seconds))
@@ -152,9 +161,7 @@ def post(kind: Literal["pyreqwest", "httpx"], url: str, body: bytes = REQUEST, *
 
 @wires
 @pytest.mark.parametrize("name", FAULTS)
-def test_every_fault_has_its_stage_and_ends_in_time(
-    kind: Literal["pyreqwest", "httpx"], name: str, server: FaultServer
-) -> None:
+def test_every_fault_has_its_stage_and_ends_in_time(kind: WireKind, name: str, server: FaultServer) -> None:
     """A fault is a value with a true stage; it comes within the deadline + 1 s and cost at most one POST."""
     fate, url = FAULTS[name], server.url(name, "https" if name.startswith("tls") else "http")
     posts_before, started = server.posts[name], time.monotonic()
@@ -182,9 +189,7 @@ def test_every_fault_has_its_stage_and_ends_in_time(
 
 @wires
 @pytest.mark.parametrize("name", REPLIES)
-def test_every_whole_reply_is_a_response(
-    kind: Literal["pyreqwest", "httpx"], name: str, server: FaultServer
-) -> None:
+def test_every_whole_reply_is_a_response(kind: WireKind, name: str, server: FaultServer) -> None:
     """Whatever its status: a whole reply is a Response, redirects included, and cost one POST."""
     fate, posts_before = REPLIES[name], server.posts[name]
     response = post(kind, server.url(name))
@@ -196,9 +201,7 @@ def test_every_whole_reply_is_a_response(
 
 @wires
 @pytest.mark.parametrize("name", ["whole", "refused", "tls_alert", "close_in_body", "stall_in_body", "gzip_bomb"])
-def test_the_wires_run_under_uvloop_too(
-    kind: Literal["pyreqwest", "httpx"], name: str, server: FaultServer
-) -> None:
+def test_the_wires_run_under_uvloop_too(kind: WireKind, name: str, server: FaultServer) -> None:
     """The other event loop gives the same fates."""
     fate, url = (FAULTS | REPLIES)[name], server.url(name, "https" if name.startswith("tls") else "http")
 
@@ -218,7 +221,7 @@ def test_the_wires_run_under_uvloop_too(
 
 
 @wires
-def test_header_names_of_replies_are_lower_case(kind: Literal["pyreqwest", "httpx"], server: FaultServer) -> None:
+def test_header_names_of_replies_are_lower_case(kind: WireKind, server: FaultServer) -> None:
     """Headers are a mapping with lower-case names, readable after the wire is closed."""
     response = post(kind, server.url("server_error"))
     assert "3" == response.headers["retry-after"]
@@ -227,7 +230,7 @@ def test_header_names_of_replies_are_lower_case(kind: Literal["pyreqwest", "http
 
 
 @wires
-def test_the_request_arrives_as_given(kind: Literal["pyreqwest", "httpx"], server: FaultServer) -> None:
+def test_the_request_arrives_as_given(kind: WireKind, server: FaultServer) -> None:
     """Body byte for byte, our headers, no cookie of an earlier reply."""
     wire = open_small_wire(kind)
 
@@ -247,7 +250,7 @@ def test_the_request_arrives_as_given(kind: Literal["pyreqwest", "httpx"], serve
 
 @wires
 @pytest.mark.parametrize("name", ["whole", "close_between_requests", "reset_second_request", "two_replies"])
-def test_one_call_is_at_most_one_post(kind: Literal["pyreqwest", "httpx"], name: str, server: FaultServer) -> None:
+def test_one_call_is_at_most_one_post(kind: WireKind, name: str, server: FaultServer) -> None:
     """Over connections that go stale between requests nothing is resent and no reply meets another request.
 
     POSTs that arrived: at least one per reply and at most one per call. What did arrive is never `not_sent`.
@@ -269,8 +272,9 @@ def test_one_call_is_at_most_one_post(kind: Literal["pyreqwest", "httpx"], name:
     assert {WHOLE_BODY} == {reply.body for reply in replies}
 
 
+@pytest.mark.parametrize("kind", ["direct", "pyreqwest"])
 @pytest.mark.parametrize("name", ["whole", "whole_chunked"])
-def test_the_default_wire_keeps_connections(name: str, server: FaultServer) -> None:
+def test_the_fast_wires_keep_connections(kind: WireKind, name: str, server: FaultServer) -> None:
     """Calls one after another share connections: not reading past an announced length does not end one.
 
     Not always a single one: a connection is back in the pool a moment after its reply was read.
@@ -281,14 +285,55 @@ def test_the_default_wire_keeps_connections(name: str, server: FaultServer) -> N
         for _ in range(50):
             await wire.post(server.url(name), HEADERS, REQUEST, DEADLINE_SECONDS)
 
-    with_wire(open_small_wire("pyreqwest"), many)
+    with_wire(open_small_wire(kind), many)
     assert server.connections[name] - connections_before < 10
 
 
-@wires
-def test_a_reset_while_connecting_is_never_billed(
-    kind: Literal["pyreqwest", "httpx"], server: FaultServer
+def test_a_server_that_closes_without_notice_is_soon_asked_over_new_connections(server: FaultServer) -> None:
+    """It costs at most the requests that were in flight when that came out, and not one in three."""
+    in_flight = 16
+
+    async def many(wire: Wire) -> list[Response | Fault]:
+        async def work() -> list[Response | Fault]:
+            url = server.url("close_between_requests")
+            return [await wire.post(url, HEADERS, REQUEST, DEADLINE_SECONDS) for _ in range(40)]
+
+        return [
+            result for results in await asyncio.gather(*(work() for _ in range(in_flight))) for result in results
+        ]
+
+    results = with_wire(open_small_wire("direct", connections=in_flight), many)
+    assert in_flight * 40 == len(results)
+    assert sum(isinstance(result, Fault) for result in results) <= in_flight
+
+
+def test_a_host_with_a_dead_address_is_reached_at_the_next(
+    server: FaultServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """One address after the other; the one that failed is not tried first again."""
+    live = int(httpx.URL(server.url("whole")).port or 0)
+    with refusing_url() as refusing:
+        dead = int(httpx.URL(refusing).port or 0)
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in (dead, live)]
+        looked_up: list[str] = []
+
+        async def look_up(_: object, host: str, port: int, **__: object) -> list[Any]:
+            looked_up.append(host)
+            return found
+
+        monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", look_up)
+
+        async def act(wire: Wire) -> list[Response | Fault]:
+            url = f"http://many.invalid:{live}/v1"
+            return await asyncio.gather(*(wire.post(url, HEADERS, REQUEST, DEADLINE_SECONDS) for _ in range(4)))
+
+        results = with_wire(open_small_wire("direct"), act)
+    assert [200] * 4 == [result.status for result in results]
+    assert ["many.invalid"] == [host for host in looked_up if host == "many.invalid"]
+
+
+@wires
+def test_a_reset_while_connecting_is_never_billed(kind: WireKind, server: FaultServer) -> None:
     """Whether the reset meets the connecting or the sending is a race; either way it is a fault without a POST."""
     fault = post(kind, server.url("reset_at_once"))
     assert isinstance(fault, Fault)
@@ -297,9 +342,7 @@ def test_a_reset_while_connecting_is_never_billed(
 
 
 @wires
-def test_a_cut_stream_leaves_most_of_itself_as_evidence(
-    kind: Literal["pyreqwest", "httpx"], server: FaultServer
-) -> None:
+def test_a_cut_stream_leaves_most_of_itself_as_evidence(kind: WireKind, server: FaultServer) -> None:
     """Of a stream that breaks off, at least half is kept, from its beginning."""
     fault = post(kind, server.url("sse_cut"))
     assert isinstance(fault, Fault)
@@ -309,7 +352,7 @@ def test_a_cut_stream_leaves_most_of_itself_as_evidence(
 
 
 @wires
-def test_large_replies_share_one_byte_budget(kind: Literal["pyreqwest", "httpx"], server: FaultServer) -> None:
+def test_large_replies_share_one_byte_budget(kind: WireKind, server: FaultServer) -> None:
     """Replies over the budget end as faults, small ones beside them come through, the budget recovers."""
 
     async def act(wire: Wire) -> tuple[list[Response | Fault], Response | Fault]:
@@ -357,7 +400,7 @@ def test_bodies_in_memory_never_exceed_the_budget(bodies: list[list[int]]) -> No
 
 @wires
 def test_the_key_is_in_no_log_and_no_message(
-    kind: Literal["pyreqwest", "httpx"], server: FaultServer, caplog: pytest.LogCaptureFixture
+    kind: WireKind, server: FaultServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Every logger at its loudest, replies and faults: the key appears nowhere."""
     caplog.set_level(logging.DEBUG)
@@ -370,7 +413,7 @@ def test_the_key_is_in_no_log_and_no_message(
 @wires
 @pytest.mark.parametrize("value", [f"Bearer {KEY}\n", f"Bearer {KEY}\u20ac", f"Bearer\x00{KEY}"])
 def test_a_key_that_http_cannot_carry_is_a_mistake_without_the_key(
-    kind: Literal["pyreqwest", "httpx"], value: str, server: FaultServer
+    kind: WireKind, value: str, server: FaultServer
 ) -> None:
     """A pasted newline in the key: the complaint names the header, and nothing shows its value."""
     wire = open_small_wire(kind)
@@ -386,7 +429,7 @@ def test_a_key_that_http_cannot_carry_is_a_mistake_without_the_key(
 @pytest.mark.parametrize(
     "url", ["api.example", "ftp://127.0.0.1/", "http://", "http://127.0.0.1:99999/", "http://[::1"]
 )
-def test_an_unusable_url_is_a_mistake(kind: Literal["pyreqwest", "httpx"], url: str) -> None:
+def test_an_unusable_url_is_a_mistake(kind: WireKind, url: str) -> None:
     """What could never be sent is the job's mistake, not a network fault that is tried again."""
     with pytest.raises(InputError, match=r"endpoint\.base_url"):
         post(kind, url)
@@ -394,7 +437,7 @@ def test_an_unusable_url_is_a_mistake(kind: Literal["pyreqwest", "httpx"], url: 
 
 @wires
 def test_environment_proxies_do_not_catch_loopback(
-    kind: Literal["pyreqwest", "httpx"], server: FaultServer, monkeypatch: pytest.MonkeyPatch
+    kind: WireKind, server: FaultServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A proxy from the environment is used for other hosts and never for this machine."""
     with refusing_url() as nowhere:
@@ -409,33 +452,35 @@ def test_environment_proxies_do_not_catch_loopback(
 
 
 @wires
-def test_no_ca_certificates_is_a_clear_mistake(kind: Literal["pyreqwest", "httpx"]) -> None:
-    """Without certificates the default wire says so as it opens; the other brings its own."""
+def test_no_ca_certificates_is_a_clear_mistake(kind: WireKind) -> None:
+    """Without certificates the wires that need the system's say so as they open; httpx brings its own."""
     environ = os.environ | {"SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": "/nonexistent"}
-    code = f"from crun_batch.send.wire import open_wire; open_wire({kind!r}, connections=1)"
+    urls = ["http://127.0.0.1:1/v1", "https://model.invalid/v1"]
+    code = f"from crun_batch.send.wire import open_wire; open_wire({kind!r}, connections=1, urls={urls})"
     done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=False)
-    if kind == "pyreqwest":
+    if kind != "httpx":
         assert "InputError: the network client cannot start" in done.stderr
         assert "During handling" not in done.stderr
     else:
         assert "InputError" not in done.stderr
 
 
-def test_running_out_of_file_descriptors_is_a_fault_not_a_crash(server: FaultServer) -> None:
+@pytest.mark.parametrize("kind", ["direct", "pyreqwest"])
+def test_running_out_of_file_descriptors_is_a_fault_not_a_crash(kind: WireKind, server: FaultServer) -> None:
     """More calls than file descriptors: the process lives and the calls that found none are `not_sent`."""
     code = """
 import asyncio, resource, sys
-from crun_batch.send.wire import ByteBudget, WireSettings
-from crun_batch.send.wire_pyreqwest import PyreqwestWire
-resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+from crun_batch.send import wire as wires
+wires.ensure_file_descriptors = lambda connections: None
 async def main():
-    wire = PyreqwestWire(WireSettings(ByteBudget(2**20, 100)))
-    results = await asyncio.gather(*[wire.post(sys.argv[1], {}, b"", 0.4) for _ in range(100)])
+    wire = wires.open_wire(sys.argv[1], connections=100)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+    results = await asyncio.gather(*[wire.post(sys.argv[2], {}, b"", 0.4) for _ in range(100)])
     print(sorted({getattr(result, "stage", "reply") + " " + getattr(result, "kind", "") for result in results}))
 asyncio.run(main())
 """
-    url = server.url("stall_before_headers")
-    done = subprocess.run([sys.executable, "-c", code, url], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", code, kind, server.url("stall_before_headers")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "['not_sent connection', 'unknown timeout']\n" == done.stdout, done.stderr
 
 

@@ -35,7 +35,10 @@ from crun_batch.store.seal import seal_segment
 from crun_batch.store.views import finished_units, results_frame
 
 DIFFS_SHOWN = 5
-LIBRARIES = ("crun-batch", "polars", "pyarrow", "duckdb", "pyreqwest", "httpx", "minijinja", "genai-prices")
+LIBRARIES = (
+    *("crun-batch", "polars", "pyarrow", "duckdb"),
+    *("httptools", "pyreqwest", "httpx", "minijinja", "genai-prices"),
+)
 
 
 class Progressed(Struct):

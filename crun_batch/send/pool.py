@@ -3,9 +3,9 @@
 Everything happens in `_step`, synchronously and stage by stage: all replies that have come are recorded, then all
 are read, then all are concluded, then all that may go is recorded as started, and only then sent. So a record
 costs no system call of its own when many come at once, and each stage finds its code still in the processor's
-caches, which takes a quarter off a row's cost. Carriers only carry: each takes one request after the other over
-the wire, and a row that waits for its retry holds none. The pool knows no file and no price: the corridor's
-hooks reserve money and write records, and a ticket carries all that the pool must know.
+caches, which takes a quarter off a row's cost. No task waits for a reply, a call that is over is put on a list;
+and a row that waits for its retry holds no place. The pool knows no file and no price: the corridor's hooks
+reserve money and write records, and a ticket carries all that the pool must know.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Source(Protocol):
 
 
 class Sending(Struct, frozen=True):
-    """One request for a carrier."""
+    """One request, ready for the wire or on it."""
 
     attempt: Attempt
     admitted: Admitted
@@ -125,6 +125,7 @@ class Pool:
         self._source = source
         self._hooks = hooks
         self._settings = settings
+        self._deadline_seconds = settings.attempt_timeout_seconds
         self._epoch_seconds = epoch_seconds
         self._random = random.Random(0)
         self._queues: dict[Lane, deque[Ticket]] = {route.lane: deque() for route in routes}
@@ -139,8 +140,7 @@ class Pool:
         self._arrived: list[tuple[Sending, Response | Fault]] = []
         self._step_is_due = False
         self._gathering: asyncio.TimerHandle | None = None
-        self._idle: list[asyncio.Future[Sending]] = []
-        self._carriers: set[asyncio.Task[None]] = set()
+        self._calls: dict[asyncio.Future[Response | Fault], Sending] = {}
 
     async def run(self) -> Halt | None:
         """Until all is done or a halt has drained. Raises what a hook raised, once nothing is in flight."""
@@ -151,8 +151,6 @@ class Pool:
         await self._over.wait()
         if self._timer is not None:
             self._timer.cancel()
-        for errand in self._idle:
-            errand.cancel()
         if self._bug is not None:
             raise self._bug
         return self.halt
@@ -298,33 +296,34 @@ class Pool:
         self._admitted.clear()
 
     def _hand_out(self) -> None:
-        """Give what was recorded as started to carriers, new ones where all are on their way."""
+        """Give what was recorded as started to the wire."""
         for sending in self._outgoing:
-            if self._idle:
-                self._idle.pop().set_result(sending)
-            else:
-                carrier = self._loop.create_task(self._carry(sending))
-                self._carriers.add(carrier)
-                carrier.add_done_callback(self._carriers.discard)
-        self._outgoing.clear()
-
-    async def _carry(self, sending: Sending) -> None:
-        """One request after the other, from here to its reply; waits among the idle in between."""
-        post, seconds = self._wire.post, self._settings.attempt_timeout_seconds
-        while True:
-            route = sending.route
+            route, body = sending.route, sending.attempt.ticket.body
             try:
-                arrival = await post(route.url, route.headers, sending.attempt.ticket.body, seconds)
-                self._arrived.append((sending, arrival))
-            except BaseException as error:  # noqa: BLE001 - kept, and raised by `run` once nothing is in flight
+                call = asyncio.ensure_future(
+                    self._wire.post(route.url, route.headers, body, self._deadline_seconds)
+                )
+            except Exception as error:  # noqa: BLE001 - kept, and raised by `run` once nothing is in flight
                 self._bug = self._bug or error
                 self.in_flight -= 1
-                self._step_soon()
-                return
+            else:
+                self._calls[call] = sending
+                call.add_done_callback(self._came)
+        self._outgoing.clear()
+
+    def _came(self, call: asyncio.Future[Response | Fault]) -> None:
+        """A call is over: its reply is taken in with the next step."""
+        sending = self._calls.pop(call)
+        if call.cancelled():
+            return
+        bug = call.exception()
+        if bug is None:
+            self._arrived.append((sending, call.result()))
             self._step_with_others(sending.admitted.started_at)
-            errand: asyncio.Future[Sending] = self._loop.create_future()
-            self._idle.append(errand)
-            sending = await errand
+        else:
+            self._bug = self._bug or bug
+            self.in_flight -= 1
+            self._step_soon()
 
     def _take_in(self, sent: Sequence[Sending], arrivals: Sequence[Response | Fault], now: float) -> None:
         """Read recorded replies, decide, conclude. What an error leaves unread here, the next start reads."""

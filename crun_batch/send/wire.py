@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import re
 import resource
-from collections.abc import Mapping
+import zlib
+from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from ipaddress import ip_address
 from typing import Literal, Protocol
 from urllib.parse import SplitResult, urlsplit
@@ -29,7 +30,12 @@ MAX_BYTES_IN_FLIGHT = 512 * 2**20
 """Default cap of all reply bodies that are being read at one time."""
 EVIDENCE_BYTES = 256 * 2**10
 """How much of a body that never became a reply a `Fault` keeps."""
+IDLE_SECONDS = 4.0
+"""A pooled connection is not used again after this time: common servers close theirs after 5 s at the earliest
+(uvicorn, Node), and a request that meets a closing connection ends `unknown`."""
 USER_AGENT = "crun-batch"
+UNPACKED_CHUNK_BYTES = 64 * 2**10
+"""Of a compressed body, unpacked at one go."""
 OWN_DESCRIPTORS = 256
 """File descriptors that the rest of the process needs: tables, journal, sealed files, libraries."""
 
@@ -37,12 +43,15 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e\t]*")
 
 
+WireKind = Literal["direct", "pyreqwest", "httpx"]
+
+
 class Wire(Protocol):
     """One way to send a POST. Safe for any number of calls at one time, on one event loop."""
 
-    async def post(
+    def post(
         self, url: str, headers: Mapping[str, str], body: bytes, deadline_seconds: float
-    ) -> Response | Fault:
+    ) -> Awaitable[Response | Fault]:
         """Send once, follow nothing, retry nothing. Ends within `deadline_seconds`, connecting included.
 
         A network fault is a value. Raises InputError where the URL or a header could never be sent. End a call
@@ -129,21 +138,53 @@ class Intake:
         self._budget.give_back(self._borrowed_bytes)
         self._borrowed_bytes = 0
 
+    def clear(self) -> None:
+        """Close, and be ready for the next body."""
+        self.close()
+        self._chunks.clear()
+        self.size_bytes = 0
+
+
+class Gunzip:
+    """Unpacks a gzip stream in pieces of bounded size. Raises zlib.error for anything that is none."""
+
+    def __init__(self) -> None:
+        self._unpacker = zlib.decompressobj(wbits=31)
+        self._has_begun = False
+
+    def chunks(self, raw: bytes) -> Iterator[bytes]:
+        """What these bytes become, at most UNPACKED_CHUNK_BYTES at a time."""
+        self._has_begun = self._has_begun or bool(raw)
+        while raw:
+            yield self._unpacker.decompress(raw, UNPACKED_CHUNK_BYTES)
+            raw = self._unpacker.unconsumed_tail
+
+    def finish(self) -> None:
+        """Raises zlib.error where the stream is not whole; nothing at all is: an empty reply, never packed."""
+        if self._has_begun and not self._unpacker.eof:
+            raise zlib.error("gzip stream cut short")
+
 
 def open_wire(
-    kind: Literal["pyreqwest", "httpx"],
+    kind: WireKind,
     *,
     connections: int,
     max_body_bytes: int = MAX_BODY_BYTES,
     max_bytes_in_flight: int = MAX_BYTES_IN_FLIGHT,
     connect_timeout_seconds: float = 10.0,
+    urls: Iterable[str] = (),
 ) -> Wire:
     """Open the wire of that name for at most `connections` calls at one time.
 
-    Raises InputError where the process may not open that many files, or has no certificates to trust.
+    `urls`: where calls will go, as far as it is known; what they need is made ready now. Raises InputError where
+    the process may not open that many files, or has no certificates to trust.
     """
     ensure_file_descriptors(connections)
     settings = WireSettings(ByteBudget(max_bytes_in_flight, connections), max_body_bytes, connect_timeout_seconds)
+    if kind == "direct":
+        from crun_batch.send.wire_direct import DirectWire
+
+        return DirectWire(settings, urls)
     if kind == "pyreqwest":
         from crun_batch.send.wire_pyreqwest import PyreqwestWire
 

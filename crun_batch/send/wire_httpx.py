@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import zlib
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from functools import lru_cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Literal
@@ -20,6 +20,7 @@ import httpx
 from crun_batch.records import Fault, Response
 from crun_batch.send.wire import (
     USER_AGENT,
+    Gunzip,
     Intake,
     WireSettings,
     checked_headers,
@@ -28,8 +29,6 @@ from crun_batch.send.wire import (
     one_line,
     unusable_url,
 )
-
-UNPACKED_CHUNK_BYTES = 64 * 2**10
 
 _NOT_SENT = (
     httpx.ConnectError,
@@ -98,24 +97,6 @@ class HttpxWire:
         """See `wire.Wire.close`."""
         await self._here.aclose()
         await self._elsewhere.aclose()
-
-
-class Gunzip:
-    """Unpacks a gzip stream in pieces of bounded size. Raises zlib.error for anything that is none."""
-
-    def __init__(self) -> None:
-        self._unpacker = zlib.decompressobj(wbits=31)
-
-    def chunks(self, raw: bytes) -> Iterator[bytes]:
-        """What these bytes become, at most UNPACKED_CHUNK_BYTES at a time."""
-        while raw:
-            yield self._unpacker.decompress(raw, UNPACKED_CHUNK_BYTES)
-            raw = self._unpacker.unconsumed_tail
-
-    def finish(self) -> None:
-        """Raises zlib.error where the stream is not whole."""
-        if not self._unpacker.eof:
-            raise zlib.error("gzip stream cut short")
 
 
 async def _body_chunks(response: httpx.Response) -> AsyncIterator[bytes]:

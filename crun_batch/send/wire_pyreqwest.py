@@ -1,4 +1,4 @@
-"""The default wire: pyreqwest (Rust's reqwest), called natively, HTTP/1.1 only.
+"""The wire for https and for proxies: pyreqwest (Rust's reqwest), called natively, HTTP/1.1 only.
 
 Its exception types do not tell whether a request was sent (a reset after sending is a ConnectError); the chain of
 causes does. hyper resends by itself only a request of which it has provably written nothing (its pooled connection
@@ -24,6 +24,7 @@ from pyreqwest.response import Response as WireResponse
 from crun_batch.errors import InputError
 from crun_batch.records import Fault, Response
 from crun_batch.send.wire import (
+    IDLE_SECONDS,
     USER_AGENT,
     Intake,
     WireSettings,
@@ -34,9 +35,6 @@ from crun_batch.send.wire import (
     unusable_url,
 )
 
-IDLE_SECONDS = 4.0
-"""A pooled connection is not used again after this time: common servers close theirs after 5 s at the earliest
-(uvicorn, Node), and a request that meets a closing connection ends `unknown`."""
 FIRST_READ_BYTES = 4 * 2**10
 LARGEST_READ_BYTES = 64 * 2**10
 

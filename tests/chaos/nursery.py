@@ -26,7 +26,7 @@ from crun_batch.store.journal import JournalSettings
 
 from .deadly import DeadlyDisk
 
-WANTED_LATER = ("pandas", "genai_prices", "crun_batch.send.wire_pyreqwest", "crun_batch.send.wire_httpx")
+WANTED_LATER = ("pandas", "genai_prices", "crun_batch.send.wire_direct", "crun_batch.send.wire_httpx")
 """What a session loads when it needs it: loaded here once."""
 
 

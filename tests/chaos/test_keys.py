@@ -223,7 +223,7 @@ async def _show_every_object():
     secrets = resolve_secrets(job("http://127.0.0.1:9/v1", Path("x")), ENVIRON)
     endpoint = endpoint_of(job("http://127.0.0.1:9/v1", Path("x")), ENVIRON, simulated=False)
     route = Route(Lane(ceiling=1), "http://127.0.0.1:9/v1", endpoint.headers, PROTOCOLS["chat"], stream=False)
-    wires = [open_wire(kind, connections=1) for kind in ("pyreqwest", "httpx")]
+    wires = [open_wire(kind, connections=1) for kind in ("direct", "pyreqwest", "httpx")]
     gateway = Gateway("http://127.0.0.1:9/v1", endpoint.headers, attempts=1, deadline_seconds=2)
     objects = [secrets, secrets.headers, endpoint, endpoint.headers, route, gateway, *wires, *map(vars, wires)]
     objects += [vars(gateway), await list_models(gateway)]
@@ -234,7 +234,7 @@ async def _show_every_object():
     await gateway.close()
 
 
-@pytest.mark.parametrize("kind", ["pyreqwest", "httpx"])
+@pytest.mark.parametrize("kind", ["direct", "pyreqwest", "httpx"])
 def test_debug_logs_of_a_wire_show_no_key(caplog, kind):
     caplog.set_level(logging.DEBUG)
     asyncio.run(_post_once(kind))

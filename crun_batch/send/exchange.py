@@ -1,0 +1,252 @@
+"""One connection of the direct wire: a request, then its reply to the end, then the next request.
+
+The parser is llhttp (httptools); here is what it must not know: the cap and the budget of bodies, gzip, the
+deadline, what a reply that breaks off becomes. A connection that is in any doubt afterwards is not used again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import zlib
+from collections.abc import Callable
+from typing import Literal, NamedTuple, cast
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from crun_batch.records import Fault, Response
+from crun_batch.send.wire import Gunzip, Intake, WireSettings, one_line
+
+MAX_HEAD_BYTES = 256 * 2**10
+"""Of one reply: status line and headers."""
+TCP_KEEPALIVE_SECONDS = 30
+EARLY_SECONDS = 1.0
+"""A server that closes a connection this soon after its reply has no use for it, though it did not say so."""
+NO_BODY = frozenset({204, 304})
+GZIP = ("gzip", "x-gzip")
+
+_CLOSED = "the connection was closed before the reply was whole"
+
+
+class Request(NamedTuple):
+    """What is sent, and until when its reply is waited for. Its head holds the key, so it is never shown."""
+
+    head: bytes
+    """Request line and headers, up to the number of its content-length."""
+    body: bytes
+    deadline: float
+    """A time of the loop's clock."""
+    deadline_seconds: float
+    """How long that was when the request was made."""
+
+    def __repr__(self) -> str:
+        return "Request()"
+
+
+class Connection(asyncio.Protocol):
+    """A connection that is open. `freed` is called when it can take the next request, `lost` when it is gone.
+
+    `lost` is also told whether the server closed it without notice, right after a reply.
+    """
+
+    def __init__(
+        self,
+        settings: WireSettings,
+        *,
+        freed: Callable[[Connection], None],
+        lost: Callable[[Connection, bool], None],
+    ) -> None:
+        self.idle_since = -EARLY_SECONDS
+        self._is_given_up = False
+        self._freed = freed
+        self._lost = lost
+        self._loop = asyncio.get_running_loop()
+        self._fields: dict[bytes, bytes] = {}
+        self.on_header: Callable[[bytes, bytes], None] = self._fields.__setitem__
+        """Called by the parser: of a header that comes twice, the last."""
+        self._parser = HttpResponseParser(self)
+        self._parser.set_dangerous_leniencies(
+            lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True, lenient_chunked_length=True
+        )
+        self._alarm: asyncio.TimerHandle | None = None
+        self._answer: asyncio.Future[Response | Fault] | None = None
+        self._intake = Intake(settings)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Nothing of a reply is known yet."""
+        self._status: int | None = None
+        self._head_bytes = 0
+        self._gunzip: Gunzip | None = None
+        self._refusal: str | None = None
+        self._ends_with_connection = False
+        self._response: Response | None = None
+        self._can_be_kept = False
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether a request may still go over it, as far as this side knows."""
+        return not self._transport.is_closing()
+
+    def exchange(self, request: Request) -> asyncio.Future[Response | Fault]:
+        """Send a request; its reply, or the fault that ends it."""
+        self._prepare()
+        self._answer = answer = self._loop.create_future()
+        self._request = request
+        head, body, deadline, _ = request
+        self._transport.writelines((b"%b%d\r\n\r\n" % (head, len(body)), body))
+        if self._alarm is None or deadline < self._alarm.when():
+            self._set_alarm(deadline)
+        return answer
+
+    def abort(self, why: str) -> None:
+        """End it at once; a request that is under way ends as a fault of unknown outcome."""
+        if self._answer is not None:
+            self._fail("connection", why)
+        self._give_up()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        connected = transport.get_extra_info("socket")
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_KEEPIDLE"):
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, TCP_KEEPALIVE_SECONDS)
+
+    def data_received(self, data: bytes) -> None:
+        if self._answer is None:  # nobody has asked for this
+            self._give_up()
+            return
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade:
+            self._refusal = "the server wants to go over to another protocol"
+        except HttpParserError as error:
+            self._can_be_kept = False
+            if self._response is None:
+                self._refusal = self._refusal or f"no HTTP reply: {error}"
+        if self._refusal is not None:
+            self._fail("bad_reply", self._refusal)
+        elif self._response is not None:
+            self._succeed(self._response)
+        elif self._status is None:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._fail("bad_reply", f"the reply's headers are larger than {MAX_HEAD_BYTES:,} bytes")
+
+    def eof_received(self) -> None:
+        self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        silent = self._status is None or self._answer is None
+        early = silent and not self._is_given_up and self._loop.time() - self.idle_since < EARLY_SECONDS
+        self._ended(f"{_CLOSED}: {exc}" if exc is not None else _CLOSED)
+        self._lost(self, early)
+
+    def on_message_begin(self) -> None:
+        """Called by the parser, as all that follow."""
+        self._fields.clear()
+        if self._response is not None:  # a second reply to one request
+            self._can_be_kept = False
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        self._head_bytes = 0
+        if status < 200 or self._response is not None:
+            return
+        self._status = status
+        self._headers = headers = {
+            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self._fields.items()
+        }
+        coding = headers.get("transfer-encoding")
+        if coding is not None:
+            self._ends_with_connection = not coding.lower().endswith("chunked")
+        else:
+            self._ends_with_connection = "content-length" not in headers and status not in NO_BODY
+        if headers.get("content-encoding", "").lower() in GZIP:
+            self._gunzip = Gunzip()
+
+    def on_body(self, data: bytes) -> None:
+        if self._refusal is not None or self._response is not None:
+            return
+        if self._gunzip is None:
+            self._refusal = self._intake.add(data)
+            return
+        try:
+            for chunk in self._gunzip.chunks(data):
+                self._refusal = self._refusal or self._intake.add(chunk)
+                if self._refusal is not None:
+                    return
+        except zlib.error as error:
+            self._refusal = str(error)
+
+    def on_message_complete(self) -> None:
+        if self._status is None or self._response is not None or self._refusal is not None:
+            return
+        try:
+            if self._gunzip is not None:
+                self._gunzip.finish()
+        except zlib.error as error:
+            self._refusal = str(error)
+            return
+        self._response = Response(self._status, self._headers, self._intake.body())
+        self._can_be_kept = self._parser.should_keep_alive() and not (
+            "transfer-encoding" in self._headers and "content-length" in self._headers
+        )
+
+    def _succeed(self, response: Response) -> None:
+        """Hand the reply over; the connection is free where both sides agree on where the reply ended."""
+        kept = self._can_be_kept and not self._ends_with_connection
+        self._conclude(response)
+        if kept and self._transport.get_write_buffer_size() == 0:
+            self.idle_since = self._loop.time()
+            self._freed(self)
+        else:
+            self._give_up()
+
+    def _ended(self, why: str) -> None:
+        """No further byte will come."""
+        if self._answer is None:
+            return
+        if self._ends_with_connection:
+            self.on_message_complete()
+        if self._refusal is not None:
+            self._fail("bad_reply", self._refusal)
+        elif self._response is not None:
+            self._conclude(self._response)
+        else:
+            self._fail("connection", why)
+
+    def _fail(self, kind: Literal["timeout", "connection", "bad_reply"], why: str) -> None:
+        if self._status is None:
+            fault = Fault("unknown", kind, one_line(why))
+        else:
+            fault = self._intake.fault(kind, why, self._status)
+        self._conclude(fault)
+        self._give_up()
+
+    def _conclude(self, result: Response | Fault) -> None:
+        answer, self._answer = self._answer, None
+        self._intake.clear()
+        if answer is not None and not answer.done():
+            answer.set_result(result)
+
+    def _give_up(self) -> None:
+        self._is_given_up = True
+        self._transport.abort()
+
+    def _set_alarm(self, deadline: float) -> None:
+        """One alarm serves many requests: set for the first, moved on when it rings early."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self._loop.call_at(deadline, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        if self._answer is None:
+            return
+        if self._loop.time() < self._request.deadline:
+            self._set_alarm(self._request.deadline)
+        else:
+            self._fail("timeout", f"no whole reply within {self._request.deadline_seconds:g} s")
