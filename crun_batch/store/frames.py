@@ -69,7 +69,8 @@ _DEFAULTS: dict[str, Any] = {
     "request_hash": "",
 }
 _HIGHEST = 2**63
-_PIECE_BYTES = 2 * 2**20
+_LINE_TYPES = {"payload": pl.String(), "kind": pl.String(), SEQUENCE: pl.Int64()}
+_PIECE_BYTES = 4 * 2**20
 """Of a segment, parsed at one go: small enough for the allocators to use the same memory for every piece."""
 Columns = dict[str, pa.Array]
 
@@ -87,11 +88,10 @@ def segment_tables(
     read_types = {**_READ_TYPES, "final": _final_type(schema)}
     attempts, parts = [no_rows(attempts_schema(schema))], [no_rows(parts_schema(schema))]
     awaited: Columns | None = None
+    no_finals = _decoded_events(pl.DataFrame(schema=_LINE_TYPES), read_types)
     for lines in _lines(path, length):
-        ends, reads, finals = (
-            _events(lines, kind, types)
-            for kind, types in (('"end"', _END_TYPES), ('"read', read_types), ('"fina', read_types))
-        )
+        ends, reads = _events(lines, '"end"', _END_TYPES), _events(lines, '"read', read_types)
+        finals = _events(lines, '"fina', read_types) if (lines["kind"] == '"fina').any() else no_finals
         reads |= {name: _filled(reads[name], value) for name, value in _DEFAULTS.items()}
         ends = ends if awaited is None else _joined(awaited, ends)
         attempts.append(_attempts_table(reads, ends, schema))
@@ -152,7 +152,10 @@ def _lines(path: Path, length: int) -> Iterator[pl.DataFrame]:
 
 def _events(lines: pl.DataFrame, kind: str, types: Mapping[str, pl.DataType]) -> Columns:
     """The fields of all events of one kind, and the numbers of their lines."""
-    own = lines.filter(pl.col("kind") == kind)
+    return _decoded_events(lines.filter(pl.col("kind") == kind), types)
+
+
+def _decoded_events(own: pl.DataFrame, types: Mapping[str, pl.DataType]) -> Columns:
     events = _decoded(own["payload"], types).struct.unnest().with_columns(own[SEQUENCE])
     table = events.to_arrow(compat_level=pl.CompatLevel.oldest())
     return {name: _whole(table.column(name)) for name in table.column_names}
