@@ -48,7 +48,7 @@ class Headers(dict[str, str]):
         return f"Headers({', '.join(self)})"
 
 
-class Row(Struct, frozen=True):
+class Row(Struct, frozen=True, gc=False):
     """One row of the prompt table: its position in the source from 0, its id, its needed columns."""
 
     position: int
@@ -56,7 +56,7 @@ class Row(Struct, frozen=True):
     values: Mapping[str, Any]
 
 
-class Prompt(Struct, frozen=True):
+class Prompt(Struct, frozen=True, gc=False):
     """What one row asks, rendered, before it takes a protocol's form.
 
     Either `messages` (OpenAI-style: role and content, content a text or a list of parts) or `body` (a whole
@@ -71,7 +71,7 @@ class Prompt(Struct, frozen=True):
     """The user's messages of a conversation that follow the answer to `messages`, one after each answer."""
 
 
-class Unit(Struct, frozen=True):
+class Unit(Struct, frozen=True, gc=False):
     """The unit of work: one row, one variant, one repeat."""
 
     position: int
@@ -80,14 +80,14 @@ class Unit(Struct, frozen=True):
     repeat: int
 
 
-class Hold(Struct, frozen=True):
+class Hold(Struct, frozen=True, gc=False):
     """The most a request may cost, reserved before it is sent. None: no price is known in that unit."""
 
     usd_pico: int | None = None
     credits_pico: int | None = None
 
 
-class Cost(Struct, frozen=True):
+class Cost(Struct, frozen=True, gc=False):
     """What a request did cost. None: unknown in that unit, which is never the same as 0."""
 
     usd_pico: int | None = None
@@ -95,7 +95,7 @@ class Cost(Struct, frozen=True):
     source: CostSource | None = None
 
 
-class Usage(Struct, frozen=True):
+class Usage(Struct, frozen=True, gc=False):
     """Token counts in one meaning for all protocols: cached is part of input, reasoning part of output."""
 
     input_tokens: int = 0
@@ -105,14 +105,14 @@ class Usage(Struct, frozen=True):
     reasoning_tokens: int = 0
 
 
-class Tries(Struct, frozen=True):
+class Tries(Struct, frozen=True, gc=False):
     """A row's attempts that count against `max_attempts`, and those of unknown outcome against their own limit."""
 
     counted: int = 0
     unknown: int = 0
 
 
-class Ticket(Struct, frozen=True):
+class Ticket(Struct, frozen=True, gc=False):
     """A request ready to go: its bytes, what it may cost, what it counts against the token limit."""
 
     unit: Unit
@@ -131,7 +131,7 @@ class Ticket(Struct, frozen=True):
     """The ending (`status:error_kind`) of an earlier result of this unit, which this request is to replace."""
 
 
-class Response(Struct, frozen=True):
+class Response(Struct, frozen=True, gc=False):
     """A whole HTTP reply, whatever its status. Header names are lower case."""
 
     status: int
@@ -151,7 +151,7 @@ class Fault(Struct, frozen=True):
     """What was read of the body before the fault: evidence, never parsed as a reply."""
 
 
-class Reply(Struct, frozen=True):
+class Reply(Struct, frozen=True, gc=False):
     """A 2xx reply, read: the same fields for every protocol."""
 
     text: str | None

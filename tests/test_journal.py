@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from store_kit import OK, FailingDisk, Killed, KillingDisk, ManualSyncer, answer, end, open_run, read, start
 
+from crun_batch.corridor.settle import Settled, read_event
 from crun_batch.errors import DiskFailed, RunDamaged, RunInUse
+from crun_batch.records import Cost, Failure, Reply, Tries, Usage
 from crun_batch.store.directory import read_json, write_json
 from crun_batch.store.events import (
     INHERITED,
@@ -22,6 +25,8 @@ from crun_batch.store.events import (
     EndFault,
     FinalEvent,
     FinalPart,
+    ReadEvent,
+    StartEvent,
     decode_payload,
     encode_line,
     end_event,
@@ -442,3 +447,54 @@ def test_a_fault_is_an_end_too(run):
         fault=EndFault("unknown", "timeout", "t"),
     )
     assert event == decode_payload(payload_of(encode_line(event)))
+
+
+def test_a_read_event_says_what_came_under_the_right_names():
+    """Its arguments stand in the order of its fields: every field, told apart by its value."""
+    sent = StartEvent(7, "id7", 3, "v", 1, 2, "repair", 4, 1000, "hash", 11, 12)
+    reply = Reply("text", "length", Usage(21, 22, 23, 24, 25), "[]", "m", "r", "0.5", b"whole")
+    final = FinalPart("ok", as_read=True)
+    settled = Settled(sent, 2000, 1000, 200, reply, Cost(31, 32, "list"), Tries(41, 42))
+    common = {
+        "n": 7,
+        "id": "id7",
+        "position": 3,
+        "variant": "v",
+        "repeat": 1,
+        "turn": 2,
+        "purpose": "repair",
+        "attempt": 4,
+        "started_at": 1000,
+        "finished_at": 2000,
+        "latency_us": 1000,
+        "request_hash": "hash",
+        "held_usd": 11,
+        "held_credits": 12,
+        "http_status": 200,
+        "cost_usd": 31,
+        "cost_credits": 32,
+        "cost_source": "list",
+        "counted": 41,
+        "unknown_retries": 42,
+    }
+    told = {
+        "outcome": "done",
+        "input_tokens": 21,
+        "cached_input_tokens": 22,
+        "cache_write_tokens": 23,
+        "output_tokens": 24,
+        "reasoning_tokens": 25,
+        "reported_usd": "0.5",
+        "text": "text",
+        "tool_calls": "[]",
+        "finish_reason": "length",
+        "model": "m",
+        "response_id": "r",
+        "assembled": "whole",
+        "final": final,
+    }
+    assert ReadEvent(**common, **told) == read_event(settled, final)
+
+    failure = Failure("unknown", "timeout", "retry", "slow")
+    told = {"outcome": "unknown", "error_kind": "timeout", "error_message": "slow"}
+    assert ReadEvent(**common, **told) == read_event(replace(settled, result=failure), None)

@@ -83,7 +83,7 @@ def test_the_open_units_of_the_selection_are_counted(
     selected = positions(table.rows(["n"]))
     done = Done(2 * ROWS)
     for slot in finished:
-        done.mark(slot, 1)
+        done.finish(slot, "ok", None)
 
     assert [position in set(selected) for position in range(ROWS)] == table.selected.to_pylist()
     expected = sum(slot not in finished for position in selected for slot in (2 * position, 2 * position + 1))

@@ -78,7 +78,7 @@ def _session(workload: Workload, standing: Standing, outfit: Outfit, journal: Jo
     work = Work(
         variants=tuple(judge.name for judge in workload.judges),
         dialogues=(),
-        price=lambda ticket, result: outfit.bill.cost(ticket.model, result),
+        price=outfit.bill.cost,
         encode_carried=lambda row: {},
         redact=outfit.redact,
         mark_done=lambda unit, status, kind: None,

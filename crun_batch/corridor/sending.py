@@ -33,7 +33,7 @@ from crun_batch.corridor.workload import Tickets, Workload
 from crun_batch.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
 from crun_batch.load.job_sections import EndpointSpec
 from crun_batch.load.output_schema import shape_of
-from crun_batch.records import Cost, Failure, Fault, Reply, Response, Row, Ticket, Tries, Unit
+from crun_batch.records import Cost, Failure, Fault, Reply, Response, Row, Tries, Unit
 from crun_batch.send.admit import Lane
 from crun_batch.send.check import check, check_fault
 from crun_batch.send.pool import Pool, PoolSettings, Route, Source
@@ -205,20 +205,18 @@ def open_journal(standing: Standing, ground: Ground) -> Journal:
 
 
 def _work(workload: Workload, standing: Standing, outfit: Outfit) -> Work:
-    def price(ticket: Ticket, result: Reply | Failure) -> Cost:
-        return outfit.bill.cost(ticket.model, result)
+    done, slot = standing.done, workload.slot
 
     def mark_done(unit: Unit, status: str, kind: str | None) -> None:
-        slot = workload.slot(unit.position, unit.variant, unit.repeat)
-        standing.done.mark(slot, standing.done.code(status, kind))
+        done.finish(slot(unit.position, unit.variant, unit.repeat), status, kind)
 
-    encode = carried_encoder(standing.schema.carried)
+    encode = carried_encoder(standing.schema.carried, workload.carried)
     shape = None if workload.output is None else shape_of(workload.output)
     return Work(
         variants=tuple(variant.name for variant in workload.variants),
         dialogues=tuple(Dialogue(variant, shape) for variant in workload.variants),
-        price=price,
-        encode_carried=lambda row: encode(workload.carried_values(row)),
+        price=outfit.bill.cost,
+        encode_carried=lambda row: encode(row.values),
         redact=outfit.redact,
         mark_done=mark_done,
         stop_at_error_rate=workload.job.limits.stop_at_error_rate,

@@ -27,7 +27,7 @@ from crun_batch.corridor.settle import (
 from crun_batch.corridor.sharing import Sharing, shared_part
 from crun_batch.corridor.workload import Request, Tickets
 from crun_batch.errors import EXIT_GATEWAY_REFUSED
-from crun_batch.plan.account import Account, Answered, Ended, UnitSoFar
+from crun_batch.plan.account import Account, Answered, Ended, UnitKey, UnitSoFar
 from crun_batch.plan.budget import FREE, Reservations
 from crun_batch.records import Cost, Failure, Fault, Reply, Response, Row, Ticket, Unit
 from crun_batch.send.pool import Attempt, Outcome
@@ -62,14 +62,15 @@ class Work(Struct, frozen=True):
 
     variants: tuple[str, ...]
     dialogues: tuple[Dialogue, ...]
-    price: Callable[[Ticket, Reply | Failure], Cost]
+    price: Callable[[str | None, Reply | Failure], Cost]
+    """What a result of this model costs."""
     encode_carried: Callable[[Row], Mapping[str, str | None]]
     redact: Callable[[bytes], bytes]
     mark_done: Callable[[Unit, str, str | None], None]
     stop_at_error_rate: float
 
 
-class InFlight(Struct):
+class InFlight(Struct, gc=False):
     """What the session remembers of a request that has gone."""
 
     start: StartEvent
@@ -196,7 +197,7 @@ class Session:
             latency_us=sent.latency_us,
             http_status=sent.http_status,
             result=result,
-            cost=self._work.price(ticket, result),
+            cost=self._work.price(ticket.model, result),
             tries=tries_after(ticket.tries, result, outcome.decision),
             decision=outcome.decision,
         )
@@ -218,7 +219,7 @@ class Session:
     def _finish(self, outcome: Outcome, event: ReadEvent, final: FinalPart) -> None:
         ticket, result = outcome.attempt.ticket, outcome.result
         kind = result.kind if isinstance(result, Failure) else final.error_kind
-        self._count(ticket.unit, final.status, kind, ticket.replaces)
+        self._count((event.id, event.variant, event.repeat), ticket.unit, final.status, kind, ticket.replaces)
         if self.sharing is not None:
             self._share(ticket.unit, whole_final(event, final))
 
@@ -299,13 +300,14 @@ class Session:
         )
         self._journal.append_final(FinalEvent(str(unit.row_id), unit.position, variant, part, unit.repeat))
         is_shared = part.attempt_count == 0 and part.request_hash is not None
-        self._count(unit, part.status, part.error_kind, replaces, shared=is_shared)
+        self._count(unit_key(unit, variant), unit, part.status, part.error_kind, replaces, shared=is_shared)
         self._share(unit, part)
         self._rotate()
 
     def _book(self, ticket: Ticket, settled: Settled) -> UnitSoFar:
-        end = self._ended(ticket, settled)
-        return self.account.ended(unit_key(ticket.unit, settled.start.variant), settled.start.started_at, end)
+        start = settled.start
+        key = start.id, start.variant, start.repeat
+        return self.account.ended(key, start.started_at, self._ended(ticket, settled))
 
     def _ended(self, ticket: Ticket, settled: Settled) -> Ended:
         """Settle the hold, and learn how long texts are in tokens."""
@@ -317,9 +319,15 @@ class Session:
         return Ended(outcome, usage, settled.cost, ticket.hold, settled.tries, settled.latency_us or 0)
 
     def _count(
-        self, unit: Unit, status: str, kind: str | None, replaces: str | None, *, shared: bool = False
+        self,
+        key: UnitKey,
+        unit: Unit,
+        status: str,
+        kind: str | None,
+        replaces: str | None,
+        *,
+        shared: bool = False,
     ) -> None:
-        key = unit_key(unit, self._work.variants[unit.variant])
         self.account.finished(key, status, kind, replaces=replaces, shared=shared)
         self._work.mark_done(unit, status, kind)
         self.finished_units += 1

@@ -41,8 +41,9 @@ class Done:
         """The byte that stands for this ending."""
         return self._endings.setdefault((status, error_kind), len(self._endings) + 1)
 
-    def mark(self, slot: int, code: int) -> None:
-        self._codes[slot] = code
+    def finish(self, slot: int, status: str, error_kind: str | None) -> None:
+        """The unit in this slot has its final result."""
+        self._codes[slot] = self._endings.get((status, error_kind)) or self.code(status, error_kind)
 
     def mark_all(self, codes: bytearray) -> None:
         """Take the codes of all slots at once."""
@@ -50,6 +51,11 @@ class Done:
 
     def is_open(self, slot: int) -> bool:
         return self._codes[slot] == OPEN
+
+    def open_repeats(self, first_slot: int, repeats: int) -> list[int]:
+        """Of a row under one variant, the repeats that have no final result."""
+        codes = self._codes
+        return [repeat for repeat in range(repeats) if codes[first_slot + repeat] == OPEN]
 
     def open_rows(self, slots_per_row: int) -> pa.BooleanArray:
         """For every row of the source, whether it has an open slot."""
@@ -153,7 +159,7 @@ class Batches(Generic[T]):
         self._ahead = self._executor.submit(next, self._rows, None)
 
 
-class OpenUnit(Struct, frozen=True):
+class OpenUnit(Struct, frozen=True, gc=False):
     """An open unit with its first request."""
 
     unit: Unit
@@ -222,14 +228,15 @@ class TicketSource:
 
     def _open_units(self, row: Row, variant: Variant) -> list[OpenUnit]:
         """The row's units under a variant that have no final result, with their first request."""
-        done = self._done
-        open_units = [
-            (Unit(row.position, row.row_id, variant.index, repeat), done.replaced.get(slot))
-            for repeat, slot in enumerate(self._workload.slots(row.position, variant.index))
-            if done.is_open(slot)
-        ]
-        if not open_units:
+        first_slot = self._workload.slot(row.position, variant.index, 0)
+        repeats = self._done.open_repeats(first_slot, self._workload.repeats)
+        if not repeats:
             return []
+        replaced = self._done.replaced
+        open_units = [
+            (Unit(row.position, row.row_id, variant.index, repeat), replaced.get(first_slot + repeat))
+            for repeat in repeats
+        ]
         try:
             request = variant.request(row)
         except RowRejected as error:
@@ -247,7 +254,9 @@ class TicketSource:
         next_request: Request | None = request
         if so_far is not None and (so_far.answers or so_far.failure):
             next_request = self._ending.resumed(unit, row, one.replaces, request)
-        if next_request is None or not self._is_sent(unit, row, one.replaces, request, so_far):
+        if next_request is None or (
+            self.sharing is not None and not self._is_sent(unit, row, one.replaces, request, so_far)
+        ):
             self._has_finished_unsent = True
             return None
         return self._tickets.ticket(unit, row, next_request, so_far=so_far, replaces=one.replaces)

@@ -38,7 +38,7 @@ REMOTE_PART_TOKENS = 20_000
 """Reserved for an image or a file that the gateway fetches: no byte of ours bounds its tokens."""
 
 
-class Request(Struct, frozen=True):
+class Request(Struct, frozen=True, gc=False):
     """A request of one row under one variant, the same for all its repeats."""
 
     body: bytes
@@ -164,12 +164,6 @@ class Workload(Struct, frozen=True):
     def slots_per_row(self) -> int:
         return len(self.variants) * self.repeats
 
-    def slots(self, position: int, variant: int) -> range:
-        """The slots of a row's repeats under one variant."""
-        repeats = self.job.repeats
-        first = (position * len(self.variants) + variant) * repeats
-        return range(first, first + repeats)
-
     def slot(self, position: int, variant: int, repeat: int) -> int:
         return (position * len(self.variants) + variant) * self.job.repeats + repeat
 
@@ -184,9 +178,6 @@ class Workload(Struct, frozen=True):
             scores=tuple(spec.name for spec in self.job.score),
             output=None if self.output is None else arrow_type(self.output),
         )
-
-    def carried_values(self, row: Row) -> dict[str, Any]:
-        return {name: row.values[column] for name, column in self.carried.items()}
 
     def rejections(self, rows: Iterator[list[Row]], most: int = 20) -> tuple[list[str], int]:
         """What the first rows without a prompt complain of, and how many rows were looked at."""

@@ -90,7 +90,7 @@ class Sums(Struct):
         return Sums(**{name: _plus(getattr(self, name), getattr(other, name)) for name in self.__struct_fields__})
 
 
-class Ended(Struct, frozen=True):
+class Ended(Struct, frozen=True, gc=False):
     """One attempt's end, as far as sums go."""
 
     outcome: str
@@ -123,7 +123,7 @@ class Account(Struct):
         unit = self.open_units.get(key)
         if unit is None:
             unit = self.open_units[key] = UnitSoFar(started_at=started_at)
-        _book(unit, self._sums(key[1]), end)
+        _book(unit, self.variants.get(key[1]) or self._new_sums(key[1]), end)
         return unit
 
     def judged(self, judge: str, end: Ended) -> None:
@@ -141,7 +141,7 @@ class Account(Struct):
     ) -> None:
         """Book a unit's final result; `replaces` is the ending (`status:error_kind`) that it had before."""
         self.open_units.pop(key, None)
-        sums = self._sums(key[1])
+        sums = self.variants.get(key[1]) or self._new_sums(key[1])
         sums.shared += shared
         sums.statuses[status] = sums.statuses.get(status, 0) + 1
         if replaces is not None:
@@ -181,10 +181,8 @@ class Account(Struct):
         )
         return cls(variants, units, checkpoint["seconds"], judges)
 
-    def _sums(self, variant: str) -> Sums:
-        sums = self.variants.get(variant)
-        if sums is None:
-            sums = self.variants[variant] = Sums()
+    def _new_sums(self, variant: str) -> Sums:
+        sums = self.variants[variant] = Sums()
         return sums
 
 
@@ -212,10 +210,16 @@ def _book(unit: UnitSoFar, sums: Sums, end: Ended) -> None:
     sums.attempts += 1
     setattr(sums, end.outcome, getattr(sums, end.outcome) + 1)
     _book_cost(unit, sums, end)
-    _book_held(sums, end)
-    if end.usage is not None:
-        unit.usage = end.usage if unit.usage is None else added(unit.usage, end.usage)
-        _book_tokens(sums, end.usage)
+    if end.cost.usd_pico is None or end.cost.credits_pico is None:
+        _book_held(sums, end)
+    usage = end.usage
+    if usage is not None:
+        unit.usage = usage if unit.usage is None else added(unit.usage, usage)
+        sums.input_tokens += usage.input_tokens
+        sums.cached_input_tokens += usage.cached_input_tokens
+        sums.cache_write_tokens += usage.cache_write_tokens
+        sums.output_tokens += usage.output_tokens
+        sums.reasoning_tokens += usage.reasoning_tokens
 
 
 def _book_held(sums: Sums, end: Ended) -> None:
@@ -244,14 +248,6 @@ def _book_cost(unit: UnitSoFar, sums: Sums, end: Ended) -> None:
         sums.priced_credits += 1
         sums.cost_credits += credits_
         unit.cost_credits = credits_ + (unit.cost_credits or 0)
-
-
-def _book_tokens(sums: Sums, usage: Usage) -> None:
-    sums.input_tokens += usage.input_tokens
-    sums.cached_input_tokens += usage.cached_input_tokens
-    sums.cache_write_tokens += usage.cache_write_tokens
-    sums.output_tokens += usage.output_tokens
-    sums.reasoning_tokens += usage.reasoning_tokens
 
 
 def _plus(left: Any, right: Any) -> Any:

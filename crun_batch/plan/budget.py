@@ -64,9 +64,9 @@ class Purse(Struct):
 
         A cap has no room for what nothing bounds; the balance alone lets it pass while there is any left.
         """
-        free = self.free_pico
-        if free is None:
+        if self.cap_pico is None and self.floor_cap_pico is None:
             return True
+        free = self.free_pico or 0
         if hold_pico is None:
             return self.cap_pico is None and free > 0
         return hold_pico <= free

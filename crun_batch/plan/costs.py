@@ -15,6 +15,8 @@ from crun_batch.records import PICO, Cost, Hold, Price, Usage
 
 ATTO = 10**18
 ATTO_PER_PICO = ATTO // PICO
+HOLDS_KEPT = 4096
+"""Many prompts are of the same length, and so have the same hold."""
 Rate = tuple[int, int]
 """A fraction: pico of a unit per atto of the price's currency."""
 
@@ -81,6 +83,7 @@ def holds(
     ]
     rates = _rates(price.currency, credits_per_usd)
 
+    @lru_cache(maxsize=HOLDS_KEPT)
     def at(input_bound_tokens: int) -> Hold:
         atto = 0
         for above, per_token_atto, fixed_atto, minimum_atto in lines:

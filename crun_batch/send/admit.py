@@ -106,7 +106,7 @@ class AdaptiveLimit:
             self.value = max(self.value, min(float(self.ceiling), self.trial.held_at, self.value + step))
 
 
-class Admitted(Struct, frozen=True):
+class Admitted(Struct, frozen=True, gc=False):
     """What a lane remembers of a request in flight."""
 
     started_at: float

@@ -47,14 +47,14 @@ class Route(Struct, frozen=True):
     stream: bool
 
 
-class Attempt(Struct, frozen=True):
+class Attempt(Struct, frozen=True, gc=False):
     """One request in flight: its ticket and its serial number in the run directory."""
 
     ticket: Ticket
     serial: int
 
 
-class Outcome(Struct, frozen=True):
+class Outcome(Struct, frozen=True, gc=False):
     """One attempt that is over: what came of it, and for a failure what follows."""
 
     attempt: Attempt
@@ -88,7 +88,7 @@ class Source(Protocol):
         """The next ticket; "wait": none yet, the source calls the pool's `wake` when there is one."""
 
 
-class Sending(Struct, frozen=True):
+class Sending(Struct, frozen=True, gc=False):
     """One request, ready for the wire or on it."""
 
     attempt: Attempt
@@ -279,12 +279,10 @@ class Pool:
                 if self.in_flight == 0:
                     self.halt = Halt(EXIT_OUT_OF_MONEY, NO_ROOM)
                 return NEVER
-            self._send(queue.popleft(), lane, now)
+            ticket = queue.popleft()
+            self.in_flight += 1
+            self._admitted.append((ticket, lane.admit(now, ticket.bound_tokens)))
         return NEVER
-
-    def _send(self, ticket: Ticket, lane: Lane, now: float) -> None:
-        self.in_flight += 1
-        self._admitted.append((ticket, lane.admit(now, ticket.bound_tokens)))
 
     def _start(self) -> None:
         """Record all that was admitted as started; it goes once that is written."""
@@ -327,8 +325,10 @@ class Pool:
 
     def _take_in(self, sent: Sequence[Sending], arrivals: Sequence[Response | Fault], now: float) -> None:
         """Read recorded replies, decide, conclude. What an error leaves unread here, the next start reads."""
+        epoch_seconds = self._epoch_seconds()
         results = [
-            self._read(sending.route, arrival, now) for sending, arrival in zip(sent, arrivals, strict=True)
+            self._read(sending.route, arrival, now, epoch_seconds)
+            for sending, arrival in zip(sent, arrivals, strict=True)
         ]
         outcomes = [self._decided(sending, result, now) for sending, result in zip(sent, results, strict=True)]
         for outcome, follow_up in zip(outcomes, self._hooks.concluded(outcomes), strict=True):
@@ -338,9 +338,16 @@ class Pool:
     def _decided(self, sending: Sending, result: Reply | Failure, now: float) -> Outcome:
         """Tell the lane, and find what a failure leads to."""
         lane = sending.route.lane
-        self._tell_lane(lane, now, sending.admitted, result)
         if isinstance(result, Reply):
+            self._last_success = now
+            usage = result.usage
+            tokens = usage.input_tokens + usage.output_tokens if usage is not None else None
+            lane.answered(now, sending.admitted, tokens)
             return Outcome(sending.attempt, result, None)
+        if result.action == "cool_down":
+            lane.refused(now, sending.admitted, result.retry_after_seconds)
+        else:
+            lane.failed(now, sending.admitted, was_sent=result.outcome in ("unknown", "done"))
         decision = decide(
             result,
             sending.attempt.ticket.tries,
@@ -350,24 +357,13 @@ class Pool:
         )
         return Outcome(sending.attempt, result, decision)
 
-    def _read(self, route: Route, arrival: Response | Fault, now: float) -> Reply | Failure:
+    def _read(self, route: Route, arrival: Response | Fault, now: float, epoch_seconds: float) -> Reply | Failure:
         if isinstance(arrival, Fault):
             return check_fault(arrival)
-        epoch_seconds = self._epoch_seconds()
         hints = rate_hints(arrival.headers, epoch_seconds)
         if hints is not NO_HINTS:
             route.lane.heed(now, hints)
         return check(route.protocol, arrival, stream=route.stream, now_epoch_seconds=epoch_seconds)
-
-    def _tell_lane(self, lane: Lane, now: float, admitted: Admitted, result: Reply | Failure) -> None:
-        if isinstance(result, Reply):
-            self._last_success = now
-            usage = result.usage
-            lane.answered(now, admitted, usage.input_tokens + usage.output_tokens if usage else None)
-        elif result.action == "cool_down":
-            lane.refused(now, admitted, result.retry_after_seconds)
-        else:
-            lane.failed(now, admitted, was_sent=result.outcome in ("unknown", "done"))
 
     def _follow(self, outcome: Outcome, follow_up: Ticket | None) -> None:
         decision = outcome.decision

@@ -140,7 +140,8 @@ class Intake:
 
     def clear(self) -> None:
         """Close, and be ready for the next body."""
-        self.close()
+        if self._borrowed_bytes:
+            self.close()
         self._chunks.clear()
         self.size_bytes = 0
 

@@ -33,16 +33,24 @@ def stored_type(data_type: pa.DataType) -> pa.DataType:
     return data_type
 
 
-def carried_encoder(schema: pa.Schema) -> Callable[[Mapping[str, Any]], dict[str, str | None]]:
+def carried_encoder(
+    schema: pa.Schema, columns: Mapping[str, str] | None = None
+) -> Callable[[Mapping[str, Any]], dict[str, str | None]]:
     """A function from a row's values to what `FinalPart.carried` takes; names and types are the schema's.
 
-    Raises TypeError for a column type that cannot be carried.
+    `columns`: the row's name for each name in the schema, where they differ. Raises TypeError for a column type
+    that cannot be carried.
     """
-    encoders = [(field.name, _text_encoder(stored_type(field.type))) for field in schema]
+    columns = columns or {}
+    encoders = [
+        (field.name, columns.get(field.name, field.name), _text_encoder(stored_type(field.type)))
+        for field in schema
+    ]
 
     def encode(values: Mapping[str, Any]) -> dict[str, str | None]:
         return {
-            name: None if (value := values.get(name)) is None else encoder(value) for name, encoder in encoders
+            name: None if (value := values.get(column)) is None else encoder(value)
+            for name, column, encoder in encoders
         }
 
     return encode

@@ -8,7 +8,7 @@ is left out. Owns: the encoding. Must not know: files.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from zlib import crc32
 
@@ -19,7 +19,7 @@ FORMAT = 1
 """Version of the journal's format, in the head of every segment."""
 
 
-class StartEvent(Struct, frozen=True, tag_field="e", tag="start", omit_defaults=True):
+class StartEvent(Struct, frozen=True, tag_field="e", tag="start", omit_defaults=True, gc=False):
     """A request is about to be sent."""
 
     n: int
@@ -48,7 +48,7 @@ class EndFault(Struct, frozen=True, omit_defaults=True):
     message: str
 
 
-class EndEvent(Struct, frozen=True, tag_field="e", tag="end", omit_defaults=True):
+class EndEvent(Struct, frozen=True, tag_field="e", tag="end", omit_defaults=True, gc=False):
     """The raw reply, or the fault, written before anything parses it."""
 
     n: int
@@ -68,7 +68,7 @@ class EndEvent(Struct, frozen=True, tag_field="e", tag="end", omit_defaults=True
         return (self.body or "").encode()
 
 
-class FinalPart(Struct, frozen=True, omit_defaults=True):
+class FinalPart(Struct, frozen=True, omit_defaults=True, gc=False):
     """The final result of a unit. Tokens and costs are sums over all the unit's attempts so far.
 
     `as_read` true: in a read event, a field among INHERITED that is None here has the read event's value.
@@ -133,7 +133,7 @@ INHERITED = (
 """Fields that a FinalPart with `as_read` takes from its read event."""
 
 
-class ReadEvent(Struct, frozen=True, tag_field="e", tag="read", omit_defaults=True):
+class ReadEvent(Struct, frozen=True, tag_field="e", tag="read", omit_defaults=True, gc=False):
     """What was made of a reply or fault; in the same segment as its end, right after it."""
 
     n: int
@@ -240,6 +240,15 @@ def encode_line(event: Struct) -> bytes:
     except UnicodeEncodeError:
         payload = _encoder.encode(_without_surrogates(msgspec.to_builtins(event)))
     return b"%b\t%08x\n" % (payload, crc32(payload))
+
+
+def encode_lines(events: Iterable[Struct]) -> list[bytes]:
+    """`encode_line` of each."""
+    try:
+        payloads = list(map(_encoder.encode, events))
+    except UnicodeEncodeError:
+        return list(map(encode_line, events))
+    return [b"%b\t%08x\n" % (payload, crc32(payload)) for payload in payloads]
 
 
 def payload_of(line: bytes) -> bytes | None:

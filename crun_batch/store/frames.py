@@ -69,7 +69,6 @@ _DEFAULTS: dict[str, Any] = {
     "request_hash": "",
 }
 _HIGHEST = 2**63
-_LINE_TYPES = {"payload": pl.String(), "kind": pl.String(), SEQUENCE: pl.Int64()}
 _PIECE_BYTES = 4 * 2**20
 """Of a segment, parsed at one go: small enough for the allocators to use the same memory for every piece."""
 Columns = dict[str, pa.Array]
@@ -88,10 +87,16 @@ def segment_tables(
     read_types = {**_READ_TYPES, "final": _final_type(schema)}
     attempts, parts = [no_rows(attempts_schema(schema))], [no_rows(parts_schema(schema))]
     awaited: Columns | None = None
-    no_finals = _decoded_events(pl.DataFrame(schema=_LINE_TYPES), read_types)
+    no_finals: Columns | None = None
     for lines in _lines(path, length):
+        kinds = frozenset(lines["kind"].unique())
+        if kinds.isdisjoint(('"end"', '"read', '"fina')):
+            continue
         ends, reads = _events(lines, '"end"', _END_TYPES), _events(lines, '"read', read_types)
-        finals = _events(lines, '"fina', read_types) if (lines["kind"] == '"fina').any() else no_finals
+        if '"fina' in kinds:
+            finals = _events(lines, '"fina', read_types)
+        else:
+            finals = no_finals = no_finals or _decoded_events(lines.clear(), read_types)
         reads |= {name: _filled(reads[name], value) for name, value in _DEFAULTS.items()}
         ends = ends if awaited is None else _joined(awaited, ends)
         attempts.append(_attempts_table(reads, ends, schema))

@@ -30,6 +30,7 @@ from crun_batch.store.events import (
     ReadEvent,
     StartEvent,
     encode_line,
+    encode_lines,
 )
 from crun_batch.store.recover import Recovered
 from crun_batch.store.syncer import Syncer, ThreadSyncer
@@ -222,7 +223,7 @@ class Journal:
         self._late.add(event.n)
 
     def _append(self, events: Sequence[Struct]) -> None:
-        lines = [(event, encode_line(event)) for event in events]
+        lines = list(zip(events, encode_lines(events), strict=True))
         if self._held is None:
             self._write(lines)
         else:

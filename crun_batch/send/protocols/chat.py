@@ -44,7 +44,12 @@ def body(
     output_schema: Mapping[str, Any] | None = None,
 ) -> bytes:
     """The request, see `BuildBody`. A stream asks for usage, unless the params' stream_options say otherwise."""
-    request: JsonObject = {"model": model, "messages": [_message(message) for message in prompt_messages]}
+    request: JsonObject = {
+        "model": model,
+        "messages": [
+            message if type(message.get("content")) is str else _message(message) for message in prompt_messages
+        ],
+    }
     limited(request, params, OUTPUT_LIMIT_NAMES, max_output_tokens)
     if output_schema is not None:
         schema, strict = strict_schema(output_schema)

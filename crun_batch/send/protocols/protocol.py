@@ -115,7 +115,7 @@ def limited(
     request: JsonObject, params: Mapping[str, Any], names: tuple[str, ...], max_output_tokens: int | None
 ) -> None:
     """Write the output limit under its first name, unless the params state one under any of its names."""
-    if max_output_tokens is not None and not any(name in params for name in names):
+    if max_output_tokens is not None and params.keys().isdisjoint(names):
         request[names[0]] = max_output_tokens
 
 
