@@ -165,7 +165,7 @@ class Lane:
     def answered(self, now: float, admitted: Admitted, used_tokens: int | None) -> None:
         """A reply came; None where it did not say what it used: then the bound stays counted."""
         self._left(now, admitted, used_tokens)
-        if used_tokens is not None and admitted.bound_tokens > 0:
+        if self._window is not None and used_tokens is not None and admitted.bound_tokens > 0:
             self._used_share.learn(used_tokens / admitted.bound_tokens)
         self.has_succeeded = True
         if admitted.started_at > self._wave_at:

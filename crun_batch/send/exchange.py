@@ -10,9 +10,11 @@ import asyncio
 import socket
 import zlib
 from collections.abc import Callable
-from typing import Literal, NamedTuple, cast
+from math import inf
+from typing import Literal, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+from msgspec import Struct
 
 from crun_batch.records import Fault, Response
 from crun_batch.send.wire import Gunzip, Intake, WireSettings, one_line
@@ -28,7 +30,7 @@ GZIP = ("gzip", "x-gzip")
 _CLOSED = "the connection was closed before the reply was whole"
 
 
-class Request(NamedTuple):
+class Request(Struct, frozen=True, gc=False):
     """What is sent, and until when its reply is waited for. Its head holds the key, so it is never shown."""
 
     head: bytes
@@ -69,6 +71,7 @@ class Connection(asyncio.Protocol):
             lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True, lenient_chunked_length=True
         )
         self._alarm: asyncio.TimerHandle | None = None
+        self._rings_at = inf
         self._answer: asyncio.Future[Response | Fault] | None = None
         self._intake = Intake(settings)
         self._prepare()
@@ -93,10 +96,10 @@ class Connection(asyncio.Protocol):
         self._prepare()
         self._answer = answer = self._loop.create_future()
         self._request = request
-        head, body, deadline, _ = request
-        self._transport.writelines((b"%b%d\r\n\r\n" % (head, len(body)), body))
-        if self._alarm is None or deadline < self._alarm.when():
-            self._set_alarm(deadline)
+        body = request.body
+        self._transport.writelines((b"%b%d\r\n\r\n" % (request.head, len(body)), body))
+        if request.deadline < self._rings_at:
+            self._set_alarm(request.deadline)
         return answer
 
     def abort(self, why: str) -> None:
@@ -240,10 +243,10 @@ class Connection(asyncio.Protocol):
         """One alarm serves many requests: set for the first, moved on when it rings early."""
         if self._alarm is not None:
             self._alarm.cancel()
-        self._alarm = self._loop.call_at(deadline, self._ring)
+        self._alarm, self._rings_at = self._loop.call_at(deadline, self._ring), deadline
 
     def _ring(self) -> None:
-        self._alarm = None
+        self._alarm, self._rings_at = None, inf
         if self._answer is None:
             return
         if self._loop.time() < self._request.deadline:

@@ -298,9 +298,8 @@ class Pool:
         for sending in self._outgoing:
             route, body = sending.route, sending.attempt.ticket.body
             try:
-                call = asyncio.ensure_future(
-                    self._wire.post(route.url, route.headers, body, self._deadline_seconds)
-                )
+                reply = self._wire.post(route.url, route.headers, body, self._deadline_seconds)
+                call = reply if isinstance(reply, asyncio.Future) else asyncio.ensure_future(reply)
             except Exception as error:  # noqa: BLE001 - kept, and raised by `run` once nothing is in flight
                 self._bug = self._bug or error
                 self.in_flight -= 1
