@@ -6,6 +6,8 @@ run = crun_batch.run("label-reviews.yaml")
 frame = run.results().collect()
 """
 
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -42,6 +44,12 @@ __all__ = [
     "open_run",
     "run",
 ]
+
+
+if sys.platform == "linux" and "pyarrow" not in sys.modules:
+    # Arrow reads this once, when it is loaded; its own choice returns memory at once and takes it again in pages
+    # that the system must zero (see corridor/runtime.py, for a process that has loaded it already).
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "jemalloc")
 
 
 def __getattr__(name: str) -> Any:

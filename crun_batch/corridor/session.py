@@ -170,7 +170,11 @@ class Session:
         sent.http_status = arrival.status
         headers, fault = None, None
         if isinstance(arrival, Response):
-            headers = {name: arrival.headers[name] for name in KEPT_HEADERS if name in arrival.headers}
+            headers = {}
+            for name in KEPT_HEADERS:
+                value = arrival.headers.get(name)
+                if value is not None:
+                    headers[name] = value
         else:
             fault = EndFault(arrival.stage, arrival.kind, arrival.message)
         return end_event(

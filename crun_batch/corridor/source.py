@@ -52,11 +52,6 @@ class Done:
     def is_open(self, slot: int) -> bool:
         return self._codes[slot] == OPEN
 
-    def open_repeats(self, first_slot: int, repeats: int) -> list[int]:
-        """Of a row under one variant, the repeats that have no final result."""
-        codes = self._codes
-        return [repeat for repeat in range(repeats) if codes[first_slot + repeat] == OPEN]
-
     def open_rows(self, slots_per_row: int) -> pa.BooleanArray:
         """For every row of the source, whether it has an open slot."""
         rows = self._series().reshape((-1, slots_per_row))
@@ -221,30 +216,33 @@ class TicketSource:
             row = self._rows.popleft()
             rows += 1
             for variant in self._workload.variants:
-                found = self._open_units(row, variant)
-                opened += found
-                body_bytes += sum([len(one.request.body) for one in found])
+                before = len(opened)
+                self._open_units(row, variant, opened)
+                if len(opened) > before:
+                    body_bytes += (len(opened) - before) * len(opened[-1].request.body)
         return [ticket for one in opened if (ticket := self._ticket(one)) is not None]
 
-    def _open_units(self, row: Row, variant: Variant) -> list[OpenUnit]:
-        """The row's units under a variant that have no final result, with their first request."""
+    def _open_units(self, row: Row, variant: Variant, opened: list[OpenUnit]) -> None:
+        """Add the row's units under a variant that have no final result, with their first request."""
         first_slot = self._workload.slot(row.position, variant.index, 0)
-        repeats = self._done.open_repeats(first_slot, self._workload.repeats)
-        if not repeats:
-            return []
-        replaced = self._done.replaced
-        open_units = [
-            (Unit(row.position, row.row_id, variant.index, repeat), replaced.get(first_slot + repeat))
-            for repeat in repeats
-        ]
-        try:
-            request = variant.request(row)
-        except RowRejected as error:
-            for unit, replaces in open_units:
-                self._ending.rejected(unit, row, replaces, str(error))
-            self._has_finished_unsent = True
-            return []
-        return [OpenUnit(unit, row, variant.name, request, replaces) for unit, replaces in open_units]
+        request: Request | None = None
+        complaint = ""
+        for repeat in range(self._workload.repeats):
+            slot = first_slot + repeat
+            if not self._done.is_open(slot):
+                continue
+            if request is None and not complaint:
+                try:
+                    request = variant.request(row)
+                except RowRejected as error:
+                    complaint = str(error)
+                    self._has_finished_unsent = True
+            unit = Unit(row.position, row.row_id, variant.index, repeat)
+            replaces = self._done.replaced.get(slot)
+            if request is None:
+                self._ending.rejected(unit, row, replaces, complaint)
+            else:
+                opened.append(OpenUnit(unit, row, variant.name, request, replaces))
 
     def _ticket(self, one: OpenUnit) -> Ticket | None:
         """The unit's next request; None where it is finished without one, or waits for an identical one."""

@@ -89,8 +89,8 @@ class Purse(Struct):
             self.unknown_pico += held
             return
         self.spent_pico += cost_pico
-        if hold_pico is not None:
-            self.overrun_pico += max(0, cost_pico - held)
+        if hold_pico is not None and cost_pico > held:
+            self.overrun_pico += cost_pico - held
 
 
 class Reservations:

@@ -139,14 +139,16 @@ def _amount_atto(price: Price, usage: Usage) -> int:
     cached_atto = input_atto if price.cached_input_atto is None else price.cached_input_atto
     write_atto = input_atto if price.cache_write_atto is None else price.cache_write_atto
     cached, written = usage.cached_input_tokens, usage.cache_write_tokens
+    fresh = tokens - cached - written
     atto = (
-        max(0, tokens - cached - written) * input_atto
+        (fresh * input_atto if fresh > 0 else 0)
         + cached * cached_atto
         + written * write_atto
         + usage.output_tokens * price.output_atto
         + price.request_pico * ATTO_PER_PICO
     )
-    return max(price.minimum_pico * ATTO_PER_PICO, atto)
+    minimum_atto = price.minimum_pico * ATTO_PER_PICO
+    return atto if atto > minimum_atto else minimum_atto
 
 
 def _ceiling_line(price: Price, output_tokens: int) -> tuple[int, int]:

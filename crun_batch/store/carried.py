@@ -48,10 +48,11 @@ def carried_encoder(
     ]
 
     def encode(values: Mapping[str, Any]) -> dict[str, str | None]:
-        return {
-            name: None if (value := values.get(column)) is None else encoder(value)
-            for name, column, encoder in encoders
-        }
+        texts: dict[str, str | None] = {}
+        for name, column, encoder in encoders:
+            value = values.get(column)
+            texts[name] = None if value is None else encoder(value)
+        return texts
 
     return encode
 

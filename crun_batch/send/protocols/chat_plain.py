@@ -18,16 +18,16 @@ from crun_batch.send.protocols.reading import FINISH_REASONS, MOST_TOKENS
 _Count = Annotated[int, Meta(ge=0, le=MOST_TOKENS)]
 
 
-class _InputDetails(Struct):
+class _InputDetails(Struct, gc=False):
     cached_tokens: _Count | None = None
     cache_write_tokens: None = None
 
 
-class _OutputDetails(Struct):
+class _OutputDetails(Struct, gc=False):
     reasoning_tokens: _Count | None = None
 
 
-class _Usage(Struct):
+class _Usage(Struct, gc=False):
     prompt_tokens: _Count
     completion_tokens: _Count
     total_tokens: _Count | None = None
@@ -41,20 +41,20 @@ class _Usage(Struct):
     cost: None = None
 
 
-class _Message(Struct):
+class _Message(Struct, gc=False):
     content: str
     refusal: None = None
     tool_calls: None = None
     function_call: None = None
 
 
-class _Choice(Struct):
+class _Choice(Struct, gc=False):
     message: _Message
     finish_reason: str
     error: None = None
 
 
-class _Plain(Struct):
+class _Plain(Struct, gc=False):
     choices: Annotated[tuple[_Choice, ...], Meta(min_length=1)]
     usage: _Usage
     id: str | None = None
