@@ -10,9 +10,7 @@ import asyncio
 import socket
 import zlib
 from collections.abc import Callable
-from functools import lru_cache
 from math import inf
-from operator import methodcaller
 from typing import Literal, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -30,15 +28,6 @@ NO_BODY = frozenset({204, 304})
 GZIP = ("gzip", "x-gzip")
 
 _CLOSED = "the connection was closed before the reply was whole"
-
-
-_text = methodcaller("decode", "latin-1")
-
-
-@lru_cache(maxsize=1024)
-def _lower(name: bytes) -> str:
-    """A header's name; a server has few, and says them with every reply."""
-    return name.decode("latin-1").lower()
 
 
 class Request(Struct, frozen=True, gc=False):
@@ -170,9 +159,9 @@ class Connection(asyncio.Protocol):
         if status < 200 or self._response is not None:
             return
         self._status = status
-        self._headers = headers = dict(
-            zip(map(_lower, self._fields), map(_text, self._fields.values()), strict=True)
-        )
+        self._headers = headers = {
+            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self._fields.items()
+        }
         coding = headers.get("transfer-encoding")
         if coding is not None:
             self._ends_with_connection = not coding.lower().endswith("chunked")
