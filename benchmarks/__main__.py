@@ -6,7 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS: dict[str, list[str]] = {"admission.py": [], "throughput.py": sys.argv[1:], "scaling.py": sys.argv[1:]}
+SCRIPTS: dict[str, list[str]] = {
+    "admission.py": [],
+    "wires.py": [],
+    "throughput.py": sys.argv[1:],
+    "scaling.py": sys.argv[1:],
+}
 """Each with the arguments that it takes."""
 
 for script, arguments in SCRIPTS.items():

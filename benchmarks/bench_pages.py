@@ -43,11 +43,14 @@ def write_pages() -> None:
         "turns, move much less.\n"
     ]
     throughput, scaling, admission = load("throughput"), load("scaling"), load("admission")
+    wires = load("wires")
     if throughput is not None and scaling is not None:
         parts.append(in_short(throughput, scaling))
     if throughput is not None:
         parts.append(throughput_part(throughput))
         (DOCS / "benchmarks-throughput.svg").write_text(throughput_plot(throughput))
+    if wires is not None:
+        parts.append(wires_part(wires))
     if scaling is not None:
         parts.append(scaling_part(scaling))
         if has_curves(scaling):
@@ -123,6 +126,23 @@ def throughput_goals(in_flight: str, figures: dict[str, dict[str, float]]) -> st
     for client, times in GOALS_BELOW.items():
         goals.append((f"{times:g} times below {client}", costs[client] / costs["crun_batch"] >= times))
     return "Goals: " + ", ".join(f"{goal} ({'reached' if met else 'missed'})" for goal, met in goals) + "."
+
+
+def wires_part(measured: dict[str, Any]) -> str:
+    lines = [
+        "## The wires\n",
+        f"Machine: {measured['machine']}. CPU time of a request and its reply alone, without a run around it: "
+        f"plain http, one core for the client; medians of {measured['repetitions']} alternating repetitions. "
+        "Plain http goes over `direct`; what goes over https or a proxy goes over `pyreqwest`: a row then costs "
+        "as much more as the two lie apart here, and its encryption.\n",
+        "| wire | " + " | ".join(f"µs, {in_flight} in flight" for in_flight in measured["in_flight"]) + " |",
+        "|---|" + "---|" * len(measured["in_flight"]),
+    ]
+    first, *_ = measured["in_flight"].values()
+    for kind in first:
+        costs = [f"{medians[kind]:,.0f}" for medians in measured["in_flight"].values()]
+        lines.append(f"| {kind} | {' | '.join(costs)} |")
+    return "\n".join([*lines, ""])
 
 
 SCALING = {

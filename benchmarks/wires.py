@@ -1,6 +1,6 @@
 """CPU time per request over each wire, in turns, against the static server: what the choice of the wire costs.
 
-    python benchmarks/wires.py            64 and 512 in flight, plain http, one core for the client
+    python benchmarks/wires.py            64 and 512 in flight, plain http; writes docs/benchmarks.md
 
 Only the wire: no job, no journal. httpx has a connection per request here, so it gets fewer of them.
 """
@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import resource
 import statistics
 from collections.abc import Iterator
 
 import uvloop
-from clients.measure import pin
+from bench_pages import save, write_pages
+from clients.measure import cpu_seconds, pin
 from machine import CLIENT_CORE, description, static_server
 
 from crun_batch.records import Response
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--repetitions", type=int, default=5)
     arguments = parser.parse_args()
-    print(description())
+    measured: dict[str, dict[WireKind, float]] = {}
     with static_server() as server:
         pin(CLIENT_CORE)
         url = f"{server.base_url}/chat/completions"
@@ -44,12 +44,14 @@ def main() -> None:
                 for kind, divisor in KINDS.items():
                     count = max(in_flight, arguments.requests // divisor)
                     costs[kind].append(uvloop.run(cost_us(kind, url, count, in_flight)))
-            medians = {kind: statistics.median(each) for kind, each in costs.items()}
+            medians = measured[str(in_flight)] = {kind: statistics.median(each) for kind, each in costs.items()}
             for kind, median in medians.items():
                 times = median / medians["direct"]
                 print(
                     f"{in_flight:4} in flight  {kind:10} {median:8.1f} us per request  {times:6.1f} times direct"
                 )
+    save("wires", {"machine": description(), "repetitions": arguments.repetitions, "in_flight": measured})
+    write_pages()
 
 
 async def cost_us(kind: WireKind, url: str, count: int, in_flight: int) -> float:
@@ -57,9 +59,9 @@ async def cost_us(kind: WireKind, url: str, count: int, in_flight: int) -> float
     wire = open_wire(kind, connections=in_flight)
     numbers = iter(range(count))
     await asyncio.gather(*(work(wire, url, iter(range(1))) for _ in range(in_flight)))
-    before = _cpu_seconds()
+    before = cpu_seconds()
     await asyncio.gather(*(work(wire, url, numbers) for _ in range(in_flight)))
-    spent = _cpu_seconds() - before
+    spent = cpu_seconds() - before
     await wire.close()
     return spent / count * 1e6
 
@@ -70,11 +72,6 @@ async def work(wire: Wire, url: str, numbers: Iterator[int]) -> None:
         reply = await wire.post(url, HEADERS, BODY, 60.0)
         if not isinstance(reply, Response) or reply.status != 200:
             raise SystemExit(f"no reply: {reply}")
-
-
-def _cpu_seconds() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
 
 
 if __name__ == "__main__":
