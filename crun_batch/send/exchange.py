@@ -97,7 +97,7 @@ class Connection(asyncio.Protocol):
         self._answer = answer = self._loop.create_future()
         self._request = request
         body = request.body
-        self._transport.writelines((b"%b%d\r\n\r\n" % (request.head, len(body)), body))
+        self._transport.write(b"%b%d\r\n\r\n%b" % (request.head, len(body), body))
         if request.deadline < self._rings_at:
             self._set_alarm(request.deadline)
         return answer
