@@ -132,6 +132,28 @@ async def reset_second_request(connection: Connection) -> None:
 
 
 @behaviour
+async def late_second_reply(connection: Connection) -> None:
+    """Numbers its replies, and says each once more a moment later."""
+    number = 0
+    while True:
+        await connection.read_request()
+        number += 1
+        body = b'{"number": %d, "connection": %d}' % (number, connection.server.connections[connection.name])
+        await connection.send(reply(body))
+        await asyncio.sleep(0.01)
+        await connection.send(reply(b'{"stale": true}'))
+
+
+@behaviour
+async def reset_in_endless_body(connection: Connection) -> None:
+    """A body that only the end of the connection ends, and the connection is torn off."""
+    await connection.read_request()
+    await connection.send(b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n" + WHOLE_BODY[:20])
+    await asyncio.sleep(0.1)
+    connection.reset()
+
+
+@behaviour
 async def close_between_requests(connection: Connection) -> None:
     """Answers as if it kept the connection, then closes it at once."""
     await connection.read_request()
@@ -268,6 +290,9 @@ says("close_without_reply", b"")
 says("close_in_headers", b"HTTP/1.1 200 OK\r\nContent-")
 says("close_in_body", reply(WHOLE_BODY[:20], length=len(WHOLE_BODY)))
 says("cut_chunked", CHUNKED_HEAD + b"14\r\n" + WHOLE_BODY[:20] + b"\r\n")
+says("cut_in_spaced_chunk", CHUNKED_HEAD.replace(b"chunked", b"chunked ") + b"ff\r\n" + WHOLE_BODY[:20])
+says("gzip_spaced", reply(gzip.compress(WHOLE_BODY), "200 OK", "Content-Encoding: gzip "))
+says("no_status", b"HTTP/1.1 099 Odd\r\nContent-Length: 2\r\n\r\n{}", then_stall=True)
 says("cut_in_chunk", CHUNKED_HEAD + b"ff\r\n" + WHOLE_BODY[:20])
 says("bad_chunk_size", CHUNKED_HEAD + b"14\r\n" + WHOLE_BODY[:20] + b"\r\nzz\r\n" + WHOLE_BODY)
 says("garbage", b"\x00\x01\x02 this is no HTTP at all\r\n\r\n" * 10)
@@ -302,6 +327,7 @@ class FaultServer:
     def __init__(self) -> None:
         self.posts: Counter[str] = Counter()
         self.connections: Counter[str] = Counter()
+        self.ended: Counter[str] = Counter()
         self.last_request: dict[str, bytes] = {}
         self.fixed_urls: dict[str, str] = {}
         """URLs of places that are no listener of ours, by name."""
@@ -333,6 +359,7 @@ class FaultServer:
             self.connections[name] += 1
             with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 await BEHAVIOURS[name](Connection(name, reader, writer, self))
+            self.ended[name] += 1
             writer.close()
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=1000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import logging
 import os
 import resource
@@ -26,6 +27,7 @@ from crun_batch.records import Fault, Response
 from crun_batch.send.wire import (
     EVIDENCE_BYTES,
     ByteBudget,
+    Gunzip,
     Intake,
     Wire,
     WireKind,
@@ -79,6 +81,9 @@ FAULTS = {
         "closed within a body of known length", "unknown", "connection", 1, 200, WHOLE_BODY[:20]
     ),
     "cut_chunked": Fate("chunked body without its end chunk", "unknown", "connection", 1, 200, WHOLE_BODY[:20]),
+    "cut_in_spaced_chunk": Fate("the same, its coding written with a space", "unknown", "connection", 1, 200),
+    "reset_in_endless_body": Fate("reset within a body that closing would end", "unknown", "connection", 1, 200),
+    "no_status": Fate("status 099", "unknown", "bad_reply", 1),
     "cut_in_chunk": Fate("closed within a chunk", "unknown", "connection", 1, 200, WHOLE_BODY[:20]),
     "gzip_cut": Fate("gzip stream cut short", "unknown", "bad_reply", 1, 200),
     "gzip_garbage": Fate("announced as gzip, but is not", "unknown", "bad_reply", 1),
@@ -109,6 +114,7 @@ REPLIES = {
     "trailers": Fate("chunk extensions and trailers", "", "", 1, 200, WHOLE_BODY),
     "chunked_and_length": Fate("chunked, and a content-length", "", "", 1, 200, WHOLE_BODY),
     "bare_line_feeds": Fate("lines ended by LF alone", "", "", 1, 200, WHOLE_BODY),
+    "gzip_spaced": Fate("gzip, written with a space", "", "", 1, 200, WHOLE_BODY),
     "gzip_of_nothing": Fate("announced as gzip, and empty", "", "", 1, 401, b""),
     "no_reason": Fate("status line without a reason", "", "", 1, 200, WHOLE_BODY),
     "whole_byte_by_byte": Fate("byte by byte", "", "", 1, 200, WHOLE_BODY),
@@ -289,6 +295,77 @@ def test_the_fast_wires_keep_connections(kind: WireKind, name: str, server: Faul
     assert server.connections[name] - connections_before < 10
 
 
+@wires
+def test_what_came_unasked_answers_no_request(kind: WireKind, server: FaultServer) -> None:
+    """A second reply that came while this process was busy lies there unread: it is nobody's."""
+
+    async def act(wire: Wire) -> list[bytes]:
+        bodies = []
+        for _ in range(6):
+            result = await wire.post(server.url("late_second_reply"), HEADERS, REQUEST, DEADLINE_SECONDS)
+            bodies.append(result.body)
+            time.sleep(0.04)  # noqa: ASYNC251 - the loop is busy
+        return bodies
+
+    bodies = with_wire(open_small_wire(kind), act)
+    assert b'{"stale": true}' not in bodies
+    assert 6 == len(set(bodies))
+
+
+def test_nothing_is_sent_once_the_wire_is_closed(server: FaultServer) -> None:
+    """A call that is still connecting then ends as never sent."""
+    posts_before = server.posts["whole"]
+
+    async def act(wire: Wire) -> Response | Fault:
+        call = asyncio.ensure_future(wire.post(server.url("whole"), HEADERS, REQUEST, DEADLINE_SECONDS))
+        await asyncio.sleep(0)
+        await wire.close()
+        return await call
+
+    result = with_wire(open_small_wire("direct"), act)
+    assert isinstance(result, Fault)
+    assert "not_sent" == result.stage
+    assert posts_before == server.posts["whole"]
+
+
+def test_idle_connections_are_closed(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take up files here and places at the server."""
+    monkeypatch.setattr("crun_batch.send.wire_direct.IDLE_SECONDS", 0.1)
+    opened, ended = server.connections["whole"], server.ended["whole"]
+
+    async def act(wire: Wire) -> None:
+        url = server.url("whole")
+        await asyncio.gather(*(wire.post(url, HEADERS, REQUEST, DEADLINE_SECONDS) for _ in range(8)))
+        for _ in range(100):
+            await asyncio.sleep(0.05)
+            if server.ended["whole"] - ended == server.connections["whole"] - opened:
+                break
+
+    with_wire(open_small_wire("direct"), act)
+    assert 8 == server.ended["whole"] - ended == server.connections["whole"] - opened
+
+
+def test_two_hosts_share_the_connections_that_may_be_open(server: FaultServer) -> None:
+    """Those idle at the one make room for the other."""
+
+    async def act(wire: Wire) -> None:
+        for name in ("whole", "sets_cookie"):
+            calls = [wire.post(server.url(name), HEADERS, REQUEST, DEADLINE_SECONDS) for _ in range(8)]
+            assert [200] * 8 == [reply.status for reply in await asyncio.gather(*calls)]
+
+    opened = {name: (server.connections[name], server.ended[name]) for name in ("whole", "sets_cookie")}
+
+    async def looked_at(wire: Wire) -> dict[str, int]:
+        await act(wire)
+        await asyncio.sleep(0.2)
+        return {
+            name: server.connections[name] - before - (server.ended[name] - gone)
+            for name, (before, gone) in opened.items()
+        }
+
+    assert {"whole": 0, "sets_cookie": 8} == with_wire(open_small_wire("direct"), looked_at)
+
+
 def test_a_server_that_closes_without_notice_is_soon_asked_over_new_connections(server: FaultServer) -> None:
     """It costs at most the requests that were in flight when that came out, and not one in three."""
     in_flight = 16
@@ -396,6 +473,21 @@ def test_bodies_in_memory_never_exceed_the_budget(bodies: list[list[int]]) -> No
     for intake, _ in intakes:
         intake.close()
     assert whole_budget == budget.free_bytes
+
+
+@given(
+    st.lists(st.binary(max_size=200), min_size=1, max_size=3), st.integers(1, 50), st.sampled_from([b"", b"junk"])
+)
+def test_a_gzip_stream_may_have_several_members(parts: list[bytes], piece_bytes: int, rest: bytes) -> None:
+    """However it is cut into pieces; what follows the last member is no part of it."""
+    packed = b"".join(map(gzip.compress, parts)) + rest
+    unpack = Gunzip()
+    # a member's first two bytes come together: they tell it from what is no member
+    pieces = (
+        [packed] if len(parts) > 1 else [packed[i : i + piece_bytes] for i in range(0, len(packed), piece_bytes)]
+    )
+    assert b"".join(parts) == b"".join(chunk for piece in pieces for chunk in unpack.chunks(piece))
+    unpack.finish()
 
 
 @wires

@@ -7,6 +7,7 @@ deadline, what a reply that breaks off becomes. A connection that is in any doub
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import zlib
 from collections.abc import Callable
@@ -20,10 +21,10 @@ from crun_batch.records import Fault, Response
 from crun_batch.send.wire import Gunzip, Intake, WireSettings, one_line
 
 MAX_HEAD_BYTES = 256 * 2**10
-"""Of one reply: status line and headers."""
+"""Of one reply: status line and headers; and trailers, or whatever else comes that is no body."""
 TCP_KEEPALIVE_SECONDS = 30
 EARLY_SECONDS = 1.0
-"""A server that closes a connection this soon after its reply has no use for it, though it did not say so."""
+"""A server that closes a connection this soon after its reply never meant to keep it, and did not say so."""
 NO_BODY = frozenset({204, 304})
 GZIP = ("gzip", "x-gzip")
 
@@ -58,7 +59,7 @@ class Connection(asyncio.Protocol):
         freed: Callable[[Connection], None],
         lost: Callable[[Connection, bool], None],
     ) -> None:
-        self.idle_since = -EARLY_SECONDS
+        self.idle_since = -inf
         self._is_given_up = False
         self._freed = freed
         self._lost = lost
@@ -70,16 +71,18 @@ class Connection(asyncio.Protocol):
         self._parser.set_dangerous_leniencies(
             lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True, lenient_chunked_length=True
         )
+        self._unread = select.poll()
         self._alarm: asyncio.TimerHandle | None = None
         self._rings_at = inf
         self._answer: asyncio.Future[Response | Fault] | None = None
+        self._request: Request | None = None
         self._intake = Intake(settings)
         self._prepare()
 
     def _prepare(self) -> None:
         """Nothing of a reply is known yet."""
         self._status: int | None = None
-        self._head_bytes = 0
+        self._bytes_of_no_body = 0
         self._gunzip: Gunzip | None = None
         self._refusal: str | None = None
         self._ends_with_connection = False
@@ -88,8 +91,8 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_usable(self) -> bool:
-        """Whether a request may still go over it, as far as this side knows."""
-        return not self._transport.is_closing()
+        """Whether a request may go over it. What has come unasked, its end included, has perhaps not been read."""
+        return not self._transport.is_closing() and not self._unread.poll(0)
 
     def exchange(self, request: Request) -> asyncio.Future[Response | Fault]:
         """Send a request; its reply, or the fault that ends it."""
@@ -111,6 +114,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         connected = transport.get_extra_info("socket")
+        self._unread.register(connected.fileno(), select.POLLIN)
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if hasattr(socket, "TCP_KEEPIDLE"):
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, TCP_KEEPALIVE_SECONDS)
@@ -119,6 +123,7 @@ class Connection(asyncio.Protocol):
         if self._answer is None:  # nobody has asked for this
             self._give_up()
             return
+        self._bytes_of_no_body += len(data)
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade:
@@ -131,10 +136,8 @@ class Connection(asyncio.Protocol):
             self._fail("bad_reply", self._refusal)
         elif self._response is not None:
             self._succeed(self._response)
-        elif self._status is None:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self._fail("bad_reply", f"the reply's headers are larger than {MAX_HEAD_BYTES:,} bytes")
+        elif self._bytes_of_no_body > MAX_HEAD_BYTES:
+            self._fail("bad_reply", f"the reply's headers are larger than {MAX_HEAD_BYTES:,} bytes")
 
     def eof_received(self) -> None:
         self._transport.abort()
@@ -144,7 +147,10 @@ class Connection(asyncio.Protocol):
             self._alarm.cancel()
         silent = self._status is None or self._answer is None
         early = silent and not self._is_given_up and self._loop.time() - self.idle_since < EARLY_SECONDS
+        if exc is not None:  # nothing ends properly by being torn off
+            self._ends_with_connection = False
         self._ended(f"{_CLOSED}: {exc}" if exc is not None else _CLOSED)
+        del self._parser  # which holds this connection: both would stay until a search for cycles
         self._lost(self, early)
 
     def on_message_begin(self) -> None:
@@ -155,12 +161,14 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
-        self._head_bytes = 0
+        self._bytes_of_no_body = 0
+        if status < 100:
+            self._refusal = f"no HTTP reply: status {status}"
         if status < 200 or self._response is not None:
             return
         self._status = status
         self._headers = headers = {
-            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self._fields.items()
+            name.decode("latin-1").lower(): value.decode("latin-1").strip() for name, value in self._fields.items()
         }
         coding = headers.get("transfer-encoding")
         if coding is not None:
@@ -171,6 +179,7 @@ class Connection(asyncio.Protocol):
             self._gunzip = Gunzip()
 
     def on_body(self, data: bytes) -> None:
+        self._bytes_of_no_body = 0
         if self._refusal is not None or self._response is not None:
             return
         if self._gunzip is None:
@@ -193,9 +202,12 @@ class Connection(asyncio.Protocol):
         except zlib.error as error:
             self._refusal = str(error)
             return
-        self._response = Response(self._status, self._headers, self._intake.body())
-        self._can_be_kept = self._parser.should_keep_alive() and not (
-            "transfer-encoding" in self._headers and "content-length" in self._headers
+        headers = self._headers
+        self._response = Response(self._status, headers, self._intake.body())
+        self._can_be_kept = (
+            self._parser.should_keep_alive()
+            and "close" not in headers.get("connection", "").lower()
+            and not ("transfer-encoding" in headers and "content-length" in headers)
         )
 
     def _succeed(self, response: Response) -> None:
@@ -231,6 +243,7 @@ class Connection(asyncio.Protocol):
 
     def _conclude(self, result: Response | Fault) -> None:
         answer, self._answer = self._answer, None
+        self._request = self._response = None
         self._intake.clear()
         if answer is not None and not answer.done():
             answer.set_result(result)
@@ -247,9 +260,10 @@ class Connection(asyncio.Protocol):
 
     def _ring(self) -> None:
         self._alarm, self._rings_at = None, inf
-        if self._answer is None:
+        request = self._request
+        if request is None:
             return
-        if self._loop.time() < self._request.deadline:
-            self._set_alarm(self._request.deadline)
+        if self._loop.time() < request.deadline:
+            self._set_alarm(request.deadline)
         else:
-            self._fail("timeout", f"no whole reply within {self._request.deadline_seconds:g} s")
+            self._fail("timeout", f"no whole reply within {request.deadline_seconds:g} s")

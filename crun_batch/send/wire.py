@@ -39,6 +39,7 @@ UNPACKED_CHUNK_BYTES = 64 * 2**10
 OWN_DESCRIPTORS = 256
 """File descriptors that the rest of the process needs: tables, journal, sealed files, libraries."""
 
+_GZIP_MAGIC = b"\x1f\x8b"
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e\t]*")
 
@@ -98,6 +99,8 @@ class WireSettings(Struct, frozen=True):
     budget: ByteBudget
     max_body_bytes: int = MAX_BODY_BYTES
     connect_timeout_seconds: float = 10.0
+    connections: int = 2**31
+    """How many may be open at one time, where a wire keeps some idle."""
 
 
 class Intake:
@@ -157,8 +160,12 @@ class Gunzip:
         """What these bytes become, at most UNPACKED_CHUNK_BYTES at a time."""
         self._has_begun = self._has_begun or bool(raw)
         while raw:
+            if self._unpacker.eof:
+                if not raw.startswith(_GZIP_MAGIC):  # what follows the end of the stream is no part of it
+                    return
+                self._unpacker = zlib.decompressobj(wbits=31)
             yield self._unpacker.decompress(raw, UNPACKED_CHUNK_BYTES)
-            raw = self._unpacker.unconsumed_tail
+            raw = self._unpacker.unconsumed_tail or self._unpacker.unused_data
 
     def finish(self) -> None:
         """Raises zlib.error where the stream is not whole; nothing at all is: an empty reply, never packed."""
@@ -181,7 +188,8 @@ def open_wire(
     the process may not open that many files, or has no certificates to trust.
     """
     ensure_file_descriptors(connections)
-    settings = WireSettings(ByteBudget(max_bytes_in_flight, connections), max_body_bytes, connect_timeout_seconds)
+    budget = ByteBudget(max_bytes_in_flight, connections)
+    settings = WireSettings(budget, max_body_bytes, connect_timeout_seconds, connections)
     if kind == "direct":
         from crun_batch.send.wire_direct import DirectWire
 

@@ -9,6 +9,7 @@ whose thread does that work on another core.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Awaitable, Iterable, Mapping
 from urllib.request import getproxies, proxy_bypass
@@ -34,7 +35,9 @@ ADDRESS_SECONDS = 30.0
 
 DISTRUST_SECONDS = 30.0
 LONGEST_DISTRUST_SECONDS = 3600.0
-"""How long no connection is kept to a server that closes them without notice; doubled every time."""
+"""How long no connection is kept to a server that closes them without notice; doubled where it goes on."""
+COINCIDENCE_SECONDS = 10.0
+"""One such end alone says nothing: a second within this time does."""
 
 _OURS = frozenset({"content-length", "transfer-encoding", "connection", "accept-encoding"})
 """Headers that frame the request or its reply: the wire's, whatever the job says."""
@@ -49,6 +52,7 @@ class DirectWire:
         """Raises InputError where one of these URLs needs a client that cannot start."""
         self._settings = settings
         self._sites: dict[tuple[str, int], Site] = {}
+        self._is_closed = False
         self._routes: dict[tuple[str, int], Route] = {}
         self._library: Wire | None = None
         if not all(_is_direct(_parsed(url)) for url in urls):
@@ -65,11 +69,30 @@ class DirectWire:
         request = Request(route.head, body, now + deadline_seconds, deadline_seconds)
         connection = route.site.idle_connection(now)
         if connection is None:
-            return _post_anew(route.site, request)
+            return self._post_anew(route.site, request)
         return connection.exchange(request)
+
+    async def _post_anew(self, site: Site, request: Request) -> Response | Fault:
+        """Over a connection of its own, which others may use afterwards."""
+        self._make_room()
+        connection = await site.connect(request.deadline_seconds)
+        if isinstance(connection, Fault):
+            return connection
+        if self._is_closed or not connection.is_usable:
+            connection.abort("never used")
+            return Fault("not_sent", "connection", "no connection: closed as soon as it was open")
+        return await connection.exchange(request)
+
+    def _make_room(self) -> None:
+        """Close an idle connection where with a new one there would be too many, over all sites."""
+        if sum(site.open_connections for site in self._sites.values()) >= self._settings.connections:
+            idle = [site for site in self._sites.values() if site.idle_connections]
+            if idle:
+                max(idle, key=lambda site: site.idle_connections).close_oldest()
 
     async def close(self) -> None:
         """See `wire.Wire.close`."""
+        self._is_closed = True
         for site in self._sites.values():
             site.close()
         if self._library is not None:
@@ -121,7 +144,23 @@ class Site:
         self._distrust_seconds = DISTRUST_SECONDS
         self._addresses: list[Address] = []
         self._looked_up_at = 0.0
-        self._looking_up = asyncio.Lock()
+        self._lookup: asyncio.Task[None] | None = None
+        self._early_end_at = -COINCIDENCE_SECONDS
+        self._reaper: asyncio.TimerHandle | None = None
+
+    @property
+    def open_connections(self) -> int:
+        return len(self._open)
+
+    @property
+    def idle_connections(self) -> int:
+        return len(self._idle)
+
+    def close_oldest(self) -> None:
+        """Close the connection that has been idle for the longest time."""
+        oldest = next(iter(self._idle))
+        del self._idle[oldest]
+        oldest.abort("another needs its place")
 
     def idle_connection(self, now: float) -> Connection | None:
         """The one that was used last, as long as its server may be trusted to keep it open; `now`: the loop's."""
@@ -146,6 +185,8 @@ class Site:
 
     def close(self) -> None:
         """Close all connections; requests under way end as faults of unknown outcome."""
+        if self._reaper is not None:
+            self._reaper.cancel()
         for connection in list(self._open):
             connection.abort("the wire was closed")
 
@@ -159,7 +200,8 @@ class Site:
                     return await self._connected_to(address)
             except OSError as error:
                 trouble = error
-                self._addresses = [*(one for one in self._addresses if one != address), address]
+                if address in self._addresses:
+                    self._addresses = [*(one for one in self._addresses if one != address), address]
         raise trouble or OSError("the host has no address")
 
     async def _connected_to(self, address: Address) -> Connection:
@@ -176,33 +218,52 @@ class Site:
             connection.abort("not kept")
         else:
             self._idle[connection] = None
+            if self._reaper is None:
+                self._reaper = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._reap)
+
+    def _reap(self) -> None:
+        """Close what nobody has used for too long: it takes up a file here and a place at the server."""
+        loop = asyncio.get_running_loop()
+        while self._idle and loop.time() - next(iter(self._idle)).idle_since >= IDLE_SECONDS:
+            self.close_oldest()
+        self._reaper = loop.call_later(IDLE_SECONDS, self._reap) if self._idle else None
 
     def _lost(self, connection: Connection, closed_early: bool) -> None:
-        """A server that closes without notice has every request on a connection of its own, for a while."""
         self._open.discard(connection)
         self._idle.pop(connection, None)
-        now = asyncio.get_running_loop().time()
-        if closed_early and now >= self._trusted_from:
-            self._trusted_from = now + self._distrust_seconds
-            self._distrust_seconds = min(2 * self._distrust_seconds, LONGEST_DISTRUST_SECONDS)
-            while self._idle:
-                self._idle.popitem()[0].abort("not kept")
+        if closed_early:
+            self._distrust(asyncio.get_running_loop().time())
+
+    def _distrust(self, now: float) -> None:
+        """A server that closes without notice has every request on a connection of its own, for a while."""
+        is_coincidence = now - self._early_end_at > COINCIDENCE_SECONDS
+        self._early_end_at = now
+        if is_coincidence or now < self._trusted_from:
+            return
+        if now - self._trusted_from > self._distrust_seconds:  # all was well for long
+            self._distrust_seconds = DISTRUST_SECONDS
+        self._trusted_from = now + self._distrust_seconds
+        self._distrust_seconds = min(2 * self._distrust_seconds, LONGEST_DISTRUST_SECONDS)
+        while self._idle:
+            self.close_oldest()
 
     async def _resolved(self) -> list[Address]:
         """The host's addresses, looked up once for all that connect meanwhile."""
         loop = asyncio.get_running_loop()
-        async with self._looking_up:
-            if not self._addresses or loop.time() - self._looked_up_at > ADDRESS_SECONDS:
-                found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-                self._addresses = list(dict.fromkeys((str(info[4][0]), int(info[4][1])) for info in found))
-                self._looked_up_at = loop.time()
-            return list(self._addresses)
+        if not self._addresses or loop.time() - self._looked_up_at > ADDRESS_SECONDS:
+            if self._lookup is None:
+                self._lookup = loop.create_task(self._look_up())
+            await asyncio.shield(self._lookup)
+        return list(self._addresses)
 
-
-async def _post_anew(site: Site, request: Request) -> Response | Fault:
-    """Over a connection of its own, which others may use afterwards."""
-    connection = await site.connect(request.deadline_seconds)
-    return connection if isinstance(connection, Fault) else await connection.exchange(request)
+    async def _look_up(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+            self._addresses = list(dict.fromkeys((str(info[4][0]), int(info[4][1])) for info in found))
+            self._looked_up_at = loop.time()
+        finally:
+            self._lookup = None
 
 
 def _head(url: httpx.URL, headers: Mapping[str, str]) -> bytes:
@@ -217,9 +278,13 @@ def _head(url: httpx.URL, headers: Mapping[str, str]) -> bytes:
 def _parsed(url: str) -> httpx.URL:
     checked_url(url)
     try:
-        return httpx.URL(url)
-    except httpx.InvalidURL:
+        parsed = httpx.URL(url)
+        is_named = bool(parsed.host)
+    except (httpx.InvalidURL, UnicodeError):
         raise unusable_url() from None
+    if not is_named:
+        raise unusable_url()
+    return parsed
 
 
 def _is_direct(url: httpx.URL) -> bool:
@@ -234,4 +299,6 @@ def _is_direct(url: httpx.URL) -> bool:
 
 def _words(error: OSError | UnicodeError) -> str:
     """What the system says, in one line without a number or an address."""
+    if isinstance(error, OSError) and error.errno is not None and not isinstance(error, socket.gaierror):
+        return os.strerror(error.errno)
     return one_line(getattr(error, "strerror", None) or str(error) or type(error).__name__)

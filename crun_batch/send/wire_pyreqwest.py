@@ -76,7 +76,7 @@ class PyreqwestWire:
         try:
             async with request as response:
                 said = response.get_header("content-length")
-                length = int(said) if said else None
+                length = int(said) if said and said.isascii() and said.isdigit() else None
                 reader = response.body_reader
                 try:
                     chunk = await reader.read_chunk() if length != 0 else None
