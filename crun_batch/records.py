@@ -1,7 +1,8 @@
 """The frozen values that travel between the rooms.
 
 A room may import this module and `errors`, and nothing else of ours. Values are msgspec structs: frozen,
-typed, and cheap enough to be made several times for every request.
+typed, and cheap enough to be made several times for every request. Those of the hot path are not watched for
+cycles (`gc=False`): a frozen value holds only what was there before it.
 
 Units: amounts of money are integers of pico (10**-12) of a dollar or of a credit, and say which in their
 name; times of day are integer microseconds since the Unix epoch, UTC; durations are float seconds.

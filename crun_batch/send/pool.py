@@ -311,7 +311,7 @@ class Pool:
     def _came(self, call: asyncio.Future[Response | Fault]) -> None:
         """A call is over: its reply is taken in with the next step."""
         sending = self._calls.pop(call)
-        if call.cancelled():
+        if call.cancelled():  # the loop is being shut down
             return
         bug = call.exception()
         if bug is None:

@@ -166,9 +166,10 @@ class Site:
         """The one that was used last, as long as its server may be trusted to keep it open; `now`: the loop's."""
         while self._idle:
             connection, _ = self._idle.popitem()
-            if now - connection.idle_since < IDLE_SECONDS and connection.is_usable:
+            if now - connection.idle_since >= IDLE_SECONDS:
+                connection.abort("idle for too long")
+            elif connection.is_usable:  # if not, the loop is about to read why, and ends it
                 return connection
-            connection.abort("idle for too long")
         return None
 
     async def connect(self, deadline_seconds: float) -> Connection | Fault:
@@ -207,7 +208,8 @@ class Site:
     async def _connected_to(self, address: Address) -> Connection:
         loop = asyncio.get_running_loop()
         _, connection = await loop.create_connection(self._new_connection, *address)
-        self._open.add(connection)
+        if connection.is_usable:  # it may be gone already
+            self._open.add(connection)
         return connection
 
     def _new_connection(self) -> Connection:
