@@ -195,8 +195,8 @@ def test_after_it_was_abandoned_nothing_is_recorded() -> None:
     assert (["start 0", "start 1", "|"], Halt(130, "Ctrl-C")) == (events, halt)
 
 
-def test_a_cancelled_request_ends_its_carrier() -> None:
-    """The loop that ends cancels what is in flight; nothing waits for another errand then."""
+def test_an_abandoned_pool_waits_for_nothing() -> None:
+    """It ends at once; the loop that ends with it cancels what is in flight."""
 
     async def scenario() -> None:
         pool = pool_of(Gate(), Tape(), rows=1, in_flight=1)

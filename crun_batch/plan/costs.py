@@ -47,15 +47,10 @@ def charges(price: Price | None, credits_per_usd: Decimal | None) -> Callable[[U
     if price is None:
         unknown = Cost()
         return lambda usage: unknown
-    (usd, credits_), source = _rates(price.currency, credits_per_usd), price.source
+    rates, source = _rates(price.currency, credits_per_usd), price.source
 
     def of(usage: Usage) -> Cost:
-        atto = _amount_atto(price, usage)
-        return Cost(
-            None if usd is None else _divide_half_even(atto * usd[0], usd[1]),
-            None if credits_ is None else _divide_half_even(atto * credits_[0], credits_[1]),
-            source,
-        )
+        return Cost(*_converted(_amount_atto(price, usage), rates, _divide_half_even), source)
 
     return of
 

@@ -105,10 +105,10 @@ class Connection(asyncio.Protocol):
             self._set_alarm(request.deadline)
         return answer
 
-    def abort(self, why: str) -> None:
+    def abort(self) -> None:
         """End it at once; a request that is under way ends as a fault of unknown outcome."""
         if self._answer is not None:
-            self._fail("connection", why)
+            self._fail("connection", "the wire was closed")
         self._give_up()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

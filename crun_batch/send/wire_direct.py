@@ -79,7 +79,7 @@ class DirectWire:
         if isinstance(connection, Fault):
             return connection
         if self._is_closed or not connection.is_usable:
-            connection.abort("never used")
+            connection.abort()
             return Fault("not_sent", "connection", "no connection: closed as soon as it was open")
         return await connection.exchange(request)
 
@@ -160,14 +160,14 @@ class Site:
         """Close the connection that has been idle for the longest time."""
         oldest = next(iter(self._idle))
         del self._idle[oldest]
-        oldest.abort("another needs its place")
+        oldest.abort()
 
     def idle_connection(self, now: float) -> Connection | None:
         """The one that was used last, as long as its server may be trusted to keep it open; `now`: the loop's."""
         while self._idle:
             connection, _ = self._idle.popitem()
             if now - connection.idle_since >= IDLE_SECONDS:
-                connection.abort("idle for too long")
+                connection.abort()
             elif connection.is_usable:  # if not, the loop is about to read why, and ends it
                 return connection
         return None
@@ -189,7 +189,7 @@ class Site:
         if self._reaper is not None:
             self._reaper.cancel()
         for connection in list(self._open):
-            connection.abort("the wire was closed")
+            connection.abort()
 
     async def _connected(self, seconds: float) -> Connection:
         """Try one address after the other; one that fails is tried last the next time."""
@@ -217,7 +217,7 @@ class Site:
 
     def _freed(self, connection: Connection) -> None:
         if connection.idle_since < self._trusted_from:
-            connection.abort("not kept")
+            connection.abort()
         else:
             self._idle[connection] = None
             if self._reaper is None:
