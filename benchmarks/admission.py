@@ -21,8 +21,8 @@ from typing import Any
 from bench_pages import save, write_pages
 from msgspec import Struct
 
-from crun_batch.send.admit import Admitted, Lane
-from crun_batch.send.per_minute import NEVER
+from crun_batch.gateway.admission import Admitted, Lane
+from crun_batch.gateway.per_minute import NEVER
 
 LIMITS = (7, 40, 300, 1000)
 RETRY_AFTER: tuple[float | None, ...] = (None, 5.0)

@@ -15,7 +15,7 @@ import time
 
 from msgspec import Struct
 
-from crun_batch.plan.budget import Budget, Reservations
+from crun_batch.pricing.budget import Budget, Reservations
 from crun_batch.records import Cost, Hold
 
 PICO = 10**12

@@ -19,9 +19,9 @@ from pathlib import Path
 import polars as pl
 
 import crun_batch
-from crun_batch.corridor.comparing import Asked, compare_runs
+from crun_batch.console.compare_words import comparison_text
+from crun_batch.reporting.comparing import Asked, compare_runs
 from crun_batch.simulator import SimulatorProcess, read_settings
-from crun_batch.tell.compare_words import comparison_text
 
 TABLE = Path(__file__).parent.parent.parent / "shared" / "data" / "gsm8k_test.parquet"
 ACCURACIES = {"large": 0.92, "medium": 0.80, "small": 0.65}

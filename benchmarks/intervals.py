@@ -17,7 +17,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from statistics import NormalDist
 
-from crun_batch.tell.intervals import (
+from crun_batch.stats.intervals import (
     RowSums,
     mcnemar_mid_p,
     paired_binary_difference,

@@ -20,7 +20,7 @@ from statistics import NormalDist, median
 
 from msgspec import Struct
 
-from crun_batch.plan.pilot import forecast, interval_offsets, t_quantile
+from crun_batch.pricing.pilot import forecast, interval_offsets, t_quantile
 
 N = 200
 BOOTSTRAPS = 999

@@ -222,7 +222,7 @@ def write_documents(run: RunDirectory, schema: RunSchema, rows: int) -> None:
 
 MEASURED = """
 import resource, sys, time
-from crun_batch.corridor.reporting import write_report
+from crun_batch.reporting.read import write_report
 begun = time.perf_counter()
 path = write_report([sys.argv[1]])
 seconds = time.perf_counter() - begun

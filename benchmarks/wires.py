@@ -17,8 +17,8 @@ from bench_pages import save, write_pages
 from clients.measure import cpu_seconds, pin
 from machine import CLIENT_CORE, description, static_server
 
+from crun_batch.gateway.http.wire import Wire, WireKind, open_wire
 from crun_batch.records import Response
-from crun_batch.send.wire import Wire, WireKind, open_wire
 
 KINDS: dict[WireKind, int] = {"direct": 1, "pyreqwest": 1, "httpx": 20}
 """Each wire, and what the number of requests is divided by."""

@@ -11,7 +11,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from crun_batch.corridor.mapping import map
     from crun_batch.errors import (
         CrunBatchError,
         DiskFailed,
@@ -23,7 +22,8 @@ if TYPE_CHECKING:
         RunDirectoryError,
         RunInUse,
     )
-    from crun_batch.run import Job, Run, arun, estimate, load_job, open_run, run
+    from crun_batch.mapping import map
+    from crun_batch.pipeline import Job, Run, arun, estimate, load_job, open_run, run
 
 __all__ = [
     "CrunBatchError",
@@ -61,4 +61,4 @@ def __getattr__(name: str) -> Any:
     errors = import_module("crun_batch.errors")
     if hasattr(errors, name):
         return getattr(errors, name)
-    return getattr(import_module("crun_batch.corridor.mapping" if name == "map" else "crun_batch.run"), name)
+    return getattr(import_module("crun_batch.mapping" if name == "map" else "crun_batch.pipeline"), name)

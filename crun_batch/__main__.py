@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from crun_batch.cli import main
+from crun_batch.cli.commands import main
 
 if __name__ == "__main__":
     sys.exit(main())

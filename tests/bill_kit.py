@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import crun_batch
-from crun_batch.corridor.ground import Ground
 from crun_batch.simulator import SimulatorProcess, read_settings
+from crun_batch.state.platform import Ground
 
 KEY = "ak_" + "b" * 32
 MODEL = "claude-sonnet-4-5"

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crun_batch.gateway.admission import Lane
+from crun_batch.gateway.per_minute import NEVER, Pace, TokenWindow, UsedShare
 from crun_batch.records import RateHints
-from crun_batch.send.admit import Lane
-from crun_batch.send.per_minute import NEVER, Pace, TokenWindow, UsedShare
 
 
 def busiest_minute(times):

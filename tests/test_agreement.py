@@ -18,7 +18,7 @@ from statsmodels.stats.inter_rater import cohens_kappa
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from crun_batch.tell.agreement import (
+from crun_batch.stats.agreement import (
     against_gold,
     krippendorff_alpha,
     majority_labels,
@@ -26,7 +26,7 @@ from crun_batch.tell.agreement import (
     row_labels,
     self_agreement,
 )
-from crun_batch.tell.intervals import (
+from crun_batch.stats.intervals import (
     RowSums,
     holm,
     mcnemar_mid_p,

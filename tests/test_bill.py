@@ -17,13 +17,14 @@ from bill_kit import MODEL, PLAIN, PRICE, Bench, gateway, sums_of_attempts, wait
 from msgspec import structs
 
 from crun_batch import InputError, RefusedToStart, Run, open_run
-from crun_batch.corridor import assessing, books
-from crun_batch.corridor.live import status_of
-from crun_batch.corridor.pricing import Bill, Frozen, Repricing
-from crun_batch.plan.prices import price_from_job
+from crun_batch.preflight import assessment as assessing
+from crun_batch.preflight.prices import Bill, Frozen, Repricing
+from crun_batch.pricing.prices import price_from_job
 from crun_batch.records import Cost, Hold, Usage
+from crun_batch.session import repricing as books
 from crun_batch.simulator import SimulatorProcess
 from crun_batch.simulator.refusals import OUT_OF_CREDIT
+from crun_batch.state.status import status_of
 from crun_batch.store.reprice import Stored
 
 REFUSALS = {"429": 0.04, "500": 0.04, "503": 0.04, "400": 0.03, "content_filter": 0.03}

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crun_batch.plan.budget import Budget, Needs, Preflight, Reservations, may_start, rows_that_fit
+from crun_batch.pricing.budget import Budget, Needs, Preflight, Reservations, may_start, rows_that_fit
 from crun_batch.records import PICO, Cost, Hold
 
 

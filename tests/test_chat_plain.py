@@ -8,8 +8,8 @@ import orjson
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from crun_batch.send.protocols.chat import PROTOCOL, read
-from crun_batch.send.protocols.chat_plain import read_plain
+from crun_batch.gateway.protocols.chat import PROTOCOL, read
+from crun_batch.gateway.protocols.chat_plain import read_plain
 
 ODD = st.sampled_from([None, 0, 1, -1, 3.0, 10**13, "", "x", True, [], {}, [{}], {"cached_tokens": 3}])
 COUNTS = st.one_of(st.integers(0, 300), ODD)

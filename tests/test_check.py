@@ -12,9 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from crun_batch.records import Failure, Fault, RateHints, Reply, Response, Usage
-from crun_batch.send.check import check, check_fault, rate_hints
-from crun_batch.send.gateway_errors import (
+from crun_batch.gateway.classify import check, check_fault, rate_hints
+from crun_batch.gateway.failures import (
     LONGEST_MESSAGE,
     NAMED_STATUSES,
     STATUSES,
@@ -25,7 +24,8 @@ from crun_batch.send.gateway_errors import (
     WORDS,
     Verdict,
 )
-from crun_batch.send.protocols import PROTOCOLS
+from crun_batch.gateway.protocols import PROTOCOLS
+from crun_batch.records import Failure, Fault, RateHints, Reply, Response, Usage
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden"

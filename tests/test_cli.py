@@ -21,9 +21,9 @@ import pyarrow.parquet as pq
 import pytest
 import typer
 
-from crun_batch import cli
-from crun_batch.cli_options import kinds, pairs, resume_command
-from crun_batch.cli_screen import Screen
+from crun_batch.cli import commands as cli
+from crun_batch.cli.options import kinds, pairs, resume_command
+from crun_batch.cli.screen import Screen
 from crun_batch.errors import InputError
 from crun_batch.simulator import SimulatorProcess, start_simulator
 
@@ -92,7 +92,7 @@ def command(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.Monke
 def test_help_loads_no_heavy_library() -> None:
     """`--help` answers at once: nothing that takes long to load is loaded for it."""
     script = (
-        "import sys, contextlib, io\nfrom crun_batch import cli\n"
+        "import sys, contextlib, io\nfrom crun_batch.cli import commands as cli\n"
         "with contextlib.redirect_stdout(io.StringIO()): code = cli.main(['--help'])\n"
         "heavy = {'polars', 'pyarrow', 'duckdb', 'pydantic', 'httpx', 'rich', 'asyncio', 'tqdm'}\n"
         "print(code, sorted(heavy & set(sys.modules)))"
@@ -330,7 +330,7 @@ def test_a_bug_is_one_sentence_with_70_and_no_secret_even_in_its_traceback(
     def broken(*_: object) -> None:
         raise KeyError(KEY)
 
-    monkeypatch.setattr("crun_batch.corridor.checking.check", broken)
+    monkeypatch.setattr("crun_batch.preflight.check.check", broken)
     quiet = command("check", "job.yaml")
     assert 70 == quiet.code and "a bug of ours (KeyError)" in quiet.err and "Traceback" not in quiet.err
     monkeypatch.setenv("CRUN_BATCH_DEBUG", "1")

@@ -13,10 +13,10 @@ import polars as pl
 import pytest
 from scipy import stats
 
+from crun_batch.console.compare_words import comparison_text
+from crun_batch.console.disagreements import disagreements, disagreements_text, exported
 from crun_batch.errors import InputError
-from crun_batch.tell.compare import Comparison, compare, side_by_side
-from crun_batch.tell.compare_words import comparison_text
-from crun_batch.tell.disagreements import disagreements, disagreements_text, exported
+from crun_batch.stats.comparison import Comparison, compare, side_by_side
 
 MONEY = pl.Decimal(38, 12)
 SCHEMA: dict[str, Any] = {

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crun_batch.plan import tokens as tokens_module
-from crun_batch.plan.costs import charge, hold, pico_of
-from crun_batch.plan.estimate import Finished, Limits, Tally, Terms, combine, needs, time_needed
-from crun_batch.plan.prices import price_from_job
-from crun_batch.plan.tokens import (
+from crun_batch.pricing import tokens as tokens_module
+from crun_batch.pricing.costs import charge, hold, pico_of
+from crun_batch.pricing.estimate import Finished, Limits, Tally, Terms, combine, needs, time_needed
+from crun_batch.pricing.prices import price_from_job
+from crun_batch.pricing.tokens import (
     approximate_tokens,
     bound_input_tokens,
     count_body,

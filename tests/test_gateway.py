@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crun_batch.errors import InputError
-from crun_batch.send.balance import FORMS, Balance, amount_of, least, styles_for
-from crun_batch.send.gateway import (
+from crun_batch.gateway.balance import FORMS, Balance, amount_of, least, styles_for
+from crun_batch.gateway.control import (
     ControlFault,
     Gateway,
     ModelInfo,
@@ -26,7 +26,7 @@ from crun_batch.send.gateway import (
     list_models,
     read_balance,
 )
-from crun_batch.send.quotes import litellm_quotes, model_infos, openrouter_quote
+from crun_batch.gateway.quotes import litellm_quotes, model_infos, openrouter_quote
 
 KEY = "ak_0123456789abcdefMARKED9876543210"
 CRUN = "https://api.crun.ai/api/v1"

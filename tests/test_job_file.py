@@ -18,12 +18,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from crun_batch.errors import InputError
-from crun_batch.load.job import Job, job_schema, load_job, parse_job
-from crun_batch.load.job_mistakes import known_keys
-from crun_batch.load.job_places import dotted, split_dotted
-from crun_batch.load.job_rules import EXCLUDES, RULES
-from crun_batch.load.secrets import resolve_secrets
-from crun_batch.load.sweep import variations
+from crun_batch.load.job.job import Job, job_schema, load_job, parse_job
+from crun_batch.load.job.mistakes import known_keys
+from crun_batch.load.job.places import dotted, split_dotted
+from crun_batch.load.job.rules import EXCLUDES, RULES
+from crun_batch.load.job.secrets import resolve_secrets
+from crun_batch.load.job.sweep import variations
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "job-file.md"
 KEY = "ak_0123456789abcdef0123456789abcdef"

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from store_kit import OK, FailingDisk, Killed, KillingDisk, ManualSyncer, answer, end, open_run, read, start
 
-from crun_batch.corridor.settle import Settled, read_event
 from crun_batch.errors import DiskFailed, RunDamaged, RunInUse
 from crun_batch.records import Cost, Failure, Reply, Tries, Usage
+from crun_batch.state.entries import Settled, read_event
 from crun_batch.store.directory import read_json, write_json
 from crun_batch.store.events import (
     INHERITED,

@@ -14,11 +14,11 @@ from typing import Any
 
 import polars as pl
 import pytest
-from corridor_kit import PRICES, charged_credits, job, results, simulator, spent_credits
+from run_kit import PRICES, charged_credits, job, results, simulator, spent_credits
 
 import crun_batch
-from crun_batch.corridor.checking import check
-from crun_batch.corridor.judging import JudgeSession
+from crun_batch.preflight.check import check
+from crun_batch.session.judging import JudgeSession
 from crun_batch.simulator.process import SimulatorProcess
 
 JUDGE_KEY = "ak_judge_0123456789abcdef"
@@ -173,7 +173,7 @@ class RecordingWire:
         self._sent: list[tuple[str, str]] = []
 
     def __call__(self, job: crun_batch.Job) -> RecordingWire:
-        from crun_batch.send.wire import open_wire
+        from crun_batch.gateway.http.wire import open_wire
 
         self._wire = open_wire("direct", connections=4)
         return self

@@ -13,17 +13,19 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from corridor_kit import ENVIRON, RecordingWire, job, simulator
+from run_kit import ENVIRON, RecordingWire, job, simulator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import crun_batch
 from crun_batch.errors import InputError
-from crun_batch.load import table as table_module
-from crun_batch.load import table_files, table_ids, table_selection
-from crun_batch.load.table import Table, open_table
-from crun_batch.load.table_ids import places_of
-from crun_batch.plan.tokens import token_counter
+from crun_batch.load.table import files as table_files
+from crun_batch.load.table import ids as table_ids
+from crun_batch.load.table import selection as table_selection
+from crun_batch.load.table import table as table_module
+from crun_batch.load.table.ids import places_of
+from crun_batch.load.table.table import Table, open_table
+from crun_batch.pricing.tokens import token_counter
 
 ROWS = 6_000
 
@@ -234,7 +236,7 @@ def test_counting_leaves_the_package_of_the_vocabularies_alone() -> None:
     pytest.importorskip("bpe_openai")
     program = (
         "import sys\n"
-        "from crun_batch.plan.tokens import token_counter\n"
+        "from crun_batch.pricing.tokens import token_counter\n"
         "count = token_counter('gpt-5').count('Zwölf Äpfel, 3 pears')\n"
         "assert 'bpe_openai' not in sys.modules\n"
         "import bpe_openai\n"

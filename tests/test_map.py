@@ -9,7 +9,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from corridor_kit import ENVIRON, simulator
+from run_kit import ENVIRON, simulator
 
 import crun_batch
 

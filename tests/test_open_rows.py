@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crun_batch.corridor.source import Done
-from crun_batch.load.table import Table, open_table
+from crun_batch.load.table.table import Table, open_table
 from crun_batch.records import Row
+from crun_batch.session.source import Done
 
 ROWS = 3000
 

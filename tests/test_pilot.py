@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from crun_batch.plan.pilot import forecast, interval_offsets, measure, measured_versus_priced, t_quantile
+from crun_batch.pricing.pilot import forecast, interval_offsets, measure, measured_versus_priced, t_quantile
 
 PICO = 10**12
 value_lists = st.lists(st.integers(0, 10**13), min_size=2, max_size=60)

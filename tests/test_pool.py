@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulation.loop import VirtualLoop
 
+from crun_batch.gateway.admission import Lane
+from crun_batch.gateway.pool import Attempt, Outcome, Pool, PoolSettings, Route
+from crun_batch.gateway.protocols import PROTOCOLS
+from crun_batch.gateway.retry import Halt, RetryPolicy
 from crun_batch.records import Fault, Response, Row, Ticket, Unit
-from crun_batch.send.admit import Lane
-from crun_batch.send.pool import Attempt, Outcome, Pool, PoolSettings, Route
-from crun_batch.send.protocols import PROTOCOLS
-from crun_batch.send.retry import Halt, RetryPolicy
 
 BODY = b'{"choices": [{"message": {"content": "4"}, "finish_reason": "stop"}]}'
 

@@ -11,9 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from crun_batch.plan.costs import charge, decimal_text, hold, pico_of
-from crun_batch.plan.prices import choose_price, price_as_text, price_from_job, price_from_list, price_from_quote
-from crun_batch.plan.repricing import difference, price_from_text, rebound, reprice
+from crun_batch.pricing.costs import charge, decimal_text, hold, pico_of
+from crun_batch.pricing.prices import (
+    choose_price,
+    price_as_text,
+    price_from_job,
+    price_from_list,
+    price_from_quote,
+)
+from crun_batch.pricing.repricing import difference, price_from_text, rebound, reprice
 from crun_batch.records import PICO, Cost, Hold, Price, Usage
 
 AT = datetime(2026, 6, 1, 12, tzinfo=UTC)

@@ -30,10 +30,10 @@ from openai.types.responses.response_create_params import (
 )
 from pydantic import TypeAdapter
 
+from crun_batch.gateway.protocols import PROTOCOLS
+from crun_batch.gateway.protocols.reading import decimal_text
+from crun_batch.gateway.protocols.sse import data_of_events
 from crun_batch.records import Failure, Reply, Usage
-from crun_batch.send.protocols import PROTOCOLS
-from crun_batch.send.protocols.reading import decimal_text
-from crun_batch.send.protocols.sse import data_of_events
 
 GOLDEN = Path(__file__).parent / "golden"
 USAGE = Usage(input_tokens=100, cached_input_tokens=64, output_tokens=30, reasoning_tokens=20)

@@ -19,21 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_kit import ManualSyncer, answer, open_run
 
-from crun_batch.corridor.opened import open_run as open_finished
-from crun_batch.corridor.report_spread import BINS, LABEL_COLUMNS, LABELS
-from crun_batch.corridor.reporting import read_report, report_document, write_report
-from crun_batch.store.directory import write_json
-from crun_batch.store.events import FinalPart
-from crun_batch.store.journal import create_journal
-from crun_batch.store.schema import RunSchema, schema_document
-from crun_batch.store.seal import seal_segment
-from crun_batch.store.views import connect
-from crun_batch.tell.axes import Axis, number_text, rounded_up, seconds_text, spread_apart, ticks
-from crun_batch.tell.intervals import Rate
-from crun_batch.tell.markup import Markup, element, escape
-from crun_batch.tell.plots import Point, frontier
-from crun_batch.tell.report import report_html
-from crun_batch.tell.report_data import (
+from crun_batch.api import open_run as open_finished
+from crun_batch.reporting.axes import Axis, number_text, rounded_up, seconds_text, spread_apart, ticks
+from crun_batch.reporting.data import (
     Amount,
     Answer,
     BillLine,
@@ -52,8 +40,20 @@ from crun_batch.tell.report_data import (
     Timeline,
     VariantLine,
 )
-from crun_batch.tell.report_text import report_text
-from crun_batch.tell.report_words import bill_bounds, exact_text, percent, warnings
+from crun_batch.reporting.markup import Markup, element, escape
+from crun_batch.reporting.page import report_html
+from crun_batch.reporting.plots import Point, frontier
+from crun_batch.reporting.read import read_report, report_document, write_report
+from crun_batch.reporting.spread import BINS, LABEL_COLUMNS, LABELS
+from crun_batch.reporting.text import report_text
+from crun_batch.reporting.words import bill_bounds, exact_text, percent, warnings
+from crun_batch.stats.intervals import Rate
+from crun_batch.store.directory import write_json
+from crun_batch.store.events import FinalPart
+from crun_batch.store.journal import create_journal
+from crun_batch.store.schema import RunSchema, schema_document
+from crun_batch.store.seal import seal_segment
+from crun_batch.store.views import connect
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crun_batch.errors import InputError
-from crun_batch.load.functions import load_function
-from crun_batch.load.grader_rules import GRADERS, grader_mistakes
-from crun_batch.load.grader_sections import GraderSpec
-from crun_batch.tell.extract import ABSENT, json_value, last_number
-from crun_batch.tell.judge import judge_messages, read_verdict, verdict_schema
-from crun_batch.tell.score import GradingFailed, compile_grader, grade
+from crun_batch.load.job.grader_rules import GRADERS, grader_mistakes
+from crun_batch.load.job.grader_sections import GraderSpec
+from crun_batch.scoring.extract import ABSENT, json_value, last_number
+from crun_batch.scoring.functions import load_function
+from crun_batch.scoring.graders import GradingFailed, compile_grader, grade
+from crun_batch.scoring.judge_prompt import judge_messages, read_verdict, verdict_schema
 
 
 def render(template: str, values: Any) -> str | None:

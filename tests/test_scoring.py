@@ -9,13 +9,13 @@ import duckdb
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from corridor_kit import job, results, run, simulator
+from run_kit import job, results, run, simulator
 from sklearn.metrics import cohen_kappa_score, confusion_matrix, f1_score
 
 import crun_batch
-from crun_batch import cli
-from crun_batch.corridor.answers import Answer
-from crun_batch.corridor.comparing import Asked, compare_runs
+from crun_batch.cli import commands as cli
+from crun_batch.reporting.comparing import Asked, compare_runs
+from crun_batch.scoring.answers import Answer
 
 CLASSES = ["billing", "delivery", "other", "praise", "product"]
 RIGHT = {"name": "right", "grader": "number", "expected": "{{ answer }}"}
@@ -82,7 +82,7 @@ def test_an_edited_score_is_applied_by_running_again_which_sends_nothing(at, tmp
 def test_only_answers_without_a_score_are_graded(at, tmp_path, monkeypatch):
     """Rows that came later, and answers that were asked again; what is scored stays."""
     graded = []
-    monkeypatch.setattr("crun_batch.corridor.answers.Answer", lambda *line: graded.append(line) or Answer(*line))
+    monkeypatch.setattr("crun_batch.scoring.answers.Answer", lambda *line: graded.append(line) or Answer(*line))
     table, spec = sums(20), job(at, tmp_path, score=[RIGHT])
     run(spec, table, limit=5)
     run(spec, table)

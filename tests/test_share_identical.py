@@ -9,14 +9,14 @@ from typing import Any
 
 import polars as pl
 import pytest
-from corridor_kit import ENVIRON, RecordingWire, charged_credits, job, results, run, simulator, spent_credits
+from run_kit import ENVIRON, RecordingWire, charged_credits, job, results, run, simulator, spent_credits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crun_batch.corridor import sharing
-from crun_batch.corridor.sharing import ENTRY_BYTES, Follower, Sharing
+from crun_batch.pipeline import estimate
 from crun_batch.records import Row, Unit
-from crun_batch.run import estimate
+from crun_batch.session import sharing
+from crun_batch.session.sharing import ENTRY_BYTES, Follower, Sharing
 from crun_batch.simulator.process import SimulatorProcess
 from crun_batch.store.events import FinalPart
 

@@ -12,15 +12,15 @@ from typing import Any, Literal
 import polars as pl
 import pyarrow as pa
 import pytest
-from corridor_kit import RecordingWire, charged_credits, job, results, run, simulator, spent_credits, texts
+from run_kit import RecordingWire, charged_credits, job, results, run, simulator, spent_credits, texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from crun_batch.errors import InputError
-from crun_batch.load.job import Job
-from crun_batch.load.output_schema import JSON_TEXT, arrow_type, column_of, merged, shape_of
-from crun_batch.send.structured import AnswerCheck
+from crun_batch.gateway.structured import AnswerCheck
+from crun_batch.load.job.job import Job
+from crun_batch.load.job.output_schema import JSON_TEXT, arrow_type, column_of, merged, shape_of
 from crun_batch.simulator.process import SimulatorProcess
 
 LABEL = {

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from corridor_kit import (
+from run_kit import (
     ENVIRON,
     RecordingWire,
     charged_credits,
@@ -22,12 +22,12 @@ from corridor_kit import (
 )
 
 import crun_batch
+from crun_batch.console.progress import Progress
 from crun_batch.errors import InputError, RequestsChanged, RunDirectoryError
-from crun_batch.load.job import Job, parse_job
-from crun_batch.load.sweep import variations
-from crun_batch.run import estimate
+from crun_batch.load.job.job import Job, parse_job
+from crun_batch.load.job.sweep import variations
+from crun_batch.pipeline import estimate
 from crun_batch.simulator.process import SimulatorProcess
-from crun_batch.tell.progress import Progress
 
 MODELS = {"gpt-5.4": 1.0, "gpt-5.4-mini": 0.8, "gpt-5.4-nano": 0.4}
 PROMPTS = {

@@ -21,7 +21,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from crun_batch.errors import InputError, Mistake
-from crun_batch.load.table import Table, open_table
+from crun_batch.load.table.table import Table, open_table
 from crun_batch.records import Row
 
 ROWS = pa.table(

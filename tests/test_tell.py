@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
+from crun_batch.console.amounts import counted, credit_amount, duration, from_pico, money, rate, share, usd
+from crun_batch.console.progress import Progress, VariantProgress, progress_line, tqdm_postfix
+from crun_batch.console.words import display_width, mistakes_text, one_line, shorten, summary_text, table
 from crun_batch.errors import Mistake
 from crun_batch.records import PICO
-from crun_batch.tell.amounts import counted, credit_amount, duration, from_pico, money, rate, share, usd
-from crun_batch.tell.progress import Progress, VariantProgress, progress_line, tqdm_postfix
-from crun_batch.tell.words import display_width, mistakes_text, one_line, shorten, summary_text, table
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,10 @@ from typing import Any
 import orjson
 import polars as pl
 import pytest
-from corridor_kit import RecordingWire, charged_credits, job, results, run, simulator, spent_credits, texts
+from run_kit import RecordingWire, charged_credits, job, results, run, simulator, spent_credits, texts
 
 from crun_batch.errors import InputError, RequestsChanged
-from crun_batch.run import estimate
+from crun_batch.pipeline import estimate
 from crun_batch.simulator.process import SimulatorProcess
 
 TURNS = {"system": "Be brief.", "turns": ["About {{ text }}", "And then, {{ id }}?", "At last?"]}
@@ -138,7 +138,7 @@ def test_the_estimate_counts_every_turn(at: SimulatorProcess, tmp_path: Path):
 KILLED = """
 import sys
 sys.path.insert(0, {tests!r})
-from corridor_kit import *
+from run_kit import *
 from test_turns import TURNS
 at = SimulatorProcess()
 at.base_url = {base_url!r}

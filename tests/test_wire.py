@@ -23,8 +23,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crun_batch.errors import InputError
-from crun_batch.records import Fault, Response
-from crun_batch.send.wire import (
+from crun_batch.gateway.http.httpx_wire import HttpxWire
+from crun_batch.gateway.http.wire import (
     EVIDENCE_BYTES,
     ByteBudget,
     Gunzip,
@@ -39,7 +39,7 @@ from crun_batch.send.wire import (
     one_line,
     open_wire,
 )
-from crun_batch.send.wire_httpx import HttpxWire
+from crun_batch.records import Fault, Response
 
 DEADLINE_SECONDS = 5.0
 SHORT_DEADLINE_SECONDS = 0.3
@@ -330,7 +330,7 @@ def test_nothing_is_sent_once_the_wire_is_closed(server: FaultServer) -> None:
 
 def test_idle_connections_are_closed(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """They take up files here and places at the server."""
-    monkeypatch.setattr("crun_batch.send.wire_direct.IDLE_SECONDS", 0.1)
+    monkeypatch.setattr("crun_batch.gateway.http.direct.IDLE_SECONDS", 0.1)
     opened, ended = server.connections["whole"], server.ended["whole"]
 
     async def act(wire: Wire) -> None:
@@ -548,7 +548,7 @@ def test_no_ca_certificates_is_a_clear_mistake(kind: WireKind) -> None:
     """Without certificates the wires that need the system's say so as they open; httpx brings its own."""
     environ = os.environ | {"SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": "/nonexistent"}
     urls = ["http://127.0.0.1:1/v1", "https://model.invalid/v1"]
-    code = f"from crun_batch.send.wire import open_wire; open_wire({kind!r}, connections=1, urls={urls})"
+    code = f"from crun_batch.gateway.http.wire import open_wire; open_wire({kind!r}, connections=1, urls={urls})"
     done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=False)
     if kind != "httpx":
         assert "InputError: the network client cannot start" in done.stderr
@@ -562,7 +562,7 @@ def test_running_out_of_file_descriptors_is_a_fault_not_a_crash(kind: WireKind, 
     """More calls than file descriptors: the process lives and the calls that found none are `not_sent`."""
     code = """
 import asyncio, resource, sys
-from crun_batch.send import wire as wires
+from crun_batch.gateway.http import wire as wires
 wires.ensure_file_descriptors = lambda connections: None
 async def main():
     wire = wires.open_wire(sys.argv[1], connections=100)

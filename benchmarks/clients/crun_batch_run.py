@@ -8,8 +8,8 @@ from decimal import Decimal
 from measure import MAX_OUTPUT_TOKENS, MODEL, SYSTEM, Measured
 
 import crun_batch
-from crun_batch.send.wire import Wire, open_wire
-from crun_batch.tell.progress import Progress, progress_line
+from crun_batch.console.progress import Progress, progress_line
+from crun_batch.gateway.http.wire import Wire, open_wire
 
 KEY = "sk-bench-0123456789abcdefghijklmnopqrstuvwxyz"
 """As long as keys are: every reply is searched for it."""

@@ -18,15 +18,15 @@ from typing import Any
 
 import orjson
 
-from crun_batch.corridor.ground import Ground
 from crun_batch.errors import CrunBatchError
-from crun_batch.plan.tokens import token_counter
-from crun_batch.run import run
+from crun_batch.pipeline import run
+from crun_batch.pricing.tokens import token_counter
+from crun_batch.state.platform import Ground
 from crun_batch.store.journal import JournalSettings
 
 from .deadly import DeadlyDisk
 
-WANTED_LATER = ("pandas", "genai_prices", "crun_batch.send.wire_direct", "crun_batch.send.wire_httpx")
+WANTED_LATER = ("pandas", "genai_prices", "crun_batch.gateway.http.direct", "crun_batch.gateway.http.httpx_wire")
 """What a session loads when it needs it: loaded here once."""
 
 

@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 
 from crun_batch.errors import CrunBatchError, InputError
-from crun_batch.load.job import load_job
-from crun_batch.run import run
+from crun_batch.load.job.job import load_job
+from crun_batch.pipeline import run
 from crun_batch.simulator import SimulatorProcess
 from crun_batch.store.verify import verify
 from crun_batch.store.views import query

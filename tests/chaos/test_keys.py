@@ -21,15 +21,15 @@ import httpx
 import polars as pl
 import pytest
 
-from crun_batch.corridor.endpoint import endpoint_of
-from crun_batch.load.job import Job
-from crun_batch.load.secrets import resolve_secrets
-from crun_batch.run import run
-from crun_batch.send.admit import Lane
-from crun_batch.send.gateway import Gateway, list_models
-from crun_batch.send.pool import Route
-from crun_batch.send.protocols import PROTOCOLS
-from crun_batch.send.wire import open_wire
+from crun_batch.gateway.admission import Lane
+from crun_batch.gateway.control import Gateway, list_models
+from crun_batch.gateway.http.wire import open_wire
+from crun_batch.gateway.pool import Route
+from crun_batch.gateway.protocols import PROTOCOLS
+from crun_batch.load.job.job import Job
+from crun_batch.load.job.secrets import resolve_secrets
+from crun_batch.pipeline import run
+from crun_batch.workload.endpoint import endpoint_of
 
 from .hostile_server import HostileGateway
 
@@ -60,7 +60,7 @@ SCRIPT = """
 import logging, os, sys
 logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
 os.environ["RUST_LOG"] = "trace"
-from crun_batch.run import run
+from crun_batch.pipeline import run
 ended = run(sys.argv[1])
 print(ended, ended.attempts().collect(), open("/proc/self/cmdline").read())
 print(ended.results().collect().to_dicts())
@@ -68,7 +68,7 @@ print(ended.results().collect().to_dicts())
 COMMANDS = """
 import logging, shlex, sys
 logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
-from crun_batch.cli import main
+from crun_batch.cli.commands import main
 for line in sys.stdin.read().strip().splitlines():
     print("exit code", main(shlex.split(line)), "of", line, flush=True)
 """

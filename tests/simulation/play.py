@@ -13,16 +13,16 @@ from typing import Any
 import polars as pl
 from msgspec import Struct, field
 
-from crun_batch.corridor.ground import Ground
-from crun_batch.corridor.opened import Run
-from crun_batch.corridor.workload import load_workload
+from crun_batch.api import Run
 from crun_batch.errors import DiskFailed, RefusedToStart
-from crun_batch.load.job import Job
-from crun_batch.run import Options, run_with
+from crun_batch.load.job.job import Job
+from crun_batch.pipeline import Options, run_with
+from crun_batch.state.platform import Ground
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.events import EndEvent, StartEvent
 from crun_batch.store.journal import JournalSettings
 from crun_batch.store.recover import replay
+from crun_batch.workload.workload import load_workload
 
 from .gateway import BASE_URL, MODEL, NOT_CONNECTED, STORMS, Faults, Storm, World, settings_of
 from .loop import LoopSyncer, VirtualLoop, run_virtual, virtual_clock

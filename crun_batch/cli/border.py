@@ -1,0 +1,69 @@
+"""The border of the command line: whatever ends a command leaves as an exit code and words.
+
+Owns signals outside of sending (sending has its own, which drain), and the translation of every error. No
+traceback passes here, unless CRUN_BATCH_DEBUG asks for it.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+import typer
+
+from crun_batch.cli.options import resume_command
+from crun_batch.cli.output import complain_of, complain_of_bug, error_document, out_json, say
+from crun_batch.errors import EXIT_BUG, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED, CrunBatchError
+
+SIGNALS = {signal.SIGINT: ("Ctrl-C", EXIT_INTERRUPTED), signal.SIGTERM: ("SIGTERM", EXIT_TERMINATED)}
+
+
+class _Signalled(SystemExit):
+    """A signal outside of sending: a SystemExit, which event loops and libraries let pass."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.signal = signal.Signals(number)
+
+
+def _caught(number: int, _: object) -> None:
+    raise _Signalled(number)
+
+
+def guarded(command: Callable[[], int | None], given: Sequence[str]) -> int:
+    """Run `command`, made of the arguments `given`; its exit code, or that of what stopped it."""
+    former = {number: signal.signal(number, _caught) for number in SIGNALS}
+    try:
+        return command() or 0
+    except _Signalled as caught:
+        name, exit_code = SIGNALS[caught.signal]
+        say(f"{name}: ended; what was recorded stays{_way_on(given)}")
+        return exit_code
+    except typer.TyperException as error:
+        return _usage(error)
+    except CrunBatchError as error:
+        if "--json" in given:
+            out_json(error_document(error))
+        complain_of(error)
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001 - the last border: said in one sentence, with its own exit code
+        complain_of_bug(error)
+        return EXIT_BUG
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def _way_on(given: Sequence[str]) -> str:
+    return f"; go on with: {resume_command([sys.argv[0], *given])}" if given[:1] == ["run"] else ""
+
+
+def _usage(error: typer.TyperException) -> int:
+    """What is wrong with the command line itself, and how it is used."""
+    show = getattr(error, "show", None)
+    if show is not None:
+        show()
+    else:
+        say(error.format_message())
+    return EXIT_INPUT

@@ -1,0 +1,398 @@
+"""The command line: arguments in, one public call, words and an exit code out.
+
+Decides nothing: what may start, what a run cost and which exit code it has come from the library. Libraries that
+take long to load are imported by the command that needs them.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from crun_batch.cli import options
+from crun_batch.cli.border import guarded
+from crun_batch.cli.output import (
+    complain,
+    leave_standard_output,
+    out,
+    out_bytes,
+    out_json,
+    say,
+    width,
+)
+from crun_batch.errors import (
+    EXIT_GATEWAY_REFUSED,
+    EXIT_INPUT,
+    EXIT_ROWS_FAILED,
+    EXIT_RUN_DIRECTORY,
+    DiskFailed,
+    Mistake,
+)
+
+HELP = (
+    "Run large prompt tables against a model gateway: know the bill first, lose no paid reply, pay for none twice."
+)
+
+app = typer.Typer(
+    name="crun-batch",
+    help=HELP,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+
+@app.callback()
+def _commands() -> None:
+    pass
+
+
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to.")] = Path()) -> int:
+    """Write a first job that runs as it is.
+
+    A commented job file and a table of ten rows, into DIR or the current folder. Nothing is overwritten.
+    """
+    from crun_batch.cli.starter import JOB_NAME, write_starter
+
+    for path in write_starter(folder):
+        out(f"wrote {path}")
+    out(f"try it, without key and cost: crun-batch run {shlex.quote(str(folder / JOB_NAME))} --simulate")
+    return 0
+
+
+@app.command()
+def check(job: options.JobFile, set_: options.Settings = None, json: options.AsJson = False) -> int:
+    """Read everything, call nothing; tell every mistake.
+
+    Shows the table's columns, the templates, three rendered requests, and how many requests are identical.
+    Mistakes in the job, the table and the templates are told together, and the first 20 rows without a prompt.
+    """
+    from crun_batch.console.listings import check_text
+    from crun_batch.preflight.check import check as checked
+
+    document = checked(job, options.pairs(set_, "--set"), os.environ)
+    mistakes = [Mistake(**mistake) for mistake in document["mistakes"]]
+    if json:
+        out_json(document)
+    else:
+        out(check_text(document, width()))
+    if mistakes:
+        complain(mistakes)
+    return EXIT_INPUT if mistakes else 0
+
+
+@app.command()
+def estimate(
+    job: options.JobFile,
+    limit: options.Limit = None,
+    simulate: options.Simulate = False,
+    simulator: options.SimulatorSettings = None,
+    set_: options.Settings = None,
+    output_dir: options.OutputDir = None,
+    json: options.AsJson = False,
+) -> int:
+    """Tell tokens, cost and time; send nothing.
+
+    Reads every row that is still open, asks the gateway for its models and the balance, and tells what the rows
+    cost at least and at most, what is expected once rows have finished, and how long the limits make it take.
+    """
+    from crun_batch.cli.screen import Screen
+    from crun_batch.console.estimates import estimate_text
+    from crun_batch.pipeline import estimate as estimated
+
+    screen = Screen()
+    try:
+        document = estimated(
+            job,
+            limit=limit,
+            simulate=simulate,
+            simulator=options.simulator_settings(simulator, simulate=simulate),
+            output_dir=output_dir,
+            overrides=options.pairs(set_, "--set"),
+            say=screen.say,
+            tick=screen.tick,
+        )
+    finally:
+        screen.close()
+    if json:
+        out_json(document)
+    else:
+        out(estimate_text(document, width()))
+    return 0
+
+
+@app.command()
+def run(  # noqa: PLR0913 - one parameter for each option
+    job: options.JobFile,
+    yes: options.Yes = False,
+    limit: options.Limit = None,
+    pilot: options.Pilot = None,
+    retry: options.Retry = None,
+    max_cost_usd: options.MaxCostUsd = None,
+    max_cost_credits: options.MaxCostCredits = None,
+    until_budget: options.UntilBudget = False,
+    redo_changed: options.RedoChanged = False,
+    simulate: options.Simulate = False,
+    simulator: options.SimulatorSettings = None,
+    set_: options.Settings = None,
+    output_dir: options.OutputDir = None,
+    json: options.AsJson = False,
+) -> int:
+    """Do the work, going on where it stopped.
+
+    Checks credits and budget, shows the bill to expect and asks; --yes does not ask. Ctrl-C once ends in an
+    orderly way, twice at once; the same command goes on. A finished run sends nothing and exits as it did.
+    """
+    from crun_batch.cli.screen import Screen
+    from crun_batch.pipeline import run as run_job
+
+    screen = Screen()
+    try:
+        done = run_job(
+            job,
+            limit=limit,
+            pilot=pilot,
+            retry=options.kinds(retry),
+            max_cost_usd=max_cost_usd,
+            max_cost_credits=max_cost_credits,
+            until_budget=until_budget,
+            redo_changed=redo_changed,
+            simulate=simulate,
+            simulator=options.simulator_settings(simulator, simulate=simulate),
+            output_dir=output_dir,
+            overrides=options.pairs(set_, "--set"),
+            confirm=lambda estimate: screen.confirm(estimate, ask=not (yes or simulate)),
+            say=screen.say,
+            watch=screen.watch,
+            tick=screen.tick,
+            resume_command=options.resume_command(sys.argv),
+        )
+    finally:
+        screen.close()
+    if json:
+        out_json(done.summary)
+    else:
+        out(done.report())
+    return done.exit_code or 0
+
+
+@app.command()
+def status(run: options.RunPlace, simulate: options.SimulatedRun = False, json: options.AsJson = False) -> int:
+    """Tell what a run has done so far, from any terminal.
+
+    Live, whether the run is running, has ended, or was killed. Lists the attempts of unknown outcome, which may
+    have been billed without a recorded reply.
+    """
+    from crun_batch.console.listings import status_text
+    from crun_batch.state.status import find_run, status_of
+
+    path = find_run(run, simulate=simulate)
+    document = status_of(path)
+    if json:
+        out_json(document)
+    else:
+        out(status_text(document, shlex.quote(str(path))))
+    return 0
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run directories, or their job files.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to.")] = None,
+    simulate: options.SimulatedRun = False,
+    json: options.AsJson = False,
+) -> int:
+    """Write a report with plots, and tell its figures.
+
+    One HTML file that opens offline: the bill, what went wrong, quality against cost, what came out, how it went
+    over time, rows to read. Into the run directory as report.html; of several runs, into the current folder.
+    """
+    from crun_batch.reporting.read import read_report, report_document, write_page
+    from crun_batch.reporting.text import report_text
+    from crun_batch.state.status import find_run
+
+    read = [read_report(find_run(run, simulate=simulate)) for run in runs]
+    page = write_page(read, output)
+    if json:
+        out_json(report_document(read, page))
+    else:
+        out(f"{report_text(read, width=width())}\n\nwith plots: {page}")
+    return 0
+
+
+@app.command()
+def compare(  # noqa: PLR0913
+    runs: options.RunPlaces,
+    score: options.Score = None,
+    baseline: options.Baseline = None,
+    fail_if_worse: options.FailIfWorse = False,
+    gold: options.Gold = None,
+    label: options.Label = None,
+    export_disagreements: options.ExportDisagreements = None,
+    export_labels: options.ExportLabels = None,
+    simulate: options.SimulatedRun = False,
+    json: options.AsJson = False,
+) -> int:
+    """Set variants, or runs, side by side.
+
+    Scores with intervals and paired differences, agreement, cost per row and per correct row, time, tokens; names
+    the cheapest variant that is not significantly worse than the best. Lists the rows on which replies differ.
+    """
+    from crun_batch.console.compared_words import compared_text
+    from crun_batch.reporting.comparing import Asked, at_most, compare_runs, write_disagreements, write_labels
+    from crun_batch.state.status import find_run
+
+    paths = [find_run(run, simulate=simulate) for run in runs]
+    asked = Asked(score=score, baseline=baseline, label=label, gold=gold)
+    found = compare_runs(paths, asked, disagreements_at_most=at_most(export_disagreements))
+    if export_disagreements is not None:
+        rows = write_disagreements(found.disagreements, export_disagreements)
+        say(f"{rows:,} rows to {export_disagreements}")
+    if export_labels is not None:
+        say(f"{write_labels(paths, asked, export_labels):,} rows to {export_labels}")
+    if json:
+        out_json(found.to_dict())
+    else:
+        out(compared_text(found.comparison, found.gold, found.disagreements, width=width()))
+    return EXIT_ROWS_FAILED if fail_if_worse and found.comparison.worse else 0
+
+
+@app.command()
+def sql(
+    run: options.RunPlace,
+    query: options.Query,
+    simulate: options.SimulatedRun = False,
+    json: options.AsJson = False,
+) -> int:
+    """Ask DuckDB over `results` and `attempts`, live rows included.
+
+    One SELECT; it can read this run's files and nothing else.
+    """
+    from crun_batch.api import open_run
+    from crun_batch.console.listings import rows_text
+    from crun_batch.state.status import find_run
+
+    answer = open_run(find_run(run, simulate=simulate)).sql(query)
+    if json:
+        out_json(answer.to_pylist())
+    else:
+        out(rows_text(answer.column_names, answer.to_pylist(), width()))
+    return 0
+
+
+@app.command()
+def verify(
+    run: options.RunPlace,
+    data: Annotated[bool, typer.Option("--data", help="Read every byte and compare its checksum.")] = False,
+    simulate: options.SimulatedRun = False,
+    json: options.AsJson = False,
+) -> int:
+    """Check every promise about a run's files.
+
+    Exit code 6 where anything is damaged. Nothing is repaired.
+    """
+    from crun_batch.console.listings import findings_text
+    from crun_batch.state.status import find_run, findings_of
+
+    findings = findings_of(find_run(run, simulate=simulate), data=data)
+    if json:
+        out_json(findings)
+    else:
+        out(findings_text(findings, data=data))
+    return EXIT_RUN_DIRECTORY if any(finding["severity"] == "error" for finding in findings) else 0
+
+
+@app.command()
+def export(
+    run: options.RunPlace,
+    format: Annotated[Literal["csv", "jsonl", "openai-batch"], typer.Option("--format", help="The form.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to.")] = None,
+    simulate: options.SimulatedRun = False,
+) -> int:
+    """Write the results in another format.
+
+    To standard output, or to a file. In csv, a text that a spreadsheet would run as a formula gets a leading
+    apostrophe. openai-batch gives the lines of an OpenAI Batch output file, with each reply as it came.
+    """
+    from crun_batch.api import open_run
+    from crun_batch.state.status import find_run
+
+    found = open_run(find_run(run, simulate=simulate))
+    if output is None:
+        try:
+            found.export(format, sys.stdout.buffer)
+            out_bytes(b"")
+        except BrokenPipeError:
+            leave_standard_output()
+        return 0
+    try:
+        with output.open("wb") as stream:
+            rows = found.export(format, stream)
+    except OSError as error:
+        raise DiskFailed(f"{output}: cannot be written: {error.strerror or error}") from error
+    say(f"{rows:,} rows to {output}")
+    return 0
+
+
+@app.command()
+def models(job: options.AnyJobFile = None, set_: options.Settings = None, json: options.AsJson = False) -> int:
+    """List what the gateway offers, with known prices."""
+    from crun_batch.console.listings import models_text
+    from crun_batch.preflight.offers import models_of
+
+    document = models_of(job, options.pairs(set_, "--set"), os.environ)
+    return _answer(document, models_text, json=json)
+
+
+@app.command()
+def credits(job: options.AnyJobFile = None, set_: options.Settings = None, json: options.AsJson = False) -> int:
+    """Tell what is left of the account's credit."""
+    from crun_batch.console.listings import credit_text
+    from crun_batch.preflight.offers import credit_of
+
+    document = credit_of(job, options.pairs(set_, "--set"), os.environ)
+    return _answer(document, credit_text, json=json)
+
+
+def _answer(document: dict[str, Any], words: Any, *, json: bool) -> int:
+    if json:
+        out_json(document)
+    elif document["fault"] is None:
+        out(words(document, width()))
+    if document["fault"] is not None:
+        say(document["fault"])
+        return EXIT_GATEWAY_REFUSED
+    return 0
+
+
+@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def simulator(context: typer.Context) -> int:
+    """Be a gateway on loopback until Ctrl-C: no key, no cost."""
+    from crun_batch.simulator.command import main as serve
+
+    return serve(context.args)
+
+
+@app.command()
+def schema() -> int:
+    """Print the JSON Schema of job files, for editors."""
+    from crun_batch.load.job.job import job_schema
+
+    out_json(job_schema())
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code. Never raises what a person cannot use."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    command = typer.main.get_command(app)
+    return guarded(lambda: command.main(given, prog_name="crun-batch", standalone_mode=False), given)

@@ -1,0 +1,131 @@
+"""What the commands hand out: standard output for answers, standard error for complaints.
+
+A reader that has gone away (`| head`) ends nothing with noise. No output holds a value of a secret variable.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+
+from crun_batch.console.words import mistakes_text, one_line
+from crun_batch.errors import CrunBatchError, DiskFailed, InputError, Mistake
+
+SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
+SHORTEST_SECRET_CHARACTERS = 8
+
+
+def width() -> int | None:
+    """Columns of the terminal that standard output is; None where it is none: then nothing is shortened."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def out(text: str) -> None:
+    """A text and a line break to standard output."""
+    out_bytes(text.encode(errors="backslashreplace") + b"\n")
+
+
+def out_json(document: Any) -> None:
+    """One JSON document: amounts as decimal text, moments in ISO 8601."""
+    import orjson
+
+    options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
+    out_bytes(orjson.dumps(document, default=_as_json, option=options | orjson.OPT_PASSTHROUGH_DATETIME))
+
+
+def out_bytes(data: bytes) -> None:
+    """Bytes to standard output. Raises DiskFailed where it takes no more."""
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        leave_standard_output()
+    except OSError as error:
+        raise DiskFailed(f"standard output cannot be written: {error.strerror}") from error
+
+
+def leave_standard_output() -> None:
+    """Nobody reads it any more: what comes is thrown away, without a complaint at the end of the process."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def complain(mistakes: Sequence[Mistake], advice: str = "") -> None:
+    """Mistakes in words to standard error."""
+    _err(mistakes_text(mistakes, advice))
+
+
+def complain_of(error: CrunBatchError) -> None:
+    """What stopped the command, and what to do next."""
+    if isinstance(error, InputError):
+        complain(error.mistakes, error.advice)
+        return
+    _err("\n".join([*map(one_line, str(error).splitlines()), *([one_line(error.advice)] if error.advice else [])]))
+
+
+def error_document(error: CrunBatchError) -> dict[str, Any]:
+    """What --json says where a command stopped."""
+    mistakes = error.mistakes if isinstance(error, InputError) else ()
+    return {
+        "error": {
+            "exit_code": error.exit_code,
+            "message": str(error),
+            "advice": error.advice or None,
+            "mistakes": [mistake_document(mistake) for mistake in mistakes],
+        }
+    }
+
+
+def mistake_document(mistake: Mistake) -> dict[str, Any]:
+    """A mistake as plain data."""
+    return {name: getattr(mistake, name) for name in mistake.__struct_fields__}
+
+
+def complain_of_bug(error: Exception) -> None:
+    """An error that we did not foresee: its kind; with CRUN_BATCH_DEBUG its traceback, without any secret."""
+    _err(f"this is a bug of ours ({type(error).__name__}); nothing recorded is lost, starting again goes on")
+    if os.environ.get("CRUN_BATCH_DEBUG"):
+        _err(_without_secrets("".join(traceback.format_exception(error))))
+    else:
+        _err("To report it, start again with CRUN_BATCH_DEBUG=1 and send what it then prints.")
+
+
+def say(sentence: str) -> None:
+    """One sentence to standard error."""
+    _err(sentence)
+
+
+def _err(text: str) -> None:
+    try:
+        sys.stderr.write(text.encode(errors="backslashreplace").decode() + "\n")
+        sys.stderr.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+def _without_secrets(text: str) -> str:
+    secrets = [value for name, value in os.environ.items() if SECRET_NAME.search(name)]
+    for secret in secrets:
+        if len(secret) >= SHORTEST_SECRET_CHARACTERS:
+            text = text.replace(secret, "[secret removed]")
+    return text
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return int(value) if value.as_tuple().exponent == 0 else f"{value.normalize():f}"
+    if isinstance(value, datetime | date | time):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} has no form in JSON")

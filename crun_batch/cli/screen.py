@@ -1,0 +1,111 @@
+"""What a person sees while a command works, on standard error: sentences, bars, lines in a log, one question.
+
+Owns when something is shown and how a terminal differs from a log. The words are `tell`'s.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from crun_batch.console.amounts import count
+from crun_batch.console.estimates import estimate_text
+from crun_batch.console.progress import Progress, progress_line, tqdm_postfix
+from crun_batch.console.words import one_line
+from crun_batch.errors import RefusedToStart
+
+LINE_EVERY_SECONDS = 10.0
+QUIET_SECONDS = 1.0
+"""What takes less than this shows no counter."""
+
+
+class Screen:
+    """Standard error, as a terminal or as a log."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.is_terminal = sys.stderr.isatty()
+        self._clock = clock
+        self._line_at: float | None = None
+        self._counting_since: float | None = None
+        self._bars: list[Any] = []
+
+    def say(self, sentence: str) -> None:
+        """One sentence on a line of its own, above any bar."""
+        self._print(one_line(sentence))
+
+    def tick(self, rows_read: int) -> None:
+        """The estimate has read so many rows."""
+        if self._counting_since is None:
+            self._counting_since = self._clock()
+        if self._clock() - self._counting_since < QUIET_SECONDS:
+            return
+        if not self.is_terminal:
+            self._line(f"estimating: {count(rows_read)} rows read")
+            return
+        if not self._bars:
+            self._open_bars(1)
+        self._bars[0].set_description_str(f"estimating: {count(rows_read)} rows read")
+
+    def watch(self, progress: Progress) -> None:
+        """Where the run is."""
+        if not self.is_terminal:
+            self._line(progress_line(progress))
+            return
+        if len(self._bars) != 2:
+            self.close()
+            self._open_bars(2, progress.rows_total, progress.rows_done)
+        bar, below = self._bars
+        bar.n = progress.rows_done
+        bar.refresh()
+        below.set_description_str(tqdm_postfix(progress))
+
+    def confirm(self, estimate: Mapping[str, Any], *, ask: bool) -> bool:
+        """Show what it will cost, and ask where `ask` says so. Raises RefusedToStart where nobody can answer."""
+        self.close()
+        self._print(estimate_text(estimate, shutil.get_terminal_size().columns if self.is_terminal else None))
+        if not ask:
+            return True
+        if not (sys.stdin.isatty() and self.is_terminal):
+            raise RefusedToStart(
+                "not confirmed, and there is no terminal to ask; nothing was sent",
+                advice="Add --yes to start without being asked.",
+            )
+        sys.stderr.write("Start? [y/N] ")
+        sys.stderr.flush()
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+    def close(self) -> None:
+        """Leave the bars as they are; what comes next stands below them."""
+        for bar in self._bars:
+            bar.close()
+        self._bars = []
+
+    def _open_bars(self, number: int, total: int = 0, done: int = 0) -> None:
+        """One line of text, or the rows' bar and a line below it."""
+        from tqdm import tqdm
+
+        below = tqdm(
+            bar_format="{desc}", position=number - 1, leave=number == 2, file=sys.stderr, dynamic_ncols=True
+        )
+        self._bars = [below]
+        if number == 2:
+            bar = tqdm(total=total, initial=done, position=0, file=sys.stderr, dynamic_ncols=True, unit=" rows")
+            self._bars.insert(0, bar)
+
+    def _line(self, text: str) -> None:
+        now = self._clock()
+        if self._line_at is None:
+            self._line_at = now + LINE_EVERY_SECONDS
+        elif now >= self._line_at:
+            self._line_at = now + LINE_EVERY_SECONDS
+            self._print(text)
+
+    def _print(self, text: str) -> None:
+        if self._bars:
+            self._bars[0].write(text, file=sys.stderr)
+        else:
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()

@@ -1,0 +1,165 @@
+"""A comparison in words: one table of scores, one of money and time, one of agreement, and the choice.
+
+Owns the layout. Every share stands with its 95 % interval, every difference with its p.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+
+from crun_batch.console.amounts import UNKNOWN, count, counted, credit_amount, usd
+from crun_batch.console.words import one_line, table
+from crun_batch.stats.agreement import Coefficient
+from crun_batch.stats.comparison import Against, Comparison, VariantFigures
+from crun_batch.stats.intervals import Rate
+
+
+def comparison_text(comparison: Comparison, *, width: int | None = None) -> str:
+    """The comparison for a terminal."""
+    parts = [_headline(comparison)]
+    if comparison.score is not None:
+        parts.append(_scores(comparison, width))
+    parts.append(_costs(comparison.variants, width))
+    if comparison.alpha is not None:
+        parts += [_agreement(comparison, width), f"Krippendorff's alpha over all: {coefficient(comparison.alpha)}"]
+    parts.append("\n".join(_choice(comparison)))
+    return "\n\n".join(parts)
+
+
+def percent(value: float) -> str:
+    """81.3 %."""
+    return f"{100 * value:.1f} %"
+
+
+def rate(found: Rate | None) -> str:
+    """81.3 % (79.1 to 83.4)."""
+    return "-" if found is None else f"{percent(found.value)} ({100 * found.low:.1f} to {100 * found.high:.1f})"
+
+
+def coefficient(found: Coefficient) -> str:
+    """0.747 (0.680 to 0.813)."""
+    if found.value is None:
+        return "not defined"
+    interval = "" if found.low is None else f" ({found.low:.3f} to {found.high:.3f})"
+    return f"{found.value:.3f}{interval}"
+
+
+def p_value(p: float) -> str:
+    """0.031, < 0.001."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def points(against: Against) -> str:
+    """-3.2 points (-5.1 to -1.3)."""
+    found = against.difference
+    return f"{100 * found.value:+.1f} points ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+
+
+def _headline(comparison: Comparison) -> str:
+    by = "no score" if comparison.score is None else f"score {comparison.score}"
+    variants = counted(len(comparison.variants), "variant")
+    return one_line(f"{variants}, {by}, baseline {comparison.baseline}; intervals are 95 %")
+
+
+def _scores(comparison: Comparison, width: int | None) -> str:
+    headers = ("variant", "rows", "score", "against the baseline", "p", "")
+    lines = []
+    for one in comparison.variants:
+        against = one.to_baseline
+        if one.name == comparison.baseline:
+            lines.append((one.name, one.rows, rate(one.score), "baseline", "", ""))
+        elif against is None:
+            lines.append((one.name, one.rows, rate(one.score), "no common rows", "", ""))
+        else:
+            lines.append(
+                (
+                    one.name,
+                    one.rows,
+                    rate(one.score),
+                    points(against),
+                    p_value(against.p_adjusted),
+                    _verdict(against),
+                )
+            )
+    methods = {one.to_baseline.difference.method for one in comparison.variants if one.to_baseline is not None}
+    notes = [f"p: {' or '.join(sorted(methods))}, Holm's correction"] if methods else []
+    failed = sum(round(one.errors.value * one.replies) for one in comparison.variants)
+    if failed:
+        replies = "1 reply" if failed == 1 else f"{count(failed)} replies"
+        notes.append(f"{replies} ended in error and count as score 0")
+    return "\n".join([table(headers, lines, width=width), *notes])
+
+
+def _verdict(against: Against) -> str:
+    return "worse" if against.is_worse else "better" if against.is_better else "no difference shown"
+
+
+def _costs(variants: Sequence[VariantFigures], width: int | None) -> str:
+    in_usd = any(one.cost_usd.total is not None for one in variants)
+    unit, show = ("cost_usd", usd) if in_usd else ("cost_credits", credit_amount)
+    headers = (
+        "variant",
+        "errors",
+        "cost",
+        "per row",
+        "per correct row",
+        "p50 s",
+        "p95 s",
+        "input tokens",
+        "output tokens",
+    )
+    lines = []
+    for one in variants:
+        money = getattr(one, unit)
+        unknown = f", {count(money.unknown_replies)} unknown" if money.unknown_replies and money.total else ""
+        lines.append(
+            (
+                one.name,
+                percent(one.errors.value),
+                _amount(money.total, show) + unknown,
+                _amount(money.per_row, show),
+                "-" if one.score is None else _amount(money.per_correct_row, show),
+                _number(one.latency_p50_seconds, 2),
+                _number(one.latency_p95_seconds, 2),
+                _number(one.input_tokens, 1),
+                _number(one.output_tokens, 1),
+            )
+        )
+    return table(headers, lines, width=width)
+
+
+def _amount(amount: Decimal | None, show: Callable[[Decimal | None], str]) -> str:
+    return UNKNOWN if amount is None else show(amount)
+
+
+def _number(value: float | None, decimals: int) -> str:
+    return "-" if value is None else f"{value:,.{decimals}f}"
+
+
+def _agreement(comparison: Comparison, width: int | None) -> str:
+    headers = ("variant", "agrees with itself", "agrees with the baseline", "Cohen's kappa")
+    lines = [
+        (
+            one.name,
+            rate(one.self_agreement),
+            "baseline" if one.label_agreement is None else rate(one.label_agreement.agreement),
+            "-" if one.label_agreement is None else coefficient(one.label_agreement.kappa),
+        )
+        for one in comparison.variants
+    ]
+    return table(headers, lines, width=width)
+
+
+def _choice(comparison: Comparison) -> list[str]:
+    choice = comparison.choice
+    if choice.variant is None:
+        return [one_line(f"no variant is named: {choice.reason}")]
+    lines = [one_line(f"take {choice.variant}: {choice.reason}")]
+    chosen = next(one for one in comparison.variants if one.name == choice.variant)
+    if chosen.to_best is not None:
+        may_be = max(0.0, -chosen.to_best.difference.low)
+        lines.append(
+            f"(not significantly worse is not equal: it may be up to {100 * may_be:.1f} points below the best)"
+        )
+    return lines

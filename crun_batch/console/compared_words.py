@@ -1,0 +1,63 @@
+"""All that `compare` tells, in words: the comparison, labels against gold, rows on which replies differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from crun_batch.console.compare_words import comparison_text, percent, rate
+from crun_batch.console.disagreements import disagreements_text
+from crun_batch.console.words import one_line, table
+from crun_batch.stats.agreement import GoldFigures
+from crun_batch.stats.comparison import Comparison
+
+ROWS_SHOWN = 10
+MOST_CLASSES_SHOWN = 20
+
+
+def compared_text(
+    comparison: Comparison,
+    gold: Mapping[str, GoldFigures],
+    disagreements: pl.DataFrame,
+    *,
+    width: int | None = None,
+) -> str:
+    """All of a comparison for a terminal; of the rows on which replies differ the first ROWS_SHOWN."""
+    parts = [comparison_text(comparison, width=width)]
+    parts += [gold_text(name, figures, width=width) for name, figures in gold.items()]
+    if disagreements.width:
+        head = "rows on which replies differ, the most disputed first:\n" if disagreements.height else ""
+        parts.append(head + disagreements_text(disagreements.head(ROWS_SHOWN), width=width))
+    return "\n\n".join(parts)
+
+
+def gold_text(name: str, figures: GoldFigures, *, width: int | None = None) -> str:
+    """One variant against the gold labels, for a terminal."""
+    head = one_line(
+        f"{name} against gold: {rate(figures.accuracy)} right; macro "
+        f"precision {percent(figures.macro_precision)}, recall "
+        f"{percent(figures.macro_recall)}, F1 {percent(figures.macro_f1)}"
+    )
+    if len(figures.classes) > MOST_CLASSES_SHOWN:
+        return f"{head}\n{len(figures.classes)} classes: their figures and the confusion matrix are in --json"
+    return f"{head}\n{_classes(figures, width)}\n\n{_confusion(figures, width)}"
+
+
+def _classes(figures: GoldFigures, width: int | None) -> str:
+    headers = ("class", "gold", "labelled so", "precision", "recall", "F1")
+    lines = [
+        (one.label, one.support, one.predicted, rate(one.precision), rate(one.recall), rate(one.f1))
+        for one in figures.classes
+    ]
+    return table(headers, lines, width=width)
+
+
+def _confusion(figures: GoldFigures, width: int | None) -> str:
+    """One line per gold class, one column per label that replies carry."""
+    labels = [one.label for one in figures.classes]
+    lines = [
+        (label, *counts, none)
+        for label, counts, none in zip(labels, figures.confusion, figures.unlabelled, strict=True)
+    ]
+    return table(("gold \\ labelled", *labels, "no label"), lines, width=width)

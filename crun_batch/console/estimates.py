@@ -1,0 +1,152 @@
+"""An estimate in words, from its plain document (the same that --json prints)."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any
+
+from crun_batch.console.amounts import UNKNOWN, count, counted, credit_amount, duration, usd
+from crun_batch.console.words import one_line, table
+
+Show = Callable[[Decimal], str]
+MONEY: Mapping[str, Show] = {"cost_usd": usd, "cost_credits": credit_amount}
+UNIT = {"usd": usd, "credits": credit_amount}
+TOKEN_COLUMNS = ("variant", "model", "requests", "input tokens", "output tokens, at most")
+
+
+def estimate_text(estimate: Mapping[str, Any], width: int | None = None) -> str:
+    """What would be sent, what it costs at least and at most, the balance, the time, and what to mind."""
+    head = f"{estimate['name']}: {counted(estimate['requests'], 'request')} for {_rows(estimate['open_rows'])}"
+    if not estimate["requests"]:
+        return f"{one_line(estimate['name'])}: nothing left to send"
+    lines = [
+        *(("cost", phrase) for phrase in _costs(estimate)),
+        *(("", phrase) for phrase in _minimum_phrases(estimate)),
+        ("balance", _balance(estimate)),
+        ("time", _time(estimate)),
+        *(("identical", phrase) for phrase in _identical_phrases(estimate)),
+        *(("note", one_line(note)) for note in _notes(estimate)),
+    ]
+    if not estimate["may_start"]:
+        lines.append(("refused", "; ".join(map(one_line, estimate["checks"]))))
+    block = "\n".join(_entry(name, phrase, width) for name, phrase in lines if phrase)
+    return f"{one_line(head)}\n\n{_variants(estimate, width)}\n\n{block}"
+
+
+def _entry(name: str, phrase: str, width: int | None) -> str:
+    """A named phrase; where it is longer than the terminal is wide, its further lines stand below its first."""
+    lines = [phrase] if width is None else textwrap.wrap(phrase, max(20, width - 12)) or [""]
+    return f"  {name:<9} " + f"\n{' ' * 12}".join(lines)
+
+
+def _rows(open_rows: int) -> str:
+    return counted(open_rows, "open row")
+
+
+def _variants(estimate: Mapping[str, Any], width: int | None) -> str:
+    """One line per variant; its cost only where there are several: the sum is said below."""
+    variants = estimate["variants"]
+    unit = next((key for key in MONEY if _known(estimate[key])), None) if len(variants) > 1 else None
+    names: tuple[str, ...] = TOKEN_COLUMNS
+    if unit is not None:
+        short = unit.removeprefix("cost_")
+        names = (*names, f"{short} from", f"{short} to")
+    rows = [(*_tokens(variant), *(_ends(variant[unit]) if unit else ())) for variant in variants]
+    return table(names, rows, width=width)
+
+
+def _tokens(variant: Mapping[str, Any]) -> tuple[str, ...]:
+    most = variant["output_tokens"]["high"]
+    return (
+        variant["name"],
+        variant["model"],
+        count(variant["requests"]),
+        ("" if variant["counter_exact"] else "~") + count(variant["input_tokens"]),
+        UNKNOWN if most is None else count(most),
+    )
+
+
+def _ends(span: Mapping[str, str | None]) -> tuple[str, str]:
+    low, high = (UNKNOWN if span[end] is None else _bare(Decimal(span[end] or 0)) for end in ("low", "high"))
+    return low, high
+
+
+def _bare(amount: Decimal) -> str:
+    return credit_amount(amount).partition(" ")[0]
+
+
+def _known(span: Mapping[str, str | None]) -> bool:
+    return any(value is not None for value in span.values())
+
+
+def _costs(estimate: Mapping[str, Any]) -> list[str]:
+    phrases = [_span(estimate[key], show) for key, show in MONEY.items() if _known(estimate[key])]
+    return phrases or [UNKNOWN]
+
+
+def _span(span: Mapping[str, str | None], show: Show) -> str:
+    def text(end: str) -> str:
+        value = span[end]
+        return UNKNOWN if value is None else show(Decimal(value))
+
+    middle = f"expected {text('expected')}, " if span["expected"] is not None else ""
+    return f"{middle}at least {text('low')}, at most {text('high')}"
+
+
+def _minimum_phrases(estimate: Mapping[str, Any]) -> list[str]:
+    """What the minimum charge adds, for each variant where it adds anything."""
+    phrases = []
+    for variant in estimate["variants"]:
+        minimum = variant["minimum_charge"]
+        if minimum is None or not Decimal(minimum["adds_beyond_tokens"]["low"]):
+            continue
+        show = UNIT[minimum["currency"]]
+        adds = show(Decimal(minimum["adds_beyond_tokens"]["low"]))
+        least = show(Decimal(minimum["minimum_per_request"]))
+        where = f" ({variant['name']})" if len(estimate["variants"]) > 1 else ""
+        phrases.append(f"of it {adds} because a request costs at least {least}{where}")
+    return phrases
+
+
+def _balance(estimate: Mapping[str, Any]) -> str:
+    balance = estimate["balance"]
+    if balance is None:
+        return ""
+    return "unlimited" if balance["amount"] is None else UNIT[balance["unit"]](Decimal(balance["amount"]))
+
+
+def _time(estimate: Mapping[str, Any]) -> str:
+    needed = estimate["time"]["expected"] if estimate["time"]["expected"]["seconds"] else estimate["time"]["low"]
+    if not needed["seconds"]:
+        return ""
+    return f"at least {duration(needed['seconds'])}, limited by {needed['limited_by']}"
+
+
+def _identical_phrases(estimate: Mapping[str, Any]) -> list[str]:
+    phrases = []
+    for variant in estimate["variants"]:
+        identical = variant["identical"]
+        if not identical["requests"]:
+            continue
+        least = "at least " if identical["at_least"] else ""
+        saved = [
+            show(Decimal(span["low"])) for key, show in UNIT.items() if (span := identical[f"saves_{key}"])["low"]
+        ]
+        worth = f", which saves {' or '.join(saved)} and more" if saved else ""
+        phrases.append(
+            f"{least}{counted(identical['requests'], 'request')} of {variant['name']} repeat an earlier one; "
+            + (
+                f"each is sent once{worth}"
+                if identical["shared"]
+                else f"share_identical: true sends each once{worth}"
+            )
+        )
+    return phrases
+
+
+def _notes(estimate: Mapping[str, Any]) -> list[str]:
+    notes = [note for variant in estimate["variants"] for note in variant["notes"]]
+    checks = estimate["checks"] if estimate["may_start"] else []
+    return list(dict.fromkeys([*estimate["notes"], *notes, *checks]))

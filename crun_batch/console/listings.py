@@ -1,0 +1,162 @@
+"""What the commands answer, in words: a check, a status, findings, models, credit. From the plain documents."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from crun_batch.console.amounts import UNKNOWN, count, counted, credit_amount, money, usd
+from crun_batch.console.words import one_line, summary_text, table
+
+UNITS = ("usd", "credits")
+
+
+def check_text(document: Mapping[str, Any], width: int | None = None) -> str:
+    """The table, the templates, the first requests, what is wrong and what to mind."""
+    parts = []
+    if "table" in document:
+        parts += [_table_text(document, width), _templates_text(document), _requests_text(document)]
+        parts.append(_sending_text(document))
+    parts += [f"warning: {one_line(warning)}" for warning in document["warnings"]]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _table_text(document: Mapping[str, Any], width: int | None) -> str:
+    read = document["table"]
+    selected, source = read["selected_rows"], read["source_rows"]
+    chosen = counted(selected, "row") if selected == source else f"{count(selected)} of {counted(source, 'row')}"
+    files = ", ".join(read["files"][:3]) + (
+        f" and {len(read['files']) - 3} more" if len(read["files"]) > 3 else ""
+    )
+    head = f"{document['name']}: {chosen}" + (f" from {one_line(files)}" if files else "") + f", id: {read['id']}"
+    columns = [
+        (column["name"], column["type"], "prompt" if column["used"] else "", column["carried_as"] or "")
+        for column in read["columns"]
+    ]
+    return f"{head}\n{table(('column', 'type', 'used in', 'in the results as'), columns, width=width)}"
+
+
+def _templates_text(document: Mapping[str, Any]) -> str:
+    return "\n".join(f"{template['key']}: {one_line(template['text'])}" for template in document["templates"])
+
+
+def _requests_text(document: Mapping[str, Any]) -> str:
+    endpoint = document["endpoint"]
+    shown = [json.dumps(request["body"], ensure_ascii=False, indent=2) for request in document["first_requests"]]
+    if not shown:
+        return ""
+    head = f"the first {counted(len(shown), 'request')} to {endpoint['base_url']} ({endpoint['protocol']}):"
+    return "\n".join([head, *("\n".join(map(_printable, text.splitlines())) for text in shown)])
+
+
+def _printable(line: str) -> str:
+    indent = len(line) - len(line.lstrip(" "))
+    return " " * indent + one_line(line)
+
+
+def _sending_text(document: Mapping[str, Any]) -> str:
+    requests, identical = document["requests"], document["identical"]["requests"]
+    lines = [f"{counted(requests, 'request')} in all; results go to {one_line(document['output_dir'])}"]
+    lines += [
+        f"judge {judge['name']}: {one_line(judge['model'])} at {judge['endpoint']['base_url']} "
+        f"({judge['endpoint']['protocol']}) is asked about each answer"
+        for judge in document["judges"]
+    ]
+    if document["rejected_rows"]:
+        lines.append(f"{counted(document['rejected_rows'], 'row')} cannot be rendered")
+    if identical:
+        least = "at least " if document["identical"]["is_minimum"] else ""
+        saved = f"{least}{count(identical)} of {counted(requests, 'request')} repeat an earlier one"
+        way = "is" if document["share_identical"] else "would be"
+        lines.append(
+            f"{saved}: with share_identical: true each {way} sent once, {count(requests - identical)} in all"
+        )
+    return "\n".join(lines)
+
+
+def status_text(status: Mapping[str, Any], run: str) -> str:
+    """The summary of this moment, who writes, and which attempts may have been billed without a reply."""
+    lines = [summary_text(status)]
+    if status["holder"]:
+        lines.append(f"  process  {one_line(status['holder'])}, {count(status['in_flight'])} in flight")
+    suspects = status["suspects"]
+    if suspects:
+        rows = [
+            (each["id"], each["variant"], each["repeat"], each["attempt"], each["started_at"], _held(each))
+            for each in suspects
+        ]
+        lines += ["", "attempts of unknown outcome: they may have been billed, no reply was recorded"]
+        lines.append(table(("id", "variant", "repeat", "attempt", "started at", "at most"), rows))
+        lines.append(f"all of them: crun-batch sql {run} \"select * from attempts where outcome = 'unknown'\"")
+    return "\n".join(lines)
+
+
+def _held(suspect: Mapping[str, Any]) -> str:
+    dollars, credits_ = (
+        None if suspect[f"held_{unit}"] is None else Decimal(suspect[f"held_{unit}"]) for unit in UNITS
+    )
+    return money(dollars, credits_)
+
+
+def findings_text(findings: Sequence[Mapping[str, Any]], *, data: bool) -> str:
+    """One line per finding, and the verdict."""
+    errors = sum(finding["severity"] == "error" for finding in findings)
+    lines = [
+        f"{finding['severity']}: {one_line(finding['file'])}: {one_line(finding['what'])}" for finding in findings
+    ]
+    checked = "every byte checked" if data else "checked without reading every byte; --data does"
+    verdict = f"{counted(errors, 'error')} found" if errors else "all is well"
+    return "\n".join([*lines, f"{verdict} ({checked})"])
+
+
+def models_text(document: Mapping[str, Any], width: int | None = None) -> str:
+    """The models and what a million tokens cost, as far as known."""
+    if document["models"] is None:
+        return f"{document['base_url']} has no list of models"
+    rows = [(model["id"], *_prices(model["price"])) for model in document["models"]]
+    text = table(("model", "input per million", "output per million", "at least", "from"), rows, width=width)
+    unknown = next((model for model in document["models"] if model["price"] is None), None)
+    if unknown is None:
+        return text
+    return f"{text}\n\n{one_line(unknown['price_from'].replace(unknown['id'], 'MODEL'))}"
+
+
+def _prices(price: Mapping[str, Any] | None) -> tuple[str, str, str, str]:
+    if price is None:
+        return UNKNOWN, UNKNOWN, "-", "-"
+    show = usd if price["currency"] == "usd" else credit_amount
+    minimum = price.get("minimum_per_request")
+    least = show(Decimal(minimum)) if minimum else "-"
+    return (
+        show(Decimal(str(price["input_per_mtok"]))),
+        show(Decimal(str(price["output_per_mtok"]))),
+        least,
+        str(price["source"]),
+    )
+
+
+def rows_text(names: Sequence[str], rows: Sequence[Mapping[str, Any]], width: int | None = None) -> str:
+    """The answer of a query, one line per row, and how many they are."""
+    cells = [[_cell(row[name]) for name in names] for row in rows]
+    return f"{table(names, cells, width=width)}\n({counted(len(rows), 'row')})"
+
+
+def _cell(value: object) -> object:
+    """Amounts without needless zeros, moments without needless digits."""
+    if isinstance(value, Decimal):
+        return value.normalize() if value else Decimal(0)
+    return value.isoformat(sep=" ", timespec="milliseconds") if isinstance(value, datetime) else value
+
+
+def credit_text(document: Mapping[str, Any], width: int | None = None) -> str:
+    """What is left."""
+    balance = document["balance"]
+    if balance is None:
+        return f"{document['base_url']} has no balance call: credits are not checked there"
+    if balance["amount"] is None:
+        return f"unlimited ({document['base_url']})"
+    show = usd if balance["unit"] == "usd" else credit_amount
+    return f"{show(Decimal(balance['amount']))} left ({document['base_url']})"

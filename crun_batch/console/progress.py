@@ -1,0 +1,104 @@
+"""The progress of a run, as the one line that is printed or shown beside a bar.
+
+Owns the wording only: no clock, no terminal, no bar. The command line decides when and where.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from crun_batch.console.amounts import UNKNOWN, count, counted, duration, from_pico, money, rate, share
+from crun_batch.console.words import one_line
+
+VARIANTS_NAMED = 6
+"""More than that are told by their number."""
+
+
+class VariantProgress(Struct, frozen=True):
+    """Where one variant of a sweep is."""
+
+    name: str
+    rows_done: int
+    rows_failed: int
+
+
+class Progress(Struct, frozen=True):
+    """Where a run is. Amounts are pico-units, None where unknown; the limit is the pool's current one."""
+
+    rows_total: int
+    rows_done: int
+    rows_failed: int = 0
+    rows_per_second: float = 0.0
+    spent_usd_pico: int | None = None
+    spent_credits_pico: int | None = None
+    projected_usd_pico: int | None = None
+    projected_credits_pico: int | None = None
+    held_usd_pico: int | None = None
+    held_credits_pico: int | None = None
+    in_flight: int = 0
+    limit: int = 0
+    eta_seconds: float | None = None
+    waiting_reason: str | None = None
+    """Why nothing goes out right now: 'cooling down after 429, 12 s'."""
+    variants: tuple[VariantProgress, ...] = ()
+    """Of a sweep."""
+
+
+def spent(progress: Progress) -> str:
+    """Known cost so far."""
+    return money(from_pico(progress.spent_usd_pico), from_pico(progress.spent_credits_pico))
+
+
+def projected(progress: Progress) -> str:
+    """What the whole run is going to cost at this rate."""
+    return money(from_pico(progress.projected_usd_pico), from_pico(progress.projected_credits_pico))
+
+
+def held(progress: Progress) -> str | None:
+    """What is reserved for requests in flight and for those of unknown outcome; None where nothing is."""
+    if not (progress.held_usd_pico or progress.held_credits_pico):
+        return None
+    return money(from_pico(progress.held_usd_pico), from_pico(progress.held_credits_pico))
+
+
+def by_variant(progress: Progress) -> str:
+    """The variants of a sweep, those with failures first; empty where there is no sweep."""
+    ordered = sorted(progress.variants, key=lambda one: -one.rows_failed)
+    named = [
+        f"{one_line(one.name)} {count(one.rows_done)}"
+        + (f" ({count(one.rows_failed)} failed)" if one.rows_failed else "")
+        for one in ordered[:VARIANTS_NAMED]
+    ]
+    others = len(ordered) - VARIANTS_NAMED
+    return " · ".join([*named, f"{others} more"] if others > 0 else named)
+
+
+def progress_line(progress: Progress) -> str:
+    """Everything in one line, for a log or a pipe."""
+    done = f"{count(progress.rows_done)} of {counted(progress.rows_total, 'row')}"
+    reserved = held(progress)
+    phrases = [
+        f"{done} ({share(progress.rows_done, progress.rows_total)})",
+        f"{count(progress.rows_failed)} failed",
+        rate(progress.rows_per_second),
+        f"spent {spent(progress)}",
+        f"projected {projected(progress)}",
+        f"held {reserved}" if reserved else "",
+        f"{count(progress.in_flight)} in flight (limit {count(progress.limit)})",
+        f"{UNKNOWN if progress.eta_seconds is None else duration(progress.eta_seconds)} left",
+        one_line(progress.waiting_reason or ""),
+        by_variant(progress),
+    ]
+    return ", ".join(phrase for phrase in phrases if phrase)
+
+
+def tqdm_postfix(progress: Progress) -> str:
+    """What a bar does not show by itself (it has the rows, the rate and the time left)."""
+    phrases = [
+        f"{count(progress.rows_failed)} failed",
+        f"{spent(progress)} of about {projected(progress)}",
+        f"{count(progress.in_flight)}/{count(progress.limit)} in flight",
+        one_line(progress.waiting_reason or ""),
+        by_variant(progress),
+    ]
+    return ", ".join(phrase for phrase in phrases if phrase)

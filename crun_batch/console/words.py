@@ -1,0 +1,236 @@
+"""Plain text for terminals: tables, the summary of a run, lists of mistakes.
+
+Owns alignment and what may reach a terminal: cells may hold what a model or a gateway wrote, so control and
+direction characters never pass. Gives text back; printing is the command line's.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from typing import Any
+
+from crun_batch.console.amounts import UNKNOWN, count, counted, duration, money, rate
+from crun_batch.console.pilots import pilot_lines
+from crun_batch.errors import Mistake
+
+ELLIPSIS = "…"
+GAP = "  "
+_LEAST_WIDTH = 4
+_NUMBER = re.compile(r"[-+~]?\$?[\d,]*\.?\d+(?: ?%)?")
+_ABSENT = ("", "-", UNKNOWN)
+_DIRECTION = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C}
+_STATUSES = ("ok", "invalid", "truncated", "refused", "error", "open")
+_ENDS = {
+    "finished": "finished",
+    "stopped": "stopped",
+    "running": "still running",
+    "interrupted": "interrupted",
+    "killed": "killed",
+}
+
+
+def one_line(text: str) -> str:
+    """The text on one line, its control and direction characters replaced: safe to show in a terminal."""
+    words = " ".join(text.split())
+    if words.isascii() and words.isprintable():
+        return words
+    return "".join("\ufffd" if _is_harmful(character) else character for character in words)
+
+
+def _is_harmful(character: str) -> bool:
+    return ord(character) in _DIRECTION or unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+
+
+def display_width(text: str) -> int:
+    """Terminal columns: 2 for wide characters, 0 for combining and invisible ones."""
+    if text.isascii():
+        return len(text)
+    return sum(map(_character_width, text))
+
+
+def _character_width(character: str) -> int:
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in ("W", "F") else 1
+
+
+def shorten(text: str, width: int) -> str:
+    """The text, or as much of it as fits into `width` columns with an ellipsis."""
+    if display_width(text) <= width:
+        return text
+    kept, used = [], 1
+    for character in text:
+        used += _character_width(character)
+        if used > width:
+            break
+        kept.append(character)
+    return "".join(kept).rstrip() + ELLIPSIS if width > 0 else ""
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, width: int | None = None) -> str:
+    """An aligned table: numbers to the right, texts to the left and shortened first where `width` is short."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    titles = [one_line(title) for title in headers]
+    numeric = [all(_is_number(row[index]) for row in cells) and bool(cells) for index in range(len(titles))]
+    widths = [max(map(display_width, column)) for column in zip(titles, *cells, strict=True)]
+    if width is not None:
+        widths = _narrowed(widths, numeric, width)
+    lines = [titles, ["-" * column_width for column_width in widths], *cells]
+    text = [
+        GAP.join(
+            _aligned(cell, column_width, right)
+            for cell, column_width, right in zip(line, widths, numeric, strict=True)
+        )
+        for line in lines
+    ]
+    return "\n".join(shorten(line.rstrip(), width) if width is not None else line.rstrip() for line in text)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return count(value)
+    if isinstance(value, float):
+        return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.1f}"
+    return f"{value:,f}" if isinstance(value, Decimal) else one_line(str(value))
+
+
+def _is_number(cell: str) -> bool:
+    return cell in _ABSENT or _NUMBER.fullmatch(cell) is not None
+
+
+def _narrowed(widths: Sequence[int], numeric: Sequence[bool], width: int) -> list[int]:
+    """Widths that fit: the widest text column gives way first, columns of numbers never."""
+    narrowed = list(widths)
+    excess = sum(narrowed) + len(GAP) * (len(narrowed) - 1) - width
+    texts = [index for index, right in enumerate(numeric) if not right]
+    while excess > 0 and texts:
+        widest = max(texts, key=narrowed.__getitem__)
+        if narrowed[widest] <= _LEAST_WIDTH:
+            break
+        narrowed[widest] -= 1
+        excess -= 1
+    return narrowed
+
+
+def _aligned(cell: str, width: int, right: bool) -> str:
+    shown = shorten(cell, width)
+    padding = " " * (width - display_width(shown))
+    return padding + shown if right else shown + padding
+
+
+def summary_text(summary: Mapping[str, Any]) -> str:
+    """The end of a run in a few lines: rows, errors, tokens, the bill, time, and the command to go on.
+
+    `summary` is the run's summary.json: counts of rows by status, tokens by kind, costs and holds as decimal
+    text or null, seconds.
+    """
+    lines = (f"  {name:<8} {phrase}" for name, phrase in summary_lines(summary))
+    return "\n".join([summary_headline(summary), *lines])
+
+
+def summary_lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The summary's lines: (what, how much)."""
+    lines = [
+        ("rows", _rows_phrase(summary["rows"])),
+        ("errors", ", ".join(f"{count(number)} {kind}" for kind, number in _by_number(summary["errors"]))),
+        ("tokens", _tokens_phrase(summary["tokens"])),
+        ("cost", _cost_phrase(summary)),
+        *(("judge", _judge_phrase(name, sums)) for name, sums in summary.get("judges", {}).items()),
+        ("shared", _shared_phrase(summary.get("shared", 0))),
+        ("time", _time_phrase(summary)),
+        *(pilot_lines(summary["pilot"]) if summary.get("pilot") and summary["rows"]["open"] else ()),
+        ("results", one_line(summary["output_dir"])),
+        ("go on", one_line(summary.get("resume_command") or "")),
+    ]
+    return [(name, phrase) for name, phrase in lines if phrase]
+
+
+def _judge_phrase(name: str, sums: Mapping[str, Any]) -> str:
+    cost = money(_decimal(sums["cost_usd"]), _decimal(sums["cost_credits"]))
+    return f"{one_line(name)}: {counted(sums['answered'], 'verdict')}, {cost} of the cost"
+
+
+def _shared_phrase(shared: int) -> str:
+    return f"{counted(shared, 'row')} given the answer to an identical request, at no cost" if shared else ""
+
+
+def summary_headline(summary: Mapping[str, Any]) -> str:
+    """What is told of, how it ended, its exit code."""
+    reason = one_line(summary.get("stop_reason") or "")
+    end = _ENDS[summary["status"]] + (f": {reason}" if reason else "")
+    exit_code = summary.get("exit_code")
+    return f"{one_line(summary['name'])}: {end}" + ("" if exit_code is None else f" (exit code {exit_code})")
+
+
+def _rows_phrase(rows: Mapping[str, int]) -> str:
+    by_status = [f"{count(rows[status])} {status}" for status in _STATUSES if rows.get(status) or status == "ok"]
+    return f"{count(rows['total'])}: {', '.join(by_status)}"
+
+
+def _by_number(errors: Mapping[str, int]) -> list[tuple[str, int]]:
+    return sorted(
+        ((kind, number) for kind, number in errors.items() if number), key=lambda item: (-item[1], item[0])
+    )
+
+
+def _tokens_phrase(tokens: Mapping[str, int]) -> str:
+    inputs = _with_parts(tokens, "input", {"cached_input": "cached", "cache_write": "written to the cache"})
+    return f"{inputs}, {_with_parts(tokens, 'output', {'reasoning': 'reasoning'})}"
+
+
+def _with_parts(tokens: Mapping[str, int], whole: str, parts: Mapping[str, str]) -> str:
+    shown = ", ".join(f"{count(tokens[name])} {words}" for name, words in parts.items() if tokens.get(name))
+    return f"{count(tokens.get(whole, 0))} {whole}" + (f" ({shown})" if shown else "")
+
+
+def _cost_phrase(summary: Mapping[str, Any]) -> str:
+    """The known cost; with attempts of unknown outcome, the bounds of the bill, rounded outwards."""
+    dollars, credits = (_decimal(summary.get(f"cost_{unit}")) for unit in ("usd", "credits"))
+    known = money(dollars, credits)
+    doubts = {"outcome": summary.get("unknown_attempts", 0), "cost": summary.get("unpriced_attempts", 0)}
+    if not any(doubts.values()) or (known == UNKNOWN and not doubts["outcome"]):
+        return known
+    known = known if known == UNKNOWN else f"{known} known"
+    suspects = " and ".join(
+        f"{counted(number, 'attempt')} of unknown {what}" for what, number in doubts.items() if number
+    )
+    most_dollars = _sum(dollars, _decimal(summary.get("held_usd")))
+    most_credits = _sum(credits, _decimal(summary.get("held_credits")))
+    if most_dollars is None and most_credits is None:
+        return f"{known}; {suspects} may have cost more, how much is unknown"
+    least = money(
+        dollars if most_dollars is not None else None, credits if most_credits is not None else None, ROUND_FLOOR
+    )
+    most = money(most_dollars, most_credits, ROUND_CEILING)
+    return f"{known}; {suspects}: bill between {least} and {most}"
+
+
+def _decimal(text: str | None) -> Decimal | None:
+    return None if text is None else Decimal(text)
+
+
+def _sum(cost: Decimal | None, hold: Decimal | None) -> Decimal | None:
+    return None if cost is None or hold is None else cost + hold
+
+
+def _time_phrase(summary: Mapping[str, Any]) -> str:
+    requests = counted(summary["attempts"], "request")
+    return f"{duration(summary['seconds'])}, {rate(summary['rows_per_second'])}, {requests}"
+
+
+def mistakes_text(mistakes: Sequence[Mistake], advice: str = "") -> str:
+    """The mistakes, numbered where there are several, and what to do next."""
+    if len(mistakes) == 1:
+        lines = [one_line(str(mistakes[0]))]
+    else:
+        digits = len(str(len(mistakes)))
+        lines = [f"{counted(len(mistakes), 'mistake')}:"]
+        lines += [f"  {number:>{digits}}. {one_line(str(mistake))}" for number, mistake in enumerate(mistakes, 1)]
+    return "\n".join([*lines, one_line(advice)] if advice else lines)

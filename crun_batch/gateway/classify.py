@@ -1,0 +1,208 @@
+"""One reply or fault -> what it means: a `Reply`, or a `Failure` with what to do about it.
+
+Owns the classes of attempts: whatever whole reply is not 2xx is `rejected`; a 2xx whose body parses, or whose
+stream saw its end, is `done`; a fault before the first byte is `not_sent`; anything else may have been billed and
+is `unknown`. An error inside a 2xx is `done` where it tells its tokens, `unknown` where a part of the answer had
+come, and else `rejected`.
+
+Pure, and never raises, whatever the bytes are. Must not know tickets, prices or the key. Failures hold no request
+and no header but a redirect's host; the words of the gateway are kept to one line of 500 characters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+import orjson
+
+from crun_batch.gateway.failures import (
+    ErrorFacts,
+    counted,
+    facts_of,
+    failure_of,
+    holds_error,
+    one_line,
+    verdict_of,
+    words_of_page,
+)
+from crun_batch.gateway.protocols.protocol import Protocol, decode, encode
+from crun_batch.gateway.protocols.reading import decimal_text
+from crun_batch.gateway.rate_headers import rate_hints, retry_after_seconds
+from crun_batch.records import Action, Failure, Fault, OutcomeClass, Reply, Response, Usage
+
+__all__ = ["check", "check_fault", "rate_hints"]
+
+_COST_HEADER = "x-litellm-response-cost"
+
+_SHOULD_RETRY: dict[tuple[str, Action], Action] = {
+    ("true", "stop_refused"): "retry",
+    ("true", "stop_model"): "retry",
+    ("true", "fail_row"): "retry",
+    ("false", "retry"): "fail_row",
+    ("false", "cool_down"): "fail_row",
+}
+"""What `x-should-retry` makes of an action. Being out of money stays that."""
+
+
+def check(
+    protocol: Protocol, response: Response, *, stream: bool, now_epoch_seconds: float | None = None
+) -> Reply | Failure:
+    """What a whole reply means. `now_epoch_seconds` serves a Retry-After date where the reply has no Date."""
+    succeeded = 200 <= response.status < 300
+    result = _success(protocol, response, stream) if succeeded else _rejected(response)
+    if isinstance(result, Failure):
+        return _as_headers_say(result, response.headers, now_epoch_seconds)
+    cost = response.headers.get(_COST_HEADER)
+    return result if cost is None or result.reported_usd is not None else _with_cost(result, cost)
+
+
+def check_fault(fault: Fault) -> Failure:
+    """What a request without a whole reply means: its class is the fault's stage, its action mostly a retry.
+
+    Where the status line of an error was read, that status says what to do; the attempt stays unknown, and counts.
+    """
+    message = one_line(fault.message) or fault.kind
+    if fault.stage == "not_sent":
+        return Failure("not_sent", fault.kind, "retry", message)
+    if fault.status is None or fault.status < 300:
+        return Failure("unknown", fault.kind, "retry", message)
+    verdict = verdict_of(fault.status, ErrorFacts())
+    message = f"HTTP {fault.status}, cut: {message}"
+    action = counted(verdict.action, "unknown")
+    return Failure("unknown", verdict.kind, action, message, verdict.pause_seconds)
+
+
+def _success(protocol: Protocol, response: Response, stream: bool) -> Reply | Failure:
+    """A 2xx. Nearly every body is of the usual form, or orjson reads it; what it refuses goes the long way."""
+    body = response.body
+    plain = protocol.read_plain(body) if protocol.read_plain is not None else None
+    if plain is not None:
+        return plain
+    try:
+        payload = orjson.loads(body)
+    except ValueError:
+        return _success_of_other_form(protocol, response, stream)
+    return _payload(protocol, payload)
+
+
+def _success_of_other_form(protocol: Protocol, response: Response, stream: bool) -> Reply | Failure:
+    """A 2xx that is a stream of events, or JSON that orjson refuses, or nothing of the kind.
+
+    Servers answer with JSON although a stream was asked for, and the other way round: the body decides.
+    """
+    start = response.body[:64].removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not start.startswith((b"{", b"[")):
+        named = response.headers.get("content-type", "").startswith("text/event-stream")
+        if start and (stream or named or start.startswith((b"data:", b"event:", b":"))):
+            return _stream(protocol, response)
+    try:
+        return _mended(_payload(protocol, decode(response.body)))
+    except ValueError as error:
+        what = f"its body is no JSON: {error}" if start else "its body is empty"
+        return Failure("unknown", "bad_reply", "retry", one_line(f"HTTP {response.status}, but {what}"))
+
+
+def _payload(protocol: Protocol, payload: Any) -> Reply | Failure:
+    """A decoded 2xx body."""
+    if type(payload) is not dict:
+        facts = facts_of(payload)
+        if facts.names or facts.number is not None:
+            return failure_of(200, facts, outcome="rejected")
+        return Failure("unknown", "bad_reply", "retry", "HTTP 200, but its body is no JSON object")
+    if holds_error(payload):
+        usage = protocol.usage(payload)
+        return failure_of(200, facts_of(payload), outcome="rejected" if usage is None else "done", usage=usage)
+    try:
+        return protocol.read(payload)
+    except ValueError as error:
+        return _unwritable(error, protocol.usage(payload))
+
+
+def _stream(protocol: Protocol, response: Response) -> Reply | Failure:
+    """A 2xx whose body is a stream of events."""
+    assembled = protocol.assemble(response.body)
+    payload = assembled.payload
+    if assembled.error is not None:
+        usage = protocol.usage(assembled.error)
+        outcome: OutcomeClass = "unknown" if payload is not None else "rejected"
+        facts = facts_of(assembled.error)
+        return failure_of(200, facts, outcome=outcome if usage is None else "done", usage=usage)
+    if payload is None or not assembled.complete:
+        words = "the stream was cut before its end" if payload else "no event of this protocol came"
+        return Failure("unknown", "connection" if payload else "bad_reply", "retry", f"HTTP 200, but {words}")
+    result = _mended(_payload(protocol, payload))
+    if isinstance(result, Failure):
+        return result
+    try:
+        return msgspec.structs.replace(result, assembled=encode(payload))
+    except ValueError as error:
+        return _unwritable(error, result.usage)
+
+
+def _mended(result: Reply | Failure) -> Reply | Failure:
+    """A reply whose texts are Unicode: halves of a surrogate pair that stand together are joined.
+
+    A lone half fails the row: its bytes are kept, and no other character may take its place silently.
+    """
+    if isinstance(result, Failure):
+        return result
+    try:
+        return msgspec.structs.replace(
+            result,
+            text=_joined(result.text),
+            tool_calls=_joined(result.tool_calls),
+            model=_joined(result.model),
+            response_id=_joined(result.response_id),
+        )
+    except UnicodeDecodeError:
+        message = "the reply holds half of a surrogate pair, which is no character"
+        return Failure("done", "bad_reply", "fail_row", message, usage=result.usage)
+
+
+def _joined(text: str | None) -> str | None:
+    return text if text is None else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+
+
+def _unwritable(error: ValueError, usage: Usage | None) -> Failure:
+    return Failure("done", "bad_reply", "fail_row", one_line(f"the reply cannot be read: {error}"), usage=usage)
+
+
+def _rejected(response: Response) -> Failure:
+    """A whole reply that is not 2xx."""
+    status = response.status
+    if 300 <= status < 400:
+        host = _host(response.headers.get("location", ""))
+        words = f"the redirect to {host} is refused: set endpoint.base_url to where the gateway answers itself"
+        return failure_of(status, ErrorFacts(message=words), outcome="rejected")
+    try:
+        facts = facts_of(decode(response.body))
+    except ValueError:
+        facts = ErrorFacts(message=words_of_page(response.body))
+    return failure_of(status, facts, outcome="rejected")
+
+
+def _host(location: str) -> str:
+    """The host that a Location names: its path and query may hold secrets."""
+    try:
+        return urlsplit(location).hostname or "the same host"
+    except ValueError:
+        return "another address"
+
+
+def _as_headers_say(failure: Failure, headers: Mapping[str, str], now_epoch_seconds: float | None) -> Failure:
+    """The failure with the wait and the retry that its headers ask for."""
+    wait = retry_after_seconds(headers, now_epoch_seconds)
+    action = _SHOULD_RETRY.get((headers.get("x-should-retry", "").lower(), failure.action), failure.action)
+    if wait is None and action == failure.action:
+        return failure
+    wait = failure.retry_after_seconds if wait is None else wait
+    return msgspec.structs.replace(failure, action=action, retry_after_seconds=wait)
+
+
+def _with_cost(reply: Reply, said: str) -> Reply:
+    """The cost that LiteLLM states in a header. It says 0 for models that it has no price for: that is no cost."""
+    cost = decimal_text(said.strip())
+    return reply if cost is None or float(cost) == 0 else msgspec.structs.replace(reply, reported_usd=cost)

@@ -1,0 +1,331 @@
+"""The job: the whole contract of a job file, and the way from its text to a checked, frozen value.
+
+Owns the model's root, the defaults that depend on several keys, and the order of the checks: values, files,
+types, rules, and then every mistake at once. The environment is read for one thing here, the default address;
+secrets are resolved in `secrets`, when a run starts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import orjson
+from msgspec import structs
+from pydantic import Field, PrivateAttr, ValidationError
+
+from crun_batch.errors import InputError, Mistake
+from crun_batch.load.job.file import (
+    FORMATS,
+    Format,
+    file_text,
+    format_of,
+    overridden,
+    plain_tree,
+    read_text,
+    read_tree,
+    with_files,
+)
+from crun_batch.load.job.grader_sections import GraderSpec
+from crun_batch.load.job.mistakes import mistakes_of
+from crun_batch.load.job.output_schema import schema_of_class
+from crun_batch.load.job.places import Document, Place
+from crun_batch.load.job.rules import OUTPUT_LIMITS, broken_rules
+from crun_batch.load.job.sections import (
+    DEFAULT_BASE_URL,
+    Axes,
+    BudgetSpec,
+    Count,
+    CountOrZero,
+    EndpointSpec,
+    Flag,
+    InputSpec,
+    LimitsSpec,
+    Name,
+    OutputSpec,
+    PricesSpec,
+    PromptSpec,
+    Schema,
+    Section,
+    Text,
+)
+
+DEFAULT_KEY_VARIABLE = "CRUN_API_KEY"
+BASE_URL_VARIABLE = "CRUN_BASE_URL"
+KEYWORDS_SOURCE = "Job(...)"
+"""What a job made from keyword arguments is called in mistakes."""
+_CLASS_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_AMOUNTS = ("prices", "budget")
+"""Top keys under which numbers stay exact decimals."""
+
+
+class Job(Section):
+    """One batch job: a table, a prompt, a model, and what may be spent on it.
+
+    `Job(...)` takes the tree of a job file as keyword arguments: `Job(model="gpt-5.4", prompt={"user": "..."})`.
+    Relative paths start from `base_dir` (default: the current directory). Raises InputError with every mistake.
+    """
+
+    name: Name = "job"
+    """Name of the job. Default: the file's stem."""
+    input: InputSpec = InputSpec()
+    """Where the rows come from, and which of them are used."""
+    endpoint: EndpointSpec = EndpointSpec()
+    """Which gateway is called, how, and where its key is found."""
+    model: Text | None = None
+    """The model to ask. Required, but with `prompt.body_column`."""
+    prompt: PromptSpec = PromptSpec()
+    """What is asked."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """Parameters of the request. max_output_tokens is translated per protocol; all else passes through."""
+    output_schema: Schema | None = None
+    """JSON Schema of the replies, inline or a path (.json, .yaml); in Python also a pydantic class, itself or as
+    `module:Class`. Becomes the typed, validated column `output`; asked for in the last turn of a conversation."""
+    repair_attempts: CountOrZero = 1
+    """Requests to mend a reply that does not fit `output_schema`; after them its status is `invalid`."""
+    sweep: Axes = Field(default_factory=dict)
+    """Axes whose product is the variants: a dotted job key -> its values, or an axis -> named levels, each merged
+    into the job (null removes a key). See above."""
+    repeats: Count = 1
+    """How often each row is asked."""
+    share_identical: Flag = False
+    """Send identical requests of one variant and repeat once; the other rows get the answer, at no cost."""
+    score: tuple[GraderSpec, ...] = ()
+    """Graders: each gives the column score_<name>, 0 to 1."""
+    limits: LimitsSpec = LimitsSpec()
+    """How fast, how long, how often."""
+    budget: BudgetSpec = BudgetSpec()
+    """What the run may cost."""
+    prices: PricesSpec = PricesSpec()
+    """Prices that go before the gateway's own and public lists."""
+    output: OutputSpec = OutputSpec()
+    """Where results go and what they carry."""
+
+    _document: Document = PrivateAttr()
+    _max_output_tokens: int | None = PrivateAttr(None)
+
+    def __init__(
+        self, document: Document | None = None, /, *, base_dir: Path | str | None = None, **keys: Any
+    ) -> None:
+        if document is None:
+            document = _from_keywords(keys, base_dir)
+        document, mistakes = _readied(document)
+        checked = _with_defaults(document)
+        mistakes += broken_rules(checked)
+        try:
+            super().__init__(**checked.tree)
+        except ValidationError as error:
+            mistakes += mistakes_of(error, checked, Job)
+        if mistakes:
+            raise InputError(sorted(mistakes, key=lambda mistake: mistake.line or 0)) from None
+        self._document = document
+        self._max_output_tokens = self.params.pop("max_output_tokens", None)
+
+    @property
+    def document(self) -> Document:
+        """The job as written, its files read: what overrides and levels of a sweep are laid over."""
+        return self._document
+
+    @property
+    def source(self) -> str:
+        """The job file as it was named, or `Job(...)`."""
+        return self._document.source
+
+    @property
+    def base_dir(self) -> Path:
+        """The folder from which the job's relative paths start."""
+        return self._document.base_dir
+
+    @cached_property
+    def max_output_tokens(self) -> int | None:
+        """`params.max_output_tokens`; it is not in `params`, because each protocol has its own name for it."""
+        return self._max_output_tokens
+
+    @cached_property
+    def output_limit_tokens(self) -> int | None:
+        """The most tokens of a reply, whichever param says so. None: no bound."""
+        names = OUTPUT_LIMITS[self.endpoint.protocol]
+        own = next((self.params[name] for name in names if self.params.get(name) is not None), None)
+        return own if self._max_output_tokens is None else self._max_output_tokens
+
+    def with_overrides(self, overrides: Mapping[str, object], *, source: str = "--set") -> Job:
+        """The job with `overrides` (dotted key -> text or Python value), checked anew. Raises InputError."""
+        return Job(overridden(self._document, overrides, source=source))
+
+    def public_dict(self) -> dict[str, object]:
+        """The resolved job as a JSON value that `parse_job` reads back. Headers as written: no secret is in it."""
+        tree = self.model_dump(mode="json")
+        tree["score"] = [spec.model_dump(mode="json", exclude_unset=True) for spec in self.score]
+        if self._max_output_tokens is not None:
+            tree["params"] = {"max_output_tokens": self._max_output_tokens, **self.params}
+        return tree
+
+    def request_fingerprint(self) -> str:
+        """sha256 (hex) over what shapes requests; the same whatever limits, budget, output and address are."""
+        tree = self.model_dump(mode="json", include={"model", "prompt", "params", "output_schema"})
+        tree |= {"protocol": self.endpoint.protocol, "stream": self.endpoint.stream}
+        tree["max_output_tokens"] = self._max_output_tokens
+        return hashlib.sha256(orjson.dumps(tree, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def load_job(
+    path: Path,
+    overrides: Mapping[str, object] = {},
+    *,
+    environ: Mapping[str, str] | None = None,
+    needs_table: bool = True,
+) -> Job:
+    """Read a job file (.yaml, .yml, .toml, .json). Raises InputError with every mistake in it.
+
+    `overrides` are dotted keys as from `--set key=value`; `environ` defaults to the process's own.
+    """
+    return parse_job(
+        read_text(path, what="the job file"),
+        source=str(path),
+        format=format_of(path),
+        base_dir=path.parent,
+        overrides=overrides,
+        environ=environ,
+        needs_table=needs_table,
+    )
+
+
+def load_readable_parts(path: Path, overrides: Mapping[str, object] = {}) -> Job | None:
+    """Of a job file with mistakes: its `input` and `prompt`, all else at defaults; None where these are wrong too.
+
+    To find the mistakes in the table and the templates as well, before any is mended.
+    """
+    own = ("input", "prompt")
+    try:
+        reading = read_tree(read_text(path, what="the job file"), source=str(path), format=format_of(path))
+        tree = {key: reading.tree[key] for key in own if key in reading.tree}
+        prompt = tree.get("prompt")
+        if not (isinstance(prompt, Mapping) and prompt.get("body_column")):
+            tree["model"] = "unchecked"
+        document = Document(source=str(path), base_dir=path.parent, tree=tree, places=reading.places)
+        return Job(overridden(document, {key: value for key, value in overrides.items() if key.startswith(own)}))
+    except InputError:
+        return None
+
+
+def parse_job(
+    text: str,
+    *,
+    source: str,
+    format: Format,
+    base_dir: Path,
+    overrides: Mapping[str, object] = {},
+    environ: Mapping[str, str] | None = None,
+    needs_table: bool = True,
+) -> Job:
+    """Read a job from text; `source` is what mistakes call it, its stem the default name. Raises InputError."""
+    reading = read_tree(text, source=source, format=format)
+    name = reading.tree.get("name")
+    document = Document(
+        source=source,
+        base_dir=base_dir,
+        tree={**reading.tree, "name": _safe_name(Path(source).stem) if name is None else name},
+        places=reading.places,
+        mistakes=reading.mistakes,
+        default_base_url=(os.environ if environ is None else environ).get(BASE_URL_VARIABLE) or None,
+        needs_table=needs_table,
+    )
+    return Job(overridden(document, overrides))
+
+
+def job_schema() -> dict[str, object]:
+    """The JSON Schema of a job file, for editors."""
+    schema = Job.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "crun_batch job"}
+
+
+def _from_keywords(keys: Mapping[str, Any], base_dir: Path | str | None) -> Document:
+    tree = {
+        key: value.model_dump(exclude_unset=True) if isinstance(value, Section) else value
+        for key, value in keys.items()
+    }
+    return Document(
+        source=KEYWORDS_SOURCE,
+        base_dir=Path(base_dir) if base_dir is not None else Path.cwd(),
+        tree=tree,
+        default_base_url=os.environ.get(BASE_URL_VARIABLE) or None,
+        needs_table=False,
+    )
+
+
+def _safe_name(stem: str) -> str:
+    return re.sub(r"^[^\w]+|[^\w.-]+", "-", stem).strip("-.")[:60] or "job"
+
+
+def _readied(document: Document) -> tuple[Document, list[Mistake]]:
+    """The document with plain values, and with the texts and the schema that it keeps in files."""
+    document, wrong_class = _with_schema_of_class(document)
+    tree, mistakes = plain_tree(document, exact=_AMOUNTS)
+    mistakes = [*wrong_class, *mistakes]
+    mistakes = [*document.mistakes, *mistakes]
+    tree["prompt"] = with_files(tree.get("prompt"), ("prompt",), document, mistakes)
+    for index, grader in enumerate(tree["score"] if isinstance(tree.get("score"), list) else ()):
+        if isinstance(grader, dict) and "prompt" in grader:
+            grader["prompt"] = with_files(grader["prompt"], ("score", index, "prompt"), document, mistakes)
+    if isinstance(tree.get("output_schema"), str):
+        tree["output_schema"] = _schema_file(tree["output_schema"], document, mistakes)
+    return structs.replace(document, tree=tree, mistakes=()), mistakes
+
+
+def _with_schema_of_class(document: Document) -> tuple[Document, list[Mistake]]:
+    """The document with a class's schema in the class's place. Only Python names one: a job file runs no code."""
+    named = document.tree.get("output_schema")
+    is_name = isinstance(named, str) and document.source == KEYWORDS_SOURCE and bool(_CLASS_NAME.fullmatch(named))
+    if not (is_name or isinstance(named, type)):
+        return document, []
+    try:
+        schema, mistakes = schema_of_class(named), []
+    except ValueError as error:
+        schema, mistakes = None, [document.mistake(("output_schema",), str(error))]
+    return structs.replace(document, tree={**document.tree, "output_schema": schema}), mistakes
+
+
+def _schema_file(name: str, document: Document, mistakes: list[Mistake]) -> dict[str, Any]:
+    path = document.base_dir / name
+    if path.suffix.lower() not in FORMATS:
+        says = f"must be a mapping, or the path of a file that ends in {', '.join(FORMATS)}"
+        mistakes.append(document.mistake(("output_schema",), says))
+        return {}
+    text = file_text(name, ("output_schema",), document, mistakes)
+    try:
+        reading = read_tree(text or "{}", source=str(path), format=format_of(path))
+    except InputError as error:
+        mistakes += error.mistakes
+        return {}
+    schema, wrong = plain_tree(Document(str(path), document.base_dir, reading.tree, reading.places), exact=())
+    mistakes += [*reading.mistakes, *wrong]
+    return schema
+
+
+def _with_defaults(document: Document) -> Document:
+    """The document with the defaults that depend on other keys, where those keys are mappings at all."""
+    tree = dict(document.tree)
+    output = tree.get("output") or {}
+    if isinstance(output, Mapping) and output.get("dir") is None:
+        tree["output"] = {**output, "dir": f"runs/{tree.get('name') or 'job'}"}
+    endpoint = tree.get("endpoint") or {}
+    if not isinstance(endpoint, Mapping):
+        return structs.replace(document, tree=tree)
+    default_url = document.default_base_url or DEFAULT_BASE_URL
+    written = endpoint.get("base_url")
+    is_default = written is None or str(written).rstrip("/") in (DEFAULT_BASE_URL, default_url.rstrip("/"))
+    named = endpoint.get("api_key_env") or endpoint.get("api_key_file")
+    if is_default and not named and endpoint.get("auth") != "none":
+        endpoint = {**endpoint, "api_key_env": DEFAULT_KEY_VARIABLE}
+        named = DEFAULT_KEY_VARIABLE
+    auth = endpoint.get("auth") or ("bearer" if named else "none")
+    tree["endpoint"] = {**endpoint, "base_url": default_url if written is None else written, "auth": auth}
+    places = dict(document.places)
+    if written is None and document.default_base_url:
+        places["endpoint", "base_url"] = Place(f"the variable {BASE_URL_VARIABLE}")
+    return structs.replace(document, tree=tree, places=places)

@@ -1,0 +1,93 @@
+"""The secrets of a job: its API key and the headers that come from the environment, read when a run starts.
+
+Owns the only values that must never be written. They have no repr and stand in no message: what is missing or
+malformed is told by the name of its variable or file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from crun_batch.errors import InputError, Mistake
+from crun_batch.load.job.job import Job
+from crun_batch.load.job.rules import HEADER_VARIABLE
+from crun_batch.records import Headers
+
+MAX_KEY_FILE_BYTES = 65_536
+
+
+class Secrets:
+    """The API key (None: none is sent) and the job's own headers with their variables filled in."""
+
+    __slots__ = ("headers", "key")
+
+    def __init__(self, key: str | None, headers: dict[str, str]) -> None:
+        self.key = key
+        self.headers = Headers(headers)
+
+    def __repr__(self) -> str:
+        return "Secrets(...)"
+
+
+def resolve_secrets(job: Job, environ: Mapping[str, str]) -> Secrets:
+    """Read the job's key and header variables. Raises InputError that names all that are missing or unusable."""
+    mistakes: list[Mistake] = []
+    key = _key(job, environ, mistakes)
+    headers = {
+        name: _filled(name, template, job, environ, mistakes) for name, template in job.endpoint.headers.items()
+    }
+    if mistakes:
+        raise InputError(mistakes)
+    return Secrets(key=key, headers=headers)
+
+
+def _key(job: Job, environ: Mapping[str, str], mistakes: list[Mistake]) -> str | None:
+    endpoint = job.endpoint
+    if endpoint.api_key_file is not None:
+        path = job.base_dir / Path(endpoint.api_key_file).expanduser()
+        return _sendable(_key_file_text(path, job, mistakes), f"the key in {path}", "api_key_file", job, mistakes)
+    if endpoint.api_key_env is None:
+        return None
+    name = endpoint.api_key_env
+    key = environ.get(name, "").strip()
+    if not key:
+        says = f"the variable {name} is not set: put the API key into it (export {name}=...)"
+        mistakes.append(Mistake(says, file=job.source, key="endpoint.api_key_env"))
+    return _sendable(key, f"the variable {name}", "api_key_env", job, mistakes)
+
+
+def _key_file_text(path: Path, job: Job, mistakes: list[Mistake]) -> str:
+    key = "endpoint.api_key_file"
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_KEY_FILE_BYTES).decode().strip()
+    except UnicodeDecodeError:
+        mistakes.append(Mistake(f"{path} is not text", file=job.source, key=key))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "no usable path"
+        mistakes.append(Mistake(f"{path} cannot be read: {reason}", file=job.source, key=key))
+    else:
+        if not text:
+            mistakes.append(Mistake(f"{path} is empty: it must hold the key", file=job.source, key=key))
+        return text
+    return ""
+
+
+def _filled(name: str, template: str, job: Job, environ: Mapping[str, str], mistakes: list[Mistake]) -> str:
+    variables = HEADER_VARIABLE.findall(template)
+    for variable in dict.fromkeys(variables):
+        if not environ.get(variable):
+            says = f"the variable {variable} is not set"
+            mistakes.append(Mistake(says, file=job.source, key=f"endpoint.headers.{name}"))
+    value = HEADER_VARIABLE.sub(lambda match: environ.get(match[1], "").strip(), template)
+    what = f"the header with {', '.join(variables)}" if variables else "the header"
+    return _sendable(value, what, f"headers.{name}", job, mistakes)
+
+
+def _sendable(value: str, what: str, key: str, job: Job, mistakes: list[Mistake]) -> str:
+    """The value, which must be one line of printable ASCII: anything else cannot stand in a header."""
+    if not all(" " <= character <= "~" or character == "\t" for character in value):
+        says = f"{what} holds a line break or a character that no header can carry"
+        mistakes.append(Mistake(says, file=job.source, key=f"endpoint.{key}"))
+    return value

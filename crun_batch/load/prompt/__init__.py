@@ -1,0 +1,1 @@
+"""From rows to prompts: MiniJinja templates, messages, parts, whole bodies."""

@@ -1,0 +1,146 @@
+"""What is wrong with a template before any row is read, and which way it is to be rendered.
+
+Owns the reading of template source: the engine tells syntax errors and undeclared names; unknown filters and
+tests, which it would tell only when a row gets there, are looked up here. Reads no files and renders no rows.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterator, Sequence
+
+from minijinja import Environment, TemplateError
+
+from crun_batch.errors import Mistake
+from crun_batch.load.prompt.templates import Template, Unrenderable, Way, environment
+
+_TAG = re.compile(r"""\{[{%](?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|(?![}%]\}).)*[}%]\}""", re.DOTALL)
+_STRING = re.compile(r""""(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'""", re.DOTALL)
+_COMMENT_OR_RAW = re.compile(r"\{#.*?#\}|\{%-?\s*raw\s*-?%\}.*?\{%-?\s*endraw\s*-?%\}", re.DOTALL)
+_FILTER = re.compile(r"\|\s*([A-Za-z_]\w*)")
+_TEST = re.compile(r"\bis\s+(?:not\s+)?([A-Za-z_]\w*)")
+_OTHER_FILE = re.compile(r"^\{%[-+]?\s*(include|import|from|extends)\b")
+_MULTIPLIES = re.compile(
+    r"(?<!\*)\*(?!\*)|\b(?:set|with|macro|call|filter|namespace|format|indent|batch|slice)\b"
+    r"|\.\s*(?:join|replace|center|ljust|rjust|zfill|expandtabs)\b"
+)
+_ALIAS = re.compile(r"^\{%[-+]?\s*(?:set|with)\s+\w+\s*=\s*[\w\s.|]*[-+]?%\}$")
+"""Gives a value another name and combines nothing: no reason for a child process."""
+_MAY_HIDE_A_NULL = re.compile(r"\b(?:for|fromjson|none|None|attr|map)\b|[\[{]")
+_PRINTED_NAME = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}", re.ASCII)
+_LOOP = re.compile(r"\bfor\b")
+_MAX_LOOPED_SOURCE_CHARACTERS = 4_000
+"""Literal text inside a loop is not counted while it is printed: this times the turns of a loop bounds it."""
+
+
+def compile_template(
+    source: str, *, key: str, columns: Collection[str], nested_columns: Collection[str], file: str
+) -> tuple[Template, list[Mistake]]:
+    """The template with its way chosen, and every mistake in it that can be told without a row."""
+    if not any(opening in source for opening in ("{{", "{%", "{#")):
+        return Template(key=key, source=source, columns=(), way="constant"), []
+    engine = environment()
+    try:
+        engine.add_template(key, source)
+    except TemplateError as error:
+        reason = f"line {error.line} of the template: {error.detail or error.message}"
+        return Template(key=key, source=source, columns=(), way="constant"), [Mistake(reason, file=file, key=key)]
+    names = engine.undeclared_variables_in_template(key)
+    used = tuple(name for name in columns if name in names)
+    unknown = sorted(name for name in names if name not in used and not _knows(engine, f"{name} is defined"))
+    messages = [
+        *(_unknown_name(source, name, columns) for name in unknown),
+        *_unknown_words(engine, source),
+        *_other_files(source),
+    ]
+    way = _way(source, used, nested_columns)
+    pieces = _pieces(source, used) if way == "fast" else ()
+    template = Template(key=key, source=source, columns=used, way=way, pieces=pieces)
+    return template, [Mistake(message, file=file, key=key) for message in messages]
+
+
+def _pieces(source: str, used: Sequence[str]) -> tuple[str, ...]:
+    """The texts and columns, in turn, of a template that does nothing but print columns; of any other nothing."""
+    pieces = tuple(_PRINTED_NAME.split(source))
+    is_plain = all(name in used for name in pieces[1::2]) and not any("{" in text for text in pieces[::2])
+    return pieces if is_plain else ()
+
+
+def _tags(source: str) -> Iterator[tuple[int, str]]:
+    """The code of a template: line number and text of every {{ }} and {% %}, outside comments and raw blocks."""
+    blanked = _COMMENT_OR_RAW.sub(lambda match: "\n" * match[0].count("\n"), source)
+    for match in _TAG.finditer(blanked):
+        yield blanked.count("\n", 0, match.start()) + 1, match[0]
+
+
+def _line_of(source: str, name: str) -> int:
+    word = re.compile(rf"(?<![\w.]){re.escape(name)}\b")
+    return next((line for line, tag in _tags(source) if word.search(_STRING.sub("''", tag))), 1)
+
+
+def _knows(engine: Environment, expression: str) -> bool:
+    try:
+        return bool(engine.eval_expr(expression))
+    except TemplateError as error:
+        return error.kind not in ("UnknownFilter", "UnknownTest")
+
+
+def did_you_mean(name: str, allowed: Collection[str]) -> str:
+    """The near misses of a name, or what there is."""
+    near = difflib.get_close_matches(name, list(allowed), n=3, cutoff=0.6)
+    if near:
+        return f"did you mean {' or '.join(repr(other) for other in near)}?"
+    shown = ", ".join(list(allowed)[:20]) + (", ..." if len(allowed) > 20 else "")
+    return f"the columns are: {shown}"
+
+
+def _unknown_name(source: str, name: str, columns: Collection[str]) -> str:
+    line = _line_of(source, name)
+    return f"line {line} of the template: there is no column '{name}'; {did_you_mean(name, columns)}"
+
+
+def _unknown_words(engine: Environment, source: str) -> list[str]:
+    """Filters and tests that the engine does not have."""
+    messages = []
+    for line, tag in _tags(source):
+        code = _STRING.sub("''", tag)
+        for word, pattern, form in (("filter", _FILTER, "0|{}"), ("test", _TEST, "(0 is {}) or true")):
+            messages += [
+                f"line {line} of the template: there is no {word} '{name}'"
+                for name in dict.fromkeys(pattern.findall(code))
+                if not _exists(engine, form.format(name))
+            ]
+    return messages
+
+
+def _exists(engine: Environment, expression: str) -> bool:
+    try:
+        engine.eval_expr(expression)
+    except TemplateError as error:
+        return error.kind not in ("UnknownFilter", "UnknownTest")
+    except (TypeError, ValueError, ArithmeticError, AttributeError, Unrenderable):
+        return True  # one of our own filters refused the 0: it exists
+    return True
+
+
+def _other_files(source: str) -> list[str]:
+    return [
+        f"line {line} of the template: '{match[1]}' is not available; a prompt text is one template, "
+        "which may be a file: {file: path}"
+        for line, tag in _tags(source)
+        if (match := _OTHER_FILE.match(tag))
+    ]
+
+
+def _way(source: str, used: Sequence[str], nested_columns: Collection[str]) -> Way:
+    codes = [tag for _, tag in _tags(source)]
+    loops = any(_LOOP.search(code) for code in codes)
+    if any(_MULTIPLIES.search(code) and not _ALIAS.match(code) for code in codes):
+        return "confined"
+    if loops and len(source) > _MAX_LOOPED_SOURCE_CHARACTERS:
+        return "confined"
+    inner = (code[2:-2] for code in codes)
+    if any(name in nested_columns for name in used) or any(_MAY_HIDE_A_NULL.search(code) for code in inner):
+        return "careful"
+    return "fast"

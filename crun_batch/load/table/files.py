@@ -1,0 +1,253 @@
+"""Paths and globs to parts: finds the files of a table and opens each in its format.
+
+Reads the disk. Owns the list of formats and the readers of Parquet and Arrow; the text formats have their own
+modules.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from msgspec import Struct
+
+from crun_batch.errors import InputError, Mistake
+from crun_batch.load.table.csv_reader import open_csv
+from crun_batch.load.table.jsonl_reader import open_jsonl
+from crun_batch.load.table.source import BATCH_ROWS, Part, Source, Spans, Stamp, numbered, source_of, stamp_of
+from crun_batch.load.table.types import plain_schema
+
+KEY = "input.table"
+_READ_BUFFER_BYTES = 1 << 20
+_BATCH_BYTES = 8 << 20
+_LITTLE = 8
+"""Rows of a row group are few when so many times as many are still fewer than it has."""
+_SLICES_AT_ONCE = 2
+_COMPRESSIONS = {"UNCOMPRESSED", "SNAPPY", "GZIP", "ZSTD"}
+_PLAIN_TYPES = {pa.string(), pa.large_string(), pa.bool_(), pa.float32(), pa.float64(), pa.date32()}
+
+
+class ParquetPart(Struct, frozen=True):
+    """One Parquet file, read by pages: a row group need not fit into memory."""
+
+    path: Path
+    schema: pa.Schema
+    rows: int
+    from_text: bool = False
+    sparse: bool = False
+
+    def read(self, columns: Sequence[str], spans: Spans) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """These columns, in order, in batches of about 8 MB at most, as far as row groups have what is needed."""
+        with pq.ParquetFile(self.path, buffer_size=_READ_BUFFER_BYTES, pre_buffer=False) as file:
+            first = 0
+            for number in range(file.num_row_groups):
+                rows = file.metadata.row_group(number).num_rows
+                needed = spans(first, first + rows)
+                is_little = sum(end - start for start, end in needed) * _LITTLE < rows
+                if is_little and _is_plain(file, number, columns):
+                    yield from self._slices(columns, needed, _rows_at_once(file, number, columns))
+                elif needed:
+                    batches = numbered(_row_group(file, number, columns), rows)
+                    yield from _up_to(needed[-1][1], first, batches)
+                first += rows
+
+    def _slices(
+        self, columns: Sequence[str], spans: Sequence[tuple[int, int]], at_once: int
+    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """These rows alone: polars passes over the pages before them at a tenth of the cost of reading them."""
+        scan = pl.scan_parquet(self.path, glob=False, hive_partitioning=False).select(columns)
+        places = [
+            (place, min(at_once, end - place)) for start, end in spans for place in range(start, end, at_once)
+        ]
+        with ThreadPoolExecutor(_SLICES_AT_ONCE) as executor:
+            for first in range(0, len(places), _SLICES_AT_ONCE):
+                together = places[first : first + _SLICES_AT_ONCE]
+                frames = executor.map(lambda each: scan.slice(*each).collect(), together)
+                for (place, rows), frame in zip(together, frames, strict=True):
+                    batches = numbered(frame.to_arrow().to_batches(), rows)
+                    yield from ((place + offset, batch) for offset, batch in batches)
+
+
+class ArrowPart(Struct, frozen=True):
+    """One Arrow IPC file or stream: on disk or, without a path, in a mapped buffer that lives with the part."""
+
+    path: Path | None
+    buffer: pa.Buffer | None
+    stream: bool
+    schema: pa.Schema
+    rows: int
+    from_text: bool = False
+    sparse: bool = False
+
+    def read(self, columns: Sequence[str], _spans: Spans) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """These columns, in order, in the file's own batches: mapped, or unpacked one at a time.
+
+        `included_fields` would copy each batch, and one batch may be the whole file.
+        """
+        batches = _arrow_batches(self.path, self.buffer, stream=self.stream)
+        return numbered((batch.select(list(columns)) for batch in batches), self.rows)
+
+
+def open_parquet(path: Path) -> ParquetPart:
+    """Reads the footer only."""
+    with pq.ParquetFile(path) as file:
+        return ParquetPart(path, plain_schema(file.schema_arrow), file.metadata.num_rows)
+
+
+def open_arrow(path: Path) -> ArrowPart:
+    """An IPC file or stream, whatever the suffix says; the row count comes from the batches' headers."""
+    with path.open("rb") as file:
+        start = file.read(6)
+    if start[:4] == b"FEA1":
+        raise InputError(Mistake("is Feather version 1; write it again as Arrow IPC (version 2)", file=str(path)))
+    return arrow_part(path, None, stream=start != b"ARROW1")
+
+
+def arrow_part(path: Path | None, buffer: pa.Buffer | None, *, stream: bool) -> ArrowPart:
+    """The part over an IPC file or stream, on disk or in a buffer."""
+    with pa.BufferReader(buffer) if path is None else pa.memory_map(str(path)) as file:
+        reader = pa.ipc.open_stream(file) if stream else pa.ipc.open_file(file)
+        schema = plain_schema(reader.schema)
+        rows = 0 if stream else reader.count_rows()
+    if stream:
+        rows = sum(len(batch) for batch in _arrow_batches(path, buffer, stream=True))
+    return ArrowPart(path, buffer, stream, schema, rows)
+
+
+def _arrow_batches(path: Path | None, buffer: pa.Buffer | None, *, stream: bool) -> Iterator[pa.RecordBatch]:
+    with pa.BufferReader(buffer) if path is None else pa.memory_map(str(path)) as file:
+        if stream:
+            yield from pa.ipc.open_stream(file)
+        else:
+            reader = pa.ipc.open_file(file)
+            for number in range(reader.num_record_batches):
+                yield reader.get_batch(number)
+
+
+def _row_group(file: pq.ParquetFile, number: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    at_once = _rows_at_once(file, number, columns)
+    for batch in file.iter_batches(at_once, row_groups=[number], columns=list(columns)):
+        yield batch.select(list(columns))
+
+
+def _rows_at_once(file: pq.ParquetFile, number: int, columns: Sequence[str]) -> int:
+    """So many rows of a row group that they have about 8 MB in these columns."""
+    chunks = _chunks(file, number, columns)
+    size = sum(chunk.total_uncompressed_size for chunk in chunks)
+    fitting: int = _BATCH_BYTES * file.metadata.row_group(number).num_rows // max(size, 1)
+    return max(1, min(BATCH_ROWS, fitting))
+
+
+def _chunks(file: pq.ParquetFile, number: int, columns: Sequence[str]) -> list[pq.ColumnChunkMetaData]:
+    group = file.metadata.row_group(number)
+    chunks = (group.column(index) for index in range(group.num_columns))
+    return [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns]
+
+
+def _up_to(
+    end: int, first: int, batches: Iterator[tuple[int, pa.RecordBatch]]
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    for place, batch in batches:
+        if first + place >= end:
+            return
+        yield first + place, batch
+
+
+def _is_plain(file: pq.ParquetFile, number: int, columns: Sequence[str]) -> bool:
+    """Whether polars reads these columns of a row group just as pyarrow does."""
+    types = [file.schema_arrow.field(name).type for name in columns]
+    compressions = {chunk.compression for chunk in _chunks(file, number, columns)}
+    return compressions <= _COMPRESSIONS and all(
+        kind in _PLAIN_TYPES or pa.types.is_integer(kind) for kind in types
+    )
+
+
+def _open_tsv(path: Path) -> Part:
+    return open_csv(path, "\t")
+
+
+OPENERS: dict[str, Callable[[Path], Part]] = {
+    ".parquet": open_parquet,
+    ".csv": open_csv,
+    ".csv.gz": open_csv,
+    ".tsv": _open_tsv,
+    ".tsv.gz": _open_tsv,
+    ".jsonl": open_jsonl,
+    ".jsonl.gz": open_jsonl,
+    ".ndjson": open_jsonl,
+    ".ndjson.gz": open_jsonl,
+    ".arrow": open_arrow,
+    ".feather": open_arrow,
+}
+
+
+def open_files(table: str | Sequence[str], base_dir: Path) -> Source:
+    """The source over a path, glob or list of them. Raises InputError with every file's first mistake."""
+    paths = find_files([table] if isinstance(table, str) else table, base_dir)
+    stamps: list[Stamp] = []
+    parts: list[Part] = []
+    mistakes: list[Mistake] = []
+    for path in paths:
+        try:
+            stamps.append(stamp_of(path))
+            parts.append(_open(path))
+        except InputError as error:
+            mistakes.extend(error.mistakes)
+    if mistakes:
+        raise InputError(mistakes)
+    return source_of(parts, stamps)
+
+
+def _open(path: Path) -> Part:
+    opener = next((OPENERS[suffix] for suffix in OPENERS if path.name.lower().endswith(suffix)), None)
+    if opener is None:
+        message = f"is of a format that is not known; allowed are {', '.join(OPENERS)}"
+        raise InputError(Mistake(message, file=str(path), key=KEY))
+    try:
+        return opener(path)
+    except OSError as error:
+        message = f"cannot be read: {error.strerror or error}"
+        raise InputError(Mistake(message, file=str(path), key=KEY)) from error
+    except pa.ArrowException as error:
+        raise InputError(Mistake(f"is damaged or of another format: {error}", file=str(path), key=KEY)) from error
+
+
+def find_files(patterns: Sequence[str], base_dir: Path) -> list[Path]:
+    """The files in the order of the list, those of one glob sorted by name. Raises InputError."""
+    found: list[Path] = []
+    mistakes: list[Mistake] = []
+    seen: dict[Path, Path] = {}
+    for pattern in patterns:
+        matches = _matches(pattern, base_dir)
+        if not matches:
+            mistakes.append(Mistake(_nothing(pattern, base_dir), key=KEY))
+        for path in matches:
+            first = seen.setdefault(path.resolve(), path)
+            if first is not path:
+                mistakes.append(Mistake("is given twice; each row would run twice", file=str(path), key=KEY))
+            found.append(path)
+    if mistakes or not found:
+        raise InputError(mistakes or Mistake("names no file; give a path, a glob or a list of them", key=KEY))
+    return found
+
+
+def _matches(pattern: str, base_dir: Path) -> list[Path]:
+    path = base_dir / pattern
+    if path.is_file():
+        return [path]
+    if not glob.has_magic(pattern):
+        return []
+    names = sorted(glob.glob(pattern, root_dir=base_dir, recursive=True))  # noqa: PTH207 (may be absolute)
+    return [base_dir / name for name in names if (base_dir / name).is_file()]
+
+
+def _nothing(pattern: str, base_dir: Path) -> str:
+    if (base_dir / pattern).is_dir():
+        return f"`{pattern}` is a folder; name its files, such as `{pattern.rstrip('/')}/*.parquet`"
+    kind = "no file matches" if glob.has_magic(pattern) else "there is no file"
+    return f"{kind} `{pattern}` in {base_dir}; paths are relative to the job file"

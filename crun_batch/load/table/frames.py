@@ -1,0 +1,99 @@
+"""Tables that are no files: polars, pandas and Arrow values passed from Python, and results that can be read once.
+
+What can be read only once, or need not fit into memory, goes to a temporary Arrow file that is removed from its
+folder as soon as it is mapped: it vanishes with the process, however that ends.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+from msgspec import Struct
+
+from crun_batch.errors import DiskFailed, InputError, Mistake
+from crun_batch.load.table.files import ArrowPart, arrow_part
+from crun_batch.load.table.source import BATCH_ROWS, Part, Source, Spans, numbered, source_of
+from crun_batch.load.table.types import convert, plain_schema
+
+
+class FramePart(Struct, frozen=True):
+    """A table in memory."""
+
+    table: pa.Table
+    schema: pa.Schema
+    path: Path | None = None
+    from_text: bool = False
+    sparse: bool = False
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return int(self.table.num_rows)
+
+    def read(self, columns: Sequence[str], _spans: Spans) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Slices of these columns, not copied."""
+        return numbered(self.table.select(list(columns)).to_batches(max_chunksize=BATCH_ROWS), self.rows)
+
+
+def open_frame(frame: object) -> Source:
+    """The source over a polars DataFrame or LazyFrame, a pandas DataFrame, an Arrow Table or RecordBatchReader.
+
+    Anything else with the Arrow stream interface is taken as a table. Raises InputError for other values.
+    """
+    return source_of([_part(frame)], [None])
+
+
+def _part(frame: object) -> Part:
+    if isinstance(frame, pa.RecordBatchReader):
+        return spill(frame)
+    try:
+        if isinstance(frame, pl.LazyFrame):
+            return _spill_lazy(frame)
+        if type(frame).__module__.split(".")[0] == "pandas":
+            frame = pa.Table.from_pandas(frame, preserve_index=False)
+        elif not hasattr(frame, "__arrow_c_stream__"):
+            message = f"a {type(frame).__name__} is no table; pass a polars, pandas or Arrow one"
+            raise InputError(Mistake(message, key="table"))
+        table = pa.table(frame)
+    except (pa.ArrowException, pl.exceptions.PolarsError) as error:
+        raise InputError(Mistake(f"the table cannot be read: {error}", key="table")) from error
+    return FramePart(table, plain_schema(table.schema))
+
+
+def spill(reader: pa.RecordBatchReader) -> ArrowPart:
+    """The reader's rows in a temporary file. Raises DiskFailed where it cannot be written."""
+    schema = plain_schema(reader.schema)
+    with _temporary_file() as path:
+        with pa.ipc.new_file(str(path), schema) as writer:
+            for batch in reader:
+                for start in range(0, len(batch), BATCH_ROWS):
+                    arrays = batch.slice(start, BATCH_ROWS).columns
+                    columns = [convert(array, field.type) for array, field in zip(arrays, schema, strict=True)]
+                    writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
+        return _mapped(path)
+
+
+def _spill_lazy(frame: pl.LazyFrame) -> ArrowPart:
+    with _temporary_file() as path:
+        frame.sink_ipc(path, maintain_order=True)
+        return _mapped(path)
+
+
+@contextmanager
+def _temporary_file() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="crun-batch-") as folder:
+        try:
+            yield Path(folder) / "rows.arrow"
+        except OSError as error:
+            advice = "make room in the folder for temporary files, or set TMPDIR to another"
+            raise DiskFailed(f"the table's rows could not be kept in {folder}: {error}", advice=advice) from error
+
+
+def _mapped(path: Path) -> ArrowPart:
+    with pa.memory_map(str(path)) as file:
+        return arrow_part(None, file.read_buffer(), stream=False)

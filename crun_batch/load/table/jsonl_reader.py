@@ -1,0 +1,172 @@
+"""JSONL and NDJSON: one JSON object per line.
+
+The rules:
+- Columns are the keys, in order of first sight; a key that a line lacks is null there; blank lines are no rows.
+- A column's type is taken over the whole file: text, int64, float64 (whole numbers among them allowed), bool.
+  Numbers that neither type holds exactly are text, as they stand in the line.
+- An object or array is delivered as text: the very characters that stand in the line (key order, number forms,
+  escapes, white space), so that a request body can be sent byte for byte.
+- Other mixtures in one column are refused, with the first line of each kind.
+
+msgspec checks each line's whole syntax while it skips what is kept raw; UTF-8 it does not check there, so we do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+from msgspec import Struct
+
+from crun_batch.errors import InputError, Mistake
+from crun_batch.load.table.source import Spans, numbered
+from crun_batch.load.table.text import lines
+from crun_batch.load.table.types import RAW_JSON
+
+_BATCH_ROWS = 4096
+_BATCH_BYTES = 8 << 20
+_KINDS = {ord('"'): "text", ord("{"): "nested", ord("["): "nested", ord("t"): "boolean", ord("f"): "boolean"}
+_NULL = ord("n")
+_EXACT_IN_FLOAT = 2**53
+_TYPES = (
+    (frozenset[str](), pa.null()),
+    (frozenset({"text"}), pa.string()),
+    (frozenset({"boolean"}), pa.bool_()),
+    (frozenset({"nested"}), RAW_JSON),
+    (frozenset({"integer", "long integer"}), pa.int64()),
+    (frozenset({"integer", "number"}), pa.float64()),
+)
+_NUMBERS = frozenset({"integer", "long integer", "huge integer", "number"})
+_WORDS = {"text": "a text", "nested": "an object or array", "boolean": "true or false"}
+_PYTHON = {pa.string(): str | None, pa.bool_(): bool | None, pa.int64(): int | None, pa.float64(): float | None}
+
+
+class JsonlPart(Struct, frozen=True):
+    """One JSONL file. `raw` names the columns whose JSON text is delivered as it stands."""
+
+    path: Path
+    schema: pa.Schema
+    rows: int
+    raw: frozenset[str]
+    from_text: bool = False
+    sparse: bool = True
+
+    def read(self, columns: Sequence[str], _spans: Spans) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """These columns in their own types, raw JSON as text, in order."""
+        return numbered(self._batches(columns), self.rows)
+
+    def _batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        fields = [f"f{number}" for number in range(len(columns))]
+        decode = self._decoder(columns, fields).decode
+        for chunk in _chunks(self.path):
+            records = [decode(line) for line in chunk]
+            arrays = [
+                self._array(name, [getattr(record, field) for record in records])
+                for name, field in zip(columns, fields, strict=True)
+            ]
+            yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
+
+    def _decoder(self, columns: Sequence[str], fields: Sequence[str]) -> msgspec.json.Decoder[Any]:
+        typed: list[tuple[str, Any, Any]] = []
+        for name, field in zip(columns, fields, strict=True):
+            python = None if name in self.raw else _PYTHON.get(self.schema.field(name).type)
+            typed.append((field, msgspec.Raw, msgspec.Raw()) if python is None else (field, python, None))
+        renamed = dict(zip(fields, columns, strict=True))
+        return msgspec.json.Decoder(msgspec.defstruct("Line", typed, rename=renamed))
+
+    def _array(self, name: str, values: list[Any]) -> pa.Array:
+        kind = self.schema.field(name).type
+        if name in self.raw:
+            texts = [bytes(value).decode() for value in values]
+            return pa.array([None if text in ("", "null") else text for text in texts], pa.string())
+        return pa.nulls(len(values)) if pa.types.is_null(kind) else pa.array(values, kind)
+
+
+def open_jsonl(path: Path) -> JsonlPart:
+    """Checks the whole file. Raises InputError with the line of the first mistake."""
+    decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+    columns: dict[str, dict[str, int]] = {}
+    rows = 0
+    for number, line in enumerate(lines(path), 1):
+        if not line.strip():
+            continue
+        rows += 1
+        for name, value in _record(decoder, line, path, number).items():
+            kinds = columns.setdefault(name, {})
+            kind = _kind(value)
+            if kind is not None and kind not in kinds:
+                kinds[kind] = number
+    if rows and not columns:
+        raise InputError(Mistake("has lines without any key, so there is no column to use", file=str(path)))
+    schema, raw = _schema(columns, path)
+    return JsonlPart(path, schema, rows, raw)
+
+
+def _record(
+    decoder: msgspec.json.Decoder[dict[str, msgspec.Raw]], line: bytes, path: Path, number: int
+) -> dict[str, msgspec.Raw]:
+    try:
+        line.decode()
+        return decoder.decode(line)
+    except UnicodeDecodeError as error:
+        found = f"column {error.start + 1}: byte 0x{line[error.start]:02x} is not UTF-8; save the file as UTF-8"
+    except msgspec.ValidationError:
+        found = "each line must be one JSON object"
+    except (msgspec.DecodeError, RecursionError) as error:
+        found = f"is not valid JSON: {error}"
+    raise InputError(Mistake(found, file=str(path), line=number))
+
+
+def _kind(value: msgspec.Raw) -> str | None:
+    first = memoryview(value)[0]
+    kind = _KINDS.get(first)
+    if kind is not None or first == _NULL:
+        return kind
+    text = bytes(value)
+    if b"." in text or b"e" in text or b"E" in text:
+        return "huge integer" if float(text) in (float("inf"), float("-inf")) else "number"
+    size = abs(int(text)) if len(text) < 20 else 2**63
+    if size <= _EXACT_IN_FLOAT:
+        return "integer"
+    return "long integer" if size < 2**63 else "huge integer"
+
+
+def _schema(columns: dict[str, dict[str, int]], path: Path) -> tuple[pa.Schema, frozenset[str]]:
+    fields, raw, mistakes = [], set(), []
+    for name, kinds in columns.items():
+        kind = next((kind for allowed, kind in _TYPES if kinds.keys() <= allowed), None)
+        if kind is None and not kinds.keys() <= _NUMBERS:
+            mistakes.append(_mixed(name, kinds, path))
+            continue
+        if kind is None or kind == RAW_JSON:
+            raw.add(name)
+        fields.append((name, kind or pa.string()))
+    if mistakes:
+        raise InputError(mistakes)
+    return pa.schema(fields), frozenset(raw)
+
+
+def _mixed(name: str, kinds: dict[str, int], path: Path) -> Mistake:
+    words = sorted((line, _WORDS.get(kind, "a number")) for kind, line in kinds.items())
+    first, before = words[0]
+    line, found = next(pair for pair in words if pair[1] != before)
+    message = f"column `{name}` has {found} here and {before} in line {first}; use one kind in the whole column"
+    return Mistake(message, file=str(path), line=line)
+
+
+def _chunks(path: Path) -> Iterator[list[bytes]]:
+    chunk: list[bytes] = []
+    size = 0
+    for line in lines(path):
+        if not line.strip():
+            continue
+        chunk.append(line)
+        size += len(line)
+        if len(chunk) >= _BATCH_ROWS or size >= _BATCH_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk

@@ -1,1 +1,0 @@
-"""Prompts to tickets: prices, bounds, estimates. Pure arithmetic; opens no file, no socket, reads no clock."""

@@ -1,0 +1,1 @@
+"""Before the first request: what the gateway offers, what the work costs, whether it may start."""

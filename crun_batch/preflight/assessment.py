@@ -1,0 +1,239 @@
+"""What the units still to be sent will cost: rows rendered, counted and priced, for an estimate.
+
+Owns which rows are read for it and how they are told apart by variant, model and turn. Sends and writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
+from functools import partial
+from typing import Any
+
+from msgspec import Struct, structs
+
+from crun_batch.load.prompt.render import RowRejected
+from crun_batch.preflight.judge_costs import Backlog, JudgeTally
+from crun_batch.preflight.prices import Prices
+from crun_batch.pricing.account import Account
+from crun_batch.pricing.costs import pico_of
+from crun_batch.pricing.estimate import SAMPLE_ABOVE_ROWS, SAMPLE_ROWS, Finished, Limits, Tally, Terms, combine
+from crun_batch.pricing.figures import Estimate, Span
+from crun_batch.pricing.tokens import Counter, count_body, remembering, token_counter
+from crun_batch.records import Row
+from crun_batch.scoring.questions import Questions
+from crun_batch.session.source import Done
+from crun_batch.workload.workload import Variant, Workload
+
+REJECTIONS_SHOWN = 20
+ESTIMATE_SEED = 0
+NOTHING_WAITS = Backlog()
+
+
+class Assessment(Struct, frozen=True):
+    """An estimate of what is still to be sent, with the rows that were read for it."""
+
+    estimate: Estimate
+    open_rows: int
+    rejections: tuple[str, ...]
+    limit_of: Callable[[int], int]
+    """The value of `limit_option` that takes in so many of the open rows."""
+    limit_option: str = "--limit"
+
+
+class Reading(Struct, frozen=True):
+    """The rows that an estimate is made from."""
+
+    batches: Iterable[list[Row]]
+    stands_for: int | None = None
+    """How many rows these random ones stand for; None: for themselves."""
+
+
+def columns_read(workload: Workload) -> tuple[str, ...]:
+    """What an estimate must read of each row."""
+    return Questions(workload).columns if workload.judges else workload.columns
+
+
+def everything(workload: Workload) -> Reading:
+    """All selected rows."""
+    return Reading(workload.table.rows(columns_read(workload)))
+
+
+def enough(workload: Workload, done: Done, say: Callable[[str], None]) -> Reading:
+    """All open rows, or above SAMPLE_ABOVE_ROWS of them random ones from evenly spread places, which is said."""
+    table, columns = workload.table, columns_read(workload)
+    is_new = done.open_slots() == workload.unit_slots
+    wanted = None if is_new else done.open_rows(workload.slots_per_row)
+    rows = table.count(wanted)
+    if rows <= SAMPLE_ABOVE_ROWS:
+        return Reading(table.rows(columns, wanted=wanted))
+    say(
+        f"estimated from {SAMPLE_ROWS:,} random rows of {rows:,}, from places spread evenly over them; "
+        "`estimate` reads them all"
+    )
+    return Reading([table.spread_rows(SAMPLE_ROWS, ESTIMATE_SEED, columns, wanted)], rows)
+
+
+def assess(
+    workload: Workload,
+    done: Done,
+    prices: Prices,
+    *,
+    reading: Reading,
+    account: Account,
+    tick: Callable[[int], None],
+    waiting: Backlog = NOTHING_WAITS,
+) -> Assessment:
+    """Render and count the open units of the rows that are read; `tick` is told how many rows that were.
+
+    `waiting`: the questions about stored answers, which come on top.
+    """
+    judges = _Judges(workload, prices)
+    tallies = [_Tallies(variant, prices, workload) for variant in workload.variants]
+    is_new = done.open_slots() == workload.unit_slots
+    rejections: list[str] = []
+    read_rows = open_rows = 0
+    for batch in reading.batches:
+        for row in batch:
+            read_rows += 1
+            is_open = False
+            for tallied in tallies:
+                repeats = workload.repeats if is_new else _open_repeats(workload, done, row, tallied.index)
+                if repeats:
+                    is_open = True
+                    tallied.add(row, repeats, rejections)
+                    judges.add(row, tallied.variant, repeats)
+            open_rows += is_open
+            judges.row(is_open=is_open)
+        tick(read_rows)
+        if len(rejections) >= REJECTIONS_SHOWN:
+            break
+    total_open = open_rows
+    if reading.stands_for is not None:
+        total_open = _scaled(open_rows, read_rows, reading.stands_for)
+    limits = workload.job.limits
+    finished = account.finished_requests()
+    estimates = [t.estimate(total_open, finished) for t in tallies]
+    estimates += judges.estimates(max(total_open, open_rows), waiting, account)
+    latency_seconds = _latency_seconds(account)
+    combined = combine(
+        [estimate for group in estimates for estimate in group],
+        Limits(limits.concurrency, limits.requests_per_minute, limits.tokens_per_minute, latency_seconds),
+    )
+    return Assessment(combined, total_open, tuple(rejections), partial(_limit_of, workload, done))
+
+
+def _open_repeats(workload: Workload, done: Done, row: Row, variant: int) -> int:
+    return sum(done.is_open(workload.slot(row.position, variant, repeat)) for repeat in range(workload.repeats))
+
+
+def _latency_seconds(account: Account) -> float | None:
+    """Of a request that was answered; None before the first."""
+    totals = account.totals()
+    return totals.latency_us / 1e6 / totals.done if totals.done else None
+
+
+def _limit_of(workload: Workload, done: Done, open_rows: int) -> int:
+    """How many of the first rows have at most so many open ones among them."""
+    each = len(workload.variants) * workload.repeats
+    rows = 0
+    for batch in workload.table.rows(()):
+        for row in batch:
+            open_rows -= any(done.is_open(row.position * each + offset) for offset in range(each))
+            if open_rows < 0:
+                return rows
+            rows += 1
+    return rows
+
+
+def with_measured(assessment: Assessment, pilot: Mapping[str, Any] | None) -> Assessment:
+    """Where no price is known, the cost to expect by what a pilot's balance has measured per row."""
+    measured = None if pilot is None else pilot["measured"]
+    if pilot is None or measured is None:
+        return assessment
+    unit, estimate = measured["unit"], assessment.estimate
+    span: Span = getattr(estimate, f"cost_{unit}")
+    if span.low is not None or span.expected is not None:
+        return assessment
+    expected = pico_of(Decimal(measured["per_row"])) * assessment.open_rows
+    note = (
+        f"measured: {measured['per_row']} {unit} per row, from the fall of the balance over a pilot of "
+        f"{measured['rows']:,} rows"
+    )
+    changes = {f"cost_{unit}": Span(expected=expected), "notes": (*estimate.notes, note)}
+    return structs.replace(assessment, estimate=structs.replace(estimate, **changes))
+
+
+class _Judges:
+    """The tallies of all judges; nothing where there are none."""
+
+    def __init__(self, workload: Workload, prices: Prices) -> None:
+        self._questions = Questions(workload)
+        self._tallies = [JudgeTally(judge, workload, prices) for judge in workload.judges]
+
+    def add(self, row: Row, variant: Variant, repeats: int) -> None:
+        for tally in self._tallies:
+            tally.add(self._questions, row, variant, repeats)
+
+    def row(self, *, is_open: bool) -> None:
+        for tally in self._tallies if is_open else ():
+            tally.row()
+
+    def estimates(self, rows: int, waiting: Backlog, account: Account) -> list[list[Any]]:
+        return [tally.estimates(rows, waiting, account) for tally in self._tallies]
+
+
+def _scaled(count: int, read: int, total: int) -> int:
+    return count * total // read if read else 0
+
+
+class _Tallies:
+    """One variant's tallies, one for each model that its requests name and each turn of its conversations."""
+
+    def __init__(self, variant: Variant, prices: Prices, workload: Workload) -> None:
+        self.index = variant.index
+        self.variant = variant
+        self._prices = prices
+        self._workload = workload
+        self._tallies: dict[tuple[str | None, int], tuple[Tally, Counter]] = {}
+
+    def add(self, row: Row, repeats: int, rejections: list[str]) -> None:
+        try:
+            request = self.variant.request(row)
+            later = self.variant.later_bodies(row) if request.whole_hash is not None else ()
+        except RowRejected as error:
+            rejections.append(str(error))
+            return
+        for turn, body in enumerate((request.body, *later)):
+            known = self._tallies.get((request.model, turn))
+            if known is None:
+                known = self._tally(request.model, turn, request.output_bound_tokens)
+                self._tallies[request.model, turn] = known
+            tally, counter = known
+            counted = count_body(body, counter)
+            tally.row()
+            tally.add(counted.tokens, request.unit_hash, counted.uncounted_parts, repeats)
+
+    def _tally(self, model: str | None, turn: int, output_limit: int | None) -> tuple[Tally, Counter]:
+        counter = remembering(token_counter(model or ""))
+        choice = self._prices.choice(model)
+        terms = Terms(
+            name=self.variant.name if turn == 0 else f"{self.variant.name}, turn {turn + 1}",
+            model=model or "",
+            price=choice.price,
+            price_reason=choice.reason,
+            max_output_tokens=output_limit,
+            earlier_answers=turn,
+            shares_identical=self._workload.job.share_identical,
+            counter_name=counter.name,
+            counter_exact=counter.exact,
+            credits_per_usd=self._workload.job.prices.credits_per_usd,
+        )
+        return Tally(terms), counter
+
+    def estimate(self, open_rows: int, finished: Mapping[str, Finished]) -> list[Any]:
+        read = sum(tally.rows_read for (_, turn), (tally, _) in self._tallies.items() if turn == 0)
+        return [
+            tally.estimate(_scaled(tally.rows_read, read, max(open_rows, read)), finished.get(self.variant.name))
+            for tally, _ in self._tallies.values()
+        ]

@@ -1,0 +1,213 @@
+"""`check`: a job read from end to end without one call: its table, its templates, its requests, every mistake.
+
+Owns the order in which mistakes are looked for, and that the first kind does not hide the next: a job file with
+wrong keys still has its table and its templates checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import orjson
+from msgspec import Struct
+from msgspec import field as struct_field
+
+from crun_batch.errors import InputError, Mistake
+from crun_batch.gateway.http.wire import ensure_file_descriptors
+from crun_batch.load.job.job import Job, load_job, load_readable_parts
+from crun_batch.load.job.secrets import resolve_secrets
+from crun_batch.load.prompt.render import RowRejected
+from crun_batch.records import Row
+from crun_batch.workload.workload import Variant, Workload, load_workload
+
+REQUESTS_SHOWN = 3
+REJECTIONS_SHOWN = 20
+MOST_HASHES = 2_000_000
+"""Requests whose hashes are kept to find identical ones; beyond, their number is a minimum."""
+SHORTENED_CHARACTERS = 400
+
+
+def check(path: Path, overrides: Mapping[str, object], environ: Mapping[str, str]) -> dict[str, Any]:
+    """Everything about a job that can be known without calling anybody; `mistakes` is empty where it may run."""
+    mistakes: list[Mistake] = []
+    job = _job(path, overrides, environ, mistakes)
+    document: dict[str, Any] = {"source": str(path), "mistakes": [], "rejected_rows": 0, "warnings": []}
+    workload = _workload(job, mistakes) if job is not None else None
+    if workload is not None:
+        try:
+            walk = _walked(workload)
+        finally:
+            for renderer in workload.renderers:
+                renderer.close()
+        mistakes += [Mistake(text, file=str(path)) for text in walk.rejections]
+        document |= _described(workload, walk)
+        document["warnings"] = _warnings(workload, environ) if not mistakes else []
+    document["mistakes"] = [_plain(mistake) for mistake in mistakes]
+    return document
+
+
+def _job(
+    path: Path, overrides: Mapping[str, object], environ: Mapping[str, str], mistakes: list[Mistake]
+) -> Job | None:
+    """The job; where it has mistakes, those of its parts that can be read on their own."""
+    try:
+        return load_job(path, overrides, environ=environ)
+    except InputError as error:
+        mistakes += error.mistakes
+        return load_readable_parts(path, overrides)
+
+
+def _workload(job: Job, mistakes: list[Mistake]) -> Workload | None:
+    try:
+        return load_workload(job)
+    except InputError as error:
+        mistakes += error.mistakes
+        return None
+
+
+class Walk(Struct):
+    """What a walk over all selected rows has seen."""
+
+    first: list[tuple[str, bytes]] = struct_field(default_factory=list)
+    """(variant, body) of the first requests."""
+    requests: int = 0
+    identical: int = 0
+    identical_is_minimum: bool = False
+    rejected_rows: int = 0
+    rejections: list[str] = struct_field(default_factory=list)
+
+
+def _walked(workload: Workload) -> Walk:
+    """Render every request once: memory is bounded, whatever the number of rows."""
+    walk = Walk()
+    seen: set[int] = set()
+    for batch in workload.table.rows(workload.columns):
+        for row in batch:
+            reasons = [reason for variant in workload.variants if (reason := _looked_at(variant, row, walk, seen))]
+            if reasons:
+                walk.rejected_rows += 1
+                room = REJECTIONS_SHOWN - len(walk.rejections)
+                walk.rejections += islice(dict.fromkeys(reasons), max(0, room))
+    return walk
+
+
+def _looked_at(variant: Variant, row: Row, walk: Walk, seen: set[int]) -> str | None:
+    """Count one request; the reason where the row has none."""
+    try:
+        request = variant.request(row)
+    except RowRejected as error:
+        return str(error)
+    walk.requests += 1
+    if len(walk.first) < REQUESTS_SHOWN:
+        walk.first.append((variant.name, request.body))
+    key = hash((variant.index, request.request_hash))
+    if key in seen:
+        walk.identical += 1
+    elif len(seen) < MOST_HASHES:
+        seen.add(key)
+    else:
+        walk.identical_is_minimum = True
+    return None
+
+
+def _described(workload: Workload, walk: Walk) -> dict[str, Any]:
+    job, table = workload.job, workload.table
+    repeats = workload.repeats
+    used = {name for variant in workload.variants for name in variant.renderer.columns}
+    carried = {column: name for name, column in workload.carried.items()}
+    return {
+        "name": job.name,
+        "model": job.model,
+        "endpoint": {"base_url": job.endpoint.base_url, "protocol": job.endpoint.protocol},
+        "output_dir": str(job.output.dir),
+        "table": {
+            "files": [str(file) for file in table.files],
+            "source_rows": table.source_rows,
+            "selected_rows": table.selected_rows,
+            "id": table.id_name,
+            "columns": [
+                {
+                    "name": field.name,
+                    "type": str(field.type),
+                    "used": field.name in used,
+                    "carried_as": carried.get(field.name),
+                }
+                for field in table.schema
+            ],
+        },
+        "templates": _templates(job),
+        "variants": [variant.name for variant in workload.variants],
+        "judges": [
+            {
+                "name": judge.spec.name,
+                "model": judge.job.model,
+                "endpoint": {"base_url": judge.job.endpoint.base_url, "protocol": judge.protocol_name},
+            }
+            for judge in workload.judges
+        ],
+        "requests": walk.requests * repeats,
+        "rejected_rows": walk.rejected_rows,
+        "identical": {"requests": walk.identical * repeats, "is_minimum": walk.identical_is_minimum},
+        "share_identical": job.share_identical,
+        "first_requests": [{"variant": name, "body": shortened(orjson.loads(body))} for name, body in walk.first],
+    }
+
+
+def _templates(job: Job) -> list[dict[str, str]]:
+    """The prompt's texts as written, by their keys."""
+    prompt = job.prompt.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    return [
+        {"key": f"prompt.{key}", "text": text if isinstance(text, str) else orjson.dumps(text).decode()}
+        for key, text in prompt.items()
+    ]
+
+
+def shortened(value: Any) -> Any:
+    """A JSON value whose long texts are cut, with how much was cut."""
+    if isinstance(value, str) and len(value) > SHORTENED_CHARACTERS:
+        return f"{value[:SHORTENED_CHARACTERS]}… ({len(value) - SHORTENED_CHARACTERS:,} characters more)"
+    if isinstance(value, dict):
+        return {key: shortened(part) for key, part in value.items()}
+    return [shortened(part) for part in value] if isinstance(value, list) else value
+
+
+def _warnings(workload: Workload, environ: Mapping[str, str]) -> list[str]:
+    """What stands in the way of `run`, or makes its bill unknown, without being a mistake in the job."""
+    job = workload.job
+    said = [
+        *_complaints(lambda: resolve_secrets(job, environ)),
+        *_complaints(lambda: ensure_file_descriptors(job.limits.concurrency)),
+    ]
+    for judge in workload.judges:
+        said += _complaints(lambda judge=judge: judge.secrets(environ))
+        key = f"score[{judge.written.index}]"
+        if judge.job.output_limit_tokens is None:
+            said.append(f"{key}.params.max_output_tokens is not set: nothing bounds what {judge.name} costs")
+        if judge.job.model not in job.prices.models:
+            said.append(f"prices.models has no {judge.job.model!r}, the model of {judge.name}")
+    if job.output_limit_tokens is None and job.prompt.body_column is None:
+        said.append("params.max_output_tokens is not set: nothing bounds what a request costs")
+    if job.model is not None and job.model not in job.prices.models:
+        said.append(f"prices.models has no {job.model!r}: its cost is known only if the gateway or a list tells")
+    return said
+
+
+def _complaints(attempt: Any) -> Sequence[str]:
+    try:
+        attempt()
+    except InputError as error:
+        return [str(mistake) for mistake in error.mistakes]
+    return []
+
+
+def _plain(mistake: Mistake) -> dict[str, Any]:
+    return {
+        "message": mistake.message,
+        "file": mistake.file,
+        "line": mistake.line,
+        "row": mistake.row,
+        "key": mistake.key,
+    }

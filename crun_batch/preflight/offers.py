@@ -1,0 +1,77 @@
+"""What a gateway offers and what is left of the credit: one question each, for the commands of that name."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from crun_batch.gateway.control import ControlFault, Gateway, list_models, read_balance
+from crun_batch.load.job.job import Job, load_job
+from crun_batch.pricing.costs import decimal_text, pico_of
+from crun_batch.pricing.prices import choose_price, price_as_text
+from crun_batch.workload.endpoint import endpoint_of
+
+
+def models_of(path: Path | None, overrides: Mapping[str, object], environ: Mapping[str, str]) -> dict[str, Any]:
+    """The models that a job's gateway offers, as `offered_models` tells them. Raises InputError."""
+    return asyncio.run(offered_models(gateway_job(path, overrides, environ), environ, datetime.now(UTC)))
+
+
+def credit_of(path: Path | None, overrides: Mapping[str, object], environ: Mapping[str, str]) -> dict[str, Any]:
+    """What is left at a job's gateway, as `offered_credit` tells it. Raises InputError."""
+    return asyncio.run(offered_credit(gateway_job(path, overrides, environ), environ))
+
+
+def gateway_job(path: Path | None, overrides: Mapping[str, object], environ: Mapping[str, str]) -> Job:
+    """The job whose gateway is meant; without one, the default gateway with the default key."""
+    if path is not None:
+        return load_job(path, overrides, environ=environ, needs_table=False)
+    job = Job(model="any", prompt={"user": "any"})
+    return job.with_overrides(overrides) if overrides else job
+
+
+async def offered_models(job: Job, environ: Mapping[str, str], at: datetime) -> dict[str, Any]:
+    """The models with their prices; `models` null: there is no such call; `fault`: why it failed.
+
+    Raises InputError where the key is missing.
+    """
+    base_url = job.endpoint.base_url
+    async with Gateway(base_url, endpoint_of(job, environ, simulated=False).headers) as gateway:
+        found = await list_models(gateway)
+    if isinstance(found, ControlFault):
+        return {"base_url": base_url, "models": None, "fault": found.message}
+    models = None
+    if found is not None:
+        models = []
+        for model in found:
+            spec = job.prices.models.get(model.id)
+            choice = choose_price(model.id, base_url, job_spec=spec, quote=model.quote, at=at)
+            price = None if choice.price is None else price_as_text(choice.price)
+            models.append({"id": model.id, "price": price, "price_from": choice.reason})
+    return {"base_url": base_url, "models": models, "fault": None}
+
+
+async def offered_credit(job: Job, environ: Mapping[str, str]) -> dict[str, Any]:
+    """The balance; `balance` null: there is no such call; its `amount` null: unlimited; `fault`: why it failed.
+
+    Raises InputError where the key is missing.
+    """
+    base_url = job.endpoint.base_url
+    async with Gateway(base_url, endpoint_of(job, environ, simulated=False).headers) as gateway:
+        found = await read_balance(gateway) or await _refused_key(gateway)
+    if isinstance(found, ControlFault):
+        return {"base_url": base_url, "balance": None, "fault": found.message}
+    balance = None
+    if found is not None:
+        amount = None if found.amount is None else decimal_text(pico_of(found.amount))
+        balance = {"amount": amount, "unit": found.unit, "source": found.source}
+    return {"base_url": base_url, "balance": balance, "fault": None}
+
+
+async def _refused_key(gateway: Gateway) -> ControlFault | None:
+    """A gateway whose style is unknown seems to have no balance call where it only refuses the key."""
+    models = await list_models(gateway)
+    return models if isinstance(models, ControlFault) and models.kind == "refused" else None

@@ -1,0 +1,300 @@
+"""A pilot: some random rows for real, then the bill to expect from what they did, and the price from the balance.
+
+Owns which rows those are, how a balance is read until it stands still, and what is told in the end. The rows are
+those with the smallest hashes of their ids: a larger pilot has all rows of a smaller one and sends only the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+from msgspec import Struct
+
+from crun_batch.errors import EXIT_REFUSED_TO_START, RefusedToStart
+from crun_batch.gateway.control import Balance
+from crun_batch.gateway.retry import Halt
+from crun_batch.preflight.assessment import Reading, columns_read
+from crun_batch.pricing.account import Sums
+from crun_batch.pricing.costs import decimal_text
+from crun_batch.pricing.estimate import Limits, time_needed
+from crun_batch.pricing.pilot import Agreement, Forecast, Measured, forecast, measure, measured_versus_priced
+from crun_batch.records import PICO, Row
+from crun_batch.session.source import Done, open_units
+from crun_batch.state.opening import Standing
+from crun_batch.state.platform import Ground
+from crun_batch.store.views import connect, quoted
+from crun_batch.workload.workload import Workload
+
+PILOT_SEED = 0
+MICROSECONDS = 10**6
+ReadBalance = Callable[[], Awaitable[Balance | None]]
+
+
+class Pilot(Struct):
+    """A pilot that is under way: its rows, and how things stood when it began."""
+
+    rows: list[Row]
+    open_rows: int
+    """Of them those that are still to be sent."""
+    before: Balance | None
+    spent: Sums
+    """The account's totals before the first request."""
+    former: Mapping[str, Any] | None
+    """What the run's last pilot told."""
+
+    @property
+    def reading(self) -> Reading:
+        """The rows, to be estimated."""
+        return Reading([self.rows])
+
+    def batches(self) -> Iterator[list[Row]]:
+        """The rows, as a table gives them."""
+        return iter([self.rows])
+
+
+class RowSums(Struct, frozen=True):
+    """What the attempts of one finished row did together; amounts in pico, None: not known of all of them."""
+
+    output_tokens: int
+    tokens: int
+    latency_us: int
+    cost_usd: int | None
+    cost_credits: int | None
+
+
+async def begin_pilot(
+    workload: Workload, standing: Standing, count: int, read: ReadBalance | None, ground: Ground
+) -> Pilot:
+    """Choose the rows and read the balance before the first of them is sent."""
+    rows = workload.table.random_rows(count, PILOT_SEED, columns_read(workload))
+    open_rows = sum(is_open(row, workload, standing.done) for row in rows)
+    before = None
+    if read is not None and open_rows:
+        before = await standing_balance(read, ground, is_enough=lambda _: True)
+    return Pilot(rows, open_rows, before, standing.account.totals(), standing.pilot)
+
+
+async def conclude_pilot(
+    workload: Workload, standing: Standing, pilot: Pilot, read: ReadBalance | None, ground: Ground
+) -> dict[str, Any]:
+    """Read the balance again, and tell what the pilot told, for summary.json.
+
+    Sums are over the whole run: known, expected, and the ends of a 95 % interval.
+    """
+    finished = [row for row in pilot.rows if not is_open(row, workload, standing.done)]
+    sent = Sent(pilot.open_rows - len(pilot.rows) + len(finished), standing.account.totals())
+    weighed = await _weighed(pilot, sent, read, ground)
+    sums = _row_sums(standing, finished)
+    open_rows = -(-open_units(workload, standing.done) // (len(workload.variants) * workload.repeats))
+    rows_total = len(sums) + open_rows
+    totals = _totals(standing)
+    output_tokens = forecast([row.output_tokens for row in sums], rows_total)
+    return {
+        "rows": len(pilot.rows),
+        "rows_finished": len(finished),
+        "rows_sent": pilot.open_rows,
+        "rows_total": workload.table.selected_rows,
+        "seed": PILOT_SEED,
+        "output_tokens": _whole(output_tokens, totals.output_tokens),
+        "cost_usd": _cost([row.cost_usd for row in sums], rows_total, totals.cost_usd),
+        "cost_credits": _cost([row.cost_credits for row in sums], rows_total, totals.cost_credits),
+        "seconds": _seconds(workload, sums, open_rows),
+        "notes": _notes(standing.account.totals().unknown),
+        **_told_of_price(pilot, weighed, standing),
+    }
+
+
+def refuse_wrong_price(former: Mapping[str, Any] | None, prices: Mapping[str, Any]) -> None:
+    """After a pilot whose bill was another one than the price said, nothing is sent under that price."""
+    if former is not None and former["verdict"] == "differ" and former["prices"] == prices:
+        raise RefusedToStart(
+            f"the last pilot: {former['sentence']}",
+            advice="Correct prices in the job file, or measure again with a larger --pilot.",
+        )
+
+
+async def standing_balance(
+    read: ReadBalance, ground: Ground, *, is_enough: Callable[[Balance | None], bool]
+) -> Balance | None:
+    """The balance, read until it stands still and may be true, at most `balance_reads` times: it lags behind use.
+
+    None where a call fails.
+    """
+    last = await read()
+    for _ in range(ground.balance_reads - 1):
+        await asyncio.sleep(ground.balance_pause_seconds)
+        balance = await read()
+        if balance is None or (balance == last and is_enough(balance)):
+            return balance
+        last = balance
+    return last
+
+
+def is_open(row: Row, workload: Workload, done: Done) -> bool:
+    """Whether anything is left to ask of the row."""
+    each = len(workload.variants) * workload.repeats
+    return any(done.is_open(row.position * each + offset) for offset in range(each))
+
+
+class Sent(Struct, frozen=True):
+    """What a pilot has done so far: rows of its own that are finished, and the account's totals."""
+
+    rows: int
+    totals: Sums
+
+
+class Weighed(Struct, frozen=True):
+    """The balance after a pilot, what its fall measures, and whether the price agrees."""
+
+    after: Balance | None
+    measured: Measured | None
+    agreement: Agreement
+
+
+async def _weighed(pilot: Pilot, sent: Sent, read: ReadBalance | None, ground: Ground) -> Weighed:
+    """Read the balance until it agrees with the price or is past waiting for."""
+    before = pilot.before
+    if read is None or before is None or not pilot.open_rows:
+        return Weighed(None, None, measured_versus_priced(None, None))
+
+    def is_enough(after: Balance | None) -> bool:
+        weighed = _compared(pilot, before, after, sent)
+        fell = weighed.measured is not None and weighed.measured.fall_pico > 0
+        return fell and weighed.agreement.verdict != "differ"
+
+    return _compared(pilot, before, await standing_balance(read, ground, is_enough=is_enough), sent)
+
+
+def _compared(pilot: Pilot, before: Balance, after: Balance | None, sent: Sent) -> Weighed:
+    if after is None or after.amount is None or before.amount is None:
+        return Weighed(after, None, measured_versus_priced(None, None))
+    measured = measure(before.amount, after.amount, sent.rows)
+    unit = before.unit
+    cost, held, unpriced = (
+        getattr(sent.totals, name) - getattr(pilot.spent, name)
+        for name in (f"cost_{unit}", f"held_{unit}", f"unbounded_{unit}")
+    )
+    priced = None if unpriced else cost
+    return Weighed(after, measured, measured_versus_priced(measured, priced, held, unit))
+
+
+def halt_of(document: Mapping[str, Any]) -> Halt | None:
+    """A price that the balance contradicts ends the run before it costs more."""
+    if document["verdict"] != "differ":
+        return None
+    return Halt(EXIT_REFUSED_TO_START, document["sentence"])
+
+
+def _told_of_price(pilot: Pilot, weighed: Weighed, standing: Standing) -> dict[str, Any]:
+    """What the balance measured, under which prices. A pilot that sent nothing leaves what the last one told."""
+    if not pilot.open_rows and pilot.former is not None:
+        return {key: pilot.former[key] for key in ("measured", "verdict", "sentence", "prices")}
+    measured, before, after = weighed.measured, pilot.before, weighed.after
+    told = None
+    if measured is not None and before is not None and after is not None:
+        told = {
+            "unit": before.unit,
+            "rows": measured.rows,
+            "balance_before": str(before.amount),
+            "balance_after": str(after.amount),
+            "fall": decimal_text(measured.fall_pico),
+            "uncertainty": decimal_text(measured.uncertainty_pico),
+            "per_row": decimal_text(measured.credits_per_row_pico),
+        }
+    return {
+        "measured": told,
+        "verdict": weighed.agreement.verdict,
+        "sentence": weighed.agreement.sentence,
+        "prices": standing.prices,
+    }
+
+
+def _notes(unknown: int) -> list[str]:
+    if not unknown:
+        return []
+    return [f"{unknown:,} attempts of unknown outcome are not in it: they may have cost something, or nothing"]
+
+
+def _whole(found: Forecast, everywhere: int) -> dict[str, int | None]:
+    """The forecast with what other finished rows did on top."""
+    others = everywhere - found.known
+    ends = {"expected": found.expected, "low": found.low, "high": found.high}
+    return {"known": everywhere, **{name: None if end is None else end + others for name, end in ends.items()}}
+
+
+def _cost(values: Sequence[int | None], rows_total: int, everywhere: int | None) -> dict[str, Any] | None:
+    known = [value for value in values if value is not None]
+    if everywhere is None or not known or len(known) < len(values):
+        return None
+    ends = _whole(forecast(known, rows_total), everywhere)
+    return {name: None if pico is None else decimal_text(pico) for name, pico in ends.items()}
+
+
+def _seconds(workload: Workload, sums: Sequence[RowSums], open_rows: int) -> dict[str, Any]:
+    """How long the open rows still take, limits and latency being what they were."""
+    if not sums:
+        return {"low": None, "expected": None, "high": None, "limited_by": "not known"}
+    rows_total = len(sums) + open_rows
+    busy = forecast([row.latency_us for row in sums], rows_total)
+    tokens = forecast([row.tokens for row in sums], rows_total)
+    limits = workload.job.limits
+    requests = open_rows * len(workload.variants) * workload.repeats * (1 + len(workload.judges))
+    ends: dict[str, Any] = {"limited_by": "not limited"}
+    for end in ("low", "expected", "high"):
+        busy_end, tokens_end = getattr(busy, end), getattr(tokens, end)
+        if busy_end is None or tokens_end is None or not requests:
+            ends[end] = None if requests else 0.0
+            continue
+        latency_seconds = (busy_end - busy.known) / MICROSECONDS / requests
+        concurrency = min(limits.concurrency, requests)
+        bounds = Limits(concurrency, limits.requests_per_minute, limits.tokens_per_minute, latency_seconds)
+        needed = time_needed(requests, tokens_end - tokens.known, bounds)
+        ends[end] = None if needed.seconds is None else round(needed.seconds, 3)
+        ends["limited_by"] = needed.limited_by or ends["limited_by"]
+    return ends
+
+
+def _row_sums(standing: Standing, rows: Sequence[Row]) -> list[RowSums]:
+    """What the finished rows did, in no order. Of attempts of unknown outcome what is known counts: no cost."""
+    if not rows:
+        return []
+    row_id = quoted(standing.schema.id_name)
+    with connect(standing.directory.path) as connection:
+        connection.register("pilot_rows", pa.table({"id": [str(row.row_id) for row in rows]}))
+        found = connection.execute(f"""
+            select coalesce(sum(output_tokens), 0)::bigint,
+                (coalesce(sum(input_tokens), 0) + coalesce(sum(output_tokens), 0))::bigint,
+                (coalesce(sum(latency_seconds), 0) * {MICROSECONDS})::bigint,
+                case when count(*) filter (outcome = 'done' and cost_usd is null) = 0
+                    then coalesce(sum(cost_usd), 0) end,
+                case when count(*) filter (outcome = 'done' and cost_credits is null) = 0
+                    then coalesce(sum(cost_credits), 0) end
+            from pilot_rows left join attempts on attempts.{row_id}::varchar = pilot_rows.id group by pilot_rows.id
+        """).fetchall()
+    return [
+        RowSums(output_tokens, tokens, latency_us, _pico(cost_usd), _pico(cost_credits))
+        for output_tokens, tokens, latency_us, cost_usd, cost_credits in found
+    ]
+
+
+def _totals(standing: Standing) -> RowSums:
+    """The same sums over all attempts of the run; a cost is None where none is known."""
+    totals = standing.account.totals()
+    return RowSums(
+        output_tokens=totals.output_tokens,
+        tokens=totals.input_tokens + totals.output_tokens,
+        latency_us=totals.latency_us,
+        cost_usd=totals.cost_usd if totals.priced_usd else None,
+        cost_credits=totals.cost_credits if totals.priced_credits else None,
+    )
+
+
+def _pico(amount: Decimal | None) -> int | None:
+    if amount is None:
+        return None
+    above, below = amount.as_integer_ratio()
+    return above * PICO // below

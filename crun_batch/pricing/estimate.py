@@ -1,0 +1,383 @@
+"""What the requests still to be sent will cost, and how long they take, before one of them is sent.
+
+Owns: the bounds. Low: every request's input and one output token. High: the dearest reading of its input and
+all of max_output_tokens; unknown without that limit. Expected: only once rows have finished, from what they
+did. Retries and repairs come on top; prompt caching can go below. Must not know: how prompts are rendered or
+counted, where finished rows are kept, the clock.
+
+A tally keeps how often each length occurs, not the requests: flat memory, and prices are applied once per
+length. Amounts are integers of pico; None is unknown and never 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
+
+from msgspec import Struct
+
+from crun_batch.pricing.budget import Needs, Unit
+from crun_batch.pricing.costs import charge, decimal_text, hold
+from crun_batch.pricing.figures import Estimate, Identical, MinimumCharge, Span, TimeNeeded, VariantEstimate
+from crun_batch.records import Cost, Hold, Price, Usage
+
+SAMPLE_ABOVE_ROWS = 100_000
+SAMPLE_ROWS = 10_000
+"""`run` estimates a table of more than SAMPLE_ABOVE_ROWS rows from SAMPLE_ROWS random ones."""
+MOST_HASHES = 2_000_000
+"""Requests whose hashes are kept to find identical ones (about 100 bytes each); beyond, the count is a minimum."""
+MINIMUM_LEFT = 2
+"""Expected cost over low cost, from which on the minimum charge no longer matters."""
+MINIMUM_WORTH_ADVICE = 0.2
+"""Share of the low cost that the minimum charge adds, from which on the advice is given."""
+
+
+class Terms(Struct, frozen=True):
+    """One variant's conditions: its model, price and limits, and how its tokens were counted."""
+
+    name: str
+    model: str
+    price: Price | None = None
+    price_reason: str = ""
+    max_output_tokens: int | None = None
+    repeats: int = 1
+    counter_name: str = ""
+    counter_exact: bool = False
+    credits_per_usd: Decimal | None = None
+    earlier_answers: int = 0
+    """Answers that each request carries, as a later turn of a conversation; counted as one token each so far."""
+    earlier_limit_tokens: int | None = None
+    """The most tokens of each of those answers; None: `max_output_tokens`."""
+    shares_identical: bool = False
+    """Of identical requests only one is sent."""
+
+
+class Finished(Struct, frozen=True):
+    """What one variant's finished requests did: sums. Costs are those of `priced_requests` of them."""
+
+    requests: int = 0
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    output_tokens: int = 0
+    priced_requests: int = 0
+    cost_usd_pico: int | None = None
+    cost_credits_pico: int | None = None
+
+
+class Limits(Struct, frozen=True):
+    """What bounds the speed. `latency_seconds`: of one request, where known (from finished rows)."""
+
+    concurrency: int
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    latency_seconds: float | None = None
+
+
+class Tally:
+    """The requests of one variant, counted by their length. Call `row` for a row, `add` for each of its requests.
+
+    Repeats are not added one by one: `add` takes their number, or `terms.repeats` multiplies at the end.
+    """
+
+    def __init__(self, terms: Terms) -> None:
+        self.terms = terms
+        self.rows_read = 0
+        self.uncounted_parts = 0
+        self.lengths: Counter[int] = Counter()
+        self.repeated: Counter[int] = Counter()
+        self._hashes: set[int] = set()
+        self._hashes_full = False
+
+    def row(self) -> None:
+        """One more row was read."""
+        self.rows_read += 1
+
+    def add(
+        self, input_tokens: int, request_hash: str | None = None, uncounted_parts: int = 0, repeats: int = 1
+    ) -> None:
+        """One request, sent `repeats` times: its input tokens, its hash (to find identical ones), its images."""
+        if request_hash is not None and self._is_repeated(request_hash):
+            self.repeated[input_tokens] += repeats
+            if self.terms.shares_identical:
+                return
+        self.lengths[input_tokens] += repeats
+        self.uncounted_parts += uncounted_parts
+
+    def _is_repeated(self, request_hash: str) -> bool:
+        key = hash(request_hash)
+        if key in self._hashes:
+            return True
+        if len(self._hashes) < MOST_HASHES:
+            self._hashes.add(key)
+        else:
+            self._hashes_full = True
+        return False
+
+    def estimate(self, rows: int | None = None, finished: Finished | None = None) -> VariantEstimate:
+        """The variant's estimate; `rows`: all the rows still to be sent, where only a random part was read."""
+        rows = self.rows_read if rows is None else rows
+        if rows and not self.rows_read:
+            raise ValueError("no row was read")
+        terms, scale = self.terms, _scale(rows, self.rows_read, self.terms.repeats)
+        requests = scale(self.lengths.total())
+        low, high = self._ends()
+        expected = _expected_cost(finished, requests)
+        cost_usd = _span(_usd, self.lengths, low, high, scale, expected.usd_pico)
+        cost_credits = _span(_credits, self.lengths, low, high, scale, expected.credits_pico)
+        minimum = self._minimum(scale)
+        return VariantEstimate(
+            name=terms.name,
+            model=terms.model,
+            rows=rows,
+            rows_read=self.rows_read,
+            requests=requests,
+            input_tokens=scale(_sum(self.lengths)),
+            input_tokens_error=_scaled_error(self.lengths, rows, self.rows_read) * terms.repeats,
+            counter=terms.counter_name,
+            counter_exact=terms.counter_exact and not self.uncounted_parts,
+            output_tokens=_output_tokens(terms.max_output_tokens, requests, finished),
+            cost_usd=cost_usd,
+            cost_credits=cost_credits,
+            price_source=None if terms.price is None else terms.price.source,
+            minimum=minimum,
+            identical=self._identical(low, high, rows),
+            notes=(*self._notes(rows), *_minimum_advice(minimum, cost_usd, cost_credits)),
+        )
+
+    def _ends(self) -> tuple[dict[int, Hold], dict[int, Hold]]:
+        """Length -> the least and the most that a request of it costs."""
+        terms = self.terms
+        low, high = {}, {}
+        for length in self.lengths | self.repeated:
+            cost = charge(
+                terms.price, Usage(input_tokens=length, output_tokens=1), credits_per_usd=terms.credits_per_usd
+            )
+            low[length] = Hold(cost.usd_pico, cost.credits_pico)
+            carried = terms.earlier_limit_tokens or terms.max_output_tokens or 0
+            grown = length + terms.earlier_answers * carried
+            high[length] = hold(terms.price, grown, terms.max_output_tokens, terms.credits_per_usd)
+        return low, high
+
+    def _minimum(self, scale: Callable[[int], int]) -> MinimumCharge | None:
+        price = self.terms.price
+        if price is None or not price.minimum_pico:
+            return None
+        limit = self.terms.max_output_tokens
+        requests_low, adds_low = _at_minimum(self.lengths, price, 1)
+        requests_high, adds_high = (None, None) if limit is None else _at_minimum(self.lengths, price, limit)
+        return MinimumCharge(
+            currency=price.currency,
+            minimum_pico=price.minimum_pico,
+            requests_low=scale(requests_low),
+            requests_high=None if requests_high is None else scale(requests_high),
+            adds_low_pico=scale(adds_low),
+            adds_high_pico=None if adds_high is None else scale(adds_high),
+        )
+
+    def _identical(self, low: dict[int, Hold], high: dict[int, Hold], rows: int) -> Identical:
+        """Counted among the rows that were read: random rows say nothing of how often all rows repeat."""
+        scale = _scale(1, 1, self.terms.repeats)
+        return Identical(
+            requests=scale(self.repeated.total()),
+            at_least=self._hashes_full or rows > self.rows_read,
+            saves_usd=_span(_usd, self.repeated, low, high, scale, None),
+            saves_credits=_span(_credits, self.repeated, low, high, scale, None),
+            shared=self.terms.shares_identical,
+        )
+
+    def _notes(self, rows: int) -> Iterable[str]:
+        terms = self.terms
+        if rows > self.rows_read:
+            yield f"estimated from {self.rows_read:,} random rows of {rows:,}"
+        if not terms.counter_exact:
+            yield f"input tokens are an approximation ({terms.counter_name})"
+        if self.uncounted_parts:
+            yield f"{self.uncounted_parts:,} images or files are not in the input tokens"
+        if terms.price is None:
+            yield terms.price_reason or f"the price of {terms.model} is unknown"
+        if terms.max_output_tokens is None:
+            yield "no max_output_tokens: nothing bounds the high end"
+
+
+def combine(variants: Sequence[VariantEstimate], limits: Limits) -> Estimate:
+    """All variants together. Per-minute limits hold for each model, concurrency for all of them."""
+    return Estimate(
+        variants=tuple(variants),
+        requests=sum(variant.requests for variant in variants),
+        cost_usd=_sum_spans([variant.cost_usd for variant in variants]),
+        cost_credits=_sum_spans([variant.cost_credits for variant in variants]),
+        time_low=_time(variants, limits, lambda span: span.low),
+        time_expected=_time(variants, limits, lambda span: span.expected),
+        time_high=_time(variants, limits, lambda span: span.high),
+    )
+
+
+def needs(estimate: Estimate, finished_rows: int = 0) -> dict[Unit, Needs]:
+    """What the estimate asks of a budget and a balance, in each unit, for `budget.may_start`."""
+    rows = max((variant.rows for variant in estimate.variants), default=0)
+    usd, credits_ = estimate.cost_usd, estimate.cost_credits
+    return {
+        "usd": Needs(rows, finished_rows, usd.low, usd.expected),
+        "credits": Needs(rows, finished_rows, credits_.low, credits_.expected),
+    }
+
+
+def time_needed(requests: int, tokens: int | None, limits: Limits) -> TimeNeeded:
+    """Seconds that so many requests and tokens (input and output; None: unknown) need under the limits."""
+    asked = {}
+    if limits.requests_per_minute:
+        asked["requests_per_minute"] = requests * 60.0 / limits.requests_per_minute
+    if limits.tokens_per_minute and tokens is not None:
+        asked["tokens_per_minute"] = tokens * 60.0 / limits.tokens_per_minute
+    if limits.latency_seconds is not None:
+        rounds = math.ceil(requests / limits.concurrency)
+        asked["concurrency"] = rounds * limits.latency_seconds
+    if not asked:
+        return TimeNeeded()
+    limit = max(asked, key=asked.__getitem__)
+    return TimeNeeded(asked[limit], limit)
+
+
+def _time(variants: Sequence[VariantEstimate], limits: Limits, end: Callable[[Span], int | None]) -> TimeNeeded:
+    per_model: dict[str, tuple[int, int | None]] = {}
+    for variant in variants:
+        requests, tokens = per_model.get(variant.model, (0, 0))
+        output = end(variant.output_tokens)
+        known = None if output is None or tokens is None else tokens + variant.input_tokens + output
+        per_model[variant.model] = requests + variant.requests, known
+    everything = time_needed(
+        sum(requests for requests, _ in per_model.values()),
+        None,
+        Limits(limits.concurrency, latency_seconds=limits.latency_seconds),
+    )
+    rates = Limits(limits.concurrency, limits.requests_per_minute, limits.tokens_per_minute)
+    each = [time_needed(requests, tokens, rates) for requests, tokens in per_model.values()]
+    return max((everything, *each), key=lambda needed: needed.seconds or 0.0)
+
+
+def _scale(rows: int, rows_read: int, repeats: int) -> Callable[[int], int]:
+    """What was read -> all rows and repeats, rounded to the nearest, in integers."""
+
+    def scale(value: int) -> int:
+        return (2 * value * rows * repeats + rows_read) // (2 * rows_read) if rows_read else 0
+
+    return scale
+
+
+def _span(
+    unit: Callable[[Hold], int | None],
+    lengths: Counter[int],
+    low: dict[int, Hold],
+    high: dict[int, Hold],
+    scale: Callable[[int], int],
+    expected: int | None,
+) -> Span:
+    return Span(_total(unit, lengths, low, scale), expected, _total(unit, lengths, high, scale))
+
+
+def _total(
+    unit: Callable[[Hold], int | None],
+    lengths: Counter[int],
+    amounts: dict[int, Hold],
+    scale: Callable[[int], int],
+) -> int | None:
+    total = 0
+    for length, count in lengths.items():
+        amount = unit(amounts[length]) if length in amounts else None
+        if amount is None:
+            return None
+        total += count * amount
+    return scale(total)
+
+
+def _usd(hold: Hold) -> int | None:
+    return hold.usd_pico
+
+
+def _credits(hold: Hold) -> int | None:
+    return hold.credits_pico
+
+
+def _expected_cost(finished: Finished | None, requests: int) -> Cost:
+    """So many requests at the mean of those that finished."""
+    if finished is None or not finished.priced_requests:
+        return Cost()
+    count = finished.priced_requests
+    usd, credits_ = finished.cost_usd_pico, finished.cost_credits_pico
+    return Cost(
+        None if usd is None else usd * requests // count,
+        None if credits_ is None else credits_ * requests // count,
+    )
+
+
+def _output_tokens(limit: int | None, requests: int, finished: Finished | None) -> Span:
+    expected = None
+    if finished is not None and finished.requests:
+        expected = finished.output_tokens * requests // finished.requests
+    return Span(requests, expected, None if limit is None else limit * requests)
+
+
+def _at_minimum(lengths: Counter[int], price: Price, output_tokens: int) -> tuple[int, int]:
+    """How many requests with so many output tokens cost the minimum, and what it adds beyond their tokens."""
+    bare = Price(
+        currency=price.currency,
+        source=price.source,
+        input_atto=price.input_atto,
+        output_atto=price.output_atto,
+        request_pico=price.request_pico,
+    )
+    requests = adds = 0
+    for length, count in lengths.items():
+        cost = charge(bare, Usage(input_tokens=length, output_tokens=output_tokens))
+        tokens_pico = cost.usd_pico if price.currency == "usd" else cost.credits_pico
+        if tokens_pico is not None and tokens_pico < price.minimum_pico:
+            requests += count
+            adds += count * (price.minimum_pico - tokens_pico)
+    return requests, adds
+
+
+def _minimum_advice(minimum: MinimumCharge | None, usd: Span, credits_: Span) -> Iterable[str]:
+    if minimum is None:
+        return
+    span = usd if minimum.currency == "usd" else credits_
+    low_pico = span.low
+    if not low_pico or minimum.adds_low_pico < MINIMUM_WORTH_ADVICE * low_pico:
+        return
+    if span.expected is not None and span.expected > MINIMUM_LEFT * low_pico:
+        return
+    share = 100 * minimum.adds_low_pico // low_pico
+    amount = f"{decimal_text(minimum.minimum_pico)} {minimum.currency}"
+    yield (
+        f"{minimum.requests_low:,} requests cost no more than the minimum of {amount}, which adds up to {share} % "
+        "of the bill: several rows in one request would cost less, shorter prompts would not"
+    )
+
+
+def _sum(lengths: Counter[int]) -> int:
+    return sum(length * count for length, count in lengths.items())
+
+
+def _scaled_error(lengths: Counter[int], rows: int, rows_read: int) -> int:
+    """Half of the 95 % interval of the input tokens of all rows, from a random part of them (1.96 sigma)."""
+    count = lengths.total()
+    if rows <= rows_read or count < 2:
+        return 0
+    mean = _sum(lengths) / count
+    variance = math.fsum(number * (length - mean) ** 2 for length, number in lengths.items()) / (count - 1)
+    requests = count * rows / rows_read
+    drawn = min(count, rows_read)  # the repeats of a row are one draw
+    return math.ceil(1.96 * requests * math.sqrt(variance / drawn * (1 - rows_read / rows)))
+
+
+def _sum_spans(spans: Sequence[Span]) -> Span:
+    def total(values: Sequence[int | None]) -> int | None:
+        known = [value for value in values if value is not None]
+        return sum(known) if len(known) == len(values) else None
+
+    return Span(
+        total([span.low for span in spans]),
+        total([span.expected for span in spans]),
+        total([span.high for span in spans]),
+    )

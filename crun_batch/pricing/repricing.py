@@ -1,0 +1,101 @@
+"""What was recorded under one price, under another: costs from stored tokens, holds from what they were.
+
+Owns: how a frozen price reads back, how two prices differ in words, what a recorded cost and hold become.
+Must not know: files, attempts, the clock. Amounts are integers of pico, rates integers of atto per token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+from msgspec import structs
+
+from crun_batch.pricing.costs import both_units, charge, decimal_text, pico_of
+from crun_batch.pricing.prices import price_as_text, price_from_job
+from crun_batch.records import Cost, Hold, Price, Usage
+
+_RATES = ("input_per_mtok", "output_per_mtok", "cached_input_per_mtok", "cache_write_per_mtok")
+_WORDS = {
+    "input_per_mtok": "input",
+    "cached_input_per_mtok": "cached input",
+    "cache_write_per_mtok": "cache write",
+    "output_per_mtok": "output",
+    "minimum_per_request": "minimum",
+    "fee_per_request": "fee",
+}
+
+
+def reprice(
+    price: Price | None, usage: Usage | None, stored: Cost, credits_per_usd: Decimal | None = None
+) -> Cost:
+    """A recorded cost under today's prices: stored tokens priced anew. What a reply stated stays as it was."""
+    reported = None if stored.source != "reply" or stored.usd_pico is None else decimal_text(stored.usd_pico)
+    return charge(price, usage, reported_usd=reported, credits_per_usd=credits_per_usd)
+
+
+def rebound(hold: Hold, before: Price | None, now: Price | None, credits_per_usd: Decimal | None = None) -> Hold:
+    """The most that a request can cost under another price, from what it held under the one before.
+
+    Its bounds in tokens are not recorded: the hold grows by the rate that rose most, and is never below the new
+    minimum. Hold() where either price is unknown or a rate rose from 0.
+    """
+    if before is None or now is None:
+        return Hold()
+    held = hold.usd_pico if before.currency == "usd" else hold.credits_pico
+    factors = [_factor(*rates) for rates in zip(_rates(before, min), _rates(now, max), strict=True)]
+    if held is None or None in factors:
+        return Hold()
+    grown = held * max(factor for factor in factors if factor is not None)
+    pico = max(now.minimum_pico, -(-grown.numerator // grown.denominator))
+    usd, credits_ = both_units(now.currency, pico * 10**6, credits_per_usd, up=True)
+    return Hold(usd, credits_)
+
+
+def price_from_text(text: Mapping[str, Any]) -> Price | None:
+    """The price that `price_as_text` wrote; None where an unknown one was written."""
+    if "currency" not in text:
+        return None
+    spec = {key: value if value is None else Decimal(value) for key, value in text.items() if key in _RATES}
+    spec |= {"currency": text["currency"], "minimum_per_request": Decimal(text["minimum_per_request"])}
+    tiers = [(tier["above_input_tokens"], price_from_text(tier)) for tier in text["tiers"]]
+    return structs.replace(
+        price_from_job(spec),
+        source=text["source"],
+        request_pico=pico_of(Decimal(text["fee_per_request"])),
+        tiers=tuple((above, tier) for above, tier in tiers if tier is not None),
+    )
+
+
+def difference(before: Price | None, now: Price | None) -> str | None:
+    """How a model's price has changed, in words; None where it has not. Where it comes from is no change."""
+    if before is None or now is None:
+        return None if before is now else f"{_words(before)} -> {_words(now)}"
+    if structs.replace(before, source="job", tiers=()) != structs.replace(now, source="job", tiers=()):
+        return f"{_words(before)} -> {_words(now)}"
+    tiers = [[(above, _words(tier)) for above, tier in price.tiers] for price in (before, now)]
+    return None if tiers[0] == tiers[1] else "its tiers for long inputs"
+
+
+def _words(price: Price | None) -> str:
+    if price is None:
+        return "unknown"
+    text = price_as_text(price)
+    stated = [f"{words} {text[key]}" for key, words in _WORDS.items() if text[key] not in (None, "0")]
+    return f"{', '.join(stated) or 'nothing'} {'USD' if price.currency == 'usd' else 'credits'}"
+
+
+def _rates(price: Price, choose: Callable[[Iterable[int]], int]) -> Iterator[int]:
+    """The rates that a hold is made of: the dearest input token, the output token, the fee; of all tiers one."""
+    tiers = [price, *(tier for _, tier in price.tiers)]
+    yield choose(max(tier.input_atto, tier.cached_input_atto or 0, tier.cache_write_atto or 0) for tier in tiers)
+    yield choose(tier.output_atto for tier in tiers)
+    yield choose(tier.request_pico for tier in tiers)
+
+
+def _factor(before: int, now: int) -> Fraction | None:
+    if before == 0:
+        return Fraction(0) if now == 0 else None
+    return Fraction(now, before)

@@ -1,0 +1,177 @@
+"""Variants of a run, or several runs, side by side: reads their results and hands them to `tell`.
+
+Owns which column is a reply's label where nobody says so. Reads only: a run that is being written can be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from msgspec import Struct, to_builtins
+
+from crun_batch.console.disagreements import disagreements, exported
+from crun_batch.errors import DiskFailed, InputError
+from crun_batch.stats.agreement import GoldFigures, against_gold, row_labels
+from crun_batch.stats.comparison import Comparison, compare, side_by_side
+from crun_batch.store.directory import RunDirectory
+from crun_batch.store.views import results_frame, run_schema
+
+DISAGREEMENTS_SHOWN = 10
+DISAGREEMENTS_EXPORTED = 100_000
+_ROWS_AT_ONCE = 50_000
+_FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+
+
+class Asked(Struct, frozen=True):
+    """What is to be compared, by names of columns of `results`; None: what the results themselves suggest."""
+
+    score: str | None = None
+    baseline: str | None = None
+    label: str | None = None
+    """A column, or a field of one: `output.label`."""
+    gold: str | None = None
+    """The carried column with the right labels."""
+
+
+class Compared(Struct, frozen=True):
+    """A comparison, the labels against gold by variant, and the rows on which replies differ."""
+
+    comparison: Comparison
+    gold: Mapping[str, GoldFigures]
+    disagreements: pl.DataFrame
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data (--json)."""
+        gold = {name: to_builtins(figures) for name, figures in self.gold.items()}
+        rows = self.disagreements.to_dicts()
+        return {**self.comparison.to_dict(), "gold": gold or None, "disagreements": rows}
+
+
+def compare_runs(paths: Sequence[Path], asked: Asked, *, disagreements_at_most: int) -> Compared:
+    """Compare all variants of these runs. Raises InputError for what is not there, RunDamaged."""
+    results, row = _results(paths)
+    names = results.collect_schema()
+    if asked.gold is not None:
+        _known(names, asked.gold)
+    label = _label(names, asked)
+    comparison = compare(results, row=row, score=asked.score, baseline=asked.baseline, label=label)
+    gold = {}
+    if asked.gold is not None:
+        labels = results.select(
+            "variant",
+            row=pl.col(row),
+            label=pl.when(pl.col("status") != "error").then(_required(label)),
+            gold=pl.col(asked.gold),
+        )
+        variants = [one.name for one in comparison.variants]
+        gold = {name: against_gold(labels.filter(pl.col("variant") == name)) for name in variants}
+    differing = _what_differs(label, comparison)
+    carried = dict.fromkeys([*([asked.gold] if asked.gold is not None else []), *_carried(paths)])
+    columns = [name for name in carried if name in names and name != row]
+    found = (
+        disagreements(results, row=row, label=differing, columns=columns, limit=disagreements_at_most)
+        if differing is not None
+        else pl.DataFrame()
+    )
+    return Compared(comparison, gold, found)
+
+
+def at_most(export: Path | None) -> int:
+    """How many rows on which replies differ are gathered: to read, or to export."""
+    return DISAGREEMENTS_SHOWN if export is None else DISAGREEMENTS_EXPORTED
+
+
+def write_disagreements(found: pl.DataFrame, path: Path) -> int:
+    """Write the rows for a labelling tool, by the file's ending; returns how many. Raises DiskFailed."""
+    return _write(found, path)
+
+
+def write_labels(paths: Sequence[Path], asked: Asked, path: Path) -> int:
+    """Write the majority label of each row under each variant; returns how many lines that is.
+
+    Columns: the id, `variant`, `label` (null where votes are tied), `votes` for it, `replies` with a label, and
+    `agreement`: how often two of them carry the same label, null for a single one. Raises InputError where
+    replies have no labels, DiskFailed.
+    """
+    results, row = _results(paths)
+    label = _label(results.collect_schema(), asked)
+    if label is None:
+        raise InputError("the replies have no labels: name the column with --label, such as output.label")
+    replies = results.select("variant", row=pl.col(row), label=pl.when(pl.col("status") != "error").then(label))
+    return _write(row_labels(replies).rename({"row": row}), path)
+
+
+def _write(found: pl.DataFrame, path: Path) -> int:
+    format = _FORMATS.get(path.suffix.lower())
+    if format is None:
+        raise InputError(f"{path}: its ending must be one of {', '.join(_FORMATS)}")
+    try:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            for part in found.iter_slices(_ROWS_AT_ONCE) if found.height else [found]:
+                file.write(exported(part, format, begins=file.tell() == 0))  # type: ignore[arg-type]
+    except OSError as error:
+        raise DiskFailed(f"{path}: cannot be written: {error.strerror or error}") from error
+    return found.height
+
+
+def _results(paths: Sequence[Path]) -> tuple[pl.LazyFrame, str]:
+    """The results of one run, or of several under the names of their folders, and the column of the id."""
+    row = run_schema(RunDirectory(paths[0])).id_name
+    if len(paths) == 1:
+        return results_frame(paths[0]), row
+    short = [path.resolve().name for path in paths]
+    names = short if len(set(short)) == len(short) else [str(path) for path in paths]
+    if len(set(names)) < len(names):
+        raise InputError("a run is named twice")
+    return side_by_side({name: results_frame(path) for name, path in zip(names, paths, strict=True)}, row), row
+
+
+def _label(names: pl.Schema, asked: Asked) -> pl.Expr | None:
+    """What is named, or `output.label`, or the only field of `output`; the text where gold labels are given."""
+    if asked.label is not None:
+        return _column(names, asked.label)
+    fields = _fields(names.get("output"))
+    only = "label" if "label" in fields else next(iter(fields), None) if len(fields) == 1 else None
+    if only is not None:
+        return _column(names, f"output.{only}")
+    return pl.col("output_text").str.strip_chars() if asked.gold is not None else None
+
+
+def _required(label: pl.Expr | None) -> pl.Expr:
+    assert label is not None, "gold labels have a label beside them"
+    return label
+
+
+def _column(names: pl.Schema, path: str) -> pl.Expr:
+    if path in names:
+        return pl.col(path)
+    name, _, field = path.partition(".")
+    _known(names, name)
+    if field not in _fields(names[name]):
+        there = ", ".join(_fields(names[name])) or "none"
+        raise InputError(f"the column {name} has no field {field!r}; its fields: {there}")
+    return pl.col(name).struct.field(field)
+
+
+def _fields(data_type: Any) -> dict[str, Any]:
+    return {field.name: field.dtype for field in data_type.fields} if isinstance(data_type, pl.Struct) else {}
+
+
+def _known(names: pl.Schema, name: str) -> None:
+    if name not in names:
+        advice = "carry it: output.columns" if name else ""
+        raise InputError(f"the results have no column {name!r}; they have {', '.join(names)}", advice=advice)
+
+
+def _what_differs(label: pl.Expr | None, comparison: Comparison) -> pl.Expr | None:
+    """Labels where there are any, else scores."""
+    if label is not None or comparison.score is None:
+        return label
+    return pl.col(f"score_{comparison.score}").cast(pl.String)
+
+
+def _carried(paths: Sequence[Path]) -> list[str]:
+    return list(run_schema(RunDirectory(paths[0])).carried.names)

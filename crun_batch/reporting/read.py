@@ -1,0 +1,133 @@
+"""From run directories to reports: read what they hold, hand it to `tell`, put the page in its place.
+
+Reads without a lock, also while a run goes on; the sums are DuckDB's, in bounded memory. The one thing written is
+the report itself, whole at once.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import duckdb
+import msgspec
+import orjson
+
+from crun_batch.reporting.data import Amount, Facts, ReportData, StatusLine
+from crun_batch.reporting.page import report_html
+from crun_batch.reporting.spread import distributions, labels, samples, timeline
+from crun_batch.reporting.sums import (
+    bill_lines,
+    failure_kinds,
+    retried_requests,
+    status_lines,
+    variant_lines,
+)
+from crun_batch.state.status import status_of
+from crun_batch.store.directory import RunDirectory, read_json
+from crun_batch.store.disk import Disk, write_file
+from crun_batch.store.views import connect, run_schema
+
+MEMORY_LIMIT = "1GB"
+PROMPT_CHARACTERS = 6_000
+MODELS_SHOWN = 12
+REPORT_NAME = "report.html"
+
+
+def read_report(path: Path) -> ReportData:
+    """All that a report says of the run in `path`, as of this moment. Raises InputError (no run), RunDamaged."""
+    run = RunDirectory(path)
+    summary = status_of(path)
+    schema = run_schema(run)
+    with connect(path) as connection:
+        connection.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
+        connection.execute("set enable_progress_bar = false")
+        connection.execute("set preserve_insertion_order = false")
+        connection.execute("set temp_directory = ?", [tempfile.gettempdir()])
+        statuses = status_lines(connection)
+        spreads = distributions(connection, schema)
+        latencies = next((spread.variants for spread in spreads if spread.name == "latency"), {})
+        started_at, ended_at = _extent(connection)
+        return ReportData(
+            name=summary["name"],
+            directory=str(path),
+            status=summary["status"],
+            exit_code=summary["exit_code"],
+            stop_reason=summary["stop_reason"],
+            resume_command=summary["resume_command"],
+            rows_total=max(summary["rows"]["total"], sum(line.rows for line in statuses)),
+            in_flight=summary["in_flight"],
+            seconds=summary["seconds"],
+            started_at=started_at,
+            ended_at=ended_at,
+            facts=_facts(path, read_json(run.job), statuses),
+            bill=bill_lines(connection),
+            statuses=statuses,
+            timeline=timeline(connection),
+            distributions=spreads,
+            failures=failure_kinds(connection, schema),
+            retried=retried_requests(connection),
+            labels=labels(connection, schema),
+            variants=variant_lines(connection, schema, statuses, latencies),
+            samples=samples(connection, schema),
+            id_name=schema.id_name,
+        )
+
+
+def write_report(runs: Sequence[str | Path], path: str | Path | None = None) -> Path:
+    """One self-contained HTML file about one run or several side by side; returns where it is.
+
+    `runs` are run directories. Default for `path`: report.html in the run directory; of several runs, in the
+    current directory. Replaced whole at once. Raises InputError (no run), RunDamaged, DiskFailed.
+    """
+    return write_page([read_report(Path(run)) for run in runs], path)
+
+
+def write_page(reports: Sequence[ReportData], path: str | Path | None = None) -> Path:
+    """`write_report` of runs that have been read."""
+    default = Path(reports[0].directory) / REPORT_NAME if len(reports) == 1 else Path(REPORT_NAME)
+    target = default if path is None else Path(path)
+    write_file(Disk(), target, report_html(reports).encode())
+    return target
+
+
+def report_document(reports: Sequence[ReportData], page: Path) -> dict[str, Any]:
+    """All figures as plain data, for --json: amounts as decimal text, moments in microseconds since 1970, UTC."""
+    return {"page": str(page), "runs": [msgspec.to_builtins(report) for report in reports]}
+
+
+def _extent(connection: duckdb.DuckDBPyConnection) -> tuple[int | None, int | None]:
+    [(first, last)] = connection.execute(
+        "select epoch_us(min(started_at)), epoch_us(max(finished_at)) from attempts"
+    ).fetchall()
+    return first, last
+
+
+def _facts(path: Path, document: dict[str, Any], statuses: Sequence[StatusLine]) -> Facts:
+    job = document["job"]
+    answered = dict.fromkeys(line.model for line in sorted(statuses, key=lambda line: -line.rows))
+    models = tuple(model for model in answered if model)[:MODELS_SHOWN]
+    address = urlsplit(job["endpoint"]["base_url"])
+    port = f":{address.port}" if address.port else ""
+    source = job["input"].get("query") or job["input"].get("table") or "a table given in Python"
+    budget = (job["budget"].get(f"max_cost_{unit}") for unit in ("usd", "credits"))
+    return Facts(
+        models=models or ((job["model"],) if job.get("model") else ()),
+        gateway=f"{address.scheme}://{address.hostname}{port}{address.path}",
+        protocol=job["endpoint"]["protocol"],
+        table=source if isinstance(source, str) else orjson.dumps(source).decode(),
+        prompt={name: _prompt_text(value) for name, value in job["prompt"].items() if value},
+        repeats=job["repeats"],
+        simulated=path.resolve().name.endswith("-simulated"),
+        budget=Amount(*(None if cap is None else Decimal(str(cap)) for cap in budget)),
+        versions=document["versions"],
+    )
+
+
+def _prompt_text(value: Any) -> str:
+    text = value if isinstance(value, str) else orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+    return text[:PROMPT_CHARACTERS]

@@ -1,0 +1,83 @@
+"""A report for the terminal: the same sentences and tables as the page, as lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from crun_batch.console.amounts import count
+from crun_batch.console.words import one_line, table
+from crun_batch.reporting.data import Labels, ReportData
+from crun_batch.reporting.tables import Table, bill_tables, retried_table, variants_table
+from crun_batch.reporting.words import (
+    cost_sentence,
+    percent,
+    rows_sentence,
+    time_sentence,
+    warnings,
+)
+
+LABELS_LISTED = 10
+_EXAMPLE_CHARACTERS = 200
+
+
+def report_text(runs: Sequence[ReportData], *, width: int | None = None) -> str:
+    """What each run did, what it cost, what went wrong, what came out; `width` in terminal columns."""
+    return "\n\n\n".join(_run_text(run, width) for run in runs)
+
+
+def _run_text(data: ReportData, width: int | None) -> str:
+    sentences = [rows_sentence(data), cost_sentence(data), time_sentence(data)]
+    simulated = " (simulated: no money was spent)" if data.facts.simulated else ""
+    lines = [f"{data.name}: {data.status}{simulated}", *filter(None, sentences)]
+    lines += [f"! {sentence}" for _, sentence in warnings(data)]
+    head = "\n".join(map(one_line, lines))
+    return "\n\n".join([head, *(_table_text(one, width) for one in _tables(data))])
+
+
+def _tables(data: ReportData) -> list[Table]:
+    named = [(line.name, line) for line in data.variants if line.rows]
+    scores = list(dict.fromkeys(score for _, line in named for score in line.scores))
+    return [
+        *(bill_tables(data) if data.bill else []),
+        *([_failures(data)] if data.failures else []),
+        *([retried_table(data)] if data.retried else []),
+        *([variants_table(named, scores)] if len(named) > 1 or (named and scores) else []),
+        *(_labels(one, [name for name, _ in named]) for one in data.labels),
+    ]
+
+
+def _table_text(shown: Table, width: int | None) -> str:
+    cells = table(shown.headers, [[str(cell) for cell in row] for row in shown.rows], width=width)
+    return f"{one_line(shown.title)}\n{cells}"
+
+
+def _failures(data: ReportData) -> Table:
+    rows = [
+        (
+            failure.status,
+            failure.kind or "-",
+            count(failure.rows),
+            percent(failure.rows, data.finished),
+            failure.examples[0].row_id if failure.examples else "-",
+            (failure.examples[0].message or failure.examples[0].text)[:_EXAMPLE_CHARACTERS]
+            if failure.examples
+            else "-",
+        )
+        for failure in data.failures
+    ]
+    return Table("Rows that are not ok", ("status", "kind", "rows", "of the finished", "for example", ""), rows)
+
+
+def _labels(found: Labels, variants: Sequence[str]) -> Table:
+    sums = {label: sum(by.values()) for label, by in found.counts.items()}
+    wholes = {name: sum(by.get(name, 0) for by in found.counts.values()) for name in variants}
+    listed = list(found.counts.items())[:LABELS_LISTED]
+    if len(variants) > 1:
+        shares = [[percent(by.get(name, 0), wholes[name]) for name in variants] for _, by in listed]
+    else:
+        shares = [[percent(sums[label], sum(sums.values()))] for label, _ in listed]
+    rows = [
+        (label or "(empty)", *cells, count(sums[label])) for (label, _), cells in zip(listed, shares, strict=True)
+    ]
+    headers = (found.column, *(variants if len(variants) > 1 else ["share"]), "rows")
+    return Table(f"Values of {found.column}", headers, rows)

@@ -1,0 +1,104 @@
+"""Stored answers beside their rows: a pass over what is recorded, for scores and for judges.
+
+Answers and rows are both walked in the order of positions, so that neither is held. Reads only.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import duckdb
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+from msgspec import Struct
+
+from crun_batch.load.table.table import Table
+from crun_batch.records import Row
+from crun_batch.scoring.extract import json_value
+from crun_batch.store.directory import RunDirectory
+from crun_batch.store.schema import SEQUENCE, RunSchema
+from crun_batch.store.views import current_finals, snapshot
+
+_BATCH_ROWS = 4_096
+_ANSWERS = pa.schema(
+    [
+        pa.field("id", pa.string()),
+        pa.field(SEQUENCE, pa.int64()),
+        pa.field("variant", pa.string()),
+        pa.field("repeat", pa.int32()),
+        pa.field("output_text", pa.string()),
+        pa.field("has_output", pa.bool_()),
+    ]
+)
+
+
+class Answer(Struct, frozen=True):
+    """A stored answer that waits for its scores."""
+
+    position: int
+    sequence: int
+    variant: str
+    repeat: int
+    text: str | None
+    has_output: bool
+
+    def output(self) -> Any:
+        """The JSON value of the text, where the answer fits the job's output schema; else None."""
+        return json_value(self.text) if self.has_output and self.text is not None else None
+
+
+def unscored(run: RunDirectory, schema: RunSchema, known: pa.Table) -> pa.RecordBatchReader:
+    """The answers that have no line among the known scores."""
+    scored = pl.DataFrame(pl.from_arrow(known.select([SEQUENCE])))
+    now = snapshot(run, schema)
+    output = ["output"] if schema.output is not None else []
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        wanted = [schema.id_name, *_ANSWERS.names[1:5], *output]
+        for table in current_finals(now, wanted):
+            has_output = pc.is_valid(table.column("output")) if output else pa.nulls(len(table), pa.bool_())
+            columns = [table.column(0).cast(pa.string()), *table.columns[1:5], has_output]
+            keys = pl.DataFrame({SEQUENCE: pl.from_arrow(table.column(1))})
+            has_text = pl.Series(table.column("output_text")).is_not_null()
+            kept = ~keys[SEQUENCE].is_in(scored[SEQUENCE].implode()) & has_text
+            chosen = pa.Table.from_arrays(columns, schema=_ANSWERS).filter(kept.to_arrow())
+            yield from chosen.to_batches()
+
+    return pa.RecordBatchReader.from_batches(_ANSWERS, batches())
+
+
+@contextmanager
+def by_position(table: Table, answers: pa.RecordBatchReader) -> Iterator[Iterator[Answer]]:
+    """The answers in the order of their rows' positions, sorted outside of memory where they are many."""
+    placed = pa.schema([pa.field("position", pa.int64()), *list(_ANSWERS)[1:]])
+    found = (batch.select(placed.names) for batch in table.positions_of(answers))
+    with tempfile.TemporaryDirectory(prefix="crun-batch-") as spill:
+        config: dict[str, Any] = {"memory_limit": "512MB", "threads": 2, "temp_directory": spill}
+        with duckdb.connect(config=config) as connection:
+            connection.register("answers", pa.RecordBatchReader.from_batches(placed, found))
+            ordered = f"select * from answers order by position, {SEQUENCE}"
+            reader = connection.sql(ordered).to_arrow_reader(_BATCH_ROWS)
+            yield (
+                Answer(*line)
+                for batch in reader
+                for line in zip(*map(pa.Array.to_pylist, batch.columns), strict=True)
+            )
+
+
+def with_rows(rows: Iterator[list[Row]], answers: Iterator[Answer]) -> Iterator[tuple[Answer, Row]]:
+    """Each answer with its row; those whose row is not among `rows` are left out."""
+    answer = next(answers, None)
+    if answer is None:
+        return
+    for batch in rows:
+        for row in batch:
+            while answer is not None and answer.position <= row.position:
+                if answer.position == row.position:
+                    yield answer, row
+                answer = next(answers, None)
+        if answer is None:
+            return

@@ -1,0 +1,162 @@
+"""Identical requests of one variant and repeat: the first is sent, the others are given its answer.
+
+Owns which unit leads and which follow, and the answers that later rows may still ask for. Never across variants
+or repeats: those are asked to see how answers differ. A unit that has been tried before leads itself.
+
+Bounded: answers of at most MOST_BYTES are remembered (about half a million short ones), the oldest go first; a
+request identical to a forgotten one is sent again. At most about MOST_WAITING units wait for an answer that is
+on its way; the source pauses until there are fewer. Errors are shared with those who wait, and within the
+session; a later session asks anew. Nothing is sent or written here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import polars as pl
+import pyarrow as pa
+from msgspec import Struct, structs
+
+from crun_batch.records import Row, Unit
+from crun_batch.store.events import FinalPart
+from crun_batch.store.views import connect
+from crun_batch.workload.workload import Workload
+
+MOST_BYTES = 256 * 2**20
+MOST_WAITING = 10_000
+ENTRY_BYTES = 200
+"""What remembering an answer costs beside its own bytes."""
+_BATCH_ROWS = 4_096
+_SHARED = (
+    "status",
+    "error_kind",
+    "error_message",
+    "output_text",
+    "outputs",
+    "tool_calls",
+    "finish_reason",
+    "model",
+    "response_id",
+    "cost_source",
+    "request_hash",
+)
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(FinalPart).decode
+
+
+class Follower(Struct, frozen=True):
+    """A unit that waits for another's answer."""
+
+    unit: Unit
+    row: Row
+    replaces: str | None
+
+
+class Sharing:
+    """Who sends and who follows, for one session."""
+
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        self._most_bytes = most_bytes
+        self._bytes = 0
+        self._answers: dict[bytes, bytes] = {}
+        self._waiting: dict[bytes, list[Follower]] = {}
+        self._waiting_units = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so many units wait that no more should come."""
+        return self._waiting_units >= MOST_WAITING
+
+    def lead(self, unit: Unit, unit_hash: str) -> None:
+        """The unit is sent, whatever others do; those who ask the same wait for it."""
+        self._waiting.setdefault(_key(unit, unit_hash), [])
+
+    def ask(self, follower: Follower, unit_hash: str) -> FinalPart | bool | None:
+        """True: send it, it leads. A part: its answer. None: the answer is on its way, and will be given."""
+        key = _key(follower.unit, unit_hash)
+        answer = self._answers.get(key)
+        if answer is not None:
+            return shared_part(_decode(answer))
+        waiting = self._waiting.get(key)
+        if waiting is None:
+            self._waiting[key] = []
+            return True
+        waiting.append(follower)
+        self._waiting_units += 1
+        return None
+
+    def answered(self, unit: Unit, part: FinalPart) -> list[Follower]:
+        """Remember a unit's whole result; returns those who waited for it."""
+        if part.request_hash is None:
+            return []
+        key = _key(unit, part.request_hash)
+        followers = self._waiting.pop(key, [])
+        self._waiting_units -= len(followers)
+        self.remember(unit, part)
+        return followers
+
+    def remember(self, unit: Unit, part: FinalPart) -> None:
+        """Keep an answer for rows to come; the oldest are forgotten."""
+        assert part.request_hash is not None
+        key = _key(unit, part.request_hash)
+        answer = _encode(structs.replace(part, carried=None))
+        self._bytes += len(answer) + ENTRY_BYTES - self._forget(key)
+        self._answers[key] = answer
+        while self._bytes > self._most_bytes:
+            self._bytes -= self._forget(next(iter(self._answers)))
+
+    def _forget(self, key: bytes) -> int:
+        answer = self._answers.pop(key, None)
+        return 0 if answer is None else len(answer) + ENTRY_BYTES
+
+
+def shared_part(part: FinalPart) -> FinalPart:
+    """A result for a unit that was given another's answer: it asked nothing and cost nothing."""
+    return structs.replace(
+        part,
+        input_tokens=0,
+        cached_input_tokens=0,
+        cache_write_tokens=0,
+        output_tokens=0,
+        reasoning_tokens=0,
+        cost_usd=None if part.cost_usd is None else 0,
+        cost_credits=None if part.cost_credits is None else 0,
+        attempt_count=0,
+        unknown_attempts=0,
+        latency_us=None,
+        started_at=None,
+        finished_at=None,
+        supersedes=False,
+        replaces=None,
+    )
+
+
+def recorded_answers(
+    path: Path, workload: Workload, output_of: Callable[[int, str | None], str | None], reopened: frozenset[str]
+) -> Iterator[tuple[Unit, FinalPart]]:
+    """The answers that earlier sessions recorded, in their order; without errors and without reopened statuses.
+
+    `output_of` gives (variant, text) -> the value of the column `output`. Streams.
+    """
+    variants = {variant.name: variant.index for variant in workload.variants}
+    left_out = ", ".join(f"'{status}'" for status in sorted({"error", *reopened}))
+    with connect(path) as connection:
+        reader = connection.sql(
+            f"select variant, repeat, cost_usd, cost_credits, {', '.join(_SHARED)} from results "
+            f"where request_hash is not null and attempt_count > 0 and status not in ({left_out})"
+        ).to_arrow_reader(_BATCH_ROWS)
+        for batch in reader:
+            for values in pl.DataFrame(pa.table(batch)).iter_rows(named=True):
+                variant, repeat = variants.get(values.pop("variant")), values.pop("repeat")
+                if variant is not None and repeat < workload.repeats:
+                    text = values.pop("output_text")
+                    known = {name: None if values[name] is None else 0 for name in ("cost_usd", "cost_credits")}
+                    part = FinalPart(**{**values, **known, "text": text, "output": output_of(variant, text)})
+                    yield Unit(-1, "", variant, repeat), part
+
+
+def _key(unit: Unit, unit_hash: str) -> bytes:
+    return b"%b%d/%d" % (bytes.fromhex(unit_hash), unit.variant, unit.repeat)

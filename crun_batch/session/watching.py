@@ -1,0 +1,129 @@
+"""What others see of a session while it sends: a display's figures twice a second, summary.json every 5 s.
+
+Reads the pool and the session on the event loop, which is cheap; writes in a thread, so that no request waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from crun_batch.console.amounts import duration
+from crun_batch.console.progress import Progress, VariantProgress
+from crun_batch.errors import DiskFailed
+from crun_batch.gateway.pool import Pool
+from crun_batch.pricing.account import Sums
+from crun_batch.session.recorder import Session
+from crun_batch.store.directory import RunDirectory, write_json
+
+SHOWN_EVERY_SECONDS = 0.5
+SUMMARY_EVERY_SECONDS = 5.0
+RATE_OVER_SECONDS = 30.0
+
+
+class Extent(Struct, frozen=True):
+    """How much a session has to do: units that were done before it, and units it is to finish."""
+
+    done_before: int
+    to_do: int
+
+
+class Meter:
+    """A session's progress; the rate is that of the last RATE_OVER_SECONDS."""
+
+    def __init__(self, pool: Pool, session: Session, extent: Extent, monotonic: Callable[[], float]) -> None:
+        self._pool = pool
+        self._session = session
+        self._extent = extent
+        self._monotonic = monotonic
+        self._readings: deque[tuple[float, int]] = deque([(monotonic(), 0)])
+
+    def read(self) -> Progress:
+        """The figures of this moment."""
+        totals = self._session.account.totals()
+        reserved = self._session.reservations
+        finished = self._session.finished_units
+        left = max(0, self._extent.to_do - finished)
+        rows_per_second = self._rows_per_second(finished)
+        usd = totals.cost_usd if totals.priced_usd else None
+        credits_ = totals.cost_credits if totals.priced_credits else None
+        return Progress(
+            rows_total=self._extent.done_before + self._extent.to_do,
+            rows_done=self._extent.done_before + finished,
+            rows_failed=sum(count for status, count in totals.statuses.items() if status != "ok"),
+            rows_per_second=rows_per_second,
+            spent_usd_pico=usd,
+            spent_credits_pico=credits_,
+            projected_usd_pico=_projected(totals, usd, left),
+            projected_credits_pico=_projected(totals, credits_, left),
+            held_usd_pico=(reserved.usd.held_pico + reserved.usd.unknown_pico) or None,
+            held_credits_pico=(reserved.credits.held_pico + reserved.credits.unknown_pico) or None,
+            in_flight=self._pool.in_flight,
+            limit=self._pool.limit,
+            eta_seconds=left / rows_per_second if rows_per_second else None,
+            waiting_reason=self._waiting_reason(),
+            variants=self._variants(),
+        )
+
+    def _variants(self) -> tuple[VariantProgress, ...]:
+        """Of a sweep, each with what all sessions have finished of it."""
+        names, sums = self._session.variants, self._session.account.variants
+        statuses = {name: sums[name].statuses for name in names if name in sums}
+        if len(names) < 2:
+            return ()
+        return tuple(
+            VariantProgress(name, sum(counts.values()), sum(counts.values()) - counts.get("ok", 0))
+            for name, counts in statuses.items()
+        )
+
+    def _rows_per_second(self, finished: int) -> float:
+        now = self._monotonic()
+        self._readings.append((now, finished))
+        while len(self._readings) > 2 and now - self._readings[0][0] > RATE_OVER_SECONDS:
+            self._readings.popleft()
+        then, finished_then = self._readings[0]
+        return (finished - finished_then) / (now - then) if now > then else 0.0
+
+    def _waiting_reason(self) -> str | None:
+        if self._pool.halt is not None:
+            return "stopping"
+        seconds = self._pool.waiting_seconds
+        return f"cooling down, {duration(seconds)}" if seconds >= 1 else None
+
+
+def _projected(totals: Sums, spent_pico: int | None, left: int) -> int | None:
+    """What it will have cost in the end, if the other units cost what the finished ones did on average."""
+    finished = sum(totals.statuses.values())
+    if spent_pico is None or not finished:
+        return None
+    return spent_pico + spent_pico * left // finished
+
+
+async def show(watch: Callable[[Progress], None], meter: Meter) -> None:
+    """Hand the figures to a display, again and again."""
+    while True:
+        await asyncio.sleep(SHOWN_EVERY_SECONDS)
+        watch(meter.read())
+
+
+async def keep_summary(
+    directory: RunDirectory, summary: Callable[[], Mapping[str, Any]], say: Callable[[str], None]
+) -> None:
+    """Replace summary.json at once and then every SUMMARY_EVERY_SECONDS. A disk that fails here is only said.
+
+    The journal is what counts: if the disk has really failed, the next event ends the run.
+    """
+    while True:
+        writing = asyncio.create_task(asyncio.to_thread(write_json, directory, directory.summary, summary()))
+        try:
+            await asyncio.shield(writing)
+        except DiskFailed as error:
+            say(f"summary.json is not up to date: {error}")
+        except asyncio.CancelledError:
+            await asyncio.wait([writing])  # so that it cannot replace the summary of the session's end
+            raise
+        await asyncio.sleep(SUMMARY_EVERY_SECONDS)

@@ -1,0 +1,229 @@
+"""What becomes of a result: the journal's `read` event, and the unit's final part where the unit is done.
+
+Pure conversions between the rooms' values: nothing is sent, written or timed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import Struct, structs
+
+from crun_batch.gateway.retry import Again, Decision, GiveUp
+from crun_batch.pricing.account import UnitKey, UnitSoFar
+from crun_batch.records import Cost, Failure, OutcomeClass, Reply, Status, Ticket, Tries, Unit
+from crun_batch.store.events import FinalPart, ReadEvent, StartEvent
+from crun_batch.workload.conversation import STATUS_OF_FINISH, Verdict
+
+NO_TRIES = Tries()
+
+
+class _Absent(Struct, frozen=True):
+    """Stands for the reply, the failure or the usage that a result has not."""
+
+    kind: None = None
+    message: None = None
+    input_tokens: None = None
+    cached_input_tokens: None = None
+    cache_write_tokens: None = None
+    output_tokens: None = None
+    reasoning_tokens: None = None
+    reported_usd: None = None
+    text: None = None
+    tool_calls: None = None
+    finish_reason: None = None
+    model: None = None
+    response_id: None = None
+    assembled: None = None
+
+
+_ABSENT = _Absent()
+
+
+class Settled(Struct, frozen=True, gc=False):
+    """An attempt that is over, with all that was made of it."""
+
+    start: StartEvent
+    finished_at: int | None
+    latency_us: int | None
+    http_status: int | None
+    result: Reply | Failure
+    cost: Cost
+    tries: Tries
+    """Of the unit, this attempt included."""
+    decision: Decision | None = None
+
+    @property
+    def outcome(self) -> OutcomeClass:
+        return "done" if isinstance(self.result, Reply) else self.result.outcome
+
+
+def tries_after(before: Tries, result: Reply | Failure, decision: Decision | None) -> Tries:
+    """The unit's counters after an attempt. An answer begins them anew: what follows it is another request."""
+    if isinstance(result, Reply):
+        return NO_TRIES
+    return decision.tries if isinstance(decision, Again | GiveUp) else before
+
+
+def unit_key(unit: Unit, variant: str) -> UnitKey:
+    """The unit's name in the account."""
+    return str(unit.row_id), variant, unit.repeat
+
+
+def status_of(result: Reply | Failure) -> Status:
+    """The status that a unit has when `result` is its last word."""
+    if isinstance(result, Reply):
+        return STATUS_OF_FINISH[result.finish_reason]
+    return "refused" if result.kind == "content_filter" else "error"
+
+
+def start_event(ticket: Ticket, serial: int, variant: str, started_at: int) -> StartEvent:
+    """The record that goes before the request."""
+    return StartEvent(
+        n=serial,
+        id=str(ticket.unit.row_id),
+        position=ticket.unit.position,
+        variant=variant,
+        repeat=ticket.unit.repeat,
+        turn=ticket.turn,
+        purpose=ticket.purpose,
+        attempt=ticket.attempt,
+        started_at=started_at,
+        request_hash=ticket.request_hash,
+        held_usd=ticket.hold.usd_pico,
+        held_credits=ticket.hold.credits_pico,
+    )
+
+
+def read_event(settled: Settled, final: FinalPart | None) -> ReadEvent:
+    """What was made of the reply or fault, with the final part where the unit is done.
+
+    The arguments stand in the order of the fields: a call with so many names would cost fifteen times as much.
+    """
+    start, result, cost = settled.start, settled.result, settled.cost
+    usage = result.usage or _ABSENT
+    reply, failure = (result, _ABSENT) if isinstance(result, Reply) else (_ABSENT, result)
+    return ReadEvent(
+        start.n,
+        start.id,
+        start.position,
+        start.variant,
+        settled.outcome,
+        start.repeat,
+        start.turn,
+        start.purpose,
+        start.attempt,
+        start.started_at,
+        settled.finished_at,
+        settled.latency_us,
+        start.request_hash,
+        start.held_usd,
+        start.held_credits,
+        settled.http_status,
+        failure.kind,
+        failure.message,
+        usage.input_tokens,
+        usage.cached_input_tokens,
+        usage.cache_write_tokens,
+        usage.output_tokens,
+        usage.reasoning_tokens,
+        cost.usd_pico,
+        cost.credits_pico,
+        cost.source,
+        reply.reported_usd,
+        reply.text,
+        reply.tool_calls,
+        reply.finish_reason,
+        reply.model,
+        reply.response_id,
+        reply.assembled.decode(errors="replace") if reply.assembled else None,
+        settled.tries.counted,
+        settled.tries.unknown,
+        final is None and start.judge is None and isinstance(settled.decision, GiveUp),
+        final,
+        start.judge,
+    )
+
+
+def final_part(
+    settled: Settled, so_far: UnitSoFar, *, carried: Mapping[str, str | None], replaces: str | None
+) -> FinalPart:
+    """The unit's result where every reply is one: the last attempt's answer, the sums of all its attempts."""
+    if so_far.attempts == 1:  # its sums are those of its read event, from which a final takes what it leaves out
+        return FinalPart(
+            status=status_of(settled.result),
+            as_read=True,
+            unknown_attempts=so_far.unknown,
+            carried=carried,
+            supersedes=replaces is not None,
+            replaces=replaces,
+        )
+    usage = so_far.usage
+    return FinalPart(
+        status=status_of(settled.result),
+        as_read=True,
+        input_tokens=usage.input_tokens if usage else None,
+        cached_input_tokens=usage.cached_input_tokens if usage else None,
+        cache_write_tokens=usage.cache_write_tokens if usage else None,
+        output_tokens=usage.output_tokens if usage else None,
+        reasoning_tokens=usage.reasoning_tokens if usage else None,
+        cost_usd=so_far.cost_usd,
+        cost_credits=so_far.cost_credits,
+        attempt_count=so_far.attempts,
+        unknown_attempts=so_far.unknown,
+        started_at=so_far.started_at,
+        carried=carried,
+        supersedes=replaces is not None,
+        replaces=replaces,
+    )
+
+
+def dialogue_part(part: FinalPart, verdict: Verdict, so_far: UnitSoFar, unit_hash: str | None) -> FinalPart:
+    """`part` with what the whole dialogue says. An answer that no repair mended stays the unit's text."""
+    part = structs.replace(
+        part,
+        status=verdict.status,
+        output=verdict.output,
+        outputs=verdict.outputs,
+        error_kind=verdict.error_kind,
+        error_message=verdict.error_message,
+        request_hash=unit_hash,
+    )
+    if verdict.status != "invalid":
+        return part
+    reply = so_far.answers[-1].reply
+    return structs.replace(
+        part,
+        text=reply.text,
+        tool_calls=reply.tool_calls,
+        finish_reason=reply.finish_reason,
+        model=reply.model,
+        response_id=reply.response_id,
+    )
+
+
+def stored_part(so_far: UnitSoFar, verdict: Verdict, unit_hash: str | None) -> FinalPart:
+    """The result of a unit whose last answer, or failure for good, was recorded by an earlier session."""
+    reply = so_far.answers[-1].reply if so_far.failure is None else None
+    asked = so_far.failure_hash if reply is None else so_far.answers[-1].request_hash
+    usage = so_far.usage
+    part = FinalPart(
+        status=verdict.status,
+        text=reply.text if reply else None,
+        tool_calls=reply.tool_calls if reply else None,
+        finish_reason=reply.finish_reason if reply else None,
+        model=reply.model if reply else None,
+        response_id=reply.response_id if reply else None,
+        input_tokens=usage.input_tokens if usage else None,
+        cached_input_tokens=usage.cached_input_tokens if usage else None,
+        cache_write_tokens=usage.cache_write_tokens if usage else None,
+        output_tokens=usage.output_tokens if usage else None,
+        reasoning_tokens=usage.reasoning_tokens if usage else None,
+        cost_usd=so_far.cost_usd,
+        cost_credits=so_far.cost_credits,
+        cost_source=so_far.cost_source,
+        attempt_count=so_far.attempts,
+        unknown_attempts=so_far.unknown,
+        started_at=so_far.started_at,
+    )
+    return dialogue_part(part, verdict, so_far, unit_hash or asked)

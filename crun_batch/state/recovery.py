@@ -1,0 +1,192 @@
+"""Going on where a run stopped: what its directory says, folded into the same account that a live session keeps.
+
+Resume is no mode: what the journal has is simply not to do. What was in flight at a kill is recorded as of unknown
+outcome, and keeps its hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import polars as pl
+import pyarrow as pa
+from msgspec import Struct
+
+from crun_batch.gateway.retry import Decision
+from crun_batch.pricing.account import Account, Answered, Ended
+from crun_batch.records import Cost, ErrorKind, Failure, Fault, Hold, Purpose, Reply, Response, Tries, Usage
+from crun_batch.session.source import Done
+from crun_batch.state.entries import NO_TRIES, Settled, read_event, tries_after
+from crun_batch.store.directory import RunDirectory
+from crun_batch.store.events import EndEvent, Event, FinalEvent, HeadEvent, ReadEvent, StartEvent
+from crun_batch.store.journal import Journal
+from crun_batch.store.recover import Recovered, replay
+from crun_batch.workload.workload import Workload
+
+ReadArrival = Callable[[StartEvent, Response | Fault, Tries], tuple[Reply | Failure, Cost, Decision | None]]
+
+
+class JournalNow(Struct):
+    """What the journal tells at this moment: the account, and the requests without a recorded reply by serial."""
+
+    account: Account
+    in_flight: dict[int, StartEvent]
+
+
+def account_now(directory: RunDirectory) -> Account:
+    """The account as the journal tells it now; needs no lock. An empty one where there is no journal yet."""
+    return journal_now(directory).account
+
+
+def journal_now(directory: RunDirectory) -> JournalNow:
+    """The newest segment, folded together; needs no lock. Nothing where there is no journal yet."""
+    now = JournalNow(Account(), {})
+    for number in directory.segments()[-1:]:
+        for event in replay(directory.segment(number)):
+            if isinstance(event, HeadEvent):
+                now.account = Account.from_checkpoint(event.checkpoint)
+                now.in_flight = {start.n: start for start in event.in_flight}
+            elif isinstance(event, StartEvent):
+                now.in_flight[event.n] = event
+            else:
+                book(now.account, event)
+                if not isinstance(event, FinalEvent):
+                    now.in_flight.pop(event.n, None)
+    return now
+
+
+def book(account: Account, event: Event) -> None:
+    """Fold one recorded event into the account, as the session that wrote it did."""
+    if isinstance(event, ReadEvent):
+        key = (event.id, event.variant, event.repeat)
+        end = Ended(
+            event.outcome,
+            usage_of(event),
+            Cost(event.cost_usd, event.cost_credits, event.cost_source),  # type: ignore[arg-type]
+            Hold(event.held_usd, event.held_credits),
+            Tries(event.counted, event.unknown_retries),
+            event.latency_us or 0,
+        )
+        if event.judge is not None:
+            account.judged(event.judge, end)
+            return
+        unit = account.ended(key, event.started_at, end)
+        if event.outcome == "done" and event.error_kind is None and event.final is None:
+            unit.answers.append(answered_by(event))
+        elif event.gives_up:
+            unit.failure, unit.failure_hash = failure_of(event), event.request_hash
+    if isinstance(event, ReadEvent | FinalEvent) and event.final is not None:
+        final = event.final
+        kind = final.error_kind or (event.error_kind if isinstance(event, ReadEvent) else None)
+        account.finished(
+            (event.id, event.variant, event.repeat),
+            final.status,
+            kind,
+            replaces=final.replaces,
+            shared=final.attempt_count == 0 and final.request_hash is not None,
+        )
+
+
+def usage_of(event: ReadEvent) -> Usage | None:
+    """The recorded token counts; None where the reply told none."""
+    if event.input_tokens is None:
+        return None
+    return Usage(
+        event.input_tokens,
+        event.cached_input_tokens or 0,
+        event.cache_write_tokens or 0,
+        event.output_tokens or 0,
+        event.reasoning_tokens or 0,
+    )
+
+
+def answered_by(event: ReadEvent) -> Answered:
+    """The recorded answer."""
+    reply = Reply(
+        text=event.text,
+        finish_reason=event.finish_reason or "other",  # type: ignore[arg-type]
+        usage=usage_of(event),
+        tool_calls=event.tool_calls,
+        model=event.model,
+        response_id=event.response_id,
+        reported_usd=event.reported_usd,
+    )
+    purpose: Purpose = event.purpose  # type: ignore[assignment]
+    return Answered(event.turn, purpose, event.request_hash, reply)
+
+
+def failure_of(event: ReadEvent) -> Failure:
+    """The recorded failure that ends its unit."""
+    kind: ErrorKind = event.error_kind  # type: ignore[assignment]
+    return Failure(event.outcome, kind, "fail_row", event.error_message or "", usage=usage_of(event))  # type: ignore[arg-type]
+
+
+def arrival_of(end: EndEvent) -> Response | Fault:
+    """What the wire brought, as it was recorded."""
+    fault = end.fault
+    if fault is None:
+        return Response(end.http_status or 0, end.headers or {}, end.raw_body())
+    return Fault(fault.stage, fault.kind, fault.message, end.http_status, end.raw_body())  # type: ignore[arg-type]
+
+
+def settle_leftovers(recovered: Recovered, journal: Journal, account: Account, read: ReadArrival) -> None:
+    """Record what the kill left open: replies that nobody read yet, and requests whose outcome is unknown."""
+    for start, end in recovered.unread:
+        before = _tries(account, start)
+        result, cost, decision = read(start, arrival_of(end), before)
+        settled = Settled(
+            start=start,
+            finished_at=end.finished_at,
+            latency_us=end.latency_us,
+            http_status=end.http_status,
+            result=result,
+            cost=cost,
+            tries=tries_after(before, result, decision),
+            decision=decision,
+        )
+        _record(journal, account, settled)
+    leave_in_flight(recovered.in_flight, journal, account)
+
+
+def _tries(account: Account, start: StartEvent) -> Tries:
+    """What is counted of the unit; a judge's attempts are counted anew in each session."""
+    if start.judge is not None:
+        return NO_TRIES
+    unit = account.open_units.get((start.id, start.variant, start.repeat))
+    return NO_TRIES if unit is None else unit.tries
+
+
+def leave_in_flight(starts: Iterable[StartEvent], journal: Journal, account: Account) -> None:
+    """Record that the process ended, or is to end now, with these requests in flight."""
+    for start in starts:
+        lost = Failure(
+            outcome="unknown",
+            kind="unknown_outcome",
+            action="retry",
+            message="in flight when the process ended: the gateway may have billed it",
+        )
+        _record(journal, account, Settled(start, None, None, None, lost, Cost(), _tries(account, start)))
+
+
+def _record(journal: Journal, account: Account, settled: Settled) -> None:
+    event = read_event(settled, None)
+    journal.append_reads([event])
+    book(account, event)
+
+
+def mark_done(workload: Workload, finished: pa.RecordBatchReader) -> Done:
+    """Mark every unit that has a final result, wherever its row stands in the table now."""
+    done = Done(workload.unit_slots)
+    codes = pl.zeros(workload.unit_slots, dtype=pl.UInt8, eager=True)
+    variants = {variant.name: variant.index for variant in workload.variants}
+    for batch in workload.table.positions_of(finished):
+        endings = pl.DataFrame(batch).group_by("variant", "repeat", "status", "error_kind").agg("position")
+        for (variant, repeat, status, kind), positions in zip(
+            endings.drop("position").iter_rows(), endings["position"], strict=True
+        ):
+            if variant not in variants or repeat >= workload.repeats:
+                continue
+            slots = positions * workload.slots_per_row + workload.slot(0, variants[variant], repeat)
+            codes = codes.scatter(slots, done.code(status, kind))
+    done.mark_all(bytearray(codes.to_arrow().buffers()[1])[: workload.unit_slots])
+    return done

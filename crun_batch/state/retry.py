@@ -1,0 +1,71 @@
+"""Finished units that are asked again (`--retry`, `--redo-changed`): opened, with what their attempts cost so far.
+
+A unit's result sums up all its attempts, so the earlier ones must be known again before the next one goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import polars as pl
+
+from crun_batch.pricing.account import Account, UnitKey, UnitSoFar
+from crun_batch.pricing.costs import pico_of
+from crun_batch.records import Usage
+from crun_batch.session.source import Done
+from crun_batch.store.views import attempts_frame, results_frame
+
+TOKENS = ("input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
+COSTS = ("cost_usd", "cost_credits")
+
+
+def reopen(done: Done, account: Account, kinds: frozenset[str], *, path: Path, id_name: str) -> int:
+    """Open the units whose status or error kind is among `kinds`; how many they are."""
+    count = done.reopen_endings(kinds)
+    if count:
+        asked_again = results_frame(path).filter(
+            pl.col("status").is_in(kinds) | pl.col("error_kind").is_in(kinds).fill_null(value=False)
+        )
+        rows = asked_again.select(pl.col(id_name).cast(pl.String), "variant", "repeat").collect().rows()
+        recall(account, rows, path=path, id_name=id_name)
+    return count
+
+
+def recall(account: Account, units: Iterable[UnitKey], *, path: Path, id_name: str) -> None:
+    """Put the sums of these units' attempts back into the account."""
+    account.open_units.update(_sums_of_attempts(path, id_name, list(units)))
+
+
+def _sums_of_attempts(path: Path, id_name: str, units: list[UnitKey]) -> Iterable[tuple[UnitKey, UnitSoFar]]:
+    keys = pl.DataFrame(units, schema={"id": pl.String, "variant": pl.String, "repeat": pl.Int32}, orient="row")
+    attempts = attempts_frame(path).with_columns(pl.col(id_name).cast(pl.String).alias("id"))
+    sums = (
+        attempts.filter(pl.col("judge").is_null())
+        .join(keys.lazy(), on=keys.columns, how="semi")
+        .group_by(keys.columns)
+        .agg(
+            pl.len().alias("attempts"),
+            (pl.col("outcome") == "unknown").sum().alias("unknown"),
+            pl.col("input_tokens").is_not_null().any().alias("has_usage"),
+            *(pl.col(name).sum() for name in TOKENS),
+            *(pl.when(pl.col(name).is_not_null().any()).then(pl.col(name).sum()).alias(name) for name in COSTS),
+            pl.col("cost_source").drop_nulls().last(),
+            pl.col("started_at").min().dt.epoch("us"),
+        )
+    )
+    for row in sums.collect().iter_rows(named=True):
+        usage = Usage(*(row[name] for name in TOKENS)) if row["has_usage"] else None
+        usd, credits_ = (None if row[name] is None else pico_of(row[name]) for name in COSTS)
+        yield (
+            (row["id"], row["variant"], row["repeat"]),
+            UnitSoFar(
+                attempts=row["attempts"],
+                unknown=row["unknown"],
+                usage=usage,
+                cost_usd=usd,
+                cost_credits=credits_,
+                cost_source=row["cost_source"],
+                started_at=row["started_at"],
+            ),
+        )

@@ -1,0 +1,134 @@
+"""A run directory as it stands now, whoever is writing to it: read from its journal, without its lock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from msgspec import to_builtins
+
+from crun_batch.api import RUNNING, Ending, Place, summary_of
+from crun_batch.errors import InputError
+from crun_batch.load.job.job import load_job
+from crun_batch.pricing.account import Account, Ended
+from crun_batch.pricing.costs import decimal_text
+from crun_batch.records import Cost, Hold, Tries
+from crun_batch.state.recovery import JournalNow, journal_now
+from crun_batch.store.directory import RunDirectory, read_json
+from crun_batch.store.events import StartEvent
+from crun_batch.store.holder import holder
+from crun_batch.store.verify import verify
+from crun_batch.store.views import attempts_frame, run_schema
+
+SUSPECTS_SHOWN = 20
+KILLED = Ending("killed", None, "its process ended without a word; starting it again goes on")
+
+
+def status_of(path: Path) -> dict[str, Any]:
+    """summary.json as it would be now, with `holder`, `in_flight` and `suspects`.
+
+    `suspects`: the first SUSPECTS_SHOWN attempts that may have been billed without a recorded reply. Raises
+    InputError where there is no run, RunDamaged.
+    """
+    run = RunDirectory(path)
+    process = holder(path)
+    if not run.summary.exists():
+        raise InputError(f"{path}: {_no_summary(run, process)}")
+    summary = read_json(run.summary)
+    if process is None and summary["status"] != RUNNING.status:
+        return {**summary, "holder": None, "in_flight": 0, "suspects": _unknown_attempts(path, summary)}
+    now = journal_now(run)
+    if process is None:
+        _give_up(now)
+    summary = _summary_now(run, summary, now.account, RUNNING if process else KILLED)
+    suspects = _unknown_attempts(path, summary)
+    if process is None:
+        suspects += map(_suspect, islice(now.in_flight.values(), SUSPECTS_SHOWN - len(suspects)))
+    return {**summary, "holder": process, "in_flight": len(now.in_flight), "suspects": suspects}
+
+
+def findings_of(path: Path, *, data: bool) -> list[dict[str, Any]]:
+    """What `verify` finds in a run directory, as plain data. Raises InputError where there is no run."""
+    if not (path / "journal").is_dir():
+        raise InputError(f"{path}: there is no run here (no journal)")
+    return [to_builtins(finding) for finding in verify(path, data=data)]
+
+
+def find_run(path: Path, *, simulate: bool = False) -> Path:
+    """The run directory that `path` means: itself, or that of the job file; the simulated one if only it is there.
+
+    Raises InputError where there is none.
+    """
+    if path.is_dir():
+        return path
+    if not path.exists():
+        raise InputError(f"{path}: there is no run directory and no job file of that name")
+    folder = load_job(path).output.dir
+    simulated = folder.with_name(f"{folder.name}-simulated")
+    candidates = [simulated] if simulate else [folder, simulated]
+    for candidate in candidates:
+        if RunDirectory(candidate).job.exists():
+            return candidate
+    raise InputError(f"{path}: there is no run of this job yet (no {' and no '.join(map(str, candidates))})")
+
+
+def _no_summary(run: RunDirectory, process: str | None) -> str:
+    if process is not None:
+        return f"the run is about to start ({process}); nothing has been sent yet"
+    if run.journal.is_dir():
+        return "a run was begun here and ended before it sent anything"
+    return "there is no run here (no summary.json)"
+
+
+def _summary_now(
+    run: RunDirectory, summary: Mapping[str, Any], account: Account, ending: Ending
+) -> dict[str, Any]:
+    finished = sum(account.totals().statuses.values())
+    place = Place(summary["name"], run.path, summary["resume_command"], summary.get("pilot"))
+    open_count = max(0, summary["rows"]["total"] - finished)
+    return summary_of(account, place, ending, open_count=open_count, seconds=summary["seconds"])
+
+
+def _give_up(now: JournalNow) -> None:
+    """Book what was in flight at a kill as the next session will: its outcome is unknown, its hold stays."""
+    for start in now.in_flight.values():
+        hold = Hold(start.held_usd, start.held_credits)
+        end = Ended("unknown", None, Cost(), hold, Tries())
+        if start.judge is not None:
+            now.account.judged(start.judge, end)
+        else:
+            now.account.ended((start.id, start.variant, start.repeat), start.started_at, end)
+
+
+def _unknown_attempts(path: Path, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    if not summary["unknown_attempts"]:
+        return []
+    frame = attempts_frame(path).filter(pl.col("outcome") == "unknown").head(SUSPECTS_SHOWN)
+    columns = [
+        pl.col(run_schema(RunDirectory(path)).id_name).cast(pl.String).alias("id"),
+        "variant",
+        "repeat",
+        "attempt",
+        "judge",
+        pl.col("started_at").dt.strftime("%Y-%m-%dT%H:%M:%S.%6fZ"),
+        pl.col("held_usd", "held_credits").cast(pl.String),
+    ]
+    return frame.select(columns).collect().to_dicts()
+
+
+def _suspect(start: StartEvent) -> dict[str, Any]:
+    started_at = datetime.fromtimestamp(start.started_at / 1e6, UTC)
+    return {
+        "id": start.id,
+        "variant": start.variant,
+        "repeat": start.repeat,
+        "attempt": start.attempt,
+        "judge": start.judge,
+        "started_at": started_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "held_usd": None if start.held_usd is None else decimal_text(start.held_usd),
+        "held_credits": None if start.held_credits is None else decimal_text(start.held_credits),
+    }

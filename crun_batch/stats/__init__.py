@@ -1,0 +1,1 @@
+"""Intervals, agreement, comparisons of variants. Pure: takes numbers, gives numbers."""

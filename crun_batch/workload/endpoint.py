@@ -1,0 +1,153 @@
+"""The gateway's side of a run: the real one, or the bundled simulator started for this run.
+
+Owns the key: it is read here, put into headers here, and known to nothing that writes.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from decimal import Decimal
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+from msgspec import Struct
+
+from crun_batch.gateway.control import auth_headers
+from crun_batch.load.job.job import Job
+from crun_batch.load.job.secrets import Secrets
+from crun_batch.load.job.sweep import variations
+from crun_batch.records import Headers
+from crun_batch.simulator.process import SimulatorProcess
+from crun_batch.simulator.settings import MODELS, Model, Settings, read_settings
+from crun_batch.workload.target import Asked
+
+SIMULATOR_KEY = "ak_sim"
+SIMULATED_BALANCE_CREDITS = Decimal(1_000_000_000)
+SHORTEST_SECRET_CHARACTERS = 8
+REDACTED = b"[secret removed]"
+_PERCENT = re.compile("%..")
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
+PROTOCOL_HEADERS = frozenset({"content-type", "anthropic-version"})
+
+
+class Endpoint(Struct, frozen=True):
+    """Where requests go, with headers that hold the key; `redact` removes every form of it from bytes."""
+
+    headers: Mapping[str, str]
+    redact: Callable[[bytes], bytes]
+
+    @property
+    def account(self) -> Hashable:
+        """The same for requests that a gateway counts together, whatever their protocol."""
+        return tuple(sorted(item for item in self.headers.items() if item[0].lower() not in PROTOCOL_HEADERS))
+
+    def __repr__(self) -> str:
+        return "Endpoint(...)"
+
+
+def endpoint_of(job: Job, environ: Mapping[str, str], *, simulated: bool) -> Endpoint:
+    """Raises InputError where the key or a header's variable is missing."""
+    (endpoint,) = endpoints_of([Asked(0, job.name, job)], environ, simulated=simulated)
+    return endpoint
+
+
+def endpoints_of(asked: Sequence[Asked], environ: Mapping[str, str], *, simulated: bool) -> tuple[Endpoint, ...]:
+    """One for each who is asked; each redacts the secrets of all. Raises InputError, as `endpoint_of` does."""
+    if simulated:
+        headers = Headers({**auth_headers("bearer", SIMULATOR_KEY), "content-type": "application/json"})
+        return tuple(Endpoint(headers, _unchanged) for _ in asked)
+    secrets = [one.secrets(environ) for one in asked]
+    hidden = [value for one in secrets for value in (one.key or "", *one.headers.values())]
+    redact = redactor(list(dict.fromkeys(hidden)))
+    return tuple(Endpoint(_headers(one.job, own), redact) for one, own in zip(asked, secrets, strict=True))
+
+
+def _headers(job: Job, secrets: Secrets) -> Headers:
+    headers = Headers({**secrets.headers, **auth_headers(job.endpoint.auth, secrets.key)})
+    if job.endpoint.protocol == "messages" and not any(name.lower() == "anthropic-version" for name in headers):
+        headers["anthropic-version"] = "2023-06-01"
+    return Headers({**headers, "content-type": "application/json"})
+
+
+def redactor(secrets: list[str]) -> Callable[[bytes], bytes]:
+    """Removes the secrets, in every form of `_forms`, from bytes; the same object where there is none."""
+    needles: list[bytes] = []
+    for secret in secrets:
+        if len(secret) >= SHORTEST_SECRET_CHARACTERS:
+            needles += dict.fromkeys(_forms(secret))
+    if not needles:
+        return _unchanged
+
+    def redact(data: bytes) -> bytes:
+        for needle in needles:
+            if needle in data:
+                data = data.replace(needle, REDACTED)
+        return data
+
+    return redact
+
+
+def _forms(secret: str) -> list[bytes]:
+    """The secret as it is, in a URL, in JSON, and in base64 wherever it begins in a longer text."""
+    raw = secret.encode()
+    forms = [raw, orjson.dumps(secret)[1:-1], orjson.dumps(secret)[1:-1].replace(b"/", b"\\/")]
+    for url_text in (quote(secret), quote(secret, safe="")):
+        forms += [url_text.encode(), _PERCENT.sub(lambda found: found[0].lower(), url_text).encode()]
+    for before in range(3):
+        first, last = -(-8 * before // 6), 8 * (before + len(raw)) // 6
+        coded = base64.b64encode(bytes(before) + raw)[first:last]
+        forms += [coded, coded.translate(_URL_SAFE)]
+    return forms
+
+
+def _unchanged(data: bytes) -> bytes:
+    return data
+
+
+@contextmanager
+def simulated(job: Job, settings: Mapping[str, Any]) -> Iterator[Mapping[str, object]]:
+    """Keys that point a job, and each of its variants, at a simulator for as long as the context lasts.
+
+    It offers the models of all variants and judges, at the job's prices.
+    """
+    with SimulatorProcess(read_settings(settings, base=_settings_for(job))) as simulator:
+        yield {"endpoint.base_url": simulator.base_url, **_without_key()}
+
+
+def _without_key() -> dict[str, object]:
+    return {
+        "endpoint.auth": "none",
+        "endpoint.api_key_env": None,
+        "endpoint.api_key_file": None,
+        "endpoint.headers": {},
+    }
+
+
+def _settings_for(job: Job) -> Settings:
+    priced = {name: _simulated_model(spec, job) for name, spec in job.prices.models.items()}
+    models = {**MODELS, **priced}
+    asked = [*(variation.job.model for variation in variations(job)), *(spec.model for spec in job.score)]
+    for name in asked:
+        if name is not None:
+            models.setdefault(name, Model())
+    return Settings(models=models, balance_credits=SIMULATED_BALANCE_CREDITS)
+
+
+def _simulated_model(spec: Any, job: Job) -> Model:
+    """The job's price in credits, as the simulator charges; dollars by credits_per_usd, or one for one."""
+    factor = 1 if spec.currency == "credits" else (job.prices.credits_per_usd or 1)
+
+    def amount(value: Any) -> Any:
+        return None if value is None else round(value * factor, 6)
+
+    return Model(
+        input_per_mtok=amount(spec.input_per_mtok),
+        output_per_mtok=amount(spec.output_per_mtok),
+        cached_input_per_mtok=amount(spec.cached_input_per_mtok),
+        cache_write_per_mtok=amount(spec.cache_write_per_mtok),
+        minimum_per_request=amount(spec.minimum_per_request or 0),
+    )

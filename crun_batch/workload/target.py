@@ -1,0 +1,110 @@
+"""Who is asked: a model at an endpoint, with its params, as a job says it. Variants answer, judges grade.
+
+Owns how messages become a request's body for them, and what of the job that takes, looked up once. What is asked
+is theirs to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from msgspec import Struct
+
+from crun_batch.errors import InputError
+from crun_batch.gateway.protocols import PROTOCOLS
+from crun_batch.gateway.protocols.protocol import BuildBody
+from crun_batch.load.job.grader_sections import GraderSpec
+from crun_batch.load.job.job import Job
+from crun_batch.load.job.judges import JudgeJob, judge_jobs
+from crun_batch.load.job.secrets import Secrets, resolve_secrets
+from crun_batch.load.prompt.render import RowRejected
+from crun_batch.records import ProtocolName, Row
+from crun_batch.scoring.judge_prompt import verdict_schema
+
+
+class Asking(Struct, frozen=True):
+    """What all requests of a variant have in common, looked up in its job once."""
+
+    path: str
+    write: BuildBody
+    model: str | None
+    max_output_tokens: int | None
+    output_limit_tokens: int | None
+    stream: bool
+
+
+class Asked(Struct, frozen=True, dict=True):
+    """Who is asked: a model at an endpoint, with its params, as a job says it."""
+
+    index: int
+    """Among the variants, then the judges."""
+    name: str
+    job: Job
+
+    @property
+    def protocol_name(self) -> ProtocolName:
+        return self.job.endpoint.protocol
+
+    @property
+    def url(self) -> str:
+        return self.job.endpoint.base_url + self.asking.path
+
+    @cached_property
+    def asking(self) -> Asking:
+        job, protocol = self.job, PROTOCOLS[self.protocol_name]
+        return Asking(
+            path=protocol.path,
+            write=protocol.body,
+            model=job.model,
+            max_output_tokens=job.max_output_tokens,
+            output_limit_tokens=job.output_limit_tokens,
+            stream=job.endpoint.stream,
+        )
+
+    def body(
+        self,
+        row: Row,
+        messages: Sequence[Mapping[str, Any]],
+        params: Mapping[str, Any],
+        output_schema: Mapping[str, Any] | None,
+    ) -> bytes:
+        """The messages in the protocol's form. Raises RowRejected where it cannot say them."""
+        asking = self.asking
+        try:
+            return asking.write(
+                asking.model or "", messages, params, asking.max_output_tokens, asking.stream, output_schema
+            )
+        except ValueError as error:
+            raise RowRejected(f"row {row.position} (id {row.row_id!r}): {error}") from None
+
+    def secrets(self, environ: Mapping[str, str]) -> Secrets:
+        """The key and the headers of its endpoint. Raises InputError that names all that are missing."""
+        return resolve_secrets(self.job, environ)
+
+
+class Judge(Asked, frozen=True, dict=True):
+    """A model that grades answers."""
+
+    written: JudgeJob
+
+    @property
+    def spec(self) -> GraderSpec:
+        return self.written.spec
+
+    def secrets(self, environ: Mapping[str, str]) -> Secrets:
+        """As of all who are asked; mistakes are named under the judge."""
+        try:
+            return resolve_secrets(self.job, environ)
+        except InputError as error:
+            raise InputError([self.written.mistake(mistake) for mistake in error.mistakes]) from None
+
+
+def judges_of(job: Job, overrides: Mapping[str, object], first_index: int) -> tuple[Judge, ...]:
+    """The judges of a job, each with its own job; `overrides` are laid over each. Raises InputError."""
+    schemas = {spec.name: verdict_schema(spec) for spec in job.score if spec.grader == "judge"}
+    made = judge_jobs(job, schemas, overrides)
+    return tuple(
+        Judge(index, f"judge {one.spec.name}", one.job, one) for index, one in enumerate(made, first_index)
+    )
