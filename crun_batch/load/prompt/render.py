@@ -15,10 +15,11 @@ import orjson
 import pyarrow as pa
 
 from crun_batch.errors import InputError, Mistake
+from crun_batch.load.prompt.column_names import did_you_mean
 from crun_batch.load.prompt.columns import converter, holds_binary, json_bytes, may_hold_json, without_nulls
 from crun_batch.load.prompt.confined import ConfinedEngine
 from crun_batch.load.prompt.parts import Attachments, is_remote, remote_parts, remote_parts_of_body
-from crun_batch.load.prompt.template_check import compile_template, did_you_mean
+from crun_batch.load.prompt.template_check import compile_template
 from crun_batch.load.prompt.templates import (
     MAX_TEXT_CHARACTERS,
     CarefulEngine,
@@ -208,7 +209,7 @@ class Renderer:
         plain = template.joined(values)
         if plain is not None:
             return _bounded(plain, template)
-        context = {name: values[name] for name in template.columns}
+        context = template.context(values)
         try:
             if template.way == "confined":
                 text = self._confined.render(template.key, context)

@@ -6,7 +6,7 @@ here too, but for nulls: a text that would print one is no mistake of the row; t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -44,9 +44,14 @@ class ScoreTemplates:
         nested = {field.name for field in schema if pa.types.is_nested(field.type)} | {"output"}
         self._templates: dict[str, Template] = {}
         mistakes: list[Mistake] = []
-        for key, source, names in _sources(specs, schema.names):
+        for key, source, beside in _sources(specs):
             template, found = compile_template(
-                source, key=key, columns=names, nested_columns=nested, file=job_source
+                source,
+                key=key,
+                columns=schema.names,
+                nested_columns=nested,
+                file=job_source,
+                beside=[name for name in beside if name not in schema.names],
             )
             self._templates[source] = template
             mistakes += found
@@ -86,7 +91,7 @@ class ScoreTemplates:
     def _render(self, template: Template, values: Mapping[str, Any]) -> str | None:
         if template.way == "constant":
             return template.source
-        context = {name: self._converted(name, values[name]) for name in template.columns}
+        context = template.context({name: self._converted(name, values[name]) for name in template.columns})
         try:
             if template.way == "fast" and None not in context.values():
                 return shielded(partial(self._fast.render_template, template.key, **context))
@@ -102,18 +107,17 @@ class ScoreTemplates:
         return value if convert is None else convert(value)
 
 
-def _sources(specs: Sequence[GraderSpec], columns: Sequence[str]) -> Iterator[tuple[str, str, Collection[str]]]:
-    """(job key, template, the names that it may use) of every text of the graders."""
+def _sources(specs: Sequence[GraderSpec]) -> Iterator[tuple[str, str, Sequence[str]]]:
+    """(job key, template, the names that it may use beside columns) of every text of the graders."""
     for index, spec in enumerate(specs):
         key = f"score[{index}].expected"
         if isinstance(spec.expected, str):
-            yield key, spec.expected, columns
+            yield key, spec.expected, ()
         elif isinstance(spec.expected, list | tuple):
             texts = [(place, one) for place, one in enumerate(spec.expected) if isinstance(one, str)]
-            yield from ((f"{key}[{place}]", one, columns) for place, one in texts)
+            yield from ((f"{key}[{place}]", one, ()) for place, one in texts)
         if spec.prompt is not None:
-            names = [*columns, *OF_A_REPLY]
             for part in ("system", "user"):
                 text = getattr(spec.prompt, part)
                 if text is not None:
-                    yield f"score[{index}].prompt.{part}", text, names
+                    yield f"score[{index}].prompt.{part}", text, OF_A_REPLY

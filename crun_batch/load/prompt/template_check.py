@@ -6,18 +6,15 @@ tests, which it would tell only when a row gets there, are looked up here. Reads
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 
 from minijinja import Environment, TemplateError
 
 from crun_batch.errors import Mistake
+from crun_batch.load.prompt.column_names import ROW, STRING, columns_of_row, did_you_mean, misread_columns, tags
 from crun_batch.load.prompt.templates import Template, Unrenderable, Way, environment
 
-_TAG = re.compile(r"""\{[{%](?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|(?![}%]\}).)*[}%]\}""", re.DOTALL)
-_STRING = re.compile(r""""(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'""", re.DOTALL)
-_COMMENT_OR_RAW = re.compile(r"\{#.*?#\}|\{%-?\s*raw\s*-?%\}.*?\{%-?\s*endraw\s*-?%\}", re.DOTALL)
 _FILTER = re.compile(r"\|\s*([A-Za-z_]\w*)")
 _TEST = re.compile(r"\bis\s+(?:not\s+)?([A-Za-z_]\w*)")
 _OTHER_FILE = re.compile(r"^\{%[-+]?\s*(include|import|from|extends)\b")
@@ -35,28 +32,50 @@ _MAX_LOOPED_SOURCE_CHARACTERS = 4_000
 
 
 def compile_template(
-    source: str, *, key: str, columns: Collection[str], nested_columns: Collection[str], file: str
+    source: str,
+    *,
+    key: str,
+    columns: Sequence[str],
+    nested_columns: Collection[str],
+    file: str,
+    beside: Sequence[str] = (),
 ) -> tuple[Template, list[Mistake]]:
-    """The template with its way chosen, and every mistake in it that can be told without a row."""
+    """The template with its way chosen, and every mistake in it that can be told without a row.
+
+    `beside`: what it may name that is no column of the table. `row` is the whole row, where no column has that
+    name.
+    """
     if not any(opening in source for opening in ("{{", "{%", "{#")):
         return Template(key=key, source=source, columns=(), way="constant"), []
     engine = environment()
+    misread = misread_columns(source, columns)
     try:
         engine.add_template(key, source)
     except TemplateError as error:
-        reason = f"line {error.line} of the template: {error.detail or error.message}"
-        return Template(key=key, source=source, columns=(), way="constant"), [Mistake(reason, file=file, key=key)]
+        reasons = misread or [f"line {error.line} of the template: {error.detail or error.message}"]
+        template = Template(key=key, source=source, columns=(), way="constant")
+        return template, [Mistake(reason, file=file, key=key) for reason in reasons]
     names = engine.undeclared_variables_in_template(key)
-    used = tuple(name for name in columns if name in names)
-    unknown = sorted(name for name in names if name not in used and not _knows(engine, f"{name} is defined"))
+    known = [*columns, *beside]
+    of_row, wrong = columns_of_row(source, columns) if ROW in names and ROW not in known else ((), [])
+    used = tuple(name for name in known if name in names or name in of_row)
+    is_row = ROW in names and ROW not in known
+    unknown = sorted(
+        name
+        for name in names
+        if name not in used and not (is_row and name == ROW) and not _knows(engine, f"{name} is defined")
+    )
     messages = [
-        *(_unknown_name(source, name, columns) for name in unknown),
+        *misread,
+        *wrong,
+        *(_unknown_name(source, name, known) for name in unknown if not misread),
         *_unknown_words(engine, source),
         *_other_files(source),
     ]
     way = _way(source, used, nested_columns)
+    way = "careful" if of_row and way == "fast" else way
     pieces = _pieces(source, used) if way == "fast" else ()
-    template = Template(key=key, source=source, columns=used, way=way, pieces=pieces)
+    template = Template(key=key, source=source, columns=used, way=way, pieces=pieces, row_columns=of_row)
     return template, [Mistake(message, file=file, key=key) for message in messages]
 
 
@@ -67,16 +86,9 @@ def _pieces(source: str, used: Sequence[str]) -> tuple[str, ...]:
     return pieces if is_plain else ()
 
 
-def _tags(source: str) -> Iterator[tuple[int, str]]:
-    """The code of a template: line number and text of every {{ }} and {% %}, outside comments and raw blocks."""
-    blanked = _COMMENT_OR_RAW.sub(lambda match: "\n" * match[0].count("\n"), source)
-    for match in _TAG.finditer(blanked):
-        yield blanked.count("\n", 0, match.start()) + 1, match[0]
-
-
 def _line_of(source: str, name: str) -> int:
     word = re.compile(rf"(?<![\w.]){re.escape(name)}\b")
-    return next((line for line, tag in _tags(source) if word.search(_STRING.sub("''", tag))), 1)
+    return next((line for line, tag in tags(source) if word.search(STRING.sub("''", tag))), 1)
 
 
 def _knows(engine: Environment, expression: str) -> bool:
@@ -84,15 +96,6 @@ def _knows(engine: Environment, expression: str) -> bool:
         return bool(engine.eval_expr(expression))
     except TemplateError as error:
         return error.kind not in ("UnknownFilter", "UnknownTest")
-
-
-def did_you_mean(name: str, allowed: Collection[str]) -> str:
-    """The near misses of a name, or what there is."""
-    near = difflib.get_close_matches(name, list(allowed), n=3, cutoff=0.6)
-    if near:
-        return f"did you mean {' or '.join(repr(other) for other in near)}?"
-    shown = ", ".join(list(allowed)[:20]) + (", ..." if len(allowed) > 20 else "")
-    return f"the columns are: {shown}"
 
 
 def _unknown_name(source: str, name: str, columns: Collection[str]) -> str:
@@ -103,8 +106,8 @@ def _unknown_name(source: str, name: str, columns: Collection[str]) -> str:
 def _unknown_words(engine: Environment, source: str) -> list[str]:
     """Filters and tests that the engine does not have."""
     messages = []
-    for line, tag in _tags(source):
-        code = _STRING.sub("''", tag)
+    for line, tag in tags(source):
+        code = STRING.sub("''", tag)
         for word, pattern, form in (("filter", _FILTER, "0|{}"), ("test", _TEST, "(0 is {}) or true")):
             messages += [
                 f"line {line} of the template: there is no {word} '{name}'"
@@ -128,13 +131,13 @@ def _other_files(source: str) -> list[str]:
     return [
         f"line {line} of the template: '{match[1]}' is not available; a prompt text is one template, "
         "which may be a file: {file: path}"
-        for line, tag in _tags(source)
+        for line, tag in tags(source)
         if (match := _OTHER_FILE.match(tag))
     ]
 
 
 def _way(source: str, used: Sequence[str], nested_columns: Collection[str]) -> Way:
-    codes = [tag for _, tag in _tags(source)]
+    codes = [tag for _, tag in tags(source)]
     loops = any(_LOOP.search(code) for code in codes)
     if any(_MULTIPLIES.search(code) and not _ALIAS.match(code) for code in codes):
         return "confined"

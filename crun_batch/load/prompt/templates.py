@@ -22,6 +22,8 @@ import orjson
 from minijinja import Environment, TemplateError
 from msgspec import Struct
 
+from crun_batch.load.prompt.column_names import ROW
+
 MAX_TEXT_CHARACTERS = 10_000_000
 """The longest text that one template may render."""
 FUEL = 200_000
@@ -29,6 +31,10 @@ FUEL = 200_000
 
 Way = Literal["constant", "fast", "careful", "confined"]
 T = TypeVar("T")
+
+
+class WholeRow(dict[str, Any]):
+    """`row` in a template. Its values are those of columns: a null in it is told as that column's."""
 
 
 class Unrenderable(Exception):
@@ -50,6 +56,15 @@ class Template(Struct, frozen=True):
     pieces: tuple[str, ...] = ()
     """Of a template that only prints columns: text, column, text, ..., text. Where all values are texts, they
     are put together without the engine."""
+    row_columns: tuple[str, ...] = ()
+    """The columns that it reads from `row`; they are among `columns`."""
+
+    def context(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What the engine is given of a row's values, in the form in which templates see them."""
+        named = {name: values[name] for name in self.columns}
+        if self.row_columns:
+            named[ROW] = WholeRow({name: values[name] for name in self.row_columns})
+        return named
 
     def joined(self, values: Mapping[str, Any]) -> str | None:
         """The text of such a template; None where the engine must make it."""
@@ -154,6 +169,12 @@ def _with_stand_ins(value: Any, column: str) -> Any:
     return NullStandIn(column) if value is None else value
 
 
+def _marked(name: str, value: Any, indexes: Mapping[str, int]) -> Any:
+    if isinstance(value, WholeRow):
+        return {column: _with_stand_ins(cell, str(indexes[column])) for column, cell in value.items()}
+    return _with_stand_ins(value, str(indexes[name]))
+
+
 def printed_null(columns: Sequence[str]) -> str:
     """The sentence about a null that would be printed, with its column, or the columns that it may be of."""
     names = ", ".join(f"'{name}'" for name in columns)
@@ -201,7 +222,7 @@ class CarefulEngine:
     def render(self, key: str, values: Mapping[str, Any]) -> str:
         """The text of the template `key`; Unrenderable where it cannot be made."""
         self._printed.characters = 0
-        nulls = [name for name, value in values.items() if holds_null(value)]
+        nulls = [name for name, value in values.items() if not isinstance(value, WholeRow) and holds_null(value)]
         try:
             text = shielded(lambda: self._engine.render_template(key, **values))
         except _NullPrinted:
@@ -211,12 +232,12 @@ class CarefulEngine:
         return text
 
     def _refuse_converted_nulls(self, key: str, values: Mapping[str, Any], nulls: Sequence[str]) -> None:
-        marked = {name: _with_stand_ins(value, str(index)) for index, (name, value) in enumerate(values.items())}
+        indexes = {name: index for index, name in enumerate(values)}
+        marked = {name: _marked(name, value, indexes) for name, value in values.items()}
         try:
             text = shielded(lambda: self._stand_in_engine.render_template(key, **marked))
         except Unrenderable:
             return  # the stand-in does not fit this template; what is printed directly is checked already
-        indexes = {name: index for index, name in enumerate(values)}
         printed = [name for name in nulls if f"\ue000{indexes[name]}\ue001" in text]
         if printed:
             raise Unrenderable(printed_null(printed))
