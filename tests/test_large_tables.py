@@ -31,8 +31,8 @@ ROWS = 6_000
 
 
 def opened(path: Path, **keys: Any) -> Table:
-    told = {"table": str(path), "query": None, "where": None, "id": None, "limit": None, "sample": None} | keys
-    return open_table(SimpleNamespace(**told), base_dir=path.parent)
+    told = dict.fromkeys(("query", "where", "id", "limit", "sample", "csv"))
+    return open_table(SimpleNamespace(**{**told, "table": str(path), **keys}), base_dir=path.parent)
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,7 @@ def test_duplicates_are_found_whatever_the_passes(ids: list[int], as_text: bool,
     """Every id that several rows have is named, the first five in order; where there is none, the table opens."""
     kept = [f"id {each}" for each in ids] if as_text else ids
     twice = [each for each, count in Counter(kept).items() if count > 1][:5]
-    spec = SimpleNamespace(table=None, query=None, where=None, id="id", limit=None, sample=None)
+    spec = SimpleNamespace(table=None, query=None, where=None, id="id", limit=None, sample=None, csv=None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(table_ids, "KEYS_AT_ONCE", at_once)
         try:
@@ -191,7 +191,7 @@ def test_finished_ids_find_their_rows(
     finished = pa.table({"id": pa.array(sought, pa.int64()), "what": pa.array(range(len(sought)), pa.int64())})
     if sought_as_text:
         finished = finished.set_column(0, "id", finished.column(0).cast(pa.string()))
-    spec = SimpleNamespace(table=None, query=None, where=None, id="id", limit=None, sample=None)
+    spec = SimpleNamespace(table=None, query=None, where=None, id="id", limit=None, sample=None, csv=None)
     table = open_table(spec, base_dir=Path(), frame=frame)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(table_module, "KEYS_AT_ONCE", 0 if very_many else 1 << 24)

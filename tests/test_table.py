@@ -43,6 +43,13 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Csv:
+    delimiter: str | None = None
+    encoding: str | None = None
+    quote: str | None = None
+
+
+@dataclass(frozen=True)
 class Input:
     table: str | list[str] | None = None
     query: str | None = None
@@ -50,6 +57,7 @@ class Input:
     id: str | None = None
     limit: int | None = None
     sample: Sample | None = None
+    csv: Csv | None = None
 
 
 def csv_text(table: pa.Table, delimiter: str) -> str:
@@ -439,10 +447,10 @@ def test_a_jsonl_column_has_one_type_over_the_whole_file(
         ([b'{"c":1}', b'{"c":}'], 2, "is not valid JSON"),
         ([b'{"c":1}', b"[1]"], 2, "must be one JSON object"),
         ([b'{"c":1}', b'{"c":1} {"c":2}'], 2, "is not valid JSON"),
-        ([b'{"c":NaN}'], 1, "is not valid JSON"),
+        ([b'{"c":NaN}'], 1, "column `c`: NaN is no JSON"),
         ([b'{"c":{"d":01}}'], 1, "is not valid JSON"),
         ([b'{"c":{"d":"\xff"}}'], 1, "byte 0xff is not UTF-8"),
-        ([b'{"c":"\\ud800"}'], 1, "is not valid JSON"),
+        ([b'{"c":"\\ud800"}'], 1, "column `c`: \\ud800 is half of a surrogate pair"),
         ([b'{"c":' + b"[" * 5000 + b"]" * 5000 + b"}"], 1, "is not valid JSON"),
         ([b'{"c":1}', b"{}", b'{"c":"1"}'], 3, "column `c` has a text here and a number in line 1"),
         ([b'{"c":"t"}', b'{"c":{}}'], 2, "an object or array here and a text in line 1"),
@@ -560,7 +568,7 @@ def test_duplicated_ids_are_named_with_files_and_rows(tmp_path: Path) -> None:
     assert [(str(tmp_path / "a.csv"), 0, "input.id"), (str(tmp_path / "a.csv"), 1, "input.id")] == [
         (mistake.file, mistake.row, mistake.key) for mistake in found
     ]
-    assert "the id 'x' in column `k` stands also in row 4 (b.jsonl), row 6 (b.jsonl)" in found[0].message
+    assert "the id 'x' in column `k` stands also in row 4 (b.jsonl, line 2), row 6 (b.jsonl, line 4)" in found[0].message
 
 
 def test_at_most_five_duplicates_are_shown(tmp_path: Path) -> None:
@@ -572,7 +580,9 @@ def test_at_most_five_duplicates_are_shown(tmp_path: Path) -> None:
 def test_null_ids_are_named_with_their_rows(tmp_path: Path) -> None:
     write_bytes(tmp_path / "a.csv", b"k,v\nx,1\n,2\n" + b",3\n" * 9)
     found = mistakes_of(Input("a.csv", id="k"), tmp_path)
-    assert [1, 2, 3, 4, 5] == [mistake.row for mistake in found]
+    (mistake,) = found
+    assert (1, 3) == (mistake.row, mistake.line)
+    assert "is null here, and in row 2, row 3, row 4, row 5 and 5 more at least" in mistake.message
     assert {str(tmp_path / "a.csv")} == {mistake.file for mistake in found}
 
 

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from crun_batch.console.amounts import UNKNOWN, count, counted, credit_amount, money, usd
-from crun_batch.console.words import one_line, summary_text, table
+from crun_batch.console.words import one_line, printable_line, summary_text, table
 
 UNITS = ("usd", "credits")
 
@@ -49,12 +49,7 @@ def _requests_text(document: Mapping[str, Any]) -> str:
     if not shown:
         return ""
     head = f"the first {counted(len(shown), 'request')} to {endpoint['base_url']} ({endpoint['protocol']}):"
-    return "\n".join([head, *("\n".join(map(_printable, text.splitlines())) for text in shown)])
-
-
-def _printable(line: str) -> str:
-    indent = len(line) - len(line.lstrip(" "))
-    return " " * indent + one_line(line)
+    return "\n".join([head, *("\n".join(map(printable_line, text.splitlines())) for text in shown)])
 
 
 def _sending_text(document: Mapping[str, Any]) -> str:

@@ -226,11 +226,26 @@ def _time_phrase(summary: Mapping[str, Any]) -> str:
 
 
 def mistakes_text(mistakes: Sequence[Mistake], advice: str = "") -> str:
-    """The mistakes, numbered where there are several, and what to do next."""
+    """The mistakes, numbered where there are several, and what to do next.
+
+    A message of several lines (an excerpt with a caret below) keeps them, indented.
+    """
     if len(mistakes) == 1:
-        lines = [one_line(str(mistakes[0]))]
+        lines = _message_lines(mistakes[0], "")
     else:
         digits = len(str(len(mistakes)))
         lines = [f"{counted(len(mistakes), 'mistake')}:"]
-        lines += [f"  {number:>{digits}}. {one_line(str(mistake))}" for number, mistake in enumerate(mistakes, 1)]
+        for number, mistake in enumerate(mistakes, 1):
+            lines += _message_lines(mistake, f"  {number:>{digits}}. ")
     return "\n".join([*lines, one_line(advice)] if advice else lines)
+
+
+def _message_lines(mistake: Mistake, mark: str) -> list[str]:
+    first, *others = str(mistake).splitlines() or [""]
+    indent = " " * (len(mark) + 2)
+    return [mark + one_line(first), *(indent + printable_line(line) for line in others)]
+
+
+def printable_line(line: str) -> str:
+    """The line as `one_line` shows it, with the blanks that it begins with."""
+    return " " * (len(line) - len(line.lstrip(" "))) + one_line(line)

@@ -26,6 +26,7 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
+from crun_batch.load.job.csv_values import Delimiter, Encoding, Quote
 from crun_batch.load.job.places import split_dotted
 
 DEFAULT_BASE_URL = "https://api.crun.ai/api/v1"
@@ -191,6 +192,17 @@ class Sample(Section):
     """Another seed, another choice."""
 
 
+class CsvSpec(Section):
+    """How .csv and .tsv files are written, where not as usual."""
+
+    delimiter: Delimiter | None = None
+    """What stands between cells: one character, such as ";" or "|", or tab. Default: "," (.csv), tab (.tsv)."""
+    encoding: Encoding | None = None
+    """How characters are bytes, by Python's name: cp1252, utf-16, shift_jis. Default: utf-8."""
+    quote: Quote | None = None
+    """What stands around cells that hold a delimiter, doubled inside; none: nothing does. Default: \\"."""
+
+
 class InputSpec(Section):
     """Where the rows come from, and which of them are used."""
 
@@ -206,6 +218,8 @@ class InputSpec(Section):
     """Only the first rows. Excludes `sample`."""
     sample: Sample | None = None
     """Only a random choice of rows. Excludes `limit`."""
+    csv: CsvSpec | None = None
+    """How .csv and .tsv files are written, where not as usual."""
 
 
 class EndpointSpec(Section):

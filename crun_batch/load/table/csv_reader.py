@@ -1,8 +1,10 @@
 r"""CSV and TSV: every cell exactly as the file has it.
 
 The rules, the same for both (they differ in the delimiter):
-- UTF-8, with or without a byte order mark; one header line with unique names; quotes are `"`, doubled inside
-  a quoted cell; a quoted cell may hold line ends; blank lines are no rows.
+- UTF-8, with or without a byte order mark, unless the job names another encoding; one header line with unique
+  names; quotes are `"`, doubled inside a quoted cell, unless the job names another or none; a quoted cell may
+  hold line ends; blank lines are no rows.
+- A delimiter is never guessed: where another one would fit, that is said.
 - An empty unquoted cell is null; `""` is an empty text; nothing else (NA, NULL) is null.
 - A column is int64, float64 or bool only where each of its cells, written back, gives the same characters
   (`007`, `1.50`, `True` and `1e3` make the column text), so that a prompt shows what the file has.
@@ -14,21 +16,25 @@ rows, and once with Arrow's, which is fast and does not. Both must count the sam
 from __future__ import annotations
 
 import bisect
+import codecs
 import csv
 import io
+import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pv
 from msgspec import Struct
+from msgspec.structs import replace
 
 from crun_batch.errors import InputError, Mistake
-from crun_batch.load.table.source import Spans, numbered
-from crun_batch.load.table.text import lines
+from crun_batch.load.table.source import Damage, Spans, numbered
+from crun_batch.load.table.text import lines, open_bytes
 
 _MAX_CELL_CHARACTERS = 1 << 28
 _BLOCK_BYTES = 1 << 20
@@ -39,29 +45,64 @@ _FLOAT_CHARACTERS = 16
 _CANDIDATES = (pa.int64(), pa.float64(), pa.bool_())
 
 
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
+_TRIED_RECORDS = 20
+
+
+class CsvDialect(Struct, frozen=True):
+    """How bytes are cells: one ASCII delimiter, a Python codec, a quote or None where nothing is quoted."""
+
+    delimiter: str = ","
+    encoding: str = "utf-8"
+    quote: str | None = '"'
+    is_given: bool = False
+    """The job names the delimiter: no other one is looked for."""
+
+    def reader(self, texts: Iterable[str], *, strict: bool = False) -> Iterator[list[str]]:
+        """Python's parser over lines of text."""
+        if self.quote is None:
+            return csv.reader(texts, delimiter=self.delimiter, quoting=csv.QUOTE_NONE, strict=strict)
+        return csv.reader(texts, delimiter=self.delimiter, quotechar=self.quote, strict=strict)
+
+
 class CsvPart(Struct, frozen=True):
     """One CSV or TSV file; `schema` has the types that its cells allow, `read` gives text."""
 
     path: Path
-    delimiter: str
+    dialect: CsvDialect
     schema: pa.Schema
     rows: int
     longest_record_bytes: int
     from_text: bool = True
     sparse: bool = False
+    damage: tuple[Damage, ...] = ()
 
     def read(self, columns: Sequence[str], _spans: Spans) -> Iterator[tuple[int, pa.RecordBatch]]:
         """The cells of these columns as text, in order."""
-        return numbered(_read(self.path, self.delimiter, columns, self.longest_record_bytes), self.rows)
+        return numbered(_read(self.path, self.dialect, columns, self.longest_record_bytes), self.rows)
+
+    def line(self, place: int) -> int | None:
+        """The line, from 1, in which the row at this place of the file begins."""
+        records = _Records(self.path, self.dialect)
+        with _large_cells():
+            for cells in self.dialect.reader(records):
+                if cells and not records.header:
+                    records.header = cells
+                elif cells and records.rows == place:
+                    return records.start
+                elif cells:
+                    records.rows += 1
+                records.next_record()
+        return None
 
 
-def open_csv(path: Path, delimiter: str = ",") -> CsvPart:
-    """Checks the whole file. Raises InputError with the line, and the column where it can be told."""
-    header, rows, longest = _check(path, delimiter)
+def open_csv(path: Path, dialect: CsvDialect) -> CsvPart:
+    """Checks the whole file. Raises InputError with line and row, and the column where it can be told."""
+    header, rows, longest = _check(path, dialect)
     kinds = dict.fromkeys(header, _CANDIDATES)
     values = dict.fromkeys(header, 0)
     counted = 0
-    for batch in _read(path, delimiter, header, longest):
+    for batch in _read(path, dialect, header, longest):
         counted += batch.num_rows
         for name in header:
             cells = batch.column(name)
@@ -70,7 +111,7 @@ def open_csv(path: Path, delimiter: str = ",") -> CsvPart:
     if counted != rows:
         raise InputError(Mistake(f"cannot be split into rows without doubt ({rows} or {counted})", file=str(path)))
     fields = [(name, _kind(kinds[name], values[name])) for name in header]
-    return CsvPart(path, delimiter, pa.schema(fields), rows, longest)
+    return CsvPart(path, dialect, pa.schema(fields), rows, longest)
 
 
 def _kind(allowed: tuple[pa.DataType, ...], values: int) -> pa.DataType:
@@ -91,12 +132,14 @@ def _same_written_back(cells: pa.Array, kind: pa.DataType) -> bool:
     return bool(pc.all(pc.equal(written, cells), min_count=0).as_py())
 
 
-def _read(path: Path, delimiter: str, columns: Sequence[str], longest: int) -> Iterator[pa.RecordBatch]:
+def _read(path: Path, dialect: CsvDialect, columns: Sequence[str], longest: int) -> Iterator[pa.RecordBatch]:
     with pa.input_stream(str(path), compression="gzip" if path.name.lower().endswith(".gz") else None) as stream:
         yield from pv.open_csv(
             stream,
-            read_options=pv.ReadOptions(block_size=max(_BLOCK_BYTES, 2 * longest)),
-            parse_options=pv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            read_options=pv.ReadOptions(block_size=max(_BLOCK_BYTES, 2 * longest), encoding=_arrow_name(dialect)),
+            parse_options=pv.ParseOptions(
+                delimiter=dialect.delimiter, quote_char=dialect.quote or False, newlines_in_values=True
+            ),
             convert_options=pv.ConvertOptions(
                 include_columns=list(columns),
                 column_types=dict.fromkeys(columns, pa.string()),
@@ -107,13 +150,22 @@ def _read(path: Path, delimiter: str, columns: Sequence[str], longest: int) -> I
         )
 
 
+def _arrow_name(dialect: CsvDialect) -> str:
+    return "utf8" if _is_utf8(dialect) else dialect.encoding
+
+
+def _is_utf8(dialect: CsvDialect) -> bool:
+    return codecs.lookup(dialect.encoding).name in ("utf-8", "utf-8-sig")
+
+
 class _Records:
     """The file's lines as text, and what is known of the record that is being read."""
 
-    def __init__(self, path: Path, delimiter: str) -> None:
+    def __init__(self, path: Path, dialect: CsvDialect) -> None:
         self.path = path
-        self.delimiter = delimiter
+        self.dialect = dialect
         self.header: list[str] = []
+        self.rows = 0
         self.line = 0
         self.start = 1
         self.record: list[str] = []
@@ -121,17 +173,45 @@ class _Records:
         self.longest_bytes = 0
 
     def __iter__(self) -> Iterator[str]:
+        if "\n".encode(self.dialect.encoding) != b"\n":
+            yield from self._wide()
+            return
+        is_utf8 = _is_utf8(self.dialect)
         for raw in lines(self.path):
             self.line += 1
-            self.record_bytes += len(raw)
             try:
-                text = raw.decode()
+                text = raw.decode(self.dialect.encoding)
             except UnicodeDecodeError as error:
-                self.record.append(raw[: error.start].decode())
-                found = f"byte 0x{raw[error.start]:02x} is not UTF-8; save the file as UTF-8"
+                self.record.append(raw[: error.start].decode(self.dialect.encoding))
+                found = f"byte 0x{raw[error.start]:02x} is not {self._encoding()}; {self._other_encoding(raw)}"
                 raise self.wrong(found, self.line, "".join(self.record)) from error
+            self.record_bytes += len(raw) if is_utf8 else len(text.encode())
             self.record.append(text)
             yield text
+
+    def _wide(self) -> Iterator[str]:
+        """The lines of an encoding in which a line end is more than one byte."""
+        with open_bytes(self.path) as file, io.TextIOWrapper(file, self.dialect.encoding, newline="\n") as texts:
+            try:
+                for text in texts:
+                    self.line += 1
+                    self.record_bytes += len(text.encode())
+                    self.record.append(text)
+                    yield text
+            except UnicodeError as error:
+                found = f"is not {self._encoding()} from here on, or soon after; write another input.csv.encoding"
+                raise self.wrong(found, self.line + 1) from error
+
+    def _encoding(self) -> str:
+        return "UTF-8" if _is_utf8(self.dialect) else self.dialect.encoding
+
+    def _other_encoding(self, raw: bytes) -> str:
+        if not _is_utf8(self.dialect):
+            return "write another input.csv.encoding"
+        is_utf16 = self.line == 1 and raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        other = "utf-16" if is_utf16 else "cp1252"
+        origin = "" if is_utf16 else ", which Western European spreadsheets write"
+        return f"save the file as UTF-8, or name its encoding in input.csv.encoding ({other}{origin})"
 
     def next_record(self) -> None:
         self.longest_bytes = max(self.longest_bytes, self.record_bytes)
@@ -139,14 +219,15 @@ class _Records:
         self.record.clear()
         self.start = self.line + 1
 
-    def wrong(self, message: str, line: int, until: str | None = None) -> InputError:
-        """The mistake with its line and, given the record's text up to it, its column."""
+    def wrong(self, message: str, line: int, until: str | None = None, key: str | None = None) -> InputError:
+        """The mistake with its line and row and, given the record's text up to it, its column."""
         if until is not None:
-            cells = next(csv.reader(io.StringIO(until, newline=""), delimiter=self.delimiter), [""])
+            cells = next(self.dialect.reader(io.StringIO(until, newline="")), [""])
             number = max(1, len(cells))
             name = f" (`{self.header[number - 1]}`)" if number <= len(self.header) else ""
             message = f"column {number}{name}: {message}"
-        return InputError(Mistake(message, file=str(self.path), line=line))
+        row = self.rows if self.header else None
+        return InputError(Mistake(message, file=str(self.path), line=line, row=row, key=key))
 
 
 @contextmanager
@@ -158,30 +239,59 @@ def _large_cells() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _check(path: Path, delimiter: str) -> tuple[list[str], int, int]:
+def _check(path: Path, dialect: CsvDialect) -> tuple[list[str], int, int]:
     """The header, the number of rows, the bytes of the longest record."""
-    records = _Records(path, delimiter)
-    rows = 0
+    records = _Records(path, dialect)
     with _large_cells():
         try:
-            for cells in csv.reader(iter(records), delimiter=delimiter, strict=True):
+            for cells in dialect.reader(records, strict=True):
                 if not cells:
                     pass
                 elif not records.header:
                     records.header = _header(records, cells)
                 elif len(cells) == len(records.header):
-                    rows += 1
+                    records.rows += 1
                 else:
-                    raise _ragged(records, cells)
+                    raise _separated_otherwise(path, dialect) or _ragged(records, cells)
                 records.next_record()
         except csv.Error as error:
             raise _broken(records, error) from error
     if not records.header:
         raise InputError(Mistake("is empty; a header line with the column names is needed", file=str(path)))
-    return records.header, rows, records.longest_bytes
+    if len(records.header) == 1 and (otherwise := _separated_otherwise(path, dialect)):
+        raise otherwise
+    return records.header, records.rows, records.longest_bytes
+
+
+def _separated_otherwise(path: Path, dialect: CsvDialect) -> InputError | None:
+    """That another delimiter splits the first records evenly; None where none does, or the job names its own."""
+    if dialect.is_given:
+        return None
+    for delimiter, name in _DELIMITERS.items():
+        if delimiter == dialect.delimiter or not _splits_evenly(path, replace(dialect, delimiter=delimiter)):
+            continue
+        shown = json.dumps(delimiter)
+        message = (
+            f"the cells are separated by {name}, not by {_DELIMITERS[dialect.delimiter]}, it seems; write"
+            f" csv: {{delimiter: {shown}}} under input (or {json.dumps(dialect.delimiter)}, where that is meant)"
+        )
+        return InputError(Mistake(message, file=str(path), line=1, key="input.csv.delimiter"))
+    return None
+
+
+def _splits_evenly(path: Path, dialect: CsvDialect) -> bool:
+    """Whether the header and the first records all have the same number of cells, more than one."""
+    try:
+        found = islice(filter(None, dialect.reader(_Records(path, dialect), strict=True)), _TRIED_RECORDS)
+        counts = [len(cells) for cells in found]
+    except (csv.Error, InputError):
+        return False
+    return len(counts) > 1 and counts[0] > 1 and len(set(counts)) == 1
 
 
 def _header(records: _Records, cells: list[str]) -> list[str]:
+    if cells[0].lower().startswith("sep=") and len("".join(cells)) <= len("sep=;"):
+        raise records.wrong("is a note for Excel and no header; remove this line", records.start)
     twice = [name for name, count in Counter(cells).items() if count > 1]
     if twice:
         names = ", ".join(f"`{name}`" for name in twice)
@@ -202,7 +312,7 @@ def _ragged(records: _Records, cells: list[str]) -> InputError:
 def _broken(records: _Records, error: csv.Error) -> InputError:
     text = "".join(records.record)[:_SHOWN_CHARACTERS]
     if "expected after" in str(error):
-        cut = bisect.bisect_left(range(len(text)), True, key=lambda end: _breaks(text[:end], records.delimiter))
+        cut = bisect.bisect_left(range(len(text)), True, key=lambda end: _breaks(text[:end], records.dialect))
         return records.wrong(
             'a quoted cell goes on after its closing quote; write a quote inside a cell as ""',
             records.start,
@@ -215,9 +325,9 @@ def _broken(records: _Records, error: csv.Error) -> InputError:
     return records.wrong(str(error), records.line)
 
 
-def _breaks(text: str, delimiter: str) -> bool:
+def _breaks(text: str, dialect: CsvDialect) -> bool:
     try:
-        for _ in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True):
+        for _ in dialect.reader(io.StringIO(text, newline=""), strict=True):
             pass
     except csv.Error as error:
         return "expected after" in str(error)

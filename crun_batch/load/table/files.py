@@ -10,16 +10,28 @@ import glob
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 from msgspec import Struct
+from msgspec.structs import replace
 
 from crun_batch.errors import InputError, Mistake
-from crun_batch.load.table.csv_reader import open_csv
+from crun_batch.load.table.csv_reader import CsvDialect, open_csv
 from crun_batch.load.table.jsonl_reader import open_jsonl
-from crun_batch.load.table.source import BATCH_ROWS, Part, Source, Spans, Stamp, numbered, source_of, stamp_of
+from crun_batch.load.table.source import (
+    BATCH_ROWS,
+    Damage,
+    Part,
+    Source,
+    Spans,
+    Stamp,
+    numbered,
+    source_of,
+    stamp_of,
+)
 from crun_batch.load.table.types import plain_schema
 
 KEY = "input.table"
@@ -40,6 +52,7 @@ class ParquetPart(Struct, frozen=True):
     rows: int
     from_text: bool = False
     sparse: bool = False
+    damage: tuple[Damage, ...] = ()
 
     def read(self, columns: Sequence[str], spans: Spans) -> Iterator[tuple[int, pa.RecordBatch]]:
         """These columns, in order, in batches of about 8 MB at most, as far as row groups have what is needed."""
@@ -55,6 +68,10 @@ class ParquetPart(Struct, frozen=True):
                     batches = numbered(_row_group(file, number, columns), rows)
                     yield from _up_to(needed[-1][1], first, batches)
                 first += rows
+
+    def line(self, _place: int) -> int | None:
+        """None: there are no lines."""
+        return None
 
     def _slices(
         self, columns: Sequence[str], spans: Sequence[tuple[int, int]], at_once: int
@@ -83,6 +100,7 @@ class ArrowPart(Struct, frozen=True):
     rows: int
     from_text: bool = False
     sparse: bool = False
+    damage: tuple[Damage, ...] = ()
 
     def read(self, columns: Sequence[str], _spans: Spans) -> Iterator[tuple[int, pa.RecordBatch]]:
         """These columns, in order, in the file's own batches: mapped, or unpacked one at a time.
@@ -91,6 +109,10 @@ class ArrowPart(Struct, frozen=True):
         """
         batches = _arrow_batches(self.path, self.buffer, stream=self.stream)
         return numbered((batch.select(list(columns)) for batch in batches), self.rows)
+
+    def line(self, _place: int) -> int | None:
+        """None: there are no lines."""
+        return None
 
 
 def open_parquet(path: Path) -> ParquetPart:
@@ -167,16 +189,28 @@ def _is_plain(file: pq.ParquetFile, number: int, columns: Sequence[str]) -> bool
     )
 
 
-def _open_tsv(path: Path) -> Part:
-    return open_csv(path, "\t")
+class CsvLike(Protocol):
+    """The job's `input.csv`: what is not None is not as usual."""
+
+    @property
+    def delimiter(self) -> str | None: ...
+    @property
+    def encoding(self) -> str | None: ...
+    @property
+    def quote(self) -> str | None: ...
 
 
+def _dialect(spec: CsvLike | None, usual: str) -> CsvDialect:
+    if spec is None:
+        return CsvDialect(usual)
+    quote = {None: '"', "none": None}.get(spec.quote, spec.quote)
+    return CsvDialect(spec.delimiter or usual, spec.encoding or "utf-8", quote, spec.delimiter is not None)
+
+
+DELIMITERS = {".csv": ",", ".csv.gz": ",", ".tsv": "\t", ".tsv.gz": "\t"}
+"""Suffix of a text file of cells -> its usual delimiter."""
 OPENERS: dict[str, Callable[[Path], Part]] = {
     ".parquet": open_parquet,
-    ".csv": open_csv,
-    ".csv.gz": open_csv,
-    ".tsv": _open_tsv,
-    ".tsv.gz": _open_tsv,
     ".jsonl": open_jsonl,
     ".jsonl.gz": open_jsonl,
     ".ndjson": open_jsonl,
@@ -186,8 +220,14 @@ OPENERS: dict[str, Callable[[Path], Part]] = {
 }
 
 
-def open_files(table: str | Sequence[str], base_dir: Path) -> Source:
-    """The source over a path, glob or list of them. Raises InputError with every file's first mistake."""
+SUFFIXES = (".parquet", *DELIMITERS, *(suffix for suffix in OPENERS if suffix != ".parquet"))
+
+
+def open_files(table: str | Sequence[str], base_dir: Path, csv: CsvLike | None = None) -> Source:
+    """The source over a path, glob or list of them. Raises InputError with every file's first mistake.
+
+    A mistake's row is its position over all files; where an earlier file has mistakes, only its line is known.
+    """
     paths = find_files([table] if isinstance(table, str) else table, base_dir)
     stamps: list[Stamp] = []
     parts: list[Part] = []
@@ -195,21 +235,30 @@ def open_files(table: str | Sequence[str], base_dir: Path) -> Source:
     for path in paths:
         try:
             stamps.append(stamp_of(path))
-            parts.append(_open(path))
+            parts.append(_open(path, csv))
         except InputError as error:
-            mistakes.extend(error.mistakes)
+            before = None if mistakes else sum(part.rows for part in parts)
+            mistakes.extend(_over_all_files(mistake, before) for mistake in error.mistakes)
     if mistakes:
         raise InputError(mistakes)
     return source_of(parts, stamps)
 
 
-def _open(path: Path) -> Part:
-    opener = next((OPENERS[suffix] for suffix in OPENERS if path.name.lower().endswith(suffix)), None)
-    if opener is None:
-        message = f"is of a format that is not known; allowed are {', '.join(OPENERS)}"
+def _over_all_files(mistake: Mistake, rows_before: int | None) -> Mistake:
+    if mistake.row is None:
+        return mistake
+    return replace(mistake, row=None if rows_before is None else mistake.row + rows_before)
+
+
+def _open(path: Path, csv: CsvLike | None) -> Part:
+    suffix = next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), None)
+    if suffix is None:
+        message = f"is of a format that is not known; allowed are {', '.join(SUFFIXES)}"
         raise InputError(Mistake(message, file=str(path), key=KEY))
     try:
-        return opener(path)
+        if suffix in DELIMITERS:
+            return open_csv(path, _dialect(csv, DELIMITERS[suffix]))
+        return OPENERS[suffix](path)
     except OSError as error:
         message = f"cannot be read: {error.strerror or error}"
         raise InputError(Mistake(message, file=str(path), key=KEY)) from error

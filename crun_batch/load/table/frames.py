@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from crun_batch.errors import DiskFailed, InputError, Mistake
 from crun_batch.load.table.files import ArrowPart, arrow_part
-from crun_batch.load.table.source import BATCH_ROWS, Part, Source, Spans, numbered, source_of
+from crun_batch.load.table.source import BATCH_ROWS, Damage, Part, Source, Spans, numbered, source_of
 from crun_batch.load.table.types import convert, plain_schema
 
 
@@ -29,6 +29,7 @@ class FramePart(Struct, frozen=True):
     path: Path | None = None
     from_text: bool = False
     sparse: bool = False
+    damage: tuple[Damage, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -38,6 +39,10 @@ class FramePart(Struct, frozen=True):
     def read(self, columns: Sequence[str], _spans: Spans) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Slices of these columns, not copied."""
         return numbered(self.table.select(list(columns)).to_batches(max_chunksize=BATCH_ROWS), self.rows)
+
+    def line(self, _place: int) -> int | None:
+        """None: there are no lines."""
+        return None
 
 
 def open_frame(frame: object) -> Source:

@@ -7,6 +7,8 @@ The rules:
 - An object or array is delivered as text: the very characters that stand in the line (key order, number forms,
   escapes, white space), so that a request body can be sent byte for byte.
 - Other mixtures in one column are refused, with the first line of each kind.
+- NaN, Infinity and half of a surrogate pair, which Python's json module writes, are no JSON: such a cell has no
+  value (null, or a text with U+FFFD), and its row can only be left out.
 
 msgspec checks each line's whole syntax while it skips what is kept raw; UTF-8 it does not check there, so we do.
 """
@@ -14,15 +16,17 @@ msgspec checks each line's whole syntax while it skips what is kept raw; UTF-8 i
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
 from msgspec import Struct
 
 from crun_batch.errors import InputError, Mistake
-from crun_batch.load.table.source import Spans, numbered
+from crun_batch.load.table.json_damage import MOST_DAMAGE, cells_without_value, column_before, mended
+from crun_batch.load.table.source import Damage, Spans, numbered
 from crun_batch.load.table.text import lines
 from crun_batch.load.table.types import RAW_JSON
 
@@ -39,6 +43,7 @@ _TYPES = (
     (frozenset({"integer", "long integer"}), pa.int64()),
     (frozenset({"integer", "number"}), pa.float64()),
 )
+_NOT_AN_OBJECT = "each line must be one JSON object"
 _NUMBERS = frozenset({"integer", "long integer", "huge integer", "number"})
 _WORDS = {"text": "a text", "nested": "an object or array", "boolean": "true or false"}
 _PYTHON = {pa.string(): str | None, pa.bool_(): bool | None, pa.int64(): int | None, pa.float64(): float | None}
@@ -51,6 +56,7 @@ class JsonlPart(Struct, frozen=True):
     schema: pa.Schema
     rows: int
     raw: frozenset[str]
+    damage: tuple[Damage, ...] = ()
     from_text: bool = False
     sparse: bool = True
 
@@ -58,10 +64,20 @@ class JsonlPart(Struct, frozen=True):
         """These columns in their own types, raw JSON as text, in order."""
         return numbered(self._batches(columns), self.rows)
 
+    def line(self, place: int) -> int | None:
+        """The line, from 1, of the row at this place of the file."""
+        numbers = (number for number, line in enumerate(lines(self.path), 1) if line.strip())
+        return next(islice(numbers, place, None), None)
+
     def _batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         fields = [f"f{number}" for number in range(len(columns))]
         decode = self._decoder(columns, fields).decode
+        place = 0
+        damaged = {each.place for each in self.damage}
         for chunk in _chunks(self.path):
+            if damaged:
+                chunk = [mended(line) if number in damaged else line for number, line in enumerate(chunk, place)]
+                place += len(chunk)
             records = [decode(line) for line in chunk]
             arrays = [
                 self._array(name, [getattr(record, field) for record in records])
@@ -90,11 +106,13 @@ def open_jsonl(path: Path) -> JsonlPart:
     decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
     columns: dict[str, dict[str, int]] = {}
     rows = 0
+    damage: list[Damage] = []
     for number, line in enumerate(lines(path), 1):
         if not line.strip():
             continue
+        record = _record(decoder, line, path, Place(rows, number), damage)
         rows += 1
-        for name, value in _record(decoder, line, path, number).items():
+        for name, value in record.items():
             kinds = columns.setdefault(name, {})
             kind = _kind(value)
             if kind is not None and kind not in kinds:
@@ -102,22 +120,43 @@ def open_jsonl(path: Path) -> JsonlPart:
     if rows and not columns:
         raise InputError(Mistake("has lines without any key, so there is no column to use", file=str(path)))
     schema, raw = _schema(columns, path)
-    return JsonlPart(path, schema, rows, raw)
+    return JsonlPart(path, schema, rows, raw, tuple(damage))
+
+
+class Place(NamedTuple):
+    """A row of the file, from 0, and its line, from 1."""
+
+    row: int
+    line: int
 
 
 def _record(
-    decoder: msgspec.json.Decoder[dict[str, msgspec.Raw]], line: bytes, path: Path, number: int
+    decoder: msgspec.json.Decoder[dict[str, msgspec.Raw]],
+    line: bytes,
+    path: Path,
+    place: Place,
+    damage: list[Damage],
 ) -> dict[str, msgspec.Raw]:
+    """The line's cells; adds to `damage` those without a value."""
     try:
         line.decode()
         return decoder.decode(line)
     except UnicodeDecodeError as error:
-        found = f"column {error.start + 1}: byte 0x{line[error.start]:02x} is not UTF-8; save the file as UTF-8"
+        column = column_before(line[: error.start])
+        where = f"character {error.start + 1}" if column is None else f"column `{column}`"
+        found = f"{where}: byte 0x{line[error.start]:02x} is not UTF-8; save the file as UTF-8"
     except msgspec.ValidationError:
-        found = "each line must be one JSON object"
+        found = _NOT_AN_OBJECT
     except (msgspec.DecodeError, RecursionError) as error:
         found = f"is not valid JSON: {error}"
-    raise InputError(Mistake(found, file=str(path), line=number))
+        cells = cells_without_value(line)
+        if cells and len(damage) < MOST_DAMAGE:
+            damage += [Damage(place.row, place.line, column, reason) for column, reason in cells]
+            return decoder.decode(mended(line))
+        found = f"column `{cells[0][0]}`: {cells[0][1]}" if cells else found
+        if place.line == 1 and line.strip() in (b"[", b"{"):
+            found = f"{_NOT_AN_OBJECT}; this is one document over many lines"
+    raise InputError(Mistake(found, file=str(path), line=place.line, row=place.row))
 
 
 def _kind(value: msgspec.Raw) -> str | None:

@@ -24,6 +24,7 @@ from crun_batch.load.table.types import RAW_JSON, common, convert, delivered, pl
 BATCH_ROWS = 4096
 """The most rows in a batch of a source."""
 _MAX_MISTAKES = 20
+_DAMAGE_SHOWN = 5
 _UNREADABLE = (
     pa.ArrowException,
     pl.exceptions.PolarsError,
@@ -37,12 +38,23 @@ Spans = Callable[[int, int], list[tuple[int, int]]]
 """What is needed of the rows from one place to another: disjoint stretches of them, in order."""
 
 
+class Damage(Struct, frozen=True):
+    """A cell that has no value: the row's place in its part, its line, its column, why, and what to write."""
+
+    place: int
+    line: int
+    column: str
+    reason: str
+
+
 class Part(Protocol):
     """One file or frame: its path (None: no file), its columns with their plain types, its exact row count.
 
     `from_text`: the types are only what cells of text would allow. `sparse`: a missing column is null. `read`
     yields batches of bounded size with these columns, in any type that converts to the schema's, each with the
-    place in the part of its first row; rows that `spans` does not name may be left out.
+    place in the part of its first row; rows that `spans` does not name may be left out. `damage`: the cells
+    without a value, for which `read` gives a stand-in; a row with one must not be used. `line`: where a row stands
+    in a file that has lines, from 1.
     """
 
     @property
@@ -55,6 +67,9 @@ class Part(Protocol):
     def from_text(self) -> bool: ...
     @property
     def sparse(self) -> bool: ...
+    @property
+    def damage(self) -> tuple[Damage, ...]: ...
+    def line(self, place: int) -> int | None: ...
     def read(self, columns: Sequence[str], spans: Spans) -> Iterator[tuple[int, pa.RecordBatch]]: ...
 
 
@@ -107,6 +122,37 @@ class Source(Struct, frozen=True):
                 return _name(part)
             position -= part.rows
         return None
+
+    def line(self, position: int) -> int | None:
+        """The line of its file in which the row at this position stands; None where there are no lines."""
+        for part in self.parts:
+            if position < part.rows:
+                return part.line(position)
+            position -= part.rows
+        return None
+
+    def mistake(self, message: str, position: int, key: str | None = None) -> Mistake:
+        """A mistake in the row at this position, with its file and, where there are lines, its line."""
+        return Mistake(message, file=self.place(position), line=self.line(position), row=position, key=key)
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether any cell has no value."""
+        return any(part.damage for part in self.parts)
+
+    def damaged(self, selected: pa.BooleanArray) -> list[Mistake]:
+        """The first cells without a value in rows whose bit is set, and how many there are more."""
+        found: list[Mistake] = []
+        first = 0
+        for part in self.parts:
+            for each in part.damage:
+                row, message = first + each.place, f"column `{each.column}`: {each.reason}"
+                if selected[row].as_py():
+                    found.append(Mistake(message, file=_name(part), line=each.line, row=row))
+            first += part.rows
+        others = len(found) - _DAMAGE_SHOWN
+        more = Mistake(f"{others:,} cells more are like this; input.where can leave their rows out", key="input")
+        return [*found[:_DAMAGE_SHOWN], *([more] if others > 0 else ())]
 
     def digest(self) -> str:
         """A sha256 over the files' bytes or, without files, over every value of the rows."""

@@ -79,13 +79,30 @@ class _Feed:
         try:
             yield
         except (duckdb.Error, pa.ArrowException, OSError) as error:
-            message = "; ".join(part for part in (_reason(error), _ALLOWED.get(key)) if part)
+            reason, excerpt = _reason(error)
+            message = "; ".join(part for part in (reason, _ALLOWED.get(key)) if part)
+            if excerpt and (key == "input.query" or isinstance(error, _Located)):
+                message += f"\n{excerpt}"
             raise self._error or InputError(Mistake(message, key=key)) from error
 
 
-def _reason(error: Exception) -> str:
-    """The engine's words without the excerpt of a statement that is ours."""
-    return " ".join(str(error).split("\n\nLINE")[0].split("\nLINE")[0].split())
+class _Located(duckdb.ParserException):
+    """A mistake in what the job says; its excerpt is of that, not of a statement of ours around it."""
+
+
+def _reason(error: Exception) -> tuple[str, str]:
+    """The engine's words, and its excerpt of the statement with a caret below; "" without one."""
+    words, mark, excerpt = str(error).partition("\nLINE ")
+    return " ".join(words.split()), f"LINE {excerpt.rstrip()}" if mark else ""
+
+
+def _excerpt(written: str, position: int) -> str:
+    """The line that holds this position, with its number, and a caret below the place."""
+    before = written[:position]
+    start = before.rfind("\n") + 1
+    head = f"LINE {before.count(chr(10)) + 1}: "
+    line = written[start:].split("\n", 1)[0]
+    return f"{head}{line}\n{' ' * (len(head) + position - start)}^"
 
 
 @contextmanager
@@ -96,7 +113,7 @@ def query_reader(query: str, base_dir: Path) -> Iterator[pa.RecordBatchReader]:
         statements = connection.extract_statements(query)
         if len(statements) != 1:
             raise InputError(Mistake(f"must be one statement, found {len(statements)}", key="input.query"))
-        _refuse_unsafe(_tree(connection, query), base_dir, "input.query")
+        _refuse_unsafe(_tree(connection, ("", query, "")), base_dir, "input.query")
         yield connection.sql(query).to_arrow_reader(_BATCH_ROWS)
 
 
@@ -104,7 +121,7 @@ def predicate_columns(where: str, schema: pa.Schema, base_dir: Path) -> tuple[st
     """The columns that the predicate reads. Raises InputError for one that is wrong, before any row is read."""
     feed = _Feed(())
     with _engine(base_dir) as connection, feed.errors("input.where"):
-        tree = _tree(connection, f"select 1 where ({where}\n)")
+        tree = _tree(connection, ("select 1 where (", where, "\n)"))
         _refuse_unsafe(tree, base_dir, "input.where")
         connection.from_arrow(schema.empty_table()).filter(where)
     if any(node.get("type") == "STAR" and node.get("columns") for node in _nodes(tree)):
@@ -170,14 +187,22 @@ def _identity_schema(id_type: pa.DataType) -> pa.Schema:
     return pa.schema([("position", pa.int64()), ("id", id_type)])
 
 
-def _tree(connection: duckdb.DuckDBPyConnection, query: str) -> dict[str, Any]:
-    """The parsed statement. fetchall: a result that is not read to its end blocks the connection."""
-    ((text,),) = connection.execute("select json_serialize_sql(?)", [query]).fetchall()
+def _tree(connection: duckdb.DuckDBPyConnection, pieces: tuple[str, str, str]) -> dict[str, Any]:
+    """The parsed statement, of which the middle piece is the user's.
+
+    fetchall: a result that is not read to its end blocks the connection.
+    """
+    before, written, _ = pieces
+    ((text,),) = connection.execute("select json_serialize_sql(?)", ["".join(pieces)]).fetchall()
     tree: dict[str, Any] = json.loads(text)
-    if tree["error"]:
-        words = tree["error_message"] if tree["error_type"] == "parser" else "only a SELECT is possible"
-        raise duckdb.ParserException(words)
-    return tree
+    if not tree["error"]:
+        return tree
+    if tree["error_type"] != "parser":
+        raise duckdb.ParserException("only a SELECT is possible")
+    words = str(tree["error_message"])
+    if "position" in tree:
+        words += f"\n{_excerpt(written, min(max(0, int(tree['position']) - len(before)), len(written)))}"
+    raise _Located(words)
 
 
 def _nodes(tree: object) -> Iterator[dict[str, Any]]:

@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from crun_batch.errors import InputError, Mistake
 from crun_batch.load.table import sql
-from crun_batch.load.table.files import open_files
+from crun_batch.load.table.files import CsvLike, open_files
 from crun_batch.load.table.frames import open_frame, spill
 from crun_batch.load.table.ids import KEYS_AT_ONCE, Identities, places_of, repeated_keys, with_ids
 from crun_batch.load.table.selection import Selection, select_all, select_positions
@@ -35,6 +35,7 @@ POSITION_ID = "row"
 """The name of the default id: the row's position."""
 _ROWS = 1024
 _EXAMPLES = 5
+_COUNTED = "rows are counted from 0 over all files"
 _POSITION_BATCH_ROWS = 1 << 16
 
 
@@ -62,6 +63,8 @@ class InputLike(Protocol):
     def limit(self) -> int | None: ...
     @property
     def sample(self) -> SampleLike | None: ...
+    @property
+    def csv(self) -> CsvLike | None: ...
 
 
 class Table(Struct, frozen=True):
@@ -238,14 +241,13 @@ class Table(Struct, frozen=True):
 
         return by_position if self.id_column is None else by_column
 
-    def _null_ids(self, positions: Sequence[int]) -> list[Mistake]:
-        message = (
-            f"the id `{self.id_column}` is null; every row needs one (rows are counted from 0 over all files)"
-        )
-        return [
-            Mistake(message, file=self.source.place(position), row=position, key="input.id")
-            for position in positions[:_EXAMPLES]
-        ]
+    def _null_ids(self, positions: Sequence[int]) -> Mistake:
+        first, *others = positions
+        shown = ", ".join(f"row {position}" for position in others[: _EXAMPLES - 1])
+        more = len(others) - len(others[: _EXAMPLES - 1])
+        also = f", and in {shown}" + (f" and {more:,} more at least" if more else "") if others else ""
+        message = f"the id `{self.id_column}` is null here{also}; every row needs one ({_COUNTED})"
+        return self.source.mistake(message, first, "input.id")
 
     def _duplicated_ids(self) -> list[Mistake]:
         if self.id_column is None:
@@ -262,14 +264,14 @@ class Table(Struct, frozen=True):
         places = ", ".join(self._place(position) for position in others)
         message = (
             f"the id {found.row_id!r} in column `{self.id_column}` stands also in {places}"
-            f"{' and more' if found.rows > len(found.positions) else ''}; ids must be unique over all files"
-            " (rows are counted from 0)"
+            f"{' and more' if found.rows > len(found.positions) else ''}; ids must be unique ({_COUNTED})"
         )
-        return Mistake(message, file=self.source.place(first), row=first, key="input.id")
+        return self.source.mistake(message, first, "input.id")
 
     def _place(self, position: int) -> str:
-        file = self.source.place(position)
-        return f"row {position}" + (f" ({Path(file).name})" if file is not None else "")
+        file, line = self.source.place(position), self.source.line(position)
+        where = "" if file is None else f" ({Path(file).name}{'' if line is None else f', line {line}'})"
+        return f"row {position}{where}"
 
     def _sampled(self, count: int, seed: int) -> Selection:
         if count >= self.selection.rows:
@@ -310,6 +312,9 @@ def open_table(spec: InputLike, *, base_dir: Path, frame: object | None = None) 
     selection = _selection(table, spec, columns, base_dir)
     if not selection.rows:
         raise InputError(Mistake(f"none of the {source.rows} rows is selected", key=_selecting_key(spec)))
+    damaged = source.damaged(selection.bits(source.rows)) if source.is_damaged else []
+    if damaged:
+        raise InputError(damaged)
     return replace(table, selection=selection)
 
 
@@ -326,7 +331,7 @@ def _source(spec: InputLike, base_dir: Path, frame: object | None) -> Source:
             return source_of([spill(reader)], [None])
     if spec.table is None:
         raise InputError(Mistake("there is no table; give `table` or `query`", key="input"))
-    return open_files(spec.table, base_dir)
+    return open_files(spec.table, base_dir, spec.csv)
 
 
 def _checked(spec: InputLike, source: Source, base_dir: Path) -> tuple[str, ...]:
