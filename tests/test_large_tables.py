@@ -13,9 +13,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from run_kit import ENVIRON, RecordingWire, job, simulator
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from run_kit import ENVIRON, RecordingWire, job, simulator
 
 import crun_batch
 from crun_batch.errors import InputError

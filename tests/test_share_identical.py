@@ -9,9 +9,9 @@ from typing import Any
 
 import polars as pl
 import pytest
-from run_kit import ENVIRON, RecordingWire, charged_credits, job, results, run, simulator, spent_credits
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from run_kit import ENVIRON, RecordingWire, charged_credits, job, results, run, simulator, spent_credits
 
 from crun_batch.pipeline import estimate
 from crun_batch.records import Row, Unit

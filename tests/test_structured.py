@@ -12,10 +12,10 @@ from typing import Any, Literal
 import polars as pl
 import pyarrow as pa
 import pytest
-from run_kit import RecordingWire, charged_credits, job, results, run, simulator, spent_credits, texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
+from run_kit import RecordingWire, charged_credits, job, results, run, simulator, spent_credits, texts
 
 from crun_batch.errors import InputError
 from crun_batch.gateway.structured import AnswerCheck

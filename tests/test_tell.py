@@ -278,3 +278,10 @@ def test_mistakes_are_numbered() -> None:
     expected = "2 mistakes:\n  1. job.yaml:3, modle: no such key\n  2. two lines\nSee `crun-batch schema`."
     assert expected == mistakes_text(found, "See `crun-batch schema`.")
     assert "two lines" == mistakes_text(found[1:])
+
+
+def test_the_excerpt_of_a_statement_keeps_its_lines() -> None:
+    """The caret stands below its place; control characters do not pass."""
+    mistake = Mistake("syntax\nerror\nLINE 2:  wher\x1b[1m\n         ^", key="input.query")
+    expected = "input.query: syntax error\n  LINE 2:  wher\ufffd[1m\n           ^"
+    assert expected == mistakes_text([mistake])

@@ -228,7 +228,7 @@ def _time_phrase(summary: Mapping[str, Any]) -> str:
 def mistakes_text(mistakes: Sequence[Mistake], advice: str = "") -> str:
     """The mistakes, numbered where there are several, and what to do next.
 
-    A message of several lines (an excerpt with a caret below) keeps them, indented.
+    The excerpt of a statement (LINE 3: ..., a caret below) keeps its lines.
     """
     if len(mistakes) == 1:
         lines = _message_lines(mistakes[0], "")
@@ -241,11 +241,12 @@ def mistakes_text(mistakes: Sequence[Mistake], advice: str = "") -> str:
 
 
 def _message_lines(mistake: Mistake, mark: str) -> list[str]:
-    first, *others = str(mistake).splitlines() or [""]
+    message, line, excerpt = str(mistake).partition("\nLINE ")
+    shown = (line[1:] + excerpt).splitlines() if line else []
     indent = " " * (len(mark) + 2)
-    return [mark + one_line(first), *(indent + printable_line(line) for line in others)]
+    return [mark + one_line(message), *(indent + printable_line(each) for each in shown)]
 
 
 def printable_line(line: str) -> str:
-    """The line as `one_line` shows it, with the blanks that it begins with."""
-    return " " * (len(line) - len(line.lstrip(" "))) + one_line(line)
+    """The line as `one_line` shows it, with all its blanks."""
+    return "".join("\ufffd" if _is_harmful(character) else character for character in line.expandtabs(1))
