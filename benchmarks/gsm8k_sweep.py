@@ -20,7 +20,6 @@ import polars as pl
 
 import crun_batch
 from crun_batch.console.compare_words import comparison_text
-from crun_batch.reporting.comparing import Asked, compare_runs
 from crun_batch.simulator import SimulatorProcess, read_settings
 
 TABLE = Path(__file__).parent.parent.parent / "shared" / "data" / "gsm8k_test.parquet"
@@ -76,7 +75,7 @@ def job(table: Path, base_url: str, folder: Path) -> crun_batch.Job:
 
 def checked(folder: Path) -> str:
     """The comparison in words, after it was held against what is known."""
-    found = compare_runs([folder], Asked(score="right"), disagreements_at_most=1).comparison
+    found = crun_batch.compare(folder, score="right").comparison
     rates = {one.name: one.score for one in found.variants}
     missed = [name for name, rate in rates.items() if not rate.low <= ACCURACIES[name.split("/")[0]] <= rate.high]
     ranking = sorted(rates, key=lambda name: -rates[name].value)

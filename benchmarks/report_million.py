@@ -222,9 +222,9 @@ def write_documents(run: RunDirectory, schema: RunSchema, rows: int) -> None:
 
 MEASURED = """
 import resource, sys, time
-from crun_batch.reporting.read import write_report
+import crun_batch
 begun = time.perf_counter()
-path = write_report([sys.argv[1]])
+path = crun_batch.report(sys.argv[1]).path
 seconds = time.perf_counter() - begun
 print(f"{path.stat().st_size / 1e6:.2f} MB in {seconds:.1f} s ({time.process_time():.1f} s of CPU with imports), "
       f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB of memory at most")

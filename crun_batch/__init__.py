@@ -11,6 +11,21 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from crun_batch.api import (
+        aestimate,
+        arun,
+        check,
+        compare,
+        credits,
+        estimate,
+        load_job,
+        models,
+        open_run,
+        report,
+        run,
+        status,
+        verify,
+    )
     from crun_batch.errors import (
         CrunBatchError,
         DiskFailed,
@@ -22,8 +37,30 @@ if TYPE_CHECKING:
         RunDirectoryError,
         RunInUse,
     )
+    from crun_batch.load.job.job import Job
     from crun_batch.mapping import map
-    from crun_batch.pipeline import Job, Run, arun, estimate, load_job, open_run, run
+    from crun_batch.options import RunOptions
+    from crun_batch.reporting.comparing import RunComparison
+    from crun_batch.reporting.read import Report
+    from crun_batch.reporting.run import Run
+
+_HOMES = {
+    "api": (
+        *("aestimate", "arun", "check", "compare", "credits", "estimate"),
+        *("load_job", "models", "open_run", "report", "run", "status", "verify"),
+    ),
+    "errors": (
+        *("CrunBatchError", "DiskFailed", "InputError", "Mistake", "RefusedToStart"),
+        *("RequestsChanged", "RunDamaged", "RunDirectoryError", "RunInUse"),
+    ),
+    "load.job.job": ("Job",),
+    "mapping": ("map",),
+    "options": ("RunOptions",),
+    "reporting.comparing": ("RunComparison",),
+    "reporting.read": ("Report",),
+    "reporting.run": ("Run",),
+}
+"""Module -> the public names that live there."""
 
 __all__ = [
     "CrunBatchError",
@@ -32,33 +69,47 @@ __all__ = [
     "Job",
     "Mistake",
     "RefusedToStart",
+    "Report",
     "RequestsChanged",
     "Run",
+    "RunComparison",
     "RunDamaged",
     "RunDirectoryError",
     "RunInUse",
+    "RunOptions",
+    "aestimate",
     "arun",
+    "check",
+    "compare",
+    "credits",
     "estimate",
     "load_job",
     "map",
+    "models",
     "open_run",
+    "report",
     "run",
+    "status",
+    "verify",
 ]
 
 
 if sys.platform == "linux" and "pyarrow" not in sys.modules:
     # Arrow reads this once, when it is loaded; its own choice returns memory at once and takes it again in pages
-    # that the system must zero (see corridor/runtime.py, for a process that has loaded it already).
+    # that the system must zero (see session/runtime.py, for a process that has loaded it already).
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "jemalloc")
 
 
 def __getattr__(name: str) -> Any:
     """Load on first use: the simulator and `--help` need none of the heavy libraries."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    errors = import_module("crun_batch.errors")
-    if hasattr(errors, name):
-        return getattr(errors, name)
-    return getattr(import_module("crun_batch.mapping" if name == "map" else "crun_batch.pipeline"), name)
+    for module, names in _HOMES.items():
+        if name in names:
+            found = globals()[name] = getattr(import_module(f"crun_batch.{module}"), name)
+            return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

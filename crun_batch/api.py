@@ -1,251 +1,276 @@
-"""A run directory as people see it: `Run`, made by a session that ended or by `open_run` at any moment.
+"""The public functions: one for each command. Each is safe inside a running event loop.
 
-Reads only: nothing here needs the lock, and a run that is being written can be read all the time.
+They never ask. What exits with 2, 3, 6 or 7 on the command line is raised here: InputError, RefusedToStart,
+RunDirectoryError, DiskFailed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from decimal import Decimal
+import asyncio
+import os
+from collections.abc import Collection, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import polars as pl
-import pyarrow as pa
-from msgspec import Struct
+from crun_batch.errors import InputError
+from crun_batch.load.job.job import Job
+from crun_batch.load.job.job import load_job as read_job_file
+from crun_batch.options import RunOptions, options_of
+from crun_batch.reporting.comparing import ComparisonOptions, RunComparison, compare_runs
+from crun_batch.reporting.run import Run, run_in
+from crun_batch.state.status import find_run, findings_of, status_of
+from crun_batch.store.verify import Finding
 
-from crun_batch.console.words import summary_text
-from crun_batch.errors import (
-    EXIT_INTERRUPTED,
-    EXIT_OK,
-    EXIT_ROWS_FAILED,
-    EXIT_TERMINATED,
-    InputError,
-)
-from crun_batch.gateway.retry import Halt
-from crun_batch.pricing.account import Account, Sums
-from crun_batch.pricing.costs import decimal_text
-from crun_batch.reporting.notebook import summary_html
-from crun_batch.store import views
-from crun_batch.store.directory import RunDirectory, read_json
-from crun_batch.store.export import Format, export
-from crun_batch.store.verify import Finding, verify
-from crun_batch.store.views import AttemptTotals, attempts_frame, results_frame
+if TYPE_CHECKING:
+    from crun_batch.reporting.read import Report
 
-STATUSES = ("ok", "invalid", "truncated", "refused", "error")
-TOKENS = ("input", "cached_input", "cache_write", "output", "reasoning")
+T = TypeVar("T")
+AnyJob = Job | str | Path
+AnyRun = Run | str | Path
 
 
-class Run:
-    """What a run has done so far.
+def run(
+    job: AnyJob,
+    *,
+    table: object | None = None,
+    limit: int | None = None,
+    max_cost_usd: float | str | None = None,
+    max_cost_credits: float | str | None = None,
+    output_dir: str | Path | None = None,
+    simulate: bool = False,
+    pilot: int | None = None,
+    retry: Collection[str] = (),
+    until_budget: bool = False,
+    redo_changed: bool = False,
+    **overrides: Any,
+) -> Run:
+    """Run a job, resuming where it stopped; returns when it is done, or has stopped, and says which.
 
-    `status` is finished, stopped, interrupted or running; `exit_code` what the command line ends with, None while
-    it runs; `stop_reason` a sentence, or None. `cost_usd` and `cost_credits` are Decimal sums over all attempts of
-    all sessions, None where nothing is known of them.
+    Args:
+        job: a `Job`, or the path of a job file.
+        table: a polars, pandas or Arrow table in place of `input.table`.
+        limit: only the first so many rows.
+        max_cost_usd: the budget of the run directory in dollars, all its sessions together.
+        max_cost_credits: the same in credits.
+        output_dir: the run directory.
+        simulate: against the bundled simulator: no key, no cost; into `<output_dir>-simulated`.
+        pilot: send so many random rows, then stop with the bill to expect in `Run.summary["pilot"]`.
+        retry: statuses and error kinds whose finished units are sent again.
+        until_budget: start although budget or credits will not last; stop there.
+        redo_changed: send finished rows again whose request is another one now.
+        overrides: sections of the job (`budget={"max_cost_usd": 5}`), or fields of `RunOptions`.
+
+    Returns:
+        The `Run`: its status, exit code, costs (Decimal), and lazy frames of its results and attempts.
+
+    Raises:
+        InputError: the job, the table or an argument is wrong; every mistake at once.
+        RefusedToStart: credits, budget, or an unknown price. Nothing was sent.
+        RunDirectoryError: the directory is in use, belongs to another job, or is damaged.
+        DiskFailed: what was recorded stays; run again.
+
     """
-
-    def __init__(self, directory: Path, summary: Mapping[str, Any]) -> None:
-        self.directory = directory
-        self.summary = dict(summary)
-
-    @property
-    def status(self) -> str:
-        return str(self.summary["status"])
-
-    @property
-    def exit_code(self) -> int | None:
-        code: int | None = self.summary["exit_code"]
-        return code
-
-    @property
-    def stop_reason(self) -> str | None:
-        reason: str | None = self.summary["stop_reason"]
-        return reason
-
-    @property
-    def cost_usd(self) -> Decimal | None:
-        return self._amount("cost_usd")
-
-    @property
-    def cost_credits(self) -> Decimal | None:
-        return self._amount("cost_credits")
-
-    def results(self) -> pl.LazyFrame:
-        """One row per finished unit, live, in the columns of `results`."""
-        return results_frame(self.directory)
-
-    def attempts(self) -> pl.LazyFrame:
-        """One row per request that was sent, live, in the columns of `attempts`."""
-        return attempts_frame(self.directory)
-
-    def sql(self, query: str) -> pa.Table:
-        """The answer of one SELECT over `results` and `attempts`, live; InputError with DuckDB's complaint."""
-        return views.query(self.directory, query)
-
-    def verify(self, *, data: bool = False) -> list[Finding]:
-        """What is wrong with the run's files, or odd; `data`: every byte against its checksum."""
-        return verify(self.directory, data=data)
-
-    def export(self, format: Format, stream: BinaryIO) -> int:
-        """Write the results as csv, jsonl or openai-batch in UTF-8; returns how many rows."""
-        return export(self.directory, format, stream)
-
-    def report(self) -> str:
-        """The summary in words."""
-        return summary_text(self.summary)
-
-    def report_html(self, path: str | Path | None = None) -> Path:
-        """Write the report of this moment as one HTML file that opens offline; returns where it is.
-
-        Default for `path`: report.html in the run directory. Raises RunDamaged, DiskFailed.
-        """
-        from crun_batch.reporting.read import write_report  # it reads runs by `live`, which is made of this
-
-        return write_report([self.directory], path)
-
-    def __repr__(self) -> str:
-        return f"<Run {str(self.directory)!r}>\n{self.report()}"
-
-    def _repr_html_(self) -> str:
-        return summary_html(self.summary)
-
-    def _amount(self, name: str) -> Decimal | None:
-        text = self.summary[name]
-        return None if text is None else Decimal(text)
+    return _finished(_run(job, table, _options(locals())))
 
 
-def open_run(directory: str | Path) -> Run:
-    """The run in a directory, running or not. Raises InputError where there is none, RunDamaged."""
-    path = Path(directory)
-    run = RunDirectory(path)
-    if not run.summary.exists():
-        raise InputError(f"{path}: there is no run here (no summary.json)")
-    return Run(path, read_json(run.summary))
+async def arun(
+    job: AnyJob,
+    *,
+    table: object | None = None,
+    limit: int | None = None,
+    max_cost_usd: float | str | None = None,
+    max_cost_credits: float | str | None = None,
+    output_dir: str | Path | None = None,
+    simulate: bool = False,
+    pilot: int | None = None,
+    retry: Collection[str] = (),
+    until_budget: bool = False,
+    redo_changed: bool = False,
+    **overrides: Any,
+) -> Run:
+    """The same as `run`, on the event loop that is running. Cancelling it ends it like a kill: nothing is lost."""
+    return await _run(job, table, _options(locals()))
 
 
-class Ending(Struct, frozen=True):
-    """How a run stands: running, finished, stopped, interrupted, killed; its exit code once it has one."""
-
-    status: str
-    exit_code: int | None = None
-    reason: str | None = None
-
-
-RUNNING = Ending("running")
-
-
-def ending_of(
-    halt: Halt | None, totals: Sums, open_count: int, *, is_pilot: bool, failed_verdicts: int = 0
-) -> Ending:
-    """By why it halted, else by how its rows ended and whether their judges gave a verdict."""
-    if halt is not None:
-        interrupted = halt.exit_code in (EXIT_INTERRUPTED, EXIT_TERMINATED)
-        return Ending("interrupted" if interrupted else "stopped", halt.exit_code, halt.reason)
-    if open_count and is_pilot:
-        return Ending("stopped", EXIT_OK, f"pilot done, {open_count:,} rows are open")
-    if open_count:
-        return Ending("stopped", EXIT_ROWS_FAILED, f"{open_count:,} rows are still open")
-    if failed_verdicts:
-        said = f"{failed_verdicts:,} questions to judges failed; start again to ask them once more"
-        return Ending("finished", EXIT_ROWS_FAILED, said)
-    not_ok = sum(number for status, number in totals.statuses.items() if status != "ok")
-    return Ending("finished", EXIT_ROWS_FAILED if not_ok else EXIT_OK)
-
-
-class Place(Struct, frozen=True):
-    """What a summary says of a run that no sum can tell."""
-
-    name: str
-    directory: Path
-    resume_command: str | None
-    pilot: Mapping[str, Any] | None = None
-    """What the run's last pilot told, as `piloting` writes it."""
-
-
-def summary_of(
-    account: Account, place: Place, ending: Ending, *, open_count: int, seconds: float
+def estimate(
+    job: AnyJob,
+    *,
+    table: object | None = None,
+    limit: int | None = None,
+    output_dir: str | Path | None = None,
+    simulate: bool = False,
+    **overrides: Any,
 ) -> dict[str, Any]:
-    """summary.json: the sums of the account and how the run stands. Amounts are decimal text.
+    """What the open rows of a job will cost. Sends nothing; asks the gateway for its models and the balance.
 
-    `bill_*` bounds what the gateway may charge: known cost <= bill <= known cost + what is held for the attempts
-    whose cost is unknown; its `high` is null where nothing bounds one of them.
+    Arguments are those of `run`. Returns the document that `estimate --json` prints: tokens, amounts as decimal
+    text (`low`, `expected`, `high`; null where unknown), `balance`, `may_start`. Raises what `run` raises.
     """
-    totals = account.totals()
-    finished = sum(totals.statuses.values())
-    return {
-        "name": place.name,
-        "status": ending.status,
-        "stop_reason": ending.reason,
-        "exit_code": ending.exit_code,
-        "rows": {
-            "total": open_count + finished,
-            **{name: totals.statuses.get(name, 0) for name in STATUSES},
-            "open": open_count,
-        },
-        "errors": {kind: number for kind, number in totals.error_kinds.items() if number},
-        "tokens": {name: getattr(totals, f"{name}_tokens") for name in TOKENS},
-        "cost_usd": _known(totals.cost_usd, totals.priced_usd),
-        "cost_credits": _known(totals.cost_credits, totals.priced_credits),
-        "held_usd": _held(totals, "usd"),
-        "held_credits": _held(totals, "credits"),
-        "bill_usd": _bill(totals, "usd"),
-        "bill_credits": _bill(totals, "credits"),
-        "attempts": totals.attempts,
-        "unknown_attempts": totals.unknown,
-        "unpriced_attempts": totals.unpriced,
-        "shared": totals.shared,
-        "variants": {name: _of_variant(sums) for name, sums in account.variants.items()},
-        "judges": {name: _of_judge(sums) for name, sums in account.judges.items()},
-        "seconds": round(seconds, 3),
-        "rows_per_second": round(finished / seconds, 3) if seconds else 0.0,
-        "output_dir": str(place.directory),
-        "resume_command": place.resume_command if open_count or ending.reason else None,
-        "pilot": place.pilot,
-        "ended": ending.status != RUNNING.status,
-        "attempt_totals": _attempt_totals(totals),
-    }
+    return _finished(_estimate(job, table, _options(locals())))
 
 
-def _of_variant(sums: Sums) -> dict[str, Any]:
-    """One variant's results by status, and its known cost."""
-    return {
-        **{name: sums.statuses.get(name, 0) for name in STATUSES},
-        "cost_usd": _known(sums.cost_usd, sums.priced_usd),
-        "cost_credits": _known(sums.cost_credits, sums.priced_credits),
-    }
+async def aestimate(
+    job: AnyJob,
+    *,
+    table: object | None = None,
+    limit: int | None = None,
+    output_dir: str | Path | None = None,
+    simulate: bool = False,
+    **overrides: Any,
+) -> dict[str, Any]:
+    """The same as `estimate`, on the event loop that is running."""
+    return await _estimate(job, table, _options(locals()))
 
 
-def _of_judge(sums: Sums) -> dict[str, Any]:
-    """One judge's requests, how many of them were answered, and their known cost."""
-    return {
-        "attempts": sums.attempts,
-        "answered": sums.done,
-        "cost_usd": _known(sums.cost_usd, sums.priced_usd),
-        "cost_credits": _known(sums.cost_credits, sums.priced_credits),
-    }
+def check(job: AnyJob, *, environ: Mapping[str, str] | None = None, **overrides: Any) -> dict[str, Any]:
+    """Everything about a job that can be known without calling anybody; `mistakes` is empty where it may run.
+
+    Returns the document that `check --json` prints: the table's columns, templates, three requests, warnings.
+    """
+    from crun_batch.preflight.check import check_job  # every command that reads runs would load the templates too
+
+    options = options_of(overrides)
+    return check_job(job, options.overrides, os.environ if environ is None else environ)
 
 
-def _held(totals: Sums, unit: str) -> str | None:
-    """What the attempts of unknown cost may have cost at most; None where one of them has no bound."""
-    priced, held, unbounded = (getattr(totals, f"{name}_{unit}") for name in ("priced", "held", "unbounded"))
-    return None if unbounded else _known(held, priced or held)
+def compare(
+    *runs: AnyRun,
+    score: str | None = None,
+    baseline: str | None = None,
+    label: str | None = None,
+    gold: str | None = None,
+    simulate: bool = False,
+) -> RunComparison:
+    """Set the variants of a run, or several runs, side by side.
+
+    Args:
+        runs: run directories, their job files, or `Run`s.
+        score: compare by this score; default: the only one.
+        baseline: the variant that the others are compared with; default: the first.
+        label: the column of the replies' labels, such as `output.label`.
+        gold: the carried column with the right labels.
+        simulate: of job files, their simulated runs.
+
+    Raises InputError for what is not there, RunDamaged.
+
+    """
+    options = ComparisonOptions(score=score, baseline=baseline, label=label, gold=gold)
+    return compare_runs([_directory(run, simulate) for run in runs], options)
 
 
-def _bill(totals: Sums, unit: str) -> dict[str, str | None] | None:
-    priced, cost, held = (getattr(totals, f"{name}_{unit}") for name in ("priced", "cost", "held"))
-    if not (priced or held):
-        return None
-    high = None if getattr(totals, f"unbounded_{unit}") else decimal_text(cost + held)
-    return {"low": decimal_text(cost), "high": high}
+def report(*runs: AnyRun, path: str | Path | None = None, simulate: bool = False) -> Report:
+    """Write one HTML file with plots about a run, or several side by side; it opens offline.
+
+    `runs` are run directories, their job files, or `Run`s. Default for `path`: report.html in the run directory,
+    of several runs in the current folder. Returns a `Report`: `path`, `text(width)`, `to_dict()`.
+    Raises InputError (no run), RunDamaged, DiskFailed.
+    """
+    from crun_batch.reporting.read import make_report  # plots are loaded only where one is made
+
+    return make_report([_directory(run, simulate) for run in runs], path)
 
 
-def _attempt_totals(totals: Sums) -> dict[str, int]:
-    """The account's sums as `verify` adds them up anew from the attempts."""
-    held = {"held_unknown_usd": totals.held_usd, "held_unknown_credits": totals.held_credits}
-    return {
-        name: held[name] if name in held else getattr(totals, name) for name in AttemptTotals.__struct_fields__
-    }
+def models(
+    job: AnyJob | None = None, *, environ: Mapping[str, str] | None = None, **overrides: Any
+) -> dict[str, Any]:
+    """What a job's gateway offers: `models` (id, price, where it is from); without a job, CRUN.
+
+    `models` is null where there is no such call, `fault` says why a call failed. Raises InputError.
+    """
+    from crun_batch.preflight.offers import gateway_job, offered_models
+
+    options = options_of({**overrides, **({} if environ is None else {"environ": environ})})
+    return _finished(offered_models(gateway_job(job, options), options.environ, options.clock.now()))
 
 
-def _known(pico: int, count: int) -> str | None:
-    return decimal_text(pico) if count else None
+def credits(
+    job: AnyJob | None = None, *, environ: Mapping[str, str] | None = None, **overrides: Any
+) -> dict[str, Any]:
+    """What is left of the credit at a job's gateway: `balance` (amount as decimal text, unit); without one, CRUN.
+
+    `balance` is null where there is no such call, its `amount` null where it has no limit; `fault` says why a call
+    failed. Raises InputError.
+    """
+    from crun_batch.preflight.offers import gateway_job, offered_credit
+
+    options = options_of({**overrides, **({} if environ is None else {"environ": environ})})
+    return _finished(offered_credit(gateway_job(job, options), options.environ))
+
+
+def open_run(run: str | Path, *, simulate: bool = False) -> Run:
+    """The run in a directory, or that of a job file, running or not.
+
+    `simulate`: of a job file, its simulated run. Raises InputError where there is none, RunDamaged.
+    """
+    return run_in(find_run(Path(run), simulate=simulate))
+
+
+def status(run: AnyRun, *, simulate: bool = False) -> dict[str, Any]:
+    """summary.json as it would be now, whoever is writing it, with `holder`, `in_flight` and `suspects`.
+
+    `holder` is the process that runs it, or null; `suspects` are attempts that may have been billed without a
+    recorded reply. Raises InputError where there is no run, RunDamaged.
+    """
+    return status_of(_directory(run, simulate))
+
+
+def verify(run: AnyRun, *, data: bool = False, simulate: bool = False) -> list[Finding]:
+    """What is wrong with a run's files, or odd; `data`: every byte against its checksum. Repairs nothing.
+
+    Of each finding: `file`, `what`, `severity` (error: damage or a broken promise). Raises InputError (no run).
+    """
+    return findings_of(_directory(run, simulate), data=data)
+
+
+def load_job(path: str | Path, **overrides: Any) -> Job:
+    """A job file as a `Job`; `overrides` are sections (`budget={...}`) or short names (`limit=10`), as of `run`.
+
+    Raises InputError with every mistake: file, line, key, what was found and what is allowed.
+    """
+    options = options_of(overrides)
+    return read_job_file(Path(path), options.overrides, environ=options.environ)
+
+
+async def _run(job: AnyJob, table: object | None, options: RunOptions) -> Run:
+    from crun_batch.pipeline import run_job  # what only reads runs need not load what sends
+
+    summary = await run_job(job, table, options)
+    return Run(Path(summary["output_dir"]), summary)
+
+
+async def _estimate(job: AnyJob, table: object | None, options: RunOptions) -> dict[str, Any]:
+    from crun_batch.preflight.estimation import estimate_job
+
+    return await estimate_job(job, table, options)
+
+
+def _options(arguments: Mapping[str, Any]) -> RunOptions:
+    """The arguments of a public function as options; those at their defaults say nothing."""
+    named = {name: value for name, value in arguments.items() if name not in ("job", "table", "overrides")}
+    given = {name: value for name, value in named.items() if value is not None and value is not False}
+    if "retry" in given:
+        given["retry"] = _kinds(given["retry"])
+    return options_of({**given, **arguments["overrides"]})
+
+
+def _kinds(retry: Collection[str]) -> frozenset[str]:
+    if isinstance(retry, str):
+        raise InputError(f"retry takes several kinds, not a text: retry=[{retry!r}]")
+    return frozenset(retry)
+
+
+def _directory(run: AnyRun, simulate: bool) -> Path:
+    return run.directory if isinstance(run, Run) else find_run(Path(run), simulate=simulate)
+
+
+def _finished(work: Coroutine[Any, Any, T]) -> T:
+    """Run to its end; where an event loop is running (a notebook), in a thread of its own."""
+    from crun_batch.session.runtime import run_to_end
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return run_to_end(work)
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(run_to_end, work).result()

@@ -16,10 +16,11 @@ import orjson
 import polars as pl
 import pyarrow as pa
 
-from crun_batch.api import Run
+from crun_batch.api import run
 from crun_batch.errors import InputError, RefusedToStart
 from crun_batch.load.job.job import Job
 from crun_batch.load.table.table import open_table
+from crun_batch.reporting.run import Run
 
 FOLDER = Path("runs")
 _KEPT = ("status", "output_text", "output", "outputs", "error_message", "cost_usd", "cost_credits")
@@ -48,8 +49,6 @@ def map(
     Raises what `run` raises: InputError, RefusedToStart, RunDirectoryError, DiskFailed; RefusedToStart also where
     the gateway refuses before any answer.
     """
-    from crun_batch.pipeline import run  # it brings the whole corridor
-
     sections = {name: keys.pop(name) for name in list(keys) if name in Job.model_fields}
     told = {"user": prompt} if isinstance(prompt, str) else prompt
     job = Job(**{"name": "map", "prompt": told, "model": model, **sections})

@@ -1,20 +1,35 @@
-"""How a run is to be gone through: what is no part of the job itself, and the short names of parts of the job."""
+"""How a job is run, beside what it asks: options of a session, its clock, the platform that it stands on."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 from msgspec import Struct, field
 
 from crun_batch.console.progress import Progress
 from crun_batch.errors import InputError
 from crun_batch.gateway.http.wire import Wire
 from crun_batch.load.job.job import Job
-from crun_batch.session.recorder import Clock
-from crun_batch.state.platform import Ground
+from crun_batch.store.disk import Disk
+from crun_batch.store.journal import JournalSettings
+from crun_batch.store.syncer import Syncer
+
+
+class Clock(Struct, frozen=True):
+    """Time, passed in: the day's clock in microseconds since 1970, UTC, and monotonic seconds."""
+
+    epoch_us: Callable[[], int]
+    monotonic: Callable[[], float]
+
+    def now(self) -> datetime:
+        """The moment, in UTC."""
+        return datetime.fromtimestamp(self.epoch_us() / 1e6, UTC)
+
 
 SYSTEM_CLOCK = Clock(epoch_us=lambda: time.time_ns() // 1000, monotonic=time.monotonic)
 
@@ -23,8 +38,27 @@ def _silent(_: object) -> None:
     """Nobody watches."""
 
 
-class Options(Struct, frozen=True):
-    """How a run is to be gone through: what is no part of the job itself."""
+class Platform(Struct, frozen=True):
+    """The defaults are the real things."""
+
+    disk: Disk | None = None
+    journal: JournalSettings | None = None
+    syncer: Callable[[], Syncer] | None = None
+    """Makes what syncs the journal; None: a thread."""
+    in_place: bool = False
+    """Read the table and seal segments where they are asked for, not in threads: what a simulation needs."""
+    transport: httpx.AsyncBaseTransport | None = None
+    """Carries the control calls (models, balance); None: the network."""
+    balance_every_seconds: float = 60.0
+    """How often the balance is read while requests are sent."""
+    balance_reads: int = 30
+    """How often a pilot reads the balance at most, until it stands still."""
+    balance_pause_seconds: float = 1.0
+    """How long it waits between two of these readings."""
+
+
+class RunOptions(Struct, frozen=True):
+    """How a job is run: what is no part of the job itself."""
 
     overrides: Mapping[str, object] = {}
     """Dotted job keys with their values, as from --set."""
@@ -47,7 +81,7 @@ class Options(Struct, frozen=True):
     handle_signals: bool = True
     clock: Clock = SYSTEM_CLOCK
     wire: Callable[[Job], Wire] | None = None
-    ground: Ground = Ground()
+    platform: Platform = Platform()
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
 
 
@@ -62,16 +96,16 @@ REPLACED_WHOLE = ("output_schema", "sweep")
 """Mappings that an override in Python replaces; the keys of the others are laid over the job's."""
 
 
-def options_of(overrides: Mapping[str, Any]) -> Options:
+def options_of(overrides: Mapping[str, Any]) -> RunOptions:
     """Keyword arguments of the Python API as options. Raises InputError for a name that nothing takes."""
-    own = {name: value for name, value in overrides.items() if name in Options.__struct_fields__}
+    own = {name: value for name, value in overrides.items() if name in RunOptions.__struct_fields__}
     keys = {JOB_KEYS[name]: value for name, value in overrides.items() if name in JOB_KEYS and value is not None}
     for name, value in overrides.items():
         if name in own or name in JOB_KEYS:
             continue
         if name not in Job.model_fields:
-            known = ", ".join(sorted([*Options.__struct_fields__, *JOB_KEYS, *Job.model_fields]))
+            known = ", ".join(sorted([*RunOptions.__struct_fields__, *JOB_KEYS, *Job.model_fields]))
             raise InputError(f"run() takes no argument {name!r}; it takes {known}")
         merges = isinstance(value, Mapping) and name not in REPLACED_WHOLE
         keys |= {f"{name}.{key}": part for key, part in value.items()} if merges else {name: value}
-    return Options(**{**own, "overrides": {**keys, **own.get("overrides", {})}})
+    return RunOptions(**{**own, "overrides": {**keys, **own.get("overrides", {})}})

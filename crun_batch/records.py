@@ -130,6 +130,10 @@ class Ticket(Struct, frozen=True, gc=False):
     model: str | None = None
     replaces: str | None = None
     """The ending (`status:error_kind`) of an earlier result of this unit, which this request is to replace."""
+    judge: str | None = None
+    """Of a question to a judge: the score's name; the unit's variant is then the judge's place among them."""
+    answered_by: str | None = None
+    """Of a question to a judge: the variant whose answer is judged."""
 
 
 class Response(Struct, frozen=True, gc=False):

@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import crun_batch
+from crun_batch.options import Platform
 from crun_batch.simulator import SimulatorProcess, read_settings
-from crun_batch.state.platform import Ground
 
 KEY = "ak_" + "b" * 32
 MODEL = "claude-sonnet-4-5"
@@ -32,7 +32,7 @@ PRICE = {
     "minimum_per_request": "0.01",
 }
 """What the simulator charges for MODEL."""
-QUICK = Ground(balance_every_seconds=0.1, balance_reads=8, balance_pause_seconds=0.05)
+QUICK = Platform(balance_every_seconds=0.1, balance_reads=8, balance_pause_seconds=0.05)
 PLAIN = {
     "faults": {},
     "out_of_credit": "crun_http",
@@ -94,7 +94,7 @@ class Bench:
     def run(self, **options: Any) -> crun_batch.Run:
         """Run the job in this process."""
         environ = {"BILL_KEY": KEY}
-        options = {"ground": QUICK, "say": self.said.append, **options}
+        options = {"platform": QUICK, "say": self.said.append, **options}
         return crun_batch.run(self.job_file, environ=environ, handle_signals=False, **options)
 
     def estimate(self, **options: Any) -> dict[str, Any]:

@@ -330,7 +330,7 @@ def test_a_bug_is_one_sentence_with_70_and_no_secret_even_in_its_traceback(
     def broken(*_: object) -> None:
         raise KeyError(KEY)
 
-    monkeypatch.setattr("crun_batch.preflight.check.check", broken)
+    monkeypatch.setattr("crun_batch.preflight.check.check_job", broken)
     quiet = command("check", "job.yaml")
     assert 70 == quiet.code and "a bug of ours (KeyError)" in quiet.err and "Traceback" not in quiet.err
     monkeypatch.setenv("CRUN_BATCH_DEBUG", "1")

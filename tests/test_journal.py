@@ -17,7 +17,7 @@ from store_kit import OK, FailingDisk, Killed, KillingDisk, ManualSyncer, answer
 
 from crun_batch.errors import DiskFailed, RunDamaged, RunInUse
 from crun_batch.records import Cost, Failure, Reply, Tries, Usage
-from crun_batch.state.entries import Settled, read_event
+from crun_batch.state.entries import ConcludedAttempt, read_event
 from crun_batch.store.directory import read_json, write_json
 from crun_batch.store.events import (
     INHERITED,
@@ -454,7 +454,7 @@ def test_a_read_event_says_what_came_under_the_right_names():
     sent = StartEvent(7, "id7", 3, "v", 1, 2, "repair", 4, 1000, "hash", 11, 12)
     reply = Reply("text", "length", Usage(21, 22, 23, 24, 25), "[]", "m", "r", "0.5", b"whole")
     final = FinalPart("ok", as_read=True)
-    settled = Settled(sent, 2000, 1000, 200, reply, Cost(31, 32, "list"), Tries(41, 42))
+    settled = ConcludedAttempt(sent, 2000, 1000, 200, reply, Cost(31, 32, "list"), Tries(41, 42))
     common = {
         "n": 7,
         "id": "id7",

@@ -17,8 +17,8 @@ import pytest
 from run_kit import PRICES, charged_credits, job, results, simulator, spent_credits
 
 import crun_batch
-from crun_batch.preflight.check import check
-from crun_batch.session.judging import JudgeSession
+from crun_batch.preflight.check import check_job
+from crun_batch.session.judge_recorder import JudgeRecorder
 from crun_batch.simulator.process import SimulatorProcess
 
 JUDGE_KEY = "ak_judge_0123456789abcdef"
@@ -326,7 +326,7 @@ def test_simulate_and_check_need_no_judge(at, court, tmp_path):
     texts(4).write_csv(tmp_path / "texts.csv")
     tree = {**spec.public_dict(), "input": {"table": "texts.csv", "id": "id"}}
     (tmp_path / "job.json").write_text(json.dumps(tree))
-    found = check(tmp_path / "job.json", {}, {"SIM_KEY": "ak_sim"})
+    found = check_job(tmp_path / "job.json", {}, {"SIM_KEY": "ak_sim"})
     assert [] == found["mistakes"]
     assert [("quality", "grader-1", nowhere["base_url"])] == [
         (one["name"], one["model"], one["endpoint"]["base_url"]) for one in found["judges"]
@@ -390,7 +390,7 @@ def test_a_verdict_that_came_and_was_not_read_yet_is_read_by_the_next_session(at
     """By the judge's own protocol, which is not the row's; it is not asked for again."""
     endpoint = {"base_url": court.base_url, "api_key_env": "JUDGE_KEY", "protocol": "responses"}
     spec = job(at, tmp_path, score=[judge(court, endpoint=endpoint)], limits={"concurrency": 1})
-    before, concluded, calls = asked(at, court), JudgeSession.concluded, []
+    before, concluded, calls = asked(at, court), JudgeRecorder.concluded, []
 
     def broken(self, outcomes):
         calls.extend(outcomes)
@@ -398,7 +398,7 @@ def test_a_verdict_that_came_and_was_not_read_yet_is_read_by_the_next_session(at
             raise RuntimeError("a bug")
         return concluded(self, outcomes)
 
-    monkeypatch.setattr(JudgeSession, "concluded", broken)
+    monkeypatch.setattr(JudgeRecorder, "concluded", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         run(spec, texts(6))
     monkeypatch.undo()

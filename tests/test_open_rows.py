@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from crun_batch.load.table.table import Table, open_table
 from crun_batch.records import Row
-from crun_batch.session.source import Done
+from crun_batch.state.done import DoneMarks
 
 ROWS = 3000
 
@@ -61,7 +61,7 @@ def test_only_open_rows_are_read(
 @settings(deadline=None, max_examples=40)
 def test_a_row_is_open_while_any_of_its_units_is(codes: list[int], each: int) -> None:
     """One open unit among a row's variants and repeats keeps the row open."""
-    done = Done(len(codes))
+    done = DoneMarks(len(codes))
     done.mark_all(bytearray(codes))
 
     rows = [codes[start : start + each] for start in range(0, len(codes), each)]
@@ -81,7 +81,7 @@ def test_the_open_units_of_the_selection_are_counted(
     """Two units a row: those of the selected rows that have no result."""
     table = table_in(folder, limit, where)
     selected = positions(table.rows(["n"]))
-    done = Done(2 * ROWS)
+    done = DoneMarks(2 * ROWS)
     for slot in finished:
         done.finish(slot, "ok", None)
 

@@ -19,7 +19,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_kit import ManualSyncer, answer, open_run
 
-from crun_batch.api import open_run as open_finished
 from crun_batch.reporting.axes import Axis, number_text, rounded_up, seconds_text, spread_apart, ticks
 from crun_batch.reporting.data import (
     Amount,
@@ -43,7 +42,8 @@ from crun_batch.reporting.data import (
 from crun_batch.reporting.markup import Markup, element, escape
 from crun_batch.reporting.page import report_html
 from crun_batch.reporting.plots import Point, frontier
-from crun_batch.reporting.read import read_report, report_document, write_report
+from crun_batch.reporting.read import Report, make_report, read_report
+from crun_batch.reporting.run import run_in as open_finished
 from crun_batch.reporting.spread import BINS, LABEL_COLUMNS, LABELS
 from crun_batch.reporting.text import report_text
 from crun_batch.reporting.words import bill_bounds, exact_text, percent, warnings
@@ -434,14 +434,14 @@ def test_the_figures_are_those_of_duckdb(small: Path) -> None:
     assert 40 == sum(each.ok + each.not_ok for stretch in data.timeline.stretches for each in stretch)
     assert 1 == sum(each.unanswered for stretch in data.timeline.stretches for each in stretch)
     assert requests - 1 == sum(data.distributions[1].histogram.counts)
-    document = report_document([data], small / "report.html")
+    document = Report(small / "report.html", (data,)).to_dict()
     assert str(cost) == str(
         sum(Decimal(line["cost"]["usd"]) for line in document["runs"][0]["bill"] if line["cost"]["usd"])
     )
 
 
 def test_nothing_of_an_address_but_host_and_path_is_told(small: Path) -> None:
-    page = write_report([small]).read_text(encoding="utf-8")
+    page = make_report([small]).path.read_text(encoding="utf-8")
     assert "https://gateway.example/v1" in page
     assert "secret" not in page
 
@@ -455,7 +455,7 @@ def test_the_report_is_put_in_the_run_directory_whole(small: Path, tmp_path: Pat
 
 
 def test_several_runs_stand_side_by_side(small: Path, tmp_path: Path) -> None:
-    page = write_report([small, small], tmp_path / "both.html").read_text(encoding="utf-8")
+    page = make_report([small, small], tmp_path / "both.html").path.read_text(encoding="utf-8")
     assert "2 runs" in Reader(page).words
     assert 2 == page.count("What it cost</h2>")
 
@@ -507,7 +507,7 @@ def browse(page: Path, profile: Path) -> tuple[str, list[str]]:
 def test_in_a_browser_the_page_says_what_duckdb_says_and_complains_of_nothing(tmp_path: Path) -> None:
     """20,000 made-up rows with hostile texts; a page whose script is not the one in its policy does complain."""
     run = made_up(tmp_path / "run", 20_000)
-    page = write_report([run])
+    page = make_report([run]).path
     assert page.stat().st_size < 5_000_000
     dom, console = browse(page, tmp_path / "profile")
     assert [] == console

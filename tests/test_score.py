@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from crun_batch.errors import InputError
 from crun_batch.load.job.grader_rules import GRADERS, grader_mistakes
 from crun_batch.load.job.grader_sections import GraderSpec
+from crun_batch.load.job.judges import verdict_schema
 from crun_batch.scoring.extract import ABSENT, json_value, last_number
 from crun_batch.scoring.functions import load_function
 from crun_batch.scoring.graders import GradingFailed, compile_grader, grade
-from crun_batch.scoring.judge_prompt import judge_messages, read_verdict, verdict_schema
+from crun_batch.scoring.judge_prompt import judge_messages, read_verdict
 
 
 def render(template: str, values: Any) -> str | None:

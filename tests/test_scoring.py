@@ -14,7 +14,7 @@ from sklearn.metrics import cohen_kappa_score, confusion_matrix, f1_score
 
 import crun_batch
 from crun_batch.cli import commands as cli
-from crun_batch.reporting.comparing import Asked, compare_runs
+from crun_batch.reporting.comparing import ComparisonOptions, compare_runs
 from crun_batch.scoring.answers import Answer
 
 CLASSES = ["billing", "delivery", "other", "praise", "product"]
@@ -124,7 +124,7 @@ def test_a_row_in_error_has_no_score_and_counts_as_wrong_in_a_comparison(at, tmp
     done = run(job(at, tmp_path, score=[RIGHT]), table)
     rows = results(done)
     assert ["r4"] == rows.filter(pl.col("score_right").is_null())["id"].to_list()
-    found = compare_runs([done.directory], Asked(), disagreements_at_most=5).comparison.variants[0]
+    found = compare_runs([done.directory], ComparisonOptions(), disagreements_at_most=5).comparison.variants[0]
     assert rows["score_right"].sum() / 30 == pytest.approx(found.score.value)
 
 
@@ -204,7 +204,7 @@ def test_agreement_and_confusion_are_those_of_scikit_learn(at, tmp_path):
         job(at, tmp_path, **keys, score=[{"name": "right", "grader": "exact", "expected": "{{ gold }}"}]), table
     )
     at.change(answer_style="number")
-    found = compare_runs([done.directory], Asked(gold="gold"), disagreements_at_most=1_000)
+    found = compare_runs([done.directory], ComparisonOptions(gold="gold"), disagreements_at_most=1_000)
     gold, first, second = (table[name].to_list() for name in ("gold", "first", "second"))
     kappa = found.comparison.variants[1].label_agreement.kappa
     assert pytest.approx(cohen_kappa_score(first, second)) == kappa.value
@@ -245,7 +245,7 @@ def test_labels_with_malformed_answers_are_typed_and_none_is_lost(at, tmp_path):
     assert is_other.to_list() == good["score_other"].to_list()
     repairs = done.attempts().filter(pl.col("purpose") == "repair").collect().height
     assert 10 <= repairs <= 60
-    found = compare_runs([done.directory], Asked(), disagreements_at_most=5).comparison.variants[0]
+    found = compare_runs([done.directory], ComparisonOptions(), disagreements_at_most=5).comparison.variants[0]
     assert found.self_agreement is not None
 
 
@@ -270,9 +270,9 @@ def test_the_command_compares_and_fails_where_one_is_worse(at, tmp_path, capfdbi
 def test_the_file_beside_the_results_has_one_line_for_each_graded_answer(at, tmp_path):
     """Its lines are keyed by recorded finals; readers take what the job names, null where the file has it not."""
     done = run(job(at, tmp_path, score=[RIGHT]), sums(7))
-    standing = crun_batch.open_run(done.directory)
+    state = crun_batch.open_run(done.directory)
     assert 7 == pq.read_metadata(tmp_path / "run" / "journal" / "scores.parquet").num_rows
-    assert standing.results().collect()["score_right"].null_count() == 0
+    assert state.results().collect()["score_right"].null_count() == 0
 
 
 def test_the_majority_labels_of_repeats_are_exported(at, tmp_path, capfdbinary):

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from run_kit import ENVIRON, RecordingWire, charged_credits, job, results, run, simulator, spent_credits
 
-from crun_batch.pipeline import estimate
+from crun_batch import estimate
 from crun_batch.records import Row, Unit
 from crun_batch.session import sharing
 from crun_batch.session.sharing import ENTRY_BYTES, Follower, Sharing

@@ -22,11 +22,11 @@ from run_kit import (
 )
 
 import crun_batch
+from crun_batch import estimate
 from crun_batch.console.progress import Progress
 from crun_batch.errors import InputError, RequestsChanged, RunDirectoryError
 from crun_batch.load.job.job import Job, parse_job
 from crun_batch.load.job.sweep import variations
-from crun_batch.pipeline import estimate
 from crun_batch.simulator.process import SimulatorProcess
 
 MODELS = {"gpt-5.4": 1.0, "gpt-5.4-mini": 0.8, "gpt-5.4-nano": 0.4}

@@ -17,8 +17,8 @@ import polars as pl
 import pytest
 from run_kit import RecordingWire, charged_credits, job, results, run, simulator, spent_credits, texts
 
+from crun_batch import estimate
 from crun_batch.errors import InputError, RequestsChanged
-from crun_batch.pipeline import estimate
 from crun_batch.simulator.process import SimulatorProcess
 
 TURNS = {"system": "Be brief.", "turns": ["About {{ text }}", "And then, {{ id }}?", "At last?"]}

@@ -6,7 +6,6 @@ take long to load are imported by the command that needs them.
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -14,7 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from msgspec import structs
 
+import crun_batch
 from crun_batch.cli import options
 from crun_batch.cli.border import guarded
 from crun_batch.cli.output import (
@@ -77,9 +78,8 @@ def check(job: options.JobFile, set_: options.Settings = None, json: options.AsJ
     Mistakes in the job, the table and the templates are told together, and the first 20 rows without a prompt.
     """
     from crun_batch.console.listings import check_text
-    from crun_batch.preflight.check import check as checked
 
-    document = checked(job, options.pairs(set_, "--set"), os.environ)
+    document = crun_batch.check(job, overrides=options.pairs(set_, "--set"))
     mistakes = [Mistake(**mistake) for mistake in document["mistakes"]]
     if json:
         out_json(document)
@@ -107,11 +107,10 @@ def estimate(
     """
     from crun_batch.cli.screen import Screen
     from crun_batch.console.estimates import estimate_text
-    from crun_batch.pipeline import estimate as estimated
 
     screen = Screen()
     try:
-        document = estimated(
+        document = crun_batch.estimate(
             job,
             limit=limit,
             simulate=simulate,
@@ -153,11 +152,10 @@ def run(  # noqa: PLR0913 - one parameter for each option
     orderly way, twice at once; the same command goes on. A finished run sends nothing and exits as it did.
     """
     from crun_batch.cli.screen import Screen
-    from crun_batch.pipeline import run as run_job
 
     screen = Screen()
     try:
-        done = run_job(
+        done = crun_batch.run(
             job,
             limit=limit,
             pilot=pilot,
@@ -193,14 +191,12 @@ def status(run: options.RunPlace, simulate: options.SimulatedRun = False, json: 
     have been billed without a recorded reply.
     """
     from crun_batch.console.listings import status_text
-    from crun_batch.state.status import find_run, status_of
 
-    path = find_run(run, simulate=simulate)
-    document = status_of(path)
+    document = crun_batch.status(run, simulate=simulate)
     if json:
         out_json(document)
     else:
-        out(status_text(document, shlex.quote(str(path))))
+        out(status_text(document, shlex.quote(document["output_dir"])))
     return 0
 
 
@@ -216,16 +212,11 @@ def report(
     One HTML file that opens offline: the bill, what went wrong, quality against cost, what came out, how it went
     over time, rows to read. Into the run directory as report.html; of several runs, into the current folder.
     """
-    from crun_batch.reporting.read import read_report, report_document, write_page
-    from crun_batch.reporting.text import report_text
-    from crun_batch.state.status import find_run
-
-    read = [read_report(find_run(run, simulate=simulate)) for run in runs]
-    page = write_page(read, output)
+    written = crun_batch.report(*runs, path=output, simulate=simulate)
     if json:
-        out_json(report_document(read, page))
+        out_json(written.to_dict())
     else:
-        out(f"{report_text(read, width=width())}\n\nwith plots: {page}")
+        out(f"{written.text(width())}\n\nwith plots: {written.path}")
     return 0
 
 
@@ -247,22 +238,16 @@ def compare(  # noqa: PLR0913
     Scores with intervals and paired differences, agreement, cost per row and per correct row, time, tokens; names
     the cheapest variant that is not significantly worse than the best. Lists the rows on which replies differ.
     """
-    from crun_batch.console.compared_words import compared_text
-    from crun_batch.reporting.comparing import Asked, at_most, compare_runs, write_disagreements, write_labels
-    from crun_batch.state.status import find_run
-
-    paths = [find_run(run, simulate=simulate) for run in runs]
-    asked = Asked(score=score, baseline=baseline, label=label, gold=gold)
-    found = compare_runs(paths, asked, disagreements_at_most=at_most(export_disagreements))
+    found = crun_batch.compare(*runs, score=score, baseline=baseline, label=label, gold=gold, simulate=simulate)
     if export_disagreements is not None:
-        rows = write_disagreements(found.disagreements, export_disagreements)
-        say(f"{rows:,} rows to {export_disagreements}")
+        found = structs.replace(found, disagreements=found.all_disagreements())
+        say(f"{found.export_disagreements(export_disagreements):,} rows to {export_disagreements}")
     if export_labels is not None:
-        say(f"{write_labels(paths, asked, export_labels):,} rows to {export_labels}")
+        say(f"{found.export_labels(export_labels):,} rows to {export_labels}")
     if json:
         out_json(found.to_dict())
     else:
-        out(compared_text(found.comparison, found.gold, found.disagreements, width=width()))
+        out(found.text(width()))
     return EXIT_ROWS_FAILED if fail_if_worse and found.comparison.worse else 0
 
 
@@ -277,11 +262,9 @@ def sql(
 
     One SELECT; it can read this run's files and nothing else.
     """
-    from crun_batch.api import open_run
     from crun_batch.console.listings import rows_text
-    from crun_batch.state.status import find_run
 
-    answer = open_run(find_run(run, simulate=simulate)).sql(query)
+    answer = crun_batch.open_run(run, simulate=simulate).sql(query)
     if json:
         out_json(answer.to_pylist())
     else:
@@ -301,9 +284,9 @@ def verify(
     Exit code 6 where anything is damaged. Nothing is repaired.
     """
     from crun_batch.console.listings import findings_text
-    from crun_batch.state.status import find_run, findings_of
 
-    findings = findings_of(find_run(run, simulate=simulate), data=data)
+    found = crun_batch.verify(run, data=data, simulate=simulate)
+    findings = [structs.asdict(finding) for finding in found]
     if json:
         out_json(findings)
     else:
@@ -323,10 +306,7 @@ def export(
     To standard output, or to a file. In csv, a text that a spreadsheet would run as a formula gets a leading
     apostrophe. openai-batch gives the lines of an OpenAI Batch output file, with each reply as it came.
     """
-    from crun_batch.api import open_run
-    from crun_batch.state.status import find_run
-
-    found = open_run(find_run(run, simulate=simulate))
+    found = crun_batch.open_run(run, simulate=simulate)
     if output is None:
         try:
             found.export(format, sys.stdout.buffer)
@@ -347,9 +327,8 @@ def export(
 def models(job: options.AnyJobFile = None, set_: options.Settings = None, json: options.AsJson = False) -> int:
     """List what the gateway offers, with known prices."""
     from crun_batch.console.listings import models_text
-    from crun_batch.preflight.offers import models_of
 
-    document = models_of(job, options.pairs(set_, "--set"), os.environ)
+    document = crun_batch.models(job, overrides=options.pairs(set_, "--set"))
     return _answer(document, models_text, json=json)
 
 
@@ -357,9 +336,8 @@ def models(job: options.AnyJobFile = None, set_: options.Settings = None, json: 
 def credits(job: options.AnyJobFile = None, set_: options.Settings = None, json: options.AsJson = False) -> int:
     """Tell what is left of the account's credit."""
     from crun_batch.console.listings import credit_text
-    from crun_batch.preflight.offers import credit_of
 
-    document = credit_of(job, options.pairs(set_, "--set"), os.environ)
+    document = crun_batch.credits(job, overrides=options.pairs(set_, "--set"))
     return _answer(document, credit_text, json=json)
 
 

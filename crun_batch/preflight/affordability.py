@@ -2,102 +2,26 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from msgspec import Struct, structs
+from msgspec import structs
 
 from crun_batch.errors import EXIT_OUT_OF_MONEY, InputError, Mistake
-from crun_batch.gateway.control import Balance, ModelInfo
+from crun_batch.gateway.control import Balance
 from crun_batch.gateway.pool import NO_ROOM
 from crun_batch.gateway.retry import Halt
-from crun_batch.load.job.job import Job
 from crun_batch.preflight.assessment import REJECTIONS_SHOWN, Assessment
+from crun_batch.preflight.gateway_facts import GatewayFacts
 from crun_batch.preflight.judge_costs import STORED
-from crun_batch.preflight.prices import Seller
 from crun_batch.pricing.account import Sums
 from crun_batch.pricing.budget import Budget, Needs, Preflight, Reservations, may_start, used_up
 from crun_batch.pricing.costs import decimal_text, pico_of
 from crun_batch.pricing.estimate import Limits, combine
 from crun_batch.pricing.figures import Estimate
 from crun_batch.records import Hold
-from crun_batch.workload.endpoint import Endpoint
-from crun_batch.workload.target import Asked
 from crun_batch.workload.workload import Workload
-
-
-class Offer(Struct, frozen=True):
-    """What the gateway said of itself. None: it has no such call, or was not asked."""
-
-    models: tuple[ModelInfo, ...] | None = None
-    balance: Balance | None = None
-    notes: tuple[str, ...] = ()
-    refusal: str | None = None
-    """Why the gateway refuses this job already now: its key is not accepted."""
-    is_complete: bool = False
-    """Whether a model that is not in `models` is known not to exist."""
-
-
-class Site(Struct, frozen=True):
-    """One gateway under one key: what it offers, the variants that it serves, and how each of them reaches it."""
-
-    offer: Offer
-    variants: tuple[Asked, ...]
-    """Judges among them."""
-    endpoints: tuple[Endpoint, ...]
-
-    @property
-    def job(self) -> Job:
-        """One that names this gateway."""
-        return self.variants[0].job
-
-
-def sellers_of(sites: Sequence[Site]) -> list[Seller]:
-    """The gateways as far as prices go."""
-    return [
-        Seller(
-            site.job.endpoint.base_url,
-            site.offer.models,
-            frozenset(variant.job.model for variant in site.variants),
-        )
-        for site in sites
-    ]
-
-
-def endpoints_by_variant(sites: Sequence[Site]) -> list[Endpoint]:
-    """The endpoints in the order of the variants, then the judges."""
-    pairs = [
-        (variant.index, endpoint)
-        for site in sites
-        for variant, endpoint in zip(site.variants, site.endpoints, strict=True)
-    ]
-    return [endpoint for _, endpoint in sorted(pairs, key=lambda pair: pair[0])]
-
-
-def unlisted_models(site: Site) -> list[str]:
-    """A sentence for each model that the gateway's list does not have."""
-    if site.offer.models is None:
-        return []
-    listed = {model.id for model in site.offer.models}
-    sentences = []
-    for name in dict.fromkeys(variant.job.model for variant in site.variants):
-        if name is None or _is_listed(name, listed):
-            continue
-        near = difflib.get_close_matches(name, listed, n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else f"; it lists {len(listed)} models"
-        sentences.append(f"the gateway does not list the model {name!r}{hint}")
-    return sentences
-
-
-def _is_listed(name: str, listed: set[str]) -> bool:
-    """A listed id, a dated version of the name, or one that a wildcard covers."""
-    return name in listed or any(
-        model.startswith((f"{name}-", f"{name}:")) or (model.endswith("*") and name.startswith(model[:-1]))
-        for model in listed
-    )
 
 
 def refuse_rejected(workload: Workload, assessment: Assessment) -> None:
@@ -127,30 +51,30 @@ def reservations_of(workload: Workload, totals: Sums) -> Reservations:
 def judge(
     workload: Workload,
     assessment: Assessment,
-    sites: Sequence[Site],
+    gateways: Sequence[GatewayFacts],
     reservations: Reservations,
     *,
     until_budget: bool,
 ) -> Preflight:
     """May the open units be sent, as far as caps and balances go? A gateway's balance is for its own variants."""
-    if len(sites) == 1:
-        return _judged(workload, assessment, sites[0].offer.balance, reservations, until_budget=until_budget)
+    if len(gateways) == 1:
+        return _judged(workload, assessment, gateways[0].offer.balance, reservations, until_budget=until_budget)
     verdict = _judged(workload, assessment, None, reservations, until_budget=until_budget)
     notes = list(verdict.notes)
-    for site in sites if verdict.may_start else ():
-        own = structs.replace(assessment, estimate=_estimate_of(assessment.estimate, site))
+    for facts in gateways if verdict.may_start else ():
+        own = structs.replace(assessment, estimate=_estimate_of(assessment.estimate, facts))
         uncapped = Reservations(Budget())
-        verdict = _judged(workload, own, site.offer.balance, uncapped, until_budget=until_budget)
+        verdict = _judged(workload, own, facts.offer.balance, uncapped, until_budget=until_budget)
         notes += verdict.notes
         if not verdict.may_start:
-            sentence = f"{site.job.endpoint.base_url}: {verdict.sentence}"
+            sentence = f"{facts.job.endpoint.base_url}: {verdict.sentence}"
             return structs.replace(verdict, sentence=sentence, notes=tuple(dict.fromkeys(notes)))
     return structs.replace(verdict, notes=tuple(dict.fromkeys(notes)))
 
 
-def _estimate_of(estimate: Estimate, site: Site) -> Estimate:
+def _estimate_of(estimate: Estimate, facts: GatewayFacts) -> Estimate:
     """The part of the estimate about a gateway's variants and judges, whose other entries are named after them."""
-    names = {variant.name for variant in site.variants}
+    names = {variant.name for variant in facts.targets}
     own = [
         entry
         for entry in estimate.variants
@@ -201,13 +125,13 @@ def how_to_go_on(halt: Halt | None, workload: Workload, totals: Sums) -> Halt | 
 
 
 def estimate_document(
-    workload: Workload, assessment: Assessment, sites: Sequence[Site], verdict: Preflight
+    workload: Workload, assessment: Assessment, gateways: Sequence[GatewayFacts], verdict: Preflight
 ) -> dict[str, Any]:
     """The estimate for --json: everything that the words say, amounts as decimal text.
 
     `balance` is that of the only gateway; null where several are asked, whose balances are not one.
     """
-    balance = sites[0].offer.balance if len(sites) == 1 else None
+    balance = gateways[0].offer.balance if len(gateways) == 1 else None
     return {
         "name": workload.job.name,
         "open_rows": assessment.open_rows,
@@ -222,8 +146,3 @@ def estimate_document(
 
 def _text(amount: Decimal | None) -> str | None:
     return None if amount is None else decimal_text(pico_of(amount))
-
-
-def now_utc(epoch_us: int) -> datetime:
-    """The moment as a datetime."""
-    return datetime.fromtimestamp(epoch_us / 1e6, UTC)

@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import Struct, structs
 
 from crun_batch.load.prompt.render import RowRejected
-from crun_batch.preflight.judge_costs import Backlog, JudgeTally
+from crun_batch.preflight.judge_costs import JudgeTally
 from crun_batch.preflight.prices import Prices
 from crun_batch.pricing.account import Account
 from crun_batch.pricing.costs import pico_of
@@ -21,9 +21,12 @@ from crun_batch.pricing.estimate import SAMPLE_ABOVE_ROWS, SAMPLE_ROWS, Finished
 from crun_batch.pricing.figures import Estimate, Span
 from crun_batch.pricing.tokens import Counter, count_body, remembering, token_counter
 from crun_batch.records import Row
+from crun_batch.scoring.docket import Backlog
 from crun_batch.scoring.questions import Questions
-from crun_batch.session.source import Done
-from crun_batch.workload.workload import Variant, Workload
+from crun_batch.state.done import DoneMarks
+from crun_batch.state.run_state import RecordedState
+from crun_batch.workload.request import Variant
+from crun_batch.workload.workload import Workload
 
 REJECTIONS_SHOWN = 20
 ESTIMATE_SEED = 0
@@ -59,7 +62,7 @@ def everything(workload: Workload) -> Reading:
     return Reading(workload.table.rows(columns_read(workload)))
 
 
-def enough(workload: Workload, done: Done, say: Callable[[str], None]) -> Reading:
+def enough(workload: Workload, done: DoneMarks, say: Callable[[str], None]) -> Reading:
     """All open rows, or above SAMPLE_ABOVE_ROWS of them random ones from evenly spread places, which is said."""
     table, columns = workload.table, columns_read(workload)
     is_new = done.open_slots() == workload.unit_slots
@@ -76,11 +79,9 @@ def enough(workload: Workload, done: Done, say: Callable[[str], None]) -> Readin
 
 def assess(
     workload: Workload,
-    done: Done,
+    state: RecordedState,
     prices: Prices,
-    *,
     reading: Reading,
-    account: Account,
     tick: Callable[[int], None],
     waiting: Backlog = NOTHING_WAITS,
 ) -> Assessment:
@@ -88,6 +89,7 @@ def assess(
 
     `waiting`: the questions about stored answers, which come on top.
     """
+    done, account = state.done, state.account
     judges = _Judges(workload, prices)
     tallies = [_Tallies(variant, prices, workload) for variant in workload.variants]
     is_new = done.open_slots() == workload.unit_slots
@@ -123,7 +125,7 @@ def assess(
     return Assessment(combined, total_open, tuple(rejections), partial(_limit_of, workload, done))
 
 
-def _open_repeats(workload: Workload, done: Done, row: Row, variant: int) -> int:
+def _open_repeats(workload: Workload, done: DoneMarks, row: Row, variant: int) -> int:
     return sum(done.is_open(workload.slot(row.position, variant, repeat)) for repeat in range(workload.repeats))
 
 
@@ -133,7 +135,7 @@ def _latency_seconds(account: Account) -> float | None:
     return totals.latency_us / 1e6 / totals.done if totals.done else None
 
 
-def _limit_of(workload: Workload, done: Done, open_rows: int) -> int:
+def _limit_of(workload: Workload, done: DoneMarks, open_rows: int) -> int:
     """How many of the first rows have at most so many open ones among them."""
     each = len(workload.variants) * workload.repeats
     rows = 0

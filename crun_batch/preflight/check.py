@@ -21,7 +21,9 @@ from crun_batch.load.job.job import Job, load_job, load_readable_parts
 from crun_batch.load.job.secrets import resolve_secrets
 from crun_batch.load.prompt.render import RowRejected
 from crun_batch.records import Row
-from crun_batch.workload.workload import Variant, Workload, load_workload
+from crun_batch.workload.loading import load_workload
+from crun_batch.workload.request import Variant
+from crun_batch.workload.workload import Workload
 
 REQUESTS_SHOWN = 3
 REJECTIONS_SHOWN = 20
@@ -30,11 +32,14 @@ MOST_HASHES = 2_000_000
 SHORTENED_CHARACTERS = 400
 
 
-def check(path: Path, overrides: Mapping[str, object], environ: Mapping[str, str]) -> dict[str, Any]:
+def check_job(
+    given: Job | str | Path, overrides: Mapping[str, object], environ: Mapping[str, str]
+) -> dict[str, Any]:
     """Everything about a job that can be known without calling anybody; `mistakes` is empty where it may run."""
     mistakes: list[Mistake] = []
-    job = _job(path, overrides, environ, mistakes)
-    document: dict[str, Any] = {"source": str(path), "mistakes": [], "rejected_rows": 0, "warnings": []}
+    source = given.source if isinstance(given, Job) else str(given)
+    job = _job(given, overrides, environ, mistakes)
+    document: dict[str, Any] = {"source": source, "mistakes": [], "rejected_rows": 0, "warnings": []}
     workload = _workload(job, mistakes) if job is not None else None
     if workload is not None:
         try:
@@ -42,7 +47,7 @@ def check(path: Path, overrides: Mapping[str, object], environ: Mapping[str, str
         finally:
             for renderer in workload.renderers:
                 renderer.close()
-        mistakes += [Mistake(text, file=str(path)) for text in walk.rejections]
+        mistakes += [Mistake(text, file=source) for text in walk.rejections]
         document |= _described(workload, walk)
         document["warnings"] = _warnings(workload, environ) if not mistakes else []
     document["mistakes"] = [_plain(mistake) for mistake in mistakes]
@@ -50,9 +55,15 @@ def check(path: Path, overrides: Mapping[str, object], environ: Mapping[str, str
 
 
 def _job(
-    path: Path, overrides: Mapping[str, object], environ: Mapping[str, str], mistakes: list[Mistake]
+    given: Job | str | Path,
+    overrides: Mapping[str, object],
+    environ: Mapping[str, str],
+    mistakes: list[Mistake],
 ) -> Job | None:
     """The job; where it has mistakes, those of its parts that can be read on their own."""
+    if isinstance(given, Job):
+        return given.with_overrides(overrides) if overrides else given
+    path = Path(given)
     try:
         return load_job(path, overrides, environ=environ)
     except InputError as error:

@@ -1,48 +1,121 @@
-"""What the gateway says before the start, and its balance every minute from then on."""
+"""What the gateways say before the start: their models, the balance, and whether they know the key."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine, Hashable, Sequence
-from decimal import Decimal
-from typing import Any
+import difflib
+from collections.abc import Callable, Hashable, Sequence
 
-from crun_batch.errors import EXIT_OUT_OF_MONEY, RefusedToStart
-from crun_batch.gateway.control import Balance, ControlFault, Gateway, list_models, read_balance
+from msgspec import Struct
+
+from crun_batch.errors import EXIT_GATEWAY_REFUSED, RefusedToStart
+from crun_batch.gateway.control import Balance, ControlFault, Gateway, ModelInfo, list_models, read_balance
 from crun_batch.gateway.retry import Halt
 from crun_batch.load.job.job import Job
-from crun_batch.preflight.affordability import Offer, Site
-from crun_batch.preflight.pilot import ReadBalance
-from crun_batch.pricing.costs import decimal_text, pico_of
-from crun_batch.session.recorder import Session
-from crun_batch.state.platform import Ground
-from crun_batch.workload.endpoint import Endpoint
-from crun_batch.workload.target import Asked
+from crun_batch.options import Platform, RunOptions
+from crun_batch.preflight.prices import Seller
+from crun_batch.workload.endpoint import Endpoint, endpoints_of
+from crun_batch.workload.target import Target
+from crun_batch.workload.workload import Workload
 
 
-async def ask_all(variants: Sequence[Asked], endpoints: Sequence[Endpoint], ground: Ground) -> tuple[Site, ...]:
-    """Every gateway that the variants name, asked once under each key. Raises RefusedToStart, as `ask` does."""
-    found: dict[tuple[str, Hashable], list[tuple[Asked, Endpoint]]] = {}
-    for variant, endpoint in zip(variants, endpoints, strict=True):
+class GatewayOffer(Struct, frozen=True):
+    """What the gateway said of itself. None: it has no such call, or was not asked."""
+
+    models: tuple[ModelInfo, ...] | None = None
+    balance: Balance | None = None
+    notes: tuple[str, ...] = ()
+    refusal: str | None = None
+    """Why the gateway refuses this job already now: its key is not accepted."""
+    is_complete: bool = False
+    """Whether a model that is not in `models` is known not to exist."""
+
+
+class GatewayFacts(Struct, frozen=True):
+    """One gateway under one key: what it offers, the targets that it serves, and how each of them reaches it."""
+
+    offer: GatewayOffer
+    targets: tuple[Target, ...]
+    """Variants and judges."""
+    endpoints: tuple[Endpoint, ...]
+
+    @property
+    def job(self) -> Job:
+        """One that names this gateway."""
+        return self.targets[0].job
+
+
+def sellers_of(gateways: Sequence[GatewayFacts]) -> list[Seller]:
+    """The gateways as far as prices go."""
+    return [
+        Seller(
+            facts.job.endpoint.base_url,
+            facts.offer.models,
+            frozenset(variant.job.model for variant in facts.targets),
+        )
+        for facts in gateways
+    ]
+
+
+def endpoints_by_target(gateways: Sequence[GatewayFacts]) -> list[Endpoint]:
+    """The endpoints in the order of the variants, then the judges."""
+    pairs = [
+        (variant.index, endpoint)
+        for facts in gateways
+        for variant, endpoint in zip(facts.targets, facts.endpoints, strict=True)
+    ]
+    return [endpoint for _, endpoint in sorted(pairs, key=lambda pair: pair[0])]
+
+
+def unlisted_models(facts: GatewayFacts) -> list[str]:
+    """A sentence for each model that the gateway's list does not have."""
+    if facts.offer.models is None:
+        return []
+    listed = {model.id for model in facts.offer.models}
+    sentences = []
+    for name in dict.fromkeys(variant.job.model for variant in facts.targets):
+        if name is None or _is_listed(name, listed):
+            continue
+        near = difflib.get_close_matches(name, listed, n=3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else f"; it lists {len(listed)} models"
+        sentences.append(f"the gateway does not list the model {name!r}{hint}")
+    return sentences
+
+
+def _is_listed(name: str, listed: set[str]) -> bool:
+    """A listed id, a dated version of the name, or one that a wildcard covers."""
+    return name in listed or any(
+        model.startswith((f"{name}-", f"{name}:")) or (model.endswith("*") and name.startswith(model[:-1]))
+        for model in listed
+    )
+
+
+async def ask_gateways(workload: Workload, options: RunOptions) -> tuple[GatewayFacts, ...]:
+    """Every gateway that the job names, asked once under each key.
+
+    Raises InputError (a key is missing) and RefusedToStart, as `ask` does.
+    """
+    endpoints = endpoints_of(workload.targets, options.environ, simulated=options.simulate)
+    found: dict[tuple[str, Hashable], list[tuple[Target, Endpoint]]] = {}
+    for variant, endpoint in zip(workload.targets, endpoints, strict=True):
         found.setdefault((variant.job.endpoint.base_url, endpoint.account), []).append((variant, endpoint))
-    sites = []
+    gateways = []
     for served in found.values():
         first, endpoint = served[0]
-        offer = await ask(first.job, endpoint, ground)
-        variants, reached_by = zip(*served, strict=True)
-        sites.append(Site(offer, variants, reached_by))
-    return tuple(sites)
+        offer = await ask(first.job, endpoint, options.platform)
+        targets, reached_by = zip(*served, strict=True)
+        gateways.append(GatewayFacts(offer, targets, reached_by))
+    return tuple(gateways)
 
 
-async def ask(job: Job, endpoint: Endpoint, ground: Ground) -> Offer:
+async def ask(job: Job, endpoint: Endpoint, platform: Platform) -> GatewayOffer:
     """Models and balance. What cannot be learned is said in `notes`; a refused key is the offer's `refusal`.
 
     Raises RefusedToStart where credits are required and the balance call fails.
     """
-    async with Gateway(job.endpoint.base_url, endpoint.headers, transport=ground.transport) as gateway:
+    async with Gateway(job.endpoint.base_url, endpoint.headers, transport=platform.transport) as gateway:
         models = await list_models(gateway)
         if isinstance(models, ControlFault) and models.kind == "refused":
-            return Offer(refusal=f"the gateway does not accept the key: {models.message}")
+            return GatewayOffer(refusal=f"the gateway does not accept the key: {models.message}")
         notes = (
             [f"the list of models cannot be read: {models.message}"] if isinstance(models, ControlFault) else []
         )
@@ -52,7 +125,7 @@ async def ask(job: Job, endpoint: Endpoint, ground: Ground) -> Offer:
         notes.append(_about(balance, job))
         balance = None
     is_crun = balance is not None and balance.source == "crun"
-    return Offer(listed, balance, tuple(notes), is_complete=is_crun)
+    return GatewayOffer(listed, balance, tuple(notes), is_complete=is_crun)
 
 
 def _about(fault: ControlFault, job: Job) -> str:
@@ -65,69 +138,16 @@ def _about(fault: ControlFault, job: Job) -> str:
     return f"the balance cannot be read: {fault.message}"
 
 
-Keeper = Callable[[Session, Callable[[Halt], None]], Coroutine[Any, Any, None]]
-
-
-def balance_keeper(sites: Sequence[Site], ground: Ground) -> Keeper | None:
-    """Reads the balance again and again and stops the run before `keep_credits` is touched; None: nothing to keep.
-
-    Of several gateways each is kept; only the balance of a single one also bounds what may be spent.
-    """
-    keepers = [keeper for site in sites if (keeper := _keeper(site, ground, bounds=len(sites) == 1))]
-    if not keepers:
-        return None
-
-    async def keep(session: Session, stop: Callable[[Halt], None]) -> None:
-        await asyncio.gather(*(keeper(session, stop) for keeper in keepers))
-
-    return keep
-
-
-def _keeper(site: Site, ground: Ground, *, bounds: bool) -> Keeper | None:
-    job, endpoint, offer = site.job, site.endpoints[0], site.offer
-    if offer.balance is None or offer.balance.amount is None or job.budget.credits != "require":
-        return None
-    source = offer.balance.source
-
-    async def keep(session: Session, stop: Callable[[Halt], None]) -> None:
-        observe(offer.balance if bounds else None, job, session)
-        async with Gateway(job.endpoint.base_url, endpoint.headers, transport=ground.transport) as gateway:
-            while True:
-                await asyncio.sleep(ground.balance_every_seconds)
-                balance = await read_balance(gateway, source)
-                if isinstance(balance, Balance):
-                    observe(balance if bounds else None, job, session)
-                    if balance.amount is not None and balance.amount <= job.budget.keep_credits:
-                        stop(Halt(EXIT_OUT_OF_MONEY, _too_low(balance, job.budget.keep_credits)))
-
-    return keep
-
-
-def balance_reader(sites: Sequence[Site], ground: Ground) -> ReadBalance | None:
-    """Reads the balance of the only gateway; None where there are several, or it has none to read."""
-    [site, *others] = sites
-    balance = site.offer.balance
-    if others or balance is None or balance.amount is None:
-        return None
-    source, base_url, headers = balance.source, site.job.endpoint.base_url, site.endpoints[0].headers
-
-    async def read() -> Balance | None:
-        async with Gateway(base_url, headers, transport=ground.transport) as gateway:
-            found = await read_balance(gateway, source)
-        return found if isinstance(found, Balance) else None
-
-    return read
-
-
-def observe(balance: Balance | None, job: Job, session: Session) -> None:
-    """From here on at most this balance, less what must stay, may be spent."""
-    if balance is not None and balance.amount is not None:
-        session.reservations.observe_balance(
-            pico_of(balance.amount), balance.unit, pico_of(job.budget.keep_credits)
-        )
-
-
-def _too_low(balance: Balance, keep: Decimal) -> str:
-    amount = decimal_text(pico_of(balance.amount or Decimal(0)))
-    kept = decimal_text(pico_of(keep))
-    return f"the balance is down to {amount} {balance.unit}, and {kept} must stay (budget.keep_credits)"
+def refusal_of(gateways: Sequence[GatewayFacts], say: Callable[[str], None]) -> Halt | None:
+    """Why nothing may be sent: a key that is not accepted, an unknown model. What else is odd is said."""
+    for facts in gateways:
+        for note in facts.offer.notes:
+            say(note)
+        if facts.offer.refusal is not None:
+            return Halt(EXIT_GATEWAY_REFUSED, facts.offer.refusal)
+        unlisted = unlisted_models(facts)
+        if unlisted and facts.offer.is_complete:
+            return Halt(EXIT_GATEWAY_REFUSED, "; ".join(unlisted))
+        for sentence in unlisted:
+            say(sentence)
+    return None

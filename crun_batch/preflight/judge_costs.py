@@ -6,117 +6,22 @@ at the high end it has all the tokens that it may have. Sends and writes nothing
 
 from __future__ import annotations
 
-from collections import Counter as Counts
-from collections.abc import Callable, Mapping, Sequence
-
-import pyarrow as pa
-from msgspec import Struct
+from collections.abc import Callable
 
 from crun_batch.preflight.prices import Prices
 from crun_batch.pricing.account import Account
-from crun_batch.pricing.estimate import SAMPLE_ROWS, Tally, Terms
+from crun_batch.pricing.estimate import Tally, Terms
 from crun_batch.pricing.figures import VariantEstimate
-from crun_batch.pricing.tokens import Counter, count_body, remembering, token_counter
+from crun_batch.pricing.tokens import Counter
 from crun_batch.records import Row
+from crun_batch.scoring.docket import Backlog, TokenMeasure
 from crun_batch.scoring.questions import REFUSED, Questions, Said
-from crun_batch.scoring.unjudged import Asker, Shelf, stored_answers
-from crun_batch.scoring.verdicts import Record
-from crun_batch.state.opening import Standing
-from crun_batch.store.directory import RunDirectory
-from crun_batch.store.schema import no_rows
-from crun_batch.store.scores import complete_scores, scores_schema
+from crun_batch.workload.request import Variant
 from crun_batch.workload.target import Judge
-from crun_batch.workload.workload import Variant, Workload
+from crun_batch.workload.workload import Workload
 
 STORED = ", stored answers"
 """What is added to a judge's name in an estimate of its questions about stored answers."""
-
-
-class Backlog(Struct, frozen=True):
-    """The questions about stored answers that no recorded verdict answers."""
-
-    lengths: Mapping[str, Counts[int]] = {}
-    """Judge -> input tokens of a question -> how many of that length."""
-
-    @property
-    def calls(self) -> int:
-        return sum(counts.total() for counts in self.lengths.values())
-
-
-class Docket(Struct, frozen=True):
-    """What waits for judges: where the answers are, and how many questions about them are to be asked."""
-
-    shelf: Shelf
-    questions: Questions
-    record: Record
-    waiting: Backlog = Backlog()
-    may_be_late: bool = False
-    """Replies of a session that was killed were not read yet: what they say is not in the record."""
-
-
-def docket_of(
-    workload: Workload, standing: Standing, fingerprint: Callable[[], str], rows: Sequence[Row] | None
-) -> Docket:
-    """What of the run's stored answers waits for judges; `rows`: only the answers to these are judged now.
-
-    `fingerprint()` names the scores that hold today; judges alone need it. Raises RunDamaged.
-    """
-    directory, schema = standing.directory, standing.schema
-    questions = Questions(workload)
-    record = Record(directory, schema, workload.judges, questions)
-    if not workload.judges:
-        return Docket(Shelf(directory, schema, no_rows(scores_schema(schema))), questions, record)
-    known = complete_scores(directory, schema, fingerprint())
-    wanted = None
-    if rows is not None:
-        chosen = bytearray(workload.table.source_rows)
-        for row in rows:
-            chosen[row.position] = True
-        wanted = pa.array(chosen, pa.uint8()).cast(pa.bool_())
-    shelf = Shelf(directory, schema, known, wanted)
-    may_be_late = standing.recovered is not None and bool(standing.recovered.unread)
-    return Docket(shelf, questions, record, _backlog(workload, shelf, questions, record), may_be_late)
-
-
-def waiting_now(workload: Workload) -> Backlog:
-    """What waits for judges, read without a lock."""
-    schema = workload.run_schema()
-    empty = no_rows(scores_schema(schema))
-    shelf, questions = Shelf(RunDirectory(workload.job.output.dir), schema, empty), Questions(workload)
-    record = Record(shelf.directory, schema, workload.judges, questions)
-    return _backlog(workload, shelf, questions, record)
-
-
-def _backlog(workload: Workload, shelf: Shelf, questions: Questions, record: Record) -> Backlog:
-    """Count what is still to be asked. After SAMPLE_ROWS questions tokens follow from bytes."""
-    if not workload.judges or not shelf.directory.job.exists():
-        return Backlog()
-    asker = Asker(workload, record, questions)
-    measures = {judge.name: Measure(judge) for judge in workload.judges}
-    lengths: dict[str, Counts[int]] = {}
-    for batch in stored_answers(workload, questions, shelf):
-        for answer, row in batch:
-            for judge, request in asker.open(answer, row):
-                tokens = measures[judge.name](request.body)
-                lengths.setdefault(judge.name, Counts())[tokens] += 1
-    return Backlog(lengths)
-
-
-class Measure:
-    """The input tokens of a judge's requests: counted, and after many of them as their bytes say."""
-
-    def __init__(self, judge: Judge) -> None:
-        self.counter: Counter = remembering(token_counter(judge.job.model or ""))
-        self._counted = self._tokens = self._bytes = 0
-
-    def __call__(self, body: bytes) -> int:
-        if self._counted >= SAMPLE_ROWS:
-            return round(len(body) * self._tokens / self._bytes)
-        tokens = count_body(body, self.counter).tokens
-        self._counted += 1
-        self._tokens += tokens
-        self._bytes += len(body)
-        return tokens
 
 
 class JudgeTally:
@@ -127,7 +32,7 @@ class JudgeTally:
         most = None if None in limits else max(limit for limit in limits if limit is not None)
         self._judge = judge
         self._workload = workload
-        self._measure = Measure(judge)
+        self._measure = TokenMeasure(judge)
         self._terms = partial_terms(judge, workload, prices, self._measure.counter)
         self._coming = Tally(self._terms(judge.name, 1, most))
 

@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from crun_batch.gateway.control import ControlFault, Gateway, list_models, read_balance
 from crun_batch.load.job.job import Job, load_job
+from crun_batch.options import RunOptions
 from crun_batch.pricing.costs import decimal_text, pico_of
 from crun_batch.pricing.prices import choose_price, price_as_text
 from crun_batch.workload.endpoint import endpoint_of
 
 
-def models_of(path: Path | None, overrides: Mapping[str, object], environ: Mapping[str, str]) -> dict[str, Any]:
-    """The models that a job's gateway offers, as `offered_models` tells them. Raises InputError."""
-    return asyncio.run(offered_models(gateway_job(path, overrides, environ), environ, datetime.now(UTC)))
-
-
-def credit_of(path: Path | None, overrides: Mapping[str, object], environ: Mapping[str, str]) -> dict[str, Any]:
-    """What is left at a job's gateway, as `offered_credit` tells it. Raises InputError."""
-    return asyncio.run(offered_credit(gateway_job(path, overrides, environ), environ))
-
-
-def gateway_job(path: Path | None, overrides: Mapping[str, object], environ: Mapping[str, str]) -> Job:
+def gateway_job(job: Job | str | Path | None, options: RunOptions) -> Job:
     """The job whose gateway is meant; without one, the default gateway with the default key."""
-    if path is not None:
-        return load_job(path, overrides, environ=environ, needs_table=False)
-    job = Job(model="any", prompt={"user": "any"})
-    return job.with_overrides(overrides) if overrides else job
+    if job is None:
+        job = Job(model="any", prompt={"user": "any"})
+    if isinstance(job, Job):
+        return job.with_overrides(options.overrides) if options.overrides else job
+    return load_job(Path(job), options.overrides, environ=options.environ, needs_table=False)
 
 
 async def offered_models(job: Job, environ: Mapping[str, str], at: datetime) -> dict[str, Any]:

@@ -7,31 +7,29 @@ those with the smallest hashes of their ids: a larger pilot has all rows of a sm
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import pyarrow as pa
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from crun_batch.errors import EXIT_REFUSED_TO_START, RefusedToStart
 from crun_batch.gateway.control import Balance
 from crun_batch.gateway.retry import Halt
+from crun_batch.options import Platform
 from crun_batch.preflight.assessment import Reading, columns_read
+from crun_batch.preflight.balance import ReadBalance, balance_reader
+from crun_batch.preflight.gateway_facts import GatewayFacts
+from crun_batch.preflight.pilot_sums import MICROSECONDS, RowSums, row_sums, run_sums
 from crun_batch.pricing.account import Sums
 from crun_batch.pricing.costs import decimal_text
 from crun_batch.pricing.estimate import Limits, time_needed
 from crun_batch.pricing.pilot import Agreement, Forecast, Measured, forecast, measure, measured_versus_priced
-from crun_batch.records import PICO, Row
-from crun_batch.session.source import Done, open_units
-from crun_batch.state.opening import Standing
-from crun_batch.state.platform import Ground
-from crun_batch.store.views import connect, quoted
+from crun_batch.records import Row
+from crun_batch.state.done import DoneMarks, open_units
+from crun_batch.state.run_state import RunContext, RunState
 from crun_batch.workload.workload import Workload
 
 PILOT_SEED = 0
-MICROSECONDS = 10**6
-ReadBalance = Callable[[], Awaitable[Balance | None]]
 
 
 class Pilot(Struct):
@@ -56,42 +54,45 @@ class Pilot(Struct):
         return iter([self.rows])
 
 
-class RowSums(Struct, frozen=True):
-    """What the attempts of one finished row did together; amounts in pico, None: not known of all of them."""
-
-    output_tokens: int
-    tokens: int
-    latency_us: int
-    cost_usd: int | None
-    cost_credits: int | None
-
-
-async def begin_pilot(
-    workload: Workload, standing: Standing, count: int, read: ReadBalance | None, ground: Ground
-) -> Pilot:
-    """Choose the rows and read the balance before the first of them is sent."""
-    rows = workload.table.random_rows(count, PILOT_SEED, columns_read(workload))
-    open_rows = sum(is_open(row, workload, standing.done) for row in rows)
-    before = None
+async def begin_pilot(context: RunContext, gateways: Sequence[GatewayFacts]) -> Pilot | None:
+    """Choose the rows and read the balance before the first of them is sent; None where no pilot is asked for."""
+    workload, options, state = context.workload, context.options, context.state
+    if options.pilot is None:
+        return None
+    rows = workload.table.random_rows(options.pilot, PILOT_SEED, columns_read(workload))
+    open_rows = sum(is_open(row, workload, state.done) for row in rows)
+    before, read = None, balance_reader(gateways, options.platform)
     if read is not None and open_rows:
-        before = await standing_balance(read, ground, is_enough=lambda _: True)
-    return Pilot(rows, open_rows, before, standing.account.totals(), standing.pilot)
+        before = await standing_balance(read, options.platform, is_enough=lambda _: True)
+    return Pilot(rows, open_rows, before, state.account.totals(), state.pilot)
 
 
 async def conclude_pilot(
-    workload: Workload, standing: Standing, pilot: Pilot, read: ReadBalance | None, ground: Ground
+    context: RunContext, gateways: Sequence[GatewayFacts], pilot: Pilot, halt: Halt | None
+) -> Halt | None:
+    """Record what the pilot told; a halt where the balance contradicts the price. A stopped one waits no more."""
+    state, platform = context.state, context.options.platform
+    if halt is not None:
+        platform = structs.replace(platform, balance_reads=1)
+    state.pilot = await pilot_document(context, pilot, balance_reader(gateways, platform), platform)
+    return halt_of(state.pilot) or halt
+
+
+async def pilot_document(
+    context: RunContext, pilot: Pilot, read: ReadBalance | None, platform: Platform
 ) -> dict[str, Any]:
     """Read the balance again, and tell what the pilot told, for summary.json.
 
     Sums are over the whole run: known, expected, and the ends of a 95 % interval.
     """
-    finished = [row for row in pilot.rows if not is_open(row, workload, standing.done)]
-    sent = Sent(pilot.open_rows - len(pilot.rows) + len(finished), standing.account.totals())
-    weighed = await _weighed(pilot, sent, read, ground)
-    sums = _row_sums(standing, finished)
-    open_rows = -(-open_units(workload, standing.done) // (len(workload.variants) * workload.repeats))
+    workload, state = context.workload, context.state
+    finished = [row for row in pilot.rows if not is_open(row, workload, state.done)]
+    sent = Sent(pilot.open_rows - len(pilot.rows) + len(finished), state.account.totals())
+    weighed = await _weighed(pilot, sent, read, platform)
+    sums = row_sums(state, finished)
+    open_rows = -(-open_units(workload, state.done) // (len(workload.variants) * workload.repeats))
     rows_total = len(sums) + open_rows
-    totals = _totals(standing)
+    totals = run_sums(state)
     output_tokens = forecast([row.output_tokens for row in sums], rows_total)
     return {
         "rows": len(pilot.rows),
@@ -103,8 +104,8 @@ async def conclude_pilot(
         "cost_usd": _cost([row.cost_usd for row in sums], rows_total, totals.cost_usd),
         "cost_credits": _cost([row.cost_credits for row in sums], rows_total, totals.cost_credits),
         "seconds": _seconds(workload, sums, open_rows),
-        "notes": _notes(standing.account.totals().unknown),
-        **_told_of_price(pilot, weighed, standing),
+        "notes": _notes(state.account.totals().unknown),
+        **_told_of_price(pilot, weighed, state),
     }
 
 
@@ -118,15 +119,15 @@ def refuse_wrong_price(former: Mapping[str, Any] | None, prices: Mapping[str, An
 
 
 async def standing_balance(
-    read: ReadBalance, ground: Ground, *, is_enough: Callable[[Balance | None], bool]
+    read: ReadBalance, platform: Platform, *, is_enough: Callable[[Balance | None], bool]
 ) -> Balance | None:
     """The balance, read until it stands still and may be true, at most `balance_reads` times: it lags behind use.
 
     None where a call fails.
     """
     last = await read()
-    for _ in range(ground.balance_reads - 1):
-        await asyncio.sleep(ground.balance_pause_seconds)
+    for _ in range(platform.balance_reads - 1):
+        await asyncio.sleep(platform.balance_pause_seconds)
         balance = await read()
         if balance is None or (balance == last and is_enough(balance)):
             return balance
@@ -134,7 +135,7 @@ async def standing_balance(
     return last
 
 
-def is_open(row: Row, workload: Workload, done: Done) -> bool:
+def is_open(row: Row, workload: Workload, done: DoneMarks) -> bool:
     """Whether anything is left to ask of the row."""
     each = len(workload.variants) * workload.repeats
     return any(done.is_open(row.position * each + offset) for offset in range(each))
@@ -155,7 +156,7 @@ class Weighed(Struct, frozen=True):
     agreement: Agreement
 
 
-async def _weighed(pilot: Pilot, sent: Sent, read: ReadBalance | None, ground: Ground) -> Weighed:
+async def _weighed(pilot: Pilot, sent: Sent, read: ReadBalance | None, platform: Platform) -> Weighed:
     """Read the balance until it agrees with the price or is past waiting for."""
     before = pilot.before
     if read is None or before is None or not pilot.open_rows:
@@ -166,7 +167,7 @@ async def _weighed(pilot: Pilot, sent: Sent, read: ReadBalance | None, ground: G
         fell = weighed.measured is not None and weighed.measured.fall_pico > 0
         return fell and weighed.agreement.verdict != "differ"
 
-    return _compared(pilot, before, await standing_balance(read, ground, is_enough=is_enough), sent)
+    return _compared(pilot, before, await standing_balance(read, platform, is_enough=is_enough), sent)
 
 
 def _compared(pilot: Pilot, before: Balance, after: Balance | None, sent: Sent) -> Weighed:
@@ -189,7 +190,7 @@ def halt_of(document: Mapping[str, Any]) -> Halt | None:
     return Halt(EXIT_REFUSED_TO_START, document["sentence"])
 
 
-def _told_of_price(pilot: Pilot, weighed: Weighed, standing: Standing) -> dict[str, Any]:
+def _told_of_price(pilot: Pilot, weighed: Weighed, state: RunState) -> dict[str, Any]:
     """What the balance measured, under which prices. A pilot that sent nothing leaves what the last one told."""
     if not pilot.open_rows and pilot.former is not None:
         return {key: pilot.former[key] for key in ("measured", "verdict", "sentence", "prices")}
@@ -209,7 +210,7 @@ def _told_of_price(pilot: Pilot, weighed: Weighed, standing: Standing) -> dict[s
         "measured": told,
         "verdict": weighed.agreement.verdict,
         "sentence": weighed.agreement.sentence,
-        "prices": standing.prices,
+        "prices": state.prices,
     }
 
 
@@ -256,45 +257,3 @@ def _seconds(workload: Workload, sums: Sequence[RowSums], open_rows: int) -> dic
         ends[end] = None if needed.seconds is None else round(needed.seconds, 3)
         ends["limited_by"] = needed.limited_by or ends["limited_by"]
     return ends
-
-
-def _row_sums(standing: Standing, rows: Sequence[Row]) -> list[RowSums]:
-    """What the finished rows did, in no order. Of attempts of unknown outcome what is known counts: no cost."""
-    if not rows:
-        return []
-    row_id = quoted(standing.schema.id_name)
-    with connect(standing.directory.path) as connection:
-        connection.register("pilot_rows", pa.table({"id": [str(row.row_id) for row in rows]}))
-        found = connection.execute(f"""
-            select coalesce(sum(output_tokens), 0)::bigint,
-                (coalesce(sum(input_tokens), 0) + coalesce(sum(output_tokens), 0))::bigint,
-                (coalesce(sum(latency_seconds), 0) * {MICROSECONDS})::bigint,
-                case when count(*) filter (outcome = 'done' and cost_usd is null) = 0
-                    then coalesce(sum(cost_usd), 0) end,
-                case when count(*) filter (outcome = 'done' and cost_credits is null) = 0
-                    then coalesce(sum(cost_credits), 0) end
-            from pilot_rows left join attempts on attempts.{row_id}::varchar = pilot_rows.id group by pilot_rows.id
-        """).fetchall()
-    return [
-        RowSums(output_tokens, tokens, latency_us, _pico(cost_usd), _pico(cost_credits))
-        for output_tokens, tokens, latency_us, cost_usd, cost_credits in found
-    ]
-
-
-def _totals(standing: Standing) -> RowSums:
-    """The same sums over all attempts of the run; a cost is None where none is known."""
-    totals = standing.account.totals()
-    return RowSums(
-        output_tokens=totals.output_tokens,
-        tokens=totals.input_tokens + totals.output_tokens,
-        latency_us=totals.latency_us,
-        cost_usd=totals.cost_usd if totals.priced_usd else None,
-        cost_credits=totals.cost_credits if totals.priced_credits else None,
-    )
-
-
-def _pico(amount: Decimal | None) -> int | None:
-    if amount is None:
-        return None
-    above, below = amount.as_integer_ratio()
-    return above * PICO // below

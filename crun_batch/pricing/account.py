@@ -90,7 +90,7 @@ class Sums(Struct):
         return Sums(**{name: _plus(getattr(self, name), getattr(other, name)) for name in self.__struct_fields__})
 
 
-class Ended(Struct, frozen=True, gc=False):
+class BookedAttempt(Struct, frozen=True, gc=False):
     """One attempt's end, as far as sums go."""
 
     outcome: str
@@ -118,7 +118,7 @@ class Account(Struct):
             total = total.plus(sums)
         return total
 
-    def ended(self, key: UnitKey, started_at: int, end: Ended) -> UnitSoFar:
+    def ended(self, key: UnitKey, started_at: int, end: BookedAttempt) -> UnitSoFar:
         """Book an attempt that is over; returns its unit's sums, this attempt included."""
         unit = self.open_units.get(key)
         if unit is None:
@@ -126,7 +126,7 @@ class Account(Struct):
         _book(unit, self.variants.get(key[1]) or self._new_sums(key[1]), end)
         return unit
 
-    def judged(self, judge: str, end: Ended) -> None:
+    def judged(self, judge: str, end: BookedAttempt) -> None:
         """Book an attempt of a judge that is over."""
         _book(UnitSoFar(), self.judges.setdefault(judge, Sums()), end)
 
@@ -202,7 +202,7 @@ def _finished_requests(by_name: Mapping[str, Sums]) -> dict[str, Finished]:
     }
 
 
-def _book(unit: UnitSoFar, sums: Sums, end: Ended) -> None:
+def _book(unit: UnitSoFar, sums: Sums, end: BookedAttempt) -> None:
     unit.attempts += 1
     unit.counted, unit.unknown_retries = end.tries.counted, end.tries.unknown
     unit.failure = unit.failure_hash = None
@@ -222,7 +222,7 @@ def _book(unit: UnitSoFar, sums: Sums, end: Ended) -> None:
         sums.reasoning_tokens += usage.reasoning_tokens
 
 
-def _book_held(sums: Sums, end: Ended) -> None:
+def _book_held(sums: Sums, end: BookedAttempt) -> None:
     """What may have been billed and has no known cost keeps its hold. A refusal costs nothing in any unit."""
     if end.outcome in ("rejected", "not_sent"):
         return
@@ -234,7 +234,7 @@ def _book_held(sums: Sums, end: Ended) -> None:
         sums.unbounded_credits += end.hold.credits_pico is None
 
 
-def _book_cost(unit: UnitSoFar, sums: Sums, end: Ended) -> None:
+def _book_cost(unit: UnitSoFar, sums: Sums, end: BookedAttempt) -> None:
     usd, credits_ = end.cost.usd_pico, end.cost.credits_pico
     if end.outcome == "done":
         sums.latency_us += end.latency_us

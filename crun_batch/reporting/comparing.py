@@ -1,4 +1,4 @@
-"""Variants of a run, or several runs, side by side: reads their results and hands them to `tell`.
+"""Variants of a run, or several runs, side by side: reads their results and hands them to the statistics.
 
 Owns which column is a reply's label where nobody says so. Reads only: a run that is being written can be compared.
 """
@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 from msgspec import Struct, to_builtins
 
+from crun_batch.console.compared_words import compared_text
 from crun_batch.console.disagreements import disagreements, exported
 from crun_batch.errors import DiskFailed, InputError
 from crun_batch.stats.agreement import GoldFigures, against_gold, row_labels
@@ -25,7 +26,7 @@ _ROWS_AT_ONCE = 50_000
 _FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
-class Asked(Struct, frozen=True):
+class ComparisonOptions(Struct, frozen=True):
     """What is to be compared, by names of columns of `results`; None: what the results themselves suggest."""
 
     score: str | None = None
@@ -36,12 +37,14 @@ class Asked(Struct, frozen=True):
     """The carried column with the right labels."""
 
 
-class Compared(Struct, frozen=True):
-    """A comparison, the labels against gold by variant, and the rows on which replies differ."""
+class RunComparison(Struct, frozen=True):
+    """A comparison, the labels against gold by variant, and the first rows on which replies differ."""
 
     comparison: Comparison
     gold: Mapping[str, GoldFigures]
     disagreements: pl.DataFrame
+    runs: tuple[Path, ...]
+    options: ComparisonOptions
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data (--json)."""
@@ -49,59 +52,66 @@ class Compared(Struct, frozen=True):
         rows = self.disagreements.to_dicts()
         return {**self.comparison.to_dict(), "gold": gold or None, "disagreements": rows}
 
+    def text(self, width: int | None = None) -> str:
+        """The same in words, for a terminal of so many columns."""
+        return compared_text(self.comparison, self.gold, self.disagreements, width=width)
 
-def compare_runs(paths: Sequence[Path], asked: Asked, *, disagreements_at_most: int) -> Compared:
+    def all_disagreements(self) -> pl.DataFrame:
+        """All rows on which replies differ, the most disputed first; at most DISAGREEMENTS_EXPORTED."""
+        if self.disagreements.height < DISAGREEMENTS_SHOWN:
+            return self.disagreements
+        return compare_runs(self.runs, self.options, disagreements_at_most=DISAGREEMENTS_EXPORTED).disagreements
+
+    def export_disagreements(self, path: str | Path) -> int:
+        """Write all of them as .csv or .jsonl; how many they are. Raises DiskFailed."""
+        return _write(self.all_disagreements(), Path(path))
+
+    def export_labels(self, path: str | Path) -> int:
+        """Write the majority label of each row under each variant; returns how many lines that is.
+
+        Columns: the id, `variant`, `label` (null where votes are tied), `votes` for it, `replies` with a label,
+        and `agreement`: how often two of them carry the same label, null for a single one. Raises InputError where
+        replies have no labels, DiskFailed.
+        """
+        results, row = _results(self.runs)
+        label = _label(results.collect_schema(), self.options)
+        if label is None:
+            raise InputError("the replies have no labels: name the column with --label, such as output.label")
+        replies = results.select(
+            "variant", row=pl.col(row), label=pl.when(pl.col("status") != "error").then(label)
+        )
+        return _write(row_labels(replies).rename({"row": row}), Path(path))
+
+
+def compare_runs(
+    paths: Sequence[Path], options: ComparisonOptions, *, disagreements_at_most: int = DISAGREEMENTS_SHOWN
+) -> RunComparison:
     """Compare all variants of these runs. Raises InputError for what is not there, RunDamaged."""
     results, row = _results(paths)
     names = results.collect_schema()
-    if asked.gold is not None:
-        _known(names, asked.gold)
-    label = _label(names, asked)
-    comparison = compare(results, row=row, score=asked.score, baseline=asked.baseline, label=label)
+    if options.gold is not None:
+        _known(names, options.gold)
+    label = _label(names, options)
+    comparison = compare(results, row=row, score=options.score, baseline=options.baseline, label=label)
     gold = {}
-    if asked.gold is not None:
+    if options.gold is not None:
         labels = results.select(
             "variant",
             row=pl.col(row),
             label=pl.when(pl.col("status") != "error").then(_required(label)),
-            gold=pl.col(asked.gold),
+            gold=pl.col(options.gold),
         )
         variants = [one.name for one in comparison.variants]
         gold = {name: against_gold(labels.filter(pl.col("variant") == name)) for name in variants}
     differing = _what_differs(label, comparison)
-    carried = dict.fromkeys([*([asked.gold] if asked.gold is not None else []), *_carried(paths)])
+    carried = dict.fromkeys([*([options.gold] if options.gold is not None else []), *_carried(paths)])
     columns = [name for name in carried if name in names and name != row]
     found = (
         disagreements(results, row=row, label=differing, columns=columns, limit=disagreements_at_most)
         if differing is not None
         else pl.DataFrame()
     )
-    return Compared(comparison, gold, found)
-
-
-def at_most(export: Path | None) -> int:
-    """How many rows on which replies differ are gathered: to read, or to export."""
-    return DISAGREEMENTS_SHOWN if export is None else DISAGREEMENTS_EXPORTED
-
-
-def write_disagreements(found: pl.DataFrame, path: Path) -> int:
-    """Write the rows for a labelling tool, by the file's ending; returns how many. Raises DiskFailed."""
-    return _write(found, path)
-
-
-def write_labels(paths: Sequence[Path], asked: Asked, path: Path) -> int:
-    """Write the majority label of each row under each variant; returns how many lines that is.
-
-    Columns: the id, `variant`, `label` (null where votes are tied), `votes` for it, `replies` with a label, and
-    `agreement`: how often two of them carry the same label, null for a single one. Raises InputError where
-    replies have no labels, DiskFailed.
-    """
-    results, row = _results(paths)
-    label = _label(results.collect_schema(), asked)
-    if label is None:
-        raise InputError("the replies have no labels: name the column with --label, such as output.label")
-    replies = results.select("variant", row=pl.col(row), label=pl.when(pl.col("status") != "error").then(label))
-    return _write(row_labels(replies).rename({"row": row}), path)
+    return RunComparison(comparison, gold, found, tuple(paths), options)
 
 
 def _write(found: pl.DataFrame, path: Path) -> int:
@@ -129,15 +139,15 @@ def _results(paths: Sequence[Path]) -> tuple[pl.LazyFrame, str]:
     return side_by_side({name: results_frame(path) for name, path in zip(names, paths, strict=True)}, row), row
 
 
-def _label(names: pl.Schema, asked: Asked) -> pl.Expr | None:
+def _label(names: pl.Schema, options: ComparisonOptions) -> pl.Expr | None:
     """What is named, or `output.label`, or the only field of `output`; the text where gold labels are given."""
-    if asked.label is not None:
-        return _column(names, asked.label)
+    if options.label is not None:
+        return _column(names, options.label)
     fields = _fields(names.get("output"))
     only = "label" if "label" in fields else next(iter(fields), None) if len(fields) == 1 else None
     if only is not None:
         return _column(names, f"output.{only}")
-    return pl.col("output_text").str.strip_chars() if asked.gold is not None else None
+    return pl.col("output_text").str.strip_chars() if options.gold is not None else None
 
 
 def _required(label: pl.Expr | None) -> pl.Expr:

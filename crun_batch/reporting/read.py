@@ -14,8 +14,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import duckdb
-import msgspec
 import orjson
+from msgspec import Struct, to_builtins
 
 from crun_batch.reporting.data import Amount, Facts, ReportData, StatusLine
 from crun_batch.reporting.page import report_html
@@ -27,6 +27,7 @@ from crun_batch.reporting.sums import (
     status_lines,
     variant_lines,
 )
+from crun_batch.reporting.text import report_text
 from crun_batch.state.status import status_of
 from crun_batch.store.directory import RunDirectory, read_json
 from crun_batch.store.disk import Disk, write_file
@@ -36,6 +37,21 @@ MEMORY_LIMIT = "1GB"
 PROMPT_CHARACTERS = 6_000
 MODELS_SHOWN = 12
 REPORT_NAME = "report.html"
+
+
+class Report(Struct, frozen=True):
+    """A report that was written: where its page is, and what it says."""
+
+    path: Path
+    runs: tuple[ReportData, ...]
+
+    def text(self, width: int | None = None) -> str:
+        """The same for a terminal of so many columns."""
+        return report_text(self.runs, width=width)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All figures as plain data: amounts as decimal text, moments in microseconds since 1970, UTC."""
+        return {"page": str(self.path), "runs": [to_builtins(data) for data in self.runs]}
 
 
 def read_report(path: Path) -> ReportData:
@@ -78,26 +94,17 @@ def read_report(path: Path) -> ReportData:
         )
 
 
-def write_report(runs: Sequence[str | Path], path: str | Path | None = None) -> Path:
-    """One self-contained HTML file about one run or several side by side; returns where it is.
+def make_report(runs: Sequence[Path], path: str | Path | None = None) -> Report:
+    """Write one self-contained HTML file about one run or several side by side.
 
-    `runs` are run directories. Default for `path`: report.html in the run directory; of several runs, in the
-    current directory. Replaced whole at once. Raises InputError (no run), RunDamaged, DiskFailed.
+    Default for `path`: report.html in the run directory; of several runs, in the current directory. Replaced whole
+    at once. Raises InputError (no run), RunDamaged, DiskFailed.
     """
-    return write_page([read_report(Path(run)) for run in runs], path)
-
-
-def write_page(reports: Sequence[ReportData], path: str | Path | None = None) -> Path:
-    """`write_report` of runs that have been read."""
-    default = Path(reports[0].directory) / REPORT_NAME if len(reports) == 1 else Path(REPORT_NAME)
-    target = default if path is None else Path(path)
-    write_file(Disk(), target, report_html(reports).encode())
-    return target
-
-
-def report_document(reports: Sequence[ReportData], page: Path) -> dict[str, Any]:
-    """All figures as plain data, for --json: amounts as decimal text, moments in microseconds since 1970, UTC."""
-    return {"page": str(page), "runs": [msgspec.to_builtins(report) for report in reports]}
+    read = tuple(read_report(run) for run in runs)
+    default = Path(read[0].directory) / REPORT_NAME if len(read) == 1 else Path(REPORT_NAME)
+    page = default if path is None else Path(path)
+    write_file(Disk(), page, report_html(read).encode())
+    return Report(page, read)
 
 
 def _extent(connection: duckdb.DuckDBPyConnection) -> tuple[int | None, int | None]:

@@ -100,21 +100,6 @@ def judge_messages(
     return tuple(messages)
 
 
-def verdict_schema(spec: JudgeSpec) -> dict[str, Any]:
-    """The JSON Schema of a judge's answer, where the job gives none."""
-    low, high = spec.scale or (0, 1)
-    verdict: dict[str, Any] = (
-        {"type": "number", "minimum": low, "maximum": high} if not spec.labels else {"enum": list(spec.labels)}
-    )
-    key = spec.field or ("verdict" if spec.labels else "score")
-    return {
-        "type": "object",
-        "properties": {"reason": {"type": "string"}, key: verdict},
-        "required": ["reason", key],
-        "additionalProperties": False,
-    }
-
-
 def read_verdict(spec: JudgeSpec, text: str | None, output: Any = None) -> float | None:
     """The score, 0 to 1, that a judge's answer says; None where it says none.
 

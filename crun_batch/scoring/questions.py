@@ -18,8 +18,9 @@ from crun_batch.load.prompt.templates import Unrenderable
 from crun_batch.records import Prompt, Row
 from crun_batch.scoring.graders import GradingFailed
 from crun_batch.scoring.judge_prompt import judge_messages
+from crun_batch.workload.request import Request, Variant, request_hash
 from crun_batch.workload.target import Judge
-from crun_batch.workload.workload import Request, Variant, Workload, request_hash
+from crun_batch.workload.workload import Workload
 
 REFUSED = (GradingFailed, Unrenderable, RowRejected)
 """Why there is no question about an answer, though the row expects one."""
@@ -59,9 +60,9 @@ class Questions:
         if messages is None:
             return None
         body = judge.body(row, messages, judge.job.params, judge.job.output_schema)
-        hashed = request_hash(judge.asking.path, body)
-        limit = judge.asking.output_limit_tokens
-        return Request(body, hashed, judge.asking.model, len(body), limit, purpose="judge")
+        hashed = request_hash(judge.terms.path, body)
+        limit = judge.terms.output_limit_tokens
+        return Request(body, hashed, judge.terms.model, len(body), limit, purpose="judge")
 
     def key(self, asked: str, row_id: int | str, variant: str, repeat: int) -> int:
         """64 bits that name a verdict: of the request's hash and the unit; of identical ones that share, no id."""

@@ -8,25 +8,17 @@ scored anew.
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
-import orjson
 import pyarrow as pa
-from msgspec import Struct
 
-from crun_batch.errors import InputError, Mistake
-from crun_batch.load.job.grader_sections import GraderSpec
-from crun_batch.preflight.judge_costs import Docket
 from crun_batch.records import Row
 from crun_batch.scoring.answers import Answer, by_position, unscored, with_rows
-from crun_batch.scoring.functions import load_function
-from crun_batch.scoring.graders import Grade, accepted_arguments, compile_grader
+from crun_batch.scoring.computed import Graders, fingerprint_of
+from crun_batch.scoring.docket import Docket
 from crun_batch.scoring.questions import REFUSED, Said
-from crun_batch.state.opening import Standing
+from crun_batch.state.run_state import RunContext
 from crun_batch.store.schema import RunSchema
 from crun_batch.store.scores import complete_scores, scores_schema, write_scores
 from crun_batch.workload.workload import Workload
@@ -34,72 +26,18 @@ from crun_batch.workload.workload import Workload
 _BATCH_ROWS = 4_096
 
 
-class Graders(Struct, frozen=True):
-    """The computed graders of a job, ready, with the columns that they read and what names their version."""
-
-    grades: Mapping[str, Grade]
-    columns: tuple[str, ...]
-    fingerprint: str
-
-
-def graders_of(workload: Workload) -> Graders:
-    """Import the graders' functions and compile all but the judges. Raises InputError with every mistake."""
-    job, table = workload.job, workload.table
-    grades: dict[str, Grade] = {}
-    mistakes: list[Mistake] = []
-    columns = set(workload.templates.columns)
-    digest = hashlib.sha256()
-    for index, spec in enumerate(job.score):
-        digest.update(orjson.dumps(spec.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS))
-        if spec.grader == "judge":
-            continue
-        try:
-            function = _function(workload, spec, f"score[{index}].function")
-            grades[spec.name] = compile_grader(spec, render=workload.templates.render, function=function)
-            if function is not None:
-                digest.update(_source_of(function))
-                columns |= set(table.schema.names) if "row" in accepted_arguments(function) else set()
-        except InputError as error:
-            mistakes += error.mistakes
-        except ValueError as error:
-            mistakes.append(Mistake(str(error), job.source, key=f"score[{index}]"))
-    if mistakes:
-        raise InputError(mistakes)
-    ordered = tuple(name for name in table.schema.names if name in columns)
-    return Graders(grades, ordered, digest.hexdigest())
-
-
-def _function(workload: Workload, spec: GraderSpec, key: str) -> Callable[..., Any] | None:
-    if spec.function is None:
-        return None
-    job = workload.job
-    return load_function(spec.function, base_dir=job.base_dir, source=job.source, key=key)
-
-
-def _source_of(function: Callable[..., Any]) -> bytes:
-    """The bytes of the function's module, so that an edited one scores anew; nothing where it has no file."""
-    file = inspect.getsourcefile(inspect.unwrap(function))
-    return Path(file).read_bytes() if file is not None and Path(file).is_file() else b""
-
-
-def fingerprint_of(graders: Graders, standing: Standing) -> str:
-    """What the scores are computed from."""
-    return f"{graders.fingerprint}-{standing.fingerprint['table']}"
-
-
-def score_answers(
-    workload: Workload, graders: Graders, standing: Standing, docket: Docket, say: Callable[[str], None]
-) -> int:
+def score_answers(context: RunContext, graders: Graders, docket: Docket) -> int:
     """Score what has no score yet, into the file beside the results; returns how many answers that was.
 
     Needs the lock. Memory: the scores themselves, the recorded verdicts, and a bounded rest. An answer that a
     grader fails on has no score from it, is told of, and is tried again by the next session. Raises RunDamaged,
     DiskFailed.
     """
+    workload, state = context.workload, context.state
     if not workload.job.score:
         return 0
-    run, schema = standing.directory, standing.schema
-    fingerprint = fingerprint_of(graders, standing)
+    run, schema = state.directory, state.schema
+    fingerprint = fingerprint_of(graders, state)
     known = complete_scores(run, schema, fingerprint)
     questions = docket.questions
     if docket.may_be_late:
@@ -113,7 +51,7 @@ def score_answers(
     if new.answers or not run.scores.exists():
         write_scores(run, schema, pa.concat_tables([known, new.table()]), fingerprint)
     for sentence in new.complaints():
-        say(sentence)
+        context.options.say(sentence)
     return new.answers
 
 

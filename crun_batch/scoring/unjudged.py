@@ -17,8 +17,9 @@ from crun_batch.scoring.questions import REFUSED, Questions, Said
 from crun_batch.scoring.verdicts import Record
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.schema import RunSchema
+from crun_batch.workload.request import Request
 from crun_batch.workload.target import Judge
-from crun_batch.workload.workload import Request, Workload
+from crun_batch.workload.workload import Workload
 
 _BATCH = 1_024
 Answered = tuple[Answer, Row]

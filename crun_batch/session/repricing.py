@@ -5,70 +5,96 @@ Every step can be repeated: job.json says that repricing has begun until it says
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 from msgspec import structs
 
+from crun_batch.preflight.gateway_facts import GatewayFacts, sellers_of
+from crun_batch.preflight.pilot import refuse_wrong_price
 from crun_batch.preflight.prices import Bill, Prices, Repricing, changes, frozen_prices, must_reprice
 from crun_batch.pricing.account import Account, Sums
-from crun_batch.session.sending import open_journal, settle_leftovers_of
-from crun_batch.state.opening import Standing
-from crun_batch.state.platform import Ground
+from crun_batch.session.leftovers import conclude_leftovers_of, open_journal
+from crun_batch.state.job_document import record_job
+from crun_batch.state.run_state import RunContext, RunState
 from crun_batch.store.directory import RunDirectory, write_json
 from crun_batch.store.recover import recover
 from crun_batch.store.reprice import reprice, unit_costs, variant_costs
 from crun_batch.store.schema import RunSchema
 from crun_batch.store.seal import seal_segment
-from crun_batch.workload.workload import Workload
 
 
-def bring_up_to_date(
-    workload: Workload, standing: Standing, prices: Prices, ground: Ground, say: Callable[[str], None]
-) -> bool:
-    """Say which prices have changed since the session before; where the job file's have, price all anew.
+def choose_prices(context: RunContext, gateways: Sequence[GatewayFacts]) -> Prices:
+    """The prices of this session; where they have changed since the last, that is said and recorded.
 
-    Returns whether it did. Needs the lock. Raises DiskFailed.
+    Where the job file's have, what is recorded is priced anew. Needs the lock. Raises DiskFailed, and
+    RefusedToStart where the last pilot has measured another price.
     """
-    job, frozen = workload.job, frozen_prices(standing.document)
+    state, options = context.state, context.options
+    prices = Prices(context.workload.job, sellers_of(gateways), options.clock.now())
+    if _bring_up_to_date(context, prices):
+        record_job(context, prices.to_document())
+    state.prices = prices.told()
+    if options.pilot is None:
+        refuse_wrong_price(state.pilot, state.prices)
+    return prices
+
+
+def reprice_finished(context: RunContext) -> None:
+    """Of a run with nothing left to send: what is recorded, priced anew where the job file's prices changed."""
+    if must_reprice(context.workload.job, context.state.document):
+        choose_prices(context, ())
+
+
+def record_late_prices(context: RunContext, prices: Prices) -> None:
+    """A model that only a request body named was priced when it was met: job.json says so. Raises DiskFailed."""
+    if prices.told() != context.state.prices:
+        context.state.prices = prices.told()
+        record_job(context, prices.to_document())
+
+
+def _bring_up_to_date(context: RunContext, prices: Prices) -> bool:
+    """Say which prices have changed; where the job file's have, price all anew. Whether it did."""
+    workload, state = context.workload, context.state
+    job, frozen = workload.job, frozen_prices(state.document)
     models = {variant.name: variant.job.model for variant in workload.variants}
     judges = {judge.spec.name: judge.job.model for judge in workload.judges}
     for model in (*frozen.models, *models.values(), *judges.values()):
         prices.choice(model or None)
-    repriced = must_reprice(job, standing.document) and standing.recovered is not None
+    repriced = must_reprice(job, state.document) and state.recovered is not None
     for sentence in changes(frozen, prices, job, repriced=repriced):
-        say(sentence)
+        context.options.say(sentence)
     if not repriced:
         return False
-    bill = Bill(prices.price, job.prices.credits_per_usd)
-    repricing = Repricing(frozen, prices, bill, models, judges)
-    _begin(standing, repricing.fingerprint)
-    _price_anew(workload, standing, repricing, ground)
+    repricing = Repricing(frozen, prices, Bill(prices.price, job.prices.credits_per_usd), models, judges)
+    _begin(state, repricing.fingerprint)
+    _price_anew(context, repricing)
     return True
 
 
-def _begin(standing: Standing, fingerprint: str) -> None:
+def _begin(state: RunState, fingerprint: str) -> None:
     """From here until job.json is written with the new prices, a kill must not leave the work half done."""
-    run = standing.directory
-    standing.document = {**standing.document, "repricing": fingerprint}
-    write_json(run, run.job, standing.document)
+    run = state.directory
+    state.document = {**state.document, "repricing": fingerprint}
+    write_json(run, run.job, state.document)
 
 
-def _price_anew(workload: Workload, standing: Standing, repricing: Repricing, ground: Ground) -> None:
+def _price_anew(context: RunContext, repricing: Repricing) -> None:
     """Settle what a kill left, seal it, price the sealed files, start a segment from the new account."""
-    run = standing.directory
-    journal = open_journal(standing, ground)
+    state = context.state
+    run = state.directory
+    journal = open_journal(context)
     try:
-        settle_leftovers_of(workload, standing, journal, repricing.bill)
+        conclude_leftovers_of(context, journal, repricing.bill)
         for priced in (False, True):
             if priced:
-                reprice(run, standing.schema, repricing, repricing.fingerprint)
-                _account_anew(standing.account, run, standing.schema)
-            closed = journal.maybe_rotate(standing.account.to_checkpoint, force=True)
+                reprice(run, state.schema, repricing, repricing.fingerprint)
+                _account_anew(state.account, run, state.schema)
+            closed = journal.maybe_rotate(state.account.to_checkpoint, force=True)
             if closed is not None:
-                seal_segment(run, closed, standing.schema)
+                seal_segment(run, closed, state.schema)
     finally:
         journal.close()
-    standing.recovered = recover(run)
+    state.recovered = recover(run)
 
 
 def _account_anew(account: Account, run: RunDirectory, schema: RunSchema) -> None:

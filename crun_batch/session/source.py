@@ -1,6 +1,6 @@
 """The supply of the pool: rows in order, each unit that has no final result turned into a ticket.
 
-Owns the done marks and the walk row by row: all variants and repeats of a row together, so that a stopped run
+Owns the order of the requests, row by row: all variants and repeats of a row together, so that a stopped run
 stays comparable. Tables are read a batch ahead, in a thread; requests are made when the pool asks for them.
 """
 
@@ -11,98 +11,23 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, wait
 from typing import Generic, Literal, Protocol, TypeVar
 
-import polars as pl
-import pyarrow as pa
 from msgspec import Struct
 
 from crun_batch.load.prompt.render import RowRejected
-from crun_batch.pricing.account import Account, UnitSoFar
+from crun_batch.pricing.account import UnitSoFar
 from crun_batch.records import Row, Ticket, Unit
 from crun_batch.session.sharing import Follower, Sharing
+from crun_batch.state.run_state import RunContext
 from crun_batch.store.events import FinalPart
-from crun_batch.workload.workload import Request, Tickets, Variant, Workload
+from crun_batch.workload.request import Request, Variant
+from crun_batch.workload.tickets import Tickets
 
-OPEN = 0
 ROWS_AT_ONCE = 64
 BYTES_AT_ONCE = 2**20
 """Of request bodies that are made ahead of their turn."""
 
 
-class Done:
-    """One byte per unit slot: 0 open, otherwise the number of the status and error kind it was finished with."""
-
-    def __init__(self, slots: int) -> None:
-        self._codes: bytearray = bytearray(slots)
-        self._endings: dict[tuple[str, str | None], int] = {}
-        self.replaced: dict[int, str] = {}
-        """Slots that were opened again, with the ending (`status:error_kind`) that the new result will replace."""
-
-    def code(self, status: str, error_kind: str | None) -> int:
-        """The byte that stands for this ending."""
-        return self._endings.setdefault((status, error_kind), len(self._endings) + 1)
-
-    def finish(self, slot: int, status: str, error_kind: str | None) -> None:
-        """The unit in this slot has its final result."""
-        self._codes[slot] = self._endings.get((status, error_kind)) or self.code(status, error_kind)
-
-    def mark_all(self, codes: bytearray) -> None:
-        """Take the codes of all slots at once."""
-        self._codes = codes
-
-    def is_open(self, slot: int) -> bool:
-        return self._codes[slot] == OPEN
-
-    def open_rows(self, slots_per_row: int) -> pa.BooleanArray:
-        """For every row of the source, whether it has an open slot."""
-        rows = self._series().reshape((-1, slots_per_row))
-        return (rows.arr.min() == OPEN).to_arrow()
-
-    def open_among(self, rows: pa.BooleanArray, slots_per_row: int) -> int:
-        """The open slots of the rows of the source whose bit is set."""
-        codes, chosen = self._series(), pl.Series(pl.from_arrow(rows))
-        return sum(
-            int(((codes.gather_every(slots_per_row, offset) == OPEN) & chosen).sum())
-            for offset in range(slots_per_row)
-        )
-
-    def _series(self) -> pl.Series:
-        codes = pa.Array.from_buffers(pa.uint8(), len(self._codes), [None, pa.py_buffer(bytes(self._codes))])
-        return pl.Series(pl.from_arrow(codes))
-
-    def reopen(self, slot: int) -> None:
-        """Let the unit be asked again; its earlier result stays until the new one replaces it."""
-        status, kind = next(ending for ending, code in self._endings.items() if code == self._codes[slot])
-        self.replaced[slot] = f"{status}:{kind}" if kind else status
-        self._codes[slot] = OPEN
-
-    def reopen_endings(self, kinds: frozenset[str]) -> int:
-        """Reopen all units whose status or error kind is among `kinds`; how many they were."""
-        codes = {
-            code for (status, kind), code in self._endings.items() if status in kinds or (kind or "") in kinds
-        }
-        slots = [slot for slot, code in enumerate(self._codes) if code in codes] if codes else []
-        for slot in slots:
-            self.reopen(slot)
-        return len(slots)
-
-    def open_slots(self) -> int:
-        return self._codes.count(OPEN)
-
-
-def open_units(workload: Workload, done: Done) -> int:
-    """Units of the selected rows that have no final result."""
-    table = workload.table
-    if table.selected_rows == table.source_rows:
-        return done.open_slots()
-    return done.open_among(table.selected, workload.slots_per_row)
-
-
-def open_rows(workload: Workload, done: Done) -> Iterator[list[Row]]:
-    """The selected rows that still have something to do; the finished ones are passed over where they are read."""
-    return workload.table.rows(workload.columns, wanted=done.open_rows(workload.slots_per_row))
-
-
-class Ending(Protocol):
+class Unsent(Protocol):
     """What happens to units that need no request."""
 
     def rejected(self, unit: Unit, row: Row, replaces: str | None, message: str) -> None:
@@ -164,28 +89,26 @@ class OpenUnit(Struct, frozen=True, gc=False):
     replaces: str | None
 
 
-class TicketSource:
-    """Tickets of all open units, in the order of `batches`."""
+class RowTickets:
+    """Tickets of all open units, in the order of `batches`; with `sharing` identical requests are sent once."""
 
     def __init__(
         self,
-        workload: Workload,
+        context: RunContext,
         batches: Batches[Row],
         *,
-        done: Done,
-        account: Account,
         tickets: Tickets,
-        ending: Ending,
+        unsent: Unsent,
+        sharing: Sharing | None,
         wake: Callable[[], None],
     ) -> None:
-        self.sharing: Sharing | None = None
-        """Where identical requests are sent once."""
-        self._workload = workload
+        self._workload = context.workload
         self._batches = batches
-        self._done = done
-        self._account = account
+        self._done = context.state.done
+        self._account = context.state.account
         self._tickets = tickets
-        self._ending = ending
+        self._unsent = unsent
+        self._sharing = sharing
         self._wake = wake
         self._rows: deque[Row] = deque()
         self._waiting: deque[Ticket] = deque()
@@ -194,7 +117,7 @@ class TicketSource:
     def next(self) -> Ticket | Literal["wait", "end"]:
         """The next ticket; "wait": `wake` will be called, or an answer in flight is waited for."""
         while not self._waiting:
-            if self.sharing is not None and self.sharing.is_full:
+            if self._sharing is not None and self._sharing.is_full:
                 return "wait"
             if self._has_finished_unsent:  # results without requests: let others have the loop
                 self._has_finished_unsent = False
@@ -240,7 +163,7 @@ class TicketSource:
             unit = Unit(row.position, row.row_id, variant.index, repeat)
             replaces = self._done.replaced.get(slot)
             if request is None:
-                self._ending.rejected(unit, row, replaces, complaint)
+                self._unsent.rejected(unit, row, replaces, complaint)
             else:
                 opened.append(OpenUnit(unit, row, variant.name, request, replaces))
 
@@ -251,9 +174,9 @@ class TicketSource:
         so_far = open_units.get((str(row.row_id), one.variant, unit.repeat)) if open_units else None
         next_request: Request | None = request
         if so_far is not None and (so_far.answers or so_far.failure):
-            next_request = self._ending.resumed(unit, row, one.replaces, request)
+            next_request = self._unsent.resumed(unit, row, one.replaces, request)
         if next_request is None or (
-            self.sharing is not None and not self._is_sent(unit, row, one.replaces, request, so_far)
+            self._sharing is not None and not self._is_sent(unit, row, one.replaces, request, so_far)
         ):
             self._has_finished_unsent = True
             return None
@@ -263,12 +186,12 @@ class TicketSource:
         self, unit: Unit, row: Row, replaces: str | None, request: Request, so_far: UnitSoFar | None
     ) -> bool:
         """False: an identical request is sent instead of this one."""
-        if self.sharing is None:
+        if self._sharing is None:
             return True
         if so_far is not None:
-            self.sharing.lead(unit, request.unit_hash)
+            self._sharing.lead(unit, request.unit_hash)
             return True
-        answer = self.sharing.ask(Follower(unit, row, replaces), request.unit_hash)
+        answer = self._sharing.ask(Follower(unit, row, replaces), request.unit_hash)
         if isinstance(answer, FinalPart):
-            self._ending.shared(unit, row, replaces, answer)
+            self._unsent.shared(unit, row, replaces, answer)
         return answer is True

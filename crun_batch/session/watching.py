@@ -8,16 +8,16 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any
-
-from msgspec import Struct
+from typing import Any, Protocol
 
 from crun_batch.console.amounts import duration
 from crun_batch.console.progress import Progress, VariantProgress
 from crun_batch.errors import DiskFailed
-from crun_batch.gateway.pool import Pool
+from crun_batch.gateway.pool import Hooks, Pool
 from crun_batch.pricing.account import Sums
-from crun_batch.session.recorder import Session
+from crun_batch.session.attempts import AttemptRecorder
+from crun_batch.session.resources import Extent
+from crun_batch.session.tally import UnitTally
 from crun_batch.store.directory import RunDirectory, write_json
 
 SHOWN_EVERY_SECONDS = 0.5
@@ -25,28 +25,31 @@ SUMMARY_EVERY_SECONDS = 5.0
 RATE_OVER_SECONDS = 30.0
 
 
-class Extent(Struct, frozen=True):
-    """How much a session has to do: units that were done before it, and units it is to finish."""
+class Recorder(Hooks, Protocol):
+    """The pool's hooks, for rows or for judges, as far as others look at them."""
 
-    done_before: int
-    to_do: int
+    @property
+    def attempts(self) -> AttemptRecorder: ...
+    @property
+    def tally(self) -> UnitTally: ...
 
 
 class Meter:
     """A session's progress; the rate is that of the last RATE_OVER_SECONDS."""
 
-    def __init__(self, pool: Pool, session: Session, extent: Extent, monotonic: Callable[[], float]) -> None:
+    def __init__(self, pool: Pool, recorder: Recorder, extent: Extent, monotonic: Callable[[], float]) -> None:
         self._pool = pool
-        self._session = session
+        self._attempts = recorder.attempts
+        self._tally = recorder.tally
         self._extent = extent
         self._monotonic = monotonic
         self._readings: deque[tuple[float, int]] = deque([(monotonic(), 0)])
 
     def read(self) -> Progress:
         """The figures of this moment."""
-        totals = self._session.account.totals()
-        reserved = self._session.reservations
-        finished = self._session.finished_units
+        totals = self._attempts.account.totals()
+        reserved = self._attempts.reservations
+        finished = self._tally.finished_units
         left = max(0, self._extent.to_do - finished)
         rows_per_second = self._rows_per_second(finished)
         usd = totals.cost_usd if totals.priced_usd else None
@@ -71,7 +74,7 @@ class Meter:
 
     def _variants(self) -> tuple[VariantProgress, ...]:
         """Of a sweep, each with what all sessions have finished of it."""
-        names, sums = self._session.variants, self._session.account.variants
+        names, sums = self._attempts.targets, self._attempts.account.variants
         statuses = {name: sums[name].statuses for name in names if name in sums}
         if len(names) < 2:
             return ()

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Beside(Generic[T]):
+class BackgroundCall(Generic[T]):
     """A call in a thread of its own, which holds nobody up who ends without its result."""
 
     def __init__(self, call: Callable[[], T]) -> None:

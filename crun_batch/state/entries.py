@@ -13,7 +13,7 @@ from crun_batch.gateway.retry import Again, Decision, GiveUp
 from crun_batch.pricing.account import UnitKey, UnitSoFar
 from crun_batch.records import Cost, Failure, OutcomeClass, Reply, Status, Ticket, Tries, Unit
 from crun_batch.store.events import FinalPart, ReadEvent, StartEvent
-from crun_batch.workload.conversation import STATUS_OF_FINISH, Verdict
+from crun_batch.workload.conversation import STATUS_OF_FINISH, UnitResult
 
 NO_TRIES = Tries()
 
@@ -40,7 +40,7 @@ class _Absent(Struct, frozen=True):
 _ABSENT = _Absent()
 
 
-class Settled(Struct, frozen=True, gc=False):
+class ConcludedAttempt(Struct, frozen=True, gc=False):
     """An attempt that is over, with all that was made of it."""
 
     start: StartEvent
@@ -77,13 +77,13 @@ def status_of(result: Reply | Failure) -> Status:
     return "refused" if result.kind == "content_filter" else "error"
 
 
-def start_event(ticket: Ticket, serial: int, variant: str, started_at: int) -> StartEvent:
-    """The record that goes before the request."""
+def start_event(ticket: Ticket, serial: int, target: str, started_at: int) -> StartEvent:
+    """The record that goes before the request; `target` is the name of the variant or the judge that is asked."""
     return StartEvent(
         n=serial,
         id=str(ticket.unit.row_id),
         position=ticket.unit.position,
-        variant=variant,
+        variant=ticket.answered_by or target,
         repeat=ticket.unit.repeat,
         turn=ticket.turn,
         purpose=ticket.purpose,
@@ -92,10 +92,11 @@ def start_event(ticket: Ticket, serial: int, variant: str, started_at: int) -> S
         request_hash=ticket.request_hash,
         held_usd=ticket.hold.usd_pico,
         held_credits=ticket.hold.credits_pico,
+        judge=ticket.judge,
     )
 
 
-def read_event(settled: Settled, final: FinalPart | None) -> ReadEvent:
+def read_event(settled: ConcludedAttempt, final: FinalPart | None) -> ReadEvent:
     """What was made of the reply or fault, with the final part where the unit is done.
 
     The arguments stand in the order of the fields: a call with so many names would cost fifteen times as much.
@@ -146,7 +147,7 @@ def read_event(settled: Settled, final: FinalPart | None) -> ReadEvent:
 
 
 def final_part(
-    settled: Settled, so_far: UnitSoFar, *, carried: Mapping[str, str | None], replaces: str | None
+    settled: ConcludedAttempt, so_far: UnitSoFar, *, carried: Mapping[str, str | None], replaces: str | None
 ) -> FinalPart:
     """The unit's result where every reply is one: the last attempt's answer, the sums of all its attempts."""
     if so_far.attempts == 1:  # its sums are those of its read event, from which a final takes what it leaves out
@@ -178,7 +179,7 @@ def final_part(
     )
 
 
-def dialogue_part(part: FinalPart, verdict: Verdict, so_far: UnitSoFar, unit_hash: str | None) -> FinalPart:
+def conversation_part(part: FinalPart, verdict: UnitResult, so_far: UnitSoFar, unit_hash: str | None) -> FinalPart:
     """`part` with what the whole dialogue says. An answer that no repair mended stays the unit's text."""
     part = structs.replace(
         part,
@@ -202,7 +203,7 @@ def dialogue_part(part: FinalPart, verdict: Verdict, so_far: UnitSoFar, unit_has
     )
 
 
-def stored_part(so_far: UnitSoFar, verdict: Verdict, unit_hash: str | None) -> FinalPart:
+def stored_part(so_far: UnitSoFar, verdict: UnitResult, unit_hash: str | None) -> FinalPart:
     """The result of a unit whose last answer, or failure for good, was recorded by an earlier session."""
     reply = so_far.answers[-1].reply if so_far.failure is None else None
     asked = so_far.failure_hash if reply is None else so_far.answers[-1].request_hash
@@ -226,4 +227,4 @@ def stored_part(so_far: UnitSoFar, verdict: Verdict, unit_hash: str | None) -> F
         unknown_attempts=so_far.unknown,
         started_at=so_far.started_at,
     )
-    return dialogue_part(part, verdict, so_far, unit_hash or asked)
+    return conversation_part(part, verdict, so_far, unit_hash or asked)

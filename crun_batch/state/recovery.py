@@ -13,10 +13,10 @@ import pyarrow as pa
 from msgspec import Struct
 
 from crun_batch.gateway.retry import Decision
-from crun_batch.pricing.account import Account, Answered, Ended
+from crun_batch.pricing.account import Account, Answered, BookedAttempt
 from crun_batch.records import Cost, ErrorKind, Failure, Fault, Hold, Purpose, Reply, Response, Tries, Usage
-from crun_batch.session.source import Done
-from crun_batch.state.entries import NO_TRIES, Settled, read_event, tries_after
+from crun_batch.state.done import DoneMarks
+from crun_batch.state.entries import NO_TRIES, ConcludedAttempt, read_event, tries_after
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.events import EndEvent, Event, FinalEvent, HeadEvent, ReadEvent, StartEvent
 from crun_batch.store.journal import Journal
@@ -59,7 +59,7 @@ def book(account: Account, event: Event) -> None:
     """Fold one recorded event into the account, as the session that wrote it did."""
     if isinstance(event, ReadEvent):
         key = (event.id, event.variant, event.repeat)
-        end = Ended(
+        end = BookedAttempt(
             event.outcome,
             usage_of(event),
             Cost(event.cost_usd, event.cost_credits, event.cost_source),  # type: ignore[arg-type]
@@ -129,12 +129,12 @@ def arrival_of(end: EndEvent) -> Response | Fault:
     return Fault(fault.stage, fault.kind, fault.message, end.http_status, end.raw_body())  # type: ignore[arg-type]
 
 
-def settle_leftovers(recovered: Recovered, journal: Journal, account: Account, read: ReadArrival) -> None:
+def conclude_leftovers(recovered: Recovered, journal: Journal, account: Account, read: ReadArrival) -> None:
     """Record what the kill left open: replies that nobody read yet, and requests whose outcome is unknown."""
     for start, end in recovered.unread:
         before = _tries(account, start)
         result, cost, decision = read(start, arrival_of(end), before)
-        settled = Settled(
+        settled = ConcludedAttempt(
             start=start,
             finished_at=end.finished_at,
             latency_us=end.latency_us,
@@ -165,18 +165,18 @@ def leave_in_flight(starts: Iterable[StartEvent], journal: Journal, account: Acc
             action="retry",
             message="in flight when the process ended: the gateway may have billed it",
         )
-        _record(journal, account, Settled(start, None, None, None, lost, Cost(), _tries(account, start)))
+        _record(journal, account, ConcludedAttempt(start, None, None, None, lost, Cost(), _tries(account, start)))
 
 
-def _record(journal: Journal, account: Account, settled: Settled) -> None:
+def _record(journal: Journal, account: Account, settled: ConcludedAttempt) -> None:
     event = read_event(settled, None)
     journal.append_reads([event])
     book(account, event)
 
 
-def mark_done(workload: Workload, finished: pa.RecordBatchReader) -> Done:
+def mark_done(workload: Workload, finished: pa.RecordBatchReader) -> DoneMarks:
     """Mark every unit that has a final result, wherever its row stands in the table now."""
-    done = Done(workload.unit_slots)
+    done = DoneMarks(workload.unit_slots)
     codes = pl.zeros(workload.unit_slots, dtype=pl.UInt8, eager=True)
     variants = {variant.name: variant.index for variant in workload.variants}
     for batch in workload.table.positions_of(finished):

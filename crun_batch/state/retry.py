@@ -13,14 +13,14 @@ import polars as pl
 from crun_batch.pricing.account import Account, UnitKey, UnitSoFar
 from crun_batch.pricing.costs import pico_of
 from crun_batch.records import Usage
-from crun_batch.session.source import Done
+from crun_batch.state.done import DoneMarks
 from crun_batch.store.views import attempts_frame, results_frame
 
 TOKENS = ("input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
 COSTS = ("cost_usd", "cost_credits")
 
 
-def reopen(done: Done, account: Account, kinds: frozenset[str], *, path: Path, id_name: str) -> int:
+def reopen(done: DoneMarks, account: Account, kinds: frozenset[str], *, path: Path, id_name: str) -> int:
     """Open the units whose status or error kind is among `kinds`; how many they are."""
     count = done.reopen_endings(kinds)
     if count:

@@ -9,19 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from msgspec import to_builtins
 
-from crun_batch.api import RUNNING, Ending, Place, summary_of
 from crun_batch.errors import InputError
 from crun_batch.load.job.job import load_job
-from crun_batch.pricing.account import Account, Ended
+from crun_batch.pricing.account import Account, BookedAttempt
 from crun_batch.pricing.costs import decimal_text
 from crun_batch.records import Cost, Hold, Tries
 from crun_batch.state.recovery import JournalNow, journal_now
+from crun_batch.state.summary import RUNNING, Ending, Place, summary_of
 from crun_batch.store.directory import RunDirectory, read_json
 from crun_batch.store.events import StartEvent
 from crun_batch.store.holder import holder
-from crun_batch.store.verify import verify
+from crun_batch.store.verify import Finding, verify
 from crun_batch.store.views import attempts_frame, run_schema
 
 SUSPECTS_SHOWN = 20
@@ -51,11 +50,11 @@ def status_of(path: Path) -> dict[str, Any]:
     return {**summary, "holder": process, "in_flight": len(now.in_flight), "suspects": suspects}
 
 
-def findings_of(path: Path, *, data: bool) -> list[dict[str, Any]]:
-    """What `verify` finds in a run directory, as plain data. Raises InputError where there is no run."""
+def findings_of(path: Path, *, data: bool) -> list[Finding]:
+    """What `verify` finds in a run directory. Raises InputError where there is no run."""
     if not (path / "journal").is_dir():
         raise InputError(f"{path}: there is no run here (no journal)")
-    return [to_builtins(finding) for finding in verify(path, data=data)]
+    return verify(path, data=data)
 
 
 def find_run(path: Path, *, simulate: bool = False) -> Path:
@@ -97,7 +96,7 @@ def _give_up(now: JournalNow) -> None:
     """Book what was in flight at a kill as the next session will: its outcome is unknown, its hold stays."""
     for start in now.in_flight.values():
         hold = Hold(start.held_usd, start.held_credits)
-        end = Ended("unknown", None, Cost(), hold, Tries())
+        end = BookedAttempt("unknown", None, Cost(), hold, Tries())
         if start.judge is not None:
             now.account.judged(start.judge, end)
         else:

@@ -23,7 +23,7 @@ from crun_batch.load.job.output_schema import Shape
 from crun_batch.load.prompt.render import RowRejected
 from crun_batch.pricing.account import Answered
 from crun_batch.records import ErrorKind, FinishReason, Prompt, Reply, Row, Status
-from crun_batch.workload.workload import Request, Variant, request_hash
+from crun_batch.workload.request import Request, Variant, request_hash
 
 STATUS_OF_FINISH: dict[FinishReason, Status] = {
     "stop": "ok",
@@ -34,7 +34,7 @@ STATUS_OF_FINISH: dict[FinishReason, Status] = {
 }
 
 
-class Verdict(Struct, frozen=True):
+class UnitResult(Struct, frozen=True):
     """A unit's result, as far as its answers tell it."""
 
     status: Status
@@ -44,7 +44,7 @@ class Verdict(Struct, frozen=True):
     error_message: str | None = None
 
 
-class Dialogue:
+class Conversation:
     """The dialogues of one variant. `shape` makes valid answers ready for the column `output`."""
 
     def __init__(self, variant: Variant, shape: Shape | None) -> None:
@@ -56,7 +56,7 @@ class Dialogue:
         self.is_one_request = self._check is None and not self._lists_turns
         """Whether every reply is its unit's result."""
 
-    def following(self, row: Row, answers: Sequence[Answered]) -> Request | Verdict:
+    def following(self, row: Row, answers: Sequence[Answered]) -> Request | UnitResult:
         """What follows the last of the answers; there is at least one."""
         last = answers[-1]
         status = STATUS_OF_FINISH[last.reply.finish_reason]
@@ -72,14 +72,14 @@ class Dialogue:
             return self._verdict(answers, "invalid", checked)
         return self._request(row, answers, last.turn, "repair")
 
-    def cut_short(self, answers: Sequence[Answered], status: Status, kind: ErrorKind, message: str) -> Verdict:
+    def cut_short(self, answers: Sequence[Answered], status: Status, kind: ErrorKind, message: str) -> UnitResult:
         """The result of a unit whose last request failed for good, after the answers that it had.
 
         An answer that could not be repaired is no less there than one that was repaired in vain.
         """
         if answers and answers[-1].turn == self._turns - 1:
             status = "invalid"
-        return Verdict(status, None, self._outputs(answers), kind, message)
+        return UnitResult(status, None, self._outputs(answers), kind, message)
 
     def output_of(self, text: str | None) -> str | None:
         """The value for the column `output` that a recorded answer's text holds."""
@@ -96,16 +96,16 @@ class Dialogue:
 
     def still_valid(self, row: Row, first: Request, answers: Sequence[Answered]) -> list[Answered]:
         """Of recorded answers those, from the first on, whose requests would be the same today."""
-        expected: Request | Verdict = first
+        expected: Request | UnitResult = first
         kept: list[Answered] = []
         for answer in answers:
-            if isinstance(expected, Verdict) or expected.request_hash != answer.request_hash:
+            if isinstance(expected, UnitResult) or expected.request_hash != answer.request_hash:
                 break
             kept.append(answer)
             expected = self.following(row, kept)
         return kept
 
-    def _after_turn(self, row: Row, answers: Sequence[Answered], status: Status) -> Request | Verdict:
+    def _after_turn(self, row: Row, answers: Sequence[Answered], status: Status) -> Request | UnitResult:
         last = answers[-1]
         if status != "ok":
             return self._verdict(answers, status)
@@ -115,7 +115,7 @@ class Dialogue:
             return self._broken(answers, "has no id that the next turn could refer to")
         return self._request(row, answers, last.turn + 1, "answer")
 
-    def _request(self, row: Row, answers: Sequence[Answered], turn: int, purpose: Any) -> Request | Verdict:
+    def _request(self, row: Row, answers: Sequence[Answered], turn: int, purpose: Any) -> Request | UnitResult:
         variant, job = self._variant, self._variant.job
         schema = job.output_schema if turn == self._turns - 1 else None
         try:
@@ -151,15 +151,15 @@ class Dialogue:
         assert self._check is not None
         return self._check(text).complaint or ""
 
-    def _verdict(self, answers: Sequence[Answered], status: Status, checked: Checked | None = None) -> Verdict:
+    def _verdict(self, answers: Sequence[Answered], status: Status, checked: Checked | None = None) -> UnitResult:
         if checked is None:
-            return Verdict(status, outputs=self._outputs(answers))
+            return UnitResult(status, outputs=self._outputs(answers))
         complaint = f"the answer is not valid: {checked.complaint}" if status == "invalid" else None
-        return Verdict(status, checked.output, self._outputs(answers), None, complaint)
+        return UnitResult(status, checked.output, self._outputs(answers), None, complaint)
 
-    def _broken(self, answers: Sequence[Answered], why: str) -> Verdict:
+    def _broken(self, answers: Sequence[Answered], why: str) -> UnitResult:
         message = f"the answer to turn {answers[-1].turn + 1} {why}"
-        return Verdict("error", None, self._outputs(answers), "bad_reply", message)
+        return UnitResult("error", None, self._outputs(answers), "bad_reply", message)
 
     def _outputs(self, answers: Sequence[Answered]) -> list[str] | None:
         """The last answer to each turn, in order."""

@@ -23,7 +23,7 @@ from crun_batch.load.job.sweep import variations
 from crun_batch.records import Headers
 from crun_batch.simulator.process import SimulatorProcess
 from crun_batch.simulator.settings import MODELS, Model, Settings, read_settings
-from crun_batch.workload.target import Asked
+from crun_batch.workload.target import Target
 
 SIMULATOR_KEY = "ak_sim"
 SIMULATED_BALANCE_CREDITS = Decimal(1_000_000_000)
@@ -51,11 +51,11 @@ class Endpoint(Struct, frozen=True):
 
 def endpoint_of(job: Job, environ: Mapping[str, str], *, simulated: bool) -> Endpoint:
     """Raises InputError where the key or a header's variable is missing."""
-    (endpoint,) = endpoints_of([Asked(0, job.name, job)], environ, simulated=simulated)
+    (endpoint,) = endpoints_of([Target(0, job.name, job)], environ, simulated=simulated)
     return endpoint
 
 
-def endpoints_of(asked: Sequence[Asked], environ: Mapping[str, str], *, simulated: bool) -> tuple[Endpoint, ...]:
+def endpoints_of(asked: Sequence[Target], environ: Mapping[str, str], *, simulated: bool) -> tuple[Endpoint, ...]:
     """One for each who is asked; each redacts the secrets of all. Raises InputError, as `endpoint_of` does."""
     if simulated:
         headers = Headers({**auth_headers("bearer", SIMULATOR_KEY), "content-type": "application/json"})

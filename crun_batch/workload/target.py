@@ -21,10 +21,9 @@ from crun_batch.load.job.judges import JudgeJob, judge_jobs
 from crun_batch.load.job.secrets import Secrets, resolve_secrets
 from crun_batch.load.prompt.render import RowRejected
 from crun_batch.records import ProtocolName, Row
-from crun_batch.scoring.judge_prompt import verdict_schema
 
 
-class Asking(Struct, frozen=True):
+class RequestTerms(Struct, frozen=True):
     """What all requests of a variant have in common, looked up in its job once."""
 
     path: str
@@ -35,7 +34,7 @@ class Asking(Struct, frozen=True):
     stream: bool
 
 
-class Asked(Struct, frozen=True, dict=True):
+class Target(Struct, frozen=True, dict=True):
     """Who is asked: a model at an endpoint, with its params, as a job says it."""
 
     index: int
@@ -49,12 +48,12 @@ class Asked(Struct, frozen=True, dict=True):
 
     @property
     def url(self) -> str:
-        return self.job.endpoint.base_url + self.asking.path
+        return self.job.endpoint.base_url + self.terms.path
 
     @cached_property
-    def asking(self) -> Asking:
+    def terms(self) -> RequestTerms:
         job, protocol = self.job, PROTOCOLS[self.protocol_name]
-        return Asking(
+        return RequestTerms(
             path=protocol.path,
             write=protocol.body,
             model=job.model,
@@ -71,10 +70,10 @@ class Asked(Struct, frozen=True, dict=True):
         output_schema: Mapping[str, Any] | None,
     ) -> bytes:
         """The messages in the protocol's form. Raises RowRejected where it cannot say them."""
-        asking = self.asking
+        terms = self.terms
         try:
-            return asking.write(
-                asking.model or "", messages, params, asking.max_output_tokens, asking.stream, output_schema
+            return terms.write(
+                terms.model or "", messages, params, terms.max_output_tokens, terms.stream, output_schema
             )
         except ValueError as error:
             raise RowRejected(f"row {row.position} (id {row.row_id!r}): {error}") from None
@@ -84,7 +83,7 @@ class Asked(Struct, frozen=True, dict=True):
         return resolve_secrets(self.job, environ)
 
 
-class Judge(Asked, frozen=True, dict=True):
+class Judge(Target, frozen=True, dict=True):
     """A model that grades answers."""
 
     written: JudgeJob
@@ -103,8 +102,7 @@ class Judge(Asked, frozen=True, dict=True):
 
 def judges_of(job: Job, overrides: Mapping[str, object], first_index: int) -> tuple[Judge, ...]:
     """The judges of a job, each with its own job; `overrides` are laid over each. Raises InputError."""
-    schemas = {spec.name: verdict_schema(spec) for spec in job.score if spec.grader == "judge"}
-    made = judge_jobs(job, schemas, overrides)
+    made = judge_jobs(job, overrides)
     return tuple(
         Judge(index, f"judge {one.spec.name}", one.job, one) for index, one in enumerate(made, first_index)
     )

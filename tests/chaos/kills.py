@@ -19,13 +19,13 @@ import polars as pl
 from msgspec import Struct, field, structs
 from simulation.play import recorded_ends
 
+from crun_batch import open_run
 from crun_batch.load.job.job import load_job
-from crun_batch.pipeline import open_run
 from crun_batch.simulator import SimulatorProcess
 from crun_batch.simulator.settings import Settings
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.verify import verify
-from crun_batch.workload.workload import load_workload
+from crun_batch.workload.loading import load_workload
 
 from .sessions import Nursery, fresh_session
 

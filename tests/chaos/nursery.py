@@ -18,10 +18,10 @@ from typing import Any
 
 import orjson
 
+from crun_batch import run
 from crun_batch.errors import CrunBatchError
-from crun_batch.pipeline import run
+from crun_batch.options import Platform
 from crun_batch.pricing.tokens import token_counter
-from crun_batch.state.platform import Ground
 from crun_batch.store.journal import JournalSettings
 
 from .deadly import DeadlyDisk
@@ -55,8 +55,8 @@ def _live(order: dict[str, Any]) -> None:
         if "most_bytes_of_a_file" in order:
             resource.setrlimit(resource.RLIMIT_FSIZE, (order["most_bytes_of_a_file"],) * 2)
         disk = DeadlyDisk(order["at"], order["when"]) if order["at"] else None
-        ground = Ground(disk=disk, journal=JournalSettings(segment_bytes=order["segment_bytes"]))
-        ended = run(Path(order["job"]), ground=ground, until_budget=True)
+        platform = Platform(disk=disk, journal=JournalSettings(segment_bytes=order["segment_bytes"]))
+        ended = run(Path(order["job"]), platform=platform, until_budget=True)
         code = ended.exit_code or 0
     except CrunBatchError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)

@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import pytest
 
-from crun_batch.pipeline import open_run
+from crun_batch import open_run
 from crun_batch.simulator import SimulatorProcess
 from crun_batch.simulator.settings import Settings
 from crun_batch.store.verify import verify

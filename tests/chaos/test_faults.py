@@ -7,8 +7,8 @@ import time
 import polars as pl
 import pytest
 
+from crun_batch import run
 from crun_batch.load.job.job import Job
-from crun_batch.pipeline import run
 from crun_batch.simulator import SimulatorProcess
 from crun_batch.simulator.settings import Settings
 from crun_batch.store.verify import verify

@@ -9,9 +9,9 @@ import time
 import polars as pl
 import pytest
 
+from crun_batch import run
 from crun_batch.errors import CrunBatchError, InputError
 from crun_batch.load.job.job import load_job
-from crun_batch.pipeline import run
 from crun_batch.simulator import SimulatorProcess
 from crun_batch.store.verify import verify
 from crun_batch.store.views import query

@@ -21,6 +21,7 @@ import httpx
 import polars as pl
 import pytest
 
+from crun_batch import run
 from crun_batch.gateway.admission import Lane
 from crun_batch.gateway.control import Gateway, list_models
 from crun_batch.gateway.http.wire import open_wire
@@ -28,7 +29,6 @@ from crun_batch.gateway.pool import Route
 from crun_batch.gateway.protocols import PROTOCOLS
 from crun_batch.load.job.job import Job
 from crun_batch.load.job.secrets import resolve_secrets
-from crun_batch.pipeline import run
 from crun_batch.workload.endpoint import endpoint_of
 
 from .hostile_server import HostileGateway
@@ -60,7 +60,7 @@ SCRIPT = """
 import logging, os, sys
 logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
 os.environ["RUST_LOG"] = "trace"
-from crun_batch.pipeline import run
+from crun_batch import run
 ended = run(sys.argv[1])
 print(ended, ended.attempts().collect(), open("/proc/self/cmdline").read())
 print(ended.results().collect().to_dicts())

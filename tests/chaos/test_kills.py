@@ -10,8 +10,8 @@ import time
 import polars as pl
 import pytest
 
+from crun_batch import open_run, run
 from crun_batch.errors import RunInUse
-from crun_batch.pipeline import open_run, run
 from crun_batch.simulator import SimulatorProcess
 from crun_batch.simulator.settings import Settings
 from crun_batch.store.directory import RunDirectory, open_directory

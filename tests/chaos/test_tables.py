@@ -7,8 +7,8 @@ import os
 import polars as pl
 import pytest
 
+from crun_batch import run
 from crun_batch.errors import RequestsChanged, RunDamaged
-from crun_batch.pipeline import run
 from crun_batch.simulator import SimulatorProcess
 from crun_batch.store.directory import RunDirectory
 

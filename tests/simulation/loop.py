@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any
 
-from crun_batch.session.recorder import Clock
+from crun_batch.options import Clock
 
 from .mortal import MortalDisk
 

@@ -13,16 +13,17 @@ from typing import Any
 import polars as pl
 from msgspec import Struct, field
 
-from crun_batch.api import Run
+from crun_batch import RunOptions
 from crun_batch.errors import DiskFailed, RefusedToStart
 from crun_batch.load.job.job import Job
-from crun_batch.pipeline import Options, run_with
-from crun_batch.state.platform import Ground
+from crun_batch.options import Platform
+from crun_batch.pipeline import run_job
+from crun_batch.reporting.run import Run
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.events import EndEvent, StartEvent
 from crun_batch.store.journal import JournalSettings
 from crun_batch.store.recover import replay
-from crun_batch.workload.workload import load_workload
+from crun_batch.workload.loading import load_workload
 
 from .gateway import BASE_URL, MODEL, NOT_CONNECTED, STORMS, Faults, Storm, World, settings_of
 from .loop import LoopSyncer, VirtualLoop, run_virtual, virtual_clock
@@ -173,24 +174,25 @@ class Stage:
         """Run until it ends or is killed; its exit code."""
         loop = VirtualLoop(self.now)
         disk = MortalDisk(kill.at, kill.when) if kill is not None else MortalDisk()
-        ground = Ground(
+        platform = Platform(
             disk=disk,
             journal=JournalSettings(segment_bytes=self.scenario.segment_bytes, reserve_bytes=2**16),
             syncer=lambda: LoopSyncer(loop, disk),
             in_place=True,
             transport=self.world.transport(),
         )
-        options = Options(
+        options = RunOptions(
             handle_signals=False,
             until_budget=True,
             clock=virtual_clock(loop, self.scenario.clock_jumps),
             wire=lambda job: self.world,
-            ground=ground,
+            platform=platform,
             environ={"SIMULATED_KEY": API_KEY},
         )
         exit_code: int | None = None
         try:
-            run: Run = run_virtual(loop, run_with(self.job, self.table, options))
+            summary = run_virtual(loop, run_job(self.job, self.table, options))
+            run = Run(Path(summary["output_dir"]), summary)
             exit_code = run.exit_code
         except RefusedToStart as error:
             exit_code = error.exit_code

@@ -35,12 +35,9 @@ class JudgeJob(Struct, frozen=True):
         return _placed(mistake, self.index, self.spec.name)
 
 
-def judge_jobs(
-    job: Job, schemas: Mapping[str, Mapping[str, Any]], overrides: Mapping[str, object] = {}
-) -> list[JudgeJob]:
+def judge_jobs(job: Job, overrides: Mapping[str, object] = {}) -> list[JudgeJob]:
     """Each judge of the job, in their order; `overrides` are laid over each.
 
-    `schemas`: name of a judge -> the JSON Schema of its verdicts, where it gives none itself.
     Raises InputError with every mistake, under the judge's key.
     """
     found: list[JudgeJob] = []
@@ -49,7 +46,7 @@ def judge_jobs(
         if spec.grader != "judge":
             continue
         try:
-            made = _job_of(job, index, schemas[spec.name])
+            made = _job_of(job, index, verdict_schema(spec))
             made = made.with_overrides(overrides) if overrides else made
             found.append(JudgeJob(index, spec, made))
         except InputError as error:
@@ -77,3 +74,18 @@ def _job_of(job: Job, index: int, schema: Mapping[str, Any]) -> Job:
     places = {path: place for path, place in document.places.items() if path[0] in taken_over}
     places |= {path[2:]: place for path, place in document.places.items() if path[:2] == own and path[2:]}
     return Job(structs.replace(document, tree=tree, places=places, needs_table=False))
+
+
+def verdict_schema(spec: GraderSpec) -> dict[str, Any]:
+    """The JSON Schema of a judge's answer, where the job gives none."""
+    low, high = spec.scale or (0, 1)
+    verdict: dict[str, Any] = (
+        {"type": "number", "minimum": low, "maximum": high} if not spec.labels else {"enum": list(spec.labels)}
+    )
+    key = spec.field or ("verdict" if spec.labels else "score")
+    return {
+        "type": "object",
+        "properties": {"reason": {"type": "string"}, key: verdict},
+        "required": ["reason", key],
+        "additionalProperties": False,
+    }

@@ -1,0 +1,67 @@
+"""What the rows of a pilot did: sums over their attempts, row by row, read from the run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+import pyarrow as pa
+from msgspec import Struct
+
+from crun_batch.records import PICO, Row
+from crun_batch.state.run_state import RunState
+from crun_batch.store.views import connect, quoted
+
+MICROSECONDS = 10**6
+
+
+class RowSums(Struct, frozen=True):
+    """What the attempts of one finished row did together; amounts in pico, None: not known of all of them."""
+
+    output_tokens: int
+    tokens: int
+    latency_us: int
+    cost_usd: int | None
+    cost_credits: int | None
+
+
+def row_sums(state: RunState, rows: Sequence[Row]) -> list[RowSums]:
+    """What the finished rows did, in no order. Of attempts of unknown outcome what is known counts: no cost."""
+    if not rows:
+        return []
+    row_id = quoted(state.schema.id_name)
+    with connect(state.directory.path) as connection:
+        connection.register("pilot_rows", pa.table({"id": [str(row.row_id) for row in rows]}))
+        found = connection.execute(f"""
+            select coalesce(sum(output_tokens), 0)::bigint,
+                (coalesce(sum(input_tokens), 0) + coalesce(sum(output_tokens), 0))::bigint,
+                (coalesce(sum(latency_seconds), 0) * {MICROSECONDS})::bigint,
+                case when count(*) filter (outcome = 'done' and cost_usd is null) = 0
+                    then coalesce(sum(cost_usd), 0) end,
+                case when count(*) filter (outcome = 'done' and cost_credits is null) = 0
+                    then coalesce(sum(cost_credits), 0) end
+            from pilot_rows left join attempts on attempts.{row_id}::varchar = pilot_rows.id group by pilot_rows.id
+        """).fetchall()
+    return [
+        RowSums(output_tokens, tokens, latency_us, _pico(cost_usd), _pico(cost_credits))
+        for output_tokens, tokens, latency_us, cost_usd, cost_credits in found
+    ]
+
+
+def run_sums(state: RunState) -> RowSums:
+    """The same sums over all attempts of the run; a cost is None where none is known."""
+    totals = state.account.totals()
+    return RowSums(
+        output_tokens=totals.output_tokens,
+        tokens=totals.input_tokens + totals.output_tokens,
+        latency_us=totals.latency_us,
+        cost_usd=totals.cost_usd if totals.priced_usd else None,
+        cost_credits=totals.cost_credits if totals.priced_credits else None,
+    )
+
+
+def _pico(amount: Decimal | None) -> int | None:
+    if amount is None:
+        return None
+    above, below = amount.as_integer_ratio()
+    return above * PICO // below

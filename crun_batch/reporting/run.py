@@ -1,0 +1,111 @@
+"""A run directory as people see it: `Run`, made by a session that ended or by `open_run` at any moment.
+
+Reads only: nothing here needs the lock, and a run that is being written can be read all the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import polars as pl
+import pyarrow as pa
+
+from crun_batch.console.words import summary_text
+from crun_batch.errors import (
+    InputError,
+)
+from crun_batch.reporting.notebook import summary_html
+from crun_batch.store import views
+from crun_batch.store.directory import RunDirectory, read_json
+from crun_batch.store.export import Format, export
+from crun_batch.store.verify import Finding, verify
+from crun_batch.store.views import attempts_frame, results_frame
+
+
+class Run:
+    """What a run has done so far.
+
+    `status` is finished, stopped, interrupted or running; `exit_code` what the command line ends with, None while
+    it runs; `stop_reason` a sentence, or None. `cost_usd` and `cost_credits` are Decimal sums over all attempts of
+    all sessions, None where nothing is known of them.
+    """
+
+    def __init__(self, directory: Path, summary: Mapping[str, Any]) -> None:
+        self.directory = directory
+        self.summary = dict(summary)
+
+    @property
+    def status(self) -> str:
+        return str(self.summary["status"])
+
+    @property
+    def exit_code(self) -> int | None:
+        code: int | None = self.summary["exit_code"]
+        return code
+
+    @property
+    def stop_reason(self) -> str | None:
+        reason: str | None = self.summary["stop_reason"]
+        return reason
+
+    @property
+    def cost_usd(self) -> Decimal | None:
+        return self._amount("cost_usd")
+
+    @property
+    def cost_credits(self) -> Decimal | None:
+        return self._amount("cost_credits")
+
+    def results(self) -> pl.LazyFrame:
+        """One row per finished unit, live, in the columns of `results`."""
+        return results_frame(self.directory)
+
+    def attempts(self) -> pl.LazyFrame:
+        """One row per request that was sent, live, in the columns of `attempts`."""
+        return attempts_frame(self.directory)
+
+    def sql(self, query: str) -> pa.Table:
+        """The answer of one SELECT over `results` and `attempts`, live; InputError with DuckDB's complaint."""
+        return views.query(self.directory, query)
+
+    def verify(self, *, data: bool = False) -> list[Finding]:
+        """What is wrong with the run's files, or odd; `data`: every byte against its checksum."""
+        return verify(self.directory, data=data)
+
+    def export(self, format: Format, stream: BinaryIO) -> int:
+        """Write the results as csv, jsonl or openai-batch in UTF-8; returns how many rows."""
+        return export(self.directory, format, stream)
+
+    def report(self) -> str:
+        """The summary in words."""
+        return summary_text(self.summary)
+
+    def report_html(self, path: str | Path | None = None) -> Path:
+        """Write the report of this moment as one HTML file that opens offline; returns where it is.
+
+        Default for `path`: report.html in the run directory. Raises RunDamaged, DiskFailed.
+        """
+        from crun_batch.reporting.read import make_report  # plots and page are loaded only where one is made
+
+        return make_report([self.directory], path).path
+
+    def __repr__(self) -> str:
+        return f"<Run {str(self.directory)!r}>\n{self.report()}"
+
+    def _repr_html_(self) -> str:
+        return summary_html(self.summary)
+
+    def _amount(self, name: str) -> Decimal | None:
+        text = self.summary[name]
+        return None if text is None else Decimal(text)
+
+
+def run_in(path: Path) -> Run:
+    """The run in a directory. Raises InputError where there is none, RunDamaged."""
+    run = RunDirectory(path)
+    if not run.summary.exists():
+        raise InputError(f"{path}: there is no run here (no summary.json)")
+    return Run(path, read_json(run.summary))

@@ -1,0 +1,109 @@
+"""What waits for judges: the questions about stored answers that no recorded verdict answers. Sends nothing."""
+
+from __future__ import annotations
+
+from collections import Counter as Counts
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
+from msgspec import Struct
+
+from crun_batch.pricing.estimate import SAMPLE_ROWS
+from crun_batch.pricing.tokens import Counter, count_body, remembering, token_counter
+from crun_batch.records import Row
+from crun_batch.scoring.computed import Graders, fingerprint_of
+from crun_batch.scoring.questions import Questions
+from crun_batch.scoring.unjudged import Asker, Shelf, stored_answers
+from crun_batch.scoring.verdicts import Record
+from crun_batch.state.run_state import RunContext
+from crun_batch.store.directory import RunDirectory
+from crun_batch.store.schema import no_rows
+from crun_batch.store.scores import complete_scores, scores_schema
+from crun_batch.workload.target import Judge
+from crun_batch.workload.workload import Workload
+
+
+class Backlog(Struct, frozen=True):
+    """The questions about stored answers that no recorded verdict answers."""
+
+    lengths: Mapping[str, Counts[int]] = {}
+    """Judge -> input tokens of a question -> how many of that length."""
+
+    @property
+    def calls(self) -> int:
+        return sum(counts.total() for counts in self.lengths.values())
+
+
+class Docket(Struct, frozen=True):
+    """What waits for judges: where the answers are, and how many questions about them are to be asked."""
+
+    shelf: Shelf
+    questions: Questions
+    record: Record
+    waiting: Backlog = Backlog()
+    may_be_late: bool = False
+    """Replies of a session that was killed were not read yet: what they say is not in the record."""
+
+
+def open_docket(context: RunContext, graders: Graders, rows: Sequence[Row] | None) -> Docket:
+    """What of the run's stored answers waits for judges; `rows`: only the answers to these are judged now.
+
+    Raises RunDamaged.
+    """
+    workload, state = context.workload, context.state
+    directory, schema = state.directory, state.schema
+    questions = Questions(workload)
+    record = Record(directory, schema, workload.judges, questions)
+    if not workload.judges:
+        return Docket(Shelf(directory, schema, no_rows(scores_schema(schema))), questions, record)
+    known = complete_scores(directory, schema, fingerprint_of(graders, state))
+    wanted = None
+    if rows is not None:
+        chosen = bytearray(workload.table.source_rows)
+        for row in rows:
+            chosen[row.position] = True
+        wanted = pa.array(chosen, pa.uint8()).cast(pa.bool_())
+    shelf = Shelf(directory, schema, known, wanted)
+    may_be_late = state.recovered is not None and bool(state.recovered.unread)
+    return Docket(shelf, questions, record, _backlog(workload, shelf, questions, record), may_be_late)
+
+
+def waiting_now(workload: Workload) -> Backlog:
+    """What waits for judges, read without a lock."""
+    schema = workload.run_schema()
+    empty = no_rows(scores_schema(schema))
+    shelf, questions = Shelf(RunDirectory(workload.job.output.dir), schema, empty), Questions(workload)
+    record = Record(shelf.directory, schema, workload.judges, questions)
+    return _backlog(workload, shelf, questions, record)
+
+
+def _backlog(workload: Workload, shelf: Shelf, questions: Questions, record: Record) -> Backlog:
+    """Count what is still to be asked. After SAMPLE_ROWS questions tokens follow from bytes."""
+    if not workload.judges or not shelf.directory.job.exists():
+        return Backlog()
+    asker = Asker(workload, record, questions)
+    measures = {judge.name: TokenMeasure(judge) for judge in workload.judges}
+    lengths: dict[str, Counts[int]] = {}
+    for batch in stored_answers(workload, questions, shelf):
+        for answer, row in batch:
+            for judge, request in asker.open(answer, row):
+                tokens = measures[judge.name](request.body)
+                lengths.setdefault(judge.name, Counts())[tokens] += 1
+    return Backlog(lengths)
+
+
+class TokenMeasure:
+    """The input tokens of a judge's requests: counted, and after many of them as their bytes say."""
+
+    def __init__(self, judge: Judge) -> None:
+        self.counter: Counter = remembering(token_counter(judge.job.model or ""))
+        self._counted = self._tokens = self._bytes = 0
+
+    def __call__(self, body: bytes) -> int:
+        if self._counted >= SAMPLE_ROWS:
+            return round(len(body) * self._tokens / self._bytes)
+        tokens = count_body(body, self.counter).tokens
+        self._counted += 1
+        self._tokens += tokens
+        self._bytes += len(body)
+        return tokens

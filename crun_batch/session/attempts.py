@@ -1,0 +1,175 @@
+"""The attempts of a session between the pool and the journal: held, recorded, sent, recorded again, priced.
+
+Owns the order: reserve, record the start, send, record the raw reply, read it, price it, settle its hold. Every
+event is written before the next one happens. What an attempt means to its unit is somebody else's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+from msgspec import Struct, structs
+
+from crun_batch.gateway.pool import Attempt, Outcome
+from crun_batch.preflight.affordability import reservations_of
+from crun_batch.pricing.account import BookedAttempt
+from crun_batch.pricing.budget import FREE
+from crun_batch.records import Fault, Response, Ticket
+from crun_batch.session.resources import Resources
+from crun_batch.session.sealing import Sealer
+from crun_batch.state.entries import ConcludedAttempt, start_event, tries_after
+from crun_batch.state.run_state import RunContext
+from crun_batch.store.events import EndEvent, EndFault, StartEvent, end_event
+from crun_batch.store.journal import Journal
+from crun_batch.workload.tickets import TokenRatio
+
+BYTES_SEARCHED_TOGETHER = 2**20
+KEPT_HEADERS = ("content-type", "retry-after", "x-request-id", "request-id", "x-litellm-response-cost")
+
+
+class InFlight(Struct, gc=False):
+    """What the session remembers of a request that has gone."""
+
+    start: StartEvent
+    sent_at: float
+    finished_at: int = 0
+    latency_us: int = 0
+    http_status: int | None = None
+
+
+class AttemptRecorder:
+    """Records every attempt of a session; `targets` are the names of those who are asked."""
+
+    def __init__(
+        self,
+        context: RunContext,
+        resources: Resources,
+        *,
+        targets: tuple[str, ...],
+        journal: Journal,
+        sealer: Sealer,
+        token_ratio: TokenRatio,
+    ) -> None:
+        self.targets = targets
+        self.account = context.state.account
+        self.reservations = reservations_of(context.workload, self.account.totals())
+        self._journal = journal
+        self._sealer = sealer
+        self._bill = resources.bill
+        self._redact = resources.redact
+        self._token_ratio = token_ratio
+        self._clock = context.options.clock
+        self._in_flight: dict[int, InFlight] = {}
+
+    def together(self) -> AbstractContextManager[None]:
+        """Records made inside reach the disk when the block ends, in one write."""
+        return self._journal.together()
+
+    def reserve(self, ticket: Ticket) -> bool:
+        """Hold the request's bound under the budget; False: no room now."""
+        return self.reservations.reserve(ticket.hold)
+
+    def started(self, tickets: Sequence[Ticket]) -> list[Attempt]:
+        """Record that the requests are about to go."""
+        started_at, sent_at = self._clock.epoch_us(), self._clock.monotonic()
+        attempts = [Attempt(ticket, self._journal.next_serial()) for ticket in tickets]
+        starts = [
+            start_event(one.ticket, one.serial, self.targets[one.ticket.unit.variant], started_at)
+            for one in attempts
+        ]
+        self._journal.append_starts(starts)
+        self._in_flight.update({start.n: InFlight(start, sent_at) for start in starts})
+        return attempts
+
+    def arrived(self, arrivals: Sequence[tuple[Attempt, Response | Fault]]) -> list[Response | Fault]:
+        """Record raw replies, or the ends of waits for them, without the secrets that a gateway may echo.
+
+        What fails on one of them is raised when the others are recorded: they are paid.
+        """
+        now = self._clock.monotonic()
+        kept: list[Response | Fault] = []
+        ends: list[EndEvent] = []
+        bug: Exception | None = None
+        are_clean = self._are_clean([arrival.body for _, arrival in arrivals])
+        for attempt, arrival in arrivals:
+            try:
+                clean = arrival if are_clean else self._without_secrets(arrival)
+                ends.append(self._end_of(attempt, clean, now))
+                kept.append(clean)
+            except Exception as error:  # noqa: BLE001 - raised below
+                bug = bug or error
+        self._journal.append_ends(ends)
+        if bug is not None:
+            raise bug
+        return kept
+
+    def _are_clean(self, bodies: Sequence[bytes]) -> bool:
+        """Whether none holds a secret, as far as looking at them together is cheap. No secret has a zero byte."""
+        if sum(map(len, bodies)) > BYTES_SEARCHED_TOGETHER:
+            return False
+        together = b"\0".join(bodies)
+        return self._redact(together) is together
+
+    def _without_secrets(self, arrival: Response | Fault) -> Response | Fault:
+        body = self._redact(arrival.body)
+        return arrival if body is arrival.body else structs.replace(arrival, body=body)
+
+    def _end_of(self, attempt: Attempt, arrival: Response | Fault, now: float) -> EndEvent:
+        sent = self._in_flight[attempt.serial]
+        sent.latency_us = round((now - sent.sent_at) * 1e6)
+        sent.finished_at = sent.start.started_at + sent.latency_us
+        sent.http_status = arrival.status
+        headers, fault = None, None
+        if isinstance(arrival, Response):
+            headers = {}
+            for name in KEPT_HEADERS:
+                value = arrival.headers.get(name)
+                if value is not None:
+                    headers[name] = value
+        else:
+            fault = EndFault(arrival.stage, arrival.kind, arrival.message)
+        return end_event(
+            attempt.serial,
+            finished_at=sent.finished_at,
+            latency_us=sent.latency_us,
+            status=arrival.status,
+            headers=headers,
+            body=arrival.body,
+            fault=fault,
+        )
+
+    def concluded(self, outcome: Outcome) -> ConcludedAttempt:
+        """The attempt that is over, with its cost."""
+        ticket, result = outcome.attempt.ticket, outcome.result
+        sent = self._in_flight.pop(outcome.attempt.serial)
+        return ConcludedAttempt(
+            start=sent.start,
+            finished_at=sent.finished_at,
+            latency_us=sent.latency_us,
+            http_status=sent.http_status,
+            result=result,
+            cost=self._bill.cost(ticket.model, result),
+            tries=tries_after(ticket.tries, result, outcome.decision),
+            decision=outcome.decision,
+        )
+
+    def booked(self, ticket: Ticket, concluded: ConcludedAttempt) -> BookedAttempt:
+        """Settle the attempt's hold, learn how long texts are in tokens; what the account is to be told."""
+        outcome, usage = concluded.outcome, concluded.result.usage
+        self.reservations.settle(ticket.hold, FREE if outcome in ("rejected", "not_sent") else concluded.cost)
+        if usage is not None:
+            self._token_ratio.learn(usage.input_tokens, len(ticket.body))
+        latency_us = concluded.latency_us or 0
+        return BookedAttempt(outcome, usage, concluded.cost, ticket.hold, concluded.tries, latency_us)
+
+    def rotate(self) -> None:
+        """Begin another segment where this one is full; the full one is sealed."""
+        closed = self._journal.maybe_rotate(self.account.to_checkpoint)
+        if closed is not None:
+            self._sealer.seal(closed)
+
+    @property
+    def in_flight(self) -> tuple[StartEvent, ...]:
+        """The requests that were sent and have not been concluded."""
+        return tuple(sent.start for sent in self._in_flight.values())

@@ -1,0 +1,38 @@
+"""The end of a session, however it ended: score, publish, and write the summary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from crun_batch.gateway.retry import Halt
+from crun_batch.preflight.affordability import how_to_go_on
+from crun_batch.scoring.computed import Graders
+from crun_batch.scoring.docket import Docket
+from crun_batch.scoring.stored import score_answers
+from crun_batch.session.summaries import place_of
+from crun_batch.state.done import open_units
+from crun_batch.state.job_document import record_scores
+from crun_batch.state.run_state import RunContext
+from crun_batch.state.summary import ending_of, summary_of
+from crun_batch.store.directory import write_json
+from crun_batch.store.results import publish
+
+
+def close(context: RunContext, graders: Graders, docket: Docket, halt: Halt | None) -> dict[str, Any]:
+    """Score and publish what is there; the summary, as written. Raises DiskFailed, RunDamaged."""
+    workload, state = context.workload, context.state
+    record_scores(workload, state)
+    score_answers(context, graders, docket)
+    publish(state.directory, state.schema)
+    totals, open_count = state.account.totals(), open_units(workload, state.done)
+    ending = ending_of(
+        how_to_go_on(halt, workload, totals),
+        totals,
+        open_count,
+        is_pilot=context.options.pilot is not None,
+        failed_verdicts=state.failed_verdicts,
+    )
+    seconds = state.account.seconds
+    summary = summary_of(state.account, place_of(context), ending, open_count=open_count, seconds=seconds)
+    write_json(state.directory, state.directory.summary, summary)
+    return summary

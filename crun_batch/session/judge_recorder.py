@@ -1,0 +1,53 @@
+"""The judges' hooks between pool and journal: attempts are booked by judge, and nothing follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+from crun_batch.gateway.pool import Attempt, Outcome
+from crun_batch.gateway.retry import GiveUp
+from crun_batch.records import Failure, Fault, Response, Ticket
+from crun_batch.session.attempts import AttemptRecorder
+from crun_batch.session.tally import UnitTally
+from crun_batch.state.entries import read_event
+from crun_batch.store.journal import Journal
+
+
+class JudgeRecorder:
+    """The pool's hooks for questions, writing to one journal."""
+
+    def __init__(self, attempts: AttemptRecorder, tally: UnitTally, journal: Journal) -> None:
+        self.attempts = attempts
+        self.tally = tally
+        self._journal = journal
+
+    def together(self) -> AbstractContextManager[None]:
+        """Records made inside reach the disk when the block ends, in one write."""
+        return self.attempts.together()
+
+    def reserve(self, ticket: Ticket) -> bool:
+        """Hold the question's bound under the budget; False: no room now."""
+        return self.attempts.reserve(ticket)
+
+    def started(self, tickets: Sequence[Ticket]) -> list[Attempt]:
+        """Record that the questions are about to go."""
+        return self.attempts.started(tickets)
+
+    def arrived(self, arrivals: Sequence[tuple[Attempt, Response | Fault]]) -> list[Response | Fault]:
+        """Record raw replies, or the ends of waits for them."""
+        return self.attempts.arrived(arrivals)
+
+    def concluded(self, outcomes: Sequence[Outcome]) -> list[Ticket | None]:
+        """Price what came, settle its hold, record it."""
+        concluded = [self.attempts.concluded(outcome) for outcome in outcomes]
+        for outcome, one in zip(outcomes, concluded, strict=True):
+            assert one.start.judge is not None
+            self.attempts.account.judged(one.start.judge, self.attempts.booked(outcome.attempt.ticket, one))
+        self._journal.append_reads([read_event(one, None) for one in concluded])
+        for outcome in outcomes:
+            is_failure = isinstance(outcome.result, Failure)
+            if not is_failure or isinstance(outcome.decision, GiveUp):
+                self.tally.count(outcome.attempt.ticket.unit.variant, is_ok=not is_failure, is_error=is_failure)
+        self.attempts.rotate()
+        return [None for _ in outcomes]

@@ -1,0 +1,61 @@
+"""From targets to routes: who is asked where, and the limits that those share who are counted together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from crun_batch.gateway.admission import Lane
+from crun_batch.gateway.pool import Hooks, Pool, PoolSettings, Route, Source
+from crun_batch.gateway.protocols import PROTOCOLS
+from crun_batch.gateway.retry import RetryPolicy
+from crun_batch.session.resources import Resources
+from crun_batch.state.run_state import RunContext
+from crun_batch.workload.endpoint import Endpoint
+from crun_batch.workload.target import Target
+
+
+def pool_of(
+    context: RunContext, resources: Resources, routes: Sequence[Route], source: Source, hooks: Hooks
+) -> Pool:
+    """A pool under the job's limits."""
+    limits, clock = context.workload.job.limits, context.options.clock
+    return Pool(
+        wire=resources.wire,
+        routes=routes,
+        source=source,
+        hooks=hooks,
+        settings=PoolSettings(
+            concurrency=limits.concurrency,
+            attempt_timeout_seconds=limits.attempt_timeout_seconds,
+            retry=RetryPolicy(limits.max_attempts, limits.max_unknown_retries),
+            give_up_after_seconds=limits.give_up_after_minutes * 60,
+        ),
+        epoch_seconds=lambda: clock.epoch_us() / 1e6,
+    )
+
+
+def routes_of(targets: Sequence[Target], endpoints: Sequence[Endpoint], resources: Resources) -> tuple[Route, ...]:
+    """One for each target; those that share an account and a model share its limits."""
+    return tuple(
+        Route(
+            _lane_of(target, endpoint, resources),
+            target.url,
+            endpoint.headers,
+            PROTOCOLS[target.protocol_name],
+            target.job.endpoint.stream,
+        )
+        for target, endpoint in zip(targets, endpoints, strict=True)
+    )
+
+
+def _lane_of(target: Target, endpoint: Endpoint, resources: Resources) -> Lane:
+    limits = target.job.limits
+    key = (target.job.endpoint.base_url, endpoint.account, target.job.model)
+    if key not in resources.lanes:
+        resources.lanes[key] = Lane(
+            ceiling=limits.concurrency,
+            adaptive=limits.adaptive,
+            requests_per_minute=limits.requests_per_minute,
+            tokens_per_minute=limits.tokens_per_minute,
+        )
+    return resources.lanes[key]

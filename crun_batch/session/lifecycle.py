@@ -1,0 +1,91 @@
+"""From an open journal to an orderly end: one stretch of sending, whoever is asked.
+
+Everything with a lifetime of its own is opened and closed here: the journal, the sealing thread, signal handlers,
+the tasks beside the pool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from crun_batch.gateway.pool import Pool
+from crun_batch.gateway.retry import Halt
+from crun_batch.session.leftovers import conclude_leftovers_of, open_journal
+from crun_batch.session.resources import Resources
+from crun_batch.session.sealing import Sealer
+from crun_batch.session.signals import SignalHandling
+from crun_batch.session.watching import Meter, Recorder, keep_summary, show
+from crun_batch.state.recovery import leave_in_flight
+from crun_batch.state.run_state import RunContext
+from crun_batch.store.journal import Journal
+
+Begin = Callable[[Journal, Sealer], tuple[Recorder, Pool]]
+"""Makes what is sent with, once the journal is open and up to date."""
+
+
+async def send_until_done(context: RunContext, resources: Resources, begin: Begin) -> Halt | None:
+    """Open the journal, conclude what the last session left, send until all is done or it stops, close.
+
+    Returns why it stopped early; None: everything is done. Raises DiskFailed.
+    """
+    state, options = context.state, context.options
+    journal = open_journal(context)
+    sealer = Sealer(state, journal, in_place=resources.executor is None)
+    try:
+        conclude_leftovers_of(context, journal, resources.bill)
+        if state.recovered is not None:
+            sealer.begin_segment()
+        recorder, pool = begin(journal, sealer)
+        started = options.clock.monotonic()
+        timeout_seconds = context.workload.job.limits.attempt_timeout_seconds
+        with (
+            SignalHandling(pool, options.say, timeout_seconds, wanted=options.handle_signals),
+            _settled_heap(),
+        ):
+            halt = await _run_watched(context, resources, pool, recorder)
+        state.account.seconds += options.clock.monotonic() - started
+        leave_in_flight(recorder.attempts.in_flight, journal, state.account)
+        sealer.begin_segment()
+        return halt
+    finally:
+        sealer.wait()
+        journal.close()
+
+
+async def _run_watched(context: RunContext, resources: Resources, pool: Pool, recorder: Recorder) -> Halt | None:
+    """The pool; beside it the display, the summary and the balance."""
+    options, clock = context.options, context.options.clock.monotonic
+    meter = Meter(pool, recorder, resources.extent, clock)
+    started = clock()
+
+    def summary() -> Mapping[str, Any]:
+        return resources.summary(recorder.tally.finished_units, clock() - started)
+
+    beside = [keep_summary(context.state.directory, summary, options.say)]
+    if options.watch is not None:
+        beside.append(show(options.watch, meter))
+    if resources.keep_balance is not None:
+        beside.append(resources.keep_balance(recorder.attempts.reservations, pool.stop))
+    watchers = [asyncio.create_task(watcher) for watcher in beside]
+    try:
+        return await pool.run()
+    finally:
+        for watcher in watchers:
+            watcher.cancel()
+        await asyncio.gather(*watchers, return_exceptions=True)
+        if options.watch is not None:
+            options.watch(meter.read())
+
+
+@contextmanager
+def _settled_heap() -> Iterator[None]:
+    """What is in memory now stays: the garbage collector need not walk through it again while rows come and go."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

@@ -1,0 +1,53 @@
+"""Signals while a session sends: once, an orderly end; twice, the end now."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from crun_batch.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
+from crun_batch.gateway.pool import Pool
+from crun_batch.gateway.retry import Halt
+
+SIGNALS = {signal.SIGINT: (EXIT_INTERRUPTED, "Ctrl-C"), signal.SIGTERM: (EXIT_TERMINATED, "SIGTERM")}
+
+
+class SignalHandling:
+    """Ctrl-C or SIGTERM once: drain. Twice: end now; what is in flight is then of unknown outcome."""
+
+    def __init__(self, pool: Pool, say: Callable[[str], None], timeout_seconds: float, *, wanted: bool) -> None:
+        self._pool = pool
+        self._say = say
+        self._timeout_seconds = timeout_seconds
+        self._replaced: dict[signal.Signals, Any] = {}
+        self._caught_before = False
+        self._wanted = wanted and threading.current_thread() is threading.main_thread()
+
+    def __enter__(self) -> None:
+        if self._wanted:
+            loop = asyncio.get_running_loop()
+            for number in SIGNALS:
+                self._replaced[number] = signal.getsignal(number)
+                loop.add_signal_handler(number, self._caught, number)
+
+    def __exit__(self, *_: object) -> None:
+        for number, former in self._replaced.items():
+            asyncio.get_running_loop().remove_signal_handler(number)
+            signal.signal(number, former)
+
+    def _caught(self, number: signal.Signals) -> None:
+        exit_code, name = SIGNALS[number]
+        in_flight = self._pool.in_flight
+        if self._caught_before:
+            self._say(f"{name} again: ending now, {in_flight} in flight are left with unknown outcome")
+            self._pool.abandon()
+            return
+        self._caught_before = True
+        self._say(
+            f"{name}: no new requests; waiting for {in_flight} in flight, at most "
+            f"{self._timeout_seconds:g} s (once more: end now, their outcome stays unknown)"
+        )
+        self._pool.stop(Halt(exit_code, name))

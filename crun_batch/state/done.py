@@ -1,0 +1,90 @@
+"""Which units have their final result: one byte per unit, for the whole table.
+
+Owns the done marks and what follows from them: how many units are open, which rows still have something to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import polars as pl
+import pyarrow as pa
+
+from crun_batch.records import Row
+from crun_batch.workload.workload import Workload
+
+OPEN = 0
+
+
+class DoneMarks:
+    """One byte per unit slot: 0 open, otherwise the number of the status and error kind it was finished with."""
+
+    def __init__(self, slots: int) -> None:
+        self._codes: bytearray = bytearray(slots)
+        self._endings: dict[tuple[str, str | None], int] = {}
+        self.replaced: dict[int, str] = {}
+        """Slots that were opened again, with the ending (`status:error_kind`) that the new result will replace."""
+
+    def code(self, status: str, error_kind: str | None) -> int:
+        """The byte that stands for this ending."""
+        return self._endings.setdefault((status, error_kind), len(self._endings) + 1)
+
+    def finish(self, slot: int, status: str, error_kind: str | None) -> None:
+        """The unit in this slot has its final result."""
+        self._codes[slot] = self._endings.get((status, error_kind)) or self.code(status, error_kind)
+
+    def mark_all(self, codes: bytearray) -> None:
+        """Take the codes of all slots at once."""
+        self._codes = codes
+
+    def is_open(self, slot: int) -> bool:
+        return self._codes[slot] == OPEN
+
+    def open_rows(self, slots_per_row: int) -> pa.BooleanArray:
+        """For every row of the source, whether it has an open slot."""
+        rows = self._series().reshape((-1, slots_per_row))
+        return (rows.arr.min() == OPEN).to_arrow()
+
+    def open_among(self, rows: pa.BooleanArray, slots_per_row: int) -> int:
+        """The open slots of the rows of the source whose bit is set."""
+        codes, chosen = self._series(), pl.Series(pl.from_arrow(rows))
+        return sum(
+            int(((codes.gather_every(slots_per_row, offset) == OPEN) & chosen).sum())
+            for offset in range(slots_per_row)
+        )
+
+    def _series(self) -> pl.Series:
+        codes = pa.Array.from_buffers(pa.uint8(), len(self._codes), [None, pa.py_buffer(bytes(self._codes))])
+        return pl.Series(pl.from_arrow(codes))
+
+    def reopen(self, slot: int) -> None:
+        """Let the unit be asked again; its earlier result stays until the new one replaces it."""
+        status, kind = next(ending for ending, code in self._endings.items() if code == self._codes[slot])
+        self.replaced[slot] = f"{status}:{kind}" if kind else status
+        self._codes[slot] = OPEN
+
+    def reopen_endings(self, kinds: frozenset[str]) -> int:
+        """Reopen all units whose status or error kind is among `kinds`; how many they were."""
+        codes = {
+            code for (status, kind), code in self._endings.items() if status in kinds or (kind or "") in kinds
+        }
+        slots = [slot for slot, code in enumerate(self._codes) if code in codes] if codes else []
+        for slot in slots:
+            self.reopen(slot)
+        return len(slots)
+
+    def open_slots(self) -> int:
+        return self._codes.count(OPEN)
+
+
+def open_units(workload: Workload, done: DoneMarks) -> int:
+    """Units of the selected rows that have no final result."""
+    table = workload.table
+    if table.selected_rows == table.source_rows:
+        return done.open_slots()
+    return done.open_among(table.selected, workload.slots_per_row)
+
+
+def open_rows(workload: Workload, done: DoneMarks) -> Iterator[list[Row]]:
+    """The selected rows that still have something to do; the finished ones are passed over where they are read."""
+    return workload.table.rows(workload.columns, wanted=done.open_rows(workload.slots_per_row))

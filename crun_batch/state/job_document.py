@@ -1,0 +1,67 @@
+"""job.json: the job as it is run, without secrets, what tells it from another, the prices with their source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+from crun_batch.state.run_state import RunContext, RunState
+from crun_batch.store.directory import read_json, write_json
+from crun_batch.store.schema import schema_document
+from crun_batch.workload.workload import Workload
+
+LIBRARIES = (
+    *("crun-batch", "polars", "pyarrow", "duckdb"),
+    *("httptools", "pyreqwest", "httpx", "minijinja", "genai-prices"),
+)
+
+
+def record_job(context: RunContext, prices: Mapping[str, Any]) -> None:
+    """The job as it is run now, and the prices that hold from now on. Raises DiskFailed."""
+    created_at = context.options.clock.now().isoformat(timespec="seconds")
+    document = job_document(context.workload, context.state, prices=prices, created_at=created_at)
+    directory = context.state.directory
+    write_json(directory, directory.job, document)
+
+
+def job_document(
+    workload: Workload, state: RunState, *, prices: Mapping[str, Any], created_at: str
+) -> dict[str, Any]:
+    """What job.json says: the job as run, without secrets; what tells it from another; prices and where from."""
+    return {
+        "format": 1,
+        "created_at": state.document.get("created_at", created_at),
+        "job": workload.job.public_dict(),
+        "source": workload.job.source,
+        "base_dir": str(workload.job.base_dir),
+        "fingerprint": state.fingerprint,
+        "variants": [variant.name for variant in workload.variants],
+        "prices": prices,
+        "run_schema": schema_document(state.schema),
+        "versions": _versions(),
+    }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in LIBRARIES}
+
+
+def record_scores(workload: Workload, state: RunState) -> None:
+    """The scores that the job asks for now, in a job.json that names others. Raises DiskFailed."""
+    directory = state.directory
+    document = read_json(directory.job) if directory.job.exists() else {}
+    scores = workload.job.public_dict()["score"]
+    if document and document["job"].get("score") != scores:
+        document["job"] |= {"score": scores}
+        document["run_schema"] = schema_document(state.schema)
+        write_json(directory, directory.job, document)
+
+
+def fingerprint(workload: Workload) -> dict[str, Any]:
+    """`RunState.fingerprint`, computed."""
+    requests = {variant.name: variant.job.request_fingerprint() for variant in workload.variants}
+    reads_files = any(variant.renderer.reads_local_files for variant in workload.variants)
+    return {"requests": requests, "table": workload.table.fingerprint(), "reads_local_files": reads_files}

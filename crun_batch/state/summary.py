@@ -1,0 +1,146 @@
+"""summary.json: the sums of the account, and how the run stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from crun_batch.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_ROWS_FAILED, EXIT_TERMINATED
+from crun_batch.gateway.retry import Halt
+from crun_batch.pricing.account import Account, Sums
+from crun_batch.pricing.costs import decimal_text
+from crun_batch.store.views import AttemptTotals
+
+STATUSES = ("ok", "invalid", "truncated", "refused", "error")
+TOKENS = ("input", "cached_input", "cache_write", "output", "reasoning")
+
+
+class Ending(Struct, frozen=True):
+    """How a run stands: running, finished, stopped, interrupted, killed; its exit code once it has one."""
+
+    status: str
+    exit_code: int | None = None
+    reason: str | None = None
+
+
+RUNNING = Ending("running")
+
+
+def ending_of(
+    halt: Halt | None, totals: Sums, open_count: int, *, is_pilot: bool, failed_verdicts: int = 0
+) -> Ending:
+    """By why it halted, else by how its rows ended and whether their judges gave a verdict."""
+    if halt is not None:
+        interrupted = halt.exit_code in (EXIT_INTERRUPTED, EXIT_TERMINATED)
+        return Ending("interrupted" if interrupted else "stopped", halt.exit_code, halt.reason)
+    if open_count and is_pilot:
+        return Ending("stopped", EXIT_OK, f"pilot done, {open_count:,} rows are open")
+    if open_count:
+        return Ending("stopped", EXIT_ROWS_FAILED, f"{open_count:,} rows are still open")
+    if failed_verdicts:
+        said = f"{failed_verdicts:,} questions to judges failed; start again to ask them once more"
+        return Ending("finished", EXIT_ROWS_FAILED, said)
+    not_ok = sum(number for status, number in totals.statuses.items() if status != "ok")
+    return Ending("finished", EXIT_ROWS_FAILED if not_ok else EXIT_OK)
+
+
+class Place(Struct, frozen=True):
+    """What a summary says of a run that no sum can tell."""
+
+    name: str
+    directory: Path
+    resume_command: str | None
+    pilot: Mapping[str, Any] | None = None
+    """What the run's last pilot told, as `piloting` writes it."""
+
+
+def summary_of(
+    account: Account, place: Place, ending: Ending, *, open_count: int, seconds: float
+) -> dict[str, Any]:
+    """summary.json: the sums of the account and how the run stands. Amounts are decimal text.
+
+    `bill_*` bounds what the gateway may charge: known cost <= bill <= known cost + what is held for the attempts
+    whose cost is unknown; its `high` is null where nothing bounds one of them.
+    """
+    totals = account.totals()
+    finished = sum(totals.statuses.values())
+    return {
+        "name": place.name,
+        "status": ending.status,
+        "stop_reason": ending.reason,
+        "exit_code": ending.exit_code,
+        "rows": {
+            "total": open_count + finished,
+            **{name: totals.statuses.get(name, 0) for name in STATUSES},
+            "open": open_count,
+        },
+        "errors": {kind: number for kind, number in totals.error_kinds.items() if number},
+        "tokens": {name: getattr(totals, f"{name}_tokens") for name in TOKENS},
+        "cost_usd": _known(totals.cost_usd, totals.priced_usd),
+        "cost_credits": _known(totals.cost_credits, totals.priced_credits),
+        "held_usd": _held(totals, "usd"),
+        "held_credits": _held(totals, "credits"),
+        "bill_usd": _bill(totals, "usd"),
+        "bill_credits": _bill(totals, "credits"),
+        "attempts": totals.attempts,
+        "unknown_attempts": totals.unknown,
+        "unpriced_attempts": totals.unpriced,
+        "shared": totals.shared,
+        "variants": {name: _of_variant(sums) for name, sums in account.variants.items()},
+        "judges": {name: _of_judge(sums) for name, sums in account.judges.items()},
+        "seconds": round(seconds, 3),
+        "rows_per_second": round(finished / seconds, 3) if seconds else 0.0,
+        "output_dir": str(place.directory),
+        "resume_command": place.resume_command if open_count or ending.reason else None,
+        "pilot": place.pilot,
+        "ended": ending.status != RUNNING.status,
+        "attempt_totals": _attempt_totals(totals),
+    }
+
+
+def _of_variant(sums: Sums) -> dict[str, Any]:
+    """One variant's results by status, and its known cost."""
+    return {
+        **{name: sums.statuses.get(name, 0) for name in STATUSES},
+        "cost_usd": _known(sums.cost_usd, sums.priced_usd),
+        "cost_credits": _known(sums.cost_credits, sums.priced_credits),
+    }
+
+
+def _of_judge(sums: Sums) -> dict[str, Any]:
+    """One judge's requests, how many of them were answered, and their known cost."""
+    return {
+        "attempts": sums.attempts,
+        "answered": sums.done,
+        "cost_usd": _known(sums.cost_usd, sums.priced_usd),
+        "cost_credits": _known(sums.cost_credits, sums.priced_credits),
+    }
+
+
+def _held(totals: Sums, unit: str) -> str | None:
+    """What the attempts of unknown cost may have cost at most; None where one of them has no bound."""
+    priced, held, unbounded = (getattr(totals, f"{name}_{unit}") for name in ("priced", "held", "unbounded"))
+    return None if unbounded else _known(held, priced or held)
+
+
+def _bill(totals: Sums, unit: str) -> dict[str, str | None] | None:
+    priced, cost, held = (getattr(totals, f"{name}_{unit}") for name in ("priced", "cost", "held"))
+    if not (priced or held):
+        return None
+    high = None if getattr(totals, f"unbounded_{unit}") else decimal_text(cost + held)
+    return {"low": decimal_text(cost), "high": high}
+
+
+def _attempt_totals(totals: Sums) -> dict[str, int]:
+    """The account's sums as `verify` adds them up anew from the attempts."""
+    held = {"held_unknown_usd": totals.held_usd, "held_unknown_credits": totals.held_credits}
+    return {
+        name: held[name] if name in held else getattr(totals, name) for name in AttemptTotals.__struct_fields__
+    }
+
+
+def _known(pico: int, count: int) -> str | None:
+    return decimal_text(pico) if count else None

@@ -1,0 +1,83 @@
+"""The columns of a run's results: which input columns are carried, and that no name is taken twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+from msgspec import structs
+
+from crun_batch.errors import InputError, Mistake
+from crun_batch.load.job.job import Job
+from crun_batch.load.job.output_schema import Column, column_of, merged
+from crun_batch.load.table.table import Table
+from crun_batch.store.schema import LAST, SEQUENCE, attempts_schema, parts_schema, results_schema
+from crun_batch.store.views import quoted
+from crun_batch.workload.request import Variant
+from crun_batch.workload.workload import Workload
+
+
+def carried_columns(job: Job, table: Table, variants: Sequence[Variant]) -> dict[str, str]:
+    """New name in the results -> input column, the id left out. Raises InputError where a column is missing."""
+    names = table.schema.names
+    chosen = job.output.columns
+    if chosen is None:
+        prompts = [(variant.job.prompt, variant.renderer) for variant in variants]
+        rendered = [made for prompt, made in prompts if not (prompt.body_column or prompt.messages_column)]
+        columns = {name: name for name in names if any(name in made.columns for made in rendered)}
+    elif chosen == "all":
+        columns = {name: name for name in names}
+    else:
+        columns = dict(chosen)
+    missing = [column for column in columns.values() if column not in names and column != table.id_name]
+    if missing:
+        raise InputError(
+            [
+                Mistake(
+                    f"there is no column {column!r}; the table has {', '.join(names)}",
+                    job.source,
+                    key="output.columns",
+                )
+                for column in missing
+            ]
+        )
+    return {name: column for name, column in columns.items() if name != table.id_name and column in names}
+
+
+def check_names(workload: Workload) -> None:
+    """No column that the user names may have a name of ours, in whatever case: SQL tells no case apart."""
+    schema = workload.run_schema()
+    ours = structs.replace(schema, id_name=SEQUENCE, carried=pa.schema([]))
+    taken = {name.lower() for name in (*parts_schema(ours).names, *results_schema(ours).names, LAST)}
+    mistakes = []
+    if schema.id_name.lower() in taken | {name.lower() for name in attempts_schema(ours).names}:
+        query = f"select *, {quoted(schema.id_name)} as my_id from 'table.csv'"
+        mistakes.append(
+            Mistake(
+                f"results or attempts have a column {schema.id_name!r} of their own, whatever the case of its "
+                f"letters; rename it in the table, or with input.query: {query}",
+                workload.job.source,
+                key="input.id",
+            )
+        )
+    taken.add(schema.id_name.lower())
+    for name in schema.carried.names:
+        if name.lower() in taken:
+            mistakes.append(
+                Mistake(
+                    f"the results have a column {name!r} already, whatever the case of its letters; rename the "
+                    f"input's: output.columns: {{input_{name}: {name}}}",
+                    workload.job.source,
+                    key="output.columns",
+                )
+            )
+        taken.add(name.lower())
+    if mistakes:
+        raise InputError(mistakes)
+
+
+def output_column(variants: Sequence[Variant]) -> Column | None:
+    """The column of the answers under an output schema, the same for all variants; None without one."""
+    schemas = [variant.job.output_schema for variant in variants]
+    columns = [column_of(schema) for schema in schemas if schema is not None]
+    return merged(columns) if columns else None

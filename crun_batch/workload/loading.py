@@ -1,0 +1,93 @@
+"""A job, its table and its variants brought together: all is opened and compiled before anything is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from msgspec import structs
+
+from crun_batch.errors import InputError, Mistake
+from crun_batch.load.job.job import Job, load_job
+from crun_batch.load.job.sections import PromptSpec
+from crun_batch.load.job.sweep import Variation, variations
+from crun_batch.load.prompt.render import Renderer
+from crun_batch.load.prompt.score_templates import ScoreTemplates
+from crun_batch.load.table.table import Table, open_table
+from crun_batch.options import RunOptions
+from crun_batch.workload.columns import carried_columns, check_names, output_column
+from crun_batch.workload.endpoint import simulated
+from crun_batch.workload.request import Variant
+from crun_batch.workload.target import judges_of
+from crun_batch.workload.workload import Workload
+
+
+def load(job: Job | str | Path, table: object | None, options: RunOptions, stack: ExitStack) -> Workload:
+    """What is to be done, open until the stack is closed; with `simulate` the job is pointed at a simulator."""
+    loaded = read_job(job, table, options)
+    redirected: Mapping[str, object] = {}
+    if options.simulate:
+        folder = loaded.output.dir
+        loaded = loaded.with_overrides({"output.dir": str(folder.with_name(f"{folder.name}-simulated"))})
+        redirected = stack.enter_context(simulated(loaded, options.simulator))
+        loaded = loaded.with_overrides(redirected)
+    workload = load_workload(loaded, table, redirected)
+    for renderer in workload.renderers:
+        stack.callback(renderer.close)
+    stack.callback(workload.templates.close)
+    return workload
+
+
+def read_job(job: Job | str | Path, table: object | None, options: RunOptions) -> Job:
+    """The job with its overrides. Raises InputError with every mistake."""
+    if isinstance(job, Job):
+        return job.with_overrides(options.overrides) if options.overrides else job
+    return load_job(Path(job), options.overrides, environ=options.environ, needs_table=table is None)
+
+
+def load_workload(job: Job, frame: object | None = None, overrides: Mapping[str, object] = {}) -> Workload:
+    """Open the table, vary the job, compile the prompts, settle the columns.
+
+    `overrides` are laid over each variant. Raises InputError with every mistake found.
+    """
+    varied = variations(job, overrides)
+    table = open_table(job.input, base_dir=job.base_dir, frame=frame)
+    renderers = _renderers(varied, table)
+    variants = tuple(
+        Variant(index, one.name, one.job, renderer, one.axes)
+        for index, (one, renderer) in enumerate(zip(varied, renderers, strict=True))
+    )
+    templates = ScoreTemplates(job.score, schema=table.schema, job_source=job.source)
+    carried = carried_columns(job, table, variants)
+    judges = judges_of(job, overrides, len(variants))
+    workload = Workload(job, table, variants, carried, templates, output_column(variants), judges)
+    check_names(workload)
+    return workload
+
+
+def _renderers(varied: Sequence[Variation], table: Table) -> list[Renderer]:
+    """One for each prompt. Raises InputError with the mistakes of all prompts."""
+    made: list[tuple[PromptSpec, Renderer]] = []
+    mistakes: dict[Mistake, None] = {}
+    for one in varied:
+        if any(prompt == one.job.prompt for prompt, _ in made):
+            continue
+        try:
+            renderer = Renderer(
+                one.job.prompt, schema=table.schema, base_dir=one.job.base_dir, job_source=one.job.source
+            )
+        except InputError as error:
+            mistakes |= dict.fromkeys(_of_variant(mistake, one, varied) for mistake in error.mistakes)
+        else:
+            made.append((one.job.prompt, renderer))
+    if mistakes:
+        raise InputError(list(mistakes))
+    return [next(renderer for prompt, renderer in made if prompt == one.job.prompt) for one in varied]
+
+
+def _of_variant(mistake: Mistake, one: Variation, varied: Sequence[Variation]) -> Mistake:
+    """Names the variant where there are several; where all have the same prompt, it is the job's mistake."""
+    if all(other.job.prompt == one.job.prompt for other in varied):
+        return mistake
+    return structs.replace(mistake, message=f"{mistake.message} (sweep, variant {one.name})")

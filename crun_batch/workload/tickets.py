@@ -1,0 +1,83 @@
+"""From requests to tickets: each with its hold and its place in the token window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+
+from crun_batch.pricing.account import UnitSoFar
+from crun_batch.pricing.costs import holds
+from crun_batch.records import Hold, Price, Row, Ticket, Tries, Unit
+from crun_batch.workload.request import Request
+
+NO_TRIES = Tries()
+
+
+FIRST_TOKENS_PER_BYTE = 0.3
+
+
+class TokenRatio:
+    """Input tokens per byte of request body, as a session's replies tell; a careful guess before the first."""
+
+    def __init__(self) -> None:
+        self._tokens = 0
+        self._bytes = 0
+
+    def learn(self, input_tokens: int, body_bytes: int) -> None:
+        """A reply has told how many tokens a request of so many bytes had."""
+        self._tokens += input_tokens
+        self._bytes += body_bytes
+
+    @property
+    def tokens_per_byte(self) -> float:
+        return self._tokens / self._bytes if self._tokens else FIRST_TOKENS_PER_BYTE
+
+
+class Tickets:
+    """Makes tickets: requests with their holds and their places in the token window."""
+
+    def __init__(
+        self,
+        price_of: Callable[[str | None], Price | None],
+        credits_per_usd: Decimal | None,
+        token_ratio: TokenRatio,
+    ) -> None:
+        self._price_of = price_of
+        self._credits_per_usd = credits_per_usd
+        self._token_ratio = token_ratio
+        self._holds: dict[tuple[str | None, int | None], Callable[[int], Hold]] = {}
+
+    def ticket(
+        self, unit: Unit, row: Row, request: Request, *, so_far: UnitSoFar | None, replaces: str | None
+    ) -> Ticket:
+        """The unit's next attempt, its earlier ones counted."""
+        return Ticket(
+            unit=unit,
+            row=row,
+            body=request.body,
+            request_hash=request.request_hash,
+            hold=self.hold(request),
+            bound_tokens=self.bound_tokens(request),
+            attempt=so_far.attempts + 1 if so_far is not None else 1,
+            tries=so_far.tries if so_far is not None else NO_TRIES,
+            model=request.model,
+            replaces=replaces,
+            turn=request.turn,
+            purpose=request.purpose,
+        )
+
+    def bound_tokens(self, request: Request) -> int:
+        """What the request counts against the limit of tokens."""
+        return int(request.input_bound_tokens * self._token_ratio.tokens_per_byte) + (
+            request.output_bound_tokens or 0
+        )
+
+    def hold(self, request: Request) -> Hold:
+        """The most that the request can cost."""
+        terms = (request.model, request.output_bound_tokens)
+        at = self._holds.get(terms)
+        if at is None:
+            at = self._holds[terms] = holds(
+                self._price_of(request.model), request.output_bound_tokens, self._credits_per_usd
+            )
+        return at(request.input_bound_tokens)
