@@ -18,18 +18,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from crun_batch.gateway.retry import Halt
 from crun_batch.load.job.job import Job
 from crun_batch.options import RunOptions
 from crun_batch.preflight.gateway_facts import ask_gateways, refusal_of
 from crun_batch.preflight.pilot import begin_pilot, conclude_pilot
 from crun_batch.preflight.plan import Plan, confirm
+from crun_batch.records import Halt
 from crun_batch.scoring.computed import Graders, graders_of
 from crun_batch.scoring.docket import Docket, open_docket
 from crun_batch.session.closing import close
 from crun_batch.session.repricing import choose_prices, record_late_prices, reprice_finished
 from crun_batch.session.sending import send
-from crun_batch.state.done import open_units
 from crun_batch.state.job_document import record_job
 from crun_batch.state.opening import open_state
 from crun_batch.state.run_state import RunContext
@@ -52,7 +51,7 @@ async def run_job(job: Job | str | Path, table: object | None, options: RunOptio
 async def _session(context: RunContext, graders: Graders) -> tuple[Docket, Halt | None]:
     """Ask, price, confirm, send; what waits for judges, and why the session stopped early."""
     docket = open_docket(context, graders, None)
-    if not open_units(context.workload, context.state.done) and not docket.waiting.calls:
+    if not context.open_units and not docket.waiting.calls:
         context.options.say(f"nothing to send: all {context.workload.selected_units:,} results are there")
         reprice_finished(context)
         return docket, None

@@ -11,6 +11,7 @@ name; times of day are integer microseconds since the Unix epoch, UTC; durations
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -184,6 +185,44 @@ class Failure(Struct, frozen=True):
     """Tokens of a reply that was billed and yet no answer (a 200 with status failed)."""
 
 
+class Again(Struct, frozen=True):
+    """Put the row back; it may go again after the delay, holding no place meanwhile."""
+
+    delay_seconds: float
+    tries: Tries
+
+
+class GiveUp(Struct, frozen=True):
+    """The row has failed for good."""
+
+    tries: Tries
+
+
+class Halt(Struct, frozen=True):
+    """The run must stop; the row stays open."""
+
+    exit_code: int
+    reason: str
+
+
+Decision = Again | GiveUp | Halt
+
+
+class Attempt(Struct, frozen=True, gc=False):
+    """One request in flight: its ticket and its serial number in the run directory."""
+
+    ticket: Ticket
+    serial: int
+
+
+class Outcome(Struct, frozen=True, gc=False):
+    """One attempt that is over: what came of it, and for a failure what follows."""
+
+    attempt: Attempt
+    result: Reply | Failure
+    decision: Decision | None
+
+
 class RateHints(Struct, frozen=True):
     """What a reply's headers tell about limits. None: not told. Resets are seconds from now."""
 
@@ -211,3 +250,27 @@ class Price(Struct, frozen=True):
     request_pico: int = 0
     """A fee on top of the tokens of every request (OpenRouter's `pricing.request`)."""
     tiers: tuple[tuple[int, Price], ...] = ()
+
+
+def decimal_text(pico: int) -> str:
+    """An amount in pico-units as plain decimal text, exact, without trailing zeros: 10**10 -> "0.01"."""
+    sign, (whole, part) = "-" if pico < 0 else "", divmod(abs(pico), PICO)
+    return f"{sign}{whole}.{part:012d}".rstrip("0").rstrip(".")
+
+
+def pico_of(amount: Decimal) -> int:
+    """An amount in pico-units, rounded half to even."""
+    return scaled(amount, PICO)
+
+
+def scaled(amount: Decimal, scale: int) -> int:
+    """Amount x scale, rounded half to even."""
+    above, below = amount.as_integer_ratio()
+    return divide_half_even(above * scale, below)
+
+
+def divide_half_even(dividend: int, divisor: int) -> int:
+    """The quotient, rounded half to even; `divisor` is positive."""
+    quotient, rest = divmod(dividend, divisor)
+    twice = 2 * rest
+    return quotient + (twice > divisor or (twice == divisor and quotient & 1))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crun_batch.pricing import tokens as tokens_module
-from crun_batch.pricing.costs import charge, hold, pico_of
+from crun_batch.pricing.costs import charge, hold
 from crun_batch.pricing.estimate import Finished, Limits, Tally, Terms, combine, needs, time_needed
 from crun_batch.pricing.prices import price_from_job
 from crun_batch.pricing.tokens import (
@@ -23,7 +23,7 @@ from crun_batch.pricing.tokens import (
     token_counter,
     vocabulary_of,
 )
-from crun_batch.records import Usage
+from crun_batch.records import Usage, pico_of
 
 PRICE = price_from_job(
     {

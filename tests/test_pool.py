@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from simulation.loop import VirtualLoop
 
 from crun_batch.gateway.admission import Lane
-from crun_batch.gateway.pool import Attempt, Outcome, Pool, PoolSettings, Route
+from crun_batch.gateway.pool import Pool, PoolSettings, Route
 from crun_batch.gateway.protocols import PROTOCOLS
-from crun_batch.gateway.retry import Halt, RetryPolicy
-from crun_batch.records import Fault, Response, Row, Ticket, Unit
+from crun_batch.gateway.retry import RetryPolicy
+from crun_batch.records import Attempt, Fault, Halt, Outcome, Response, Row, Ticket, Unit
 
 BODY = b'{"choices": [{"message": {"content": "4"}, "finish_reason": "stop"}]}'
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from crun_batch.pricing.costs import charge, decimal_text, hold, pico_of
+from crun_batch.pricing.costs import charge, hold
 from crun_batch.pricing.prices import (
     choose_price,
     price_as_text,
@@ -20,7 +20,7 @@ from crun_batch.pricing.prices import (
     price_from_quote,
 )
 from crun_batch.pricing.repricing import difference, price_from_text, rebound, reprice
-from crun_batch.records import PICO, Cost, Hold, Price, Usage
+from crun_batch.records import PICO, Cost, Hold, Price, Usage, decimal_text, pico_of
 
 AT = datetime(2026, 6, 1, 12, tzinfo=UTC)
 CRUN = "https://api.crun.ai/api/v1"

@@ -568,7 +568,10 @@ def test_duplicated_ids_are_named_with_files_and_rows(tmp_path: Path) -> None:
     assert [(str(tmp_path / "a.csv"), 0, "input.id"), (str(tmp_path / "a.csv"), 1, "input.id")] == [
         (mistake.file, mistake.row, mistake.key) for mistake in found
     ]
-    assert "the id 'x' in column `k` stands also in row 4 (b.jsonl, line 2), row 6 (b.jsonl, line 4)" in found[0].message
+    assert (
+        "the id 'x' in column `k` stands also in row 4 (b.jsonl, line 2), row 6 (b.jsonl, line 4)"
+        in found[0].message
+    )
 
 
 def test_at_most_five_duplicates_are_shown(tmp_path: Path) -> None:

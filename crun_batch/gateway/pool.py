@@ -27,8 +27,8 @@ from crun_batch.gateway.http.wire import Wire
 from crun_batch.gateway.per_minute import NEVER
 from crun_batch.gateway.protocols import Protocol as WireProtocol
 from crun_batch.gateway.rate_headers import NO_HINTS, rate_hints
-from crun_batch.gateway.retry import Again, Decision, Halt, RetryPolicy, decide
-from crun_batch.records import Failure, Fault, Reply, Response, Ticket
+from crun_batch.gateway.retry import RetryPolicy, decide
+from crun_batch.records import Again, Attempt, Failure, Fault, Halt, Outcome, Reply, Response, Ticket
 
 GATHER_SHARE = 0.01
 LONGEST_GATHER_SECONDS = 0.005
@@ -45,21 +45,6 @@ class Route(Struct, frozen=True):
     headers: Mapping[str, str]
     protocol: WireProtocol
     stream: bool
-
-
-class Attempt(Struct, frozen=True, gc=False):
-    """One request in flight: its ticket and its serial number in the run directory."""
-
-    ticket: Ticket
-    serial: int
-
-
-class Outcome(Struct, frozen=True, gc=False):
-    """One attempt that is over: what came of it, and for a failure what follows."""
-
-    attempt: Attempt
-    result: Reply | Failure
-    decision: Decision | None
 
 
 class Hooks(Protocol):

@@ -10,7 +10,7 @@ from typing import assert_never
 from msgspec import Struct
 
 from crun_batch.errors import EXIT_GATEWAY_REFUSED, EXIT_OUT_OF_MONEY
-from crun_batch.records import Failure, Tries
+from crun_batch.records import Again, Decision, Failure, GiveUp, Halt, Tries
 
 FIRST_DELAY_SECONDS = 0.5
 LONGEST_DELAY_SECONDS = 60.0
@@ -21,29 +21,6 @@ class RetryPolicy(Struct, frozen=True):
 
     max_attempts: int = 6
     max_unknown_retries: int = 1
-
-
-class Again(Struct, frozen=True):
-    """Put the row back; it may go again after the delay, holding no place meanwhile."""
-
-    delay_seconds: float
-    tries: Tries
-
-
-class GiveUp(Struct, frozen=True):
-    """The row has failed for good."""
-
-    tries: Tries
-
-
-class Halt(Struct, frozen=True):
-    """The run must stop; the row stays open."""
-
-    exit_code: int
-    reason: str
-
-
-Decision = Again | GiveUp | Halt
 
 
 def decide(

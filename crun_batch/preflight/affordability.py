@@ -11,33 +11,30 @@ from msgspec import structs
 from crun_batch.errors import EXIT_OUT_OF_MONEY, InputError, Mistake
 from crun_batch.gateway.control import Balance
 from crun_batch.gateway.pool import NO_ROOM
-from crun_batch.gateway.retry import Halt
 from crun_batch.preflight.assessment import REJECTIONS_SHOWN, Assessment
 from crun_batch.preflight.gateway_facts import GatewayFacts
 from crun_batch.preflight.judge_costs import STORED
-from crun_batch.pricing.account import Sums
 from crun_batch.pricing.budget import Budget, Needs, Preflight, Reservations, may_start, used_up
-from crun_batch.pricing.costs import decimal_text, pico_of
 from crun_batch.pricing.estimate import Limits, combine
 from crun_batch.pricing.figures import Estimate
-from crun_batch.records import Hold
-from crun_batch.workload.workload import Workload
+from crun_batch.records import Halt, Hold, decimal_text, pico_of
+from crun_batch.state.run_state import RunContext
 
 
-def refuse_rejected(workload: Workload, assessment: Assessment) -> None:
+def refuse_rejected(context: RunContext, assessment: Assessment) -> None:
     """Rows without a prompt are mistakes in the table or the templates: nothing is sent before they are mended."""
     if not assessment.rejections:
         return
     shown = assessment.rejections[:REJECTIONS_SHOWN]
     raise InputError(
-        [Mistake(text, file=workload.job.source) for text in shown],
+        [Mistake(text, file=context.workload.job.source) for text in shown],
         advice="Mend the rows, leave them out with input.where, or let the template say what a null means.",
     )
 
 
-def reservations_of(workload: Workload, totals: Sums) -> Reservations:
-    """The budget of the run directory, with what its earlier sessions spent and hold."""
-    budget = workload.job.budget
+def reservations_of(context: RunContext) -> Reservations:
+    """The budget of the run directory, with what its sessions so far spent and hold."""
+    budget, totals = context.workload.job.budget, context.state.account.totals()
     return Reservations(
         Budget(
             None if budget.max_cost_usd is None else pico_of(budget.max_cost_usd),
@@ -48,23 +45,17 @@ def reservations_of(workload: Workload, totals: Sums) -> Reservations:
     )
 
 
-def judge(
-    workload: Workload,
-    assessment: Assessment,
-    gateways: Sequence[GatewayFacts],
-    reservations: Reservations,
-    *,
-    until_budget: bool,
-) -> Preflight:
+def judge(context: RunContext, assessment: Assessment, gateways: Sequence[GatewayFacts]) -> Preflight:
     """May the open units be sent, as far as caps and balances go? A gateway's balance is for its own variants."""
+    reservations = reservations_of(context)
     if len(gateways) == 1:
-        return _judged(workload, assessment, gateways[0].offer.balance, reservations, until_budget=until_budget)
-    verdict = _judged(workload, assessment, None, reservations, until_budget=until_budget)
+        return _judged(context, assessment, gateways[0].offer.balance, reservations)
+    verdict = _judged(context, assessment, None, reservations)
     notes = list(verdict.notes)
     for facts in gateways if verdict.may_start else ():
         own = structs.replace(assessment, estimate=_estimate_of(assessment.estimate, facts))
         uncapped = Reservations(Budget())
-        verdict = _judged(workload, own, facts.offer.balance, uncapped, until_budget=until_budget)
+        verdict = _judged(context, own, facts.offer.balance, uncapped)
         notes += verdict.notes
         if not verdict.may_start:
             sentence = f"{facts.job.endpoint.base_url}: {verdict.sentence}"
@@ -84,13 +75,9 @@ def _estimate_of(estimate: Estimate, facts: GatewayFacts) -> Estimate:
 
 
 def _judged(
-    workload: Workload,
-    assessment: Assessment,
-    balance: Balance | None,
-    reservations: Reservations,
-    *,
-    until_budget: bool,
+    context: RunContext, assessment: Assessment, balance: Balance | None, reservations: Reservations
 ) -> Preflight:
+    workload = context.workload
     finished_rows = workload.table.selected_rows - assessment.open_rows
     estimate = assessment.estimate
     needs = {
@@ -111,21 +98,21 @@ def _judged(
         balance=None if balance is None or balance.amount is None else (balance.amount, balance.unit),
         credits_mode=budget.credits,
         keep=budget.keep_credits,
-        until_budget=until_budget,
+        until_budget=context.options.until_budget,
     )
 
 
-def how_to_go_on(halt: Halt | None, workload: Workload, totals: Sums) -> Halt | None:
+def how_to_go_on(halt: Halt | None, context: RunContext) -> Halt | None:
     """The halt, with what to do next where money is what is missing."""
     if halt is None or halt.exit_code != EXIT_OUT_OF_MONEY:
         return halt
     if halt.reason == NO_ROOM:
-        return Halt(halt.exit_code, f"{halt.reason}: {used_up(reservations_of(workload, totals))}")
+        return Halt(halt.exit_code, f"{halt.reason}: {used_up(reservations_of(context))}")
     return Halt(halt.exit_code, f"{halt.reason}; top it up and start again, what is finished stays")
 
 
 def estimate_document(
-    workload: Workload, assessment: Assessment, gateways: Sequence[GatewayFacts], verdict: Preflight
+    context: RunContext, assessment: Assessment, gateways: Sequence[GatewayFacts], verdict: Preflight
 ) -> dict[str, Any]:
     """The estimate for --json: everything that the words say, amounts as decimal text.
 
@@ -133,7 +120,7 @@ def estimate_document(
     """
     balance = gateways[0].offer.balance if len(gateways) == 1 else None
     return {
-        "name": workload.job.name,
+        "name": context.workload.job.name,
         "open_rows": assessment.open_rows,
         **assessment.estimate.to_dict(),
         "balance": None

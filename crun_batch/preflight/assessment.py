@@ -16,15 +16,14 @@ from crun_batch.load.prompt.render import RowRejected
 from crun_batch.preflight.judge_costs import JudgeTally
 from crun_batch.preflight.prices import Prices
 from crun_batch.pricing.account import Account
-from crun_batch.pricing.costs import pico_of
 from crun_batch.pricing.estimate import SAMPLE_ABOVE_ROWS, SAMPLE_ROWS, Finished, Limits, Tally, Terms, combine
 from crun_batch.pricing.figures import Estimate, Span
 from crun_batch.pricing.tokens import Counter, count_body, remembering, token_counter
-from crun_batch.records import Row
+from crun_batch.records import Row, pico_of
 from crun_batch.scoring.docket import Backlog
 from crun_batch.scoring.questions import Questions
 from crun_batch.state.done import DoneMarks
-from crun_batch.state.run_state import RecordedState
+from crun_batch.state.run_state import RunContext
 from crun_batch.workload.request import Variant
 from crun_batch.workload.workload import Workload
 
@@ -57,39 +56,34 @@ def columns_read(workload: Workload) -> tuple[str, ...]:
     return Questions(workload).columns if workload.judges else workload.columns
 
 
-def everything(workload: Workload) -> Reading:
+def everything(context: RunContext) -> Reading:
     """All selected rows."""
+    workload = context.workload
     return Reading(workload.table.rows(columns_read(workload)))
 
 
-def enough(workload: Workload, done: DoneMarks, say: Callable[[str], None]) -> Reading:
+def enough(context: RunContext) -> Reading:
     """All open rows, or above SAMPLE_ABOVE_ROWS of them random ones from evenly spread places, which is said."""
+    workload, done = context.workload, context.state.done
     table, columns = workload.table, columns_read(workload)
     is_new = done.open_slots() == workload.unit_slots
     wanted = None if is_new else done.open_rows(workload.slots_per_row)
     rows = table.count(wanted)
     if rows <= SAMPLE_ABOVE_ROWS:
         return Reading(table.rows(columns, wanted=wanted))
-    say(
+    context.options.say(
         f"estimated from {SAMPLE_ROWS:,} random rows of {rows:,}, from places spread evenly over them; "
         "`estimate` reads them all"
     )
     return Reading([table.spread_rows(SAMPLE_ROWS, ESTIMATE_SEED, columns, wanted)], rows)
 
 
-def assess(
-    workload: Workload,
-    state: RecordedState,
-    prices: Prices,
-    reading: Reading,
-    tick: Callable[[int], None],
-    waiting: Backlog = NOTHING_WAITS,
-) -> Assessment:
-    """Render and count the open units of the rows that are read; `tick` is told how many rows that were.
+def assess(context: RunContext, prices: Prices, reading: Reading, waiting: Backlog = NOTHING_WAITS) -> Assessment:
+    """Render and count the open units of the rows that are read; `options.tick` is told how many rows that were.
 
     `waiting`: the questions about stored answers, which come on top.
     """
-    done, account = state.done, state.account
+    workload, done, account = context.workload, context.state.done, context.state.account
     judges = _Judges(workload, prices)
     tallies = [_Tallies(variant, prices, workload) for variant in workload.variants]
     is_new = done.open_slots() == workload.unit_slots
@@ -107,7 +101,7 @@ def assess(
                     judges.add(row, tallied.variant, repeats)
             open_rows += is_open
             judges.row(is_open=is_open)
-        tick(read_rows)
+        context.options.tick(read_rows)
         if len(rejections) >= REJECTIONS_SHOWN:
             break
     total_open = open_rows

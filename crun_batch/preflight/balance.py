@@ -9,12 +9,11 @@ from typing import Any
 
 from crun_batch.errors import EXIT_OUT_OF_MONEY
 from crun_batch.gateway.control import Balance, Gateway, read_balance
-from crun_batch.gateway.retry import Halt
 from crun_batch.load.job.job import Job
 from crun_batch.options import Platform
 from crun_batch.preflight.gateway_facts import GatewayFacts
 from crun_batch.pricing.budget import Reservations
-from crun_batch.pricing.costs import decimal_text, pico_of
+from crun_batch.records import Halt, decimal_text, pico_of
 
 ReadBalance = Callable[[], Awaitable[Balance | None]]
 KeepBalance = Callable[[Reservations, Callable[[Halt], None]], Coroutine[Any, Any, None]]

@@ -8,12 +8,13 @@ from typing import Any
 
 from crun_batch.load.job.job import Job
 from crun_batch.options import RunOptions
-from crun_batch.preflight.affordability import estimate_document, judge, refuse_rejected, reservations_of
+from crun_batch.preflight.affordability import estimate_document, judge, refuse_rejected
 from crun_batch.preflight.assessment import assess, everything, with_measured
 from crun_batch.preflight.gateway_facts import ask_gateways, sellers_of
 from crun_batch.preflight.prices import Prices
 from crun_batch.scoring.docket import waiting_now
-from crun_batch.state.opening import read_recorded_state
+from crun_batch.state.opening import read_state
+from crun_batch.state.run_state import RunContext
 from crun_batch.workload.loading import load
 
 
@@ -21,12 +22,11 @@ async def estimate_job(job: Job | str | Path, table: object | None, options: Run
     """The estimate as plain data. Raises InputError (2), RefusedToStart (3)."""
     with ExitStack() as stack:
         workload = load(job, table, options, stack)
-        state = read_recorded_state(workload)
+        context = RunContext(workload, options, read_state(workload))
         gateways = await ask_gateways(workload, options)
         prices = Prices(workload.job, sellers_of(gateways), options.clock.now())
-        assessment = assess(workload, state, prices, everything(workload), options.tick, waiting_now(workload))
-        assessment = with_measured(assessment, state.pilot)
-        refuse_rejected(workload, assessment)
-        reservations = reservations_of(workload, state.account.totals())
-        verdict = judge(workload, assessment, gateways, reservations, until_budget=options.until_budget)
-        return estimate_document(workload, assessment, gateways, verdict)
+        assessment = assess(context, prices, everything(context), waiting_now(context))
+        assessment = with_measured(assessment, context.state.pilot)
+        refuse_rejected(context, assessment)
+        verdict = judge(context, assessment, gateways)
+        return estimate_document(context, assessment, gateways, verdict)

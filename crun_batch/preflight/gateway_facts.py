@@ -9,10 +9,10 @@ from msgspec import Struct
 
 from crun_batch.errors import EXIT_GATEWAY_REFUSED, RefusedToStart
 from crun_batch.gateway.control import Balance, ControlFault, Gateway, ModelInfo, list_models, read_balance
-from crun_batch.gateway.retry import Halt
 from crun_batch.load.job.job import Job
 from crun_batch.options import Platform, RunOptions
 from crun_batch.preflight.prices import Seller
+from crun_batch.records import Halt
 from crun_batch.workload.endpoint import Endpoint, endpoints_of
 from crun_batch.workload.target import Target
 from crun_batch.workload.workload import Workload

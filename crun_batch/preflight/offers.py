@@ -10,8 +10,8 @@ from typing import Any
 from crun_batch.gateway.control import ControlFault, Gateway, list_models, read_balance
 from crun_batch.load.job.job import Job, load_job
 from crun_batch.options import RunOptions
-from crun_batch.pricing.costs import decimal_text, pico_of
 from crun_batch.pricing.prices import choose_price, price_as_text
+from crun_batch.records import decimal_text, pico_of
 from crun_batch.workload.endpoint import endpoint_of
 
 

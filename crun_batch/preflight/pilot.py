@@ -14,18 +14,15 @@ from msgspec import Struct, structs
 
 from crun_batch.errors import EXIT_REFUSED_TO_START, RefusedToStart
 from crun_batch.gateway.control import Balance
-from crun_batch.gateway.retry import Halt
 from crun_batch.options import Platform
 from crun_batch.preflight.assessment import Reading, columns_read
 from crun_batch.preflight.balance import ReadBalance, balance_reader
 from crun_batch.preflight.gateway_facts import GatewayFacts
 from crun_batch.preflight.pilot_sums import MICROSECONDS, RowSums, row_sums, run_sums
 from crun_batch.pricing.account import Sums
-from crun_batch.pricing.costs import decimal_text
 from crun_batch.pricing.estimate import Limits, time_needed
 from crun_batch.pricing.pilot import Agreement, Forecast, Measured, forecast, measure, measured_versus_priced
-from crun_batch.records import Row
-from crun_batch.state.done import DoneMarks, open_units
+from crun_batch.records import Halt, Row, decimal_text
 from crun_batch.state.run_state import RunContext, RunState
 from crun_batch.workload.workload import Workload
 
@@ -60,7 +57,7 @@ async def begin_pilot(context: RunContext, gateways: Sequence[GatewayFacts]) -> 
     if options.pilot is None:
         return None
     rows = workload.table.random_rows(options.pilot, PILOT_SEED, columns_read(workload))
-    open_rows = sum(is_open(row, workload, state.done) for row in rows)
+    open_rows = sum(context.has_open(row) for row in rows)
     before, read = None, balance_reader(gateways, options.platform)
     if read is not None and open_rows:
         before = await standing_balance(read, options.platform, is_enough=lambda _: True)
@@ -86,11 +83,11 @@ async def pilot_document(
     Sums are over the whole run: known, expected, and the ends of a 95 % interval.
     """
     workload, state = context.workload, context.state
-    finished = [row for row in pilot.rows if not is_open(row, workload, state.done)]
+    finished = [row for row in pilot.rows if not context.has_open(row)]
     sent = Sent(pilot.open_rows - len(pilot.rows) + len(finished), state.account.totals())
     weighed = await _weighed(pilot, sent, read, platform)
     sums = row_sums(state, finished)
-    open_rows = -(-open_units(workload, state.done) // (len(workload.variants) * workload.repeats))
+    open_rows = -(-context.open_units // (len(workload.variants) * workload.repeats))
     rows_total = len(sums) + open_rows
     totals = run_sums(state)
     output_tokens = forecast([row.output_tokens for row in sums], rows_total)
@@ -133,12 +130,6 @@ async def standing_balance(
             return balance
         last = balance
     return last
-
-
-def is_open(row: Row, workload: Workload, done: DoneMarks) -> bool:
-    """Whether anything is left to ask of the row."""
-    each = len(workload.variants) * workload.repeats
-    return any(done.is_open(row.position * each + offset) for offset in range(each))
 
 
 class Sent(Struct, frozen=True):

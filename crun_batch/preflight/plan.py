@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct, structs
 
 from crun_batch.errors import RefusedToStart
-from crun_batch.preflight.affordability import estimate_document, judge, refuse_rejected, reservations_of
+from crun_batch.preflight.affordability import estimate_document, judge, refuse_rejected
 from crun_batch.preflight.assessment import assess, enough, with_measured
 from crun_batch.preflight.gateway_facts import GatewayFacts
 from crun_batch.preflight.pilot import Pilot
@@ -26,17 +26,16 @@ class Plan(Struct, frozen=True):
 
 def confirm(context: RunContext, plan: Plan) -> None:
     """Refuse what the budget or the balance cannot bear, then ask. Raises InputError (2), RefusedToStart (3)."""
-    workload, options, state = context.workload, context.options, context.state
-    reading = enough(workload, state.done, options.say) if plan.pilot is None else plan.pilot.reading
-    assessment = assess(workload, state, plan.prices, reading, options.tick, plan.docket.waiting)
-    assessment = with_measured(assessment, state.pilot)
+    reading = enough(context) if plan.pilot is None else plan.pilot.reading
+    assessment = assess(context, plan.prices, reading, plan.docket.waiting)
+    assessment = with_measured(assessment, context.state.pilot)
     if plan.pilot is not None:
         assessment = structs.replace(assessment, limit_of=int, limit_option="--pilot")
-    refuse_rejected(workload, assessment)
-    reservations = reservations_of(workload, state.account.totals())
-    verdict = judge(workload, assessment, plan.gateways, reservations, until_budget=options.until_budget)
+    refuse_rejected(context, assessment)
+    verdict = judge(context, assessment, plan.gateways)
     if not verdict.may_start:
         raise RefusedToStart(verdict.sentence)
-    document = estimate_document(workload, assessment, plan.gateways, verdict)
-    if options.confirm is not None and not options.confirm(document):
+    document = estimate_document(context, assessment, plan.gateways, verdict)
+    confirm_start = context.options.confirm
+    if confirm_start is not None and not confirm_start(document):
         raise RefusedToStart("not confirmed; nothing was sent")

@@ -18,10 +18,10 @@ from msgspec import Struct, structs
 
 from crun_batch.gateway.control import ModelInfo
 from crun_batch.load.job.job import Job
-from crun_batch.pricing.costs import charge, charges, decimal_text
+from crun_batch.pricing.costs import charge, charges
 from crun_batch.pricing.prices import PriceChoice, choose_price, price_as_text
 from crun_batch.pricing.repricing import difference, price_from_text, rebound, reprice
-from crun_batch.records import Cost, Failure, Hold, Price, Reply, Usage
+from crun_batch.records import Cost, Failure, Hold, Price, Reply, Usage, decimal_text
 from crun_batch.store.reprice import Stored
 
 SEVERAL_PRICES = (

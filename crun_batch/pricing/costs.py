@@ -11,7 +11,7 @@ from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Literal
 
-from crun_batch.records import PICO, Cost, Hold, Price, Usage
+from crun_batch.records import PICO, Cost, Hold, Price, Usage, divide_half_even, scaled
 
 ATTO = 10**18
 ATTO_PER_PICO = ATTO // PICO
@@ -50,7 +50,7 @@ def charges(price: Price | None, credits_per_usd: Decimal | None) -> Callable[[U
     rates, source = _rates(price.currency, credits_per_usd), price.source
 
     def of(usage: Usage) -> Cost:
-        return Cost(*_converted(_amount_atto(price, usage), rates, _divide_half_even), source)
+        return Cost(*_converted(_amount_atto(price, usage), rates, divide_half_even), source)
 
     return of
 
@@ -98,7 +98,7 @@ def both_units(
     currency: Literal["usd", "credits"], atto: int, credits_per_usd: Decimal | None, *, up: bool = False
 ) -> tuple[int | None, int | None]:
     """(dollars, credits) in pico of an amount in atto; each is rounded once, from the exact value."""
-    return _converted(atto, _rates(currency, credits_per_usd), _divide_up if up else _divide_half_even)
+    return _converted(atto, _rates(currency, credits_per_usd), _divide_up if up else divide_half_even)
 
 
 @lru_cache(maxsize=16)
@@ -152,25 +152,8 @@ def _ceiling_line(price: Price, output_tokens: int) -> tuple[int, int]:
     return dearest, output_tokens * price.output_atto + price.request_pico * ATTO_PER_PICO
 
 
-def _divide_half_even(dividend: int, divisor: int) -> int:
-    quotient, rest = divmod(dividend, divisor)
-    twice = 2 * rest
-    return quotient + (twice > divisor or (twice == divisor and quotient & 1))
-
-
 def _divide_up(dividend: int, divisor: int) -> int:
     return -(-dividend // divisor)
-
-
-def decimal_text(pico: int) -> str:
-    """An amount in pico-units as plain decimal text, exact, without trailing zeros: 10**10 -> "0.01"."""
-    sign, (whole, part) = "-" if pico < 0 else "", divmod(abs(pico), PICO)
-    return f"{sign}{whole}.{part:012d}".rstrip("0").rstrip(".")
-
-
-def pico_of(amount: Decimal) -> int:
-    """An amount in pico-units, rounded half to even."""
-    return scaled(amount, PICO)
 
 
 def reported_amount(text: str) -> Decimal | None:
@@ -184,12 +167,6 @@ def reported_amount(text: str) -> Decimal | None:
     if not is_amount(amount):
         return None
     return amount if amount.adjusted() > -30 else Decimal(0)
-
-
-def scaled(amount: Decimal, scale: int) -> int:
-    """Amount x scale, rounded half to even."""
-    above, below = amount.as_integer_ratio()
-    return _divide_half_even(above * scale, below)
 
 
 def is_amount(amount: Decimal) -> bool:

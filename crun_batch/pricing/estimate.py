@@ -19,9 +19,9 @@ from decimal import Decimal
 from msgspec import Struct
 
 from crun_batch.pricing.budget import Needs, Unit
-from crun_batch.pricing.costs import charge, decimal_text, hold
+from crun_batch.pricing.costs import charge, hold
 from crun_batch.pricing.figures import Estimate, Identical, MinimumCharge, Span, TimeNeeded, VariantEstimate
-from crun_batch.records import Cost, Hold, Price, Usage
+from crun_batch.records import Cost, Hold, Price, Usage, decimal_text
 
 SAMPLE_ABOVE_ROWS = 100_000
 SAMPLE_ROWS = 10_000

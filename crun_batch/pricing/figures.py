@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from crun_batch.pricing.costs import decimal_text
+from crun_batch.records import decimal_text
 
 
 class Span(Struct, frozen=True):

@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 import msgspec.structs
 from msgspec import Struct
 
-from crun_batch.pricing.costs import ATTO, decimal_text, is_amount, pico_of, scaled
-from crun_batch.records import CostSource, Price
+from crun_batch.pricing.costs import ATTO, is_amount
+from crun_batch.records import CostSource, Price, decimal_text, pico_of, scaled
 
 CRUN_HOST = "api.crun.ai"
 TOKENS_PER_MTOK = 10**6

@@ -13,9 +13,9 @@ from typing import Any
 
 from msgspec import structs
 
-from crun_batch.pricing.costs import both_units, charge, decimal_text, pico_of
+from crun_batch.pricing.costs import both_units, charge
 from crun_batch.pricing.prices import price_as_text, price_from_job
-from crun_batch.records import Cost, Hold, Price, Usage
+from crun_batch.records import Cost, Hold, Price, Usage, decimal_text, pico_of
 
 _RATES = ("input_per_mtok", "output_per_mtok", "cached_input_per_mtok", "cache_write_per_mtok")
 _WORDS = {

@@ -16,7 +16,6 @@ from crun_batch.scoring.questions import Questions
 from crun_batch.scoring.unjudged import Asker, Shelf, stored_answers
 from crun_batch.scoring.verdicts import Record
 from crun_batch.state.run_state import RunContext
-from crun_batch.store.directory import RunDirectory
 from crun_batch.store.schema import no_rows
 from crun_batch.store.scores import complete_scores, scores_schema
 from crun_batch.workload.target import Judge
@@ -68,12 +67,11 @@ def open_docket(context: RunContext, graders: Graders, rows: Sequence[Row] | Non
     return Docket(shelf, questions, record, _backlog(workload, shelf, questions, record), may_be_late)
 
 
-def waiting_now(workload: Workload) -> Backlog:
+def waiting_now(context: RunContext) -> Backlog:
     """What waits for judges, read without a lock."""
-    schema = workload.run_schema()
-    empty = no_rows(scores_schema(schema))
-    shelf, questions = Shelf(RunDirectory(workload.job.output.dir), schema, empty), Questions(workload)
-    record = Record(shelf.directory, schema, workload.judges, questions)
+    workload, directory, schema = context.workload, context.state.directory, context.state.schema
+    shelf, questions = Shelf(directory, schema, no_rows(scores_schema(schema))), Questions(workload)
+    record = Record(directory, schema, workload.judges, questions)
     return _backlog(workload, shelf, questions, record)
 
 

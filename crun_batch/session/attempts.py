@@ -11,11 +11,10 @@ from contextlib import AbstractContextManager
 
 from msgspec import Struct, structs
 
-from crun_batch.gateway.pool import Attempt, Outcome
 from crun_batch.preflight.affordability import reservations_of
 from crun_batch.pricing.account import BookedAttempt
 from crun_batch.pricing.budget import FREE
-from crun_batch.records import Fault, Response, Ticket
+from crun_batch.records import Attempt, Fault, Outcome, Response, Ticket
 from crun_batch.session.resources import Resources
 from crun_batch.session.sealing import Sealer
 from crun_batch.state.entries import ConcludedAttempt, start_event, tries_after
@@ -53,7 +52,7 @@ class AttemptRecorder:
     ) -> None:
         self.targets = targets
         self.account = context.state.account
-        self.reservations = reservations_of(context.workload, self.account.totals())
+        self.reservations = reservations_of(context)
         self._journal = journal
         self._sealer = sealer
         self._bill = resources.bill

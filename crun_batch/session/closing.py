@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from crun_batch.gateway.retry import Halt
 from crun_batch.preflight.affordability import how_to_go_on
+from crun_batch.records import Halt
 from crun_batch.scoring.computed import Graders
 from crun_batch.scoring.docket import Docket
 from crun_batch.scoring.stored import score_answers
 from crun_batch.session.summaries import place_of
-from crun_batch.state.done import open_units
 from crun_batch.state.job_document import record_scores
 from crun_batch.state.run_state import RunContext
 from crun_batch.state.summary import ending_of, summary_of
@@ -24,9 +23,9 @@ def close(context: RunContext, graders: Graders, docket: Docket, halt: Halt | No
     record_scores(workload, state)
     score_answers(context, graders, docket)
     publish(state.directory, state.schema)
-    totals, open_count = state.account.totals(), open_units(workload, state.done)
+    totals, open_count = state.account.totals(), context.open_units
     ending = ending_of(
-        how_to_go_on(halt, workload, totals),
+        how_to_go_on(halt, context),
         totals,
         open_count,
         is_pilot=context.options.pilot is not None,

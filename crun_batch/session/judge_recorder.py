@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
-from crun_batch.gateway.pool import Attempt, Outcome
-from crun_batch.gateway.retry import GiveUp
-from crun_batch.records import Failure, Fault, Response, Ticket
+from crun_batch.records import Attempt, Failure, Fault, GiveUp, Outcome, Response, Ticket
 from crun_batch.session.attempts import AttemptRecorder
 from crun_batch.session.tally import UnitTally
 from crun_batch.state.entries import read_event

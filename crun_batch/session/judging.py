@@ -17,7 +17,7 @@ from typing import Any
 from msgspec import structs
 
 from crun_batch.gateway.pool import Pool
-from crun_batch.gateway.retry import Halt
+from crun_batch.records import Halt
 from crun_batch.scoring.docket import Docket
 from crun_batch.scoring.unjudged import Answered, Asker, stored_answers
 from crun_batch.session.attempts import AttemptRecorder

@@ -7,10 +7,10 @@ from typing import Any
 
 from crun_batch.gateway.classify import check, check_fault
 from crun_batch.gateway.protocols import PROTOCOLS
-from crun_batch.gateway.retry import Decision, RetryPolicy, decide
+from crun_batch.gateway.retry import RetryPolicy, decide
 from crun_batch.load.job.sections import EndpointSpec
 from crun_batch.preflight.prices import Bill
-from crun_batch.records import Cost, Failure, Fault, Reply, Response, Tries
+from crun_batch.records import Cost, Decision, Failure, Fault, Reply, Response, Tries
 from crun_batch.state.recovery import conclude_leftovers
 from crun_batch.state.run_state import RunContext, RunState
 from crun_batch.store.events import StartEvent

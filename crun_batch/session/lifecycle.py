@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from crun_batch.gateway.pool import Pool
-from crun_batch.gateway.retry import Halt
+from crun_batch.records import Halt
 from crun_batch.session.leftovers import conclude_leftovers_of, open_journal
 from crun_batch.session.resources import Resources
 from crun_batch.session.sealing import Sealer

@@ -10,10 +10,8 @@ from contextlib import AbstractContextManager
 
 from msgspec import structs
 
-from crun_batch.gateway.pool import Attempt, Outcome
-from crun_batch.gateway.retry import GiveUp
 from crun_batch.pricing.account import Answered, UnitKey, UnitSoFar
-from crun_batch.records import Failure, Fault, Reply, Response, Row, Ticket, Unit
+from crun_batch.records import Attempt, Failure, Fault, GiveUp, Outcome, Reply, Response, Row, Ticket, Unit
 from crun_batch.session.attempts import AttemptRecorder
 from crun_batch.session.sharing import Sharing, shared_part
 from crun_batch.session.tally import UnitTally

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from crun_batch.gateway.pool import Pool
-from crun_batch.gateway.retry import Halt
 from crun_batch.load.job.output_schema import shape_of
-from crun_batch.records import Row
+from crun_batch.records import Halt, Row
 from crun_batch.session.attempts import AttemptRecorder
 from crun_batch.session.lanes import pool_of, routes_of
 from crun_batch.session.lifecycle import send_until_done

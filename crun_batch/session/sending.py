@@ -6,16 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
 from crun_batch.gateway.http.wire import Wire, open_wire
-from crun_batch.gateway.retry import Halt
 from crun_batch.preflight.balance import balance_keeper
 from crun_batch.preflight.gateway_facts import endpoints_by_target
 from crun_batch.preflight.plan import Plan
 from crun_batch.preflight.prices import Bill
+from crun_batch.records import Halt
 from crun_batch.session.judging import judge_answers
 from crun_batch.session.resources import Resources
 from crun_batch.session.rows import send_rows
 from crun_batch.session.summaries import extent_of, running_summary
-from crun_batch.state.done import open_rows
 from crun_batch.state.run_state import RunContext
 
 
@@ -36,7 +35,7 @@ async def send(context: RunContext, plan: Plan) -> Halt | None:
             summary=running_summary(context),
             keep_balance=balance_keeper(plan.gateways, options.platform),
         )
-        rows = open_rows(workload, context.state.done) if plan.pilot is None else plan.pilot.batches()
+        rows = context.open_rows() if plan.pilot is None else plan.pilot.batches()
         try:
             halt = await send_rows(context, resources, rows)
             if halt is None and workload.judges:

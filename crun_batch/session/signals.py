@@ -10,7 +10,7 @@ from typing import Any
 
 from crun_batch.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
 from crun_batch.gateway.pool import Pool
-from crun_batch.gateway.retry import Halt
+from crun_batch.records import Halt
 
 SIGNALS = {signal.SIGINT: (EXIT_INTERRUPTED, "Ctrl-C"), signal.SIGTERM: (EXIT_TERMINATED, "SIGTERM")}
 

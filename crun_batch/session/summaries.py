@@ -7,15 +7,13 @@ from typing import Any
 
 from crun_batch.preflight.pilot import Pilot
 from crun_batch.session.resources import Extent
-from crun_batch.state.done import open_units
 from crun_batch.state.run_state import RunContext
 from crun_batch.state.summary import RUNNING, Place, summary_of
 
 
 def extent_of(context: RunContext, pilot: Pilot | None) -> Extent:
     """How many units are done and how many are to be; of a pilot only its own."""
-    workload = context.workload
-    open_count = open_units(workload, context.state.done)
+    workload, open_count = context.workload, context.open_units
     if pilot is None:
         return Extent(workload.selected_units - open_count, open_count)
     return Extent(0, pilot.open_rows * len(workload.variants) * workload.repeats)
@@ -24,7 +22,7 @@ def extent_of(context: RunContext, pilot: Pilot | None) -> Extent:
 def running_summary(context: RunContext) -> Callable[[int, float], Mapping[str, Any]]:
     """What summary.json says while the session goes on: of so many finished units after so many seconds."""
     place, account = place_of(context), context.state.account
-    open_before = open_units(context.workload, context.state.done)
+    open_before = context.open_units
 
     def summary(finished_units: int, seconds: float) -> Mapping[str, Any]:
         open_count = open_before - finished_units

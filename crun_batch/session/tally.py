@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 
 from crun_batch.errors import EXIT_GATEWAY_REFUSED
-from crun_batch.gateway.retry import Halt
+from crun_batch.records import Halt
 
 ERROR_RATE_WINDOW_ROWS = 200
 ERROR_RATE_FROM_ROWS = 20

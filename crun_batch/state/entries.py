@@ -9,9 +9,20 @@ from collections.abc import Mapping
 
 from msgspec import Struct, structs
 
-from crun_batch.gateway.retry import Again, Decision, GiveUp
 from crun_batch.pricing.account import UnitKey, UnitSoFar
-from crun_batch.records import Cost, Failure, OutcomeClass, Reply, Status, Ticket, Tries, Unit
+from crun_batch.records import (
+    Again,
+    Cost,
+    Decision,
+    Failure,
+    GiveUp,
+    OutcomeClass,
+    Reply,
+    Status,
+    Ticket,
+    Tries,
+    Unit,
+)
 from crun_batch.store.events import FinalPart, ReadEvent, StartEvent
 from crun_batch.workload.conversation import STATUS_OF_FINISH, UnitResult
 

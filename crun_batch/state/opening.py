@@ -23,7 +23,7 @@ from crun_batch.state.done import DoneMarks
 from crun_batch.state.job_document import fingerprint
 from crun_batch.state.recovery import account_now, mark_done
 from crun_batch.state.retry import reopen
-from crun_batch.state.run_state import RecordedState, RunState
+from crun_batch.state.run_state import RunState
 from crun_batch.store.directory import RunDirectory, open_directory, read_json
 from crun_batch.store.disk import Disk
 from crun_batch.store.recover import recover
@@ -80,8 +80,8 @@ def open_run_directory(
             mark_done(workload, finished_units(path)) if recovered is not None else DoneMarks(workload.unit_slots)
         )
         state = RunState(
-            account,
-            done,
+            account=account,
+            done=done,
             directory=directory,
             schema=schema,
             document=document,
@@ -97,13 +97,20 @@ def open_run_directory(
     return state
 
 
-def read_recorded_state(workload: Workload) -> RecordedState:
+def read_state(workload: Workload) -> RunState:
     """How far the run has come, read without a lock; nothing done where there is no run yet."""
     path = workload.job.output.dir
-    directory = RunDirectory(path)
+    directory, schema = RunDirectory(path), workload.run_schema()
     if not directory.job.exists():
-        return RecordedState(Account(), DoneMarks(workload.unit_slots))
-    return RecordedState(account_now(directory), mark_done(workload, finished_units(path)), last_pilot(directory))
+        done = DoneMarks(workload.unit_slots)
+        return RunState(account=Account(), done=done, directory=directory, schema=schema)
+    return RunState(
+        account=account_now(directory),
+        done=mark_done(workload, finished_units(path)),
+        pilot=last_pilot(directory),
+        directory=directory,
+        schema=schema,
+    )
 
 
 def last_pilot(directory: RunDirectory) -> Mapping[str, Any] | None:

@@ -12,9 +12,20 @@ import polars as pl
 import pyarrow as pa
 from msgspec import Struct
 
-from crun_batch.gateway.retry import Decision
 from crun_batch.pricing.account import Account, Answered, BookedAttempt
-from crun_batch.records import Cost, ErrorKind, Failure, Fault, Hold, Purpose, Reply, Response, Tries, Usage
+from crun_batch.records import (
+    Cost,
+    Decision,
+    ErrorKind,
+    Failure,
+    Fault,
+    Hold,
+    Purpose,
+    Reply,
+    Response,
+    Tries,
+    Usage,
+)
 from crun_batch.state.done import DoneMarks
 from crun_batch.state.entries import NO_TRIES, ConcludedAttempt, read_event, tries_after
 from crun_batch.store.directory import RunDirectory

@@ -11,8 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from crun_batch.pricing.account import Account, UnitKey, UnitSoFar
-from crun_batch.pricing.costs import pico_of
-from crun_batch.records import Usage
+from crun_batch.records import Usage, pico_of
 from crun_batch.state.done import DoneMarks
 from crun_batch.store.views import attempts_frame, results_frame
 

@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from msgspec import Struct
 
 from crun_batch.options import RunOptions
 from crun_batch.pricing.account import Account
+from crun_batch.records import Row
 from crun_batch.state.background import BackgroundCall
-from crun_batch.state.done import DoneMarks
+from crun_batch.state.done import DoneMarks, open_rows, open_units
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.recover import Recovered
 from crun_batch.store.schema import RunSchema
 from crun_batch.workload.workload import Workload
 
 
-class RecordedState(Struct):
-    """How far a run has come."""
+class RunState(Struct, kw_only=True):
+    """A run directory, and how far its run has come. Locked, where the run is to go on."""
 
     account: Account
     done: DoneMarks
     pilot: Mapping[str, Any] | None = None
     """What the run's last pilot told."""
-
-
-class RunState(RecordedState, kw_only=True):
-    """A locked run directory, and how far its run has come."""
-
     directory: RunDirectory
     schema: RunSchema
-    document: dict[str, Any]
+    document: dict[str, Any] = {}
     """What job.json said before this session; empty for a new run."""
-    recovered: Recovered | None
-    fingerprinting: BackgroundCall[dict[str, Any]]
-    """Reads the whole table, which nothing before the first record has to wait for."""
+    recovered: Recovered | None = None
+    """What the journal held; None: a new run, or one that is only read."""
+    fingerprinting: BackgroundCall[dict[str, Any]] | None = None
+    """Reads the whole table, which nothing before the first record has to wait for; None: it is only read."""
     prices: Mapping[str, Any] = {}
     """The prices of this session, once they are chosen."""
     failed_verdicts: int = 0
@@ -44,6 +41,7 @@ class RunState(RecordedState, kw_only=True):
     @property
     def fingerprint(self) -> dict[str, Any]:
         """What decides whether finished units would still send the same requests. Raises InputError."""
+        assert self.fingerprinting is not None, "only a run that is locked asks what its requests are made of"
         return self.fingerprinting.result()
 
 
@@ -53,3 +51,17 @@ class RunContext(Struct, frozen=True):
     workload: Workload
     options: RunOptions
     state: RunState
+
+    @property
+    def open_units(self) -> int:
+        """Units of the selected rows that have no final result."""
+        return open_units(self.workload, self.state.done)
+
+    def open_rows(self) -> Iterator[list[Row]]:
+        """The selected rows that still have something to do, in batches."""
+        return open_rows(self.workload, self.state.done)
+
+    def has_open(self, row: Row) -> bool:
+        """Whether anything is left to ask of the row."""
+        first = self.workload.slot(row.position, 0, 0)
+        return any(self.state.done.is_open(first + offset) for offset in range(self.workload.slots_per_row))

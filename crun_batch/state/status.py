@@ -13,8 +13,7 @@ import polars as pl
 from crun_batch.errors import InputError
 from crun_batch.load.job.job import load_job
 from crun_batch.pricing.account import Account, BookedAttempt
-from crun_batch.pricing.costs import decimal_text
-from crun_batch.records import Cost, Hold, Tries
+from crun_batch.records import Cost, Hold, Tries, decimal_text
 from crun_batch.state.recovery import JournalNow, journal_now
 from crun_batch.state.summary import RUNNING, Ending, Place, summary_of
 from crun_batch.store.directory import RunDirectory, read_json

@@ -9,9 +9,8 @@ from typing import Any
 from msgspec import Struct
 
 from crun_batch.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_ROWS_FAILED, EXIT_TERMINATED
-from crun_batch.gateway.retry import Halt
 from crun_batch.pricing.account import Account, Sums
-from crun_batch.pricing.costs import decimal_text
+from crun_batch.records import Halt, decimal_text
 from crun_batch.store.views import AttemptTotals
 
 STATUSES = ("ok", "invalid", "truncated", "refused", "error")
