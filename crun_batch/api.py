@@ -13,10 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from crun_batch.errors import InputError
 from crun_batch.load.job.job import Job
 from crun_batch.load.job.job import load_job as read_job_file
-from crun_batch.options import RunOptions, options_of
+from crun_batch.options import AnyJob, RunOptions, options_of
 from crun_batch.reporting.comparing import ComparisonOptions, RunComparison, compare_runs
 from crun_batch.reporting.run import Run, run_in
 from crun_batch.state.status import find_run, findings_of, status_of
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from crun_batch.reporting.read import Report
 
 T = TypeVar("T")
-AnyJob = Job | str | Path
 AnyRun = Run | str | Path
 
 
@@ -249,15 +247,7 @@ def _options(arguments: Mapping[str, Any]) -> RunOptions:
     """The arguments of a public function as options; those at their defaults say nothing."""
     named = {name: value for name, value in arguments.items() if name not in ("job", "table", "overrides")}
     given = {name: value for name, value in named.items() if value is not None and value is not False}
-    if "retry" in given:
-        given["retry"] = _kinds(given["retry"])
     return options_of({**given, **arguments["overrides"]})
-
-
-def _kinds(retry: Collection[str]) -> frozenset[str]:
-    if isinstance(retry, str):
-        raise InputError(f"retry takes several kinds, not a text: retry=[{retry!r}]")
-    return frozenset(retry)
 
 
 def _directory(run: AnyRun, simulate: bool) -> Path:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -85,6 +86,8 @@ class RunOptions(Struct, frozen=True):
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
 
 
+AnyJob = Job | str | Path
+"""A job, or where its file is."""
 JOB_KEYS = {
     "limit": "input.limit",
     "max_cost_usd": "budget.max_cost_usd",
@@ -99,6 +102,9 @@ REPLACED_WHOLE = ("output_schema", "sweep")
 def options_of(overrides: Mapping[str, Any]) -> RunOptions:
     """Keyword arguments of the Python API as options. Raises InputError for a name that nothing takes."""
     own = {name: value for name, value in overrides.items() if name in RunOptions.__struct_fields__}
+    if isinstance(own.get("retry"), str):
+        raise InputError(f"retry takes several kinds, not a text: retry=[{own['retry']!r}]")
+    own |= {"retry": frozenset(own["retry"])} if "retry" in own else {}
     keys = {JOB_KEYS[name]: value for name, value in overrides.items() if name in JOB_KEYS and value is not None}
     for name, value in overrides.items():
         if name in own or name in JOB_KEYS:

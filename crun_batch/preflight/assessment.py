@@ -22,10 +22,8 @@ from crun_batch.pricing.tokens import Counter, count_body, remembering, token_co
 from crun_batch.records import Row, pico_of
 from crun_batch.scoring.docket import Backlog
 from crun_batch.scoring.questions import Questions
-from crun_batch.state.done import DoneMarks
 from crun_batch.state.run_state import RunContext
 from crun_batch.workload.request import Variant
-from crun_batch.workload.workload import Workload
 
 REJECTIONS_SHOWN = 20
 ESTIMATE_SEED = 0
@@ -51,21 +49,22 @@ class Reading(Struct, frozen=True):
     """How many rows these random ones stand for; None: for themselves."""
 
 
-def columns_read(workload: Workload) -> tuple[str, ...]:
+def columns_read(context: RunContext) -> tuple[str, ...]:
     """What an estimate must read of each row."""
+    workload = context.workload
     return Questions(workload).columns if workload.judges else workload.columns
 
 
 def everything(context: RunContext) -> Reading:
     """All selected rows."""
     workload = context.workload
-    return Reading(workload.table.rows(columns_read(workload)))
+    return Reading(workload.table.rows(columns_read(context)))
 
 
 def enough(context: RunContext) -> Reading:
     """All open rows, or above SAMPLE_ABOVE_ROWS of them random ones from evenly spread places, which is said."""
     workload, done = context.workload, context.state.done
-    table, columns = workload.table, columns_read(workload)
+    table, columns = workload.table, columns_read(context)
     is_new = done.open_slots() == workload.unit_slots
     wanted = None if is_new else done.open_rows(workload.slots_per_row)
     rows = table.count(wanted)
@@ -84,8 +83,8 @@ def assess(context: RunContext, prices: Prices, reading: Reading, waiting: Backl
     `waiting`: the questions about stored answers, which come on top.
     """
     workload, done, account = context.workload, context.state.done, context.state.account
-    judges = _Judges(workload, prices)
-    tallies = [_Tallies(variant, prices, workload) for variant in workload.variants]
+    judges = _Judges(context, prices)
+    tallies = [_Tallies(variant, prices, context) for variant in workload.variants]
     is_new = done.open_slots() == workload.unit_slots
     rejections: list[str] = []
     read_rows = open_rows = 0
@@ -94,7 +93,7 @@ def assess(context: RunContext, prices: Prices, reading: Reading, waiting: Backl
             read_rows += 1
             is_open = False
             for tallied in tallies:
-                repeats = workload.repeats if is_new else _open_repeats(workload, done, row, tallied.index)
+                repeats = workload.repeats if is_new else _open_repeats(context, row, tallied.index)
                 if repeats:
                     is_open = True
                     tallied.add(row, repeats, rejections)
@@ -111,31 +110,31 @@ def assess(context: RunContext, prices: Prices, reading: Reading, waiting: Backl
     finished = account.finished_requests()
     estimates = [t.estimate(total_open, finished) for t in tallies]
     estimates += judges.estimates(max(total_open, open_rows), waiting, account)
-    latency_seconds = _latency_seconds(account)
+    latency_seconds = _latency_seconds(context)
     combined = combine(
         [estimate for group in estimates for estimate in group],
         Limits(limits.concurrency, limits.requests_per_minute, limits.tokens_per_minute, latency_seconds),
     )
-    return Assessment(combined, total_open, tuple(rejections), partial(_limit_of, workload, done))
+    return Assessment(combined, total_open, tuple(rejections), partial(_limit_of, context))
 
 
-def _open_repeats(workload: Workload, done: DoneMarks, row: Row, variant: int) -> int:
+def _open_repeats(context: RunContext, row: Row, variant: int) -> int:
+    workload, done = context.workload, context.state.done
     return sum(done.is_open(workload.slot(row.position, variant, repeat)) for repeat in range(workload.repeats))
 
 
-def _latency_seconds(account: Account) -> float | None:
+def _latency_seconds(context: RunContext) -> float | None:
     """Of a request that was answered; None before the first."""
-    totals = account.totals()
+    totals = context.state.account.totals()
     return totals.latency_us / 1e6 / totals.done if totals.done else None
 
 
-def _limit_of(workload: Workload, done: DoneMarks, open_rows: int) -> int:
+def _limit_of(context: RunContext, open_rows: int) -> int:
     """How many of the first rows have at most so many open ones among them."""
-    each = len(workload.variants) * workload.repeats
     rows = 0
-    for batch in workload.table.rows(()):
+    for batch in context.workload.table.rows(()):
         for row in batch:
-            open_rows -= any(done.is_open(row.position * each + offset) for offset in range(each))
+            open_rows -= context.has_open(row)
             if open_rows < 0:
                 return rows
             rows += 1
@@ -163,7 +162,8 @@ def with_measured(assessment: Assessment, pilot: Mapping[str, Any] | None) -> As
 class _Judges:
     """The tallies of all judges; nothing where there are none."""
 
-    def __init__(self, workload: Workload, prices: Prices) -> None:
+    def __init__(self, context: RunContext, prices: Prices) -> None:
+        workload = context.workload
         self._questions = Questions(workload)
         self._tallies = [JudgeTally(judge, workload, prices) for judge in workload.judges]
 
@@ -186,11 +186,11 @@ def _scaled(count: int, read: int, total: int) -> int:
 class _Tallies:
     """One variant's tallies, one for each model that its requests name and each turn of its conversations."""
 
-    def __init__(self, variant: Variant, prices: Prices, workload: Workload) -> None:
+    def __init__(self, variant: Variant, prices: Prices, context: RunContext) -> None:
         self.index = variant.index
         self.variant = variant
         self._prices = prices
-        self._workload = workload
+        self._job = context.workload.job
         self._tallies: dict[tuple[str | None, int], tuple[Tally, Counter]] = {}
 
     def add(self, row: Row, repeats: int, rejections: list[str]) -> None:
@@ -220,10 +220,10 @@ class _Tallies:
             price_reason=choice.reason,
             max_output_tokens=output_limit,
             earlier_answers=turn,
-            shares_identical=self._workload.job.share_identical,
+            shares_identical=self._job.share_identical,
             counter_name=counter.name,
             counter_exact=counter.exact,
-            credits_per_usd=self._workload.job.prices.credits_per_usd,
+            credits_per_usd=self._job.prices.credits_per_usd,
         )
         return Tally(terms), counter
 

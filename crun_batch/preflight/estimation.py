@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
-from crun_batch.load.job.job import Job
-from crun_batch.options import RunOptions
+from crun_batch.options import AnyJob, RunOptions
 from crun_batch.preflight.affordability import estimate_document, judge, refuse_rejected
 from crun_batch.preflight.assessment import assess, everything, with_measured
 from crun_batch.preflight.gateway_facts import ask_gateways, sellers_of
 from crun_batch.preflight.prices import Prices
 from crun_batch.scoring.docket import waiting_now
-from crun_batch.state.opening import read_state
+from crun_batch.state.reading import read_state
 from crun_batch.state.run_state import RunContext
 from crun_batch.workload.loading import load
 
 
-async def estimate_job(job: Job | str | Path, table: object | None, options: RunOptions) -> dict[str, Any]:
+async def estimate_job(job: AnyJob, table: object | None, options: RunOptions) -> dict[str, Any]:
     """The estimate as plain data. Raises InputError (2), RefusedToStart (3)."""
     with ExitStack() as stack:
         workload = load(job, table, options, stack)

@@ -24,7 +24,6 @@ from crun_batch.pricing.estimate import Limits, time_needed
 from crun_batch.pricing.pilot import Agreement, Forecast, Measured, forecast, measure, measured_versus_priced
 from crun_batch.records import Halt, Row, decimal_text
 from crun_batch.state.run_state import RunContext, RunState
-from crun_batch.workload.workload import Workload
 
 PILOT_SEED = 0
 
@@ -56,7 +55,7 @@ async def begin_pilot(context: RunContext, gateways: Sequence[GatewayFacts]) -> 
     workload, options, state = context.workload, context.options, context.state
     if options.pilot is None:
         return None
-    rows = workload.table.random_rows(options.pilot, PILOT_SEED, columns_read(workload))
+    rows = workload.table.random_rows(options.pilot, PILOT_SEED, columns_read(context))
     open_rows = sum(context.has_open(row) for row in rows)
     before, read = None, balance_reader(gateways, options.platform)
     if read is not None and open_rows:
@@ -100,7 +99,7 @@ async def pilot_document(
         "output_tokens": _whole(output_tokens, totals.output_tokens),
         "cost_usd": _cost([row.cost_usd for row in sums], rows_total, totals.cost_usd),
         "cost_credits": _cost([row.cost_credits for row in sums], rows_total, totals.cost_credits),
-        "seconds": _seconds(workload, sums, open_rows),
+        "seconds": _seconds(context, sums, open_rows),
         "notes": _notes(state.account.totals().unknown),
         **_told_of_price(pilot, weighed, state),
     }
@@ -226,13 +225,14 @@ def _cost(values: Sequence[int | None], rows_total: int, everywhere: int | None)
     return {name: None if pico is None else decimal_text(pico) for name, pico in ends.items()}
 
 
-def _seconds(workload: Workload, sums: Sequence[RowSums], open_rows: int) -> dict[str, Any]:
+def _seconds(context: RunContext, sums: Sequence[RowSums], open_rows: int) -> dict[str, Any]:
     """How long the open rows still take, limits and latency being what they were."""
     if not sums:
         return {"low": None, "expected": None, "high": None, "limited_by": "not known"}
     rows_total = len(sums) + open_rows
     busy = forecast([row.latency_us for row in sums], rows_total)
     tokens = forecast([row.tokens for row in sums], rows_total)
+    workload = context.workload
     limits = workload.job.limits
     requests = open_rows * len(workload.variants) * workload.repeats * (1 + len(workload.judges))
     ends: dict[str, Any] = {"limited_by": "not limited"}

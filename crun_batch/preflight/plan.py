@@ -8,9 +8,10 @@ from crun_batch.errors import RefusedToStart
 from crun_batch.preflight.affordability import estimate_document, judge, refuse_rejected
 from crun_batch.preflight.assessment import assess, enough, with_measured
 from crun_batch.preflight.gateway_facts import GatewayFacts
-from crun_batch.preflight.pilot import Pilot
+from crun_batch.preflight.pilot import Pilot, begin_pilot
 from crun_batch.preflight.prices import Prices
-from crun_batch.scoring.docket import Docket
+from crun_batch.scoring.computed import Graders
+from crun_batch.scoring.docket import Docket, open_docket
 from crun_batch.state.run_state import RunContext
 
 
@@ -24,8 +25,23 @@ class Plan(Struct, frozen=True):
     docket: Docket
 
 
-def confirm(context: RunContext, plan: Plan) -> None:
-    """Refuse what the budget or the balance cannot bear, then ask. Raises InputError (2), RefusedToStart (3)."""
+async def make_plan(
+    context: RunContext, graders: Graders, gateways: tuple[GatewayFacts, ...], prices: Prices, docket: Docket
+) -> Plan:
+    """Choose the rows of a pilot, where one is asked for, and see that what is to be sent may be sent.
+
+    Raises InputError (2), RefusedToStart (3).
+    """
+    pilot = await begin_pilot(context, gateways)
+    if pilot is not None:
+        docket = open_docket(context, graders, pilot.rows)
+    plan = Plan(gateways, prices, pilot, docket)
+    _confirm(context, plan)
+    return plan
+
+
+def _confirm(context: RunContext, plan: Plan) -> None:
+    """Refuse what the budget or the balance cannot bear, then ask."""
     reading = enough(context) if plan.pilot is None else plan.pilot.reading
     assessment = assess(context, plan.prices, reading, plan.docket.waiting)
     assessment = with_measured(assessment, context.state.pilot)

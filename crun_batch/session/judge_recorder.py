@@ -6,19 +6,17 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from crun_batch.records import Attempt, Failure, Fault, GiveUp, Outcome, Response, Ticket
-from crun_batch.session.attempts import AttemptRecorder
-from crun_batch.session.tally import UnitTally
+from crun_batch.session.tools import Tools
 from crun_batch.state.entries import read_event
-from crun_batch.store.journal import Journal
 
 
 class JudgeRecorder:
     """The pool's hooks for questions, writing to one journal."""
 
-    def __init__(self, attempts: AttemptRecorder, tally: UnitTally, journal: Journal) -> None:
-        self.attempts = attempts
-        self.tally = tally
-        self._journal = journal
+    def __init__(self, tools: Tools) -> None:
+        self.attempts = tools.attempts
+        self.tally = tools.tally
+        self._journal = tools.journal
 
     def together(self) -> AbstractContextManager[None]:
         """Records made inside reach the disk when the block ends, in one write."""

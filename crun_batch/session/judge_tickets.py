@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Literal
 
 from crun_batch.records import Ticket, Unit
 from crun_batch.scoring.unjudged import Answered, Asker
 from crun_batch.session.source import Batches
-from crun_batch.workload.tickets import Tickets
-from crun_batch.workload.workload import Workload
+from crun_batch.session.tools import Tools
+from crun_batch.state.run_state import RunContext
 
 
 class JudgeTickets:
     """Tickets of all open questions, in the order of the answers."""
 
-    def __init__(
-        self,
-        workload: Workload,
-        batches: Batches[Answered],
-        asker: Asker,
-        tickets: Tickets,
-        wake: Callable[[], None],
-    ) -> None:
-        self._places = {judge.name: place for place, judge in enumerate(workload.judges)}
+    def __init__(self, context: RunContext, tools: Tools, batches: Batches[Answered], asker: Asker) -> None:
+        self._places = {judge.name: place for place, judge in enumerate(context.workload.judges)}
         self._batches = batches
         self._asker = asker
-        self._tickets = tickets
-        self._wake = wake
+        self._tickets = tools.tickets
+        self._wake = tools.wake
         self._waiting: Iterator[Ticket] = iter(())
         self._is_fresh = False
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,16 +18,16 @@ from crun_batch.session.leftovers import conclude_leftovers_of, open_journal
 from crun_batch.session.resources import Resources
 from crun_batch.session.sealing import Sealer
 from crun_batch.session.signals import SignalHandling
-from crun_batch.session.watching import Meter, Recorder, keep_summary, show
+from crun_batch.session.tools import Make, Recorder, make_pool
+from crun_batch.session.watching import Meter, keep_summary, show
 from crun_batch.state.recovery import leave_in_flight
 from crun_batch.state.run_state import RunContext
-from crun_batch.store.journal import Journal
-
-Begin = Callable[[Journal, Sealer], tuple[Recorder, Pool]]
-"""Makes what is sent with, once the journal is open and up to date."""
+from crun_batch.workload.target import Target
 
 
-async def send_until_done(context: RunContext, resources: Resources, begin: Begin) -> Halt | None:
+async def send_until_done(
+    context: RunContext, resources: Resources, targets: Sequence[Target], make: Make
+) -> Halt | None:
     """Open the journal, conclude what the last session left, send until all is done or it stops, close.
 
     Returns why it stopped early; None: everything is done. Raises DiskFailed.
@@ -39,7 +39,7 @@ async def send_until_done(context: RunContext, resources: Resources, begin: Begi
         conclude_leftovers_of(context, journal, resources.bill)
         if state.recovered is not None:
             sealer.begin_segment()
-        recorder, pool = begin(journal, sealer)
+        recorder, pool = make_pool(context, resources, targets, journal, sealer, make)
         started = options.clock.monotonic()
         timeout_seconds = context.workload.job.limits.attempt_timeout_seconds
         with (

@@ -12,9 +12,8 @@ from msgspec import structs
 
 from crun_batch.pricing.account import Answered, UnitKey, UnitSoFar
 from crun_batch.records import Attempt, Failure, Fault, GiveUp, Outcome, Reply, Response, Row, Ticket, Unit
-from crun_batch.session.attempts import AttemptRecorder
 from crun_batch.session.sharing import Sharing, shared_part
-from crun_batch.session.tally import UnitTally
+from crun_batch.session.tools import Tools
 from crun_batch.state.entries import (
     ConcludedAttempt,
     conversation_part,
@@ -27,10 +26,8 @@ from crun_batch.state.entries import (
 from crun_batch.state.run_state import RunContext
 from crun_batch.store.carried import carried_encoder
 from crun_batch.store.events import FinalEvent, FinalPart, ReadEvent, whole_final
-from crun_batch.store.journal import Journal
 from crun_batch.workload.conversation import Conversation, UnitResult
 from crun_batch.workload.request import Request
-from crun_batch.workload.tickets import Tickets
 
 
 class RowRecorder:
@@ -39,20 +36,16 @@ class RowRecorder:
     def __init__(
         self,
         context: RunContext,
-        *,
-        attempts: AttemptRecorder,
-        tally: UnitTally,
-        journal: Journal,
+        tools: Tools,
         conversations: Sequence[Conversation],
-        tickets: Tickets,
         sharing: Sharing | None,
     ) -> None:
         workload, state = context.workload, context.state
-        self.attempts = attempts
-        self.tally = tally
-        self._journal = journal
+        self.attempts = tools.attempts
+        self.tally = tools.tally
+        self._journal = tools.journal
         self._conversations = conversations
-        self._tickets = tickets
+        self._tickets = tools.tickets
         self._sharing = sharing
         self._done = state.done
         self._slot = workload.slot

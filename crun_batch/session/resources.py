@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 from msgspec import Struct, field
 
 from crun_batch.gateway.admission import Lane
-from crun_batch.gateway.http.wire import Wire
-from crun_batch.preflight.balance import KeepBalance
+from crun_batch.gateway.http.wire import Wire, open_wire
+from crun_batch.preflight.balance import KeepBalance, balance_keeper
+from crun_batch.preflight.gateway_facts import endpoints_by_target
+from crun_batch.preflight.plan import Plan
 from crun_batch.preflight.prices import Bill
+from crun_batch.session.summaries import Extent, extent_of, running_summary
+from crun_batch.state.run_state import RunContext
 from crun_batch.workload.endpoint import Endpoint
 
 
@@ -23,13 +28,6 @@ class Lanes(dict[tuple[str, Hashable, str | None], Lane]):
 
     def __repr__(self) -> str:
         return f"Lanes({len(self)})"
-
-
-class Extent(Struct, frozen=True):
-    """How much is to be done: units that were done before this session, and units that it is to finish."""
-
-    done_before: int
-    to_do: int
 
 
 class Resources(Struct, frozen=True):
@@ -47,3 +45,31 @@ class Resources(Struct, frozen=True):
     """What summary.json says after this session has finished so many units in so many seconds."""
     keep_balance: KeepBalance | None
     lanes: Lanes = field(default_factory=Lanes)
+
+
+@asynccontextmanager
+async def open_resources(context: RunContext, plan: Plan) -> AsyncIterator[Resources]:
+    """The connection, the thread that reads the table, and what follows from the plan; closed in the end."""
+    workload, options = context.workload, context.options
+    wire = options.wire(workload.job) if options.wire is not None else _wire(context)
+    threads = nullcontext() if options.platform.in_place else ThreadPoolExecutor(1, thread_name_prefix="table")
+    endpoints = endpoints_by_target(plan.gateways)
+    try:
+        with threads as executor:
+            yield Resources(
+                wire=wire,
+                bill=Bill(plan.prices.price, workload.job.prices.credits_per_usd),
+                endpoints=endpoints,
+                redact=endpoints[0].redact,
+                executor=executor,
+                extent=extent_of(context, plan.pilot),
+                summary=running_summary(context),
+                keep_balance=balance_keeper(plan.gateways, options.platform),
+            )
+    finally:
+        await wire.close()
+
+
+def _wire(context: RunContext) -> Wire:
+    urls = [target.url for target in context.workload.targets]
+    return open_wire("direct", connections=context.workload.job.limits.concurrency, urls=urls)

@@ -17,10 +17,10 @@ from crun_batch.load.prompt.render import RowRejected
 from crun_batch.pricing.account import UnitSoFar
 from crun_batch.records import Row, Ticket, Unit
 from crun_batch.session.sharing import Follower, Sharing
+from crun_batch.session.tools import Tools
 from crun_batch.state.run_state import RunContext
 from crun_batch.store.events import FinalPart
 from crun_batch.workload.request import Request, Variant
-from crun_batch.workload.tickets import Tickets
 
 ROWS_AT_ONCE = 64
 BYTES_AT_ONCE = 2**20
@@ -95,21 +95,20 @@ class RowTickets:
     def __init__(
         self,
         context: RunContext,
+        tools: Tools,
         batches: Batches[Row],
         *,
-        tickets: Tickets,
         unsent: Unsent,
         sharing: Sharing | None,
-        wake: Callable[[], None],
     ) -> None:
         self._workload = context.workload
         self._batches = batches
         self._done = context.state.done
         self._account = context.state.account
-        self._tickets = tickets
+        self._tickets = tools.tickets
         self._unsent = unsent
         self._sharing = sharing
-        self._wake = wake
+        self._wake = tools.wake
         self._rows: deque[Row] = deque()
         self._waiting: deque[Ticket] = deque()
         self._has_finished_unsent = False

@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from msgspec import Struct
+
 from crun_batch.preflight.pilot import Pilot
-from crun_batch.session.resources import Extent
 from crun_batch.state.run_state import RunContext
 from crun_batch.state.summary import RUNNING, Place, summary_of
+
+
+class Extent(Struct, frozen=True):
+    """How much is to be done: units that were done before this session, and units that it is to finish."""
+
+    done_before: int
+    to_do: int
 
 
 def extent_of(context: RunContext, pilot: Pilot | None) -> Extent:

@@ -8,30 +8,20 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from crun_batch.console.amounts import duration
 from crun_batch.console.progress import Progress, VariantProgress
 from crun_batch.errors import DiskFailed
-from crun_batch.gateway.pool import Hooks, Pool
+from crun_batch.gateway.pool import Pool
 from crun_batch.pricing.account import Sums
-from crun_batch.session.attempts import AttemptRecorder
-from crun_batch.session.resources import Extent
-from crun_batch.session.tally import UnitTally
+from crun_batch.session.summaries import Extent
+from crun_batch.session.tools import Recorder
 from crun_batch.store.directory import RunDirectory, write_json
 
 SHOWN_EVERY_SECONDS = 0.5
 SUMMARY_EVERY_SECONDS = 5.0
 RATE_OVER_SECONDS = 30.0
-
-
-class Recorder(Hooks, Protocol):
-    """The pool's hooks, for rows or for judges, as far as others look at them."""
-
-    @property
-    def attempts(self) -> AttemptRecorder: ...
-    @property
-    def tally(self) -> UnitTally: ...
 
 
 class Meter:

@@ -31,7 +31,10 @@ from crun_batch.state.entries import NO_TRIES, ConcludedAttempt, read_event, tri
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.events import EndEvent, Event, FinalEvent, HeadEvent, ReadEvent, StartEvent
 from crun_batch.store.journal import Journal
-from crun_batch.store.recover import Recovered, replay
+from crun_batch.store.recover import Recovered, recover, replay
+from crun_batch.store.schema import RunSchema
+from crun_batch.store.seal import seal_segment
+from crun_batch.store.views import finished_units
 from crun_batch.workload.workload import Workload
 
 ReadArrival = Callable[[StartEvent, Response | Fault, Tries], tuple[Reply | Failure, Cost, Decision | None]]
@@ -183,6 +186,19 @@ def _record(journal: Journal, account: Account, settled: ConcludedAttempt) -> No
     event = read_event(settled, None)
     journal.append_reads([event])
     book(account, event)
+
+
+def recover_journal(directory: RunDirectory, schema: RunSchema) -> Recovered | None:
+    """What the journal holds, its older segments sealed; None: it is a new one. Raises RunDamaged, DiskFailed."""
+    recovered = recover(directory)
+    for number in recovered.older if recovered is not None else ():
+        seal_segment(directory, number, schema)
+    return recovered
+
+
+def done_marks(workload: Workload, directory: RunDirectory, *, is_new: bool) -> DoneMarks:
+    """Which units have a final result; none in a new run."""
+    return DoneMarks(workload.unit_slots) if is_new else mark_done(workload, finished_units(directory.path))
 
 
 def mark_done(workload: Workload, finished: pa.RecordBatchReader) -> DoneMarks:

@@ -10,7 +10,6 @@ from msgspec import structs
 
 from crun_batch.errors import InputError, Mistake
 from crun_batch.load.job.job import Job, load_job
-from crun_batch.load.job.sections import PromptSpec
 from crun_batch.load.job.sweep import Variation, variations
 from crun_batch.load.prompt.render import Renderer
 from crun_batch.load.prompt.score_templates import ScoreTemplates
@@ -68,10 +67,10 @@ def load_workload(job: Job, frame: object | None = None, overrides: Mapping[str,
 
 def _renderers(varied: Sequence[Variation], table: Table) -> list[Renderer]:
     """One for each prompt. Raises InputError with the mistakes of all prompts."""
-    made: list[tuple[PromptSpec, Renderer]] = []
+    made: list[tuple[Variation, Renderer]] = []
     mistakes: dict[Mistake, None] = {}
     for one in varied:
-        if any(prompt == one.job.prompt for prompt, _ in made):
+        if any(other.job.prompt == one.job.prompt for other, _ in made):
             continue
         try:
             renderer = Renderer(
@@ -80,10 +79,10 @@ def _renderers(varied: Sequence[Variation], table: Table) -> list[Renderer]:
         except InputError as error:
             mistakes |= dict.fromkeys(_of_variant(mistake, one, varied) for mistake in error.mistakes)
         else:
-            made.append((one.job.prompt, renderer))
+            made.append((one, renderer))
     if mistakes:
         raise InputError(list(mistakes))
-    return [next(renderer for prompt, renderer in made if prompt == one.job.prompt) for one in varied]
+    return [next(renderer for other, renderer in made if other.job.prompt == one.job.prompt) for one in varied]
 
 
 def _of_variant(mistake: Mistake, one: Variation, varied: Sequence[Variation]) -> Mistake:

@@ -1,0 +1,78 @@
+"""What the hooks and the tickets of a stretch of sending are made of, once its journal is open."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from crun_batch.gateway.pool import Hooks, Pool, Source
+from crun_batch.records import Halt
+from crun_batch.session.attempts import AttemptRecorder
+from crun_batch.session.lanes import pool_of, routes_of
+from crun_batch.session.resources import Resources
+from crun_batch.session.sealing import Sealer
+from crun_batch.session.tally import UnitTally
+from crun_batch.state.run_state import RunContext
+from crun_batch.store.journal import Journal
+from crun_batch.workload.target import Target
+from crun_batch.workload.tickets import Tickets, TokenRatio
+
+
+class Tools(Struct, frozen=True):
+    """Handed to whoever makes the hooks and the tickets."""
+
+    attempts: AttemptRecorder
+    tally: UnitTally
+    tickets: Tickets
+    journal: Journal
+    wake: Callable[[], None]
+    """Tells the pool, from any thread, that there are tickets again."""
+
+
+class Recorder(Hooks, Protocol):
+    """The pool's hooks, for rows or for judges, as far as others look at them."""
+
+    @property
+    def attempts(self) -> AttemptRecorder: ...
+    @property
+    def tally(self) -> UnitTally: ...
+
+
+Make = Callable[[Tools], tuple[Recorder, Source]]
+"""Makes the hooks and the tickets of rows, or of judges."""
+
+
+def make_pool(
+    context: RunContext,
+    resources: Resources,
+    targets: Sequence[Target],
+    journal: Journal,
+    sealer: Sealer,
+    make: Make,
+) -> tuple[Recorder, Pool]:
+    """Recorder, tickets and pool for these targets, each made of those before it."""
+    loop = asyncio.get_running_loop()
+
+    def stop(halt: Halt) -> None:
+        pool.stop(halt)
+
+    def wake() -> None:
+        loop.call_soon_threadsafe(lambda: pool.wake())
+
+    names, token_ratio = tuple(target.name for target in targets), TokenRatio()
+    tools = Tools(
+        attempts=AttemptRecorder(
+            context, resources, targets=names, journal=journal, sealer=sealer, token_ratio=token_ratio
+        ),
+        tally=UnitTally(names, context.workload.job.limits.stop_at_error_rate, stop),
+        tickets=Tickets(resources.bill.price_of, resources.bill.credits_per_usd, token_ratio),
+        journal=journal,
+        wake=wake,
+    )
+    recorder, source = make(tools)
+    endpoints = [resources.endpoints[target.index] for target in targets]
+    pool = pool_of(context, resources, routes_of(targets, endpoints, resources), source, recorder)
+    return recorder, pool
