@@ -21,48 +21,33 @@ import orjson
 from msgspec import structs
 
 from crun_batch.errors import InputError
-from crun_batch.simulator.answers import MESSAGE_TOKENS, answer
-from crun_batch.simulator.asks import Answer, Ask, Invalid
+from crun_batch.simulator.asks import Answer, Ask
 from crun_batch.simulator.connection import Delivery, Request, reply_bytes, whole
-from crun_batch.simulator.control import CONTROLS, CRUN_BALANCE, Account, usd_text
+from crun_batch.simulator.control import CONTROLS, CRUN_BALANCE, Account
 from crun_batch.simulator.deliveries import Body, Headers, deliver, with_error
 from crun_batch.simulator.endpoints import ENDPOINTS
 from crun_batch.simulator.endpoints.form import Endpoint, data_line, named_event
 from crun_batch.simulator.faults import AFTER, check_kinds, code_of, drawn, marked, status_of
-from crun_batch.simulator.ledger import Ledger, charge_pico, price_of
-from crun_batch.simulator.limits import RateLimits
-from crun_batch.simulator.memory import Memory
-from crun_batch.simulator.refusals import OUT_OF_CREDIT, Refusal, Shape, error_body, refusal
+from crun_batch.simulator.generation import Generation, Refused
+from crun_batch.simulator.ledger import Ledger
+from crun_batch.simulator.refusals import Refusal, Shape, error_body, refusal
 from crun_batch.simulator.settings import FIXED_AT_START, Settings, pico, read_settings
-from crun_batch.simulator.stats import Stats
-from crun_batch.simulator.tokens import load_tokenizer
 
 BASE_PATH = "/api/v1"
 _RETRY_AFTER_STATUSES = frozenset({429, 455, 503, 529})
 _INVERSE_NORMAL = NormalDist().inv_cdf
 
 
-class Refused(Exception):
-    """The request ends here with this refusal."""
-
-    def __init__(self, problem: Refusal) -> None:
-        super().__init__(problem.message)
-        self.problem = problem
-
-
 class Gateway:
     """All that the gateway knows: settings, books, limits, what it remembers of earlier requests."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, ledger: Ledger | None = None) -> None:
         check_kinds(settings.faults)
         self.settings = settings
-        self.ledger = Ledger(pico(settings.balance_credits), settings.ledger_path, settings.ledger_entries)
-        self.stats = Stats()
-        self._limits = RateLimits()
-        self._memory = Memory()
-        self._tokenizer = load_tokenizer(settings.tokenizer)
+        self._generation = Generation(settings, ledger)
+        self.ledger = self._generation.ledger
+        self.stats = self._generation.stats
         self._key_names = {key: name for name, key in settings.keys.items()}
-        self._prices = {name: price_of(model, settings) for name, model in settings.models.items()}
         self._shown = (self.ledger.balance_pico, -math.inf)
 
     def handle(self, request: Request) -> Delivery:
@@ -88,9 +73,8 @@ class Gateway:
         settings = read_settings(changes, base=self.settings)
         check_kinds(settings.faults)
         self.settings = settings
-        self._tokenizer = load_tokenizer(settings.tokenizer)
+        self._generation.take(settings)
         self._key_names = {key: name for name, key in settings.keys.items()}
-        self._prices = {name: price_of(model, settings) for name, model in settings.models.items()}
         if "balance_credits" in changes:
             self.ledger.balance_pico = pico(settings.balance_credits)
 
@@ -133,9 +117,9 @@ class Gateway:
         key_name = self._key_name(request)
         if key_name is None:
             raise Refused(refusal(401, "Incorrect API key provided.", code="invalid_api_key"))
-        ask = self._read(endpoint, request)
-        answered = self._answer(ask)
-        headers = self._admit(endpoint, key_name, ask, answered)
+        ask = self._generation.read(endpoint, request.body)
+        answered = self._generation.answer(ask)
+        headers = self._generation.admit(endpoint, key_name, ask, answered)
         digest = hashlib.sha256(request.body)
         fault = self._fault(request.body, digest.digest())
         if fault is not None:
@@ -143,85 +127,19 @@ class Gateway:
             if fault not in AFTER and fault != "error_in_200" and not self._billed(fault):
                 return self._fail(fault, endpoint, request)
         if fault != "error_in_200":
-            answered = self._charge(answered, ask, endpoint, key_name, digest.hexdigest(), fault or "answered")
+            answered = self._generation.charge(
+                answered, ask, endpoint, key_name, digest.hexdigest(), fault or "answered"
+            )
             if fault is not None and fault not in AFTER:
                 return self._fail(fault, endpoint, request)
         wait = latency_seconds(self.settings, digest.digest())
         return self._deliver(endpoint, ask, answered, fault, wait, headers)
 
-    def _read(self, endpoint: Endpoint, request: Request) -> Ask:
-        try:
-            payload = orjson.loads(request.body)
-        except orjson.JSONDecodeError as error:
-            raise Refused(refusal(400, f"The body is not valid JSON: {error}.")) from None
-        if not isinstance(payload, dict):
-            raise Refused(refusal(400, "The body is no JSON object."))
-        try:
-            ask = endpoint.read(payload)
-        except Invalid as error:
-            raise Refused(refusal(self.settings.invalid_status, str(error), param=error.param)) from None
-        if ask.model not in self.settings.models:
-            problem = refusal(
-                self.settings.unknown_model_status,
-                f"The model '{ask.model}' does not exist or you do not have access to it.",
-                code="model_not_found",
-                param="model",
-            )
-            raise Refused(structs.replace(problem, kind="invalid_request_error", shape="openai"))
-        if ask.previous is None:
-            return ask
-        earlier = self._memory.recall(ask.previous)
-        if earlier is None:
-            message = f"Previous response with id '{ask.previous}' not found."
-            raise Refused(refusal(400, message, code="previous_response_not_found", param="previous_response_id"))
-        return structs.replace(ask, messages=(*earlier, *ask.messages))
-
-    def _answer(self, ask: Ask) -> Answer:
-        cached = written = 0
-        if self.settings.cached_share and len(ask.messages) > 1:
-            tokens = MESSAGE_TOKENS + self._tokenizer.count(ask.messages[0][1])
-            share = int(tokens * self.settings.cached_share)
-            seen = self._memory.seen_prefix(ask.model, ask.messages[0][1])
-            cached, written = (share, 0) if seen else (0, share)
-        answered = answer(ask, self.settings, self._tokenizer, cached, written)
-        limit = self.settings.models[ask.model].context_tokens
-        if answered.usage.input_tokens > limit:
-            message = f"This model's maximum context length is {limit} tokens, but the request has more."
-            raise Refused(refusal(400, message, code="context_length_exceeded", param="messages"))
-        return answered
-
-    def _admit(self, endpoint: Endpoint, key_name: str, ask: Ask, answered: Answer) -> Headers:
-        settings = self.settings
-        if settings.concurrency is not None and self.stats.in_flight >= settings.concurrency:
-            self.stats.reject("concurrency")
-            message = f"Too many concurrent requests: {settings.concurrency} are allowed."
-            raise Refused(
-                structs.replace(refusal(429, message, code="rate_limit_exceeded"), headers=(("Retry-After", "1"),))
-            )
-        if settings.requests_per_minute is None and settings.tokens_per_minute is None:
-            return ()
-        now = time.monotonic()
-        tokens = answered.usage.input_tokens + answered.usage.output_tokens
-        verdict = self._limits.admit(key_name, ask.model, tokens, settings, now)
-        headers: Headers = ()
-        if settings.rate_limit_headers:
-            headers = tuple(
-                self._limits.headers(key_name, ask.model, settings, now, endpoint.shape == "anthropic")
-            )
-        if verdict.limited_by is None:
-            return headers
-        self.stats.reject(verdict.limited_by)
-        wait = math.ceil(verdict.retry_after_seconds)
-        problem = refusal(
-            429, f"Rate limit of {verdict.limited_by} per minute reached.", code="rate_limit_exceeded"
-        )
-        raise Refused(structs.replace(problem, headers=(("Retry-After", str(wait)), *headers)))
-
     def _fault(self, body: bytes, digest: bytes) -> str | None:
         is_marked = self.settings.fault_markers and b"[[fault:" in body
         if not is_marked and not self.settings.faults:
             return None
-        attempt = self._memory.next_attempt(digest)
+        attempt = self._generation.memory.next_attempt(digest)
         ordered = marked(body.decode("utf-8", "replace"), attempt) if is_marked else None
         return ordered or drawn(self.settings, digest, attempt)
 
@@ -245,33 +163,6 @@ class Gateway:
         if wait is not None and problem.status in _RETRY_AFTER_STATUSES:
             problem = structs.replace(problem, headers=(("Retry-After", f"{wait:g}"),))
         return self._refuse(problem, endpoint.shape, request)
-
-    def _charge(
-        self, answered: Answer, ask: Ask, endpoint: Endpoint, key_name: str, sha256: str, outcome: str
-    ) -> Answer:
-        settings = self.settings
-        amount = charge_pico(self._prices[ask.model], answered.usage)
-        if self.ledger.balance_pico < amount:
-            self.stats.reject("credit")
-            raise Refused(OUT_OF_CREDIT[settings.out_of_credit])
-        self.ledger.charge(
-            answered.usage,
-            amount,
-            key_name=key_name,
-            endpoint=endpoint.path,
-            model=ask.model,
-            request_sha256=sha256,
-            outcome=outcome,
-        )
-        if ask.store:
-            instructions = ("system", ask.echo.get("instructions"))
-            kept = tuple(message for message in ask.messages if message != instructions)
-            self._memory.store(
-                f"resp_{answered.id}", (*kept, ("assistant", answered.text)), settings.stored_responses
-            )
-        if settings.gateway_style not in ("openrouter", "litellm"):
-            return answered
-        return structs.replace(answered, cost_usd=usd_text(amount, settings))
 
     def _deliver(
         self, endpoint: Endpoint, ask: Ask, answered: Answer, fault: str | None, wait: float, headers: Headers

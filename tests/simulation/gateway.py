@@ -19,9 +19,11 @@ import httpx
 from msgspec import Struct
 
 from crun_batch.records import Fault, Response
+from crun_batch.simulator.asks import Usage
 from crun_batch.simulator.connection import Delivery, Request
 from crun_batch.simulator.gateway import Gateway
-from crun_batch.simulator.settings import Model, Settings
+from crun_batch.simulator.ledger import Charge, Ledger
+from crun_batch.simulator.settings import Model, Settings, pico
 
 BASE_URL = "http://127.0.0.1:9/api/v1"
 MODEL = "gpt-5.4"
@@ -64,24 +66,32 @@ class Faults(Struct, frozen=True):
         return next((storm.kind for storm in self.storms if storm.begins <= now < storm.ends), None)
 
 
+class CountingLedger(Ledger):
+    """Counts what is charged for each request, by its digest."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(pico(settings.balance_credits), settings.ledger_path, settings.ledger_entries)
+        self.charged: Counter[bytes] = Counter()
+
+    def charge(self, usage: Usage, amount_pico: int, **about: Any) -> Charge:
+        self.charged[bytes.fromhex(about["request_sha256"])] += 1
+        return super().charge(usage, amount_pico, **about)
+
+
 class PlannedGateway(Gateway):
     """The simulator's gateway, whose faults follow `Faults`."""
 
     def __init__(self, settings: Settings, faults: Faults) -> None:
-        super().__init__(settings)
+        ledger = CountingLedger(settings)
+        super().__init__(settings, ledger)
         self.faults = faults
         self.recorded: Counter[bytes] = Counter()
         """Ends recorded of each request, by its digest."""
         self.now = 0.0
-        self.charged: Counter[bytes] = Counter()
+        self.charged = ledger.charged
 
     def _fault(self, body: bytes, digest: bytes) -> str | None:
         return self.faults.storm(self.now) or self.faults.planned(digest, self.recorded[digest])
-
-    def _charge(self, *arguments: Any) -> Any:
-        answered = super()._charge(*arguments)
-        self.charged[bytes.fromhex(arguments[4])] += 1
-        return answered
 
 
 class World:

@@ -1,0 +1,151 @@
+"""What a request asks for, and what it comes to: read, answered, held against the limits, charged.
+
+Decided at once, without a wait; what is remembered between requests is remembered here.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+import orjson
+from msgspec import structs
+
+from crun_batch.simulator.answers import MESSAGE_TOKENS, answer
+from crun_batch.simulator.asks import Answer, Ask, Invalid
+from crun_batch.simulator.control import usd_text
+from crun_batch.simulator.deliveries import Headers
+from crun_batch.simulator.endpoints.form import Endpoint
+from crun_batch.simulator.ledger import Ledger, charge_pico, price_of
+from crun_batch.simulator.limits import RateLimits
+from crun_batch.simulator.memory import Memory
+from crun_batch.simulator.refusals import OUT_OF_CREDIT, Refusal, refusal
+from crun_batch.simulator.settings import Settings, pico
+from crun_batch.simulator.stats import Stats
+from crun_batch.simulator.tokens import load_tokenizer
+
+
+class Refused(Exception):
+    """The request ends here with this refusal."""
+
+    def __init__(self, problem: Refusal) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+class Generation:
+    """Answers requests under one state of the settings; books them."""
+
+    def __init__(self, settings: Settings, ledger: Ledger | None = None) -> None:
+        self.ledger = ledger or Ledger(
+            pico(settings.balance_credits), settings.ledger_path, settings.ledger_entries
+        )
+        self.stats = Stats()
+        self.memory = Memory()
+        self._limits = RateLimits()
+        self.take(settings)
+
+    def take(self, settings: Settings) -> None:
+        """From here on these settings hold."""
+        self._settings = settings
+        self._tokenizer = load_tokenizer(settings.tokenizer)
+        self._prices = {name: price_of(model, settings) for name, model in settings.models.items()}
+
+    def read(self, endpoint: Endpoint, body: bytes) -> Ask:
+        """What the body asks of this endpoint. Raises Refused."""
+        try:
+            payload = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise Refused(refusal(400, f"The body is not valid JSON: {error}.")) from None
+        if not isinstance(payload, dict):
+            raise Refused(refusal(400, "The body is no JSON object."))
+        try:
+            ask = endpoint.read(payload)
+        except Invalid as error:
+            raise Refused(refusal(self._settings.invalid_status, str(error), param=error.param)) from None
+        if ask.model not in self._settings.models:
+            problem = refusal(
+                self._settings.unknown_model_status,
+                f"The model '{ask.model}' does not exist or you do not have access to it.",
+                code="model_not_found",
+                param="model",
+            )
+            raise Refused(structs.replace(problem, kind="invalid_request_error", shape="openai"))
+        if ask.previous is None:
+            return ask
+        earlier = self.memory.recall(ask.previous)
+        if earlier is None:
+            message = f"Previous response with id '{ask.previous}' not found."
+            raise Refused(refusal(400, message, code="previous_response_not_found", param="previous_response_id"))
+        return structs.replace(ask, messages=(*earlier, *ask.messages))
+
+    def answer(self, ask: Ask) -> Answer:
+        """The answer with its usage. Raises Refused where the question is too long."""
+        cached = written = 0
+        if self._settings.cached_share and len(ask.messages) > 1:
+            tokens = MESSAGE_TOKENS + self._tokenizer.count(ask.messages[0][1])
+            share = int(tokens * self._settings.cached_share)
+            seen = self.memory.seen_prefix(ask.model, ask.messages[0][1])
+            cached, written = (share, 0) if seen else (0, share)
+        answered = answer(ask, self._settings, self._tokenizer, cached, written)
+        limit = self._settings.models[ask.model].context_tokens
+        if answered.usage.input_tokens > limit:
+            message = f"This model's maximum context length is {limit} tokens, but the request has more."
+            raise Refused(refusal(400, message, code="context_length_exceeded", param="messages"))
+        return answered
+
+    def admit(self, endpoint: Endpoint, key_name: str, ask: Ask, answered: Answer) -> Headers:
+        """Headers that tell the limits. Raises Refused where one of them is reached."""
+        settings = self._settings
+        if settings.concurrency is not None and self.stats.in_flight >= settings.concurrency:
+            self.stats.reject("concurrency")
+            message = f"Too many concurrent requests: {settings.concurrency} are allowed."
+            raise Refused(
+                structs.replace(refusal(429, message, code="rate_limit_exceeded"), headers=(("Retry-After", "1"),))
+            )
+        if settings.requests_per_minute is None and settings.tokens_per_minute is None:
+            return ()
+        now = time.monotonic()
+        tokens = answered.usage.input_tokens + answered.usage.output_tokens
+        verdict = self._limits.admit(key_name, ask.model, tokens, settings, now)
+        headers: Headers = ()
+        if settings.rate_limit_headers:
+            headers = tuple(
+                self._limits.headers(key_name, ask.model, settings, now, endpoint.shape == "anthropic")
+            )
+        if verdict.limited_by is None:
+            return headers
+        self.stats.reject(verdict.limited_by)
+        wait = math.ceil(verdict.retry_after_seconds)
+        problem = refusal(
+            429, f"Rate limit of {verdict.limited_by} per minute reached.", code="rate_limit_exceeded"
+        )
+        raise Refused(structs.replace(problem, headers=(("Retry-After", str(wait)), *headers)))
+
+    def charge(
+        self, answered: Answer, ask: Ask, endpoint: Endpoint, key_name: str, sha256: str, outcome: str
+    ) -> Answer:
+        """Book it; the answer with its cost, where the gateway tells that. Raises Refused without credit."""
+        settings = self._settings
+        amount = charge_pico(self._prices[ask.model], answered.usage)
+        if self.ledger.balance_pico < amount:
+            self.stats.reject("credit")
+            raise Refused(OUT_OF_CREDIT[settings.out_of_credit])
+        self.ledger.charge(
+            answered.usage,
+            amount,
+            key_name=key_name,
+            endpoint=endpoint.path,
+            model=ask.model,
+            request_sha256=sha256,
+            outcome=outcome,
+        )
+        if ask.store:
+            instructions = ("system", ask.echo.get("instructions"))
+            kept = tuple(message for message in ask.messages if message != instructions)
+            self.memory.store(
+                f"resp_{answered.id}", (*kept, ("assistant", answered.text)), settings.stored_responses
+            )
+        if settings.gateway_style not in ("openrouter", "litellm"):
+            return answered
+        return structs.replace(answered, cost_usd=usd_text(amount, settings))
