@@ -98,17 +98,25 @@ class Cost(Struct, frozen=True, gc=False):
 
 
 class Usage(Struct, frozen=True, gc=False):
-    """Token counts in one meaning for all protocols: cached is part of input, reasoning part of output."""
+    """Token counts in one meaning for all protocols: cached is part of input, reasoning part of output.
 
-    input_tokens: int = 0
+    `input_tokens` is None where the reply told its output alone: what it cost is unknown then.
+    """
+
+    input_tokens: int | None = 0
     cached_input_tokens: int = 0
     cache_write_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0
 
+    @property
+    def total_tokens(self) -> int | None:
+        """Input and output together; None where the input was not told."""
+        return None if self.input_tokens is None else self.input_tokens + self.output_tokens
+
 
 class Tries(Struct, frozen=True, gc=False):
-    """A row's attempts that count against `max_attempts`, and those of unknown outcome against their own limit."""
+    """A row's attempts that count against `max_attempts`, and of those the ones that may have been billed."""
 
     counted: int = 0
     unknown: int = 0
@@ -171,6 +179,13 @@ class Reply(Struct, frozen=True, gc=False):
     """The cost the reply itself states, in dollars, as decimal text."""
     assembled: bytes | None = None
     """For a streamed reply: the body it would have had unstreamed."""
+    note: str | None = None
+    """What makes the answer doubtful, in a sentence; it is the result's error_message."""
+
+
+def is_missing(text: str | None) -> bool:
+    """Whether an answer's text says nothing: null, empty and blank are one."""
+    return text is None or not text.strip()
 
 
 class Failure(Struct, frozen=True):

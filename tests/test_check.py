@@ -614,7 +614,7 @@ def error_page() -> str:
         [
             "# What a gateway's error means",
             "",
-            "Made from the tables in `crun_batch/send/gateway_errors.py` by `python tests/test_check.py`.",
+            "Made from the tables in `crun_batch/gateway/failures.py` by `python tests/test_check.py`.",
             "",
             "Actions: `stop_credits` ends the run with exit 4, `stop_refused` with exit 5; `stop_model` ends it",
             "with exit 5 before the model's first success and fails the row after it; `fail_row` fails the row;",
@@ -624,7 +624,8 @@ def error_page() -> str:
             "",
             "## By words, asked first, from the top",
             "",
-            "Names are values of `type`, `code` and the like and fit on every status.",
+            "Names are values of `type`, `code` and the like and fit on every status, also where a gateway",
+            "quotes its upstream's error in its own message (`{'code': 'content_filter'}`).",
             "",
             head,
             *words,

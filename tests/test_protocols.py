@@ -226,20 +226,21 @@ def chat_with(**changes: Any) -> Reply | Failure:
         ([], None),
         ({"prompt_tokens": 5}, None),
         ({"prompt_tokens": -5, "completion_tokens": 7}, None),
-        ({"prompt_tokens": 5.0, "completion_tokens": 7}, None),
+        ({"prompt_tokens": 5.0, "completion_tokens": 7}, SMALL),
+        ({"prompt_tokens": 5.5, "completion_tokens": 7}, None),
         ({"prompt_tokens": True, "completion_tokens": 7}, None),
         ({"prompt_tokens": 10**15, "completion_tokens": 7}, None),
         ({"prompt_tokens": 5, "completion_tokens": 7, "prompt_tokens_details": None}, SMALL),
         ({"input_tokens": 5, "output_tokens": 7}, SMALL),
         (
             {"prompt_tokens": 5, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 9}},
-            Usage(5, 5, 0, 7),
+            None,
         ),
         ({"prompt_tokens": 5, "completion_tokens": 7, "prompt_cache_hit_tokens": 3}, Usage(5, 3, 0, 7)),
     ],
 )
 def test_usage_is_believed_only_where_it_can_be_true(usage: object, expected: Usage | None) -> None:
-    """Missing, negative, fractional or absurd counts are unknown, never 0; a part never exceeds its whole."""
+    """Missing, negative, fractional or absurd counts and contradictions are unknown, never 0, never mended."""
     reply = chat_with(usage=usage)
     assert isinstance(reply, Reply)
     assert expected == reply.usage
@@ -310,7 +311,9 @@ def test_the_parts_of_usage_never_exceed_their_whole(
     }
     read = PROTOCOLS[name].usage({"usage": usage})  # type: ignore[index]
     if read is not None:
-        assert 0 <= read.cached_input_tokens + read.cache_write_tokens <= read.input_tokens
+        whole = read.input_tokens or 0
+        assert read.input_tokens is None or whole > 0
+        assert 0 <= read.cached_input_tokens + read.cache_write_tokens <= whole
         assert 0 <= read.reasoning_tokens <= read.output_tokens
 
 
@@ -346,10 +349,10 @@ def test_the_reply_s_own_cost_is_read() -> None:
 
 @pytest.mark.parametrize(
     ("said", "expected"),
-    [("end_turn", "stop"), ("max_tokens", "length"), ("refusal", "content_filter"), ("pause_turn", "other")],
+    [("end_turn", "stop"), ("max_tokens", "length"), ("refusal", "content_filter"), ("pause_turn", "length")],
 )
 def test_anthropic_s_stop_reasons_have_our_words(said: str, expected: str) -> None:
-    """One meaning for all protocols; a word that nobody listed is `other`."""
+    """One meaning for all protocols; a paused turn is not over, so its answer is cut."""
     reply = PROTOCOLS["messages"].read({"content": [{"type": "text", "text": "x"}], "stop_reason": said})
     assert isinstance(reply, Reply)
     assert expected == reply.finish_reason

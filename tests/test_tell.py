@@ -249,7 +249,12 @@ label-reviews: stopped: the budget of $5.00 is used up (exit code 4)
     [
         ({"unknown_attempts": 0}, "$4.99"),
         ({"unknown_attempts": 0, "cost_usd": None}, "unknown"),
-        ({"cost_usd": None}, "unknown; 2 attempts of unknown outcome may have cost more"),
+        ({"cost_usd": None}, "unknown; 2 attempts of unknown outcome: bill between $0.00 and $0.01235"),
+        (
+            {"cost_usd": None, "unknown_attempts": 0, "unpriced_attempts": 3},
+            "unknown; 3 attempts of unknown cost: bill between $0.00 and $0.01235",
+        ),
+        ({"cost_usd": None, "held_usd": None}, "unknown; 2 attempts of unknown outcome may have cost more"),
         ({"held_usd": None}, "$4.99 known; 2 attempts of unknown outcome may have cost more, how much is unknown"),
         (
             {"cost_credits": "997.5", "held_credits": "2.5", "unknown_attempts": 1},

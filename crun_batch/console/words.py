@@ -191,22 +191,28 @@ def _with_parts(tokens: Mapping[str, int], whole: str, parts: Mapping[str, str])
 
 
 def _cost_phrase(summary: Mapping[str, Any]) -> str:
-    """The known cost; with attempts of unknown outcome, the bounds of the bill, rounded outwards."""
+    """The known cost; with attempts of unknown outcome or cost, the bounds of the bill, rounded outwards.
+
+    Where every hold is recorded they bound the bill even if no cost is known at all.
+    """
     dollars, credits = (_decimal(summary.get(f"cost_{unit}")) for unit in ("usd", "credits"))
     known = money(dollars, credits)
     doubts = {"outcome": summary.get("unknown_attempts", 0), "cost": summary.get("unpriced_attempts", 0)}
-    if not any(doubts.values()) or (known == UNKNOWN and not doubts["outcome"]):
+    holds = [_decimal(summary.get(f"held_{unit}")) for unit in ("usd", "credits")]
+    is_unbounded = not any(holds)
+    if not any(doubts.values()) or (known == UNKNOWN and is_unbounded and not doubts["outcome"]):
         return known
     known = known if known == UNKNOWN else f"{known} known"
     suspects = " and ".join(
         f"{counted(number, 'attempt')} of unknown {what}" for what, number in doubts.items() if number
     )
-    most_dollars = _sum(dollars, _decimal(summary.get("held_usd")))
-    most_credits = _sum(credits, _decimal(summary.get("held_credits")))
+    most_dollars, most_credits = (_most(cost, hold) for cost, hold in zip((dollars, credits), holds, strict=True))
     if most_dollars is None and most_credits is None:
         return f"{known}; {suspects} may have cost more, how much is unknown"
     least = money(
-        dollars if most_dollars is not None else None, credits if most_credits is not None else None, ROUND_FLOOR
+        None if most_dollars is None else dollars or Decimal(0),
+        None if most_credits is None else credits or Decimal(0),
+        ROUND_FLOOR,
     )
     most = money(most_dollars, most_credits, ROUND_CEILING)
     return f"{known}; {suspects}: bill between {least} and {most}"
@@ -216,8 +222,11 @@ def _decimal(text: str | None) -> Decimal | None:
     return None if text is None else Decimal(text)
 
 
-def _sum(cost: Decimal | None, hold: Decimal | None) -> Decimal | None:
-    return None if cost is None or hold is None else cost + hold
+def _most(cost: Decimal | None, hold: Decimal | None) -> Decimal | None:
+    """The most that the bill can be. A hold of 0 beside no known cost bounds nothing: no hold is in that unit."""
+    if hold is None or (cost is None and not hold):
+        return None
+    return (cost or Decimal(0)) + hold
 
 
 def _time_phrase(summary: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ from crun_batch.gateway.failures import (
     words_of_page,
 )
 from crun_batch.gateway.protocols.protocol import Protocol, decode, encode
-from crun_batch.gateway.protocols.reading import decimal_text
+from crun_batch.gateway.protocols.reading import stated_cost
 from crun_batch.gateway.rate_headers import rate_hints, retry_after_seconds
 from crun_batch.records import Action, Failure, Fault, OutcomeClass, Reply, Response, Usage
 
@@ -106,7 +106,9 @@ def _success_of_other_form(protocol: Protocol, response: Response, stream: bool)
 
 
 def _payload(protocol: Protocol, payload: Any) -> Reply | Failure:
-    """A decoded 2xx body."""
+    """A decoded 2xx body. A list of one object is that object: gateways wrap replies and errors so (Gemini)."""
+    if type(payload) is list and len(payload) == 1:
+        payload = payload[0]
     if type(payload) is not dict:
         facts = facts_of(payload)
         if facts.names or facts.number is not None:
@@ -203,6 +205,6 @@ def _as_headers_say(failure: Failure, headers: Mapping[str, str], now_epoch_seco
 
 
 def _with_cost(reply: Reply, said: str) -> Reply:
-    """The cost that LiteLLM states in a header. It says 0 for models that it has no price for: that is no cost."""
-    cost = decimal_text(said.strip())
-    return reply if cost is None or float(cost) == 0 else msgspec.structs.replace(reply, reported_usd=cost)
+    """The cost that LiteLLM states in a header."""
+    cost = stated_cost(said.strip())
+    return reply if cost is None else msgspec.structs.replace(reply, reported_usd=cost)

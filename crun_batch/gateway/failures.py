@@ -95,6 +95,7 @@ WORDS: tuple[Wording, ...] = (
             ("insufficient credit",),
             ("budget has been exceeded",),
             ("exceededbudget",),
+            ("budgetexceedederror",),
             ("exceeded budget for",),
         ),
         phrase_statuses=frozenset({200, 400, 401, 403, 429}),
@@ -117,7 +118,12 @@ WORDS: tuple[Wording, ...] = (
                 "misalignment_policy_violation",
             }
         ),
-        phrases=(("content management policy",), ("content filtering policy",)),
+        phrases=(
+            ("content management policy",),
+            ("content filtering policy",),
+            ("contentpolicyviolationerror",),
+            ("responsibleaipolicyviolation",),
+        ),
         phrase_statuses=frozenset({200, 400, 403, 422}),
     ),
     Wording(
@@ -133,6 +139,7 @@ WORDS: tuple[Wording, ...] = (
             }
         ),
         phrases=(
+            ("contextwindowexceedederror",),
             ("maximum context length",),
             ("model's context length",),
             ("context window",),
@@ -324,14 +331,19 @@ _HIDDEN = re.compile(r"<(script|style)\b[^<>]*>[^<]*", re.IGNORECASE)
 
 def _worded(status: int, facts: ErrorFacts) -> Verdict | None:
     message = facts.message.lower()
+    names = facts.names | {found[1] for found in _QUOTED_NAME.finditer(message)}
     for wording in WORDS:
-        if wording.names & facts.names:
+        if wording.names & names:
             return wording.verdict
         if status in wording.phrase_statuses and any(
             all(text in message for text in phrase) for phrase in wording.phrases
         ):
             return wording.verdict
     return None
+
+
+_QUOTED_NAME = re.compile(r"""["'](?:code|type|status)["']\s*:\s*["']([a-z_.]{1,80})["']""")
+"""The upstream's own error, which a gateway puts into its message as JSON or as Python prints it (LiteLLM)."""
 
 
 def _by_hundreds(status: int) -> Verdict:

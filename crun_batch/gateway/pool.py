@@ -325,8 +325,7 @@ class Pool:
         if isinstance(result, Reply):
             self._last_success = now
             usage = result.usage
-            tokens = usage.input_tokens + usage.output_tokens if usage is not None else None
-            lane.answered(now, sending.admitted, tokens)
+            lane.answered(now, sending.admitted, None if usage is None else usage.total_tokens)
             return Outcome(sending.attempt, result, None)
         if result.action == "cool_down":
             lane.refused(now, sending.admitted, result.retry_after_seconds)

@@ -47,11 +47,9 @@ def decide(
 
 
 def _retry(failure: Failure, tries: Tries, policy: RetryPolicy, draw: float) -> Decision:
-    unknown = tries.unknown + (failure.outcome == "unknown")
-    after = Tries(counted=tries.counted + 1, unknown=unknown)
-    if after.counted >= policy.max_attempts or (
-        failure.outcome == "unknown" and unknown > policy.max_unknown_retries
-    ):
+    may_be_billed = failure.outcome in ("unknown", "done")
+    after = Tries(counted=tries.counted + 1, unknown=tries.unknown + may_be_billed)
+    if after.counted >= policy.max_attempts or (may_be_billed and after.unknown > policy.max_unknown_retries):
         return GiveUp(after)
     backoff = min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2**tries.counted) * (0.5 + draw / 2)
     return Again(max(backoff, failure.retry_after_seconds or 0.0), after)

@@ -215,7 +215,7 @@ def _book(unit: UnitSoFar, sums: Sums, end: BookedAttempt) -> None:
     usage = end.usage
     if usage is not None:
         unit.usage = usage if unit.usage is None else added(unit.usage, usage)
-        sums.input_tokens += usage.input_tokens
+        sums.input_tokens += usage.input_tokens or 0
         sums.cached_input_tokens += usage.cached_input_tokens
         sums.cache_write_tokens += usage.cache_write_tokens
         sums.output_tokens += usage.output_tokens
@@ -257,5 +257,6 @@ def _plus(left: Any, right: Any) -> Any:
 
 
 def added(left: Usage, right: Usage) -> Usage:
-    """Token counts of two attempts together."""
-    return Usage(*(one + other for one, other in zip(structs.astuple(left), structs.astuple(right), strict=True)))
+    """Token counts of two attempts together; a count that only one of them told is that one's."""
+    pairs = zip(structs.astuple(left), structs.astuple(right), strict=True)
+    return Usage(*(one if other is None else other if one is None else one + other for one, other in pairs))

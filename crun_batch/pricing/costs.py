@@ -30,9 +30,10 @@ def charge(
 ) -> Cost:
     """What a request cost: max(minimum, fee + tokens x price); unknown without both a price and token counts.
 
-    A cost that the reply itself states wins (source `reply`, in dollars). Cached and cache-write tokens have
-    their own price; where none was given, the input price. The other unit comes from `credits_per_usd`, or
-    stays None.
+    A cost that the reply itself states wins (source `reply`, in dollars). Cached tokens have their own price;
+    where none was given, the input price, which bounds it. Tokens written to a cache have theirs, and cost more
+    than input (Anthropic: 1.25 to 2 times): where none was given, the cost is unknown. The other unit comes
+    from `credits_per_usd`, or stays None.
     """
     cost = Cost() if usage is None else charges(price, credits_per_usd)(usage)
     reported = None if reported_usd is None else reported_amount(reported_usd)
@@ -44,13 +45,16 @@ def charge(
 
 def charges(price: Price | None, credits_per_usd: Decimal | None) -> Callable[[Usage], Cost]:
     """`charge` for many requests of the same price whose replies state no cost, as a function of their usage."""
+    unknown = Cost()
     if price is None:
-        unknown = Cost()
         return lambda usage: unknown
     rates, source = _rates(price.currency, credits_per_usd), price.source
 
     def of(usage: Usage) -> Cost:
-        return Cost(*_converted(_amount_atto(price, usage), rates, divide_half_even), source)
+        amount_atto = _amount_atto(price, usage)
+        if amount_atto is None:
+            return unknown
+        return Cost(*_converted(amount_atto, rates, divide_half_even), source)
 
     return of
 
@@ -125,15 +129,22 @@ def _converted(
     )
 
 
-def _amount_atto(price: Price, usage: Usage) -> int:
+def _amount_atto(price: Price, usage: Usage) -> int | None:
+    """None where a count or the price of a counted kind is not known."""
     tokens = usage.input_tokens
+    if tokens is None:
+        return None
     for threshold, tier in price.tiers:
         if tokens > threshold:
             price = tier
     input_atto = price.input_atto
     cached_atto = input_atto if price.cached_input_atto is None else price.cached_input_atto
-    write_atto = input_atto if price.cache_write_atto is None else price.cache_write_atto
     cached, written = usage.cached_input_tokens, usage.cache_write_tokens
+    write_atto = price.cache_write_atto
+    if write_atto is None:
+        if written:
+            return None
+        write_atto = 0
     fresh = tokens - cached - written
     atto = (
         (fresh * input_atto if fresh > 0 else 0)

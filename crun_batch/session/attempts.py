@@ -157,7 +157,7 @@ class AttemptRecorder:
         """Settle the attempt's hold, learn how long texts are in tokens; what the account is to be told."""
         outcome, usage = concluded.outcome, concluded.result.usage
         self.reservations.settle(ticket.hold, FREE if outcome in ("rejected", "not_sent") else concluded.cost)
-        if usage is not None:
+        if usage is not None and usage.input_tokens is not None:
             self._token_ratio.learn(usage.input_tokens, len(ticket.body))
         latency_us = concluded.latency_us or 0
         return BookedAttempt(outcome, usage, concluded.cost, ticket.hold, concluded.tries, latency_us)

@@ -24,7 +24,7 @@ from crun_batch.records import (
     Unit,
 )
 from crun_batch.store.events import FinalPart, ReadEvent, StartEvent
-from crun_batch.workload.conversation import STATUS_OF_FINISH, UnitResult
+from crun_batch.workload.conversation import UnitResult, status_of_reply
 
 NO_TRIES = Tries()
 
@@ -46,6 +46,7 @@ class _Absent(Struct, frozen=True):
     model: None = None
     response_id: None = None
     assembled: None = None
+    note: None = None
 
 
 _ABSENT = _Absent()
@@ -84,7 +85,7 @@ def unit_key(unit: Unit, variant: str) -> UnitKey:
 def status_of(result: Reply | Failure) -> Status:
     """The status that a unit has when `result` is its last word."""
     if isinstance(result, Reply):
-        return STATUS_OF_FINISH[result.finish_reason]
+        return status_of_reply(result)
     return "refused" if result.kind == "content_filter" else "error"
 
 
@@ -133,7 +134,7 @@ def read_event(settled: ConcludedAttempt, final: FinalPart | None) -> ReadEvent:
         start.held_credits,
         settled.http_status,
         failure.kind,
-        failure.message,
+        reply.note or failure.message,
         usage.input_tokens,
         usage.cached_input_tokens,
         usage.cache_write_tokens,

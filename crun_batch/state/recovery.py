@@ -103,13 +103,13 @@ def book(account: Account, event: Event) -> None:
 
 def usage_of(event: ReadEvent) -> Usage | None:
     """The recorded token counts; None where the reply told none."""
-    if event.input_tokens is None:
+    if event.output_tokens is None:
         return None
     return Usage(
         event.input_tokens,
         event.cached_input_tokens or 0,
         event.cache_write_tokens or 0,
-        event.output_tokens or 0,
+        event.output_tokens,
         event.reasoning_tokens or 0,
     )
 
@@ -124,6 +124,7 @@ def answered_by(event: ReadEvent) -> Answered:
         model=event.model,
         response_id=event.response_id,
         reported_usd=event.reported_usd,
+        note=event.error_message,
     )
     purpose: Purpose = event.purpose  # type: ignore[assignment]
     return Answered(event.turn, purpose, event.request_hash, reply)

@@ -46,7 +46,7 @@ def _sums_of_attempts(path: Path, id_name: str, units: list[UnitKey]) -> Iterabl
         .agg(
             pl.len().alias("attempts"),
             (pl.col("outcome") == "unknown").sum().alias("unknown"),
-            pl.col("input_tokens").is_not_null().any().alias("has_usage"),
+            pl.col("output_tokens").is_not_null().any().alias("has_usage"),
             *(pl.col(name).sum() for name in TOKENS),
             *(pl.when(pl.col(name).is_not_null().any()).then(pl.col(name).sum()).alias(name) for name in COSTS),
             pl.col("cost_source").drop_nulls().last(),

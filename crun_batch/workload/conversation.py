@@ -22,7 +22,7 @@ from crun_batch.gateway.structured import AnswerCheck, Checked, repair_request
 from crun_batch.load.job.output_schema import Shape
 from crun_batch.load.prompt.render import RowRejected
 from crun_batch.pricing.account import Answered
-from crun_batch.records import ErrorKind, FinishReason, Prompt, Reply, Row, Status
+from crun_batch.records import ErrorKind, FinishReason, Prompt, Reply, Row, Status, is_missing
 from crun_batch.workload.request import Request, Variant, request_hash
 
 STATUS_OF_FINISH: dict[FinishReason, Status] = {
@@ -32,6 +32,12 @@ STATUS_OF_FINISH: dict[FinishReason, Status] = {
     "length": "truncated",
     "content_filter": "refused",
 }
+
+
+def status_of_reply(reply: Reply) -> Status:
+    """The status of a unit whose last word is `reply`: an answer that holds nothing is never `ok`."""
+    status = STATUS_OF_FINISH[reply.finish_reason]
+    return "invalid" if status == "ok" and is_missing(reply.text) and reply.tool_calls is None else status
 
 
 class UnitResult(Struct, frozen=True):
@@ -63,7 +69,7 @@ class Conversation:
         if last.turn < self._turns - 1:
             return self._after_turn(row, answers, status)
         if self._check is None:
-            return self._verdict(answers, status)
+            return self._verdict(answers, status_of_reply(last.reply))
         checked = self._check(last.reply.text)
         if checked.complaint is None or status != "ok" or _is_call(last.reply):
             return self._verdict(answers, status, checked)
@@ -109,7 +115,7 @@ class Conversation:
         last = answers[-1]
         if status != "ok":
             return self._verdict(answers, status)
-        if not last.reply.text:
+        if is_missing(last.reply.text):
             return self._broken(answers, "has no text, so the conversation cannot go on")
         if self._variant.job.prompt.stateful and last.reply.response_id is None:
             return self._broken(answers, "has no id that the next turn could refer to")
@@ -139,7 +145,7 @@ class Conversation:
         steps = [*((answer.turn, answer.purpose) for answer in answers[1:]), (turn, purpose)]
         for answer, (next_turn, next_purpose) in zip(answers, steps, strict=True):
             text = answer.reply.text
-            if text and text.strip():
+            if text is not None and not is_missing(text):
                 messages.append({"role": "assistant", "content": text})
             if next_purpose == "answer":
                 messages.append(prompt.later_turns[next_turn - 1])
@@ -152,9 +158,10 @@ class Conversation:
         return self._check(text).complaint or ""
 
     def _verdict(self, answers: Sequence[Answered], status: Status, checked: Checked | None = None) -> UnitResult:
+        note = answers[-1].reply.note
         if checked is None:
-            return UnitResult(status, outputs=self._outputs(answers))
-        complaint = f"the answer is not valid: {checked.complaint}" if status == "invalid" else None
+            return UnitResult(status, outputs=self._outputs(answers), error_message=note)
+        complaint = f"the answer is not valid: {checked.complaint}" if status == "invalid" else note
         return UnitResult(status, checked.output, self._outputs(answers), None, complaint)
 
     def _broken(self, answers: Sequence[Answered], why: str) -> UnitResult:

@@ -14,13 +14,13 @@ from crun_batch.gateway.failures import facts_of, failure_of
 from crun_batch.gateway.protocols.chat_plain import read_plain
 from crun_batch.gateway.protocols.protocol import Assembled, JsonObject, Protocol, encode, finished, limited
 from crun_batch.gateway.protocols.reading import (
-    finish_reason,
     json_object,
     no_reply,
     objects,
     openai_usage,
-    reported_usd,
+    reply_of,
     text_of_parts,
+    told_last,
     tool_call,
     tool_calls_text,
     word,
@@ -85,7 +85,7 @@ def read(payload: JsonObject) -> Reply | Failure:
         return no_reply("choices", openai_usage(payload))
     choice = choices[0]
     said = choice.get("finish_reason")
-    if choice.get("error") or said == "error":
+    if choice.get("error"):
         return _failed(payload, choice)
     message = json_object(choice.get("message"))
     text = text_of_parts(message.get("content"))
@@ -95,15 +95,8 @@ def read(payload: JsonObject) -> Reply | Failure:
     )
     if refusal and not text:
         text, said = refusal, "refusal"
-    return Reply(
-        text=None if calls and not text else text,
-        finish_reason=finish_reason(said),
-        usage=openai_usage(payload),
-        tool_calls=calls,
-        model=word(payload.get("model")),
-        response_id=word(payload.get("id")),
-        reported_usd=reported_usd(payload),
-    )
+    text = None if calls and not text else text
+    return reply_of(payload, text=text, said=said, usage=openai_usage(payload), tool_calls=calls)
 
 
 def _failed(payload: JsonObject, choice: JsonObject) -> Failure:
@@ -129,8 +122,9 @@ def _tool_calls(message: JsonObject) -> list[JsonObject]:
 def assemble(stream_body: bytes) -> Assembled:
     """Chunks -> one chat.completion.
 
-    The stream saw its end with `[DONE]`, or with a finish_reason and usage both there: nothing that matters can
-    follow those. Usage stands in the last chunk with choices (CRUN) or in one of its own (OpenAI); the last wins.
+    The stream saw its end with `[DONE]`, or, the body being whole, with a finish_reason: servers leave the mark
+    out (llama.cpp's forks), and usage that did not come is unknown. Usage stands in the last chunk with choices
+    (CRUN) or in one of its own (OpenAI); the last that can be true wins.
     """
     stream = read_stream(stream_body)
     if not stream.events:
@@ -138,16 +132,18 @@ def assemble(stream_body: bytes) -> Assembled:
     payload: JsonObject = {"id": "", "object": "chat.completion", "created": 0, "model": "", "choices": []}
     choices: dict[int, _Choice] = {}
     for event in stream.events:
-        for key in ("id", "created", "model", "system_fingerprint", "service_tier", "usage"):
+        for key in ("id", "created", "model", "system_fingerprint", "service_tier"):
             # CRUN sends empty ids and zero times in the middle: they must not hide the first ones
             if event.get(key):
                 payload[key] = event[key]
+        if event.get("usage"):
+            payload["usage"] = told_last(payload.get("usage"), event["usage"], openai_usage)
         for chunk in objects(event.get("choices")):
             index = chunk.get("index")
             index = index if type(index) is int else 0
             choices.setdefault(index, _Choice(index)).grow(chunk)
     payload["choices"] = [choices[index].payload() for index in sorted(choices)]
-    whole = bool(choices) and all(choice.finish_reason for choice in choices.values()) and "usage" in payload
+    whole = bool(choices) and all(choice.finish_reason for choice in choices.values())
     return Assembled(payload, (stream.ended or whole) and not stream.damaged and not stream.error, stream.error)
 
 

@@ -1,7 +1,8 @@
 """The chat reply that nearly every gateway sends, read in one native step; any other is left to `chat.read`.
 
 A reply is plain where all that it holds has the documented type and nothing in it could change its meaning: no
-error, no tool call, no refusal, no cost of its own, no count beside the documented ones. A test holds both ways
+error, no tool call, no refusal, no cost of its own, no count beside the documented ones or that contradicts
+another, no finish reason that is doubtful. A test holds both ways
 of reading against each other.
 """
 
@@ -12,8 +13,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from crun_batch.gateway.protocols.reading import FINISH_REASONS, MOST_TOKENS
-from crun_batch.records import Reply, Usage
+from crun_batch.gateway.protocols.finish_reasons import REASON_OF_MEANING, finish_meaning
+from crun_batch.gateway.protocols.reading import MOST_TOKENS
+from crun_batch.records import Reply, Usage, is_missing
 
 _Count = Annotated[int, Meta(ge=0, le=MOST_TOKENS)]
 
@@ -63,6 +65,7 @@ class _Plain(Struct, gc=False):
     type: None = None
 
 
+PLAIN_MEANINGS = ("stop", "length", "content_filter")
 _decode = msgspec.json.Decoder(_Plain).decode
 
 
@@ -73,19 +76,24 @@ def read_plain(body: bytes) -> Reply | None:
     except (ValueError, RecursionError):
         return None
     choice, usage = plain.choices[0], plain.usage
-    input_tokens, output_tokens = usage.prompt_tokens, usage.completion_tokens
-    reason = FINISH_REASONS.get(choice.finish_reason, "other")
-    if choice.finish_reason == "error" or (usage.total_tokens or 0) > input_tokens + output_tokens:
+    text, input_tokens, output_tokens = choice.message.content, usage.prompt_tokens, usage.completion_tokens
+    meaning = finish_meaning(choice.finish_reason)
+    total = usage.total_tokens
+    if (
+        is_missing(text)
+        or meaning not in PLAIN_MEANINGS
+        or (total is not None and total != input_tokens + output_tokens)
+    ):
         return None
-    cached = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details else None
-    reasoning = usage.completion_tokens_details.reasoning_tokens if usage.completion_tokens_details else None
-    counted = Usage(
-        input_tokens, min(cached or 0, input_tokens), 0, output_tokens, min(reasoning or 0, output_tokens)
-    )
+    cached = (usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details else None) or 0
+    details = usage.completion_tokens_details
+    reasoning = (details.reasoning_tokens if details else None) or 0
+    if cached > input_tokens or reasoning > output_tokens or not input_tokens or not output_tokens:
+        return None
     return Reply(
-        text=choice.message.content,
-        finish_reason=reason,
-        usage=counted,
+        text=text,
+        finish_reason=REASON_OF_MEANING[meaning],
+        usage=Usage(input_tokens, cached, 0, output_tokens, reasoning),
         model=plain.model or None,
         response_id=plain.id or None,
     )

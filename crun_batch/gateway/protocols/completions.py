@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crun_batch.gateway.protocols.protocol import Assembled, JsonObject, Protocol, encode, finished, limited
-from crun_batch.gateway.protocols.reading import finish_reason, no_reply, objects, openai_usage, reported_usd, word
+from crun_batch.gateway.protocols.reading import no_reply, objects, openai_usage, reply_of, told_last
 from crun_batch.gateway.protocols.schema import schema_words
 from crun_batch.gateway.protocols.sse import read_stream
 from crun_batch.records import Failure, Reply
@@ -46,24 +46,36 @@ def _text(message: Mapping[str, Any]) -> str:
 
 
 def read(payload: JsonObject) -> Reply | Failure:
-    """The text of the first choice."""
+    """The text of the first choice. Null is an answer without a text, as it is in the other protocols."""
     choices = objects(payload.get("choices"))
     usage = openai_usage(payload)
-    if not choices or not isinstance(choices[0].get("text"), str):
+    text = choices[0].get("text", 0) if choices else 0
+    if text is not None and not isinstance(text, str):
         return no_reply("a text", usage)
-    return Reply(
-        text=choices[0]["text"],
-        finish_reason=finish_reason(choices[0].get("finish_reason")),
-        usage=usage,
-        model=word(payload.get("model")),
-        response_id=word(payload.get("id")),
-        reported_usd=reported_usd(payload),
-    )
+    return reply_of(payload, text=text, said=choices[0].get("finish_reason"), usage=usage)
 
 
 def assemble(stream_body: bytes) -> Assembled:
-    """No stream is ever asked for: of one that comes all the same only its error is read, the rest is no reply."""
-    return Assembled(None, False, read_stream(stream_body).error)
+    """Chunks -> one text_completion: none is asked for, but servers send them (llama.cpp, vLLM).
+
+    The stream saw its end as one of chat does.
+    """
+    stream = read_stream(stream_body)
+    pieces: list[str] = []
+    choice: JsonObject = {"index": 0, "text": None, "finish_reason": None}
+    payload: JsonObject = {"object": "text_completion", "choices": [choice]}
+    for event in stream.events:
+        payload.update({key: event[key] for key in ("id", "created", "model") if event.get(key)})
+        if event.get("usage"):
+            payload["usage"] = told_last(payload.get("usage"), event["usage"], openai_usage)
+        for chunk in objects(event.get("choices"))[:1]:
+            choice["finish_reason"] = chunk.get("finish_reason") or choice["finish_reason"]
+            pieces += [chunk["text"]] if isinstance(chunk.get("text"), str) else []
+    if not pieces and not choice["finish_reason"]:
+        return Assembled(None, False, stream.error)
+    choice["text"] = "".join(pieces) if pieces else None
+    whole = (stream.ended or bool(choice["finish_reason"])) and not stream.damaged and not stream.error
+    return Assembled(payload, whole, stream.error)
 
 
 PROTOCOL = Protocol(

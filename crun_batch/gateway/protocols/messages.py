@@ -10,6 +10,7 @@ from urllib.parse import unquote_to_bytes
 
 import orjson
 
+from crun_batch.gateway.protocols.finish_reasons import finish_meaning
 from crun_batch.gateway.protocols.protocol import (
     Assembled,
     JsonObject,
@@ -20,17 +21,17 @@ from crun_batch.gateway.protocols.protocol import (
     limited,
 )
 from crun_batch.gateway.protocols.reading import (
-    finish_reason,
+    Counts,
     json_object,
     json_text,
     no_reply,
     objects,
-    reported_usd,
+    only_output,
+    plausible,
+    reply_of,
     text_of_parts,
-    tokens,
     tool_call,
     tool_calls_text,
-    word,
 )
 from crun_batch.gateway.protocols.schema import SCHEMA_NAME
 from crun_batch.gateway.protocols.sse import read_stream
@@ -151,18 +152,18 @@ def usage_of(payload: JsonObject) -> Usage | None:
     usage = payload.get("usage")
     if type(usage) is not dict:
         return None
-    fresh, output_tokens = tokens(usage.get("input_tokens")), tokens(usage.get("output_tokens"))
-    if fresh is None or output_tokens is None:
+    counts = Counts(usage)
+    fresh, output_tokens = counts.first("input_tokens"), counts.first("output_tokens")
+    cached = counts.first("cache_read_input_tokens") or 0
+    written = counts.first("cache_creation_input_tokens") or 0
+    thinking = counts.first("thinking_tokens", within=("output_tokens_details",)) or 0
+    if output_tokens is None or not counts.believable:
         return None
-    cached = tokens(usage.get("cache_read_input_tokens")) or 0
-    written = tokens(usage.get("cache_creation_input_tokens")) or 0
-    thinking = tokens(json_object(usage.get("output_tokens_details")).get("thinking_tokens")) or 0
-    return Usage(
-        input_tokens=fresh + cached + written,
-        cached_input_tokens=cached,
-        cache_write_tokens=written,
-        output_tokens=output_tokens,
-        reasoning_tokens=min(thinking, output_tokens),
+    if not fresh and not cached + written:
+        return only_output(output_tokens)
+    return plausible(
+        fresh is not None,
+        Usage((fresh or 0) + cached + written, cached, written, output_tokens, thinking),
     )
 
 
@@ -184,25 +185,20 @@ def read(payload: JsonObject) -> Reply | Failure:
             answer = given if isinstance(given, str) else json_text(given)
         elif kind == "tool_use":
             calls.append(tool_call(block.get("id"), block.get("name"), block.get("input")))
-    said = finish_reason(payload.get("stop_reason"))
+    said = payload.get("stop_reason")
     if answer is not None:
-        texts, said = [answer], "stop" if said == "tool_calls" and not calls else said
-    return Reply(
-        text="".join(texts) if texts or not calls else None,
-        finish_reason=said,
-        usage=usage,
-        tool_calls=tool_calls_text(calls),
-        model=word(payload.get("model")),
-        response_id=word(payload.get("id")),
-        reported_usd=reported_usd(payload),
-    )
+        is_call = isinstance(said, str) and finish_meaning(said) == "tool_calls"
+        texts, said = [answer], "stop" if is_call and not calls else said
+    text = "".join(texts) if texts else None
+    return reply_of(payload, text=text, said=said, usage=usage, tool_calls=tool_calls_text(calls))
 
 
 def assemble(stream_body: bytes) -> Assembled:
     """Events -> the message.
 
-    The stream saw its end with message_stop, or with a message_delta that says the stop reason and the usage:
-    nothing that matters follows it. Usage in message_delta is cumulative and replaces what message_start said.
+    The stream saw its end with message_stop, or, the body being whole, with a message_delta that says the stop
+    reason: no text follows it. Usage in message_delta is cumulative and replaces what message_start said, count
+    by count, but 0 replaces no count. A stream without message_start tells its output alone.
     """
     stream = read_stream(stream_body)
     if not stream.events:
@@ -231,12 +227,13 @@ def assemble(stream_body: bytes) -> Assembled:
 
 
 def _finish(payload: JsonObject, event: JsonObject) -> bool:
-    """Add a message_delta; whether it says the stop reason and the usage."""
+    """Add a message_delta; whether it says the stop reason."""
     delta, usage = json_object(event.get("delta")), json_object(event.get("usage"))
     payload.update({key: value for key, value in delta.items() if value is not None})
-    known = {key: value for key, value in usage.items() if value is not None}
-    payload["usage"] = {**json_object(payload.get("usage")), **known}
-    return bool(delta.get("stop_reason")) and "output_tokens" in known
+    so_far = json_object(payload.get("usage"))
+    known = {key: value for key, value in usage.items() if value or (value == 0 and not so_far.get(key))}
+    payload["usage"] = {**so_far, **known}
+    return bool(delta.get("stop_reason"))
 
 
 class _Block:

@@ -6,40 +6,22 @@ What cannot be believed is unknown (None), never 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from crun_batch.gateway.failures import one_line
+from crun_batch.gateway.protocols.finish_reasons import REASON_OF_MEANING, FinishMeaning, finish_meaning
 from crun_batch.gateway.protocols.protocol import JsonObject, encode
-from crun_batch.records import Failure, FinishReason, Usage
+from crun_batch.records import Failure, OutcomeClass, Reply, Usage, is_missing
 
-MOST_TOKENS = 10**12
-"""A larger count is a broken number, and sums of such numbers would not fit 64 bits."""
+MOST_TOKENS = 10**9
+"""A larger count is a broken number: no model reads or writes a thousandth of it in one request."""
 
-FINISH_REASONS: dict[str, FinishReason] = {
-    "stop": "stop",
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "completed": "stop",
-    "eos": "stop",
-    "length": "length",
-    "max_tokens": "length",
-    "max_output_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "tool_calls": "tool_calls",
-    "tool_use": "tool_calls",
-    "function_call": "tool_calls",
-    "content_filter": "content_filter",
-    "refusal": "content_filter",
-    "safety": "content_filter",
-}
-"""One table for all protocols, since gateways that translate leave the other protocol's word in. `pause_turn`,
-`steered` and every unlisted word are `other`."""
+NO_ANSWER = "the reply holds no text"
 
-
-def finish_reason(said: object) -> FinishReason:
-    """Our word for theirs."""
-    return FINISH_REASONS.get(said, "other") if isinstance(said, str) else "other"
+MOST_USD = 10**6
+"""A reply that says it cost as much states something else than its cost."""
 
 
 def word(value: object) -> str | None:
@@ -58,16 +40,34 @@ def objects(value: object) -> list[JsonObject]:
 
 
 def tokens(value: object) -> int | None:
-    """A believable count of tokens: an integer from 0 on."""
+    """A believable count of tokens: a whole number from 0 on, however JSON writes it (12 and 12.0 are one)."""
+    if type(value) is float and value.is_integer():
+        value = int(value)
     return value if type(value) is int and 0 <= value <= MOST_TOKENS else None
 
 
-def _first_count(counts: JsonObject, *names: str) -> int | None:
-    for name in names:
-        value = counts.get(name)
-        if type(value) is int and 0 <= value <= MOST_TOKENS:
-            return value
-    return None
+class Counts:
+    """The counts of one usage object, read by name. One that is there and cannot be true spoils them all."""
+
+    def __init__(self, usage: JsonObject) -> None:
+        self._usage = usage
+        self.believable = True
+
+    def first(self, *names: str, within: tuple[str, ...] = ()) -> int | None:
+        """The first of the names that says something, looked for in the details `within` before the usage itself.
+
+        None: not told. Null is not told; so are empty details, which some servers write as a list.
+        """
+        for holder in (*(self._usage.get(name) for name in within), self._usage):
+            if type(holder) is not dict:
+                self.believable = self.believable and not holder
+                continue
+            for name in names:
+                if holder.get(name) is not None:
+                    count = tokens(holder[name])
+                    self.believable = self.believable and count is not None
+                    return count
+        return None
 
 
 def openai_usage(payload: JsonObject) -> Usage | None:
@@ -75,39 +75,66 @@ def openai_usage(payload: JsonObject) -> Usage | None:
 
     Tokens that `total_tokens` has beyond input and output are reasoning that the gateway bills as output and
     leaves out of the output count (xAI and Gemini report so), unless they are exactly the cached ones, which a
-    gateway that translates from Anthropic left out of the input. Parts never exceed their whole.
+    gateway that translates from Anthropic left out of the input. What contradicts itself (a total below its parts,
+    a part above its whole, a count that is no count) is not believed at all: the usage is unknown.
     """
     usage = payload.get("usage")
     if type(usage) is not dict:
         return None
-    get = usage.get
-    input_tokens = _first_count(usage, "prompt_tokens", "input_tokens")
-    output_tokens = _first_count(usage, "completion_tokens", "output_tokens")
-    if input_tokens is None or output_tokens is None:
-        return None
-    input_details = json_object(get("prompt_tokens_details") or get("input_tokens_details"))
-    output_details = json_object(get("completion_tokens_details") or get("output_tokens_details"))
-    cached = tokens(input_details.get("cached_tokens"))
+    counts = Counts(usage)
+    input_details, output_details = (
+        ("prompt_tokens_details", "input_tokens_details"),
+        (
+            "completion_tokens_details",
+            "output_tokens_details",
+        ),
+    )
+    input_tokens = counts.first("prompt_tokens", "input_tokens")
+    output_tokens = counts.first("completion_tokens", "output_tokens")
+    cached = counts.first("cached_tokens", within=input_details)
     if cached is None:
-        cached = _first_count(usage, "prompt_cache_hit_tokens", "cache_read_input_tokens") or 0
-    written = tokens(input_details.get("cache_write_tokens"))
+        cached = counts.first("prompt_cache_hit_tokens", "cache_read_input_tokens")
+    written = counts.first("cache_write_tokens", within=input_details)
     if written is None:
-        written = _first_count(usage, "cache_creation_input_tokens") or 0
-    reasoning = tokens(output_details.get("reasoning_tokens")) or 0
-    unlisted = (tokens(get("total_tokens")) or 0) - input_tokens - output_tokens
+        written = counts.first("cache_creation_input_tokens")
+    reasoning = counts.first("reasoning_tokens", within=output_details)
+    total = counts.first("total_tokens")
+    if output_tokens is None or not counts.believable:
+        return None
+    cached, written, reasoning = cached or 0, written or 0, reasoning or 0
+    if not input_tokens and not cached + written:
+        return only_output(output_tokens) if not total or total == output_tokens else None
+    if input_tokens is None:
+        return None
+    unlisted = 0 if total is None else total - input_tokens - output_tokens
     if unlisted > 0 and unlisted == cached + written and unlisted != reasoning:
         input_tokens += unlisted
     elif unlisted > 0:
         output_tokens += unlisted
         reasoning = max(reasoning, unlisted)
-    cached = min(cached, input_tokens)
-    return Usage(
-        input_tokens=input_tokens,
-        cached_input_tokens=cached,
-        cache_write_tokens=min(written, input_tokens - cached),
-        output_tokens=output_tokens,
-        reasoning_tokens=min(reasoning, output_tokens),
-    )
+    return plausible(unlisted >= 0, Usage(input_tokens, cached, written, output_tokens, reasoning))
+
+
+def plausible(agrees: bool, usage: Usage) -> Usage | None:
+    """The usage where its parts fit into their wholes; a request always has an input."""
+    whole = usage.input_tokens or 0
+    fits = whole > 0 and usage.cached_input_tokens + usage.cache_write_tokens <= whole <= MOST_TOKENS
+    return usage if agrees and fits and usage.reasoning_tokens <= usage.output_tokens else None
+
+
+def only_output(output_tokens: int) -> Usage | None:
+    """Usage that told what was written and not what was read. 0 told nothing."""
+    return Usage(input_tokens=None, output_tokens=output_tokens) if output_tokens else None
+
+
+def told_last(known: object, said: object, usage_of: Callable[[JsonObject], Usage | None]) -> object:
+    """Of two usage objects of one stream the one that counts: the later, unless only the earlier can be true."""
+    earlier, later = usage_of({"usage": known}), usage_of({"usage": said})
+    if earlier is None:
+        return said or known
+    if later is None or (earlier.input_tokens and not later.input_tokens):
+        return known
+    return known if earlier.output_tokens and not later.output_tokens else said
 
 
 def decimal_text(value: object) -> str | None:
@@ -119,15 +146,73 @@ def decimal_text(value: object) -> str | None:
         amount = Decimal(text) if len(text) <= 60 else None
     except InvalidOperation:
         return None
-    if amount is None or not amount.is_finite() or amount < 0 or not -30 < amount.adjusted() < 12:
+    if amount is None or not amount.is_finite() or amount < 0 or amount >= MOST_USD or amount.adjusted() <= -30:
         return None
     return format(abs(amount), "f")
 
 
 def reported_usd(payload: JsonObject) -> str | None:
-    """The cost that the reply states itself: `usage.cost`, in dollars, at OpenRouter."""
+    """The cost that the reply states itself: `usage.cost`, in dollars, at OpenRouter.
+
+    0 states none: gateways say it for models that they have no price for, and for requests billed elsewhere. A
+    model that is free has a price, of 0.
+    """
     usage = payload.get("usage")
-    return decimal_text(usage.get("cost")) if type(usage) is dict and "cost" in usage else None
+    return stated_cost(usage.get("cost")) if type(usage) is dict and "cost" in usage else None
+
+
+def stated_cost(value: object) -> str | None:
+    """A cost that a reply states about itself, as decimal text; None for 0 and for what is no amount."""
+    text = decimal_text(value)
+    return text if text is not None and Decimal(text) > 0 else None
+
+
+def reply_of(
+    payload: JsonObject,
+    *,
+    text: str | None,
+    said: object,
+    usage: Usage | None,
+    tool_calls: str | None = None,
+) -> Reply | Failure:
+    """The reply that was read, or the failure that its finish reason `said` tells of.
+
+    Counts that leave out what stands there are not believed: no output tokens for an answer.
+    """
+    if usage is not None and not usage.output_tokens and (text or tool_calls):
+        usage = None
+    meaning = finish_meaning(said) if isinstance(said, str) else None
+    if meaning in ("cut", "malformed"):
+        return _broken_off(str(said), meaning, usage)
+    return Reply(
+        text=text,
+        finish_reason="other" if meaning is None else REASON_OF_MEANING[meaning],
+        usage=usage,
+        tool_calls=tool_calls,
+        model=word(payload.get("model")),
+        response_id=word(payload.get("id")),
+        reported_usd=reported_usd(payload),
+        note=_note(text or tool_calls, said, meaning),
+    )
+
+
+def _note(answer: str | None, said: object, meaning: FinishMeaning | None) -> str | None:
+    """What is doubtful about an answer: it is not there, or its provider's word for the end is in no list."""
+    if is_missing(answer):
+        return NO_ANSWER
+    if meaning is not None or not isinstance(said, str) or not said:
+        return None
+    return one_line(f"finish reason {said:.80} is in no list: see whether the answer is whole")
+
+
+def _broken_off(said: str, meaning: FinishMeaning, usage: Usage | None) -> Failure:
+    """Half an answer. What the provider cut may be whole next time; what the model spoilt costs the same again."""
+    outcome: OutcomeClass = "unknown" if usage is None else "done"
+    if meaning == "cut":
+        message = f"the provider broke the answer off: finish reason {said:.80}"
+        return Failure(outcome, "server", "retry", one_line(message), usage=usage)
+    message = f"the model wrote what its provider could not read: finish reason {said:.80}"
+    return Failure(outcome, "bad_reply", "fail_row", one_line(message), usage=usage)
 
 
 def no_reply(missing: str, usage: Usage | None) -> Failure:

@@ -8,21 +8,22 @@ from typing import Any
 import orjson
 
 from crun_batch.gateway.failures import ErrorFacts, failure_of
+from crun_batch.gateway.protocols.finish_reasons import finish_meaning
 from crun_batch.gateway.protocols.protocol import Assembled, JsonObject, Protocol, encode, finished, limited
 from crun_batch.gateway.protocols.reading import (
     json_object,
     no_reply,
     objects,
     openai_usage,
-    reported_usd,
+    reply_of,
     text_of_parts,
+    told_last,
     tool_call,
     tool_calls_text,
-    word,
 )
 from crun_batch.gateway.protocols.schema import SCHEMA_NAME, strict_schema
 from crun_batch.gateway.protocols.sse import Stream, read_stream
-from crun_batch.records import Failure, FinishReason, OutcomeClass, Reply
+from crun_batch.records import Failure, OutcomeClass, Reply
 
 OUTPUT_LIMIT_NAMES = ("max_output_tokens",)
 
@@ -102,47 +103,82 @@ def _part(part: Any) -> Any:
 
 
 def read(payload: JsonObject) -> Reply | Failure:
-    """The texts of all messages, joined, as OpenAI's SDK does. Only completed and incomplete ones are replies."""
+    """The texts of the final answer, joined. Only completed and incomplete ones are replies.
+
+    What the model says on the way (a message or part of the phase `commentary`) is no answer, and is the text of
+    no row; messages without a phase are the answer where none says that it is.
+    """
     status = payload.get("status") or "completed"
     usage = openai_usage(payload)
     if status not in ("completed", "incomplete"):
         return _unfinished(str(status), payload)
-    texts: list[str] = []
-    refusals: list[str] = []
-    calls: list[JsonObject] = []
     output = payload.get("output")
-    for item in objects(output):
-        kind = item.get("type", "message")
-        if kind == "message":
-            for part in objects(item.get("content")):
-                if isinstance(part.get("text"), str):
-                    texts.append(part["text"])
-                elif isinstance(part.get("refusal"), str):
-                    refusals.append(part["refusal"])
-        elif kind in ("function_call", "custom_tool_call"):
-            arguments = item.get("arguments", item.get("input"))
-            calls.append(tool_call(item.get("call_id") or item.get("id"), item.get("name"), arguments))
-    if not texts and isinstance(payload.get("output_text"), str):
-        texts.append(payload["output_text"])
+    said = _said(objects(output))
+    texts, refusals = said.texts, said.refusals
+    if not said.spoke and isinstance(payload.get("output_text"), str):
+        texts = [payload["output_text"]]
     if not isinstance(output, list) and not texts:
         return no_reply("output", usage)
-    refused = bool(refusals) and not texts
-    return Reply(
+    finish: object = _finish_word(payload, str(status), bool(said.calls and not texts))
+    return reply_of(
+        payload,
         text="".join(texts or refusals) if texts or refusals else None,
-        finish_reason="content_filter" if refused else _finish_reason(payload, status, bool(calls and not texts)),
+        said="refusal" if refusals and not texts else finish,
         usage=usage,
-        tool_calls=tool_calls_text(calls),
-        model=word(payload.get("model")),
-        response_id=word(payload.get("id")),
-        reported_usd=reported_usd(payload),
+        tool_calls=tool_calls_text(said.calls),
     )
 
 
-def _finish_reason(payload: JsonObject, status: str, only_calls: bool) -> FinishReason:
-    """An incomplete response was cut, whatever the reason; only the filter's cut has a word of its own."""
+_PHASES = {"final_answer": "answer", "final": "answer", "commentary": "aside", "analysis": "aside"}
+"""OpenAI's `phase` of a message, and the `channel` that gpt-oss gives the same thing."""
+
+
+class _Said:
+    """What the items of a response say."""
+
+    def __init__(self) -> None:
+        self.spoke = False
+        """Whether there was a text of any phase."""
+        self.calls: list[JsonObject] = []
+        self.refusals: list[str] = []
+        self._texts: dict[str, list[str]] = {"": [], "answer": [], "aside": []}
+
+    @property
+    def texts(self) -> list[str]:
+        return self._texts["answer"] or self._texts[""]
+
+    def add_message(self, item: JsonObject) -> None:
+        for part in objects(item.get("content")):
+            phase = _phase(part) or _phase(item)
+            if isinstance(part.get("text"), str):
+                self.spoke = True
+                self._texts[phase].append(part["text"])
+            elif isinstance(part.get("refusal"), str) and phase != "aside":
+                self.refusals.append(part["refusal"])
+
+
+def _phase(holder: JsonObject) -> str:
+    said = holder.get("phase") or holder.get("channel")
+    return _PHASES.get(said, "") if isinstance(said, str) else ""
+
+
+def _said(items: list[JsonObject]) -> _Said:
+    said = _Said()
+    for item in items:
+        kind = item.get("type", "message")
+        if kind == "message":
+            said.add_message(item)
+        elif kind in ("function_call", "custom_tool_call"):
+            arguments = item.get("arguments", item.get("input"))
+            said.calls.append(tool_call(item.get("call_id") or item.get("id"), item.get("name"), arguments))
+    return said
+
+
+def _finish_word(payload: JsonObject, status: str, only_calls: bool) -> str:
+    """An incomplete response was cut, whatever the reason; a reason that is in the table has its own meaning."""
     if status == "incomplete":
         reason = json_object(payload.get("incomplete_details")).get("reason")
-        return "content_filter" if reason == "content_filter" else "length"
+        return reason if isinstance(reason, str) and finish_meaning(reason) not in (None, "stop") else "length"
     return "tool_calls" if only_calls else "stop"
 
 
@@ -163,39 +199,53 @@ _LAST_EVENTS = ("response.completed", "response.incomplete", "response.failed")
 def assemble(stream_body: bytes) -> Assembled:
     """Events -> the response that the last one carries.
 
-    Gateways that translate leave `output` empty there: the finished items of the stream then take its place.
-    Without a last event, what had come is put together, and counts as whole only after `[DONE]`.
+    Gateways that translate leave `output` empty there, or the whole response out: the finished items of the stream
+    then take its place, and counts that an earlier event told take the place of those that cannot be true. Without
+    a last event, what had come is put together, and counts as whole only after `[DONE]`.
     """
     stream = read_stream(stream_body)
-    last = next((event for event in reversed(stream.events) if event.get("type") in _LAST_EVENTS), None)
-    if last is not None and isinstance(last.get("response"), dict):
-        payload: JsonObject = {"status": last["type"].removeprefix("response."), **last["response"]}
-        if not payload.get("output"):
-            payload["output"] = _items_of(stream)
-        return Assembled(payload, not stream.damaged)
     if not stream.events:
         return Assembled(None, False, stream.error)
     opened = [json_object(event.get("response")) for event in stream.events if "response" in event]
-    status = "completed" if stream.ended else "in_progress"
-    payload = {**(opened[-1] if opened else {}), "status": status, "output": _items_of(stream)}
+    payload: JsonObject = dict(opened[-1]) if opened else {}
+    last = next((event for event in reversed(stream.events) if event.get("type") in _LAST_EVENTS), None)
+    if last is not None:
+        ended = str(last["type"]).removeprefix("response.")
+        payload = {"status": ended, **(json_object(last.get("response")) or {**payload, "status": ended})}
+        usage: object = None
+        for response in (*opened, payload):
+            usage = told_last(usage, response.get("usage"), openai_usage)
+        if usage is not None:
+            payload["usage"] = usage
+        payload["output"] = payload.get("output") or _items_of(stream)
+        return Assembled(payload, not stream.damaged)
+    payload |= {"status": "completed" if stream.ended else "in_progress", "output": _items_of(stream)}
     return Assembled(payload, stream.ended and not stream.damaged, stream.error)
 
 
 def _items_of(stream: Stream) -> list[JsonObject]:
-    """The items that the stream finished, in order; else one message of the text that had come."""
+    """The items that the stream finished, in order; else one message for each item of whose text pieces came."""
     done: dict[int, JsonObject] = {}
-    pieces: list[str] = []
+    begun: dict[int, JsonObject] = {}
+    pieces: dict[int, list[str]] = {}
     for event in stream.events:
-        kind = event.get("type")
+        kind, index = event.get("type"), event.get("output_index")
         if kind == "response.output_item.done" and isinstance(event.get("item"), dict):
-            index = event.get("output_index")
             done[index if type(index) is int else len(done)] = event["item"]
+        elif kind == "response.output_item.added" and isinstance(event.get("item"), dict):
+            begun[index if type(index) is int else len(begun)] = event["item"]
         elif kind == "response.output_text.delta" and isinstance(event.get("delta"), str):
-            pieces.append(event["delta"])
+            pieces.setdefault(index if type(index) is int else 0, []).append(event["delta"])
     if done or not pieces:
         return [done[index] for index in sorted(done)]
-    text = {"type": "output_text", "text": "".join(pieces), "annotations": []}
-    return [{"id": "", "type": "message", "role": "assistant", "status": "incomplete", "content": [text]}]
+    return [_unfinished_message(begun.get(index, {}), "".join(pieces[index])) for index in sorted(pieces)]
+
+
+def _unfinished_message(begun: JsonObject, text: str) -> JsonObject:
+    part = {"type": "output_text", "text": text, "annotations": []}
+    item = {"id": "", "type": "message", "role": "assistant", "status": "incomplete", "content": [part]}
+    phase = begun.get("phase")
+    return {**item, "phase": phase} if phase else item
 
 
 PROTOCOL = Protocol(

@@ -1,7 +1,9 @@
 """Server-sent events: the bytes of a whole stream -> its events, after the WHATWG rules.
 
 Owns line ends (CRLF, LF, CR), comments, several `data:` lines, the byte order mark, and a last event without its
-blank line. Knows no protocol: what the events mean is told in each protocol's `assemble`.
+blank line, and what proxies and servers put between the events to keep a connection alive: also as data, which
+the rules do not know as a comment (`data: : ping`, `data: ping`, `data: {}`). Knows no protocol: what the events
+mean is told in each protocol's `assemble`.
 """
 
 from __future__ import annotations
@@ -25,47 +27,95 @@ class Stream(Struct, frozen=True):
     ended: bool
     """Whether `[DONE]` came."""
     damaged: bool
-    """Whether an event's data was not JSON: a piece is missing, so nothing may count as whole."""
+    """Whether an event's data was an object that is no JSON: a piece is missing, so nothing may count as whole."""
     error: JsonObject | None
     """The first event that says that the request failed."""
 
 
+class _Event(Struct, frozen=True):
+    """One event as it came."""
+
+    name: bytes
+    """What its `event:` line says."""
+    lines: tuple[bytes, ...]
+    """What its `data:` lines say."""
+
+
 def data_of_events(body: bytes) -> Iterator[bytes]:
-    """The data of each event, its lines joined by a newline; events without data are none.
+    """The data of each event, its lines joined by a newline; events without data are none."""
+    return (b"\n".join(event.lines) for event in _events(body))
+
+
+def _events(body: bytes) -> Iterator[_Event]:
+    """The events that have data.
 
     A last event that no blank line ends is given too, though the rules drop it: servers forget that line, and
     where the event was cut its data is no JSON.
     """
+    name = b""
     lines: list[bytes] = []
-    for line in body.removeprefix(_BYTE_ORDER_MARK).splitlines():
+    for line in (*body.removeprefix(_BYTE_ORDER_MARK).splitlines(), b""):
         if not line:
             if any(lines):
-                yield b"\n".join(lines)
-            lines = []
+                yield _Event(name, tuple(lines))
+            name, lines = b"", []
             continue
         field, _, value = line.partition(b":")
         if field == b"data":
             lines.append(value.removeprefix(b" "))
-    if any(lines):
-        yield b"\n".join(lines)
+        elif field == b"event":
+            name = value.strip()
 
 
 def read_stream(body: bytes) -> Stream:
     """All events of a stream, up to `[DONE]` or an error. Never raises."""
     events: list[JsonObject] = []
     damaged = False
-    for data in data_of_events(body):
+    for data, name in _parts(body):
         if data.strip() == _DONE:
             return Stream(tuple(events), True, damaged, None)
-        try:
-            event = decode(data)
-        except ValueError:
-            damaged = True
-            continue
-        if not isinstance(event, dict):
+        event = _object(data, name)
+        if event is None:
             damaged = True
         elif holds_error(event):
             return Stream(tuple(events), False, damaged, event)
-        else:
+        elif event:
             events.append(event)
     return Stream(tuple(events), False, damaged, None)
+
+
+def _parts(body: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """(data, event name). Lines that together are no JSON are data each: servers forget the blank line between."""
+    for event in _events(body):
+        whole = b"\n".join(event.lines)
+        if len(event.lines) > 1 and _value(whole) is _NO_JSON:
+            yield from ((line, event.name) for line in event.lines)
+        else:
+            yield whole, event.name
+
+
+_NO_JSON = object()
+
+
+def _value(data: bytes) -> object:
+    try:
+        return decode(data)
+    except ValueError:
+        return _NO_JSON
+
+
+def _object(data: bytes, name: bytes) -> JsonObject | None:
+    """The event's JSON object; empty for what keeps the connection alive; None for an object that is no JSON.
+
+    No protocol sends anything but objects (Gemini: an error as a list of one), so a number, a text or a word is no
+    piece of an answer. Words of an `event: error` are an error.
+    """
+    value = _value(data)
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, dict):
+        return value
+    if name == b"error" and data.strip():
+        return {"error": {"message": value if isinstance(value, str) else data.decode("utf-8", "replace")}}
+    is_piece = isinstance(value, list) or (value is _NO_JSON and data.lstrip()[:1] in (b"{", b"["))
+    return None if is_piece and value != [] else {}
