@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import platform
+import ssl
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,29 +22,52 @@ SERVER_CORE, CLIENT_CORE = 0, 1
 class Server:
     """A running static server."""
 
-    def __init__(self, port: int) -> None:
-        self.root_url = f"http://127.0.0.1:{port}"
-        self.base_url = f"{self.root_url}/api/v1"
+    def __init__(self, root_url: str, ca_file: Path | None) -> None:
+        self.root_url = root_url
+        self.base_url = f"{root_url}/api/v1"
+        self.environ = {} if ca_file is None else {"SSL_CERT_FILE": str(ca_file)}
+        """What makes a client trust it: every client that is measured reads this."""
+        self._opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}),
+            urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=ca_file)),
+        )
 
     def stats(self) -> dict[str, Any]:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{self.root_url}/stats") as reply:
+        with self._opener.open(f"{self.root_url}/stats") as reply:
             stats: dict[str, Any] = json.load(reply)
             return stats
 
 
 @contextmanager
-def static_server(latency_seconds: float = 0.0) -> Iterator[Server]:
-    """The static gateway on the first core, until the block ends."""
+def static_server(latency_seconds: float = 0.0, *, tls: bool = False, spin_us: float = 0.0) -> Iterator[Server]:
+    """The static gateway on the first core, until the block ends; with `tls` its certificate is made for it.
+
+    `spin_us`: how long it works on each reply.
+    """
     command = [sys.executable, str(HERE / "static_server.py"), "--core", str(SERVER_CORE)]
-    process = subprocess.Popen(
-        [*command, "--latency-seconds", str(latency_seconds)], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    try:
-        yield Server(int(process.stdout.readline()))
-    finally:
-        process.terminate()
-        process.wait()
+    command += ["--latency-seconds", str(latency_seconds), "--spin-us", str(spin_us)]
+    with tempfile.TemporaryDirectory(prefix="crun-batch-bench-") as folder:
+        ca_file = _certified(Path(folder)) if tls else None
+        if ca_file is not None:
+            command += ["--certificate", str(Path(folder) / "server.pem")]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        try:
+            port = int(process.stdout.readline())
+            yield Server(f"http{'s' if tls else ''}://127.0.0.1:{port}", ca_file)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _certified(folder: Path) -> Path:
+    """Make a CA and a certificate of loopback in that folder; the CA's file."""
+    import trustme
+
+    authority = trustme.CA()
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    return folder / "ca.pem"
 
 
 def client_command(
@@ -67,7 +92,8 @@ def measure_client(
     """Run one client to its end; its measurements, and the server's share of a core meanwhile."""
     before = server.stats()
     command = client_command(python, script, server, table, rows=rows, in_flight=in_flight, output_dir=output_dir)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environ = os.environ | server.environ
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
     if done.returncode != 0:
         raise SystemExit(f"{script.name} failed:\n{done.stderr[-3000:]}")
     measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

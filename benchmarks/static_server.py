@@ -1,5 +1,6 @@
 """A gateway that gives every chat request the same reply, as cheaply as Python can, so that it is never the limit.
 
+With `--certificate` it speaks https; with `--spin-us` it works that long on each reply, so that it is the limit.
 It answers the two control calls too (models, balance), waits `--latency-seconds` before each reply, in order, and
 tells at `/stats` what it saw. Prints its port, then serves until it is killed.
 """
@@ -10,8 +11,10 @@ import argparse
 import asyncio
 import json
 import resource
+import ssl
 import time
 from collections import deque
+from pathlib import Path
 
 from clients.measure import pin
 
@@ -61,8 +64,9 @@ def response(document: object) -> bytes:
 class Gateway:
     """What all connections share: the reply, the queue of those that wait for it, the counts."""
 
-    def __init__(self, latency_seconds: float) -> None:
+    def __init__(self, latency_seconds: float, spin_seconds: float = 0.0) -> None:
         self.latency_seconds = latency_seconds
+        self.spin_seconds = spin_seconds
         self.reply = response(REPLY)
         self.control = {path: response(document) for path, document in CONTROL.items()}
         self.requests = 0
@@ -76,6 +80,10 @@ class Gateway:
         if self.requests % EVERY == 0:
             self.arrivals.append(time.time())
         self.requests += 1
+        if self.spin_seconds:
+            ready_at = time.perf_counter() + self.spin_seconds
+            while time.perf_counter() < ready_at:
+                pass
         if not self.latency_seconds:
             connection.write(self.reply)
             return
@@ -146,10 +154,13 @@ class Connection(asyncio.Protocol):
         self._transport.write(found[0] if found else b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
 
 
-async def serve(latency_seconds: float) -> None:
-    gateway = Gateway(latency_seconds)
+async def serve(gateway: Gateway, certificate: Path | None) -> None:
+    context = None
+    if certificate is not None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate)
     server = await asyncio.get_running_loop().create_server(
-        lambda: Connection(gateway), "127.0.0.1", 0, backlog=16_384
+        lambda: Connection(gateway), "127.0.0.1", 0, backlog=16_384, ssl=context
     )
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
@@ -160,12 +171,17 @@ def main() -> None:
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--latency-seconds", type=float, default=0.0)
+    parser.add_argument("--spin-us", type=float, default=0.0)
     parser.add_argument("--core", type=int)
+    parser.add_argument(
+        "--certificate", type=Path, help="serve https: a PEM file with the key and its certificates"
+    )
     arguments = parser.parse_args()
     pin(arguments.core)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    uvloop.run(serve(arguments.latency_seconds))
+    gateway = Gateway(arguments.latency_seconds, arguments.spin_us / 1e6)
+    uvloop.run(serve(gateway, arguments.certificate))
 
 
 if __name__ == "__main__":

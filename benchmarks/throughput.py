@@ -3,9 +3,11 @@
     python benchmarks/throughput.py            everything, some minutes; writes docs/benchmarks.md and its plot
     python benchmarks/throughput.py --quick    a look: few rows, one repetition, nothing written
 
-The client has one core, a static server on loopback the other. The clients take turns, so that whatever else the
-machine does meets all of them; each figure is the median of its repetitions. "Row" is CPU time from the first
-request to the end of everything, results published; the start (imports, table, estimate) is told by itself.
+Three conditions: plain http; https, with certificates checked; and a server that works on each reply for so long
+that it is the limit, so that replies come one by one. The client has one core, the server on loopback the other.
+The clients take turns, so that whatever else the machine does meets all of them; each figure is the median of its
+repetitions. "Row" is CPU time from the first request to the end of everything, results published; the start
+(imports, table, estimate) is told by itself.
 """
 
 from __future__ import annotations
@@ -32,6 +34,10 @@ CLIENTS = {
 SLOW = {"openai": 10}
 """Rows are divided by this: the SDK takes fifty times as long, and its cost per row stays the same."""
 IN_FLIGHT = (64, 512)
+CONDITIONS: dict[str, dict[str, Any]] = {"http": {}, "https": {"tls": True}, "limited": {"spin_us": 400.0}}
+"""What the server is told; as the limit it takes twice as long for a reply as the clients compared there."""
+COMPARED = {"limited": ("aiohttp", "crun_batch")}
+"""Where not all clients are measured: who is."""
 
 
 def main() -> None:
@@ -40,6 +46,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--clients", default=",".join(CLIENTS))
+    parser.add_argument("--conditions", default=",".join(CONDITIONS))
     parser.add_argument("--in-flight", type=int, action="append")
     parser.add_argument("--source", type=Path, help="a Parquet file with a column `question`, for its texts")
     parser.add_argument("--peers-python", type=Path, help="an interpreter that has the other clients")
@@ -50,13 +57,17 @@ def main() -> None:
     name = "synthetic" if arguments.source is None else arguments.source.stem
     table = write_table(arguments.cache / f"{name}-{rows}.parquet", rows, source=arguments.source)
     peers = arguments.peers_python or (peers_python(arguments.cache) if set(clients) - {"crun_batch"} else None)
-    figures = {}
-    with static_server() as server:
-        for in_flight in arguments.in_flight or IN_FLIGHT:
-            taken = turns(server, clients, table, rows, in_flight, repetitions, peers)
-            figures[str(in_flight)] = {client: medians(each) for client, each in taken.items()}
-            show(in_flight, figures[str(in_flight)])
-    if not arguments.quick and clients == list(CLIENTS):
+    figures: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
+    for condition in arguments.conditions.split(","):
+        compared = [client for client in clients if client in COMPARED.get(condition, clients)]
+        with static_server(**CONDITIONS[condition]) as server:
+            figures[condition] = {}
+            for in_flight in arguments.in_flight or IN_FLIGHT:
+                taken = turns(server, compared, table, rows, in_flight, repetitions, peers)
+                found = {client: medians(each) for client, each in taken.items()}
+                figures[condition][str(in_flight)] = found
+                show(condition, in_flight, found)
+    if not arguments.quick and clients == list(CLIENTS) and list(figures) == list(CONDITIONS):
         save(
             "throughput",
             {
@@ -64,7 +75,8 @@ def main() -> None:
                 "rows": rows,
                 "repetitions": repetitions,
                 "peers": list(PINNED),
-                "in_flight": figures,
+                "in_flight": figures.pop("http"),
+                **figures,
             },
         )
         write_pages()
@@ -113,9 +125,9 @@ def medians(taken: list[dict[str, Any]]) -> dict[str, float]:
     return {**found, "lowest_cpu_us_per_row": min(costs), "highest_cpu_us_per_row": max(costs)}
 
 
-def show(in_flight: int, figures: dict[str, dict[str, float]]) -> None:
+def show(condition: str, in_flight: int, figures: dict[str, dict[str, float]]) -> None:
     yardstick = figures.get("aiohttp", next(iter(figures.values())))
-    print(f"\n{in_flight} in flight")
+    print(f"\n{condition}, {in_flight} in flight")
     for client, figure in figures.items():
         print(
             f"  {client:11} {figure['cpu_us_per_row']:8.1f} us CPU per row"

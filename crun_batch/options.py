@@ -7,9 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
 from msgspec import Struct, field
 
 from crun_batch.console.progress import Progress
@@ -19,6 +18,9 @@ from crun_batch.load.job.job import Job
 from crun_batch.store.disk import Disk
 from crun_batch.store.journal import JournalSettings
 from crun_batch.store.syncer import Syncer
+
+if TYPE_CHECKING:
+    import httpx
 
 
 class Clock(Struct, frozen=True):

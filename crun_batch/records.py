@@ -37,10 +37,10 @@ ErrorKind = Literal[
     "not_found",
     "unknown_outcome",
 ]
-Action = Literal["stop_credits", "stop_refused", "stop_model", "fail_row", "retry", "cool_down"]
-"""What a failure asks for: stop the run (exit 4; exit 5; exit 5 before the model's first success and
-fail the row after it), fail this row, retry it on its own account, or put it back, uncounted, under the
-shared cooldown."""
+Action = Literal["stop_credits", "stop_refused", "stop_model", "stop_unreached", "fail_row", "retry", "cool_down"]
+"""What a failure asks for: stop the run (exit 4; exit 5; exit 5 before the model's first success and fail the row
+after it; exit 5 before the gateway's first answer and retry after it), fail this row, retry it on its own account,
+or put it back, uncounted, under the shared cooldown."""
 
 
 class Headers(dict[str, str]):
@@ -163,6 +163,8 @@ class Fault(Struct, frozen=True):
     """The status line, where it was read before the rest failed."""
     body: bytes = b""
     """What was read of the body before the fault: evidence, never parsed as a reply."""
+    is_lasting: bool = False
+    """It will be so each time, until somebody changes something: a certificate, a proxy's password, a port."""
 
 
 class Reply(Struct, frozen=True, gc=False):

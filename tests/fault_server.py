@@ -1,9 +1,10 @@
-"""A raw TCP server that misbehaves on command: the other side of the wire's fault matrix.
+"""A raw TCP server that misbehaves on command, plain or under TLS: the other side of the wire's fault matrix.
 
 Each behaviour of `BEHAVIOURS` is one coroutine that gets a fresh connection and does one wrong (or merely unusual)
 thing with it. `FaultServer` gives every behaviour a listener of its own on 127.0.0.1 and counts, per behaviour,
 the connections it accepted and the requests that arrived whole: that count, and nothing the client says, proves
 how often a POST was sent. It runs in its own thread, so a client that blocks its loop does not slow the server.
+`ProxyServer` stands before it as an HTTP proxy.
 """
 
 from __future__ import annotations
@@ -12,13 +13,26 @@ import asyncio
 import contextlib
 import gzip
 import socket
+import ssl
 import struct
 import threading
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
+
+import trustme
 
 WHOLE_BODY = b'{"id": "r1", "object": "chat.completion"}'
+CHAT_BODY = (
+    b'{"choices": [{"message": {"content": "4"}, "finish_reason": "stop"}], '
+    b'"usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}}'
+)
+HOST = "gateway.invalid"
+"""The server's name behind a proxy, which knows where it is; nobody else does."""
+Way = Literal["http", "https", "tunnel"]
+"""How a request gets to the server: plain, under TLS, under TLS through an HTTP proxy."""
 GZIP_BOMB_BYTES = 64 * 2**20
 """What the gzip bomb becomes when it is decompressed (64 kB on the wire)."""
 
@@ -43,8 +57,11 @@ class Connection:
         return head + body
 
     async def send(self, raw: bytes) -> None:
+        if self.writer.transport.is_closing():  # under TLS, drain does not say so
+            raise ConnectionResetError
         self.writer.write(raw)
         await self.writer.drain()
+        await asyncio.sleep(0)  # nor does it give the loop time to find out
 
     def reset(self) -> None:
         """RST instead of FIN."""
@@ -73,11 +90,12 @@ def reply(body: bytes = WHOLE_BODY, status: str = "200 OK", *headers: str, lengt
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
-def says(name: str, raw: bytes, *, then_stall: bool = False) -> None:
-    """Register a behaviour that reads one request, sends these bytes, and closes (or keeps quiet)."""
+def says(name: str, raw: bytes, *, then_stall: bool = False, before_seconds: float = 0.0) -> None:
+    """Register a behaviour that reads one request, waits, sends these bytes, and closes (or keeps quiet)."""
 
     async def act(connection: Connection) -> None:
         await connection.read_request()
+        await asyncio.sleep(before_seconds)
         await connection.send(raw)
         if then_stall:
             await asyncio.sleep(3600)
@@ -129,6 +147,34 @@ async def reset_second_request(connection: Connection) -> None:
     await connection.send(reply())
     await connection.read_request()
     connection.reset()
+
+
+@behaviour
+async def until_torn(connection: Connection) -> None:
+    """A body that only the end ends, and the end is the socket's, not TLS's: anybody could do that."""
+    await connection.read_request()
+    await connection.send(b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n" + WHOLE_BODY)
+    await asyncio.sleep(0.05)
+    sock: socket.socket = connection.writer.get_extra_info("socket")
+    sock.shutdown(socket.SHUT_WR)
+    await asyncio.sleep(3600)
+
+
+@behaviour
+async def mended_byte_by_byte(connection: Connection) -> None:
+    """A head that the parser refuses, and each byte by itself."""
+    await connection.read_request()
+    raw = reply(
+        WHOLE_BODY,
+        "200 OK",
+        "X-A: one\r\n two",
+        f"content-length: {len(WHOLE_BODY)}",
+        "Transfer-Encoding: identity",
+    )
+    for byte in b"HTTP/1.1 100 Continue\r\n\r\n" + raw:
+        await connection.send(bytes([byte]))
+        await asyncio.sleep(0)
+    await asyncio.sleep(3600)
 
 
 @behaviour
@@ -265,6 +311,29 @@ async def sse_cut(connection: Connection) -> None:
 
 
 @behaviour
+async def chat(connection: Connection) -> None:
+    """A gateway: the same answer to each request."""
+    while True:
+        await connection.read_request()
+        await connection.send(reply(CHAT_BODY))
+
+
+@behaviour
+async def answers_once(connection: Connection) -> None:
+    """A gateway that answers its first request and then only hangs up."""
+    await connection.read_request()
+    if connection.server.posts[connection.name] <= 3:
+        await connection.send(reply(CHAT_BODY, "200 OK", "Connection: close"))
+
+
+@behaviour
+async def garbage_at_once(connection: Connection) -> None:
+    """What a server of plain HTTP says to a TLS handshake."""
+    await connection.reader.read(100)
+    await connection.send(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+
+
+@behaviour
 async def tls_closed(connection: Connection) -> None:
     await connection.reader.read(100)
 
@@ -310,6 +379,49 @@ says("no_reason", b"HTTP/1.1 200\r\nContent-Length: %d\r\n\r\n%s" % (len(WHOLE_B
 says("no_content", b"HTTP/1.1 204 No Content\r\n\r\n")
 says("continue_100", b"HTTP/1.1 100 Continue\r\n\r\n" + reply())
 says("early_hints_103", b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + reply())
+says("continue_100_close", b"HTTP/1.1 100 Continue\r\nConnection: close\r\n\r\n" + reply())
+says("same_length_twice", reply(WHOLE_BODY, "200 OK", f"Content-Length: {len(WHOLE_BODY)}"), then_stall=True)
+says("same_length_in_one_line", reply().replace(b": 41", b": 41, 41"), then_stall=True)
+says("lengths_in_one_line", reply().replace(b": 41", b": 41, 7"), then_stall=True)
+says("folded_header", reply(WHOLE_BODY, "200 OK", "X-Policy: one;\r\n two;\r\n\tthree"), then_stall=True)
+says("fold_without_header", b"HTTP/1.1 200 OK\r\n X-Policy: one\r\nContent-Length: 2\r\n\r\n{}")
+says("identity_and_length", reply(WHOLE_BODY, "200 OK", "Transfer-Encoding: identity"), then_stall=True)
+says(
+    "identity_chunked",
+    CHUNKED_HEAD.replace(b"chunked", b"identity, chunked") + b"29\r\n" + WHOLE_BODY + b"\r\n0\r\n\r\n",
+    then_stall=True,
+)
+says("wide_chunk_size", CHUNKED_HEAD + b"00000000000029\r\n" + WHOLE_BODY + b"\r\n000\r\n\r\n", then_stall=True)
+for chunk, size in (
+    ("negative_chunk", b"-5"),
+    ("huge_chunk", b"f" * 17),
+    ("signed_chunk", b"+14"),
+    ("prefixed_chunk", b"0x14"),
+):
+    says(
+        chunk, CHUNKED_HEAD + b"14\r\n" + WHOLE_BODY[:20] + b"\r\n" + size + b"\r\n" + WHOLE_BODY, then_stall=True
+    )
+says("extra_reply", reply() + reply(b'{"id": "somebody else\'s"}'), then_stall=True)
+says("garbage_behind", reply() + b"\x00\x01 what is this", then_stall=True)
+says("brotli", reply(b"\x0b\x02\x80{}\x03", "200 OK", "Content-Encoding: br"), then_stall=True)
+says("no_content_with_length", b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n", then_stall=True)
+says("reset_content", b"HTTP/1.1 205 Reset Content\r\nContent-Length: 0\r\n\r\n", then_stall=True)
+says("not_modified", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 41\r\n\r\n", then_stall=True)
+says("status_600", reply(WHOLE_BODY, "600 Beyond"), then_stall=True)
+says("status_999", reply(WHOLE_BODY, "999 Denied"), then_stall=True)
+says("status_of_two_digits", reply(WHOLE_BODY, "20 OK"), then_stall=True)
+says("status_of_four_digits", reply(WHOLE_BODY, "2000 OK"), then_stall=True)
+says("other_protocol", b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", then_stall=True)
+says("http_2", b"HTTP/2 200 OK\r\nContent-Length: 41\r\n\r\n" + WHOLE_BODY, then_stall=True)
+BEHAVIOURS["whole_and_idle"] = whole
+says("late_body", reply(b"x" * 100), before_seconds=0.6)
+says("late_large_body", reply(b"x" * 3_000_000), before_seconds=0.6)
+says(
+    "tls_wanted_nginx",
+    reply(b"<html><title>400 The plain HTTP request was sent to HTTPS port</title>", "400 Bad Request"),
+)
+says("tls_wanted_go", reply(b"Client sent an HTTP request to an HTTPS server.\n", "400 Bad Request"))
+says("proxy_wants_password", reply(b"", "407 Proxy Authentication Required"))
 says("server_error", reply(b"oops", "503 Service Unavailable", "Retry-After: 3"))
 says("two_replies", reply() + reply(b'{"id": "somebody else\'s"}'), then_stall=True)
 says("gzip_whole", reply(gzip.compress(WHOLE_BODY), "200 OK", "Content-Encoding: gzip"))
@@ -322,7 +434,7 @@ for code, phrase in ((301, "Moved"), (302, "Found"), (303, "See Other"), (307, "
 
 
 class FaultServer:
-    """`with FaultServer() as server: server.url("drip_body")`; everything ends with the block."""
+    """`with FaultServer() as server: server.url("drip_body", "https")`; everything ends with the block."""
 
     def __init__(self) -> None:
         self.posts: Counter[str] = Counter()
@@ -331,9 +443,13 @@ class FaultServer:
         self.last_request: dict[str, bytes] = {}
         self.fixed_urls: dict[str, str] = {}
         """URLs of places that are no listener of ours, by name."""
+        self.reused_sessions = 0
+        self._authority = trustme.CA()
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._authority.issue_cert("127.0.0.1", "localhost", HOST).configure_cert(self._context)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._ports: dict[str, int] = {}
+        self._ports: dict[tuple[str, bool], int] = {}
         self._servers: list[asyncio.Server] = []
 
     def __enter__(self) -> FaultServer:
@@ -346,23 +462,35 @@ class FaultServer:
         self._thread.join(10)
         self._loop.close()
 
-    def url(self, name: str, scheme: str = "http") -> str:
-        """The URL whose server behaves as `name` says."""
-        if name in self.fixed_urls:
-            return self.fixed_urls[name]
-        if name not in self._ports:
-            self._ports[name] = asyncio.run_coroutine_threadsafe(self._listen(name), self._loop).result(10)
-        return f"{scheme}://127.0.0.1:{self._ports[name]}/v1/{name}"
+    def write_ca(self, path: Path) -> Path:
+        """The certificate to trust, as a PEM file."""
+        self._authority.cert_pem.write_to_path(str(path))
+        return path
 
-    async def _listen(self, name: str) -> int:
+    def url(self, name: str, way: Way = "http") -> str:
+        """The URL whose server behaves as `name` says; those named tls_ break TLS, so they do not speak it."""
+        if name in self.fixed_urls:
+            url = self.fixed_urls[name]
+            url = url if way == "http" else url.replace("http://", "https://")
+            return url.replace("127.0.0.1", HOST) if way == "tunnel" else url
+        key = name, way != "http" and not name.startswith("tls_")
+        if key not in self._ports:
+            self._ports[key] = asyncio.run_coroutine_threadsafe(self._listen(*key), self._loop).result(10)
+        scheme, host = ("http" if way == "http" else "https"), (HOST if way == "tunnel" else "127.0.0.1")
+        return f"{scheme}://{host}:{self._ports[key]}/v1/{name}"
+
+    async def _listen(self, name: str, under_tls: bool) -> int:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             self.connections[name] += 1
-            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            sealed = writer.get_extra_info("ssl_object")
+            self.reused_sessions += bool(sealed is not None and sealed.session_reused)
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 await BEHAVIOURS[name](Connection(name, reader, writer, self))
             self.ended[name] += 1
             writer.close()
 
-        server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=1000)
+        context = self._context if under_tls else None
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=1000, ssl=context)
         self._servers.append(server)
         port: Any = server.sockets[0].getsockname()[1]
         return int(port)
@@ -370,6 +498,84 @@ class FaultServer:
     async def _end(self) -> None:
         for server in self._servers:
             server.close()
+        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+
+class ProxyServer:
+    """An HTTP proxy on loopback: tunnels (CONNECT) to the fault server, and nothing else; a thread of its own.
+
+    `password`: who does not send `user:password` is answered 407. `answer`: what every CONNECT gets instead.
+    `tls`: it is itself spoken to under TLS, with that server's certificate.
+    """
+
+    def __init__(self, password: str | None = None, answer: bytes | None = None, tls: FaultServer | None = None):
+        self.asked: list[bytes] = []
+        self._password, self._answer = password, answer
+        self._context = tls._context if tls is not None else None
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def __enter__(self) -> ProxyServer:
+        self._thread.start()
+        self.port = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    async def _listen(self) -> int:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            self.asked.append(head)
+            await self._tunnel(head, reader, writer)
+        writer.transport.abort()
+
+    async def _tunnel(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        host, _, port = head.split(b" ")[1].rpartition(b":")
+        wanted = b64encode(b"user:" + (self._password or "").encode())
+        if self._answer is not None:
+            writer.write(self._answer)
+            await writer.drain()
+            return
+        if self._password is not None and b"basic " + wanted.lower() not in head.lower():
+            writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n")
+            await writer.drain()
+            return
+        try:
+            if host != HOST.encode():
+                raise OSError("unknown host")
+            upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", int(port))
+        except OSError:
+            writer.write(b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n")
+            await writer.drain()
+            return
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        there = asyncio.create_task(self._relay(reader, upstream_writer))
+        try:
+            await self._relay(upstream_reader, writer)
+        finally:
+            there.cancel()
+            upstream_writer.transport.abort()
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(2**16):
+                writer.write(data)
+                await writer.drain()
+            writer.write_eof()
+
+    async def _end(self) -> None:
+        self._server.close()
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in others:
             task.cancel()

@@ -90,7 +90,7 @@ class RecordingWire:
         self._wire: Wire | None = None
 
     def __call__(self, job: Job) -> RecordingWire:
-        self._wire = open_wire("direct", connections=job.limits.concurrency)
+        self._wire = open_wire(connections=job.limits.concurrency)
         return self
 
     async def post(

@@ -175,7 +175,7 @@ class RecordingWire:
     def __call__(self, job: crun_batch.Job) -> RecordingWire:
         from crun_batch.gateway.http.wire import open_wire
 
-        self._wire = open_wire("direct", connections=4)
+        self._wire = open_wire(connections=4)
         return self
 
     def questions(self, gateway: SimulatorProcess) -> set[str]:

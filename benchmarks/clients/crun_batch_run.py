@@ -23,7 +23,7 @@ def main() -> None:
 
     def wire(job: crun_batch.Job) -> Wire:
         measured.starts_sending()
-        return open_wire("direct", connections=job.limits.concurrency)
+        return open_wire(connections=job.limits.concurrency)
 
     def watch(progress: Progress) -> None:
         print(progress_line(progress), file=sys.stderr)

@@ -131,6 +131,8 @@ class Lane:
         self.in_flight = 0
         self.paused_until = -NEVER
         self.has_succeeded = False
+        self.was_reached = False
+        """Something has answered, whatever it said."""
         self._pace = Pace(requests_per_minute) if requests_per_minute else None
         self._window = TokenWindow(tokens_per_minute) if tokens_per_minute else None
         self._used_share = UsedShare()

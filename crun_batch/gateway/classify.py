@@ -66,7 +66,9 @@ def check_fault(fault: Fault) -> Failure:
     """
     message = one_line(fault.message) or fault.kind
     if fault.stage == "not_sent":
-        return Failure("not_sent", fault.kind, "retry", message)
+        return Failure("not_sent", fault.kind, "stop_unreached" if fault.is_lasting else "retry", message)
+    if fault.is_lasting:  # a whole reply too, though not HTTP's: whoever sent it did not read the request
+        return Failure("rejected", "connection", "stop_unreached", message)
     if fault.status is None or fault.status < 300:
         return Failure("unknown", fault.kind, "retry", message)
     verdict = verdict_of(fault.status, ErrorFacts())

@@ -1,8 +1,9 @@
 """The control calls: which models a gateway offers and at what price, and what is left to spend.
 
-Asked before the start and once a minute, never on the hot path: httpx, a deadline for each call, few retries
-(tenacity). What goes wrong is a value, `ControlFault`: the corridor decides whether it stops the run. None always
-means "this gateway has no such call", which is no fault.
+Asked before the start and once a minute, the same way as the paid requests go, so that a proxy or a certificate
+means the same for both: a deadline for each call, few retries (tenacity). What goes wrong is a value,
+`ControlFault`: the corridor decides whether it stops the run. None always means "this gateway has no such call",
+which is no fault.
 
 The calls of each style of gateway are in `balance.py` and `quotes.py`; nothing else here knows a style.
 """
@@ -13,18 +14,24 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlencode
 
-import httpx
 from msgspec import Struct
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt, wait_exponential
 
 from crun_batch.gateway.balance import FORMS, Balance, Form, Unlimited, least, styles_for
-from crun_batch.gateway.http.httpx_wire import HttpxWire
-from crun_batch.gateway.http.wire import ByteBudget, WireSettings, checked_url, one_line
+from crun_batch.gateway.http.addresses import checked_url, one_line
+from crun_batch.gateway.http.bodies import ByteBudget, WireSettings
+from crun_batch.gateway.http.direct import DirectWire
 from crun_batch.gateway.quotes import ModelInfo, PriceQuote, litellm_quotes, model_infos
 from crun_batch.records import Fault, Headers, Response
+
+if TYPE_CHECKING:
+    import httpx
+
+    from crun_batch.gateway.http.httpx_wire import HttpxWire
 
 __all__ = [
     "Balance",
@@ -91,10 +98,14 @@ class Gateway:
         *,
         deadline_seconds: float = 15.0,
         attempts: int = 3,
+        ca_file: Path | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """Raises InputError for a URL that is none. `deadline_seconds` is for each attempt."""
+        """`deadline_seconds` is for each attempt; `ca_file` is trusted besides the system's certificates.
+
+        Raises InputError for a URL that is none, a proxy of the environment or certificates that cannot be used.
+        """
         parts = checked_url(base_url)
         self.host = parts.hostname or ""
         self._base_url = base_url.rstrip("/")
@@ -104,7 +115,7 @@ class Gateway:
         self._attempts = attempts
         self._sleep = sleep
         settings = WireSettings(ByteBudget(2 * MAX_REPLY_BYTES, 1), MAX_REPLY_BYTES, deadline_seconds / 2)
-        self._wire = HttpxWire(settings, transport)
+        self._wire = _wire(settings, base_url, ca_file, transport)
 
     async def __aenter__(self) -> Gateway:
         return self
@@ -240,9 +251,19 @@ async def _read_form(gateway: Gateway, style: str, form: Form, *, certain: bool)
     return trouble
 
 
+def _wire(
+    settings: WireSettings, base_url: str, ca_file: Path | None, transport: httpx.AsyncBaseTransport | None
+) -> DirectWire | HttpxWire:
+    if transport is None:
+        return DirectWire(settings, [base_url], {} if ca_file is None else {base_url: ca_file})
+    from crun_batch.gateway.http.httpx_wire import HttpxWire
+
+    return HttpxWire(settings, transport)
+
+
 def _is_transient(result: Response | Fault) -> bool:
     if isinstance(result, Fault):
-        return result.kind != "bad_reply"
+        return result.kind != "bad_reply" and not result.is_lasting
     return _answer(result).status in TRANSIENT
 
 

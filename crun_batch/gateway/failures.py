@@ -65,6 +65,12 @@ _BAD_REQUESTS = frozenset({200, 400, 413, 422, 500})
 
 WORDS: tuple[Wording, ...] = (
     Wording(
+        Verdict("plain HTTP to a port that speaks TLS: write https://", "connection", "stop_unreached"),
+        names=frozenset(),
+        phrases=(("plain http request", "https port"), ("http request to an https",), ("http to an ssl-enabled",)),
+        phrase_statuses=frozenset({400, 497}),
+    ),
+    Wording(
         Verdict("paid requests in flight fill the spending budget for now", "rate_limited", "cool_down"),
         names=frozenset({"in_flight_budget_exhausted", "openrouter_in_flight_budget"}),
     ),
@@ -189,6 +195,7 @@ STATUSES: dict[int, Verdict] = {
     402: _OUT_OF_MONEY,
     403: Verdict("the key may not use this model", "bad_request", "stop_model"),
     404: _NOT_FOUND,
+    407: Verdict("a proxy does not accept the user and the password", "connection", "stop_unreached"),
     408: Verdict("the gateway waited too long", "timeout", "retry"),
     409: Verdict("conflict", "server", "retry"),
     413: _TOO_LONG,

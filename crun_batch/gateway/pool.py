@@ -336,6 +336,7 @@ class Pool:
             sending.attempt.ticket.tries,
             self._settings.retry,
             lane_has_succeeded=lane.has_succeeded,
+            lane_was_reached=lane.was_reached,
             draw=self._random.random(),
         )
         return Outcome(sending.attempt, result, decision)
@@ -346,7 +347,10 @@ class Pool:
         hints = rate_hints(arrival.headers, epoch_seconds)
         if hints is not NO_HINTS:
             route.lane.heed(now, hints)
-        return check(route.protocol, arrival, stream=route.stream, now_epoch_seconds=epoch_seconds)
+        result = check(route.protocol, arrival, stream=route.stream, now_epoch_seconds=epoch_seconds)
+        if not isinstance(result, Failure) or result.action != "stop_unreached":
+            route.lane.was_reached = True
+        return result
 
     def _follow(self, outcome: Outcome, follow_up: Ticket | None) -> None:
         decision = outcome.decision

@@ -24,9 +24,19 @@ class RetryPolicy(Struct, frozen=True):
 
 
 def decide(
-    failure: Failure, tries: Tries, policy: RetryPolicy, *, lane_has_succeeded: bool, draw: float
+    failure: Failure,
+    tries: Tries,
+    policy: RetryPolicy,
+    *,
+    lane_has_succeeded: bool,
+    lane_was_reached: bool,
+    draw: float,
 ) -> Decision:
-    """What follows `failure`, the row's earlier `tries` given; `draw` in [0, 1) spreads the delays."""
+    """What follows `failure`, the row's earlier `tries` given; `draw` in [0, 1) spreads the delays.
+
+    `lane_was_reached`: something at the gateway has answered a request, whatever it said. Until then no row is
+    given up for want of a connection: that says nothing of the row.
+    """
     match failure.action:
         case "stop_credits":
             return Halt(EXIT_OUT_OF_MONEY, f"the gateway has no credit left: {failure.message}")
@@ -36,14 +46,29 @@ def decide(
             if lane_has_succeeded:
                 return GiveUp(tries)
             return Halt(EXIT_GATEWAY_REFUSED, f"the gateway refuses this job: {failure.message}")
+        case "stop_unreached":
+            if lane_was_reached:
+                return _retry(failure, tries, policy, draw)
+            return Halt(EXIT_GATEWAY_REFUSED, f"the gateway cannot be reached: {failure.message}")
         case "fail_row":
             return GiveUp(tries)
         case "cool_down":
             return Again(FIRST_DELAY_SECONDS * draw, tries)
         case "retry":
-            return _retry(failure, tries, policy, draw)
+            decision = _retry(failure, tries, policy, draw)
+            if isinstance(decision, GiveUp) and not lane_was_reached and _is_about_the_way(failure):
+                attempts = (
+                    f"{decision.tries.counted} attempts" if decision.tries.counted > 1 else "the only attempt"
+                )
+                return Halt(EXIT_GATEWAY_REFUSED, f"the gateway was not reached ({attempts}): {failure.message}")
+            return decision
         case _:
             assert_never(failure.action)
+
+
+def _is_about_the_way(failure: Failure) -> bool:
+    """Whether no reply of a gateway is behind it; one that takes too long to answer may well have been reached."""
+    return failure.outcome == "not_sent" or failure.kind in ("connection", "bad_reply")
 
 
 def _retry(failure: Failure, tries: Tries, policy: RetryPolicy, draw: float) -> Decision:

@@ -9,10 +9,9 @@ from typing import Any
 from msgspec import structs
 
 from crun_batch.errors import EXIT_OUT_OF_MONEY, InputError, Mistake
-from crun_batch.gateway.control import Balance
 from crun_batch.gateway.pool import NO_ROOM
 from crun_batch.preflight.assessment import REJECTIONS_SHOWN, Assessment
-from crun_batch.preflight.gateway_facts import GatewayFacts
+from crun_batch.preflight.gateway_facts import GatewayFacts, GatewayOffer
 from crun_batch.preflight.judge_costs import STORED
 from crun_batch.pricing.budget import Budget, Needs, Preflight, Reservations, may_start, used_up
 from crun_batch.pricing.estimate import Limits, combine
@@ -49,13 +48,13 @@ def judge(context: RunContext, assessment: Assessment, gateways: Sequence[Gatewa
     """May the open units be sent, as far as caps and balances go? A gateway's balance is for its own variants."""
     reservations = reservations_of(context)
     if len(gateways) == 1:
-        return _judged(context, assessment, gateways[0].offer.balance, reservations)
+        return _judged(context, assessment, gateways[0].offer, reservations)
     verdict = _judged(context, assessment, None, reservations)
     notes = list(verdict.notes)
     for facts in gateways if verdict.may_start else ():
         own = structs.replace(assessment, estimate=_estimate_of(assessment.estimate, facts))
         uncapped = Reservations(Budget())
-        verdict = _judged(context, own, facts.offer.balance, uncapped)
+        verdict = _judged(context, own, facts.offer, uncapped)
         notes += verdict.notes
         if not verdict.may_start:
             sentence = f"{facts.job.endpoint.base_url}: {verdict.sentence}"
@@ -75,8 +74,9 @@ def _estimate_of(estimate: Estimate, facts: GatewayFacts) -> Estimate:
 
 
 def _judged(
-    context: RunContext, assessment: Assessment, balance: Balance | None, reservations: Reservations
+    context: RunContext, assessment: Assessment, offer: GatewayOffer | None, reservations: Reservations
 ) -> Preflight:
+    """Against the caps, and against the balance of this gateway; None: against the caps alone."""
     workload = context.workload
     finished_rows = workload.table.selected_rows - assessment.open_rows
     estimate = assessment.estimate
@@ -92,11 +92,13 @@ def _judged(
         for unit, span in (("usd", estimate.cost_usd), ("credits", estimate.cost_credits))
     }
     budget = workload.job.budget
+    balance = offer.balance if offer is not None else None
+    has_no_amount = offer is None or offer.balance_is_unread or (balance is not None and balance.amount is None)
     return may_start(
         needs,  # type: ignore[arg-type]
         reservations,
         balance=None if balance is None or balance.amount is None else (balance.amount, balance.unit),
-        credits_mode=budget.credits,
+        credits_mode="off" if has_no_amount else budget.credits,
         keep=budget.keep_credits,
         until_budget=context.options.until_budget,
     )

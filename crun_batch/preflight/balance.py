@@ -8,10 +8,10 @@ from decimal import Decimal
 from typing import Any
 
 from crun_batch.errors import EXIT_OUT_OF_MONEY
-from crun_batch.gateway.control import Balance, Gateway, read_balance
+from crun_batch.gateway.control import Balance, read_balance
 from crun_batch.load.job.job import Job
 from crun_batch.options import Platform
-from crun_batch.preflight.gateway_facts import GatewayFacts
+from crun_batch.preflight.gateway_facts import GatewayFacts, gateway_at
 from crun_batch.pricing.budget import Reservations
 from crun_batch.records import Halt, decimal_text, pico_of
 
@@ -43,7 +43,7 @@ def _keeper(facts: GatewayFacts, platform: Platform, *, bounds: bool) -> KeepBal
 
     async def keep(reservations: Reservations, stop: Callable[[Halt], None]) -> None:
         observe(offer.balance if bounds else None, job, reservations)
-        async with Gateway(job.endpoint.base_url, endpoint.headers, transport=platform.transport) as gateway:
+        async with gateway_at(job.endpoint.base_url, endpoint, platform) as gateway:
             while True:
                 await asyncio.sleep(platform.balance_every_seconds)
                 balance = await read_balance(gateway, source)
@@ -61,10 +61,10 @@ def balance_reader(gateways: Sequence[GatewayFacts], platform: Platform) -> Read
     balance = facts.offer.balance
     if others or balance is None or balance.amount is None:
         return None
-    source, base_url, headers = balance.source, facts.job.endpoint.base_url, facts.endpoints[0].headers
+    source, base_url, endpoint = balance.source, facts.job.endpoint.base_url, facts.endpoints[0]
 
     async def read() -> Balance | None:
-        async with Gateway(base_url, headers, transport=platform.transport) as gateway:
+        async with gateway_at(base_url, endpoint, platform) as gateway:
             found = await read_balance(gateway, source)
         return found if isinstance(found, Balance) else None
 

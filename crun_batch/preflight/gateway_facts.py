@@ -23,6 +23,8 @@ class GatewayOffer(Struct, frozen=True):
 
     models: tuple[ModelInfo, ...] | None = None
     balance: Balance | None = None
+    balance_is_unread: bool = False
+    """There may be a balance; the call for it failed."""
     notes: tuple[str, ...] = ()
     refusal: str | None = None
     """Why the gateway refuses this job already now: its key is not accepted."""
@@ -112,7 +114,7 @@ async def ask(job: Job, endpoint: Endpoint, platform: Platform) -> GatewayOffer:
 
     Raises RefusedToStart where credits are required and the balance call fails.
     """
-    async with Gateway(job.endpoint.base_url, endpoint.headers, transport=platform.transport) as gateway:
+    async with gateway_at(job.endpoint.base_url, endpoint, platform) as gateway:
         models = await list_models(gateway)
         if isinstance(models, ControlFault) and models.kind == "refused":
             return GatewayOffer(refusal=f"the gateway does not accept the key: {models.message}")
@@ -121,11 +123,17 @@ async def ask(job: Job, endpoint: Endpoint, platform: Platform) -> GatewayOffer:
         )
         balance = None if job.budget.credits == "off" else await read_balance(gateway)
     listed = None if isinstance(models, ControlFault) else models
+    is_unread = isinstance(balance, ControlFault)
     if isinstance(balance, ControlFault):
         notes.append(_about(balance, job))
         balance = None
     is_crun = balance is not None and balance.source == "crun"
-    return GatewayOffer(listed, balance, tuple(notes), is_complete=is_crun)
+    return GatewayOffer(listed, balance, is_unread, tuple(notes), is_complete=is_crun)
+
+
+def gateway_at(base_url: str, endpoint: Endpoint, platform: Platform) -> Gateway:
+    """The control side of a gateway. Raises InputError where a proxy or certificates cannot be used."""
+    return Gateway(base_url, endpoint.headers, ca_file=endpoint.ca_file, transport=platform.transport)
 
 
 def _about(fault: ControlFault, job: Job) -> str:

@@ -30,7 +30,7 @@ async def offered_models(job: Job, environ: Mapping[str, str], at: datetime) -> 
     Raises InputError where the key is missing.
     """
     base_url = job.endpoint.base_url
-    async with Gateway(base_url, endpoint_of(job, environ, simulated=False).headers) as gateway:
+    async with _gateway(job, environ) as gateway:
         found = await list_models(gateway)
     if isinstance(found, ControlFault):
         return {"base_url": base_url, "models": None, "fault": found.message}
@@ -51,7 +51,7 @@ async def offered_credit(job: Job, environ: Mapping[str, str]) -> dict[str, Any]
     Raises InputError where the key is missing.
     """
     base_url = job.endpoint.base_url
-    async with Gateway(base_url, endpoint_of(job, environ, simulated=False).headers) as gateway:
+    async with _gateway(job, environ) as gateway:
         found = await read_balance(gateway) or await _refused_key(gateway)
     if isinstance(found, ControlFault):
         return {"base_url": base_url, "balance": None, "fault": found.message}
@@ -60,6 +60,11 @@ async def offered_credit(job: Job, environ: Mapping[str, str]) -> dict[str, Any]
         amount = None if found.amount is None else decimal_text(pico_of(found.amount))
         balance = {"amount": amount, "unit": found.unit, "source": found.source}
     return {"base_url": base_url, "balance": balance, "fault": None}
+
+
+def _gateway(job: Job, environ: Mapping[str, str]) -> Gateway:
+    endpoint = endpoint_of(job, environ, simulated=False)
+    return Gateway(job.endpoint.base_url, endpoint.headers, ca_file=endpoint.ca_file)
 
 
 async def _refused_key(gateway: Gateway) -> ControlFault | None:

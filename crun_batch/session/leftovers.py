@@ -47,7 +47,7 @@ def conclude_leftovers_of(context: RunContext, journal: Journal, bill: Bill) -> 
         model = asked or (result.model if isinstance(result, Reply) else None)
         decision = None
         if isinstance(result, Failure):
-            decision = decide(result, before, policy, lane_has_succeeded=False, draw=0.0)
+            decision = decide(result, before, policy, lane_has_succeeded=False, lane_was_reached=False, draw=0.0)
         return result, bill.cost(model, result), decision
 
     conclude_leftovers(state.recovered, journal, state.account, read)

@@ -17,7 +17,7 @@ from crun_batch.preflight.plan import Plan
 from crun_batch.preflight.prices import Bill
 from crun_batch.session.summaries import Extent, extent_of, running_summary
 from crun_batch.state.run_state import RunContext
-from crun_batch.workload.endpoint import Endpoint
+from crun_batch.workload.endpoint import Endpoint, ca_files_of
 
 
 class Lanes(dict[tuple[str, Hashable, str | None], Lane]):
@@ -71,5 +71,9 @@ async def open_resources(context: RunContext, plan: Plan) -> AsyncIterator[Resou
 
 
 def _wire(context: RunContext) -> Wire:
-    urls = [target.url for target in context.workload.targets]
-    return open_wire("direct", connections=context.workload.job.limits.concurrency, urls=urls)
+    targets = context.workload.targets
+    return open_wire(
+        connections=context.workload.job.limits.concurrency,
+        urls=[target.url for target in targets],
+        ca_files=ca_files_of(targets),
+    )

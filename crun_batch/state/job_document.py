@@ -14,7 +14,7 @@ from crun_batch.workload.workload import Workload
 
 LIBRARIES = (
     *("crun-batch", "polars", "pyarrow", "duckdb"),
-    *("httptools", "pyreqwest", "httpx", "minijinja", "genai-prices"),
+    *("httptools", "python-socks", "minijinja", "genai-prices"),
 )
 
 

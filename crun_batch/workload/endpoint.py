@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -39,6 +40,8 @@ class Endpoint(Struct, frozen=True):
 
     headers: Mapping[str, str]
     redact: Callable[[bytes], bytes]
+    ca_file: Path | None = None
+    """Trusted besides the system's certificates."""
 
     @property
     def account(self) -> Hashable:
@@ -63,7 +66,21 @@ def endpoints_of(asked: Sequence[Target], environ: Mapping[str, str], *, simulat
     secrets = [one.secrets(environ) for one in asked]
     hidden = [value for one in secrets for value in (one.key or "", *one.headers.values())]
     redact = redactor(list(dict.fromkeys(hidden)))
-    return tuple(Endpoint(_headers(one.job, own), redact) for one, own in zip(asked, secrets, strict=True))
+    return tuple(
+        Endpoint(_headers(one.job, own), redact, ca_file_of(one.job))
+        for one, own in zip(asked, secrets, strict=True)
+    )
+
+
+def ca_file_of(job: Job) -> Path | None:
+    """The file that `endpoint.ca_file` names."""
+    name = job.endpoint.ca_file
+    return None if name is None else job.base_dir / Path(name).expanduser()
+
+
+def ca_files_of(targets: Sequence[Target]) -> dict[str, Path]:
+    """URL -> the certificates that are trusted there besides the system's."""
+    return {one.url: path for one in targets if (path := ca_file_of(one.job)) is not None}
 
 
 def _headers(job: Job, secrets: Secrets) -> Headers:
@@ -123,6 +140,7 @@ def _without_key() -> dict[str, object]:
         "endpoint.auth": "none",
         "endpoint.api_key_env": None,
         "endpoint.api_key_file": None,
+        "endpoint.ca_file": None,
         "endpoint.headers": {},
     }
 

@@ -26,7 +26,7 @@ from crun_batch.store.journal import JournalSettings
 
 from .deadly import DeadlyDisk
 
-WANTED_LATER = ("pandas", "genai_prices", "crun_batch.gateway.http.direct", "crun_batch.gateway.http.httpx_wire")
+WANTED_LATER = ("pandas", "genai_prices", "crun_batch.gateway.http.direct")
 """What a session loads when it needs it: loaded here once."""
 
 

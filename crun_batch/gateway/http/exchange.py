@@ -1,6 +1,6 @@
-"""One connection of the direct wire: a request, then its reply to the end, then the next request.
+"""One connection of the wire: a request, then its reply to the end, then the next request.
 
-The parser is llhttp (httptools); here is what it must not know: the cap and the budget of bodies, gzip, the
+The parser is llhttp (httptools); here is what it must not know: TLS, the cap and the budget of bodies, gzip, the
 deadline, what a reply that breaks off becomes. A connection that is in any doubt afterwards is not used again.
 """
 
@@ -17,7 +17,10 @@ from typing import Literal, cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from msgspec import Struct
 
-from crun_batch.gateway.http.wire import Gunzip, Intake, WireSettings, one_line
+from crun_batch.gateway.http.addresses import one_line
+from crun_batch.gateway.http.bodies import EVIDENCE_BYTES, Gunzip, Intake, WireSettings
+from crun_batch.gateway.http.connecting import Sealing
+from crun_batch.gateway.http.heads import Refused, mended
 from crun_batch.records import Fault, Response
 
 MAX_HEAD_BYTES = 256 * 2**10
@@ -25,18 +28,26 @@ MAX_HEAD_BYTES = 256 * 2**10
 TCP_KEEPALIVE_SECONDS = 30
 EARLY_SECONDS = 1.0
 """A server that closes a connection this soon after its reply never meant to keep it, and did not say so."""
+STOOD_STILL_SECONDS = 1.0
+"""A deadline that is noticed so late: the machine slept, or this process was stopped."""
+READING_SECONDS = 0.5
+READING_AFTER_STANDSTILL_SECONDS = 5.0
+"""How long what lies there unread at the deadline may take to be read."""
+SETTLING_SECONDS = 1.0
+"""How long what comes after a standstill is waited for: the other side fills its buffers again."""
+LOOK_AGAIN_SECONDS = 0.02
 NO_BODY = frozenset({204, 304})
 GZIP = ("gzip", "x-gzip")
 
 _CLOSED = "the connection was closed before the reply was whole"
+FaultKind = Literal["timeout", "connection", "bad_reply"]
 
 
 class Request(Struct, frozen=True, gc=False):
-    """What is sent, and until when its reply is waited for. Its head holds the key, so it is never shown."""
+    """What is sent, and until when its reply is waited for. It holds the key, so it is never shown."""
 
-    head: bytes
-    """Request line and headers, up to the number of its content-length."""
-    body: bytes
+    message: bytes
+    """All of it: request line, headers, body."""
     deadline: float
     """A time of the loop's clock."""
     deadline_seconds: float
@@ -55,11 +66,13 @@ class Connection(asyncio.Protocol):
     def __init__(
         self,
         settings: WireSettings,
+        sealing: Sealing | None,
         *,
         freed: Callable[[Connection], None],
         lost: Callable[[Connection, bool], None],
     ) -> None:
         self.idle_since = -inf
+        self.sealing = sealing
         self._is_given_up = False
         self._freed = freed
         self._lost = lost
@@ -67,10 +80,7 @@ class Connection(asyncio.Protocol):
         self._fields: dict[bytes, bytes] = {}
         self.on_header: Callable[[bytes, bytes], None] = self._fields.__setitem__
         """Called by the parser: of a header that comes twice, the last."""
-        self._parser = HttpResponseParser(self)
-        self._parser.set_dangerous_leniencies(
-            lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True, lenient_chunked_length=True
-        )
+        self._parser = self._new_parser()
         self._unread = select.poll()
         self._alarm: asyncio.TimerHandle | None = None
         self._rings_at = inf
@@ -79,28 +89,42 @@ class Connection(asyncio.Protocol):
         self._intake = Intake(settings)
         self._prepare()
 
+    def _new_parser(self) -> HttpResponseParser:
+        parser = HttpResponseParser(self)
+        parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True)
+        return parser
+
     def _prepare(self) -> None:
         """Nothing of a reply is known yet."""
         self._status: int | None = None
+        self._head = b""
+        self._head_error: str | None = None
+        self._is_lasting = False
         self._bytes_of_no_body = 0
         self._gunzip: Gunzip | None = None
         self._refusal: str | None = None
         self._ends_with_connection = False
         self._response: Response | None = None
         self._can_be_kept = False
+        self._due_since: float | None = None
 
     @property
     def is_usable(self) -> bool:
         """Whether a request may go over it. What has come unasked, its end included, has perhaps not been read."""
         return not self._transport.is_closing() and not self._unread.poll(0)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a first request may go over it. Under TLS a server may have said something of its own before."""
+        return self.is_usable if self.sealing is None else not self._transport.is_closing()
+
     def exchange(self, request: Request) -> asyncio.Future[Response | Fault]:
         """Send a request; its reply, or the fault that ends it."""
         self._prepare()
         self._answer = answer = self._loop.create_future()
         self._request = request
-        body = request.body
-        self._transport.write(b"%b%d\r\n\r\n%b" % (request.head, len(body), body))
+        message = request.message
+        self._transport.write(message if self.sealing is None else self.sealing.seal(message))
         if request.deadline < self._rings_at:
             self._set_alarm(request.deadline)
         return answer
@@ -120,24 +144,69 @@ class Connection(asyncio.Protocol):
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, TCP_KEEPALIVE_SECONDS)
 
     def data_received(self, data: bytes) -> None:
+        sealing = self.sealing
+        if sealing is None:
+            self._take(data)
+            return
+        opened = sealing.open(data)
+        answer = sealing.to_send()
+        if answer:
+            self._transport.write(answer)
+        if opened:
+            self._take(opened)
+        if sealing.trouble is not None and self._answer is not None:
+            self._fail("connection", sealing.trouble)
+        elif sealing.is_ended or sealing.trouble is not None:
+            self._transport.abort()
+        elif not opened and self._answer is None and self.idle_since != -inf:
+            self._freed(self)  # it was passed over because of these bytes, which were TLS's own
+
+    def _take(self, data: bytes) -> None:
+        """What came, without TLS."""
         if self._answer is None:  # nobody has asked for this
             self._give_up()
             return
         self._bytes_of_no_body += len(data)
-        try:
-            self._parser.feed_data(data)
-        except HttpParserUpgrade:
-            self._refusal = "the server wants to go over to another protocol"
-        except HttpParserError as error:
-            self._can_be_kept = False
-            if self._response is None:
-                self._refusal = self._refusal or f"no HTTP reply: {error}"
+        if self._status is None:
+            self._head = self._head + data if self._head else data
+        if self._head_error is not None:
+            self._mend(self._head_error)
+        else:
+            self._parse(data)
         if self._refusal is not None:
             self._fail("bad_reply", self._refusal)
         elif self._response is not None:
             self._succeed(self._response)
         elif self._bytes_of_no_body > MAX_HEAD_BYTES:
             self._fail("bad_reply", f"the reply's headers are larger than {MAX_HEAD_BYTES:,} bytes")
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade:
+            self._refusal = "the server wants to go over to another protocol"
+        except HttpParserError as error:
+            self._can_be_kept = False
+            if self._response is not None or self._refusal is not None:
+                return
+            if self._status is None and self._head_error is None:
+                self._mend(str(error))
+            else:
+                self._refusal = f"no HTTP reply: {error}"
+
+    def _mend(self, error: str) -> None:
+        """The parser refuses a head that may yet be in no doubt: read it with a head that says the same."""
+        self._head_error = error
+        found = mended(self._head)
+        if isinstance(found, bytes):
+            self._parser = self._new_parser()
+            self._parse(found)
+            self._head_error = None
+        elif isinstance(found, Refused):
+            self._refusal = found.why or f"no HTTP reply: {error}"
+            self._is_lasting = found.is_lasting
+            self._status = found.status
+            self._intake.add(found.rest[:EVIDENCE_BYTES])
 
     def eof_received(self) -> None:
         self._transport.abort()
@@ -147,7 +216,8 @@ class Connection(asyncio.Protocol):
             self._alarm.cancel()
         silent = self._status is None or self._answer is None
         early = silent and not self._is_given_up and self._loop.time() - self.idle_since < EARLY_SECONDS
-        if exc is not None:  # nothing ends properly by being torn off
+        torn = exc is not None or (self.sealing is not None and not self.sealing.is_ended)
+        if torn:  # nothing ends properly by being torn off
             self._ends_with_connection = False
         self._ended(f"{_CLOSED}: {exc}" if exc is not None else _CLOSED)
         del self._parser  # which holds this connection: both would stay until a search for cycles
@@ -167,6 +237,7 @@ class Connection(asyncio.Protocol):
         if status < 200 or self._response is not None:
             return
         self._status = status
+        self._head = b""
         self._headers = headers = {
             name.decode("latin-1").lower(): value.decode("latin-1").strip() for name, value in self._fields.items()
         }
@@ -205,9 +276,7 @@ class Connection(asyncio.Protocol):
         headers = self._headers
         self._response = Response(self._status, headers, self._intake.body())
         self._can_be_kept = (
-            self._parser.should_keep_alive()
-            and "close" not in headers.get("connection", "").lower()
-            and not ("transfer-encoding" in headers and "content-length" in headers)
+            self._parser.should_keep_alive() and "close" not in headers.get("connection", "").lower()
         )
 
     def _succeed(self, response: Response) -> None:
@@ -233,9 +302,9 @@ class Connection(asyncio.Protocol):
         else:
             self._fail("connection", why)
 
-    def _fail(self, kind: Literal["timeout", "connection", "bad_reply"], why: str) -> None:
+    def _fail(self, kind: FaultKind, why: str) -> None:
         if self._status is None:
-            fault = Fault("unknown", kind, one_line(why))
+            fault = Fault("unknown", kind, one_line(why), is_lasting=self._is_lasting)
         else:
             fault = self._intake.fault(kind, why, self._status)
         self._conclude(fault)
@@ -259,11 +328,33 @@ class Connection(asyncio.Protocol):
         self._alarm, self._rings_at = self._loop.call_at(deadline, self._ring), deadline
 
     def _ring(self) -> None:
+        """The deadline of a request has come, or that of one before it."""
         self._alarm, self._rings_at = None, inf
         request = self._request
         if request is None:
             return
-        if self._loop.time() < request.deadline:
+        now = self._loop.time()
+        if now < request.deadline:
             self._set_alarm(request.deadline)
+        elif self._may_still_read(now, request):
+            self._set_alarm(now + LOOK_AGAIN_SECONDS)
         else:
-            self._fail("timeout", f"no whole reply within {request.deadline_seconds:g} s")
+            self._fail("timeout", self._overdue(request))
+
+    def _may_still_read(self, now: float, request: Request) -> bool:
+        """What has arrived is read before a deadline is judged: while this process stood still, nobody could."""
+        if self._due_since is None:
+            self._due_since = now
+        stood_still = self._due_since - request.deadline > STOOD_STILL_SECONDS
+        since = now - self._due_since
+        if stood_still and since < SETTLING_SECONDS:
+            return True
+        longest = READING_AFTER_STANDSTILL_SECONDS if stood_still else READING_SECONDS
+        return since < longest and bool(self._unread.poll(0))
+
+    def _overdue(self, request: Request) -> str:
+        late = (self._due_since or request.deadline) - request.deadline
+        why = f"no whole reply within {request.deadline_seconds:g} s"
+        if late <= STOOD_STILL_SECONDS:
+            return why
+        return f"{why}; this process stood still for {late:.0f} s or more (stopped, or the machine slept)"

@@ -1,33 +1,22 @@
-"""The second wire: httpx, for its transports and mocks. Slow, and as strict as the first.
+"""A wire over an httpx transport of the user's: mocks (`httpx.MockTransport`), recorders, their own networks.
 
-Every request has a connection of its own: a connection that is never used twice can be neither stale nor out of
-step. The total deadline is ours, because httpx knows only timeouts per operation; so is gunzip, because httpx
-unpacks a chunk whole, however large it becomes.
+No request of ours needs it. It is as strict as the wire: the total deadline is ours, because httpx knows only
+timeouts per operation, and so is gunzip, because httpx unpacks a chunk whole, however large it becomes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ssl
 import zlib
 from collections.abc import AsyncIterator, Mapping
-from functools import lru_cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Literal
 
 import httpx
 
-from crun_batch.gateway.http.wire import (
-    USER_AGENT,
-    Gunzip,
-    Intake,
-    WireSettings,
-    checked_headers,
-    checked_url,
-    is_loopback,
-    one_line,
-    unusable_url,
-)
+from crun_batch.gateway.http.addresses import checked_headers, checked_url, one_line, unusable_url
+from crun_batch.gateway.http.bodies import Gunzip, Intake, WireSettings
+from crun_batch.gateway.http.direct import USER_AGENT
 from crun_batch.records import Fault, Response
 
 _NOT_SENT = (
@@ -41,12 +30,18 @@ _CUT_SHORT = ("Server disconnected", "peer closed connection", "peer unexpectedl
 
 
 class HttpxWire:
-    """See `wire.Wire`. `transport` replaces the network, say by `httpx.MockTransport` in a user's test."""
+    """See `wire.Wire`. `transport` takes the place of the network."""
 
-    def __init__(self, settings: WireSettings, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(self, settings: WireSettings, transport: httpx.AsyncBaseTransport) -> None:
         self._settings = settings
-        self._here = _client(settings, transport, trust_env=False)
-        self._elsewhere = _client(settings, transport, trust_env=True)
+        self._client = httpx.AsyncClient(
+            headers={"user-agent": USER_AGENT, "accept-encoding": "gzip"},
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            follow_redirects=False,
+            trust_env=False,
+            transport=transport,
+            timeout=httpx.Timeout(None, connect=settings.connect_timeout_seconds),
+        )
 
     async def post(
         self, url: str, headers: Mapping[str, str], body: bytes, deadline_seconds: float
@@ -61,16 +56,16 @@ class HttpxWire:
     async def _send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, deadline_seconds: float
     ) -> Response | Fault:
-        client = self._here if is_loopback(checked_url(url).hostname or "") else self._elsewhere
+        checked_url(url)
         try:
-            request = client.build_request(method, url, headers=checked_headers(headers), content=body)
+            request = self._client.build_request(method, url, headers=checked_headers(headers), content=body)
         except httpx.InvalidURL:
             raise unusable_url() from None
         intake = Intake(self._settings)
         started: list[int] = []
         try:
             async with asyncio.timeout(deadline_seconds):
-                return await self._exchange(client, request, intake, started)
+                return await self._exchange(request, intake, started)
         except TimeoutError:
             fault = Fault("unknown", "timeout", f"no whole reply within {deadline_seconds:g} s")
         except (httpx.TransportError, zlib.error) as error:
@@ -79,10 +74,8 @@ class HttpxWire:
             intake.close()
         return intake.fault(fault.kind, fault.message, started[0]) if started else fault
 
-    async def _exchange(
-        self, client: httpx.AsyncClient, request: httpx.Request, intake: Intake, started: list[int]
-    ) -> Response | Fault:
-        response = await client.send(request, stream=True)
+    async def _exchange(self, request: httpx.Request, intake: Intake, started: list[int]) -> Response | Fault:
+        response = await self._client.send(request, stream=True)
         started.append(response.status_code)
         try:
             async for chunk in _body_chunks(response):
@@ -95,8 +88,7 @@ class HttpxWire:
 
     async def close(self) -> None:
         """See `wire.Wire.close`."""
-        await self._here.aclose()
-        await self._elsewhere.aclose()
+        await self._client.aclose()
 
 
 async def _body_chunks(response: httpx.Response) -> AsyncIterator[bytes]:
@@ -112,29 +104,6 @@ async def _body_chunks(response: httpx.Response) -> AsyncIterator[bytes]:
     else:
         async for raw in response.aiter_raw():
             yield raw
-
-
-@lru_cache(maxsize=1)
-def _certificates() -> ssl.SSLContext:
-    """Reading the certificates takes 20 ms: once is enough."""
-    return httpx.create_ssl_context()
-
-
-def _client(
-    settings: WireSettings, transport: httpx.AsyncBaseTransport | None, *, trust_env: bool
-) -> httpx.AsyncClient:
-    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
-    return httpx.AsyncClient(
-        headers={"user-agent": USER_AGENT, "accept-encoding": "identity"},
-        cookies=no_cookies,
-        follow_redirects=False,
-        http2=False,
-        trust_env=trust_env,
-        verify=_certificates(),
-        transport=transport,
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
-        timeout=httpx.Timeout(None, connect=settings.connect_timeout_seconds),
-    )
 
 
 def _fault(error: httpx.TransportError | zlib.error) -> Fault:

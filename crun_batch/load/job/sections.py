@@ -233,6 +233,8 @@ class EndpointSpec(Section):
     """Variable that holds the key. Default: CRUN_API_KEY with the default base_url, otherwise none."""
     api_key_file: Text | None = None
     """File that holds the key and nothing else, relative to the job file. Excludes `api_key_env`."""
+    ca_file: Text | None = None
+    """File of CA certificates (PEM), relative to the job file: trusted here besides the system's."""
     auth: Literal["bearer", "x-api-key", "none"] = "bearer"
     """How the key is sent. Default: bearer where a key is named, otherwise none."""
     headers: dict[str, str] = {}

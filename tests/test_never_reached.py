@@ -1,0 +1,229 @@
+"""A gateway that was never reached stops the run with its cause in words; no row is given up for it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socketserver
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from fault_server import FaultServer, ProxyServer, Way, refusing_url
+from test_ways import AlertingHandler
+
+import crun_batch
+from crun_batch.gateway.classify import check, check_fault
+from crun_batch.gateway.control import Gateway
+from crun_batch.gateway.protocols import PROTOCOLS
+from crun_batch.gateway.retry import Again, GiveUp, Halt, RetryPolicy, decide
+from crun_batch.records import Failure, Fault, Response, Tries
+
+ROWS = 12
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy") or name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[FaultServer]:
+    with FaultServer() as running:
+        yield running
+
+
+def job(url: str, folder: Path, **endpoint: Any) -> crun_batch.Job:
+    base_url = url.replace("/chat", "")
+    return crun_batch.Job(
+        name="reach",
+        input={"id": "id"},
+        endpoint={"base_url": base_url, "auth": "none", **endpoint},
+        model="m",
+        prompt={"user": "{{ text }}"},
+        budget={"credits": "off"},
+        limits={"concurrency": 4, "max_attempts": 2},
+        output={"dir": str(folder / "run")},
+    )
+
+
+def run(job: crun_batch.Job) -> crun_batch.Run:
+    table = pl.DataFrame({"id": range(ROWS), "text": ["t"] * ROWS})
+    return crun_batch.run(job, table=table, handle_signals=False)
+
+
+def goes_on_to_its_end(server: FaultServer, folder: Path, **endpoint: Any) -> bool:
+    """Whether the same run, now pointed at a gateway that answers, finishes every row."""
+    done = run(job(server.url("chat"), folder, **endpoint))
+    return (0, ROWS) == (done.exit_code, done.summary["rows"]["ok"])
+
+
+CAUSES = {
+    "ca": "the certificate of 127.0.0.1 is not trusted (unable to get local issuer certificate): set "
+    "SSL_CERT_FILE or endpoint.ca_file",
+    "refused": "Connection refused",
+    "no_tls": "does not speak TLS: write http://",
+    "alert": "that port speaks TLS, not plain HTTP: write https://",
+    "nginx": "The plain HTTP request was sent to HTTPS port",
+    "go": "Client sent an HTTP request to an HTTPS server.",
+    "closes": "the connection was closed before the reply was whole",
+    "no_http": "no HTTP reply",
+    "password": "(HTTPS_PROXY) does not accept the user and the password (HTTP 407)",
+    "plain_password": "HTTP 407: a proxy does not accept the user and the password",
+    "no_proxy": "(HTTPS_PROXY): Connection refused",
+}
+
+
+@contextmanager
+def unreachable(cause: str, server: FaultServer, patch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of a gateway that cannot be reached for that reason."""
+    url = server.url("chat", "https")
+    if cause == "ca":
+        yield url
+    elif cause == "refused":
+        with refusing_url() as refusing:
+            yield refusing + "/chat"
+    elif cause == "no_tls":
+        yield server.url("garbage_at_once").replace("http://", "https://")
+    elif cause == "alert":
+        with socketserver.ThreadingTCPServer(("127.0.0.1", 0), AlertingHandler) as alerting:
+            threading.Thread(target=alerting.serve_forever, daemon=True).start()
+            yield f"http://127.0.0.1:{alerting.server_address[1]}/v1"
+            alerting.shutdown()
+    elif cause in ("nginx", "go", "closes", "no_http"):
+        names = {"closes": "close_without_reply", "no_http": "garbage"}
+        yield server.url(names.get(cause, f"tls_wanted_{cause}"))
+    elif cause == "plain_password":
+        place = server.url("proxy_wants_password").removeprefix("http://").partition("/")[0]
+        patch.setenv("HTTP_PROXY", f"http://user:wrong@{place}")
+        yield "http://gateway.invalid/v1"
+    else:
+        port = 9 if cause == "no_proxy" else None
+        with ProxyServer(password="right") as proxy:
+            patch.setenv("HTTPS_PROXY", f"http://user:wrong@127.0.0.1:{port or proxy.port}")
+            yield server.url("chat", "tunnel")
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_a_gateway_that_was_never_reached_stops_the_run_and_leaves_every_row_open(
+    cause: str, server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit 5 with the cause in words; the same run then goes on, and every row gets its answer."""
+    with monkeypatch.context() as patch, unreachable(cause, server, patch) as url:
+        done = run(job(url, tmp_path))
+    assert 5 == done.exit_code, done.stop_reason
+    assert CAUSES[cause] in (done.stop_reason or "")
+    assert "wrong" not in (done.stop_reason or "")
+    assert ROWS == done.summary["rows"]["open"]
+    assert 0 == done.results().collect().height
+    assert goes_on_to_its_end(server, tmp_path)
+
+
+def test_a_jobs_own_ca_reaches_it(server: FaultServer, tmp_path: Path) -> None:
+    """endpoint.ca_file is relative to the job file; control calls and requests trust it alike."""
+    server.write_ca(tmp_path / "ca.pem")
+    (tmp_path / "job.yaml").write_text(
+        f"""
+name: own-ca
+input: {{table: rows.csv, id: id}}
+endpoint: {{base_url: "{server.url("chat", "https")}", auth: none, ca_file: ca.pem}}
+model: m
+prompt: {{user: "{{{{ text }}}}"}}
+budget: {{credits: warn}}
+output: {{dir: "{tmp_path / "run"}"}}
+"""
+    )
+    (tmp_path / "rows.csv").write_text("id,text\n1,a\n2,b\n")
+    said: list[str] = []
+    done = crun_batch.run(tmp_path / "job.yaml", handle_signals=False, say=said.append)
+    assert (0, 2) == (done.exit_code, done.summary["rows"]["ok"])
+    assert not [words for words in said if "trusted" in words]
+
+
+def test_a_failed_balance_call_is_no_missing_one(server: FaultServer, tmp_path: Path) -> None:
+    """What the gateway has is not concluded from what could not be read."""
+    warning = {"budget.credits": "warn"}
+    said: list[str] = []
+    with refusing_url() as refusing:
+        table = pl.DataFrame({"id": [1], "text": ["t"]})
+        document = crun_batch.estimate(job(refusing, tmp_path).with_overrides(warning), table=table)
+        crun_batch.run(
+            job(refusing, tmp_path).with_overrides(warning), table=table, handle_signals=False, say=said.append
+        )
+    assert [words for words in said if "the balance cannot be read: " in words and "Connection refused" in words]
+    assert "no balance call" not in f"{document} {said}"
+
+
+@pytest.mark.parametrize("way", ["http", "https"])
+def test_after_the_first_answer_a_lost_connection_is_a_retry(
+    way: Way, server: FaultServer, tmp_path: Path
+) -> None:
+    """A gateway that has answered once exists: rows then fail as they do."""
+    server.posts["answers_once"] = 0
+    ca_file = server.write_ca(tmp_path / "ca.pem")
+    done = run(job(server.url("answers_once", way), tmp_path, ca_file=str(ca_file)))
+    assert "not reached" not in (done.stop_reason or "")
+    assert done.results().collect().height > 0
+
+
+LASTING = Failure("not_sent", "connection", "stop_unreached", "the certificate is not trusted")
+LOST = Failure("not_sent", "connection", "retry", "Connection refused")
+SLOW = Failure("unknown", "timeout", "retry", "no whole reply")
+POLICY = RetryPolicy(max_attempts=2)
+
+
+@pytest.mark.parametrize(
+    ("failure", "counted", "was_reached", "expected"),
+    [
+        (LASTING, 0, False, Halt),
+        (LASTING, 0, True, Again),
+        (LASTING, 1, True, GiveUp),
+        (LOST, 0, False, Again),
+        (LOST, 1, False, Halt),
+        (LOST, 1, True, GiveUp),
+        (SLOW, 0, False, Again),
+        (SLOW, 1, False, GiveUp),
+    ],
+)
+def test_what_follows_a_failure_before_and_after_the_first_answer(
+    failure: Failure, counted: int, was_reached: bool, expected: type
+) -> None:
+    decision = decide(
+        failure,
+        Tries(counted=counted),
+        POLICY,
+        lane_has_succeeded=False,
+        lane_was_reached=was_reached,
+        draw=0.5,
+    )
+    assert expected is type(decision)
+
+
+def test_what_cannot_have_been_read_is_rejected_not_unknown() -> None:
+    """A TLS alert in answer to plain HTTP, a proxy's 407: nobody can have billed that."""
+    alert = check_fault(Fault("unknown", "bad_reply", "that port speaks TLS", is_lasting=True))
+    refused = check(PROTOCOLS["chat"], Response(407, {}, b""), stream=False)
+    assert isinstance(refused, Failure)
+    assert [("rejected", "stop_unreached")] * 2 == [(one.outcome, one.action) for one in (alert, refused)]
+
+
+def test_a_control_call_that_will_fail_again_is_made_once(server: FaultServer) -> None:
+    """An untrusted certificate is not waited for."""
+    connections, slept = server.connections["chat"], []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    async def main() -> None:
+        async with Gateway(server.url("chat", "https"), {}, sleep=sleep) as gateway:
+            await gateway.get(server.url("chat", "https"))
+
+    asyncio.run(main())
+    assert [] == slept
+    assert server.connections["chat"] - connections <= 1
