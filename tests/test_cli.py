@@ -134,6 +134,19 @@ def test_init_writes_a_job_that_passes_its_check_and_never_overwrites(
     }
 
 
+def test_init_beside_tables_of_ones_own(tmp_path: Path, command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reviews.csv that is there stays; the first job names another table and runs."""
+    monkeypatch.chdir(tmp_path)
+    for own in ("reviews.csv", "sample-reviews.csv"):
+        Path(own).write_text("mine\n")
+    assert 0 == command("init").code
+    assert ["mine\n"] * 2 == [Path(own).read_text() for own in ("reviews.csv", "sample-reviews.csv")]
+    document = command("check", "label-reviews.yaml", "--json").document
+    assert (["sample-2-reviews.csv"], [], 10) == (
+        document["table"]["files"], document["mistakes"], document["requests"]
+    )  # fmt: skip
+
+
 def test_the_first_job_runs_simulated_without_a_key(
     tmp_path: Path, command: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,10 +242,25 @@ def test_check_tells_mistakes_of_every_kind_at_once(folder: Path, command: Any) 
     assert "nmae" in messages and "txt" in messages and "2 mistakes" in answer.err
 
 
-def test_check_counts_all_rows_without_a_prompt_and_shows_twenty(folder: Path, command: Any) -> None:
+def test_check_tells_rows_without_a_prompt_in_one_line(folder: Path, command: Any) -> None:
+    """Rows with the same reason are one mistake, with their number and the first of them."""
     (folder / "rows.csv").write_text("id,text\n" + "".join(f"{n},{'' if n % 2 else 'x'}\n" for n in range(60)))
+    answer = command("check", "job.yaml", "--json")
+    (mistake,) = answer.document["mistakes"]
+    assert (30, 1, "prompt.user") == (answer.document["rejected_rows"], mistake["row"], mistake["key"])
+    named = ", ".join(f"row {n} (id {n})" for n in (1, 3, 5, 7, 9))
+    assert f"in 30 rows: {named} and 25 more" in mistake["message"]
+    assert f"in at least 30 rows: {named} and 25 more" in command("run", "job.yaml", "--yes", "--simulate").err
+
+
+def test_check_with_mistakes_prints_these_and_nothing_else(folder: Path, command: Any) -> None:
+    """No name, model or request that the job does not have; the mistakes are what stands on the screen."""
+    (folder / "job.yaml").write_text(JOB.replace("name: small", "nmae: small"))
+    answer = command("check", "job.yaml")
+    assert (2, "") == (answer.code, answer.out)
+    assert answer.err.endswith("job.yaml:2, nmae: unknown key; did you mean name?\n")
     document = command("check", "job.yaml", "--json").document
-    assert (30, 20, 30) == (document["rejected_rows"], len(document["mistakes"]), document["requests"])
+    assert {"source", "mistakes", "warnings", "rejected_rows", "table"} == set(document)
 
 
 def test_check_tells_what_identical_requests_would_save(folder: Path, command: Any) -> None:
@@ -301,7 +329,23 @@ def test_export_to_standard_output_and_to_a_file(real: Path, command: Any) -> No
     written = command("export", "job.yaml", "--format", "csv", "--output", "out.csv")
     assert (0, "") == (written.code, written.out) and "40 rows" in written.err
     assert 41 == len((real / "out.csv").read_text().splitlines())
-    assert 7 == command("export", "job.yaml", "--format", "csv", "--output", "no/such/folder.csv").code
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("export", "job.yaml", "--format", "csv", "-o"),
+        ("report", "job.yaml", "-o"),
+        ("compare", "job.yaml", "--export-disagreements"),
+    ],
+)
+def test_a_file_that_is_named_gets_its_folder(arguments: tuple[str, ...], real: Path, command: Any) -> None:
+    """`-o nodir/x` makes the folder; where a file stands in its way, that is said."""
+    command("run", "job.yaml", "--yes", "--set", "sweep={params.temperature: [0, 1]}")
+    assert 0 == command(*arguments, "no/such/folder.csv").code
+    assert (real / "no/such/folder.csv").exists()
+    refused = command(*arguments, "job.yaml/folder.csv")
+    assert 7 == refused.code and "job.yaml/folder.csv: its folder cannot be made" in refused.err
 
 
 def test_models_and_credits_need_no_job(real: Path, command: Any) -> None:

@@ -134,7 +134,7 @@ def test_a_printed_null_rejects_the_row(template: str) -> None:
     """No model is ever asked about "None": the row is rejected, with the column and the way out named."""
     message = rejection(template, other="None of these")
     assert message.startswith("row 17 (id 'r17'), prompt.user: column 'text' is null here")
-    assert "{{ x or 'none given' }}" in message
+    assert "{{ text or 'none given' }}" in message
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def check(job: options.JobFile, set_: options.Settings = None, json: options.AsJ
     """Read everything, call nothing; tell every mistake.
 
     Shows the table's columns, the templates, three rendered requests, and how many requests are identical.
-    Mistakes in the job, the table and the templates are told together, and the first 20 rows without a prompt.
+    Mistakes in the job, the table, the templates and the rows are told together, and then nothing else.
     """
     from crun_batch.console.listings import check_text
 
@@ -83,7 +83,7 @@ def check(job: options.JobFile, set_: options.Settings = None, json: options.AsJ
     mistakes = [Mistake(**mistake) for mistake in document["mistakes"]]
     if json:
         out_json(document)
-    else:
+    elif not mistakes:
         out(check_text(document, width()))
     if mistakes:
         complain(mistakes)
@@ -314,6 +314,9 @@ def export(
         except BrokenPipeError:
             leave_standard_output()
         return 0
+    from crun_batch.store.disk import make_folder_for
+
+    make_folder_for(output)
     try:
         with output.open("wb") as stream:
             rows = found.export(format, stream)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 from crun_batch.errors import DiskFailed, InputError
@@ -71,13 +73,14 @@ r10,Notebook,en,"My third one. It lies flat and lasts a whole year."
 def write_starter(folder: Path) -> tuple[Path, ...]:
     """Write the job file and its table into `folder`, made where it is missing; the files written.
 
-    Raises InputError where one of them is there already (nothing is written then) and DiskFailed.
+    Where a reviews.csv of somebody's own is there, the table gets another name, and the job names that. Raises
+    InputError where the job file is there already (nothing is written then) and DiskFailed.
     """
-    files = {folder / JOB_NAME: JOB, folder / TABLE_NAME: TABLE}
-    present = [path.name for path in files if path.exists()]
-    if present:
-        names = " and ".join(present)
-        raise InputError(f"{folder} already has {names}; nothing was written. Name another folder.")
+    if (folder / JOB_NAME).exists():
+        message = f"{folder} already has {JOB_NAME}; nothing was written"
+        raise InputError(message, advice="Name another folder, such as: crun-batch init my-first-job")
+    table = next(name for name in _table_names() if not (folder / name).exists())
+    files = {folder / JOB_NAME: JOB.replace(f"table: {TABLE_NAME} ", f"table: {table} "), folder / table: TABLE}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path, text in files.items():
@@ -86,3 +89,9 @@ def write_starter(folder: Path) -> tuple[Path, ...]:
     except OSError as error:
         raise DiskFailed(f"{folder}: cannot be written: {error.strerror or error}") from error
     return tuple(files)
+
+
+def _table_names() -> Iterator[str]:
+    yield TABLE_NAME
+    yield f"sample-{TABLE_NAME}"
+    yield from (f"sample-{number}-{TABLE_NAME}" for number in count(2))

@@ -15,11 +15,9 @@ UNITS = ("usd", "credits")
 
 
 def check_text(document: Mapping[str, Any], width: int | None = None) -> str:
-    """The table, the templates, the first requests, what is wrong and what to mind."""
-    parts = []
-    if "table" in document:
-        parts += [_table_text(document, width), _templates_text(document), _requests_text(document)]
-        parts.append(_sending_text(document))
+    """Of a job without mistakes: the table, the templates, the first requests, and what to mind."""
+    parts = [_table_text(document, width), _templates_text(document), _requests_text(document)]
+    parts.append(_sending_text(document))
     parts += [f"warning: {one_line(warning)}" for warning in document["warnings"]]
     return "\n\n".join(part for part in parts if part)
 
@@ -60,8 +58,6 @@ def _sending_text(document: Mapping[str, Any]) -> str:
         f"({judge['endpoint']['protocol']}) is asked about each answer"
         for judge in document["judges"]
     ]
-    if document["rejected_rows"]:
-        lines.append(f"{counted(document['rejected_rows'], 'row')} cannot be rendered")
     if identical:
         least = "at least " if document["identical"]["is_minimum"] else ""
         saved = f"{least}{count(identical)} of {counted(requests, 'request')} repeat an earlier one"

@@ -8,9 +8,10 @@ from typing import Any
 
 from msgspec import structs
 
-from crun_batch.errors import EXIT_OUT_OF_MONEY, InputError, Mistake
+from crun_batch.errors import EXIT_OUT_OF_MONEY, InputError
 from crun_batch.gateway.pool import NO_ROOM
-from crun_batch.preflight.assessment import REJECTIONS_SHOWN, Assessment
+from crun_batch.load.prompt.rejections import REJECTED_ADVICE
+from crun_batch.preflight.assessment import Assessment
 from crun_batch.preflight.gateway_facts import GatewayFacts, GatewayOffer
 from crun_batch.preflight.judge_costs import STORED
 from crun_batch.pricing.budget import Budget, Needs, Preflight, Reservations, may_start, used_up
@@ -20,15 +21,10 @@ from crun_batch.records import Halt, Hold, decimal_text, pico_of
 from crun_batch.state.run_state import RunContext
 
 
-def refuse_rejected(context: RunContext, assessment: Assessment) -> None:
+def refuse_rejected(assessment: Assessment) -> None:
     """Rows without a prompt are mistakes in the table or the templates: nothing is sent before they are mended."""
-    if not assessment.rejections:
-        return
-    shown = assessment.rejections[:REJECTIONS_SHOWN]
-    raise InputError(
-        [Mistake(text, file=context.workload.job.source) for text in shown],
-        advice="Mend the rows, leave them out with input.where, or let the template say what a null means.",
-    )
+    if assessment.rejections:
+        raise InputError(assessment.rejections, advice=REJECTED_ADVICE)
 
 
 def reservations_of(context: RunContext) -> Reservations:

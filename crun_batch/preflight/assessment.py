@@ -12,6 +12,8 @@ from typing import Any
 
 from msgspec import Struct, structs
 
+from crun_batch.errors import Mistake
+from crun_batch.load.prompt.rejections import Rejections
 from crun_batch.load.prompt.render import RowRejected
 from crun_batch.preflight.judge_costs import JudgeTally
 from crun_batch.preflight.prices import Prices
@@ -35,7 +37,8 @@ class Assessment(Struct, frozen=True):
 
     estimate: Estimate
     open_rows: int
-    rejections: tuple[str, ...]
+    rejections: tuple[Mistake, ...]
+    """Of rows without a prompt, one for each reason."""
     limit_of: Callable[[int], int]
     """The value of `limit_option` that takes in so many of the open rows."""
     limit_option: str = "--limit"
@@ -86,7 +89,7 @@ def assess(context: RunContext, prices: Prices, reading: Reading, waiting: Backl
     judges = _Judges(context, prices)
     tallies = [_Tallies(variant, prices, context) for variant in workload.variants]
     is_new = done.open_slots() == workload.unit_slots
-    rejections: list[str] = []
+    rejections = Rejections()
     read_rows = open_rows = 0
     for batch in reading.batches:
         for row in batch:
@@ -101,7 +104,7 @@ def assess(context: RunContext, prices: Prices, reading: Reading, waiting: Backl
             open_rows += is_open
             judges.row(is_open=is_open)
         context.options.tick(read_rows)
-        if len(rejections) >= REJECTIONS_SHOWN:
+        if rejections.rows >= REJECTIONS_SHOWN:
             break
     total_open = open_rows
     if reading.stands_for is not None:
@@ -115,7 +118,8 @@ def assess(context: RunContext, prices: Prices, reading: Reading, waiting: Backl
         [estimate for group in estimates for estimate in group],
         Limits(limits.concurrency, limits.requests_per_minute, limits.tokens_per_minute, latency_seconds),
     )
-    return Assessment(combined, total_open, tuple(rejections), partial(_limit_of, context))
+    told = tuple(rejections.mistakes(workload.job.source, is_all=False))
+    return Assessment(combined, total_open, told, partial(_limit_of, context))
 
 
 def _open_repeats(context: RunContext, row: Row, variant: int) -> int:
@@ -193,12 +197,12 @@ class _Tallies:
         self._job = context.workload.job
         self._tallies: dict[tuple[str | None, int], tuple[Tally, Counter]] = {}
 
-    def add(self, row: Row, repeats: int, rejections: list[str]) -> None:
+    def add(self, row: Row, repeats: int, rejections: Rejections) -> None:
         try:
             request = self.variant.request(row)
             later = self.variant.later_bodies(row) if request.whole_hash is not None else ()
         except RowRejected as error:
-            rejections.append(str(error))
+            rejections.add(error)
             return
         for turn, body in enumerate((request.body, *later)):
             known = self._tallies.get((request.model, turn))

@@ -7,7 +7,6 @@ wrong keys still has its table and its templates checked.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from crun_batch.errors import InputError, Mistake
 from crun_batch.gateway.http.wire import ensure_file_descriptors
 from crun_batch.load.job.job import Job, load_job, load_readable_parts
 from crun_batch.load.job.secrets import resolve_secrets
+from crun_batch.load.prompt.rejections import Rejections
 from crun_batch.load.prompt.render import RowRejected
 from crun_batch.records import Row
 from crun_batch.workload.loading import load_workload
@@ -26,7 +26,6 @@ from crun_batch.workload.request import Variant
 from crun_batch.workload.workload import Workload
 
 REQUESTS_SHOWN = 3
-REJECTIONS_SHOWN = 20
 MOST_HASHES = 2_000_000
 """Requests whose hashes are kept to find identical ones; beyond, their number is a minimum."""
 SHORTENED_CHARACTERS = 400
@@ -35,7 +34,10 @@ SHORTENED_CHARACTERS = 400
 def check_job(
     given: Job | str | Path, overrides: Mapping[str, object], environ: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Everything about a job that can be known without calling anybody; `mistakes` is empty where it may run."""
+    """Everything about a job that can be known without calling anybody; `mistakes` is empty where it may run.
+
+    Of a job with mistakes the document says nothing but these and, where it could be read, the table.
+    """
     mistakes: list[Mistake] = []
     source = given.source if isinstance(given, Job) else str(given)
     job = _job(given, overrides, environ, mistakes)
@@ -47,9 +49,10 @@ def check_job(
         finally:
             for renderer in workload.renderers:
                 renderer.close()
-        mistakes += [Mistake(text, file=source) for text in walk.rejections]
-        document |= _described(workload, walk)
-        document["warnings"] = _warnings(workload, environ) if not mistakes else []
+        mistakes += walk.rejections.mistakes(source)
+        document |= {"table": _table(workload), "rejected_rows": walk.rejections.rows}
+        if not mistakes:
+            document |= {**_described(workload, walk), "warnings": _warnings(workload, environ)}
     document["mistakes"] = [_plain(mistake) for mistake in mistakes]
     return document
 
@@ -87,8 +90,7 @@ class Walk(Struct):
     requests: int = 0
     identical: int = 0
     identical_is_minimum: bool = False
-    rejected_rows: int = 0
-    rejections: list[str] = struct_field(default_factory=list)
+    rejections: Rejections = struct_field(default_factory=Rejections)
 
 
 def _walked(workload: Workload) -> Walk:
@@ -97,20 +99,18 @@ def _walked(workload: Workload) -> Walk:
     seen: set[int] = set()
     for batch in workload.table.rows(workload.columns):
         for row in batch:
-            reasons = [reason for variant in workload.variants if (reason := _looked_at(variant, row, walk, seen))]
-            if reasons:
-                walk.rejected_rows += 1
-                room = REJECTIONS_SHOWN - len(walk.rejections)
-                walk.rejections += islice(dict.fromkeys(reasons), max(0, room))
+            for variant in workload.variants:
+                _look_at(variant, row, walk, seen)
     return walk
 
 
-def _looked_at(variant: Variant, row: Row, walk: Walk, seen: set[int]) -> str | None:
-    """Count one request; the reason where the row has none."""
+def _look_at(variant: Variant, row: Row, walk: Walk, seen: set[int]) -> None:
+    """Count one request, or the row that has none."""
     try:
         request = variant.request(row)
     except RowRejected as error:
-        return str(error)
+        walk.rejections.add(error)
+        return
     walk.requests += 1
     if len(walk.first) < REQUESTS_SHOWN:
         walk.first.append((variant.name, request.body))
@@ -121,34 +121,15 @@ def _looked_at(variant: Variant, row: Row, walk: Walk, seen: set[int]) -> str | 
         seen.add(key)
     else:
         walk.identical_is_minimum = True
-    return None
 
 
 def _described(workload: Workload, walk: Walk) -> dict[str, Any]:
-    job, table = workload.job, workload.table
-    repeats = workload.repeats
-    used = {name for variant in workload.variants for name in variant.renderer.columns}
-    carried = {column: name for name, column in workload.carried.items()}
+    job, repeats = workload.job, workload.repeats
     return {
         "name": job.name,
         "model": job.model,
         "endpoint": {"base_url": job.endpoint.base_url, "protocol": job.endpoint.protocol},
         "output_dir": str(job.output.dir),
-        "table": {
-            "files": [str(file) for file in table.files],
-            "source_rows": table.source_rows,
-            "selected_rows": table.selected_rows,
-            "id": table.id_name,
-            "columns": [
-                {
-                    "name": field.name,
-                    "type": str(field.type),
-                    "used": field.name in used,
-                    "carried_as": carried.get(field.name),
-                }
-                for field in table.schema
-            ],
-        },
         "templates": _templates(job),
         "variants": [variant.name for variant in workload.variants],
         "judges": [
@@ -160,10 +141,31 @@ def _described(workload: Workload, walk: Walk) -> dict[str, Any]:
             for judge in workload.judges
         ],
         "requests": walk.requests * repeats,
-        "rejected_rows": walk.rejected_rows,
         "identical": {"requests": walk.identical * repeats, "is_minimum": walk.identical_is_minimum},
         "share_identical": job.share_identical,
         "first_requests": [{"variant": name, "body": shortened(orjson.loads(body))} for name, body in walk.first],
+    }
+
+
+def _table(workload: Workload) -> dict[str, Any]:
+    """What was read, and what each column is used for."""
+    table = workload.table
+    used = {name for variant in workload.variants for name in variant.renderer.columns}
+    carried = {column: name for name, column in workload.carried.items()}
+    return {
+        "files": [str(file) for file in table.files],
+        "source_rows": table.source_rows,
+        "selected_rows": table.selected_rows,
+        "id": table.id_name,
+        "columns": [
+            {
+                "name": field.name,
+                "type": str(field.type),
+                "used": field.name in used,
+                "carried_as": carried.get(field.name),
+            }
+            for field in table.schema
+        ],
     }
 
 

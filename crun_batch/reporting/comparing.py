@@ -18,6 +18,7 @@ from crun_batch.errors import DiskFailed, InputError
 from crun_batch.stats.agreement import GoldFigures, against_gold, row_labels
 from crun_batch.stats.comparison import Comparison, compare, side_by_side
 from crun_batch.store.directory import RunDirectory
+from crun_batch.store.disk import make_folder_for
 from crun_batch.store.views import results_frame, run_schema
 
 DISAGREEMENTS_SHOWN = 10
@@ -118,6 +119,7 @@ def _write(found: pl.DataFrame, path: Path) -> int:
     format = _FORMATS.get(path.suffix.lower())
     if format is None:
         raise InputError(f"{path}: its ending must be one of {', '.join(_FORMATS)}")
+    make_folder_for(path)
     try:
         with path.open("w", encoding="utf-8", newline="") as file:
             for part in found.iter_slices(_ROWS_AT_ONCE) if found.height else [found]:

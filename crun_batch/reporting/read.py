@@ -30,7 +30,7 @@ from crun_batch.reporting.sums import (
 from crun_batch.reporting.text import report_text
 from crun_batch.state.status import status_of
 from crun_batch.store.directory import RunDirectory, read_json
-from crun_batch.store.disk import Disk, write_file
+from crun_batch.store.disk import Disk, make_folder_for, write_file
 from crun_batch.store.views import connect, run_schema
 
 MEMORY_LIMIT = "1GB"
@@ -103,6 +103,7 @@ def make_report(runs: Sequence[Path], path: str | Path | None = None) -> Report:
     read = tuple(read_report(run) for run in runs)
     default = Path(read[0].directory) / REPORT_NAME if len(read) == 1 else Path(REPORT_NAME)
     page = default if path is None else Path(path)
+    make_folder_for(page)
     write_file(Disk(), page, report_html(read).encode())
     return Report(page, read)
 

@@ -126,6 +126,14 @@ def write_file(disk: Disk, path: Path, data: bytes) -> None:
         raise DiskFailed(f"{path}: cannot write: {error}") from error
 
 
+def make_folder_for(path: Path) -> None:
+    """Make the folder that a file named by a person is to stand in, where it is missing. Raises DiskFailed."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DiskFailed(f"{path}: its folder cannot be made: {error.strerror or error}") from error
+
+
 class DiskFile(io.RawIOBase):
     """A new file, written through the seam in large pieces: what the Parquet writers are given."""
 

@@ -88,7 +88,7 @@ class Variant(Target, frozen=True, dict=True):
         fields = orjson.loads(body)
         complaint = unbounded_by(fields, self.protocol_name) if self.job.budget.is_capped else None
         if complaint is not None:
-            raise RowRejected(f"row {row.position} (id {row.row_id!r}): {complaint}")
+            raise RowRejected(row, complaint)
         bound = len(body) + remote_parts * REMOTE_PART_TOKENS
         limit = output_limit_tokens(fields, self.protocol_name)
         return Request(body, request_hash(path, body), model_of(fields), bound, limit)

@@ -76,7 +76,7 @@ class Target(Struct, frozen=True, dict=True):
                 terms.model or "", messages, params, terms.max_output_tokens, terms.stream, output_schema
             )
         except ValueError as error:
-            raise RowRejected(f"row {row.position} (id {row.row_id!r}): {error}") from None
+            raise RowRejected(row, str(error)) from None
 
     def secrets(self, environ: Mapping[str, str]) -> Secrets:
         """The key and the headers of its endpoint. Raises InputError that names all that are missing."""

@@ -5,17 +5,16 @@ Owns how many units there are and where each has its place. Nothing is sent or w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import pyarrow as pa
 from msgspec import Struct
 
 from crun_batch.load.job.job import Job
 from crun_batch.load.job.output_schema import Column, arrow_type
-from crun_batch.load.prompt.render import Renderer, RowRejected
+from crun_batch.load.prompt.render import Renderer
 from crun_batch.load.prompt.score_templates import ScoreTemplates
 from crun_batch.load.table.table import Table
-from crun_batch.records import Row
 from crun_batch.store.schema import RunSchema
 from crun_batch.workload.request import Variant
 from crun_batch.workload.target import Judge, Target
@@ -82,24 +81,3 @@ class Workload(Struct, frozen=True):
             scores=tuple(spec.name for spec in self.job.score),
             output=None if self.output is None else arrow_type(self.output),
         )
-
-    def rejections(self, rows: Iterator[list[Row]], most: int = 20) -> tuple[list[str], int]:
-        """What the first rows without a prompt complain of, and how many rows were looked at."""
-        complaints: list[str] = []
-        looked_at = 0
-        for batch in rows:
-            looked_at += len(batch)
-            for row in batch:
-                complaints += self._complaints(row)
-            if len(complaints) >= most:
-                break
-        return complaints[:most], looked_at
-
-    def _complaints(self, row: Row) -> list[str]:
-        complaints = []
-        for variant in self.variants:
-            try:
-                variant.request(row)
-            except RowRejected as error:
-                complaints.append(str(error))
-        return list(dict.fromkeys(complaints))

@@ -52,7 +52,7 @@ def grader_mistakes(score: Any) -> Iterator[tuple[KeyPath, str]]:
                 f"is used twice: '{one['name']}'; upper and lower case count as the same",
             )
         names.add(str(one.get("name")).casefold())
-        if one.get("grader") in GRADERS:
+        if isinstance(one.get("grader"), str) and one["grader"] in GRADERS:
             yield from ((("score", index, key), says) for key, says in _key_mistakes(one))
 
 

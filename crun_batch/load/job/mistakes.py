@@ -7,13 +7,14 @@ cannot be a secret, the one value in question, shortened.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from typing_extensions import is_typeddict
 
 from crun_batch.errors import Mistake
+from crun_batch.load.job.foreign_names import our_key
 from crun_batch.load.job.places import Document, KeyPath, dotted
 from crun_batch.load.job.rules import is_misplaced_key, is_secret, key_advice
 
@@ -44,6 +45,12 @@ WORDS: Mapping[str, str] = {
 }
 _WITHOUT_FOUND = ("missing", "string_too_short", "too_short")
 _SHOWN_CHARACTERS = 40
+SLIP = 0.72
+"""How alike a key of the same section must be (difflib's ratio) to be what was meant."""
+SURE_SLIP = 0.85
+"""How alike one of another section must be."""
+_AXES = ("model", "repair_attempts", "endpoint.base_url", "endpoint.protocol", "endpoint.stream")
+"""Keys of one value that may differ between variants."""
 
 
 def mistakes_of(error: ValidationError, document: Document, job: type[BaseModel]) -> list[Mistake]:
@@ -58,8 +65,16 @@ def mistakes_of(error: ValidationError, document: Document, job: type[BaseModel]
             message = words.format_map(found.get("ctx", {}))
             if found["type"] not in _WITHOUT_FOUND:
                 message += f"; found {_shown(found['input'], path)}"
+            message += _axis_advice(path, found["input"])
         mistakes.append(document.mistake(path, message))
     return mistakes
+
+
+def _axis_advice(path: KeyPath, value: Any) -> str:
+    """What to write where several values stand for one that may differ between variants."""
+    key = dotted(path)
+    is_several = isinstance(value, list | tuple) and bool(value)
+    return f"; several values are an axis: sweep: {{{key}: [...]}}" if is_several and key in _AXES else ""
 
 
 def _shown(value: Any, path: KeyPath) -> str:
@@ -78,17 +93,37 @@ def _shown(value: Any, path: KeyPath) -> str:
 
 
 def _unknown_key(path: KeyPath, job: type[BaseModel]) -> str:
+    """A slip of a key beside it, what other tools call otherwise, a key that stands elsewhere, or all keys."""
     if is_misplaced_key(path):
         return key_advice()
     name = str(path[-1])
     allowed = _fields(_section_at(path[:-1], job))
-    near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
-    elsewhere = [dotted(known) for known in known_keys(job) if known[-1] == name]
-    if not near and elsewhere:
-        return f"unknown key; did you mean {elsewhere[0]}?"
+    one_edit = [key for key in allowed if _is_one_edit(name, key)]
+    near = one_edit or difflib.get_close_matches(name, allowed, n=1, cutoff=SLIP)
     if near:
         return f"unknown key; did you mean {near[0]}?"
+    ours = our_key(name)
+    if ours is not None and ours != dotted(path):
+        return f"unknown key; it is {ours} here"
+    known = [key for key in known_keys(job) if "*" not in key and key[:1] != ("score",)]
+    elsewhere = [dotted(key) for key in known if key[-1] == name] or _alike(name, known)
+    if elsewhere:
+        return f"unknown key; did you mean {elsewhere[0]}?"
     return f"unknown key; allowed: {', '.join(allowed)}"
+
+
+def _is_one_edit(name: str, key: str) -> bool:
+    """Whether one letter more, less or other makes the key of the name."""
+    short, long = sorted((name, key), key=len)
+    alike = [one == other for one, other in zip(short, long, strict=False)]
+    start = alike.index(False) if False in alike else len(short)
+    rest = short[start:] if len(short) < len(long) else short[start + 1 :]
+    return len(long) - len(short) <= 1 and rest == long[start + 1 :]
+
+
+def _alike(name: str, known: Sequence[KeyPath]) -> list[str]:
+    near = difflib.get_close_matches(name, [str(key[-1]) for key in known], n=1, cutoff=SURE_SLIP)
+    return [dotted(key) for key in known if key[-1] in near]
 
 
 def known_keys(section: Any, path: KeyPath = ()) -> Iterator[KeyPath]:

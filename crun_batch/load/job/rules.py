@@ -24,6 +24,9 @@ OUTPUT_LIMITS: Mapping[str, tuple[str, ...]] = {
 }
 """Protocol -> the params that bound a reply's tokens: ours, and the protocol's own names."""
 
+NUMBERS = ("temperature", "top_p", "top_k", "min_p", "seed", "frequency_penalty", "presence_penalty")
+"""Params that are one number in every protocol."""
+
 HEADER_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 """`${NAME}` in a header: replaced from the environment when the run starts."""
 
@@ -200,6 +203,11 @@ def broken_rules(document: Document) -> list[Mistake]:
         if not isinstance(job(key), int) or job(key) is True or job(key) < 1
     ]
     found += [("output_schema", says) for says in _schema_problems(job)]
+    found += [
+        (f"params.{name}", f"is one number; several are an axis: sweep: {{params.{name}: [...]}}")
+        for name in NUMBERS
+        if isinstance(job(f"params.{name}"), list)
+    ]
     mistakes = [document.mistake(tuple(key.split(".")), says) for key, says in found]
     placed = [*grader_mistakes(document.tree.get("score")), *_secrets(document.tree)]
     return mistakes + [document.mistake(path, says) for path, says in placed]

@@ -59,10 +59,13 @@ def _text_or_list(value: Any) -> Any:
 
 
 def _url(value: str) -> str:
-    parts = urlsplit(value)
-    usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # urlsplit's own words about brackets and ports
+        usable = False
     if not usable or re.search(r"\s", value):
-        raise ValueError("must be an http:// or https:// address with a host")
+        raise ValueError("must be an http:// or https:// address with a host and, if any, a port up to 65535")
     if parts.query or parts.fragment or "?" in value or "#" in value:
         raise ValueError("must be an address without '?' and '#'; headers and params have keys of their own")
     if "@" in parts.netloc:

@@ -37,6 +37,19 @@ Build = Callable[[Mapping[str, Any]], Any]
 class RowRejected(Exception):
     """A row has no prompt. The message names the row, its id, the job key or column, and the reason."""
 
+    def __init__(self, row: Row, reason: str, key: str = "") -> None:
+        super().__init__(f"{shown_row(row.position, row.row_id)}{f', {key}' if key else ''}: {reason}")
+        self.position = row.position
+        self.row_id = row.row_id
+        self.key = key
+        self.reason = reason
+
+
+def shown_row(position: int, row_id: int | str) -> str:
+    """Row 17 (id 'r17')."""
+    text = repr(row_id)
+    return f"row {position} (id {text if len(text) <= 80 else text[:79] + '…'})"
+
 
 class Renderer:
     """Renders the prompts of a job. Not for several threads at once.
@@ -76,8 +89,7 @@ class Renderer:
         try:
             prompt = self._read(row.values)
         except Unrenderable as error:
-            place = f"row {row.position} (id {_shown(row.row_id)}), {error.key}"
-            raise RowRejected(f"{place}: {error.reason}") from None
+            raise RowRejected(row, error.reason, error.key) from None
         self._row, self._prompt = row, prompt
         return prompt
 
@@ -236,11 +248,6 @@ def _constant(value: Any) -> Build:
 def _filename(reference: str) -> str:
     name = reference.split("?", 1)[0].rstrip("/").rsplit("/", 1)[-1]
     return "file" if reference.startswith("data:") or not name else name
-
-
-def _shown(row_id: int | str) -> str:
-    text = repr(row_id)
-    return text if len(text) <= 80 else text[:79] + "…"
 
 
 def _messages_prompt(column: str, values: Mapping[str, Any]) -> Prompt:

@@ -22,7 +22,7 @@ import orjson
 from minijinja import Environment, TemplateError
 from msgspec import Struct
 
-from crun_batch.load.prompt.column_names import ROW
+from crun_batch.load.prompt.column_names import ROW, in_template
 
 MAX_TEXT_CHARACTERS = 10_000_000
 """The longest text that one template may render."""
@@ -178,10 +178,11 @@ def _marked(name: str, value: Any, indexes: Mapping[str, int]) -> Any:
 def printed_null(columns: Sequence[str]) -> str:
     """The sentence about a null that would be printed, with its column, or the columns that it may be of."""
     names = ", ".join(f"'{name}'" for name in columns)
+    name = in_template(columns[0])[3:-3] if columns else "x"
     where = {0: "a value", 1: f"column {names}"}.get(len(columns), f"one of the columns {names}")
     return (
-        f"{where} is null here or holds a null, and the template prints it; "
-        "give it a default, such as {{ x or 'none given' }}, or test it with {% if x is not none %}"
+        f"{where} is null here or holds a null, and the template prints it; give it a default, such as "
+        f"{{{{ {name} or 'none given' }}}}, or test it with {{% if {name} is not none %}}"
     )
 
 
