@@ -22,7 +22,7 @@ from crun_batch.preflight.gateway_facts import ask_gateways, refusal_of
 from crun_batch.preflight.plan import make_plan
 from crun_batch.scoring.computed import graders_of
 from crun_batch.scoring.docket import open_docket
-from crun_batch.session.closing import close
+from crun_batch.session.closing import close, refused
 from crun_batch.session.repricing import choose_prices, reprice_finished
 from crun_batch.session.sending import send
 from crun_batch.state.opening import open_state
@@ -45,9 +45,10 @@ async def run_job(job: AnyJob, table: object | None, options: RunOptions) -> dic
             reprice_finished(context)
             return close(context, graders, docket, None)
         gateways = await ask_gateways(workload, options)
-        halt = refusal_of(gateways, options.say)
-        if halt is None:
-            prices = choose_prices(context, gateways)
-            plan = await make_plan(context, graders, gateways, prices, docket)
-            docket, halt = plan.docket, await send(context, plan)
-        return close(context, graders, docket, halt)
+        refusal = refusal_of(gateways, options.say)
+        if refusal is not None:
+            return refused(context, refusal)
+        prices = choose_prices(context, gateways)
+        plan = await make_plan(context, graders, gateways, prices, docket)
+        halt = await send(context, plan)
+        return close(context, graders, plan.docket, halt)

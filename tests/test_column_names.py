@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from crun_batch.errors import InputError
 from crun_batch.load.job.job import Job
 from crun_batch.load.prompt.column_names import in_template
-from crun_batch.load.prompt.render import Renderer, RowRejected
+from crun_batch.load.prompt.rejections import RowRejected
+from crun_batch.load.prompt.render import Renderer
 from crun_batch.load.prompt.score_templates import ScoreTemplates
 from crun_batch.records import Row
 

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from crun_batch.errors import InputError
 from crun_batch.load.prompt import confined, parts
-from crun_batch.load.prompt.render import Renderer, RowRejected
+from crun_batch.load.prompt.rejections import RowRejected
+from crun_batch.load.prompt.render import Renderer
 from crun_batch.load.prompt.template_check import compile_template
 from crun_batch.load.prompt.templates import environment
 from crun_batch.records import Prompt, Row

@@ -21,10 +21,11 @@ from crun_batch.records import Halt, Hold, decimal_text, pico_of
 from crun_batch.state.run_state import RunContext
 
 
-def refuse_rejected(assessment: Assessment) -> None:
+def refuse_rejected(context: RunContext, assessment: Assessment) -> None:
     """Rows without a prompt are mistakes in the table or the templates: nothing is sent before they are mended."""
-    if assessment.rejections:
-        raise InputError(assessment.rejections, advice=REJECTED_ADVICE)
+    if assessment.rejections.rows:
+        mistakes = assessment.rejections.mistakes(context.workload.job.source, is_all=False)
+        raise InputError(mistakes, advice=REJECTED_ADVICE)
 
 
 def reservations_of(context: RunContext) -> Reservations:

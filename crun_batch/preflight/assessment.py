@@ -12,9 +12,7 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from crun_batch.errors import Mistake
-from crun_batch.load.prompt.rejections import Rejections
-from crun_batch.load.prompt.render import RowRejected
+from crun_batch.load.prompt.rejections import Rejections, RowRejected
 from crun_batch.preflight.judge_costs import JudgeTally
 from crun_batch.preflight.prices import Prices
 from crun_batch.pricing.account import Account
@@ -37,8 +35,7 @@ class Assessment(Struct, frozen=True):
 
     estimate: Estimate
     open_rows: int
-    rejections: tuple[Mistake, ...]
-    """Of rows without a prompt, one for each reason."""
+    rejections: Rejections
     limit_of: Callable[[int], int]
     """The value of `limit_option` that takes in so many of the open rows."""
     limit_option: str = "--limit"
@@ -118,8 +115,7 @@ def assess(context: RunContext, prices: Prices, reading: Reading, waiting: Backl
         [estimate for group in estimates for estimate in group],
         Limits(limits.concurrency, limits.requests_per_minute, limits.tokens_per_minute, latency_seconds),
     )
-    told = tuple(rejections.mistakes(workload.job.source, is_all=False))
-    return Assessment(combined, total_open, told, partial(_limit_of, context))
+    return Assessment(combined, total_open, rejections, partial(_limit_of, context))
 
 
 def _open_repeats(context: RunContext, row: Row, variant: int) -> int:

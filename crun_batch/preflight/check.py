@@ -18,8 +18,7 @@ from crun_batch.errors import InputError, Mistake
 from crun_batch.gateway.http.wire import ensure_file_descriptors
 from crun_batch.load.job.job import Job, load_job, load_readable_parts
 from crun_batch.load.job.secrets import resolve_secrets
-from crun_batch.load.prompt.rejections import Rejections
-from crun_batch.load.prompt.render import RowRejected
+from crun_batch.load.prompt.rejections import Rejections, RowRejected
 from crun_batch.records import Row
 from crun_batch.workload.loading import load_workload
 from crun_batch.workload.request import Variant

@@ -25,6 +25,6 @@ async def estimate_job(job: AnyJob, table: object | None, options: RunOptions) -
         prices = Prices(workload.job, sellers_of(gateways), options.clock.now())
         assessment = assess(context, prices, everything(context), waiting_now(context))
         assessment = with_measured(assessment, context.state.pilot)
-        refuse_rejected(assessment)
+        refuse_rejected(context, assessment)
         verdict = judge(context, assessment, gateways)
         return estimate_document(context, assessment, gateways, verdict)

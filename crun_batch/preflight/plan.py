@@ -47,7 +47,7 @@ def _confirm(context: RunContext, plan: Plan) -> None:
     assessment = with_measured(assessment, context.state.pilot)
     if plan.pilot is not None:
         assessment = structs.replace(assessment, limit_of=int, limit_option="--pilot")
-    refuse_rejected(assessment)
+    refuse_rejected(context, assessment)
     verdict = judge(context, assessment, plan.gateways)
     if not verdict.may_start:
         raise RefusedToStart(verdict.sentence)

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 from msgspec import Struct
 
-from crun_batch.load.prompt.render import RowRejected
+from crun_batch.load.prompt.rejections import RowRejected
 from crun_batch.load.prompt.templates import Unrenderable
 from crun_batch.records import Prompt, Row
 from crun_batch.scoring.graders import GradingFailed

@@ -35,3 +35,10 @@ def close(context: RunContext, graders: Graders, docket: Docket, halt: Halt | No
     summary = summary_of(state.account, place_of(context), ending, open_count=open_count, seconds=seconds)
     write_json(state.directory, state.directory.summary, summary)
     return summary
+
+
+def refused(context: RunContext, halt: Halt) -> dict[str, Any]:
+    """The summary of a session that ended before its first request. Nothing is written: all stays as it was."""
+    account, open_count = context.state.account, context.open_units
+    ending = ending_of(halt, account.totals(), open_count, is_pilot=False)
+    return summary_of(account, place_of(context), ending, open_count=open_count, seconds=account.seconds)

@@ -13,7 +13,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 
 from msgspec import Struct
 
-from crun_batch.load.prompt.render import RowRejected
+from crun_batch.load.prompt.rejections import RowRejected
 from crun_batch.pricing.account import UnitSoFar
 from crun_batch.records import Row, Ticket, Unit
 from crun_batch.session.sharing import Follower, Sharing

@@ -15,7 +15,7 @@ import orjson
 import polars as pl
 
 from crun_batch.errors import RequestsChanged
-from crun_batch.load.prompt.render import RowRejected
+from crun_batch.load.prompt.rejections import RowRejected
 from crun_batch.pricing.account import UnitKey
 from crun_batch.records import Row
 from crun_batch.state.retry import recall

@@ -12,7 +12,8 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import orjson
 from crun_batch.errors import DiskFailed, RunDamaged, RunInUse
 from crun_batch.store.disk import Disk, write_file
 
+LOCK_NAME = ".lock"
 _NUMBERED = re.compile(r"(\d{6,})\.(jsonl|parquet)")
 _CHECKSUM_KEY = b'"sha256": "'
 
@@ -28,7 +30,9 @@ _CHECKSUM_KEY = b'"sha256": "'
 class RunDirectory:
     """The paths of one run. Made by anybody to read; only `open_directory` gives one that may write."""
 
-    def __init__(self, path: Path, disk: Disk | None = None, lock: int | None = None) -> None:
+    def __init__(
+        self, path: Path, disk: Disk | None = None, lock: int | None = None, made: Sequence[Path] = ()
+    ) -> None:
         self.path = path
         self.disk = disk or Disk()
         self.journal = path / "journal"
@@ -43,6 +47,8 @@ class RunDirectory:
         self.manifest_lock = threading.Lock()
         """Sealing, publishing and the session may write the manifest from different threads."""
         self._lock = lock
+        self._made = tuple(made)
+        """The folders that opening had to make, the innermost first."""
 
     def segment(self, number: int) -> Path:
         """The journal segment's file."""
@@ -64,11 +70,40 @@ class RunDirectory:
         """Numbers that have sealed files, ascending; while a number's segment is there, they do not count."""
         return _numbers(self.attempts, "parquet")
 
+    @property
+    def is_blank(self) -> bool:
+        """Whether nothing but what opening makes stands here: nothing was ever recorded."""
+        skeleton = {
+            self.path: {self.journal.name, self.attempts.name, LOCK_NAME},
+            self.journal: {self.parts.name},
+            self.parts: set[str](),
+            self.attempts: set[str](),
+        }
+        return all(
+            folder.is_dir() and {found.name for found in folder.iterdir()} <= expected
+            for folder, expected in skeleton.items()
+        )
+
     def close(self) -> None:
-        """Give the lock back."""
+        """Give the lock back; where nothing was recorded, all is as if nobody had been here."""
         if self._lock is not None:
+            if self.is_blank:
+                self._take_away()
             os.close(self._lock)
             self._lock = None
+
+    def _take_away(self) -> None:
+        """The folder `journal` goes last: a kill on the way leaves what the next start takes for a run."""
+        with suppress(OSError):  # another start is just making them anew
+            for folder in (self.attempts, self.parts):
+                folder.rmdir()
+            (self.path / LOCK_NAME).unlink()
+            for folder in (self.journal, *self._made):
+                folder.rmdir()
+
+
+_OPENINGS = 100
+"""Openings that may meet another process just taking its blank directory away."""
 
 
 def open_directory(path: Path, *, started_at: str, disk: Disk | None = None) -> RunDirectory:
@@ -77,24 +112,48 @@ def open_directory(path: Path, *, started_at: str, disk: Disk | None = None) -> 
     Raises RunInUse (another process has it) and DiskFailed.
     """
     run = RunDirectory(path, disk)
+    for _ in range(_OPENINGS):
+        made = [folder for folder in (path, *path.parents) if not folder.exists()]
+        lock = _locked(run)
+        if lock is not None:
+            os.ftruncate(lock, 0)
+            process = f"process {os.getpid()} on {socket.gethostname()}"
+            os.pwrite(lock, f"{process}, started {started_at}\n".encode(), 0)
+            return RunDirectory(path, run.disk, lock, made)
+    raise DiskFailed(f"{path}: cannot make the run directory: it is taken away again and again")
+
+
+def _locked(run: RunDirectory) -> int | None:
+    """The lock's descriptor; None where its file is just being taken away. Raises RunInUse, DiskFailed."""
+    file = run.path / LOCK_NAME
     try:
         for folder in (run.parts, run.attempts):
             run.disk.make_folder(folder)
-        lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except FileNotFoundError:
+        return None
     except OSError as error:
-        raise DiskFailed(f"{path}: cannot make the run directory: {error}") from error
+        raise DiskFailed(f"{run.path}: cannot make the run directory: {error}") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         holder = os.pread(lock, 300, 0).decode(errors="replace").strip()
         os.close(lock)
         raise RunInUse(
-            f"{path} is in use by {holder or 'another process'}",
+            f"{run.path} is in use by {holder or 'another process'}",
             advice="Wait until it ends, or give this run another --output-dir.",
         ) from error
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}, started {started_at}\n".encode(), 0)
-    return RunDirectory(path, run.disk, lock)
+    if _is_still(file, lock) and run.parts.is_dir() and run.attempts.is_dir():
+        return lock
+    os.close(lock)
+    return None
+
+
+def _is_still(file: Path, lock: int) -> bool:
+    try:
+        return os.path.samestat(file.stat(), os.fstat(lock))
+    except FileNotFoundError:
+        return False
 
 
 def write_json(run: RunDirectory, path: Path, document: Mapping[str, Any]) -> None:

@@ -88,11 +88,12 @@ def replay(path: Path) -> Iterator[Event]:
 def recover(run: RunDirectory) -> Recovered | None:
     """Judge the journal, cut a torn tail off, and bring what is left to the disk. None: there is no journal yet.
 
-    Needs the lock. Raises RunDamaged (nothing was changed) and DiskFailed.
+    job.json is written before the first segment: without it nothing was ever sent. Needs the lock. Raises
+    RunDamaged (nothing was changed) and DiskFailed.
     """
     segments = run.segments()
     if not segments:
-        if run.sealed_files() or run.manifest.exists():
+        if run.sealed_files() or (run.manifest.exists() and run.job.exists()):
             raise RunDamaged(f"{run.journal}: the live segment is missing; the sealed files are there")
         return None
     newest = segments[-1]

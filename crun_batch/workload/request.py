@@ -11,7 +11,8 @@ from msgspec import Struct
 
 from crun_batch.gateway.protocols import PROTOCOLS
 from crun_batch.gateway.protocols.protocol import encode
-from crun_batch.load.prompt.render import Renderer, RowRejected
+from crun_batch.load.prompt.rejections import RowRejected
+from crun_batch.load.prompt.render import Renderer
 from crun_batch.records import Prompt, Purpose, Row
 from crun_batch.workload.bodies import model_of, output_limit_tokens, unbounded_by
 from crun_batch.workload.target import Target

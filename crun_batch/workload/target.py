@@ -19,7 +19,7 @@ from crun_batch.load.job.grader_sections import GraderSpec
 from crun_batch.load.job.job import Job
 from crun_batch.load.job.judges import JudgeJob, judge_jobs
 from crun_batch.load.job.secrets import Secrets, resolve_secrets
-from crun_batch.load.prompt.render import RowRejected
+from crun_batch.load.prompt.rejections import RowRejected
 from crun_batch.records import ProtocolName, Row
 
 

@@ -1,4 +1,4 @@
-"""Rows without a prompt, gathered: one complaint for all rows with the same reason, with the first of them.
+"""Rows without a prompt: the error that says so of one, and one complaint for all that have the same reason.
 
 Owns the words and how much is kept: memory is bounded, whatever the number of rows.
 """
@@ -9,11 +9,28 @@ from msgspec import Struct
 from msgspec import field as struct_field
 
 from crun_batch.errors import Mistake
-from crun_batch.load.prompt.render import RowRejected, shown_row
+from crun_batch.records import Row
 
 ROWS_NAMED = 5
 MOST_REASONS = 20
 REJECTED_ADVICE = "Mend the rows, leave them out with input.where, or let the template say what a null means."
+
+
+class RowRejected(Exception):
+    """A row has no prompt. The message names the row, its id, the job key or column, and the reason."""
+
+    def __init__(self, row: Row, reason: str, key: str = "") -> None:
+        super().__init__(f"{shown_row(row.position, row.row_id)}{f', {key}' if key else ''}: {reason}")
+        self.position = row.position
+        self.row_id = row.row_id
+        self.key = key
+        self.reason = reason
+
+
+def shown_row(position: int, row_id: int | str) -> str:
+    """Row 17 (id 'r17')."""
+    text = repr(row_id)
+    return f"row {position} (id {text if len(text) <= 80 else text[:79] + '…'})"
 
 
 class _Reason(Struct):

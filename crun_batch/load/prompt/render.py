@@ -19,6 +19,7 @@ from crun_batch.load.prompt.column_names import did_you_mean
 from crun_batch.load.prompt.columns import converter, holds_binary, json_bytes, may_hold_json, without_nulls
 from crun_batch.load.prompt.confined import ConfinedEngine
 from crun_batch.load.prompt.parts import Attachments, is_remote, remote_parts, remote_parts_of_body
+from crun_batch.load.prompt.rejections import RowRejected
 from crun_batch.load.prompt.template_check import compile_template
 from crun_batch.load.prompt.templates import (
     MAX_TEXT_CHARACTERS,
@@ -32,23 +33,6 @@ from crun_batch.records import Prompt, Row
 
 Build = Callable[[Mapping[str, Any]], Any]
 """From the converted values of a row to a piece of its prompt."""
-
-
-class RowRejected(Exception):
-    """A row has no prompt. The message names the row, its id, the job key or column, and the reason."""
-
-    def __init__(self, row: Row, reason: str, key: str = "") -> None:
-        super().__init__(f"{shown_row(row.position, row.row_id)}{f', {key}' if key else ''}: {reason}")
-        self.position = row.position
-        self.row_id = row.row_id
-        self.key = key
-        self.reason = reason
-
-
-def shown_row(position: int, row_id: int | str) -> str:
-    """Row 17 (id 'r17')."""
-    text = repr(row_id)
-    return f"row {position} (id {text if len(text) <= 80 else text[:79] + '…'})"
 
 
 class Renderer:
