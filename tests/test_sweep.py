@@ -238,7 +238,7 @@ def test_a_variant_that_fails_stops_by_its_own_rate(at: SimulatorProcess, tmp_pa
     done = run(spec, texts(60), limits={"concurrency": 4}, watch=seen.append)
     assert 5 == done.exit_code
     assert "variant 'wrong'" in (done.stop_reason or "")
-    told = {one.name: (one.rows_done, one.rows_failed) for one in seen[-1].variants}
+    told = {one.name: (one.rows_done, one.rows_not_ok) for one in seen[-1].variants}
     ended = results(done).group_by("variant").agg(done=pl.len(), failed=(pl.col("status") != "ok").sum())
     assert {name: (rows, failed) for name, rows, failed in ended.iter_rows()} == told
 

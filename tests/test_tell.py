@@ -142,7 +142,7 @@ def test_the_variants_of_a_sweep_are_told_those_that_fail_first() -> None:
     many = tuple(VariantProgress(f"v{number}", 1, 0) for number in range(8))
 
     assert progress_line(structs.replace(PROGRESS, variants=two)).endswith(
-        "12 s, gpt/long 619 (12 failed) · gpt/short 700"
+        "12 s, gpt/long 619 (12 not ok) · gpt/short 700"
     )
     assert tqdm_postfix(structs.replace(PROGRESS, variants=many)).endswith(
         "v0 1 · v1 1 · v2 1 · v3 1 · v4 1 · v5 1 · 2 more"
@@ -172,16 +172,56 @@ def test_a_table_is_aligned() -> None:
 
 @given(
     st.lists(
-        st.lists(st.one_of(st.text(max_size=60), st.integers(), st.none()), min_size=3, max_size=3), max_size=6
+        st.lists(st.text(max_size=60) | st.integers(-(10**9), 10**9) | st.none(), min_size=5, max_size=5),
+        max_size=6,
     ),
-    st.integers(min_value=1, max_value=100),
+    st.integers(min_value=40, max_value=100),
 )
 @settings(deadline=None, max_examples=200)
-def test_a_table_never_exceeds_its_width(rows: list[list[Any]], width: int) -> None:
-    """Whatever the cells hold, no line is wider, and there is one line per row."""
-    lines = table(["a", "b", "c"], rows, width=width).split("\n")
-    assert len(rows) + 2 == len(lines)
-    assert width >= max(map(display_width, lines))
+def test_a_table_never_exceeds_its_width_and_never_cuts_a_number(rows: list[list[Any]], width: int) -> None:
+    """Whatever the cells hold: no line is wider, and every number stands there with all its digits."""
+    titles = ["variant", "input tokens", "output tokens, at most", "credits from", "credits to"]
+    text = table(titles, rows, width=width)
+    assert width >= max(map(display_width, text.split("\n")))
+    columns = list(zip(*rows, strict=True))
+    for column in columns:
+        if all(value is None or isinstance(value, int) for value in column):
+            assert all(f"{value:,}" in text for value in column if value is not None)
+
+
+def test_failed_rows_are_errors_and_nothing_else() -> None:
+    """A truncated row got an answer: it is told by its own name."""
+    progress = Progress(10, 6, rows_failed=1, rows_otherwise=(("truncated", 3), ("refused", 0)))
+    assert "1 failed, 3 truncated, " in progress_line(progress)
+    assert tqdm_postfix(progress).startswith("1 failed, 3 truncated, ")
+
+
+def test_titles_break_before_anything_is_shortened() -> None:
+    """A title takes several lines before its figures or a name loses a character."""
+    rows = [["gpt-5.4", 1_234_567, "2.1 credits"]]
+    expected = [
+        "variant     output      at most",
+        "           tokens,",
+        "           at most",
+        "-------  ---------  -----------",
+        "gpt-5.4  1,234,567  2.1 credits",
+    ]
+    assert expected == table(["variant", "output tokens, at most", "at most"], rows, width=32).split("\n")
+
+
+def test_where_nothing_fits_each_row_stands_in_lines_of_its_own() -> None:
+    """The figures stay whole, with their titles."""
+    rows = [["gpt", 1_234_567, 7_654_321], ["claude", 1, 2]]
+    expected = [
+        "variant  gpt",
+        "input    1,234,567",
+        "output   7,654,321",
+        "",
+        "variant  claude",
+        "input    1",
+        "output   2",
+    ]
+    assert expected == table(["variant", "input", "output"], rows, width=20).split("\n")
 
 
 def test_numbers_are_not_cut_while_texts_can_be() -> None:

@@ -22,6 +22,10 @@ QUIET_SECONDS = 1.0
 """What takes less than this shows no counter."""
 
 
+ERASE_BELOW = "\r\x1b[J"
+"""From the beginning of the cursor's line to the end of the screen."""
+
+
 class Screen:
     """Standard error, as a terminal or as a log."""
 
@@ -31,6 +35,7 @@ class Screen:
         self._line_at: float | None = None
         self._counting_since: float | None = None
         self._bars: list[Any] = []
+        self._columns = shutil.get_terminal_size().columns
 
     def say(self, sentence: str) -> None:
         """One sentence on a line of its own, above any bar."""
@@ -59,8 +64,20 @@ class Screen:
             self._open_bars(2, progress.rows_total, progress.rows_done)
         bar, below = self._bars
         bar.n = progress.rows_done
+        self._wipe_after_resize()
         bar.refresh()
         below.set_description_str(tqdm_postfix(progress))
+        sys.stderr.write("\r")  # where a terminal that folds lines anew keeps the cursor: at the bar's beginning
+        sys.stderr.flush()
+
+    def _wipe_after_resize(self) -> None:
+        """A terminal that became narrower has folded the bars into more lines, which nobody would draw over."""
+        columns = shutil.get_terminal_size().columns
+        if columns != self._columns:
+            sys.stderr.write(ERASE_BELOW)
+            self._columns = columns
+            for bar in self._bars:  # forgets how long its last line was: blanks after the new one would not fit
+                bar.sp = bar.status_printer(sys.stderr)
 
     def confirm(self, estimate: Mapping[str, Any], *, ask: bool) -> bool:
         """Show what it will cost, and ask where `ask` says so. Raises RefusedToStart where nobody can answer."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from crun_batch.console.amounts import UNKNOWN, count, counted, credit_amount, money, usd
-from crun_batch.console.words import one_line, printable_line, summary_text, table
+from crun_batch.console.words import leading_columns, one_line, printable_line, summary_text, table
 
 UNITS = ("usd", "credits")
 
@@ -68,7 +69,7 @@ def _sending_text(document: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def status_text(status: Mapping[str, Any], run: str) -> str:
+def status_text(status: Mapping[str, Any], run: str, width: int | None = None) -> str:
     """The summary of this moment, who writes, and which attempts may have been billed without a reply."""
     lines = [summary_text(status)]
     if status["holder"]:
@@ -80,7 +81,7 @@ def status_text(status: Mapping[str, Any], run: str) -> str:
             for each in suspects
         ]
         lines += ["", "attempts of unknown outcome: they may have been billed, no reply was recorded"]
-        lines.append(table(("id", "variant", "repeat", "attempt", "started at", "at most"), rows))
+        lines.append(table(("id", "variant", "repeat", "attempt", "started at", "at most"), rows, width=width))
         lines.append(f"all of them: crun-batch sql {run} \"select * from attempts where outcome = 'unknown'\"")
     return "\n".join(lines)
 
@@ -132,7 +133,19 @@ def _prices(price: Mapping[str, Any] | None) -> tuple[str, str, str, str]:
 def rows_text(names: Sequence[str], rows: Sequence[Mapping[str, Any]], width: int | None = None) -> str:
     """The answer of a query, one line per row, and how many they are."""
     cells = [[_cell(row[name]) for name in names] for row in rows]
-    return f"{table(names, cells, width=width)}\n({counted(len(rows), 'row')})"
+    shown = len(names) if width is None else leading_columns(names, cells, width)
+    text = table(names[:shown], [line[:shown] for line in cells], width=width)
+    return "\n".join([text, *_counts(len(rows), names[shown:], width)])
+
+
+def _counts(rows: int, hidden: Sequence[str], width: int | None) -> list[str]:
+    """How many rows there are, and which columns had no room."""
+    if not hidden:
+        return [f"({counted(rows, 'row')})"]
+    names = ", ".join(map(one_line, hidden))
+    found = f"({counted(rows, 'row')}; {counted(len(hidden), 'column')} not shown for want of room: {names}."
+    way = "To see them: --json, a wider terminal, or name them in the query.)"
+    return textwrap.wrap(f"{found} {way}", max(20, width or 0), break_on_hyphens=False)
 
 
 def _cell(value: object) -> object:

@@ -19,7 +19,7 @@ class VariantProgress(Struct, frozen=True):
 
     name: str
     rows_done: int
-    rows_failed: int
+    rows_not_ok: int
 
 
 class Progress(Struct, frozen=True):
@@ -28,6 +28,9 @@ class Progress(Struct, frozen=True):
     rows_total: int
     rows_done: int
     rows_failed: int = 0
+    """Those that ended as errors."""
+    rows_otherwise: tuple[tuple[str, int], ...] = ()
+    """(status, how many) of those that got an answer and are not ok: invalid, truncated, refused."""
     rows_per_second: float = 0.0
     spent_usd_pico: int | None = None
     spent_credits_pico: int | None = None
@@ -62,15 +65,21 @@ def held(progress: Progress) -> str | None:
 
 
 def by_variant(progress: Progress) -> str:
-    """The variants of a sweep, those with failures first; empty where there is no sweep."""
-    ordered = sorted(progress.variants, key=lambda one: -one.rows_failed)
+    """The variants of a sweep, those with most rows that are not ok first; empty where there is no sweep."""
+    ordered = sorted(progress.variants, key=lambda one: -one.rows_not_ok)
     named = [
         f"{one_line(one.name)} {count(one.rows_done)}"
-        + (f" ({count(one.rows_failed)} failed)" if one.rows_failed else "")
+        + (f" ({count(one.rows_not_ok)} not ok)" if one.rows_not_ok else "")
         for one in ordered[:VARIANTS_NAMED]
     ]
     others = len(ordered) - VARIANTS_NAMED
     return " · ".join([*named, f"{others} more"] if others > 0 else named)
+
+
+def not_ok(progress: Progress) -> list[str]:
+    """0 failed; 2 truncated: each status by its own name."""
+    others = [f"{count(rows)} {status}" for status, rows in progress.rows_otherwise if rows]
+    return [f"{count(progress.rows_failed)} failed", *others]
 
 
 def progress_line(progress: Progress) -> str:
@@ -79,7 +88,7 @@ def progress_line(progress: Progress) -> str:
     reserved = held(progress)
     phrases = [
         f"{done} ({share(progress.rows_done, progress.rows_total)})",
-        f"{count(progress.rows_failed)} failed",
+        *not_ok(progress),
         rate(progress.rows_per_second),
         f"spent {spent(progress)}",
         f"projected {projected(progress)}",
@@ -95,7 +104,7 @@ def progress_line(progress: Progress) -> str:
 def tqdm_postfix(progress: Progress) -> str:
     """What a bar does not show by itself (it has the rows, the rate and the time left)."""
     phrases = [
-        f"{count(progress.rows_failed)} failed",
+        *not_ok(progress),
         f"{spent(progress)} of about {projected(progress)}",
         f"{count(progress.in_flight)}/{count(progress.limit)} in flight",
         one_line(progress.waiting_reason or ""),

@@ -7,9 +7,11 @@ direction characters never pass. Gives text back; printing is the command line's
 from __future__ import annotations
 
 import re
+import textwrap
 import unicodedata
 from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from itertools import zip_longest
 from typing import Any
 
 from crun_batch.console.amounts import UNKNOWN, count, counted, duration, money, rate
@@ -19,7 +21,10 @@ from crun_batch.errors import Mistake
 ELLIPSIS = "…"
 GAP = "  "
 _LEAST_WIDTH = 4
-_NUMBER = re.compile(r"[-+~]?\$?[\d,]*\.?\d+(?: ?%)?")
+_TEXT_WIDTH = 10
+"""What is left of a text at least: less, and names look alike."""
+_READABLE_WIDTH = 16
+_NUMBER = re.compile(r"[-+~]?\$?[\d,]*\.?\d+(?: ?%| credits?)?")
 _ABSENT = ("", "-", UNKNOWN)
 _DIRECTION = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C}
 _STATUSES = ("ok", "invalid", "truncated", "refused", "error", "open")
@@ -71,22 +76,109 @@ def shorten(text: str, width: int) -> str:
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, width: int | None = None) -> str:
-    """An aligned table: numbers to the right, texts to the left and shortened first where `width` is short."""
-    cells = [[_cell(value) for value in row] for row in rows]
+    """An aligned table: numbers to the right, texts to the left; no number is ever cut.
+
+    Where `width` is short, titles break between their words, then texts are shortened, the widest first; where
+    even that is not enough, each row stands in lines of its own, a title and its value in each.
+    """
+    cells: Sequence[Sequence[str]] = [[_cell(value) for value in row] for row in rows]
     titles = [one_line(title) for title in headers]
-    numeric = [all(_is_number(row[index]) for row in cells) and bool(cells) for index in range(len(titles))]
     widths = [max(map(display_width, column)) for column in zip(titles, *cells, strict=True)]
-    if width is not None:
-        widths = _narrowed(widths, numeric, width)
-    lines = [titles, ["-" * column_width for column_width in widths], *cells]
-    text = [
-        GAP.join(
-            _aligned(cell, column_width, right)
-            for cell, column_width, right in zip(line, widths, numeric, strict=True)
-        )
-        for line in lines
+    numeric = _numeric(cells, len(titles))
+    if width is not None and _row_width(widths) > width:
+        floors = _floors(titles, cells, numeric)
+        if _row_width(floors) > width:
+            return _stacked(titles, cells, width)
+        widths = _narrowed(widths, floors, numeric, width)
+        cells = _shortened(cells, widths)
+    heads = [_broken(title, column_width) for title, column_width in zip(titles, widths, strict=True)]
+    lines = [*zip_longest(*heads, fillvalue=""), ["-" * column_width for column_width in widths], *cells]
+    return "\n".join(
+        GAP.join(_aligned(*cell) for cell in zip(line, widths, numeric, strict=True)).rstrip() for line in lines
+    )
+
+
+def _shortened(cells: Sequence[Sequence[str]], widths: Sequence[int]) -> list[tuple[str, ...]]:
+    """The cells in their columns' widths; where different ones would look alike, the middle gives way."""
+    columns = []
+    for column, width in zip(zip(*cells, strict=True), widths, strict=False):
+        shown = [shorten(cell, width) for cell in column]
+        if len(set(shown)) < len(set(column)):
+            shown = [_shorten_middle(cell, width) for cell in column]
+        columns.append(shown)
+    return list(zip(*columns, strict=True))
+
+
+def _shorten_middle(text: str, width: int) -> str:
+    if display_width(text) <= width or width < 2 * _LEAST_WIDTH:
+        return shorten(text, width)
+    tail = shorten(text[::-1], width // 2).removesuffix(ELLIPSIS)[::-1]
+    return shorten(text, width - display_width(tail)) + tail
+
+
+def leading_columns(headers: Sequence[str], rows: Sequence[Sequence[object]], width: int) -> int:
+    """How many of the columns fit beside each other, each wide enough to be read; at least one."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    numeric = _numeric(cells, len(headers))
+    needed = [
+        max(map(display_width, column)) if right else min(max(map(display_width, column)), _READABLE_WIDTH)
+        for column, right in zip(zip(map(one_line, headers), *cells, strict=True), numeric, strict=True)
     ]
-    return "\n".join(shorten(line.rstrip(), width) if width is not None else line.rstrip() for line in text)
+    fitting = [number for number in range(1, len(headers) + 1) if _row_width(needed[:number]) <= width]
+    return max(fitting, default=1)
+
+
+def _numeric(cells: Sequence[Sequence[str]], columns: int) -> list[bool]:
+    return [bool(cells) and all(_is_number(row[index]) for row in cells) for index in range(columns)]
+
+
+def _row_width(widths: Sequence[int]) -> int:
+    return sum(widths) + len(GAP) * (len(widths) - 1)
+
+
+def _floors(titles: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool]) -> list[int]:
+    """The least width of each column: whole numbers under the words of their title, a little of a text."""
+    columns = list(zip(*cells, strict=True)) if cells else [()] * len(titles)
+    return [
+        max(map(display_width, (*column, *title.split(" "))), default=0)
+        if right
+        else min(max(map(display_width, (*column, title))), _TEXT_WIDTH)
+        for title, column, right in zip(titles, columns, numeric, strict=True)
+    ]
+
+
+def _narrowed(widths: Sequence[int], floors: Sequence[int], numeric: Sequence[bool], width: int) -> list[int]:
+    """Widths that fit: titles of numbers break first, then the widest text gives way."""
+    narrowed = [floor if right else wide for wide, floor, right in zip(widths, floors, numeric, strict=True)]
+    texts = [index for index, right in enumerate(numeric) if not right]
+    for _ in range(max(0, _row_width(narrowed) - width)):
+        widest = max(texts, key=lambda index: narrowed[index] - floors[index])
+        narrowed[widest] -= 1
+    return narrowed
+
+
+def _broken(title: str, width: int) -> list[str]:
+    """The title in lines of at most `width` columns, as far as its words allow."""
+    return textwrap.wrap(title, width, break_long_words=False, break_on_hyphens=False) or [""]
+
+
+def _stacked(titles: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> str:
+    """Each row as a block of lines: a title, then its value."""
+    if not cells:
+        return shorten(", ".join(titles), width)
+    left = min(max(map(display_width, titles)), max(width // 2, _LEAST_WIDTH))
+    blocks = [
+        "\n".join(
+            f"{_aligned(title, left, False)}{GAP}{_stacked_cell(cell, width - left - len(GAP))}".rstrip()
+            for title, cell in zip(titles, row, strict=True)
+        )
+        for row in cells
+    ]
+    return "\n\n".join(blocks)
+
+
+def _stacked_cell(cell: str, width: int) -> str:
+    return cell if _is_number(cell) else shorten(cell, max(width, _LEAST_WIDTH))
 
 
 def _cell(value: object) -> str:
@@ -103,20 +195,6 @@ def _cell(value: object) -> str:
 
 def _is_number(cell: str) -> bool:
     return cell in _ABSENT or _NUMBER.fullmatch(cell) is not None
-
-
-def _narrowed(widths: Sequence[int], numeric: Sequence[bool], width: int) -> list[int]:
-    """Widths that fit: the widest text column gives way first, columns of numbers never."""
-    narrowed = list(widths)
-    excess = sum(narrowed) + len(GAP) * (len(narrowed) - 1) - width
-    texts = [index for index, right in enumerate(numeric) if not right]
-    while excess > 0 and texts:
-        widest = max(texts, key=narrowed.__getitem__)
-        if narrowed[widest] <= _LEAST_WIDTH:
-            break
-        narrowed[widest] -= 1
-        excess -= 1
-    return narrowed
 
 
 def _aligned(cell: str, width: int, right: bool) -> str:
@@ -145,7 +223,7 @@ def summary_lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         *(("judge", _judge_phrase(name, sums)) for name, sums in summary.get("judges", {}).items()),
         ("shared", _shared_phrase(summary.get("shared", 0))),
         ("time", _time_phrase(summary)),
-        *(pilot_lines(summary["pilot"]) if summary.get("pilot") and summary["rows"]["open"] else ()),
+        *(pilot_lines(summary["pilot"]) if summary.get("is_pilot") and summary["pilot"] else ()),
         ("results", one_line(summary["output_dir"])),
         ("go on", one_line(summary.get("resume_command") or "")),
     ]

@@ -41,5 +41,6 @@ def running_summary(context: RunContext) -> Callable[[int, float], Mapping[str, 
 
 def place_of(context: RunContext) -> Place:
     """What a summary says of the run that no sum can tell."""
-    state = context.state
-    return Place(context.workload.job.name, state.directory.path, context.options.resume_command, state.pilot)
+    state, options = context.state, context.options
+    name, is_pilot = context.workload.job.name, options.pilot is not None
+    return Place(name, state.directory.path, options.resume_command, state.pilot, is_pilot)

@@ -22,6 +22,8 @@ from crun_batch.store.directory import RunDirectory, write_json
 SHOWN_EVERY_SECONDS = 0.5
 SUMMARY_EVERY_SECONDS = 5.0
 RATE_OVER_SECONDS = 30.0
+ANSWERED_OTHERWISE = ("invalid", "truncated", "refused")
+"""Statuses of rows that got an answer and are neither ok nor failed."""
 
 
 class Meter:
@@ -47,7 +49,8 @@ class Meter:
         return Progress(
             rows_total=self._extent.done_before + self._extent.to_do,
             rows_done=self._extent.done_before + finished,
-            rows_failed=sum(count for status, count in totals.statuses.items() if status != "ok"),
+            rows_failed=totals.statuses.get("error", 0),
+            rows_otherwise=tuple((status, totals.statuses.get(status, 0)) for status in ANSWERED_OTHERWISE),
             rows_per_second=rows_per_second,
             spent_usd_pico=usd,
             spent_credits_pico=credits_,

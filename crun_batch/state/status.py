@@ -86,7 +86,8 @@ def _summary_now(
     run: RunDirectory, summary: Mapping[str, Any], account: Account, ending: Ending
 ) -> dict[str, Any]:
     finished = sum(account.totals().statuses.values())
-    place = Place(summary["name"], run.path, summary["resume_command"], summary.get("pilot"))
+    pilot, is_pilot = summary.get("pilot"), summary.get("is_pilot", False)
+    place = Place(summary["name"], run.path, summary["resume_command"], pilot, is_pilot)
     open_count = max(0, summary["rows"]["total"] - finished)
     return summary_of(account, place, ending, open_count=open_count, seconds=summary["seconds"])
 

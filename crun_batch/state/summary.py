@@ -54,6 +54,8 @@ class Place(Struct, frozen=True):
     resume_command: str | None
     pilot: Mapping[str, Any] | None = None
     """What the run's last pilot told, as `piloting` writes it."""
+    is_pilot: bool = False
+    """Whether this session is that pilot: later ones do not tell it again."""
 
 
 def summary_of(
@@ -95,6 +97,7 @@ def summary_of(
         "output_dir": str(place.directory),
         "resume_command": place.resume_command if open_count or ending.reason else None,
         "pilot": place.pilot,
+        "is_pilot": place.is_pilot,
         "ended": ending.status != RUNNING.status,
         "attempt_totals": _attempt_totals(totals),
     }

@@ -1,0 +1,103 @@
+"""What the commands print at the widths that terminals have: goldens, which UPDATE_GOLDENS=1 writes anew."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crun_batch.cli.screen import ERASE_BELOW, Screen
+from crun_batch.console.estimates import estimate_text
+from crun_batch.console.listings import check_text, models_text, rows_text, status_text
+from crun_batch.console.progress import Progress
+from crun_batch.console.words import display_width, mistakes_text, summary_text
+from crun_batch.errors import Mistake
+
+GOLDEN = Path(__file__).parent / "golden" / "terminal"
+DOCUMENTS: dict[str, Any] = json.loads((GOLDEN / "documents.json").read_text(encoding="utf-8"))
+WIDTHS = (60, 80, 120, 200)
+TEXTS: dict[str, Callable[[Any, int], str]] = {
+    "estimate": estimate_text,
+    "check": check_text,
+    "models": models_text,
+    "sql": lambda rows, width: rows_text(list(rows[0]), rows, width),
+    "status": lambda status, width: status_text(status, "runs/three-models", width),
+    "summary-of-a-pilot": lambda summary, width: summary_text(summary),
+    "mistakes": lambda found, width: mistakes_text([Mistake(**each) for each in found]),
+}
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", TEXTS)
+def test_what_is_printed_is_the_golden(name: str, width: int) -> None:
+    """Words and tables change only where somebody has looked at them."""
+    text = TEXTS[name](DOCUMENTS[name], width) + "\n"
+    golden = GOLDEN / f"{name}-{width}.txt"
+    if os.environ.get("UPDATE_GOLDENS"):
+        golden.write_text(text, encoding="utf-8")
+    assert golden.read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_figures_to_be_confirmed_are_whole_at_every_width(width: int) -> None:
+    """No digit of an estimate is cut, and no line of its table is wider than the terminal."""
+    from crun_batch.console.amounts import count
+    from crun_batch.console.estimates import _ends
+
+    text = estimate_text(DOCUMENTS["estimate"], width)
+    assert width >= max(map(display_width, text.split("\n")))
+    for variant in DOCUMENTS["estimate"]["variants"]:
+        figures = (count(variant["requests"]), count(variant["input_tokens"]), *_ends(variant["cost_credits"]))
+        assert [] == [figure for figure in figures if figure not in text]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_columns_without_room_are_told(width: int) -> None:
+    """Each column of an answer is a title of the table, or named below it with the way to see it."""
+    rows = DOCUMENTS["sql"]
+    text = rows_text(list(rows[0]), rows, width)
+    titles = text.split("\n")[0].split()
+    hidden = [name for name in rows[0] if name not in titles]
+    told = " ".join(text.split("\n(")[-1].split())
+    assert not hidden or f"{len(hidden)} columns not shown for want of room: {', '.join(hidden)}." in told
+    assert not hidden or "--json" in told
+    assert rows_text(list(rows[0]), rows).count("not shown") == 0
+
+
+def test_the_pilot_is_told_where_it_was_made_and_not_again() -> None:
+    """A later session's summary keeps what the pilot told, and does not print its times as if they held."""
+    summary = DOCUMENTS["summary-of-a-pilot"]
+    assert "random rows of" in summary_text(summary)
+    assert "random rows of" not in summary_text({**summary, "is_pilot": False})
+
+
+class Terminal(io.StringIO):
+    """Standard error as a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_that_becomes_narrower_is_wiped_below_the_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the old lines were folded into is erased once, nothing is padded to the old length, the cursor always
+    waits at the beginning of the bars, where a terminal that folds keeps it."""
+    terminal, columns = Terminal(), [120]
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((columns[0], 20)))
+    screen = Screen()
+    screen.watch(Progress(100, 1, waiting_reason="a long reason to wait " * 3))
+    assert terminal.getvalue().endswith("\r") and ERASE_BELOW not in terminal.getvalue()
+    columns[0] = 60
+    for done in (2, 3):
+        screen.watch(Progress(100, done))
+    frames = terminal.getvalue().split(ERASE_BELOW)
+    assert 2 == len(frames)
+    assert frames[1].endswith("\r")
+    assert "  \x1b[A" not in frames[1]
+    screen.close()
