@@ -90,7 +90,7 @@ class AttemptRecorder:
         kept: list[Response | Fault] = []
         ends: list[EndEvent] = []
         bug: Exception | None = None
-        are_clean = self._are_clean([arrival.body for _, arrival in arrivals])
+        are_clean = self._are_clean([arrival for _, arrival in arrivals])
         for attempt, arrival in arrivals:
             try:
                 clean = arrival if are_clean else self._without_secrets(arrival)
@@ -103,16 +103,19 @@ class AttemptRecorder:
             raise bug
         return kept
 
-    def _are_clean(self, bodies: Sequence[bytes]) -> bool:
-        """Whether none holds a secret, as far as looking at them together is cheap. No secret has a zero byte."""
+    def _are_clean(self, arrivals: Sequence[Response | Fault]) -> bool:
+        """Whether none says a secret, as far as looking at them together is cheap."""
+        bodies = [arrival.body for arrival in arrivals]
         if sum(map(len, bodies)) > BYTES_SEARCHED_TOGETHER:
             return False
-        together = b"\0".join(bodies)
-        return self._redact(together) is together
+        return self._redact.are_clean([*bodies, _beside(arrivals)])
 
     def _without_secrets(self, arrival: Response | Fault) -> Response | Fault:
-        body = self._redact(arrival.body)
-        return arrival if body is arrival.body else structs.replace(arrival, body=body)
+        body, words = self._redact(arrival.body), self._redact.words
+        if isinstance(arrival, Fault):
+            return structs.replace(arrival, body=body, message=words(arrival.message))
+        headers = {name: words(value) for name, value in arrival.headers.items()}
+        return structs.replace(arrival, body=body, headers=headers)
 
     def _end_of(self, attempt: Attempt, arrival: Response | Fault, now: float) -> EndEvent:
         sent = self._in_flight[attempt.serial]
@@ -172,3 +175,12 @@ class AttemptRecorder:
     def in_flight(self) -> tuple[StartEvent, ...]:
         """The requests that were sent and have not been concluded."""
         return tuple(sent.start for sent in self._in_flight.values())
+
+
+def _beside(arrivals: Sequence[Response | Fault]) -> bytes:
+    """What gateways said beside the bodies."""
+    said = [
+        arrival.message if isinstance(arrival, Fault) else "\n".join(arrival.headers.values())
+        for arrival in arrivals
+    ]
+    return "\n".join(said).encode("utf-8", "surrogatepass")

@@ -18,6 +18,7 @@ from crun_batch.preflight.prices import Bill
 from crun_batch.session.summaries import Extent, extent_of, running_summary
 from crun_batch.state.run_state import RunContext
 from crun_batch.workload.endpoint import Endpoint, ca_files_of
+from crun_batch.workload.redaction import Redactor
 
 
 class Lanes(dict[tuple[str, Hashable, str | None], Lane]):
@@ -37,7 +38,7 @@ class Resources(Struct, frozen=True):
     bill: Bill
     endpoints: Sequence[Endpoint]
     """One for each variant, then one for each judge."""
-    redact: Callable[[bytes], bytes]
+    redact: Redactor
     executor: Executor | None
     """Reads the table ahead, and says that there may be threads; None: everything in place."""
     extent: Extent

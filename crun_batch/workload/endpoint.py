@@ -5,16 +5,12 @@ Owns the key: it is read here, put into headers here, and known to nothing that 
 
 from __future__ import annotations
 
-import base64
-import re
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-import orjson
 from msgspec import Struct
 
 from crun_batch.gateway.control import auth_headers
@@ -24,22 +20,19 @@ from crun_batch.load.job.sweep import variations
 from crun_batch.records import Headers
 from crun_batch.simulator.process import SimulatorProcess
 from crun_batch.simulator.settings import MODELS, Model, Settings, read_settings
+from crun_batch.workload.redaction import Redactor
 from crun_batch.workload.target import Target
 
 SIMULATOR_KEY = "ak_sim"
 SIMULATED_BALANCE_CREDITS = Decimal(1_000_000_000)
-SHORTEST_SECRET_CHARACTERS = 8
-REDACTED = b"[secret removed]"
-_PERCENT = re.compile("%..")
-_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 PROTOCOL_HEADERS = frozenset({"content-type", "anthropic-version"})
 
 
 class Endpoint(Struct, frozen=True):
-    """Where requests go, with headers that hold the key; `redact` removes every form of it from bytes."""
+    """Where requests go, with headers that hold the key; `redact` takes it out of what is recorded."""
 
     headers: Mapping[str, str]
-    redact: Callable[[bytes], bytes]
+    redact: Redactor
     ca_file: Path | None = None
     """Trusted besides the system's certificates."""
 
@@ -62,10 +55,9 @@ def endpoints_of(asked: Sequence[Target], environ: Mapping[str, str], *, simulat
     """One for each who is asked; each redacts the secrets of all. Raises InputError, as `endpoint_of` does."""
     if simulated:
         headers = Headers({**auth_headers("bearer", SIMULATOR_KEY), "content-type": "application/json"})
-        return tuple(Endpoint(headers, _unchanged) for _ in asked)
+        return tuple(Endpoint(headers, Redactor(())) for _ in asked)
     secrets = [one.secrets(environ) for one in asked]
-    hidden = [value for one in secrets for value in (one.key or "", *one.headers.values())]
-    redact = redactor(list(dict.fromkeys(hidden)))
+    redact = Redactor([value for one in secrets for value in one.hidden])
     return tuple(
         Endpoint(_headers(one.job, own), redact, ca_file_of(one.job))
         for one, own in zip(asked, secrets, strict=True)
@@ -88,41 +80,6 @@ def _headers(job: Job, secrets: Secrets) -> Headers:
     if job.endpoint.protocol == "messages" and not any(name.lower() == "anthropic-version" for name in headers):
         headers["anthropic-version"] = "2023-06-01"
     return Headers({**headers, "content-type": "application/json"})
-
-
-def redactor(secrets: list[str]) -> Callable[[bytes], bytes]:
-    """Removes the secrets, in every form of `_forms`, from bytes; the same object where there is none."""
-    needles: list[bytes] = []
-    for secret in secrets:
-        if len(secret) >= SHORTEST_SECRET_CHARACTERS:
-            needles += dict.fromkeys(_forms(secret))
-    if not needles:
-        return _unchanged
-
-    def redact(data: bytes) -> bytes:
-        for needle in needles:
-            if needle in data:
-                data = data.replace(needle, REDACTED)
-        return data
-
-    return redact
-
-
-def _forms(secret: str) -> list[bytes]:
-    """The secret as it is, in a URL, in JSON, and in base64 wherever it begins in a longer text."""
-    raw = secret.encode()
-    forms = [raw, orjson.dumps(secret)[1:-1], orjson.dumps(secret)[1:-1].replace(b"/", b"\\/")]
-    for url_text in (quote(secret), quote(secret, safe="")):
-        forms += [url_text.encode(), _PERCENT.sub(lambda found: found[0].lower(), url_text).encode()]
-    for before in range(3):
-        first, last = -(-8 * before // 6), 8 * (before + len(raw)) // 6
-        coded = base64.b64encode(bytes(before) + raw)[first:last]
-        forms += [coded, coded.translate(_URL_SAFE)]
-    return forms
-
-
-def _unchanged(data: bytes) -> bytes:
-    return data
 
 
 @contextmanager

@@ -6,7 +6,7 @@ malformed is told by the name of its variable or file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from crun_batch.errors import InputError, Mistake
@@ -18,13 +18,18 @@ MAX_KEY_FILE_BYTES = 65_536
 
 
 class Secrets:
-    """The API key (None: none is sent) and the job's own headers with their variables filled in."""
+    """The API key (None: none is sent) and the job's own headers with their variables filled in.
 
-    __slots__ = ("headers", "key")
+    `hidden` is what must never be written: the key and the variables' values. What the job file itself says of a
+    header is no secret.
+    """
 
-    def __init__(self, key: str | None, headers: dict[str, str]) -> None:
+    __slots__ = ("headers", "hidden", "key")
+
+    def __init__(self, key: str | None, headers: dict[str, str], variables: Iterable[str] = ()) -> None:
         self.key = key
         self.headers = Headers(headers)
+        self.hidden = tuple(value for value in dict.fromkeys((key or "", *variables)) if value)
 
     def __repr__(self) -> str:
         return "Secrets(...)"
@@ -39,7 +44,8 @@ def resolve_secrets(job: Job, environ: Mapping[str, str]) -> Secrets:
     }
     if mistakes:
         raise InputError(mistakes)
-    return Secrets(key=key, headers=headers)
+    named = {name for template in job.endpoint.headers.values() for name in HEADER_VARIABLE.findall(template)}
+    return Secrets(key, headers, (environ[name].strip() for name in sorted(named)))
 
 
 def _key(job: Job, environ: Mapping[str, str], mistakes: list[Mistake]) -> str | None:
