@@ -162,10 +162,10 @@ def test_while_styles_are_tried_out_a_strange_reply_means_another_style(reply: t
         ((200, {"code": 455, "message": "maintenance"}), "unreachable"),
         ((503, ""), "unreachable"),
         ((200, {"code": 200, "data": {}}), "bad_reply"),
-        ((200, {"code": 200, "data": {"balance": None}}), "bad_reply"),
-        ((200, '{"code": 200, "data": {"balance": NaN}}'), "bad_reply"),
-        ((200, '{"code": 200, "data": {"balance": 1e999999999999999999999}}'), "bad_reply"),
-        ((200, '{"code": 200, "data": {"balance": 1e9999}}'), "bad_reply"),
+        ((200, {"code": 200, "data": {"balance": None}}), "bad_amount"),
+        ((200, '{"code": 200, "data": {"balance": NaN}}'), "bad_amount"),
+        ((200, '{"code": 200, "data": {"balance": 1e999999999999999999999}}'), "bad_amount"),
+        ((200, '{"code": 200, "data": {"balance": 1e9999}}'), "bad_amount"),
         ((200, '{"a":' * 100_000), "bad_reply"),
         ((302, ""), "bad_reply"),
         (httpx.ConnectError("refused"), "unreachable"),
@@ -452,3 +452,30 @@ def test_a_500_while_styles_are_tried_out_means_another_style():
     unknown, known = asyncio.run(ask())
     assert unknown is None
     assert isinstance(known, ControlFault)
+
+
+NO_AMOUNTS = ["9" * 5000, "1e999999999999999999999", "1e400", "NaN", "Infinity", "null", "true"]
+NO_AMOUNTS += ['"plenty"', '""', "[]", "{}", '"NaN"']
+STATING = {
+    "crun": ("/v1/client/account/balance", '{"code": 200, "data": {"balance": VALUE}}'),
+    "openrouter": ("/v1/credits", '{"data": {"total_credits": VALUE, "total_usage": 1}}'),
+    "openrouter key": ("/v1/key", '{"data": {"limit_remaining": VALUE}}'),
+    "litellm": ("/v1/key/info", '{"info": {"max_budget": VALUE, "spend": 1}}'),
+    "litellm spend": ("/v1/key/info", '{"info": {"max_budget": 1, "spend": VALUE}}'),
+    "deepseek": ("/v1/user/balance", '{"balance_infos": [{"currency": "USD", "total_balance": VALUE}]}'),
+    "kie": ("/v1/chat/credit", '{"code": 200, "data": VALUE}'),
+}
+OTHERS = {("openrouter key", "null"), ("litellm", "null"), ("kie", "[]"), ("kie", "{}")}
+"""No limit; or a shape that many gateways have, of whatever meaning."""
+
+
+@pytest.mark.parametrize("style", STATING)
+def test_a_balance_that_is_no_amount_is_not_a_missing_balance_call(style: str) -> None:
+    """At any gateway: the call is there, and what it says is not known, so `credits: require` refuses to start."""
+    path, reply = STATING[style]
+    for value in NO_AMOUNTS:
+        if (style, value) not in OTHERS:
+            found = ask(read_balance, UNKNOWN, {path: (200, reply.replace("VALUE", value))})
+            assert isinstance(found, ControlFault), value
+            assert "bad_amount" == found.kind, value
+            assert "no finite amount" in found.message

@@ -27,15 +27,20 @@ class Unlimited(Struct, frozen=True):
     """Read instead of an amount where the gateway says that there is no limit."""
 
 
-class Form(NamedTuple):
-    """One balance call: its path, whether it wants the key as X-API-KEY too, and how its reply is read.
+class Unreadable(Struct, frozen=True):
+    """Read where the reply is of this style, but what stands for the amount is none: a balance, unknown."""
 
-    `read` returns None for a reply of another shape.
-    """
+
+Reading = Decimal | Unlimited | Unreadable | None
+"""What a reply says of the balance; None: it is of another shape."""
+
+
+class Form(NamedTuple):
+    """One balance call: its path, whether it wants the key as X-API-KEY too, and how its reply is read."""
 
     path: str
     unit: Literal["credits", "usd"]
-    read: Callable[[dict[str, Any]], Decimal | Unlimited | None]
+    read: Callable[[dict[str, Any]], Reading]
     wants_api_key_header: bool = False
 
 
@@ -52,53 +57,56 @@ def amount_of(value: object) -> Decimal | None:
     return amount
 
 
-def _at(payload: object, *keys: str) -> object:
-    """The value under nested keys; None where there is none."""
-    for key in keys:
-        payload = payload.get(key) if isinstance(payload, dict) else None
-    return payload
-
-
-def _difference(total: object, used: object) -> Decimal | None:
-    total_amount, used_amount = amount_of(total), amount_of(used)
-    return None if total_amount is None or used_amount is None else total_amount - used_amount
-
-
-def _read_crun(payload: dict[str, Any]) -> Decimal | None:
-    return amount_of(_at(payload, "data", "balance"))
-
-
-def _read_openrouter_key(payload: dict[str, Any]) -> Decimal | Unlimited | None:
-    data = payload.get("data")
-    if not isinstance(data, dict) or "limit_remaining" not in data:
+def _stated(holder: object, name: str) -> Decimal | Unreadable | None:
+    """The amount that an object states under a name; None where it is no object or has no such name."""
+    if not isinstance(holder, dict) or name not in holder:
         return None
-    remaining = data["limit_remaining"]
-    return Unlimited() if remaining is None else amount_of(remaining)
+    amount = amount_of(holder[name])
+    return Unreadable() if amount is None else amount
 
 
-def _read_openrouter_credits(payload: dict[str, Any]) -> Decimal | None:
-    return _difference(_at(payload, "data", "total_credits"), _at(payload, "data", "total_usage"))
+def _difference(total: Decimal | Unreadable | None, used: Decimal | Unreadable | None) -> Reading:
+    if isinstance(total, Decimal) and isinstance(used, Decimal):
+        return total - used
+    return None if total is None and used is None else Unreadable()
 
 
-def _read_litellm(payload: dict[str, Any]) -> Decimal | Unlimited | None:
+def _read_crun(payload: dict[str, Any]) -> Reading:
+    return _stated(payload.get("data"), "balance")
+
+
+def _read_openrouter_key(payload: dict[str, Any]) -> Reading:
+    data = payload.get("data")
+    if isinstance(data, dict) and data.get("limit_remaining", 0) is None:
+        return Unlimited()
+    return _stated(data, "limit_remaining")
+
+
+def _read_openrouter_credits(payload: dict[str, Any]) -> Reading:
+    data = payload.get("data")
+    return _difference(_stated(data, "total_credits"), _stated(data, "total_usage"))
+
+
+def _read_litellm(payload: dict[str, Any]) -> Reading:
     info = payload.get("info")
     if not isinstance(info, dict) or "spend" not in info:
         return None
-    limit = info.get("max_budget")
-    return Unlimited() if limit is None else _difference(limit, info["spend"])
+    if info.get("max_budget") is None:
+        return Unlimited()
+    return _difference(_stated(info, "max_budget"), _stated(info, "spend"))
 
 
-def _read_deepseek(payload: dict[str, Any]) -> Decimal | None:
+def _read_deepseek(payload: dict[str, Any]) -> Reading:
     """Its dollar purse. A purse in another currency has no meaning in a budget of dollars or credits."""
     purses = payload.get("balance_infos")
     for purse in purses if isinstance(purses, list) else ():
-        if _at(purse, "currency") == "USD":
-            return amount_of(_at(purse, "total_balance"))
+        if isinstance(purse, dict) and purse.get("currency") == "USD":
+            return Unreadable() if "total_balance" not in purse else _stated(purse, "total_balance")
     return None
 
 
-def _read_kie(payload: dict[str, Any]) -> Decimal | None:
-    return amount_of(payload.get("data"))
+def _read_kie(payload: dict[str, Any]) -> Reading:
+    return None if isinstance(payload.get("data"), dict | list) else _stated(payload, "data")
 
 
 FORMS: dict[str, tuple[Form, ...]] = {

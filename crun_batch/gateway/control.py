@@ -21,7 +21,7 @@ from urllib.parse import urlencode
 from msgspec import Struct
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt, wait_exponential
 
-from crun_batch.gateway.balance import FORMS, Balance, Form, Unlimited, least, styles_for
+from crun_batch.gateway.balance import FORMS, Balance, Form, Unlimited, Unreadable, least, styles_for
 from crun_batch.gateway.http.addresses import checked_url, one_line
 from crun_batch.gateway.http.bodies import ByteBudget, WireSettings
 from crun_batch.gateway.http.direct import DirectWire
@@ -46,6 +46,7 @@ __all__ = [
 
 MAX_REPLY_BYTES = 32 * 2**20
 MAX_PAGES = 50
+LONGEST_INTEGER_DIGITS = 100
 REFUSED = frozenset({401, 403})
 NO_SUCH_CALL = frozenset({404, 405, 501, 505})
 TRANSIENT = frozenset({408, 425, 429, 455, 500, 502, 503, 504, 529})
@@ -58,10 +59,11 @@ class ControlFault(Struct, frozen=True):
     """A control call that brought nothing; `message` is one line, without secrets.
 
     `refused`: 401 or 403, the key. `unreachable`: the network, or the gateway is in trouble, and later it may
-    work. `bad_reply`: anything else.
+    work. `bad_amount`: there is a balance, and what the gateway says of it is no amount. `bad_reply`: anything
+    else.
     """
 
-    kind: Literal["refused", "unreachable", "bad_reply"]
+    kind: Literal["refused", "unreachable", "bad_amount", "bad_reply"]
     message: str
 
 
@@ -114,8 +116,14 @@ class Gateway:
         self._deadline_seconds = deadline_seconds
         self._attempts = attempts
         self._sleep = sleep
+        self._redact: Callable[[str], str] = self._without_headers
         settings = WireSettings(ByteBudget(2 * MAX_REPLY_BYTES, 1), MAX_REPLY_BYTES, deadline_seconds / 2)
         self._wire = _wire(settings, base_url, ca_file, transport)
+
+    def hiding(self, redact: Callable[[str], str]) -> Gateway:
+        """Itself; from now on `redact` takes the secrets out of what it says, and not every header's value."""
+        self._redact = redact
+        return self
 
     async def __aenter__(self) -> Gateway:
         return self
@@ -164,14 +172,20 @@ class Gateway:
             text += ", a redirect, which is not followed: set endpoint.base_url to the final address"
         return ControlFault(kind, self._sentence(url, text))
 
+    def bad_amount(self, url: str) -> ControlFault:
+        """There is a balance, but not as a number."""
+        return ControlFault("bad_amount", self._sentence(url, "the balance in the reply is no finite amount"))
+
     def _sentence(self, url: str, text: str) -> str:
         """What was called and what came, without the secrets that a server may repeat."""
-        path = checked_url(url).path
+        return f"GET {checked_url(url).path} at {self.host}: {one_line(self._redact(text))}"
+
+    def _without_headers(self, text: str) -> str:
         for value in self._headers.values():
             for secret in (value, value.removeprefix("Bearer ")):
                 if len(secret) >= SHORTEST_SECRET_CHARACTERS:
                     text = text.replace(secret, "[secret removed]")
-        return f"GET {path} at {self.host}: {one_line(text)}"
+        return text
 
     def _with_api_key_header(self) -> Mapping[str, str]:
         """CRUN documents its balance call with X-API-KEY only."""
@@ -224,11 +238,13 @@ async def read_balance(gateway: Gateway, known_style: str | None = None) -> Bala
     styles, certain = styles_for(gateway.host, known_style)
     for style in styles:
         results = [await _read_form(gateway, style, form, certain=certain) for form in FORMS[style]]
+        faults = [result for result in results if isinstance(result, ControlFault)]
+        unknown = [fault for fault in faults if fault.kind == "bad_amount"]
         balance = least([result for result in results if isinstance(result, Balance)])
-        if balance is not None:
+        if balance is not None and not unknown:
             return balance
-        for fault in results:
-            if isinstance(fault, ControlFault) and (certain or fault.kind == "unreachable"):
+        for fault in (*unknown, *faults):
+            if certain or fault.kind in ("unreachable", "bad_amount"):
                 return fault
     return None
 
@@ -241,6 +257,8 @@ async def _read_form(gateway: Gateway, style: str, form: Form, *, certain: bool)
         if isinstance(answer, ControlFault):
             return answer
         amount = form.read(answer.payload) if answer.is_good and answer.payload else None
+        if isinstance(amount, Unreadable):
+            return gateway.bad_amount(url)
         if amount is not None:
             return Balance(None if isinstance(amount, Unlimited) else amount, form.unit, style)
         if answer.status in NO_SUCH_CALL or (answer.status == 500 and not certain):
@@ -274,7 +292,7 @@ def _last_result(state: RetryCallState) -> Any:
 
 def _answer(response: Response) -> Answer:
     try:
-        payload = json.loads(response.body, parse_float=Decimal, parse_constant=_refuse_constant)
+        payload = json.loads(response.body, parse_float=_number, parse_int=_whole, parse_constant=_number)
     except (ValueError, ArithmeticError, RecursionError):
         return Answer(response.status, None)
     if not isinstance(payload, dict):
@@ -285,8 +303,16 @@ def _answer(response: Response) -> Answer:
     return Answer(response.status, payload)
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no amount")
+def _number(text: str) -> Decimal:
+    """Exact; what no arithmetic takes is not a number."""
+    try:
+        return Decimal(text)
+    except ArithmeticError:
+        return Decimal("NaN")
+
+
+def _whole(text: str) -> int | Decimal:
+    return int(text) if len(text) <= LONGEST_INTEGER_DIGITS else Decimal("NaN")
 
 
 def _words(payload: dict[str, Any] | None) -> str:

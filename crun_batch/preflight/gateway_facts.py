@@ -133,7 +133,8 @@ async def ask(job: Job, endpoint: Endpoint, platform: Platform) -> GatewayOffer:
 
 def gateway_at(base_url: str, endpoint: Endpoint, platform: Platform) -> Gateway:
     """The control side of a gateway. Raises InputError where a proxy or certificates cannot be used."""
-    return Gateway(base_url, endpoint.headers, ca_file=endpoint.ca_file, transport=platform.transport)
+    gateway = Gateway(base_url, endpoint.headers, ca_file=endpoint.ca_file, transport=platform.transport)
+    return gateway.hiding(endpoint.redact.words)
 
 
 def _about(fault: ControlFault, job: Job) -> str:
