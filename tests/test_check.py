@@ -589,6 +589,15 @@ def test_a_hostile_page_takes_no_time() -> None:
     assert 2.0 > time.perf_counter() - started
 
 
+def test_a_body_in_an_encoding_that_was_not_asked_for_is_named() -> None:
+    """It is kept as it came; the words do not blame its JSON."""
+    for coding, body in (("br", b"\x0b\x02\x80{}\x03"), ("ZSTD", b"\x28\xb5\x2f\xfd")):
+        failure = check(PROTOCOLS["chat"], Response(200, {"content-encoding": coding}, body), stream=False)
+        assert isinstance(failure, Failure)
+        assert ("unknown", "bad_reply") == (failure.outcome, failure.kind)
+        assert f"in the encoding '{coding.lower()}', which was not asked for" in failure.message
+
+
 # docs/errors.md
 
 

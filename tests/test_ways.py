@@ -28,6 +28,7 @@ from crun_batch.gateway.http.heads import Refused, mended
 from crun_batch.gateway.http.proxies import is_excluded, parsed_proxy, proxy_for
 from crun_batch.gateway.http.wire import Wire, open_wire
 from crun_batch.records import Fault, Response
+from crun_batch.session.watching import seconds_with_sleep, tell_standstill
 
 SECRET = "pass-W0rd-9876543210"
 HEADERS = {"authorization": "Bearer ak_0123456789abcdef"}
@@ -605,6 +606,24 @@ def test_a_fault_after_a_standstill_says_so(server: FaultServer) -> None:
     fault = asyncio.run(main())
     assert isinstance(fault, Fault)
     assert "this process stood still for 2 s or more" in fault.message
+
+
+def test_a_standstill_is_said_with_its_length() -> None:
+    """Once for each, and an ordinary delay is none."""
+    readings = iter([0.0, 1.5, 1.5, 741.5, 741.5, 742.0])
+    said: list[str] = []
+
+    async def main() -> None:
+        watching = asyncio.create_task(
+            tell_standstill(said.append, lambda: next(readings, 742.0), every_seconds=0.001)
+        )
+        await asyncio.sleep(0.1)
+        watching.cancel()
+
+    asyncio.run(main())
+    assert 1 == len(said), said
+    assert "stood still for 12 min" in said[0]
+    assert seconds_with_sleep() <= seconds_with_sleep()
 
 
 def test_the_certificates_name_is_the_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

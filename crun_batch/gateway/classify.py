@@ -37,6 +37,8 @@ __all__ = ["check", "check_fault", "rate_hints"]
 
 _COST_HEADER = "x-litellm-response-cost"
 
+_READ_CODINGS = ("", "identity", "gzip", "x-gzip")
+
 _SHOULD_RETRY: dict[tuple[str, Action], Action] = {
     ("true", "stop_refused"): "retry",
     ("true", "stop_model"): "retry",
@@ -103,7 +105,10 @@ def _success_of_other_form(protocol: Protocol, response: Response, stream: bool)
     try:
         return _mended(_payload(protocol, decode(response.body)))
     except ValueError as error:
+        coding = response.headers.get("content-encoding", "").strip().lower()
         what = f"its body is no JSON: {error}" if start else "its body is empty"
+        if start and coding not in _READ_CODINGS:
+            what = f"its body is in the encoding {coding!r}, which was not asked for (it is kept as it came)"
         return Failure("unknown", "bad_reply", "retry", one_line(f"HTTP {response.status}, but {what}"))
 
 

@@ -19,7 +19,7 @@ from crun_batch.session.resources import Resources
 from crun_batch.session.sealing import Sealer
 from crun_batch.session.signals import SignalHandling
 from crun_batch.session.tools import Make, Recorder, make_pool
-from crun_batch.session.watching import Meter, keep_summary, show
+from crun_batch.session.watching import Meter, keep_summary, show, tell_standstill
 from crun_batch.state.recovery import leave_in_flight
 from crun_batch.state.run_state import RunContext
 from crun_batch.workload.target import Target
@@ -65,7 +65,7 @@ async def _run_watched(context: RunContext, resources: Resources, pool: Pool, re
     def summary() -> Mapping[str, Any]:
         return resources.summary(recorder.tally.finished_units, clock() - started)
 
-    beside = [keep_summary(context.state.directory, summary, options.say)]
+    beside = [keep_summary(context.state.directory, summary, options.say), tell_standstill(options.say)]
     if options.watch is not None:
         beside.append(show(options.watch, meter))
     if resources.keep_balance is not None:

@@ -6,6 +6,7 @@ Reads the pool and the session on the event loop, which is cheap; writes in a th
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -24,6 +25,9 @@ SUMMARY_EVERY_SECONDS = 5.0
 RATE_OVER_SECONDS = 30.0
 ANSWERED_OTHERWISE = ("invalid", "truncated", "refused")
 """Statuses of rows that got an answer and are neither ok nor failed."""
+LOOKED_EVERY_SECONDS = 5.0
+STOOD_STILL_SECONDS = 5.0
+"""A look that comes so much too late is not late because there is much to do."""
 
 
 class Meter:
@@ -123,3 +127,26 @@ async def keep_summary(
             await asyncio.wait([writing])  # so that it cannot replace the summary of the session's end
             raise
         await asyncio.sleep(SUMMARY_EVERY_SECONDS)
+
+
+def seconds_with_sleep() -> float:
+    """A clock that goes on while the machine sleeps, where the system has one (Linux), and never jumps."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.clock_gettime(clock) if clock is not None else time.monotonic()
+
+
+async def tell_standstill(
+    say: Callable[[str], None],
+    clock: Callable[[], float] = seconds_with_sleep,
+    every_seconds: float = LOOKED_EVERY_SECONDS,
+) -> None:
+    """Say it when this process stood still for long: replies are late then, and deadlines may have passed."""
+    while True:
+        looked_at = clock()
+        await asyncio.sleep(every_seconds)
+        still_seconds = clock() - looked_at - every_seconds
+        if still_seconds > STOOD_STILL_SECONDS:
+            say(
+                f"this process stood still for {duration(still_seconds)} (stopped, or the machine slept); replies "
+                "that came meanwhile are read"
+            )
