@@ -154,6 +154,22 @@ def test_a_row_that_failed_counts_as_wrong():
     assert 9 == found.score.rows
 
 
+def test_the_share_of_missing_answers_stands_beside_the_score():
+    """Null, empty and blank texts and rows in error; a variant that is silent is not the better one."""
+    silent = [None, "", "  ", "yes"]
+    lines = [line(row, "chatty", 1.0 if row % 4 else 0.0) for row in range(40)]
+    lines += [
+        line(row, "silent", float(silent[row % 4] == "yes"), output_text=silent[row % 4]) for row in range(39)
+    ]
+    lines.append(line(39, "silent", None, status="error", output_text=None))
+    compared = compare(frame(lines), score="right", baseline="chatty")
+    found = by_name(compared)
+    assert (0.0, pytest.approx(31 / 40)) == (found["chatty"].missing.value, found["silent"].missing.value)
+    assert ("chatty", ("silent",)) == (compared.choice.variant, compared.worse)
+    text = comparison_text(compared)
+    assert "77.5 %" in text and "1 reply ended in error" in text and "30 replies have no text and score 0" in text
+
+
 def test_only_common_rows_are_paired():
     """A stopped run compares what both have; without common rows there is no difference and no candidate."""
     lines = [line(row, "a", 1.0) for row in range(10)] + [line(row, "b", 0.0) for row in range(5, 30)]

@@ -102,9 +102,22 @@ def test_what_is_right_comes_from_the_row(grader):
 @pytest.mark.parametrize(
     ("grader", "keys"), [("exact", {"expected": ""}), ("regex", {"pattern": "a"}), ("number", {"expected": 1})]
 )
-def test_no_reply_has_no_score(grader, keys):
-    """A row that failed is not a row that was wrong."""
-    assert score(grader, None, **keys) is None
+@pytest.mark.parametrize("text", [None, "", " \n\t"])
+def test_an_answer_that_is_missing_is_not_right(grader, keys, text):
+    """Null, empty and blank are one, also where nothing is expected to be written."""
+    assert 0.0 == score(grader, text, **keys)
+
+
+@pytest.mark.parametrize("text", [None, "", "4"])
+def test_where_nothing_is_expected_nothing_is_scored(text):
+    """A row without a right answer says nothing about a missing one either."""
+    assert score("exact", text, {"gold": None}, expected="{{ gold }}") is None
+
+
+@pytest.mark.parametrize("text", [None, "", " "])
+def test_no_function_is_asked_about_an_answer_that_is_missing(text):
+    """It would have to guard against null itself, and call silence polite."""
+    assert 0.0 == python_score(lambda text: 1.0, text)
 
 
 def test_output_goes_before_the_text():
@@ -160,7 +173,7 @@ def test_text_without_json(text):
 # --- python ------------------------------------------------------------------------------------------------------
 
 
-def python_score(function: Any, text: str = "hello", row: Any = None, **keys: Any) -> float | None:
+def python_score(function: Any, text: str | None = "hello", row: Any = None, **keys: Any) -> float | None:
     return grade(spec("python", function="m:f", **keys), row or {}, text, None, render=render, function=function)
 
 

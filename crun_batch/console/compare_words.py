@@ -63,31 +63,30 @@ def _headline(comparison: Comparison) -> str:
 
 
 def _scores(comparison: Comparison, width: int | None) -> str:
-    headers = ("variant", "rows", "score", "against the baseline", "p", "")
+    headers = ("variant", "rows", "score", "no answer", "against the baseline", "p", "")
     lines = []
     for one in comparison.variants:
         against = one.to_baseline
+        shown = (one.name, one.rows, rate(one.score), percent(one.missing.value))
         if one.name == comparison.baseline:
-            lines.append((one.name, one.rows, rate(one.score), "baseline", "", ""))
+            lines.append((*shown, "baseline", "", ""))
         elif against is None:
-            lines.append((one.name, one.rows, rate(one.score), "no common rows", "", ""))
+            lines.append((*shown, "no common rows", "", ""))
         else:
-            lines.append(
-                (
-                    one.name,
-                    one.rows,
-                    rate(one.score),
-                    points(against),
-                    p_value(against.p_adjusted),
-                    _verdict(against),
-                )
-            )
+            lines.append((*shown, points(against), p_value(against.p_adjusted), _verdict(against)))
     methods = {one.to_baseline.difference.method for one in comparison.variants if one.to_baseline is not None}
     notes = [f"p: {' or '.join(sorted(methods))}, Holm's correction"] if methods else []
-    failed = sum(round(one.errors.value * one.replies) for one in comparison.variants)
+    failed, missing = (
+        sum(round(getattr(one, name).value * one.replies) for one in comparison.variants)
+        for name in ("errors", "missing")
+    )
     if failed:
         replies = "1 reply" if failed == 1 else f"{count(failed)} replies"
         notes.append(f"{replies} ended in error and count as score 0")
+    if missing > failed:
+        silent = missing - failed
+        replies = "1 reply has" if silent == 1 else f"{count(silent)} replies have"
+        notes.append(f"{replies} no text and score 0")
     return "\n".join([table(headers, lines, width=width), *notes])
 
 

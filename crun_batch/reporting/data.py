@@ -86,6 +86,8 @@ class StatusLine(Struct, frozen=True):
     input_tokens: int
     output_tokens: int
     last_repeat: int
+    missing: int = 0
+    """Rows without a text, those in error included."""
 
 
 class Bin(Struct, frozen=True):
@@ -197,6 +199,8 @@ class VariantLine(Struct, frozen=True):
     output_tokens: int
     latency_p50: float | None
     latency_p95: float | None
+    missing: int = 0
+    """Rows without a text, those in error included."""
 
 
 class Answer(Struct, frozen=True):

@@ -14,7 +14,7 @@ from msgspec import Struct
 from crun_batch.console.amounts import count, counted, duration, rate
 from crun_batch.reporting import parts as parts
 from crun_batch.reporting.axes import SECOND, number_text, seconds_text
-from crun_batch.reporting.data import STATUSES, Amount, Distribution, Quantiles, ReportData
+from crun_batch.reporting.data import STATUSES, Amount, Distribution, Quantiles, ReportData, VariantLine
 from crun_batch.reporting.markup import Markup, element, join
 from crun_batch.reporting.plots import (
     FULL,
@@ -213,16 +213,20 @@ def _tokens_tile(data: ReportData) -> Markup:
 
 def _score_tile(data: ReportData) -> Markup | None:
     """The best variant by the first score."""
-    scored: list[tuple[Rate, str]] = []
+    scored: list[tuple[Rate, VariantLine]] = []
     for line in data.variants:
         found = next(iter(line.scores.values()), None)
         if found is not None:
-            scored.append((found, line.name))
+            scored.append((found, line))
     if not scored:
         return None
-    best, name = max(scored, key=lambda each: each[0].value)
+    best, variant = max(scored, key=lambda each: each[0].value)
     score = next(iter(data.variants[0].scores))
-    more = [f"95 %: {100 * best.low:.1f} to {100 * best.high:.1f} %", name if len(data.variants) > 1 else ""]
+    more = [
+        f"95 %: {100 * best.low:.1f} to {100 * best.high:.1f} %",
+        f"{percent(variant.missing, variant.rows)} have no answer" if variant.missing else "",
+        variant.name if len(data.variants) > 1 else "",
+    ]
     return _tile(
         f"score {score}" + (", best" if len(data.variants) > 1 else ""), f"{100 * best.value:.1f} %", more
     )

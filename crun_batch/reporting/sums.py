@@ -71,7 +71,9 @@ def status_lines(connection: duckdb.DuckDBPyConnection) -> tuple[StatusLine, ...
         connection,
         StatusLine,
         f"""
-        select variant, status, model, count(*) as rows, {_COST} as cost,
+        select variant, status, model, count(*) as rows,
+            count(*) filter (status = 'error' or trim(coalesce(output_text, ''), e' \\t\\r\\n') = '') as missing,
+            {_COST} as cost,
             count(*) filter (cost_usd is null and cost_credits is null) as unpriced,
             coalesce(sum(input_tokens), 0)::bigint as input_tokens,
             coalesce(sum(output_tokens), 0)::bigint as output_tokens, max(repeat) as last_repeat
@@ -156,6 +158,7 @@ def _variant_line(
         rows=sum(line.rows for line in lines),
         ok=sum(line.rows for line in lines if line.status == "ok"),
         ok_rate=rates[""],
+        missing=sum(line.missing for line in lines),
         scores={score: rate for score, rate in rates.items() if score},
         cost=total(line.cost for line in lines),
         unpriced=sum(line.unpriced for line in lines),

@@ -130,7 +130,16 @@ def retried_table(data: ReportData) -> Table:
 
 def variants_table(named: Sequence[tuple[str, VariantLine]], scores: Sequence[str]) -> Table:
     """Variants that have finished rows, by the names given here: quality, cost, size, time."""
-    headers = ["variant", "rows", "ok", *scores, "cost of a row", "per correct row" if scores else "per ok row"]
+    beside = ["no answer"] if scores else []
+    headers = [
+        "variant",
+        "rows",
+        "ok",
+        *scores,
+        *beside,
+        "cost of a row",
+        "per correct row" if scores else "per ok row",
+    ]
     rows = []
     for name, line in named:
         right = line.scores.get(scores[0]) if scores else line.ok_rate
@@ -140,6 +149,7 @@ def variants_table(named: Sequence[tuple[str, VariantLine]], scores: Sequence[st
                 count(line.rows),
                 percent(line.ok, line.rows),
                 *(rate_words(line.scores.get(score)) for score in scores),
+                *(percent(line.missing, line.rows) for _ in beside),
                 money_text(cost_of_row(line)),
                 _per_correct(line, right),
                 f"{line.input_tokens / line.rows:,.1f} / {line.output_tokens / line.rows:,.1f}",

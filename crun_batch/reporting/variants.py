@@ -142,6 +142,7 @@ def _tip(name: str, line: VariantLine, score: str | None, rate: Rate) -> str:
             name,
             *(f"{axis}: {level}" for axis, level in line.axes.items()),
             f"{what} {rate_words(rate)}",
+            *([f"{counted(line.missing, 'row')} without an answer"] if line.missing else []),
             f"{money_text(cost_of_row(line))} a row, {counted(line.rows, 'row')}",
             *([f"latency {seconds_text(line.latency_p50)}"] if line.latency_p50 is not None else []),
         ]

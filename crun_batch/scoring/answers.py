@@ -52,19 +52,22 @@ class Answer(Struct, frozen=True):
 
 
 def unscored(run: RunDirectory, schema: RunSchema, known: pa.Table) -> pa.RecordBatchReader:
-    """The answers that have no line among the known scores."""
+    """The answers that have no line among the known scores.
+
+    What came without a text is an answer that is missing, and has a score; what never came (an error) has none.
+    """
     scored = pl.DataFrame(pl.from_arrow(known.select([SEQUENCE])))
     now = snapshot(run, schema)
     output = ["output"] if schema.output is not None else []
 
     def batches() -> Iterator[pa.RecordBatch]:
-        wanted = [schema.id_name, *_ANSWERS.names[1:5], *output]
+        wanted = [schema.id_name, *_ANSWERS.names[1:5], "status", *output]
         for table in current_finals(now, wanted):
             has_output = pc.is_valid(table.column("output")) if output else pa.nulls(len(table), pa.bool_())
             columns = [table.column(0).cast(pa.string()), *table.columns[1:5], has_output]
             keys = pl.DataFrame({SEQUENCE: pl.from_arrow(table.column(1))})
-            has_text = pl.Series(table.column("output_text")).is_not_null()
-            kept = ~keys[SEQUENCE].is_in(scored[SEQUENCE].implode()) & has_text
+            came = pl.Series(table["output_text"]).is_not_null() | (pl.Series(table["status"]) != "error")
+            kept = ~keys[SEQUENCE].is_in(scored[SEQUENCE].implode()) & came
             chosen = pa.Table.from_arrays(columns, schema=_ANSWERS).filter(kept.to_arrow())
             yield from chosen.to_batches()
 

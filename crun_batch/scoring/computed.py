@@ -18,6 +18,9 @@ from crun_batch.scoring.graders import Grade, accepted_arguments, compile_grader
 from crun_batch.state.run_state import RunState
 from crun_batch.workload.workload import Workload
 
+_RULES = b"an answer that is missing scores 0"
+"""Scores of other rules are computed anew."""
+
 
 class Graders(Struct, frozen=True):
     """The computed graders of a job, ready, with the columns that they read and what names their version."""
@@ -33,7 +36,7 @@ def graders_of(workload: Workload) -> Graders:
     grades: dict[str, Grade] = {}
     mistakes: list[Mistake] = []
     columns = set(workload.templates.columns)
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(_RULES)
     for index, spec in enumerate(job.score):
         digest.update(orjson.dumps(spec.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS))
         if spec.grader == "judge":

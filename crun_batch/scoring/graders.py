@@ -4,7 +4,8 @@ Owns what each grader means. A grader is compiled once per run and then called f
 and reads no files: templates are rendered by a function that is passed in, the function of a `python` grader is
 passed in too, and a `judge` is asked elsewhere (its messages and its verdict: `judge`).
 
-None is no score: there is no reply, or this row has no expected value. It is never the same as 0.
+None is no score: this row has no expected value. It is never the same as 0. An answer that is missing (null,
+empty, blank) is not right: 0 by every grader, and no function or judge is asked about it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, Protocol
 
 import orjson
 
+from crun_batch.records import is_missing
 from crun_batch.scoring.extract import ABSENT, NUMBERS, field_of, json_value, last_number
 
 Render = Callable[[str, Mapping[str, Any]], str | None]
@@ -90,11 +92,11 @@ def compile_grader(spec: Spec, *, render: Render, function: Callable[..., Any] |
     compare = _GRADERS[spec.grader](spec)
 
     def grade_reply(values: Mapping[str, Any], text: str | None, output: Any) -> float | None:
-        if text is None:
-            return None
         right = expected(values)
         if right is None:
             return None
+        if text is None or is_missing(text):
+            return 0.0
         found = taken(text, output)
         return 1.0 if found is not ABSENT and compare(found, right) else 0.0
 
@@ -270,11 +272,11 @@ def _python(name: str, function: Callable[..., Any], expected: Callable[[Mapping
     names = accepted_arguments(function)
 
     def grade_reply(values: Mapping[str, Any], text: str | None, output: Any) -> float | None:
-        if text is None:
-            return None
         right = expected(values)
         if right is None:
             return None
+        if is_missing(text):
+            return 0.0
         given = {"text": text, "row": values, "output": output, "expected": right}
         try:
             found = function(**{key: given[key] for key in names})

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from crun_batch.records import Row
+from crun_batch.records import Row, is_missing
 from crun_batch.scoring.answers import Answer, by_position, unscored, with_rows
 from crun_batch.scoring.computed import Graders, fingerprint_of
 from crun_batch.scoring.docket import Docket
@@ -67,13 +67,16 @@ class _Verdicts:
         self._waiting: dict[str, int] = {}
 
     def grade(self, name: str, answer: Answer, row: Row, output: Any) -> float | None:
-        """The score. Raises Unjudged without a verdict, and one of REFUSED."""
+        """The score; of an answer that is missing 0, unasked. Raises Unjudged without a verdict, and REFUSED."""
         judge, questions = self.judges[name], self._questions
-        if answer.text is None or not questions.knows(answer.variant, answer.repeat):
+        if not questions.knows(answer.variant, answer.repeat):
             raise Unjudged(name)
-        request = questions.request(judge, Said(answer.variant, answer.repeat, answer.text, output), row)
+        said = Said(answer.variant, answer.repeat, answer.text or "", output)
+        request = questions.request(judge, said, row)
         if request is None:
             return None
+        if is_missing(answer.text):
+            return 0.0
         key = questions.key(request.request_hash, row.row_id, answer.variant, answer.repeat)
         recorded = self._record.verdicts()
         if not recorded.has(key):

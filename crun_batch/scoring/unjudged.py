@@ -11,7 +11,7 @@ from itertools import islice
 import pyarrow as pa
 from msgspec import Struct
 
-from crun_batch.records import Row
+from crun_batch.records import Row, is_missing
 from crun_batch.scoring.answers import Answer, by_position, unscored, with_rows
 from crun_batch.scoring.questions import REFUSED, Questions, Said
 from crun_batch.scoring.verdicts import Record
@@ -48,7 +48,11 @@ class Asker:
 
     def open(self, answer: Answer, row: Row) -> Iterator[tuple[Judge, Request]]:
         """The judges whose verdict on this answer is not recorded, with their requests."""
-        if answer.text is None or not self._questions.knows(answer.variant, answer.repeat):
+        if (
+            answer.text is None
+            or is_missing(answer.text)
+            or not self._questions.knows(answer.variant, answer.repeat)
+        ):
             return
         said = Said(answer.variant, answer.repeat, answer.text, answer.output())
         asked = self._asked if self._shares else set()

@@ -3,9 +3,10 @@
 Owns what is compared and the rule of the choice. Input is a frame of the columns of `results`, lazy and as large
 as it likes: polars counts, only sums become Python values. Must not know runs, files or terminals.
 
-A reply that ended in `error` counts as score 0: a model that cannot take a row has not got it right. Replies that
-wait for a score (a judge not yet asked, no gold label) do not count. The row is the unit of chance: the repeats
-of a row are averaged before rows are compared.
+A reply that ended in `error` counts as score 0: a model that cannot take a row has not got it right. The share of
+replies without a text, those in error included, stands beside every score. Replies that wait for a score (a judge
+not yet asked, no gold label) do not count. The row is the unit of chance: the repeats of a row are averaged before
+rows are compared.
 
 The rule: of the variants that are not significantly worse than the one with the best score (paired over their
 common rows, Holm's correction over all comparisons, p >= 0.05), the cheapest per row is named. "Not significantly
@@ -85,6 +86,8 @@ class VariantFigures(Struct, frozen=True):
     replies: int
     errors: Rate
     """Share of replies that ended in `error`."""
+    missing: Rate
+    """Share of replies without a text, those in error included: no answer, whatever the reason."""
     score: Rate | None
     cost_usd: Money
     cost_credits: Money
@@ -145,9 +148,9 @@ def side_by_side(runs: Mapping[str, pl.LazyFrame], row: str) -> pl.LazyFrame:
     Ids of different types are compared as text. Raises InputError where a run has no column `row`.
     """
     schemas = {name: frame.collect_schema() for name, frame in runs.items()}
-    without = [name for name, schema in schemas.items() if row not in schema]
-    if without:
-        raise InputError(f"run {without[0]} has no column {row}: only runs over the same ids can be compared")
+    without = next((name for name, schema in schemas.items() if row not in schema), None)
+    if without is not None:
+        raise InputError(f"run {without} has no column {row}: only runs over the same ids can be compared")
     first, *others = schemas.values()
     same = [name for name in first.names() if all(schema.get(name) == first[name] for schema in others)]
     shared = [name for name in same if name not in (row, "variant")]
@@ -209,7 +212,7 @@ def _baseline(names: Sequence[str], baseline: str | None) -> str:
 
 
 def _replies(results: pl.LazyFrame, row: str, score: str | None, label: pl.Expr | str | None) -> pl.LazyFrame:
-    """The columns that count, under fixed names: row, variant, failed, score, label; money, tokens and time."""
+    """The columns that count, by fixed names: row, variant, failed, missing, score, label; money, tokens, time."""
     failed = pl.col("status") == "error"
     given = pl.lit(None, pl.Float64) if score is None else pl.col(f"score_{score}")
     shown = pl.lit(None, pl.String) if label is None else pl.col(label) if isinstance(label, str) else label
@@ -219,17 +222,19 @@ def _replies(results: pl.LazyFrame, row: str, score: str | None, label: pl.Expr 
         *_SUMS,
         row=pl.col(row),
         failed=failed,
+        missing=failed | (pl.col("output_text").fill_null("").str.strip_chars() == ""),
         score=given if score is None else pl.when(failed).then(0.0).otherwise(given),
         label=pl.when(~failed).then(shown.cast(pl.String)),
     )
 
 
 def _by_row(replies: pl.LazyFrame) -> pl.LazyFrame:
-    """One line per (row, variant): replies, failed and scored ones, mean score, whether it is one yes or no."""
+    """One line per (row, variant): replies of each kind, the mean score, whether it is one yes or no."""
     score = pl.col("score")
     return replies.group_by("row", "variant").agg(
         replies=pl.len(),
         failed=pl.col("failed").sum(),
+        missing=pl.col("missing").sum(),
         scored=score.count(),
         mean=score.mean(),
         binary=(score.count() == 1) & score.is_in([0.0, 1.0]).all(),
@@ -246,25 +251,29 @@ def _figures(replies: pl.LazyFrame, by_row: pl.LazyFrame, names: Sequence[str]) 
         p95=pl.col("latency_seconds").quantile(0.95),
     )
     lines = {line["variant"]: line for line in totals.collect().iter_rows(named=True)}
-    errors = row_sums(by_row.select("variant", y="failed", x="replies"), ["variant"])
+    errors, missing = (
+        row_sums(by_row.select("variant", y=name, x="replies"), ["variant"]) for name in ("failed", "missing")
+    )
     scored = by_row.filter(pl.col("scored") > 0)
     scores = row_sums(
         scored.select("variant", y=pl.col("mean") * pl.col("scored"), x=pl.col("scored")), ["variant"]
     )
     return [
-        _variant(lines[name], errors[name], rate_of(scores[name]) if name in scores else None) for name in names
+        _variant(lines[name], errors[name], missing[name], rate_of(scores[name]) if name in scores else None)
+        for name in names
     ]
 
 
-def _variant(line: Mapping[str, Any], failures: RowSums, score: Rate | None) -> VariantFigures:
-    errors = rate_of(failures)
-    assert errors is not None, "a variant has replies"
+def _variant(line: Mapping[str, Any], failures: RowSums, silences: RowSums, score: Rate | None) -> VariantFigures:
+    errors, missing = rate_of(failures), rate_of(silences)
+    assert errors is not None and missing is not None, "a variant has replies"
     money = {name: _money(line[name], line[f"{name}_known"], line["replies"], score) for name in _MONEY}
     return VariantFigures(
         name=line["variant"],
         rows=failures.rows,
         replies=line["replies"],
         errors=errors,
+        missing=missing,
         score=score,
         cost_usd=money["cost_usd"],
         cost_credits=money["cost_credits"],
@@ -344,8 +353,8 @@ def _adjusted(other: str, differences: Mapping[str, Difference]) -> dict[str, Ag
 
 def best_of(figures: Sequence[VariantFigures]) -> str | None:
     """The variant with the highest score; of equals the first. None without scores."""
-    scored = [one for one in figures if one.score is not None]
-    return max(scored, key=lambda one: one.score.value if one.score else 0.0).name if scored else None
+    scored = {one.name: one.score.value for one in figures if one.score is not None}
+    return max(scored, key=lambda name: scored[name]) if scored else None
 
 
 def choose(figures: Sequence[VariantFigures]) -> Choice:
@@ -356,8 +365,7 @@ def choose(figures: Sequence[VariantFigures]) -> Choice:
     candidates = [
         one for one in figures if one.name == best or (one.to_best is not None and not one.to_best.is_worse)
     ]
-    names = tuple(one.name for one in candidates)
-    unit = _common_unit(candidates)
+    names, unit = tuple(one.name for one in candidates), _common_unit(candidates)
     if unit is None:
         return Choice(None, best, names, "what a row costs is not known for all of them")
     cheapest = min(candidates, key=lambda one: (getattr(one, unit).per_row, one.name != best))
@@ -373,10 +381,8 @@ def choose(figures: Sequence[VariantFigures]) -> Choice:
 
 def _common_unit(figures: Sequence[VariantFigures]) -> Literal["cost_usd", "cost_credits"] | None:
     units: tuple[Literal["cost_usd", "cost_credits"], ...] = ("cost_usd", "cost_credits")
-    return next(
-        (unit for unit in units if all(getattr(one, unit).per_row is not None for one in figures)),
-        None,
-    )
+    known = (unit for unit in units if all(getattr(one, unit).per_row is not None for one in figures))
+    return next(known, None)
 
 
 def _with_agreement(

@@ -175,6 +175,20 @@ def test_hostile_replies_are_kept_as_evidence_and_the_files_are_whole(hostile):
     assert [] == [found for found in verify(ended.directory, data=True) if found.severity == "error"]
 
 
+def test_an_answer_that_is_missing_scores_0_beside_one_that_is_right(tmp_path):
+    """Replies without a text are not left out of the mean, are not plainly ok, and say what is the matter."""
+    cases = ["right", "text_is_a_list", "text_is_a_number"]
+    with HostileGateway() as gateway:
+        scored = job(gateway.base_url, tmp_path / "run").with_overrides(
+            {"score": [{"name": "said", "grader": "regex", "pattern": "."}]}
+        )
+        ended = run(scored, table=table({name: f"case {name}" for name in cases}), environ=ENVIRON)
+    found = ended.results().select("id", "score_said", "error_message").collect().sort("id").rows()
+    silence = "the reply holds no text"
+    assert [("right", 1.0, None), ("text_is_a_list", 0.0, silence), ("text_is_a_number", 0.0, silence)] == found
+    assert 1 == ended.exit_code
+
+
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory):
     folder = tmp_path_factory.mktemp("simulated") / "run"
