@@ -26,8 +26,8 @@ from crun_batch.reporting.plots import (
     share_bar,
     words_of,
 )
-from crun_batch.reporting.style import page
 from crun_batch.reporting.tables import Table
+from crun_batch.reporting.template import page
 from crun_batch.reporting.timeline_plot import timeline_plot
 from crun_batch.reporting.variants import overview, variants
 from crun_batch.reporting.words import (
