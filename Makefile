@@ -13,6 +13,7 @@ help:
 	@echo "make fast   the test suite alone, stopping at the first failure"
 	@echo "make chaos  the long fault suite; writes docs/promises.md"
 	@echo "make bench  the benchmarks; writes docs/benchmarks.md"
+	@echo "make docs   the documentation as a site, in build/docs"
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "crun_batch needs Python 3.11 or newer: make PYTHON=python3.x")'
@@ -39,6 +40,10 @@ chaos: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
+
+docs: $(STAMP)
+	$(BIN)/sphinx-build --fail-on-warning --quiet -b html docs build/docs
+	@echo "build/docs/index.html"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
