@@ -143,7 +143,7 @@ def compare(
     """Set the variants of a run, or several runs, side by side.
 
     Args:
-        runs: run directories, their job files, or `Run`s.
+        runs: run directories, their job files, or `Run` objects.
         score: compare by this score; default: the only one.
         baseline: the variant that the others are compared with; default: the first.
         label: the column of the replies' labels, such as `output.label`.
@@ -160,8 +160,8 @@ def compare(
 def report(*runs: AnyRun, path: str | Path | None = None, simulate: bool = False) -> Report:
     """Write one HTML file with plots about a run, or several side by side; it opens offline.
 
-    `runs` are run directories, their job files, or `Run`s. Default for `path`: report.html in the run directory,
-    of several runs in the current folder. Returns a `Report`: `path`, `text(width)`, `to_dict()`.
+    `runs` are run directories, their job files, or `Run` objects. Default for `path`: report.html in the run
+    directory, of several runs in the current folder. Returns a `Report`: `path`, `text(width)`, `to_dict()`.
     Raises InputError (no run), RunDamaged, DiskFailed.
     """
     from crun_batch.reporting.read import make_report  # plots are loaded only where one is made

@@ -38,11 +38,12 @@ TYPES = {
 HEAD = """\
 # Columns
 
-What `results.parquet` and `attempts/*.parquet` hold, and what `sql`, `Run.results()` and `Run.attempts()` show. The
-types are fixed from the first row on. A null says that something is not known or does not apply; it is never a 0.
+What `results.parquet` and `attempts/*.parquet` hold, and what `sql`, `Run.results()` and `Run.attempts()` show.
+The types are fixed from the first row on. A null says that something is not known or does not apply; it is never
+a 0.
 
-Four columns stand for what a job brings along; here they are called `review_id`, `lang`, `axis_who`, `score_right`.
-This page is written by `python tests/columns_page.py`.
+Four columns stand for what a job brings along; here they are called `review_id`, `lang`, `axis_who`,
+`score_right`. This page is written by `python tests/columns_page.py`.
 """
 
 

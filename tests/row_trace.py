@@ -1,8 +1,8 @@
 """The way of one row through the house: which functions it calls, how often that changes the module or the folder.
 
-`python tests/row_trace.py [CHECKOUT]` runs a job over a few rows, one request in flight, against the simulator, and
-notes every call of a function of crun_batch on the thread of the event loop. What a row adds is the difference between
-a longer and a shorter run, so that starting and ending do not count.
+`python tests/row_trace.py [CHECKOUT]` runs a job over a few rows, one request in flight, against the simulator,
+and notes every call of a function of crun_batch on the thread of the event loop. What a row adds is the difference
+between a longer and a shorter run, so that starting and ending do not count.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ def main(checkout: Path) -> None:
     print(f"calls per row                {(len(many) - len(few)) / rows:8.1f}")
     for what, key in (("changes of module per row", module_of), ("changes of folder per row", folder_of)):
         print(f"{what:28} {(changes(many, key) - changes(few, key)) / rows:8.1f}")
-    print(f"\nthe folders that one row in the middle passes, in order (x calls in a row), from its ticket to the next:")
+    print("\none row in the middle, folder by folder (x calls in a row), from its start to the next:")
     print(" ".join(f"{folder}x{number}" for folder, number in one_row(many)))
     added = Counter(many)
     added.subtract(Counter(few))
-    print(f"\nmost called, per row:")
+    print("\nmost called, per row:")
     for name, number in added.most_common(NAMED):
         print(f"{number / rows:8.1f}  {name}")
 

@@ -18,7 +18,8 @@ from msgspec import structs
 
 from crun_batch import InputError, RefusedToStart, Run, open_run
 from crun_batch.preflight import assessment as assessing
-from crun_batch.preflight.prices import Bill, Frozen, Repricing
+from crun_batch.preflight.prices import Frozen, Repricing
+from crun_batch.pricing.bill import Bill
 from crun_batch.pricing.prices import price_from_job
 from crun_batch.records import Cost, Hold, Usage
 from crun_batch.session import repricing as books

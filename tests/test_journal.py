@@ -17,7 +17,7 @@ from store_kit import OK, FailingDisk, Killed, KillingDisk, ManualSyncer, answer
 
 from crun_batch.errors import DiskFailed, RunDamaged, RunInUse
 from crun_batch.records import Cost, Failure, Reply, Tries, Usage
-from crun_batch.state.entries import ConcludedAttempt, read_event
+from crun_batch.session.entries import ConcludedAttempt, read_event
 from crun_batch.store.directory import read_json, write_json
 from crun_batch.store.events import (
     INHERITED,

@@ -15,13 +15,13 @@ from crun_batch.preflight.affordability import reservations_of
 from crun_batch.pricing.account import BookedAttempt
 from crun_batch.pricing.budget import FREE
 from crun_batch.records import Attempt, Fault, Outcome, Response, Ticket
+from crun_batch.session.entries import ConcludedAttempt, start_event, tries_after
 from crun_batch.session.resources import Resources
 from crun_batch.session.sealing import Sealer
-from crun_batch.state.entries import ConcludedAttempt, start_event, tries_after
+from crun_batch.session.tickets import TokenRatio
 from crun_batch.state.run_state import RunContext
 from crun_batch.store.events import EndEvent, EndFault, StartEvent, end_event
 from crun_batch.store.journal import Journal
-from crun_batch.workload.tickets import TokenRatio
 
 BYTES_SEARCHED_TOGETHER = 2**20
 KEPT_HEADERS = ("content-type", "retry-after", "x-request-id", "request-id", "x-litellm-response-cost")
@@ -159,9 +159,9 @@ class AttemptRecorder:
     def booked(self, ticket: Ticket, concluded: ConcludedAttempt) -> BookedAttempt:
         """Settle the attempt's hold, learn how long texts are in tokens; what the account is to be told."""
         outcome, usage = concluded.outcome, concluded.result.usage
-        self.reservations.settle(ticket.hold, FREE if outcome in ("rejected", "not_sent") else concluded.cost)
         if usage is not None and usage.input_tokens is not None:
             self._token_ratio.learn(usage.input_tokens, len(ticket.body))
+        self.reservations.settle(ticket.hold, FREE if outcome in ("rejected", "not_sent") else concluded.cost)
         latency_us = concluded.latency_us or 0
         return BookedAttempt(outcome, usage, concluded.cost, ticket.hold, concluded.tries, latency_us)
 

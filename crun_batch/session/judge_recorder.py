@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from crun_batch.records import Attempt, Failure, Fault, GiveUp, Outcome, Response, Ticket
+from crun_batch.session.entries import read_event
 from crun_batch.session.tools import Tools
-from crun_batch.state.entries import read_event
 
 
 class JudgeRecorder:

@@ -1,64 +1,103 @@
-"""The journal at the start of a session: opened, and what the last session left in flight brought to an end."""
+"""What the last session left in flight is brought to an end, on disk, before anything new is sent."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from crun_batch.gateway.classify import check, check_fault
 from crun_batch.gateway.protocols import PROTOCOLS
 from crun_batch.gateway.retry import RetryPolicy, decide
 from crun_batch.load.job.sections import EndpointSpec
-from crun_batch.preflight.prices import Bill
-from crun_batch.records import Cost, Decision, Failure, Fault, Reply, Response, Tries
-from crun_batch.state.recovery import conclude_leftovers
-from crun_batch.state.run_state import RunContext, RunState
-from crun_batch.store.events import StartEvent
-from crun_batch.store.journal import Journal, create_journal, resume_journal
-from crun_batch.workload.workload import Workload
+from crun_batch.pricing.bill import Bill
+from crun_batch.records import Cost, Failure, Fault, Reply, Response, Tries
+from crun_batch.session.entries import NO_TRIES, ConcludedAttempt, read_event, tries_after
+from crun_batch.state.recovery import book
+from crun_batch.state.run_state import RunContext
+from crun_batch.store.events import EndEvent, StartEvent
+from crun_batch.store.journal import Journal
 
 
-def open_journal(context: RunContext) -> Journal:
-    """The run's journal, new or going on where it was recovered. Raises DiskFailed."""
-    state, platform = context.state, context.options.platform
-    syncer = platform.syncer() if platform.syncer is not None else None
-    if state.recovered is None:
-        checkpoint = state.account.to_checkpoint()
-        return create_journal(state.directory, checkpoint, settings=platform.journal, syncer=syncer)
-    return resume_journal(state.directory, state.recovered, settings=platform.journal, syncer=syncer)
+def conclude_leftovers(context: RunContext, journal: Journal, bill: Bill) -> None:
+    """Record what a kill left open: replies that nobody read yet, and requests whose outcome is unknown.
 
-
-def conclude_leftovers_of(context: RunContext, journal: Journal, bill: Bill) -> None:
-    """Record the outcome, as far as it is known, of what the last session had in flight when it was killed."""
-    workload, state = context.workload, context.state
-    if state.recovered is None:
+    1. A recorded reply is read, priced and booked as the session that got it would have done: it was paid.
+    2. A request without a recorded reply may have been billed: unknown, and its hold stays.
+    """
+    recovered = context.state.recovered
+    if recovered is None:
         return
-    limits = workload.job.limits
-    policy = RetryPolicy(limits.max_attempts, limits.max_unknown_retries)
-
-    def read(
-        start: StartEvent, arrival: Response | Fault, before: Tries
-    ) -> tuple[Reply | Failure, Cost, Decision | None]:
-        asked, endpoint = _asked_by(start, workload, state)
-        if isinstance(arrival, Fault):
-            result: Reply | Failure = check_fault(arrival)
-        else:
-            result = check(PROTOCOLS[endpoint.protocol], arrival, stream=endpoint.stream)
-        model = asked or (result.model if isinstance(result, Reply) else None)
-        decision = None
-        if isinstance(result, Failure):
-            decision = decide(result, before, policy, lane_has_succeeded=False, lane_was_reached=False, draw=0.0)
-        return result, bill.cost(model, result), decision
-
-    conclude_leftovers(state.recovered, journal, state.account, read)
+    for start, end in recovered.unread:
+        _record(context, journal, _read(context, bill, start, end))
+    leave_in_flight(context, journal, recovered.in_flight)
 
 
-def _asked_by(start: StartEvent, workload: Workload, state: RunState) -> tuple[str | None, EndpointSpec]:
+def leave_in_flight(context: RunContext, journal: Journal, starts: Iterable[StartEvent]) -> None:
+    """Record that the process ended, or is to end now, with these requests in flight."""
+    for start in starts:
+        lost = Failure(
+            outcome="unknown",
+            kind="unknown_outcome",
+            action="retry",
+            message="in flight when the process ended: the gateway may have billed it",
+        )
+        left = ConcludedAttempt(start, None, None, None, lost, Cost(), _tries(context, start))
+        _record(context, journal, left)
+
+
+def _read(context: RunContext, bill: Bill, start: StartEvent, end: EndEvent) -> ConcludedAttempt:
+    """What was made of a reply that nobody had read."""
+    limits, before, arrival = context.workload.job.limits, _tries(context, start), arrival_of(end)
+    model, endpoint = _asked_by(context, start)
+    if isinstance(arrival, Fault):
+        result: Reply | Failure = check_fault(arrival)
+    else:
+        result = check(PROTOCOLS[endpoint.protocol], arrival, stream=endpoint.stream)
+    decision = None
+    if isinstance(result, Failure):
+        policy = RetryPolicy(limits.max_attempts, limits.max_unknown_retries)
+        decision = decide(result, before, policy, lane_has_succeeded=False, lane_was_reached=False, draw=0.0)
+    named = model or (result.model if isinstance(result, Reply) else None)
+    return ConcludedAttempt(
+        start=start,
+        finished_at=end.finished_at,
+        latency_us=end.latency_us,
+        http_status=end.http_status,
+        result=result,
+        cost=bill.cost(named, result),
+        tries=tries_after(before, result, decision),
+        decision=decision,
+    )
+
+
+def _asked_by(context: RunContext, start: StartEvent) -> tuple[str | None, EndpointSpec]:
     """The model that was asked, and its endpoint; of a judge as the last session had it."""
     if start.judge is not None:
-        job = state.document["job"]
+        job = context.state.document["job"]
         judge: Mapping[str, Any] = next((spec for spec in job["score"] if spec["name"] == start.judge), {})
         return judge.get("model"), EndpointSpec.model_validate(judge.get("endpoint") or job["endpoint"])
-    variants = {variant.name: variant for variant in workload.variants}
-    variant = variants.get(start.variant, workload.variants[0])
+    variants = {variant.name: variant for variant in context.workload.variants}
+    variant = variants.get(start.variant, context.workload.variants[0])
     return variant.job.model, variant.job.endpoint
+
+
+def arrival_of(end: EndEvent) -> Response | Fault:
+    """What the wire brought, as it was recorded."""
+    fault = end.fault
+    if fault is None:
+        return Response(end.http_status or 0, end.headers or {}, end.raw_body())
+    return Fault(fault.stage, fault.kind, fault.message, end.http_status, end.raw_body())  # type: ignore[arg-type]
+
+
+def _tries(context: RunContext, start: StartEvent) -> Tries:
+    """What is counted of the unit; a judge's attempts are counted anew in each session."""
+    if start.judge is not None:
+        return NO_TRIES
+    unit = context.state.account.open_units.get((start.id, start.variant, start.repeat))
+    return NO_TRIES if unit is None else unit.tries
+
+
+def _record(context: RunContext, journal: Journal, concluded: ConcludedAttempt) -> None:
+    event = read_event(concluded, None)
+    journal.append_reads([event])
+    book(context.state.account, event)

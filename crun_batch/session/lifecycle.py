@@ -14,13 +14,12 @@ from typing import Any
 
 from crun_batch.gateway.pool import Pool
 from crun_batch.records import Halt
-from crun_batch.session.leftovers import conclude_leftovers_of, open_journal
+from crun_batch.session.leftovers import conclude_leftovers, leave_in_flight
 from crun_batch.session.resources import Resources
-from crun_batch.session.sealing import Sealer
+from crun_batch.session.sealing import Sealer, open_journal
 from crun_batch.session.signals import SignalHandling
 from crun_batch.session.tools import Make, Recorder, make_pool
 from crun_batch.session.watching import Meter, keep_summary, show, tell_standstill
-from crun_batch.state.recovery import leave_in_flight
 from crun_batch.state.run_state import RunContext
 from crun_batch.workload.target import Target
 
@@ -36,7 +35,7 @@ async def send_until_done(
     journal = open_journal(context)
     sealer = Sealer(state, journal, in_place=resources.executor is None)
     try:
-        conclude_leftovers_of(context, journal, resources.bill)
+        conclude_leftovers(context, journal, resources.bill)
         if state.recovered is not None:
             sealer.begin_segment()
         recorder, pool = make_pool(context, resources, targets, journal, sealer, make)
@@ -48,7 +47,7 @@ async def send_until_done(
         ):
             halt = await _run_watched(context, resources, pool, recorder)
         state.account.seconds += options.clock.monotonic() - started
-        leave_in_flight(recorder.attempts.in_flight, journal, state.account)
+        leave_in_flight(context, journal, recorder.attempts.in_flight)
         sealer.begin_segment()
         return halt
     finally:

@@ -12,9 +12,7 @@ from msgspec import structs
 
 from crun_batch.pricing.account import Answered, UnitKey, UnitSoFar
 from crun_batch.records import Attempt, Failure, Fault, GiveUp, Outcome, Reply, Response, Row, Ticket, Unit
-from crun_batch.session.sharing import Sharing, shared_part
-from crun_batch.session.tools import Tools
-from crun_batch.state.entries import (
+from crun_batch.session.entries import (
     ConcludedAttempt,
     conversation_part,
     final_part,
@@ -23,6 +21,8 @@ from crun_batch.state.entries import (
     stored_part,
     unit_key,
 )
+from crun_batch.session.sharing import Sharing, shared_part
+from crun_batch.session.tools import Tools
 from crun_batch.state.run_state import RunContext
 from crun_batch.store.carried import carried_encoder
 from crun_batch.store.events import FinalEvent, FinalPart, ReadEvent, whole_final

@@ -11,16 +11,16 @@ from msgspec import structs
 
 from crun_batch.preflight.gateway_facts import GatewayFacts, sellers_of
 from crun_batch.preflight.pilot import refuse_wrong_price
-from crun_batch.preflight.prices import Bill, Prices, Repricing, changes, frozen_prices, must_reprice
-from crun_batch.pricing.account import Account, Sums
-from crun_batch.session.leftovers import conclude_leftovers_of, open_journal
+from crun_batch.preflight.prices import Prices, Repricing, changes, frozen_prices, must_reprice
+from crun_batch.pricing.account import Sums
+from crun_batch.pricing.bill import Bill
+from crun_batch.session.leftovers import conclude_leftovers
+from crun_batch.session.sealing import Sealer, open_journal
 from crun_batch.state.job_document import record_job
 from crun_batch.state.run_state import RunContext, RunState
-from crun_batch.store.directory import RunDirectory, write_json
+from crun_batch.store.directory import write_json
 from crun_batch.store.recover import recover
 from crun_batch.store.reprice import reprice, unit_costs, variant_costs
-from crun_batch.store.schema import RunSchema
-from crun_batch.store.seal import seal_segment
 
 
 def choose_prices(context: RunContext, gateways: Sequence[GatewayFacts]) -> Prices:
@@ -83,22 +83,22 @@ def _price_anew(context: RunContext, repricing: Repricing) -> None:
     state = context.state
     run = state.directory
     journal = open_journal(context)
+    sealer = Sealer(state, journal, in_place=True)
     try:
-        conclude_leftovers_of(context, journal, repricing.bill)
+        conclude_leftovers(context, journal, repricing.bill)
         for priced in (False, True):
             if priced:
                 reprice(run, state.schema, repricing, repricing.fingerprint)
-                _account_anew(state.account, run, state.schema)
-            closed = journal.maybe_rotate(state.account.to_checkpoint, force=True)
-            if closed is not None:
-                seal_segment(run, closed, state.schema)
+                _account_anew(state)
+            sealer.begin_segment()
     finally:
         journal.close()
     state.recovered = recover(run)
 
 
-def _account_anew(account: Account, run: RunDirectory, schema: RunSchema) -> None:
+def _account_anew(state: RunState) -> None:
     """Put the sums over the priced attempts in the place of the old ones."""
+    account, run, schema = state.account, state.directory, state.schema
     for costs in variant_costs(run, schema):
         sums = {name: getattr(costs, name) for name in costs.__struct_fields__ if name not in ("variant", "judge")}
         if costs.judge is not None:

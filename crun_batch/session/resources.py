@@ -14,7 +14,7 @@ from crun_batch.gateway.http.wire import Wire, open_wire
 from crun_batch.preflight.balance import KeepBalance, balance_keeper
 from crun_batch.preflight.gateway_facts import endpoints_by_target
 from crun_batch.preflight.plan import Plan
-from crun_batch.preflight.prices import Bill
+from crun_batch.pricing.bill import Bill
 from crun_batch.session.summaries import Extent, extent_of, running_summary
 from crun_batch.state.run_state import RunContext
 from crun_batch.workload.endpoint import Endpoint, ca_files_of

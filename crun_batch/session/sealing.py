@@ -1,13 +1,23 @@
-"""Closed segments are sealed while the session goes on: one after the other, in a thread where one may be."""
+"""The journal of a session: opened where it was recovered; its closed segments are sealed while it goes on."""
 
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from crun_batch.state.run_state import RunState
-from crun_batch.store.journal import Journal
+from crun_batch.state.run_state import RunContext, RunState
+from crun_batch.store.journal import Journal, create_journal, resume_journal
 from crun_batch.store.seal import seal_segment
+
+
+def open_journal(context: RunContext) -> Journal:
+    """The run's journal, new or going on where it was recovered. Raises DiskFailed."""
+    state, platform = context.state, context.options.platform
+    syncer = platform.syncer() if platform.syncer is not None else None
+    if state.recovered is None:
+        checkpoint = state.account.to_checkpoint()
+        return create_journal(state.directory, checkpoint, settings=platform.journal, syncer=syncer)
+    return resume_journal(state.directory, state.recovered, settings=platform.journal, syncer=syncer)
 
 
 class Sealer:

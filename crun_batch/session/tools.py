@@ -15,10 +15,10 @@ from crun_batch.session.lanes import pool_of, routes_of
 from crun_batch.session.resources import Resources
 from crun_batch.session.sealing import Sealer
 from crun_batch.session.tally import UnitTally
+from crun_batch.session.tickets import Tickets, TokenRatio
 from crun_batch.state.run_state import RunContext
 from crun_batch.store.journal import Journal
 from crun_batch.workload.target import Target
-from crun_batch.workload.tickets import Tickets, TokenRatio
 
 
 class Tools(Struct, frozen=True):

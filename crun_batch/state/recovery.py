@@ -6,8 +6,6 @@ outcome, and keeps its hold.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-
 import polars as pl
 import pyarrow as pa
 from msgspec import Struct
@@ -15,29 +13,22 @@ from msgspec import Struct
 from crun_batch.pricing.account import Account, Answered, BookedAttempt
 from crun_batch.records import (
     Cost,
-    Decision,
     ErrorKind,
     Failure,
-    Fault,
     Hold,
     Purpose,
     Reply,
-    Response,
     Tries,
     Usage,
 )
 from crun_batch.state.done import DoneMarks
-from crun_batch.state.entries import NO_TRIES, ConcludedAttempt, read_event, tries_after
 from crun_batch.store.directory import RunDirectory
-from crun_batch.store.events import EndEvent, Event, FinalEvent, HeadEvent, ReadEvent, StartEvent
-from crun_batch.store.journal import Journal
+from crun_batch.store.events import Event, FinalEvent, HeadEvent, ReadEvent, StartEvent
 from crun_batch.store.recover import Recovered, recover, replay
 from crun_batch.store.schema import RunSchema
 from crun_batch.store.seal import seal_segment
 from crun_batch.store.views import finished_units
 from crun_batch.workload.workload import Workload
-
-ReadArrival = Callable[[StartEvent, Response | Fault, Tries], tuple[Reply | Failure, Cost, Decision | None]]
 
 
 class JournalNow(Struct):
@@ -134,59 +125,6 @@ def failure_of(event: ReadEvent) -> Failure:
     """The recorded failure that ends its unit."""
     kind: ErrorKind = event.error_kind  # type: ignore[assignment]
     return Failure(event.outcome, kind, "fail_row", event.error_message or "", usage=usage_of(event))  # type: ignore[arg-type]
-
-
-def arrival_of(end: EndEvent) -> Response | Fault:
-    """What the wire brought, as it was recorded."""
-    fault = end.fault
-    if fault is None:
-        return Response(end.http_status or 0, end.headers or {}, end.raw_body())
-    return Fault(fault.stage, fault.kind, fault.message, end.http_status, end.raw_body())  # type: ignore[arg-type]
-
-
-def conclude_leftovers(recovered: Recovered, journal: Journal, account: Account, read: ReadArrival) -> None:
-    """Record what the kill left open: replies that nobody read yet, and requests whose outcome is unknown."""
-    for start, end in recovered.unread:
-        before = _tries(account, start)
-        result, cost, decision = read(start, arrival_of(end), before)
-        settled = ConcludedAttempt(
-            start=start,
-            finished_at=end.finished_at,
-            latency_us=end.latency_us,
-            http_status=end.http_status,
-            result=result,
-            cost=cost,
-            tries=tries_after(before, result, decision),
-            decision=decision,
-        )
-        _record(journal, account, settled)
-    leave_in_flight(recovered.in_flight, journal, account)
-
-
-def _tries(account: Account, start: StartEvent) -> Tries:
-    """What is counted of the unit; a judge's attempts are counted anew in each session."""
-    if start.judge is not None:
-        return NO_TRIES
-    unit = account.open_units.get((start.id, start.variant, start.repeat))
-    return NO_TRIES if unit is None else unit.tries
-
-
-def leave_in_flight(starts: Iterable[StartEvent], journal: Journal, account: Account) -> None:
-    """Record that the process ended, or is to end now, with these requests in flight."""
-    for start in starts:
-        lost = Failure(
-            outcome="unknown",
-            kind="unknown_outcome",
-            action="retry",
-            message="in flight when the process ended: the gateway may have billed it",
-        )
-        _record(journal, account, ConcludedAttempt(start, None, None, None, lost, Cost(), _tries(account, start)))
-
-
-def _record(journal: Journal, account: Account, settled: ConcludedAttempt) -> None:
-    event = read_event(settled, None)
-    journal.append_reads([event])
-    book(account, event)
 
 
 def recover_journal(directory: RunDirectory, schema: RunSchema) -> Recovered | None:

@@ -18,8 +18,8 @@ SHARED: Mapping[str, Meaning] = {
     "repeat": Meaning("", "which of the job's `repeats`, from 0"),
     "error_kind": Meaning(
         "",
-        "why there is no answer: timeout, connection, rate_limited, server, bad_request, too_long, content_filter, "
-        "bad_reply, not_found, unknown_outcome; null where there is one",
+        "why there is no answer: timeout, connection, rate_limited, server, bad_request, too_long, "
+        "content_filter, bad_reply, not_found, unknown_outcome; null where there is one",
     ),
     "error_message": Meaning("", "the same in words, the gateway's own where it said any"),
     "model": Meaning("", "the model as the reply names it, which may be a dated version of the one asked"),
@@ -42,8 +42,8 @@ RESULTS: Mapping[str, Meaning] = {
     **SHARED,
     "status": Meaning(
         "",
-        "`ok`; `invalid`: it does not fit the output schema; `truncated`: cut at the limit of tokens; `refused`: by a "
-        "content filter; `error`: no answer",
+        "`ok`; `invalid`: it does not fit the output schema; `truncated`: cut at the limit of tokens; `refused`: "
+        "by a content filter; `error`: no answer",
     ),
     "output_text": Meaning("", "the answer as text; null where there is none"),
     "output": Meaning(
@@ -74,8 +74,8 @@ ATTEMPTS: Mapping[str, Meaning] = {
     "attempt": Meaning("", "which attempt of the unit, from 1"),
     "outcome": Meaning(
         "",
-        "`done`: a reply that was billed; `rejected`: a whole reply that is not 2xx; `not_sent`: provably before the "
-        "first byte; `unknown`: maybe billed",
+        "`done`: a reply that was billed; `rejected`: a whole reply that is not 2xx; `not_sent`: provably before "
+        "the first byte; `unknown`: maybe billed",
     ),
     "http_status": Meaning("", "of the reply; null where none was read"),
     "finish_reason": Meaning("", "stop, length, tool_calls, content_filter, other"),
@@ -89,4 +89,4 @@ ATTEMPTS: Mapping[str, Meaning] = {
     "reply_body": Meaning("", "the reply's body as text; of a stream, what it would have been unstreamed"),
     "reply_base64": Meaning("", "the body in base64, where it is no UTF-8 text"),
 }
-"""Of `attempts`: one row for each request that was sent. The sum of its costs is what the run is known to have cost."""
+"""Of `attempts`: one row for each request that was sent."""
