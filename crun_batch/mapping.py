@@ -49,6 +49,7 @@ def map(
     Raises what `run` raises: InputError, RefusedToStart, RunDirectoryError, DiskFailed; RefusedToStart also where
     the gateway refuses before any answer.
     """
+    _refuse_no_table(frame)
     sections = {name: keys.pop(name) for name in list(keys) if name in Job.model_fields}
     told = {"user": prompt} if isinstance(prompt, str) else prompt
     job = Job(**{"name": "map", "prompt": told, "model": model, **sections})
@@ -88,6 +89,15 @@ def answers(done: Run, frame: Any, job: Job) -> pl.DataFrame:
 
 def _is_several(job: Job) -> bool:
     return bool(job.sweep) or job.repeats > 1
+
+
+def _refuse_no_table(frame: Any) -> None:
+    """A list of texts has no column that a prompt could name."""
+    is_table = isinstance(frame, pl.LazyFrame | pa.Table) or hasattr(frame, "columns")
+    if not is_table:
+        kind = type(frame).__name__
+        advice = 'a list of texts is pl.DataFrame({"text": texts}), with prompt="{{ text }}"'
+        raise InputError(f"map takes a polars, pandas or Arrow table, not a {kind}; {advice}")
 
 
 def _refuse_taken(frame: Any, job: Job) -> None:

@@ -61,7 +61,9 @@ Pilot = Annotated[
 Retry = Annotated[
     str | None,
     typer.Option(
-        "--retry", metavar="KIND[,KIND]", help="Ask the rows again that ended so: a status or error kind."
+        "--retry",
+        metavar="KIND[,KIND]",
+        help="Ask the rows again that ended so: a status, an error kind, failed (all that are not ok), or all.",
     ),
 ]
 MaxCostUsd = Annotated[
@@ -106,17 +108,22 @@ def _json_or_text(value: str) -> Any:
 
 
 def kinds(written: str | None) -> frozenset[str]:
-    """The statuses and error kinds of --retry. Raises InputError for one that does not exist."""
+    """The statuses and error kinds of --retry: `failed` is every status but ok, `all` is every status.
+
+    Raises InputError for a kind that does not exist.
+    """
     from crun_batch.records import ErrorKind, Status
 
     if written is None:
         return frozenset()
-    known = [status for status in get_args(Status) if status != "ok"] + list(get_args(ErrorKind))
-    chosen = frozenset(part.strip() for part in written.split(","))
-    wrong = sorted(chosen - set(known))
+    statuses = frozenset(get_args(Status))
+    groups = {"failed": statuses - {"ok"}, "all": statuses}
+    known = [*groups, *(status for status in get_args(Status) if status != "ok"), *get_args(ErrorKind)]
+    chosen = [part.strip() for part in written.split(",")]
+    wrong = sorted(set(chosen) - set(known))
     if wrong:
         raise InputError(f"--retry knows no {', '.join(map(repr, wrong))}; it knows {', '.join(known)}")
-    return chosen
+    return frozenset[str]().union(*(groups.get(part, {part}) for part in chosen))
 
 
 def resume_command(arguments: Sequence[str]) -> str:

@@ -241,10 +241,20 @@ def _shared_phrase(shared: int) -> str:
 
 def summary_headline(summary: Mapping[str, Any]) -> str:
     """What is told of, how it ended, its exit code."""
-    reason = one_line(summary.get("stop_reason") or "")
+    reason = one_line(summary.get("stop_reason") or _why_not_zero(summary))
     end = _ENDS[summary["status"]] + (f": {reason}" if reason else "")
     exit_code = summary.get("exit_code")
     return f"{one_line(summary['name'])}: {end}" + ("" if exit_code is None else f" (exit code {exit_code})")
+
+
+def _why_not_zero(summary: Mapping[str, Any]) -> str:
+    """Of a finished run that ends with 1: what is not ok, and the option that asks it again."""
+    not_ok = sum(summary["rows"].get(status, 0) for status in _STATUSES if status not in ("ok", "open"))
+    if summary["status"] != "finished" or not summary.get("exit_code") or not not_ok:
+        return ""
+    is_one = not_ok == 1
+    again = "it" if is_one else "them"
+    return f"{counted(not_ok, 'row')} {'is' if is_one else 'are'} not ok, --retry failed asks {again} again"
 
 
 def _rows_phrase(rows: Mapping[str, int]) -> str:

@@ -193,6 +193,10 @@ def _warnings(workload: Workload, environ: Mapping[str, str]) -> list[str]:
         *_complaints(lambda: resolve_secrets(job, environ)),
         *_complaints(lambda: ensure_file_descriptors(job.limits.concurrency)),
     ]
+    if job.endpoint.auth == "none" and not _is_said_to_need_no_key(job):
+        said.append(
+            "endpoint names no key, so none is sent: add endpoint.api_key_env, or auth: none if that is meant"
+        )
     for judge in workload.judges:
         said += _complaints(lambda judge=judge: judge.secrets(environ))
         key = f"score[{judge.written.index}]"
@@ -205,6 +209,12 @@ def _warnings(workload: Workload, environ: Mapping[str, str]) -> list[str]:
     if job.model is not None and job.model not in job.prices.models:
         said.append(f"prices.models has no {job.model!r}: its cost is known only if the gateway or a list tells")
     return said
+
+
+def _is_said_to_need_no_key(job: Job) -> bool:
+    """Whether the job itself says so, or sends a header with a value from the environment."""
+    written = job.document.tree.get("endpoint") or {}
+    return written.get("auth") == "none" or any("${" in value for value in job.endpoint.headers.values())
 
 
 def _complaints(attempt: Any) -> Sequence[str]:

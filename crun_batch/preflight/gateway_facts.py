@@ -117,7 +117,7 @@ async def ask(job: Job, endpoint: Endpoint, platform: Platform) -> GatewayOffer:
     async with gateway_at(job.endpoint.base_url, endpoint, platform) as gateway:
         models = await list_models(gateway)
         if isinstance(models, ControlFault) and models.kind == "refused":
-            return GatewayOffer(refusal=f"the gateway does not accept the key: {models.message}")
+            return GatewayOffer(refusal=_refused_key(job, models))
         notes = (
             [f"the list of models cannot be read: {models.message}"] if isinstance(models, ControlFault) else []
         )
@@ -135,6 +135,13 @@ def gateway_at(base_url: str, endpoint: Endpoint, platform: Platform) -> Gateway
     """The control side of a gateway. Raises InputError where a proxy or certificates cannot be used."""
     gateway = Gateway(base_url, endpoint.headers, ca_file=endpoint.ca_file, transport=platform.transport)
     return gateway.hiding(endpoint.redact.words)
+
+
+def _refused_key(job: Job, fault: ControlFault) -> str:
+    if job.endpoint.auth != "none":
+        return f"the gateway does not accept the key: {fault.message}"
+    advice = "add endpoint.api_key_env, the name of the variable that holds the key"
+    return f"no key was sent, and the gateway wants one: {advice} ({fault.message})"
 
 
 def _about(fault: ControlFault, job: Job) -> str:

@@ -1,0 +1,94 @@
+"""What a person is told to do next: rows that are not ok, a key that was never named, a value that is no table."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from run_kit import ENVIRON, job, results, run, simulator, texts
+
+import crun_batch
+from crun_batch.cli.options import kinds
+from crun_batch.errors import InputError
+from crun_batch.records import Status
+
+
+def test_retry_failed_is_every_status_but_ok_and_all_is_every_status() -> None:
+    statuses = set(get_args(Status))
+    assert statuses - {"ok"} == kinds("failed")
+    assert statuses == kinds("all")
+    assert {"timeout", *statuses} - {"ok"} == kinds("failed,timeout")
+    with pytest.raises(InputError, match="it knows failed, all, "):
+        kinds("everything")
+
+
+def test_rows_that_are_not_ok_are_told_and_asked_again(tmp_path: Path) -> None:
+    """Exit 1 says why and names the option, which asks just these rows; `all` asks every row again."""
+    with simulator(seed=1, output_tokens_median=50) as at:
+        short = job(at, tmp_path, params={"max_output_tokens": 2})
+        done = run(short, texts(3))
+        assert 1 == done.exit_code
+        said = "3 rows are not ok, --retry failed asks them again (exit code 1)"
+        assert said in done.report().splitlines()[0]
+        again = run(short, texts(3), retry=kinds("failed"))
+        assert [2, 2, 2] == results(again)["attempt_count"].to_list()
+        everything = run(short, texts(3), retry=kinds("all"))
+        assert [3, 3, 3] == results(everything)["attempt_count"].to_list()
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "says"),
+    [
+        ({"api_key_env": None}, "no key was sent, and the gateway wants one: add endpoint.api_key_env"),
+        ({"api_key_env": "WRONG_KEY"}, "the gateway does not accept the key"),
+    ],
+)
+def test_a_key_that_was_not_named_is_told_from_one_that_is_wrong(
+    endpoint: dict[str, str | None], says: str, tmp_path: Path
+) -> None:
+    """`check` says it before anything is called, `run` where the gateway refuses."""
+    with simulator() as at:
+        asked = job(at, tmp_path, endpoint=endpoint)
+        environ = {**ENVIRON, "WRONG_KEY": "ak_wrong"}
+        done = crun_batch.run(asked, table=texts(2), environ=environ, handle_signals=False)
+        assert 5 == done.exit_code and says in str(done.stop_reason)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "is_said"),
+    [
+        ({"base_url": "http://127.0.0.1:1/v1"}, True),
+        ({"base_url": "http://127.0.0.1:1/v1", "auth": "none"}, False),
+        ({"base_url": "http://127.0.0.1:1/v1", "headers": {"X-Key": "${HOME}"}}, False),
+        ({"base_url": "http://127.0.0.1:1/v1", "api_key_env": "HOME"}, False),
+    ],
+)
+def test_check_says_that_no_key_is_named(endpoint: dict[str, object], is_said: bool, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("text\na\n")
+    asked = crun_batch.Job(
+        base_dir=tmp_path, model="m", prompt={"user": "{{ text }}"}, input={"table": "t.csv"}, endpoint=endpoint
+    )
+    warnings = crun_batch.check(asked)["warnings"]
+    assert is_said is any("names no key, so none is sent" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize("value", [["a text"], "a text", {"text": ["a"]}, None, 3])
+def test_map_says_what_a_table_is(value: object) -> None:
+    with pytest.raises(InputError, match="map takes a polars, pandas or Arrow table, not a"):
+        crun_batch.map(value, prompt="{{ text }}", model="m")
+
+
+@pytest.mark.parametrize("written", [[], ["--output-dir", "elsewhere"], ["--output-dir=elsewhere"]])
+def test_a_moved_run_goes_on_where_it_stands(written: list[str], tmp_path: Path) -> None:
+    """The command of a run that was moved names its new place: without it another run would begin, and be paid."""
+    with simulator() as at:
+        command = shlex.join(["crun-batch", "run", "job.yaml", *written, "--yes"])
+        done = run(job(at, tmp_path), texts(4), limit=2, resume_command=command)
+        stopped = run(job(at, tmp_path), texts(4), pilot=3, resume_command=command)
+        assert done.directory == stopped.directory
+        assert command == crun_batch.status(tmp_path / "run")["resume_command"]
+        moved = (tmp_path / "run").rename(tmp_path / "moved run")
+        told = crun_batch.status(moved)["resume_command"]
+        assert ["crun-batch", "run", "job.yaml", "--yes", "--output-dir", str(moved)] == shlex.split(told)
