@@ -170,6 +170,14 @@ def test_the_share_of_missing_answers_stands_beside_the_score():
     assert "77.5 %" in text and "1 reply ended in error" in text and "30 replies have no text and score 0" in text
 
 
+@pytest.mark.parametrize("width", [20, 60, 80, 120])
+def test_one_variant_has_its_table_at_every_width(width):
+    """Columns that are empty, titles included, break nothing."""
+    assert "90.0 %" in comparison_text(
+        compare(frame([line(row, "a", float(row > 0)) for row in range(10)])), width=width
+    )
+
+
 def test_only_common_rows_are_paired():
     """A stopped run compares what both have; without common rows there is no difference and no candidate."""
     lines = [line(row, "a", 1.0) for row in range(10)] + [line(row, "b", 0.0) for row in range(5, 30)]

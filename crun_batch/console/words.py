@@ -159,7 +159,7 @@ def _narrowed(widths: Sequence[int], floors: Sequence[int], numeric: Sequence[bo
 
 def _broken(title: str, width: int) -> list[str]:
     """The title in lines of at most `width` columns, as far as its words allow."""
-    return textwrap.wrap(title, width, break_long_words=False, break_on_hyphens=False) or [""]
+    return textwrap.wrap(title, max(width, 1), break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def _stacked(titles: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> str:
