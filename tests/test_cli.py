@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -21,6 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 import typer
 
+from crun_batch import open_run
 from crun_batch.cli import commands as cli
 from crun_batch.cli.options import kinds, pairs, resume_command
 from crun_batch.cli.screen import Screen
@@ -488,6 +491,49 @@ def test_twice_ends_now_and_names_what_was_in_flight(slow: SimulatorProcess, rea
     assert 143 == process.returncode
     assert "ending now, 8 in flight" in err and "Traceback" not in err
     assert 8 == json.loads(out)["unknown_attempts"]
+
+
+def test_a_terminal_that_closes_is_an_orderly_end(slow: SimulatorProcess, real: Path) -> None:
+    """SIGHUP, told twice as shell and system do, and nowhere to write: replies in flight are kept, exit 143."""
+    slow.change(latency_seconds=0.5)
+    before = slow.ledger()["count"]
+    keyboard, screen = pty.openpty()
+
+    def own_terminal() -> None:
+        os.setsid()
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        fcntl.ioctl(screen, termios.TIOCSCTTY, 0)
+
+    words = [sys.executable, "-m", "crun_batch", "run", "job.yaml", "--yes"]
+    process = subprocess.Popen(words, stdin=screen, stdout=screen, stderr=screen, preexec_fn=own_terminal)
+    os.close(screen)
+    wait_until(lambda: slow.stats()["in_flight"] >= 8, process)
+    os.close(keyboard)
+    process.send_signal(signal.SIGHUP)
+    assert 143 == process.wait(30)
+    run = open_run("runs/small")
+    assert {"done"} == set(run.attempts().collect()["outcome"])
+    assert slow.ledger()["count"] - before == run.attempts().collect().height < 40
+
+
+def test_what_nohup_started_outlives_the_terminal(slow: SimulatorProcess, real: Path) -> None:
+    """SIGHUP that somebody chose to ignore stays ignored."""
+    words = ["nohup", sys.executable, "-m", "crun_batch", "run", "job.yaml", "--yes"]
+    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    wait_until(lambda: slow.stats()["in_flight"] >= 8, process)
+    process.send_signal(signal.SIGHUP)
+    out, _ = process.communicate(timeout=60)
+    assert 0 == process.returncode, out
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "0<&- 2>&-", "2>/dev/full"])
+def test_a_finished_run_whose_words_nobody_can_read_exits_as_it_did(
+    gateway: SimulatorProcess, real: Path, command: Any, closed: str
+) -> None:
+    """No exit 70, and no file of the run gets the number of a closed stream: the journal holds no words."""
+    words = f"{sys.executable} -m crun_batch run job.yaml --yes {closed}"
+    assert [0, 0] == [subprocess.run(words, shell=True, check=False).returncode for _ in range(2)]
+    assert 0 == command("verify", "job.yaml", "--data").code
 
 
 def test_a_signal_while_it_reads_and_estimates_ends_it_cleanly(real: Path, gateway: SimulatorProcess) -> None:

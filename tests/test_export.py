@@ -111,3 +111,15 @@ def test_units_of_a_sweep_have_names_of_their_own(run):
     answer(journal, 1, repeat=1)
     names = sorted(json.loads(line)["custom_id"] for line in exported(run, "openai-batch").splitlines())
     assert ["1/base/0", "1/base/1"] == names
+
+
+@pytest.mark.parametrize("control", [*map(chr, (0, 7, 8, 27, 127, 0x9B)), "\u202e", "\u2066"])
+def test_no_cell_of_a_csv_steers_the_terminal_that_shows_it(run, control):
+    """In every column and in nested values; written out, not dropped. With the guard off all is as it was."""
+    hostile = f"a{control}[2Jb"
+    final = FinalPart("ok", as_read=True, text=hostile, carried={"note": hostile}, error_message=hostile)
+    answer(journal_of(run), 1, final=final, model=hostile)
+    assert control not in exported(run, "csv")
+    row = next(csv.DictReader(io.StringIO(exported(run, "csv"), newline="")))
+    assert row["output_text"] == row["note"] == row["model"] != hostile
+    assert control in exported(run, "csv", guard_formulas=False)

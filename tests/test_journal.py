@@ -350,9 +350,9 @@ def test_a_kill_at_any_operation_loses_no_written_event(tmp_path, within):
     while True:
         disk = KillingDisk(at, within=within)
         path = tmp_path / str(at)
-        run = open_run(path, disk)
-        appended = 0
+        run, appended = None, 0
         try:
+            run = open_run(path, disk)
             journal = journal_of(run, settings=JournalSettings(segment_bytes=10))
             for _ in range(2):
                 answer(journal)
@@ -365,7 +365,8 @@ def test_a_kill_at_any_operation_loses_no_written_event(tmp_path, within):
             finished = False
         else:
             finished = True
-        run.close()
+        if run is not None:
+            run.close()
         again = open_run(path)
         recovered = recover(again)
         if recovered is None:

@@ -138,11 +138,11 @@ def test_the_link_must_point_to_the_newest_generation(path):
 
 def test_files_of_nobody_are_said(path):
     """A stranger is a warning, a leftover of a crash an information, an unlisted sealed file an error."""
-    (path / "attempts" / "000004.parquet.tmp").write_bytes(b"half")
+    (path / "attempts" / ".000004.parquet.tmp").write_bytes(b"half")
     (path / "notes.txt").write_text("mine")
     shutil.copy(path / "attempts" / "000001.parquet", path / "attempts" / "000009.parquet")
     assert {
-        ("attempts/000004.parquet.tmp", "info"),
+        ("attempts/.000004.parquet.tmp", "info"),
         ("notes.txt", "warning"),
         ("attempts/000009.parquet", "error"),
     } == {(finding.file, finding.severity) for finding in verify(path)}

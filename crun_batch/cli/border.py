@@ -13,10 +13,16 @@ from collections.abc import Callable, Sequence
 import typer
 
 from crun_batch.cli.options import resume_command
-from crun_batch.cli.output import complain_of, complain_of_bug, error_document, out_json, say
-from crun_batch.errors import EXIT_BUG, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED, CrunBatchError
-
-SIGNALS = {signal.SIGINT: ("Ctrl-C", EXIT_INTERRUPTED), signal.SIGTERM: ("SIGTERM", EXIT_TERMINATED)}
+from crun_batch.cli.output import (
+    complain_of,
+    complain_of_bug,
+    error_document,
+    make_standard_error_patient,
+    out_json,
+    say,
+)
+from crun_batch.errors import EXIT_BUG, EXIT_INPUT, CrunBatchError
+from crun_batch.session.signals import SIGNALS, wanted_signals
 
 
 class _Signalled(SystemExit):
@@ -33,11 +39,12 @@ def _caught(number: int, _: object) -> None:
 
 def guarded(command: Callable[[], int | None], given: Sequence[str]) -> int:
     """Run `command`, made of the arguments `given`; its exit code, or that of what stopped it."""
-    former = {number: signal.signal(number, _caught) for number in SIGNALS}
+    make_standard_error_patient()
+    former = {number: signal.signal(number, _caught) for number in wanted_signals()}
     try:
         return command() or 0
     except _Signalled as caught:
-        name, exit_code = SIGNALS[caught.signal]
+        exit_code, name = SIGNALS[caught.signal]
         say(f"{name}: ended; what was recorded stays{_way_on(given)}")
         return exit_code
     except typer.TyperException as error:

@@ -5,9 +5,12 @@ A reader that has gone away (`| head`) ends nothing with noise. No output holds 
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import re
 import shutil
+import stat
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -24,7 +27,7 @@ SHORTEST_SECRET_CHARACTERS = 8
 
 def width() -> int | None:
     """Columns of the terminal that standard output is; None where it is none: then nothing is shortened."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return shutil.get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else None
 
 
 def out(text: str) -> None:
@@ -42,12 +45,17 @@ def out_json(document: Any) -> None:
 
 def out_bytes(data: bytes) -> None:
     """Bytes to standard output. Raises DiskFailed where it takes no more."""
+    if sys.stdout is None:  # closed before the start
+        raise DiskFailed("standard output is closed")
     try:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     except BrokenPipeError:
         leave_standard_output()
     except OSError as error:
+        if error.errno == errno.EIO and stat.S_ISCHR(os.fstat(sys.stdout.fileno()).st_mode):
+            leave_standard_output()  # the terminal was closed
+            return
         raise DiskFailed(f"standard output cannot be written: {error.strerror}") from error
 
 
@@ -107,6 +115,29 @@ def _err(text: str) -> None:
         sys.stderr.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+class _Unheard(io.FileIO):
+    """A standard error that never ends a run: a terminal that is gone, a full disk, a pipe without a reader."""
+
+    def write(self, data: Any) -> int:
+        """Take all; what cannot be written is lost."""
+        try:
+            return super().write(data) or 0
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def make_standard_error_patient() -> None:
+    """From now on no word to standard error fails. Where a stream was closed, no file of a run gets its number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stderr is sys.__stderr__:
+        buffer = io.BufferedWriter(_Unheard(2, "w", closefd=False))
+        sys.stderr = io.TextIOWrapper(buffer, "utf-8", errors="backslashreplace", line_buffering=True)
 
 
 def _without_secrets(text: str) -> str:

@@ -1,4 +1,8 @@
-"""Signals while a session sends: once, an orderly end; twice, the end now."""
+"""Signals while a session sends: once, an orderly end; twice, the end now.
+
+A terminal that closes (SIGHUP) counts once however often it is told: the shell and the system both say it. Where
+somebody chose that it is ignored (nohup), it stays so.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,29 @@ import asyncio
 import signal
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crun_batch.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
-from crun_batch.gateway.pool import Pool
 from crun_batch.records import Halt
 
-SIGNALS = {signal.SIGINT: (EXIT_INTERRUPTED, "Ctrl-C"), signal.SIGTERM: (EXIT_TERMINATED, "SIGTERM")}
+if TYPE_CHECKING:  # the border of the command line asks here too, and needs no pool
+    from crun_batch.gateway.pool import Pool
+
+SIGNALS = {
+    signal.SIGINT: (EXIT_INTERRUPTED, "Ctrl-C"),
+    signal.SIGTERM: (EXIT_TERMINATED, "SIGTERM"),
+    signal.SIGHUP: (EXIT_TERMINATED, "SIGHUP"),
+}
+
+
+def wanted_signals() -> tuple[signal.Signals, ...]:
+    """Those that end a command; without SIGHUP where it is ignored since before the start."""
+    hangup_is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return tuple(number for number in SIGNALS if number is not signal.SIGHUP or not hangup_is_ignored)
 
 
 class SignalHandling:
-    """Ctrl-C or SIGTERM once: drain. Twice: end now; what is in flight is then of unknown outcome."""
+    """Ctrl-C, SIGTERM or SIGHUP once: drain. Twice: end now; what is in flight is then of unknown outcome."""
 
     def __init__(self, pool: Pool, say: Callable[[str], None], timeout_seconds: float, *, wanted: bool) -> None:
         self._pool = pool
@@ -29,7 +45,7 @@ class SignalHandling:
     def __enter__(self) -> None:
         if self._wanted:
             loop = asyncio.get_running_loop()
-            for number in SIGNALS:
+            for number in wanted_signals():
                 self._replaced[number] = signal.getsignal(number)
                 loop.add_signal_handler(number, self._caught, number)
 
@@ -41,6 +57,8 @@ class SignalHandling:
     def _caught(self, number: signal.Signals) -> None:
         exit_code, name = SIGNALS[number]
         in_flight = self._pool.in_flight
+        if self._caught_before and number is signal.SIGHUP:
+            return
         if self._caught_before:
             self._say(f"{name} again: ending now, {in_flight} in flight are left with unknown outcome")
             self._pool.abandon()

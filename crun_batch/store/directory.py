@@ -6,6 +6,7 @@ and the checksum inside `job.json` and `summary.json`. Must not know: what the f
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -20,7 +21,7 @@ from typing import Any
 import orjson
 
 from crun_batch.errors import DiskFailed, RunDamaged, RunInUse
-from crun_batch.store.disk import Disk, write_file
+from crun_batch.store.disk import Disk, open_private, write_file
 
 LOCK_NAME = ".lock"
 _NUMBERED = re.compile(r"(\d{6,})\.(jsonl|parquet)")
@@ -109,7 +110,8 @@ _OPENINGS = 100
 def open_directory(path: Path, *, started_at: str, disk: Disk | None = None) -> RunDirectory:
     """Make the folders and take the lock. `started_at` is for the message that a second start will see.
 
-    Raises RunInUse (another process has it) and DiskFailed.
+    What a write that did not finish has left is removed. Raises RunInUse (another process has it), RunDamaged (a
+    link where the lock belongs) and DiskFailed.
     """
     run = RunDirectory(path, disk)
     for _ in range(_OPENINGS):
@@ -119,7 +121,9 @@ def open_directory(path: Path, *, started_at: str, disk: Disk | None = None) -> 
             os.ftruncate(lock, 0)
             process = f"process {os.getpid()} on {socket.gethostname()}"
             os.pwrite(lock, f"{process}, started {started_at}\n".encode(), 0)
-            return RunDirectory(path, run.disk, lock, made)
+            run = RunDirectory(path, run.disk, lock, made)
+            _remove_unfinished(run)
+            return run
     raise DiskFailed(f"{path}: cannot make the run directory: it is taken away again and again")
 
 
@@ -127,12 +131,13 @@ def _locked(run: RunDirectory) -> int | None:
     """The lock's descriptor; None where its file is just being taken away. Raises RunInUse, DiskFailed."""
     file = run.path / LOCK_NAME
     try:
-        for folder in (run.parts, run.attempts):
-            run.disk.make_folder(folder)
-        lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        _make_folders(run)
+        lock = open_private(file, os.O_RDWR | os.O_CREAT)
     except FileNotFoundError:
         return None
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise RunDamaged(f"{run.path}: .lock is a link; a run directory holds files of its own") from error
         raise DiskFailed(f"{run.path}: cannot make the run directory: {error}") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -154,6 +159,31 @@ def _is_still(file: Path, lock: int) -> bool:
         return os.path.samestat(file.stat(), os.fstat(lock))
     except FileNotFoundError:
         return False
+
+
+def _make_folders(run: RunDirectory) -> None:
+    """The run directory is its owner's alone, its parents are as the umask says; each is on the disk at once."""
+    missing = [folder for folder in run.path.parents if not folder.exists()]
+    for folder in reversed(missing):
+        run.disk.make_folder(folder, private=False)
+        run.disk.sync_folder(folder.parent)
+    for folder in (run.path, run.journal, run.parts, run.attempts):
+        if not folder.exists():
+            run.disk.make_folder(folder)
+            run.disk.sync_folder(folder.parent)
+
+
+def _remove_unfinished(run: RunDirectory) -> None:
+    """Temporary files of a process that was killed, also those under the names that they once had."""
+    found = [*run.path.glob(".*.tmp")]
+    for folder in (run.journal, run.parts, run.attempts):
+        found += folder.glob("*.tmp")
+    try:
+        for path in found:
+            run.disk.unlink(path)
+    except OSError as error:
+        run.close()
+        raise DiskFailed(f"{run.path}: cannot remove what an unfinished write has left: {error}") from error
 
 
 def write_json(run: RunDirectory, path: Path, document: Mapping[str, Any]) -> None:

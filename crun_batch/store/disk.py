@@ -1,7 +1,8 @@
 """The one seam to the disk: every operation that durability rests on goes through a `Disk`.
 
-Owns: the calls of the operating system, short writes, "what does a crash leave". Must not know: what is in the
-files. Tests put a disk in here that fails, writes short, or keeps a log of its operations.
+Owns: the calls of the operating system, short writes, "what does a crash leave", who may read: the files of a run
+hold prompts and answers, so they are their owner's alone, whatever the umask, and no link is followed to one. Must
+not know: what is in the files. Tests put a disk in here that fails, writes short, or keeps a log of its steps.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from crun_batch.errors import DiskFailed
 
 _sync_data = getattr(os, "fdatasync", os.fsync)
 _PIECE_BYTES = 2**20
+_PRIVATE_FILE, _PRIVATE_FOLDER = 0o600, 0o700
+_OUR_OWN = os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Disk:
@@ -22,15 +25,15 @@ class Disk:
 
     def create(self, path: Path) -> int:
         """Open a new file for appending; the descriptor is the caller's. An existing file is emptied."""
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        return open_private(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
 
     def reopen(self, path: Path) -> int:
         """Open an existing file for appending."""
-        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        return os.open(path, os.O_WRONLY | os.O_APPEND | _OUR_OWN)
 
     def reserve(self, path: Path, length: int) -> int:
         """Open a new file whose first `length` bytes have their place on the disk, all zero."""
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        descriptor = open_private(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(descriptor, 0, length)
@@ -69,9 +72,16 @@ class Disk:
         """Make `path` a link to `target`."""
         path.symlink_to(target)
 
-    def make_folder(self, path: Path) -> None:
-        """Make a folder and its parents; it may exist."""
-        path.mkdir(parents=True, exist_ok=True)
+    def make_folder(self, path: Path, *, private: bool = True) -> None:
+        """Make a folder, its owner's alone or as the umask says; it may exist, and is then left as it is."""
+        try:
+            path.mkdir()
+        except FileExistsError:
+            if not path.is_dir():
+                raise
+        else:
+            if private:
+                path.chmod(_PRIVATE_FOLDER)
 
     def sync_folder(self, path: Path) -> None:
         """Return when the folder's entries (creations, renames, removals) are on the disk."""
@@ -80,6 +90,22 @@ class Disk:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def open_private(path: Path, flags: int) -> int:
+    """Open or make a file that only its owner may read. A link in its place is an OSError (ELOOP)."""
+    descriptor = os.open(path, flags | _OUR_OWN, _PRIVATE_FILE)
+    try:
+        os.fchmod(descriptor, _PRIVATE_FILE)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def temporary(path: Path) -> Path:
+    """The name a file has until it is whole: begins with a dot, so that readers of a folder pass over it."""
+    return path.with_name(f".{path.name}.tmp")
 
 
 def write_all(disk: Disk, descriptor: int, data: bytes | memoryview) -> None:
@@ -112,15 +138,15 @@ def write_file(disk: Disk, path: Path, data: bytes) -> None:
 
     Raises DiskFailed; `path` is then as it was.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    unfinished = temporary(path)
     try:
-        descriptor = disk.create(temporary)
+        descriptor = disk.create(unfinished)
         try:
             write_all(disk, descriptor, data)
             disk.sync(descriptor)
         finally:
             disk.close(descriptor)
-        disk.rename(temporary, path)
+        disk.rename(unfinished, path)
         disk.sync_folder(path.parent)
     except OSError as error:
         raise DiskFailed(f"{path}: cannot write: {error}") from error

@@ -23,13 +23,19 @@ from crun_batch.store.views import connect, current_finals, quoted, run_schema, 
 
 Format = Literal["csv", "jsonl", "openai-batch"]
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_CONTROLS = {
+    **{code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n\r"},
+    **{code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))},
+}
+"""Characters that steer a terminal, or turn its text around, and how they are written where people look."""
 _ROWS_AT_ONCE = 1024
 
 
 def export(path: Path, format: Format, stream: BinaryIO, *, guard_formulas: bool = True) -> int:
     """Write the results, the live ones included, to `stream` in UTF-8; returns how many rows.
 
-    `guard_formulas`: in CSV, a text cell that a spreadsheet would run as a formula gets a leading apostrophe.
+    `guard_formulas`: in CSV, a text cell that a spreadsheet would run as a formula gets a leading apostrophe, and
+    control characters other than tabs and ends of lines are written out as escapes.
     """
     if format == "csv":
         return _csv(path, stream, guard_formulas=guard_formulas)
@@ -49,7 +55,7 @@ def _csv(path: Path, stream: BinaryIO, *, guard_formulas: bool) -> int:
     count = 0
     for row in _rows(path):
         cells = [_cell(value) for value in row.values()]
-        writer.writerow([_guarded(cell) if isinstance(value, str) and guard_formulas else cell
+        writer.writerow([_guarded(cell) if isinstance(value, str | dict | list) and guard_formulas else cell
                          for cell, value in zip(cells, row.values(), strict=True)])  # fmt: skip
         count += 1
     text.detach()
@@ -124,7 +130,8 @@ def _embedded(body: str | None) -> Any:
 
 
 def _guarded(cell: str) -> str:
-    return "'" + cell if cell.startswith(_FORMULA_STARTS) else cell
+    shown = cell.translate(_CONTROLS)
+    return "'" + shown if shown.startswith(_FORMULA_STARTS) else shown
 
 
 def _cell(value: Any) -> Any:

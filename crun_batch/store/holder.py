@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
+
+from crun_batch.errors import RunDamaged
 
 
 def holder(path: Path) -> str | None:
@@ -14,9 +17,13 @@ def holder(path: Path) -> str | None:
     is told that the run is in use.
     """
     try:
-        lock = os.open(path / ".lock", os.O_RDONLY | os.O_CLOEXEC)
+        lock = os.open(path / ".lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise RunDamaged(f"{path}: .lock is a link; a run directory holds files of its own") from error
+        raise
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -18,13 +18,13 @@ from msgspec import structs
 
 from crun_batch.errors import DiskFailed
 from crun_batch.store.directory import RunDirectory
-from crun_batch.store.disk import sync_file
+from crun_batch.store.disk import sync_file, temporary
 from crun_batch.store.manifest import append_manifest, read_manifest
 from crun_batch.store.schema import SEQUENCE, RunSchema, no_rows, results_schema
-from crun_batch.store.seal import file_digest, put_in_place, temporary, write_parquet
+from crun_batch.store.seal import file_digest, put_in_place, write_parquet
 from crun_batch.store.views import Snapshot, current_finals, snapshot
 
-_GENERATION = re.compile(r"results-(\d{6,})\.parquet(\.tmp)?")
+_GENERATION = re.compile(r"results-(\d{6,})\.parquet|\.results-(\d{6,})\.parquet\.tmp")
 _ROWS_AT_ONCE = 16_384
 THROUGH = b"crun_batch.through"
 """Key of a generation's metadata: the sequence of the last final that it takes into account."""
@@ -57,7 +57,7 @@ def publish(run: RunDirectory, schema: RunSchema) -> int:
 def generations(run: RunDirectory) -> list[int]:
     """The generations that are there, whole or not, ascending."""
     found = (_GENERATION.fullmatch(path.name) for path in run.journal.iterdir())
-    return sorted({int(match[1]) for match in found if match})
+    return sorted({int(match[1] or match[2]) for match in found if match})
 
 
 def linked_generation(run: RunDirectory) -> int | None:

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from crun_batch.errors import DiskFailed
 from crun_batch.store.directory import RunDirectory
-from crun_batch.store.disk import DiskFile
+from crun_batch.store.disk import DiskFile, temporary
 from crun_batch.store.frames import segment_tables
 from crun_batch.store.manifest import ManifestEntry, append_manifest
 from crun_batch.store.schema import RunSchema
@@ -56,11 +56,6 @@ def seal_segment(run: RunDirectory, number: int, schema: RunSchema, checksum: in
     put_in_place(run, [path for path, _ in files], entries)
     _remove(run, [run.segment(number)])
     return Sealed(number, attempts.num_rows, finals.num_rows)
-
-
-def temporary(path: Path) -> Path:
-    """The name a file has until it is whole."""
-    return path.with_name(path.name + ".tmp")
 
 
 def write_parquet(

@@ -18,6 +18,7 @@ from pyarrow import ArrowException
 
 from crun_batch.errors import CrunBatchError
 from crun_batch.store.directory import RunDirectory, read_json
+from crun_batch.store.disk import temporary
 from crun_batch.store.events import HeadEvent
 from crun_batch.store.manifest import ManifestEntry, read_manifest
 from crun_batch.store.recover import replay, scan_segment
@@ -188,6 +189,9 @@ def _strangers(run: RunDirectory) -> Iterator[Finding]:
     known |= _live_files(run) | listed | {_name(run, path) for path in _kept_files(run)}
     for path in sorted(run.path.rglob("*")):
         name = _name(run, path)
+        if path.is_symlink() and path not in (run.results, temporary(run.results)):
+            yield Finding(name, "is a link; a run directory holds files of its own", "error")
+            continue
         if (path.is_dir() and not path.is_symlink()) or name in known:
             continue
         if path.suffix == ".tmp":

@@ -108,8 +108,8 @@ class MortalDisk(Disk):
     def symlink(self, target: str, path: Path) -> None:
         self._step(f"symlink {path.name}", lambda: Disk.symlink(self, target, path))
 
-    def make_folder(self, path: Path) -> None:
-        self._step(f"make folder {path.name}", lambda: Disk.make_folder(self, path))
+    def make_folder(self, path: Path, *, private: bool = True) -> None:
+        self._step(f"make folder {path.name}", lambda: Disk.make_folder(self, path, private=private))
 
     def sync_folder(self, path: Path) -> None:
         self._step(f"sync folder {path.name}", lambda: None)
