@@ -120,6 +120,8 @@ class Tries(Struct, frozen=True, gc=False):
 
     counted: int = 0
     unknown: int = 0
+    refused: int = 0
+    """Refusals for lack of room, which never count: they only make the row wait longer for its next turn."""
 
 
 class Ticket(Struct, frozen=True, gc=False):
@@ -249,6 +251,19 @@ class RateHints(Struct, frozen=True):
     limit_tokens: int | None = None
     remaining_tokens: int | None = None
     reset_tokens_seconds: float | None = None
+
+    @property
+    def reset_where_used_up_seconds(self) -> float | None:
+        """The last reset of what has none remaining; None: something of each remains, or no reset is told."""
+        resets = [
+            reset
+            for remaining, reset in (
+                (self.remaining_requests, self.reset_requests_seconds),
+                (self.remaining_tokens, self.reset_tokens_seconds),
+            )
+            if remaining == 0 and reset is not None
+        ]
+        return max(resets, default=None)
 
 
 class Price(Struct, frozen=True):

@@ -196,11 +196,69 @@ def test_one_wave_of_refusals_cuts_once():
     assert lane.in_flight == 0
 
 
-def test_retry_after_pauses_the_whole_lane():
-    lane = Lane(ceiling=4)
-    lane.refused(10.0, lane.admit(9.0, 1), 7.0)
-    assert lane.wait_seconds(10.0, 1) == pytest.approx(7.0)
-    assert lane.wait_seconds(17.0, 1) == 0.0
+def lane_at(level):
+    """A lane at this limit whose last 200 requests were answered, at every level up to it."""
+    lane = Lane(ceiling=1000)
+    lane.limit.value = float(level)
+    for burst in range(-(-200 // level)):
+        flight = [lane.admit(float(burst), 1) for _ in range(level)]
+        for admitted in flight:
+            lane.answered(burst + 0.5, admitted, 1)
+        lane.limit.value = float(level)
+    return lane
+
+
+@pytest.mark.parametrize("level", [4, 20, 64])
+def test_one_refusal_among_answers_is_a_matter_of_its_row(level):
+    """At a level at which others were answered just before: no cut, no pause, whatever Retry-After says."""
+    lane = lane_at(level)
+    flight = [lane.admit(1000.0, 1) for _ in range(level)]
+    lane.refused(1000.1, flight[level // 2], 60.0)
+    assert lane.limit.value == level
+    assert lane.wait_seconds(1000.1, 1) == 0.0
+
+
+def test_a_refusal_at_a_level_that_was_never_borne_cuts_below_it_and_pauses_nothing():
+    lane = lane_at(20)
+    lane.limit.value = 21.0
+    flight = [lane.admit(1000.0, 1) for _ in range(21)]
+    lane.refused(1000.1, flight[20], 60.0)
+    assert 0.9 * 21 <= lane.limit.value < 21
+    lane.answered(1001.0, flight[0], 1)
+    lane.answered(1001.0, flight[1], 1)
+    assert lane.wait_seconds(1001.0, 1) == 0.0
+
+
+def test_a_cut_is_taken_back_when_others_at_its_level_are_answered():
+    """The first requests of all, sent before anything is known: one is refused, those beside it are answered."""
+    lane = Lane(ceiling=64, adaptive=True)
+    lane.limit.value = 64.0
+    flight = [lane.admit(0.0, 1) for _ in range(64)]
+    lane.refused(0.1, flight[20], 5.0)
+    assert lane.limit.value < 21
+    for admitted in flight[21:]:
+        lane.answered(2.0, admitted, 1)
+    assert lane.limit.value >= 42
+
+
+@pytest.mark.parametrize("told", [None, 7.0])
+def test_where_all_are_refused_the_lane_waits_as_long_as_it_was_told(told):
+    """After as many in a row as chance does not bring; where nothing is told, half a second."""
+    lane = lane_at(64)
+    flight = [lane.admit(1000.0, 1) for _ in range(64)]
+    for admitted in flight:
+        lane.refused(1000.1, admitted, told)
+    assert lane.wait_seconds(1000.1, 1) == pytest.approx(told or 0.5)
+    assert lane.limit.value == 32.0
+
+
+def test_a_longer_wait_told_by_a_late_refusal_lengthens_the_pause():
+    lane = lane_at(64)
+    flight = [lane.admit(1000.0, 1) for _ in range(64)]
+    for admitted in flight[:-1]:
+        lane.refused(1000.1, admitted, 2.0)
+    lane.refused(1000.2, flight[-1], 9.0)
+    assert lane.wait_seconds(1000.2, 1) == pytest.approx(9.0)
 
 
 def test_headers_that_say_nothing_remains_pause_until_their_reset_at_most_a_minute():

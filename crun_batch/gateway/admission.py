@@ -11,6 +11,7 @@ from math import ceil
 from msgspec import Struct
 
 from crun_batch.gateway.per_minute import NEVER, Pace, TokenSlice, TokenWindow, UsedShare
+from crun_batch.gateway.refusals import Evidence
 from crun_batch.gateway.trial import Trial
 from crun_batch.records import RateHints
 
@@ -19,32 +20,34 @@ RAMP_SECONDS = 0.1
 CUT = 0.9
 CUT_WHILE_NOTHING_SUCCEEDS = 0.5
 UNDER_THE_REFUSED_LEVEL = 0.95
-FIRST_PROBE_AFTER_SUCCESSES = 100
+FIRST_PROBE_AFTER_SUCCESSES = 16
 LAST_PROBE_AFTER_SUCCESSES = 6400
+FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 60.0
 
 
 class AdaptiveLimit:
     """Requests in flight that the gateway bears: found by rising fast, kept by rising slowly, cut once per wave.
 
-    Until the first refusal the limit doubles (every tenth of a second, or with every answer) up to the ceiling. A
-    refusal cuts it below the level at which the refused request went. From far below that level it doubles again,
-    from near below it rises by one a round. Beyond it, it goes once many answers came back, and by ever larger
-    steps while that goes well; each probe that is refused makes the next one wait for twice as many answers: so
-    refusals stay under two in a hundred even where the limit is small. Where no refusal says that less in flight
-    would get more done, trials do.
+    Until the first cut the limit doubles (every tenth of a second, or with every answer) up to the ceiling. Where
+    a level is refused it falls to below that level, and back up where others at the level are then answered. From
+    far below a refused level the limit doubles again, from near below it rises by one a round. Beyond it, it goes
+    once some answers came back, and by ever larger steps while that goes well; each probe that is refused makes
+    the next one wait for twice as many answers: so refusals stay under two in a hundred even where the limit is
+    small. Where no refusal says that less in flight would get more done, trials do.
     """
 
     def __init__(self, ceiling: int, *, adaptive: bool) -> None:
         self.ceiling = ceiling
         self.value = float(min(ceiling, FIRST_LIMIT) if adaptive else ceiling)
         self.trial = Trial()
-        self._adaptive = adaptive
         self._refused_level = NEVER
+        self._adaptive = adaptive
         self._risen_at = -NEVER
         self._successes = 0
         self._probe_after = FIRST_PROBE_AFTER_SUCCESSES
         self._probe_step = 0.0
+        self._before_the_cut: tuple[float, float, int] | None = None
 
     def crowded(self, now: float) -> None:
         """All places are taken and more requests wait: before the first refusal, rise by the clock."""
@@ -71,23 +74,43 @@ class AdaptiveLimit:
         else:
             self._probe()
 
-    def cut(self, level: int, *, again: bool) -> None:
-        """A wave of refusals has begun; the first request refused went as the `level`-th in flight.
-
-        `again`: nothing has succeeded since the wave before, so it is no matter of the level.
-        """
+    def cut_below(self, level: int) -> None:
+        """What goes at this level is refused."""
         if not self._adaptive:
             return
-        self.trial.interrupt()
-        self._successes = 0
-        if again:
-            self.value = max(1.0, self.value * CUT_WHILE_NOTHING_SUCCEEDS)
-            return
+        self._before_the_cut = (self.value, self._refused_level, self._probe_after)
         if self._probe_step > 0.0:
             self._probe_after = min(self._probe_after * 2, LAST_PROBE_AFTER_SUCCESSES)
             self._probe_step = 0.0
         self._refused_level = float(max(2, level))
-        self.value = max(1.0, min(self.value * CUT, level * UNDER_THE_REFUSED_LEVEL))
+        self._fall_to(level * UNDER_THE_REFUSED_LEVEL)
+
+    def restore(self, level: int) -> None:
+        """The last cut below a level was for nothing: others went at this one, no lower, and were answered."""
+        if self._before_the_cut is not None:
+            value, self._refused_level, self._probe_after = self._before_the_cut
+            self.value = max(self.value, min(value, 2.0 * level))
+            self._before_the_cut = None
+
+    def cut_a_little(self) -> None:
+        """Too many are refused, at whatever level."""
+        if self._adaptive:
+            self._before_the_cut = None
+            self._refused_level = max(2.0, self.value)
+            self._fall_to(self.value * CUT)
+
+    def halve(self, *, again: bool) -> None:
+        """All are refused. `again`: nothing has succeeded since the last time, so it matters not how many go."""
+        if self._adaptive:
+            self._before_the_cut = None
+            if not again:
+                self._refused_level = max(2.0, min(self._refused_level, self.value))
+            self._fall_to(self.value * CUT_WHILE_NOTHING_SUCCEEDS)
+
+    def _fall_to(self, value: float) -> None:
+        self.trial.interrupt()
+        self._successes = 0
+        self.value = max(1.0, min(self.value, value))
 
     def _probe(self) -> None:
         self._successes += 1
@@ -114,6 +137,8 @@ class Admitted(Struct, frozen=True, gc=False):
     bound_tokens: int
     counted_tokens: int
     entry: TokenSlice | None
+    serial: int
+    """Among the requests of its lane, in the order in which they went."""
 
 
 class Lane:
@@ -138,7 +163,8 @@ class Lane:
         self._used_share = UsedShare()
         self._is_full = False
         self._waves_in_a_row = 0
-        self._wave_at = -NEVER
+        self._wave_at = self._cut_at = -NEVER
+        self._evidence = Evidence(ceiling)
 
     def wait_seconds(self, now: float, tokens: int) -> float:
         """0: the request may go now. Infinite: not before another one is back."""
@@ -162,7 +188,7 @@ class Lane:
             self._pace.take(now)
         self.in_flight += 1
         self._is_full = self.in_flight >= int(self.limit.value)
-        return Admitted(now, self.in_flight, tokens, counted, entry)
+        return Admitted(now, self.in_flight, tokens, counted, entry, self._evidence.sent(self.in_flight))
 
     def answered(self, now: float, admitted: Admitted, used_tokens: int | None) -> None:
         """A reply came; None where it did not say what it used: then the bound stays counted."""
@@ -172,6 +198,9 @@ class Lane:
         self.has_succeeded = True
         if admitted.started_at > self._wave_at:
             self._waves_in_a_row = 0
+        suspect = self._evidence.suspect
+        if suspect and admitted.level >= suspect and self._evidence.suspect_answered():
+            self.limit.restore(admitted.level)
         self.limit.succeeded(now, crowded=self._is_full)
 
     def failed(self, now: float, admitted: Admitted, *, was_sent: bool) -> None:
@@ -179,35 +208,46 @@ class Lane:
         self._left(now, admitted, None if was_sent else 0)
 
     def refused(self, now: float, admitted: Admitted, retry_after_seconds: float | None) -> None:
-        """The gateway has no room (429, 503, 529, 455): cut once per wave, pause if told to or if it goes on.
+        """The gateway has no room (429, 503, 529, 455) for this request. What that means for others:
 
-        Refusals of requests sent before the cut belong to the same wave. The first wave without a Retry-After
-        needs no pause, the cut is enough; each further one in a row doubles it.
+        1. It went before the last cut: that has taken care of it. A pause it may lengthen, by what it is told.
+        2. Chance: nothing. The row waits for itself, as long as it was told, which is not the lane's matter.
+        3. What goes at this level is refused: the limit falls below that level.
+        4. Too many are refused, whatever their level: it falls a little.
+        5. All are refused: it halves, and nothing goes for as long as was told; where nothing was, for half a
+           second, and twice as long each time until something is answered.
         """
         self._left(now, admitted, 0)
-        pause = retry_after_seconds
-        if admitted.started_at > self._wave_at:
-            self._wave_at = now
-            self._waves_in_a_row += 1
-            self.limit.cut(admitted.level, again=self._waves_in_a_row > 1)
-            if pause is None and self._waves_in_a_row > 1:
-                pause = min(LONGEST_PAUSE_SECONDS, 0.5 * 2 ** (self._waves_in_a_row - 1))
-        if pause is not None:
-            self.paused_until = max(self.paused_until, now + pause)
+        is_late = admitted.started_at <= self._cut_at
+        verdict = self._evidence.refused(
+            admitted.serial, admitted.level, is_late=is_late, nothing_borne=self._waves_in_a_row > 0
+        )
+        if admitted.started_at <= self._wave_at and retry_after_seconds is not None:
+            self.paused_until = max(self.paused_until, now + retry_after_seconds)
+        if verdict == "scatter":
+            return
+        self._cut_at = now
+        if verdict == "level":
+            self.limit.cut_below(admitted.level)
+        elif verdict == "share":
+            self.limit.cut_a_little()
+        else:
+            self._pause(now, retry_after_seconds)
+
+    def _pause(self, now: float, told_seconds: float | None) -> None:
+        self._wave_at = now
+        self._waves_in_a_row += 1
+        self.limit.halve(again=self._waves_in_a_row > 1)
+        if told_seconds is None:
+            told_seconds = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(self._waves_in_a_row - 1, 16))
+        self.paused_until = max(self.paused_until, now + told_seconds)
 
     def heed(self, now: float, hints: RateHints) -> None:
-        """Where the headers say that nothing remains, wait until the reset they name, at most a minute."""
-        resets = [
-            reset
-            for remaining, reset in (
-                (hints.remaining_requests, hints.reset_requests_seconds),
-                (hints.remaining_tokens, hints.reset_tokens_seconds),
-            )
-            if remaining == 0 and reset is not None
-        ]
-        if resets:
+        """Where the headers of an answer say that nothing remains, wait until their reset, at most a minute."""
+        reset = hints.reset_where_used_up_seconds
+        if reset is not None:
             self.limit.trial.interrupt()
-            self.paused_until = max(self.paused_until, now + min(max(resets), LONGEST_PAUSE_SECONDS))
+            self.paused_until = max(self.paused_until, now + min(reset, LONGEST_PAUSE_SECONDS))
 
     def _expected(self, bound_tokens: int) -> int:
         return ceil(bound_tokens * self._used_share.expected(self.in_flight))

@@ -31,11 +31,14 @@ from crun_batch.gateway.failures import (
 from crun_batch.gateway.protocols.protocol import Protocol, decode, encode
 from crun_batch.gateway.protocols.reading import stated_cost
 from crun_batch.gateway.rate_headers import rate_hints, retry_after_seconds
+from crun_batch.gateway.told_waits import wait_told
 from crun_batch.records import Action, Failure, Fault, OutcomeClass, Reply, Response, Usage
 
 __all__ = ["check", "check_fault", "rate_hints"]
 
 _COST_HEADER = "x-litellm-response-cost"
+LONGEST_RESET_SECONDS = 60.0
+"""A reset says when a limit is whole again, which is later than when it bears one more request."""
 
 _READ_CODINGS = ("", "identity", "gzip", "x-gzip")
 
@@ -189,7 +192,8 @@ def _rejected(response: Response) -> Failure:
     try:
         facts = facts_of(decode(response.body))
     except ValueError:
-        facts = ErrorFacts(message=words_of_page(response.body))
+        page = words_of_page(response.body)
+        facts = ErrorFacts(message=page, wait_seconds=wait_told((), page))
     return failure_of(status, facts, outcome="rejected")
 
 
@@ -202,12 +206,20 @@ def _host(location: str) -> str:
 
 
 def _as_headers_say(failure: Failure, headers: Mapping[str, str], now_epoch_seconds: float | None) -> Failure:
-    """The failure with the wait and the retry that its headers ask for."""
-    wait = retry_after_seconds(headers, now_epoch_seconds)
+    """The failure with the retry that its headers ask for, and its wait by the first that tells one.
+
+    1. Retry-After. 2. What the body says. 3. For a refusal: the reset of what the headers say is used up.
+    4. What is usual for such an error.
+    """
     action = _SHOULD_RETRY.get((headers.get("x-should-retry", "").lower(), failure.action), failure.action)
-    if wait is None and action == failure.action:
+    wait = retry_after_seconds(headers, now_epoch_seconds)
+    if wait is None:
+        wait = failure.retry_after_seconds
+    if wait is None and action == "cool_down" and now_epoch_seconds is not None:
+        reset = rate_hints(headers, now_epoch_seconds).reset_where_used_up_seconds
+        wait = None if reset is None else min(reset, LONGEST_RESET_SECONDS)
+    if wait == failure.retry_after_seconds and action == failure.action:
         return failure
-    wait = failure.retry_after_seconds if wait is None else wait
     return msgspec.structs.replace(failure, action=action, retry_after_seconds=wait)
 
 

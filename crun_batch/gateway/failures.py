@@ -16,6 +16,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from crun_batch.gateway.told_waits import wait_told
 from crun_batch.records import Action, ErrorKind, Failure, OutcomeClass, Usage
 
 LONGEST_MESSAGE = 500
@@ -55,6 +56,8 @@ class ErrorFacts(Struct, frozen=True):
     """A status-like number in the body, text of digits included."""
     names: frozenset[str] = frozenset()
     message: str = ""
+    wait_seconds: float | None = None
+    """The wait that the body asks for, in a key or in words."""
 
 
 _OUT_OF_MONEY = Verdict("out of credits, quota or budget", "bad_request", "stop_credits")
@@ -261,7 +264,8 @@ def facts_of(payload: object) -> ErrorFacts:
     if isinstance(payload, list) and len(payload) == 1:
         payload = payload[0]
     if not isinstance(payload, dict):
-        return ErrorFacts(message=payload if isinstance(payload, str) else "")
+        message = payload if isinstance(payload, str) else ""
+        return ErrorFacts(message=message, wait_seconds=wait_told((), message))
     error = payload.get("error")
     inner = error if isinstance(error, dict) else payload
     details = _details(inner)
@@ -273,7 +277,8 @@ def facts_of(payload: object) -> ErrorFacts:
     names = frozenset(word.lower() for word in words if isinstance(word, str) and not word.isdigit())
     numbers = (_number(value) for value in (inner.get("code"), payload.get("code"), inner.get("status")))
     number = next((number for number in numbers if number is not None), None)
-    return ErrorFacts(number, names - {"error"}, _message(payload, error, details))
+    message = _message(payload, error, details)
+    return ErrorFacts(number, names - {"error"}, message, wait_told((*details, inner, payload), message))
 
 
 def verdict_of(status: int, facts: ErrorFacts) -> Verdict:
@@ -303,7 +308,7 @@ def failure_of(status: int, facts: ErrorFacts, *, outcome: OutcomeClass, usage: 
         kind=verdict.kind,
         action=counted(verdict.action, outcome),
         message=one_line(message),
-        retry_after_seconds=verdict.pause_seconds,
+        retry_after_seconds=verdict.pause_seconds if facts.wait_seconds is None else facts.wait_seconds,
         usage=usage,
     )
 
@@ -377,8 +382,20 @@ def _details(inner: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _message(payload: Mapping[str, Any], error: object, details: list[dict[str, Any]]) -> str:
     words = _words(error, 3) or _words(payload, 3)
+    quotas = [quota for detail in details for quota in _quotas(detail) if quota not in words]
+    if quotas:
+        words = f"{words} ({', '.join(quotas[:3])})"
     raw = next((detail["raw"] for detail in details if isinstance(detail.get("raw"), str)), "")
     return f"{words}: {raw}"[:_READ_OF_A_PAGE] if raw else words
+
+
+def _quotas(detail: Mapping[str, Any]) -> list[str]:
+    """The quotas that Google's QuotaFailure names: only they say whether a minute's or a day's is used up."""
+    violations = detail.get("violations")
+    found = (
+        [one.get("quotaId") for one in violations if isinstance(one, dict)] if isinstance(violations, list) else []
+    )
+    return [quota for quota in found if isinstance(quota, str)]
 
 
 def _words(value: object, depth: int) -> str:

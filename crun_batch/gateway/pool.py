@@ -344,10 +344,10 @@ class Pool:
     def _read(self, route: Route, arrival: Response | Fault, now: float, epoch_seconds: float) -> Reply | Failure:
         if isinstance(arrival, Fault):
             return check_fault(arrival)
-        hints = rate_hints(arrival.headers, epoch_seconds)
-        if hints is not NO_HINTS:
-            route.lane.heed(now, hints)
         result = check(route.protocol, arrival, stream=route.stream, now_epoch_seconds=epoch_seconds)
+        hints = rate_hints(arrival.headers, epoch_seconds)
+        if hints is not NO_HINTS and not (isinstance(result, Failure) and result.action == "cool_down"):
+            route.lane.heed(now, hints)
         if not isinstance(result, Failure) or result.action != "stop_unreached":
             route.lane.was_reached = True
         return result

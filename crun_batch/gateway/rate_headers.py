@@ -1,7 +1,8 @@
 """What reply headers say about waiting and limits.
 
-Owns the forms of times: Retry-After (seconds or HTTP date), durations (`6m0s`, `20ms`), epochs, RFC 3339. Pure:
-the time comes from the caller or from the reply's own Date. A value of no known form says nothing.
+Owns the forms of times: Retry-After (seconds, HTTP date, and against the standard a duration), durations (`6m0s`,
+`20ms`), epochs, RFC 3339. Pure: the time comes from the caller or from the reply's own Date. A value of no known
+form says nothing.
 """
 
 from __future__ import annotations
@@ -48,9 +49,13 @@ def retry_after_seconds(headers: Mapping[str, str], now_epoch_seconds: float | N
     if milliseconds is not None:
         return _wait(milliseconds / 1000)
     said = headers.get("retry-after")
+    if said is None:
+        return None
     seconds = _number(said)
-    if seconds is not None or said is None:
-        return None if seconds is None else _wait(seconds)
+    if seconds is None:
+        seconds = duration_seconds(said)
+    if seconds is not None:
+        return _wait(seconds)
     until = _http_date(said)
     now = _http_date(headers.get("date")) or now_epoch_seconds
     return None if until is None or now is None else _wait(until - now)
@@ -84,7 +89,7 @@ def reset_seconds(said: str | None, now_epoch_seconds: float) -> float | None:
         return None
     number = _number(said)
     if number is None:
-        duration = _duration(said)
+        duration = duration_seconds(said)
         return _wait(duration) if duration is not None else _until(_rfc_3339(said), now_epoch_seconds)
     if number < _SMALLEST_EPOCH_SECONDS:
         return _wait(number)
@@ -114,7 +119,8 @@ def _count(text: str | None) -> int | None:
     return None if number is None else int(number)
 
 
-def _duration(text: str) -> float | None:
+def duration_seconds(text: str) -> float | None:
+    """Seconds of a text such as `6m0s` or `20ms`; None where it is none."""
     pieces = _DURATION_PIECE.findall(text)
     if not pieces or "".join(number + unit for number, unit in pieces) != text.strip():
         return None

@@ -1,19 +1,22 @@
 """What follows a failed attempt: again, give the row up, or halt the run. A table's worth of decisions, no I/O.
 
-Attempts that ended in a refusal for lack of room are never counted against the row: the lane pauses for all.
+Attempts that ended in a refusal for lack of room are never counted against the row. It waits for itself, at least
+as long as its own refusal said; whether its lane waits too is the lane's to say.
 """
 
 from __future__ import annotations
 
 from typing import assert_never
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from crun_batch.errors import EXIT_GATEWAY_REFUSED, EXIT_OUT_OF_MONEY
 from crun_batch.records import Again, Decision, Failure, GiveUp, Halt, Tries
 
 FIRST_DELAY_SECONDS = 0.5
 LONGEST_DELAY_SECONDS = 60.0
+LONGEST_JITTER_SECONDS = 0.25
+REFUSALS_BEFORE_DOUBLING = 3
 
 
 class RetryPolicy(Struct, frozen=True):
@@ -53,7 +56,8 @@ def decide(
         case "fail_row":
             return GiveUp(tries)
         case "cool_down":
-            return Again(FIRST_DELAY_SECONDS * draw, tries)
+            refused = structs.replace(tries, refused=tries.refused + 1)
+            return Again(_refused_wait_seconds(failure.retry_after_seconds, tries.refused, draw), refused)
         case "retry":
             decision = _retry(failure, tries, policy, draw)
             if isinstance(decision, GiveUp) and not lane_was_reached and _is_about_the_way(failure):
@@ -71,9 +75,17 @@ def _is_about_the_way(failure: Failure) -> bool:
     return failure.outcome == "not_sent" or failure.kind in ("connection", "bad_reply")
 
 
+def _refused_wait_seconds(told_seconds: float | None, refused_before: int, draw: float) -> float:
+    """As told and a little more; else half a second, and from the fourth refusal on twice as long each time."""
+    if told_seconds is not None:
+        return told_seconds + LONGEST_JITTER_SECONDS * draw
+    doublings = min(max(0, refused_before - REFUSALS_BEFORE_DOUBLING), 16)
+    return min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2.0**doublings) * (0.5 + draw / 2)
+
+
 def _retry(failure: Failure, tries: Tries, policy: RetryPolicy, draw: float) -> Decision:
     may_be_billed = failure.outcome in ("unknown", "done")
-    after = Tries(counted=tries.counted + 1, unknown=tries.unknown + may_be_billed)
+    after = Tries(tries.counted + 1, tries.unknown + may_be_billed, tries.refused)
     if after.counted >= policy.max_attempts or (may_be_billed and after.unknown > policy.max_unknown_retries):
         return GiveUp(after)
     backoff = min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2**tries.counted) * (0.5 + draw / 2)

@@ -1,0 +1,77 @@
+"""The wait that an error body asks for: Google's RetryInfo, keys that say so, or words.
+
+Sources: google.rpc.RetryInfo (`retryDelay`), the rate limit messages of OpenAI and Azure ("Please try again in
+7.66s", "Please retry after 26 seconds"), Gemini ("Please retry in 20.5s") and LiteLLM ("Try again in 60 seconds"),
+and proxies that put the header into the text. Pure; a form that is not known says nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from crun_batch.gateway.rate_headers import LONGEST_WAIT_SECONDS, duration_seconds
+
+_KEYS = {
+    "retryDelay": 1.0,
+    "retry_after": 1.0,
+    "retry_after_seconds": 1.0,
+    "retryAfter": 1.0,
+    "retry_after_ms": 0.001,
+    "retryAfterMs": 0.001,
+}
+"""Key -> how many seconds its unit is, where the value is a bare number."""
+
+_NUMBER = r"[0-9]{1,9}(?:\.[0-9]{0,9})?"
+_AMOUNT = rf"{_NUMBER}\s*(?:ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hours?|d|days?)(?![a-z])"
+_WORDS = re.compile(
+    rf"(?:try\s+again|retry(?:ing)?)\s+(?:in|after)\s+(?:about\s+)?((?:{_AMOUNT}\s*)+)"
+    rf"|retry[-_ ]after['\"]?\s*[:=]\s*['\"]?({_NUMBER}(?:\s*(?:ms|s|seconds?|m|minutes?|h|hours?)(?![a-z]))?)",
+    re.IGNORECASE,
+)
+_PIECE = re.compile(rf"({_NUMBER})\s*(milliseconds?|ms|d|h|m|s)?", re.IGNORECASE)
+_UNIT_SECONDS = {
+    "ms": 0.001,
+    "milliseconds": 0.001,
+    "millisecond": 0.001,
+    "s": 1.0,
+    "m": 60.0,
+    "h": 3600.0,
+    "d": 86_400.0,
+}
+
+
+def wait_told(places: Sequence[Mapping[str, Any]], message: str) -> float | None:
+    """Seconds, 0 to a day, by the first key in one of the places of a body, else by its words; None: not told."""
+    for place in places:
+        for key, unit_seconds in _KEYS.items():
+            seconds = _seconds(place.get(key), unit_seconds)
+            if seconds is not None:
+                return min(seconds, LONGEST_WAIT_SECONDS)
+    said = _WORDS.search(message)
+    if said is None:
+        return None
+    pieces = _PIECE.findall(said[1] or said[2])
+    total = sum(float(number) * _UNIT_SECONDS[(unit or "s").lower()] for number, unit in pieces)
+    return min(total, LONGEST_WAIT_SECONDS)
+
+
+def _seconds(value: object, unit_seconds: float) -> float | None:
+    """Of a number, a text such as `51s`, or a Duration of seconds and nanos."""
+    if isinstance(value, dict):
+        parts = (value.get("seconds", 0), value.get("nanos", 0))
+        whole, nanos = (_seconds(part, 1.0) for part in parts)
+        return None if whole is None or nanos is None else whole + nanos * 1e-9
+    if isinstance(value, str):
+        seconds = duration_seconds(value)
+        if seconds is not None:
+            return seconds
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    if type(value) not in (int, float):
+        return None
+    assert isinstance(value, int | float)
+    return float(value) * unit_seconds if 0 <= value < 1e12 else None
