@@ -222,6 +222,17 @@ class Halt(Struct, frozen=True):
 
     exit_code: int
     reason: str
+    last_failures: tuple[str, ...] = ()
+    """What failed last, in the gateway's words, the latest first; without what the reason itself says."""
+    others_are_finished: bool = False
+    """Whether all went as far as it could: only variants that were set aside are left."""
+
+    @property
+    def words(self) -> str:
+        """The reason, and what failed last."""
+        if not self.last_failures:
+            return self.reason
+        return f"{self.reason}; what failed last: {'; '.join(self.last_failures)}"
 
 
 Decision = Again | GiveUp | Halt

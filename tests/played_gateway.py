@@ -19,10 +19,11 @@ from msgspec import Struct
 from simulation.loop import VirtualLoop
 
 from crun_batch.gateway.admission import Lane
-from crun_batch.gateway.pool import Attempt, Outcome, Pool, PoolSettings, Route
+from crun_batch.gateway.pool import Pool
+from crun_batch.gateway.pool_seams import Hooks, PoolSettings, Route
 from crun_batch.gateway.protocols import PROTOCOLS
-from crun_batch.gateway.retry import Halt, RetryPolicy
-from crun_batch.records import Fault, Response, Row, Ticket, Unit
+from crun_batch.gateway.retry import RetryPolicy
+from crun_batch.records import Attempt, Fault, Halt, Outcome, Response, Row, Ticket, Unit
 
 ANSWER = b'{"choices": [{"message": {"content": "4"}, "finish_reason": "stop"}]}'
 REFUSAL = b'{"error": {"message": "too many requests"}}'
@@ -39,9 +40,11 @@ class Refusal(Struct, frozen=True):
 class Scatter:
     """Refuses a share of the requests, drawn at random: a router over many deployments."""
 
-    def __init__(self, share: float, retry_after_seconds: float | None = None, status: int = 429) -> None:
+    def __init__(
+        self, share: float, retry_after_seconds: float | None = None, status: int = 429, seed: int = 11
+    ) -> None:
         self._share, self._refusal = share, Refusal(retry_after_seconds, status)
-        self._draw = random.Random(11)
+        self._draw = random.Random(seed)
 
     def refuses(self, now: float, inside: int) -> Refusal | None:
         return self._refusal if self._draw.random() < self._share else None
@@ -112,6 +115,7 @@ class Request(Struct):
     """One request, as the gateway saw it."""
 
     row: int
+    variant: int
     sent_at: float
     refused: bool
     back_at: float
@@ -125,10 +129,11 @@ class Played(Struct):
     changes: list[tuple[float, int]]
     seconds: float
     halt: Halt | None
-    cuts: int
 
-    def answered(self, begin: float = 0.0, end: float = math.inf) -> int:
-        return sum(not each.refused and begin <= each.back_at < end for each in self.requests)
+    def answered(self, begin: float = 0.0, end: float = math.inf, variant: int = 0) -> int:
+        return sum(
+            not each.refused and each.variant == variant and begin <= each.back_at < end for each in self.requests
+        )
 
     def refused(self, begin: float = 0.0, end: float = math.inf) -> int:
         return sum(each.refused and begin <= each.back_at < end for each in self.requests)
@@ -138,19 +143,19 @@ class Played(Struct):
 
     def drained_at(self) -> float:
         """When the last row went for the first time: from then on there is nothing to do but to wait for rows."""
-        first: dict[int, float] = {}
+        first: dict[tuple[int, int], float] = {}
         for each in self.requests:
-            first.setdefault(each.row, each.sent_at)
+            first.setdefault((each.row, each.variant), each.sent_at)
         return max(first.values())
 
     def too_early(self) -> int:
         """Requests of a row sent before its own Retry-After was over."""
-        due: dict[int, float] = {}
+        due: dict[tuple[int, int], float] = {}
         wrong = 0
         for each in self.requests:
-            wrong += each.sent_at < due.get(each.row, 0.0) - 1e-6
+            wrong += each.sent_at < due.get((each.row, each.variant), 0.0) - 1e-6
             if each.refused:
-                due[each.row] = each.back_at + (each.retry_after_seconds or 0.0)
+                due[each.row, each.variant] = each.back_at + (each.retry_after_seconds or 0.0)
         return wrong
 
     def mean_inside(self, begin: float, end: float) -> float:
@@ -164,34 +169,38 @@ class Played(Struct):
 
 
 class PlayedWire:
-    """Answers as the gateway does, after its time."""
+    """Answers as the gateways do, each after its time; the URL is the number of the gateway."""
 
-    def __init__(self, gateway: Gateway, loop: asyncio.AbstractEventLoop, seed: int) -> None:
+    def __init__(self, gateways: Sequence[Gateway], loop: asyncio.AbstractEventLoop, seed: int) -> None:
         self.requests: list[Request] = []
         self.changes: list[tuple[float, int]] = [(0.0, 0)]
-        self._gateway, self._loop, self._draw, self._inside = gateway, loop, random.Random(seed), 0
+        self._gateways, self._loop, self._draw = gateways, loop, random.Random(seed)
+        self._inside = [0 for _ in gateways]
 
     def post(self, url: str, headers: object, body: bytes, deadline_seconds: float) -> asyncio.Future[Response]:
-        now, gateway = self._loop.time(), self._gateway
-        refusals = [rule.refuses(now, self._inside) for rule in gateway.rules]
+        now, number = self._loop.time(), int(url)
+        gateway, inside = self._gateways[number], self._inside[number]
+        refusals = [rule.refuses(now, inside) for rule in gateway.rules]
         refusal = next((each for each in refusals if each is not None), None)
         future: asyncio.Future[Response] = self._loop.create_future()
         if refusal is None:
-            self._inside += 1
-            self.changes.append((now, self._inside))
-            seconds = gateway.latency_seconds(self._draw, self._inside)
+            self._enter(number, 1)
+            seconds = gateway.latency_seconds(self._draw, self._inside[number])
             response = Response(200, {}, ANSWER)
         else:
             seconds, response = gateway.refusal_seconds, told(refusal)
         wait = refusal.retry_after_seconds if refusal is not None else None
-        self.requests.append(Request(int(body), now, refusal is not None, now + seconds, wait))
-        self._loop.call_later(seconds, self._back, future, response)
+        self.requests.append(Request(int(body), number, now, refusal is not None, now + seconds, wait))
+        self._loop.call_later(seconds, self._back, future, response, number)
         return future
 
-    def _back(self, future: asyncio.Future[Response], response: Response) -> None:
+    def _enter(self, number: int, change: int) -> None:
+        self._inside[number] += change
+        self.changes.append((self._loop.time(), sum(self._inside)))
+
+    def _back(self, future: asyncio.Future[Response], response: Response, number: int) -> None:
         if response.status == 200:
-            self._inside -= 1
-            self.changes.append((self._loop.time(), self._inside))
+            self._enter(number, -1)
         if not future.done():
             future.set_result(response)
 
@@ -230,30 +239,42 @@ class Nothing:
 
 
 class Rows:
-    """So many tickets of one variant, one after the other; their body is their number."""
+    """So many rows, each asked of so many variants, row by row; a request's body is its row's number."""
 
-    def __init__(self, rows: int) -> None:
-        self._rows = iter(range(rows))
+    def __init__(self, rows: int, variants: int) -> None:
+        self._units = ((row, variant) for row in range(rows) for variant in range(variants))
 
     def next(self) -> Ticket | Literal["wait", "end"]:
-        row = next(self._rows, None)
-        if row is None:
+        row, variant = next(self._units, (-1, -1))
+        if row < 0:
             return "end"
-        return Ticket(Unit(row, row, 0, 0), Row(row, row, {}), b"%d" % row, "h")
+        return Ticket(Unit(row, row, variant, 0), Row(row, row, {}), b"%d" % row, "h")
 
 
 def play(
-    gateway: Gateway, *, rows: int = 10**9, seconds: float = math.inf, lane: Lane, concurrency: int, seed: int = 1
+    gateways: Gateway | Sequence[Gateway],
+    *,
+    rows: int = 10**9,
+    seconds: float = math.inf,
+    lanes: Sequence[Lane],
+    concurrency: int,
+    seed: int = 1,
+    hooks: Hooks | None = None,
+    settings: PoolSettings | None = None,
 ) -> Played:
-    """So many rows, or work without end for so many seconds, through the pool."""
+    """So many rows, or work without end for so many seconds, through the pool; a lane for each gateway."""
     loop = VirtualLoop()
-    wire = PlayedWire(gateway, loop, seed)
+    gateways = [gateways] if isinstance(gateways, Gateway) else gateways
+    wire = PlayedWire(gateways, loop, seed)
     pool = Pool(
         wire=wire,
-        routes=[Route(lane, "http://127.0.0.1:9", {}, PROTOCOLS["chat"], stream=False)],
-        source=Rows(rows),
-        hooks=Nothing(),
-        settings=PoolSettings(concurrency, 600.0, RetryPolicy(), 1e9),
+        routes=[
+            Route(lane, str(number), {}, PROTOCOLS["chat"], stream=False, name=f"v{number}")
+            for number, lane in enumerate(lanes)
+        ],
+        source=Rows(rows, len(lanes)),
+        hooks=hooks or Nothing(),
+        settings=settings or PoolSettings(concurrency, 600.0, RetryPolicy(), 1e9),
         epoch_seconds=lambda: 0.0,
     )
 
@@ -264,6 +285,6 @@ def play(
 
     try:
         halt = loop.run_until_complete(whole())
-        return Played(wire.requests, wire.changes, loop.time(), halt, 0)
+        return Played(wire.requests, wire.changes, loop.time(), halt)
     finally:
         loop.close()

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from simulation.loop import VirtualLoop
 
 from crun_batch.gateway.admission import Lane
-from crun_batch.gateway.pool import Pool, PoolSettings, Route
+from crun_batch.gateway.pool import Pool
+from crun_batch.gateway.pool_seams import PoolSettings, Route
 from crun_batch.gateway.protocols import PROTOCOLS
 from crun_batch.gateway.retry import RetryPolicy
 from crun_batch.records import Attempt, Fault, Halt, Outcome, Response, Row, Ticket, Unit

@@ -1,93 +1,40 @@
-"""The bounded pool: pulls tickets, sends what may go, puts back what must wait, hands every event to the corridor.
+"""The bounded pool: pulls tickets, sends what may go, puts back what must wait, hands every event to its hooks.
 
 Everything happens in `_step`, synchronously and stage by stage: all replies that have come are recorded, then all
 are read, then all are concluded, then all that may go is recorded as started, and only then sent. So a record
 costs no system call of its own when many come at once, and each stage finds its code still in the processor's
 caches, which takes a quarter off a row's cost. No task waits for a reply, a call that is over is put on a list;
-and a row that waits for its retry holds no place. The pool knows no file and no price: the corridor's hooks
+and a row that waits for its retry holds no place. The pool knows no file and no price: its hooks
 reserve money and write records, and a ticket carries all that the pool must know.
 """
 
 from __future__ import annotations
 
 import asyncio
-import heapq
 import random
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import Literal, Protocol
+from collections.abc import Callable, Sequence
 
-from msgspec import Struct, structs
+from msgspec import structs
 
 from crun_batch.errors import EXIT_GATEWAY_REFUSED, EXIT_OUT_OF_MONEY
 from crun_batch.gateway.admission import Admitted, Lane
 from crun_batch.gateway.classify import check, check_fault
 from crun_batch.gateway.http.wire import Wire
 from crun_batch.gateway.per_minute import NEVER
-from crun_batch.gateway.protocols import Protocol as WireProtocol
+from crun_batch.gateway.pool_seams import Hooks, PoolSettings, Route, Sending, Source
+from crun_batch.gateway.queues import Queues
 from crun_batch.gateway.rate_headers import NO_HINTS, rate_hints
-from crun_batch.gateway.retry import RetryPolicy, decide
-from crun_batch.records import Again, Attempt, Failure, Fault, Halt, Outcome, Reply, Response, Ticket
+from crun_batch.gateway.retry import decide
+from crun_batch.gateway.troubles import Troubles, minutes, set_aside_halt
+from crun_batch.records import Again, Failure, Fault, Halt, Outcome, Reply, Response, Ticket
 
 GATHER_SHARE = 0.01
 LONGEST_GATHER_SECONDS = 0.005
 """How long a reply may wait for others, of the time that it took: taken in together, each costs less."""
+FEWEST_DRAWN_AT_ONCE = 64
+"""Tickets of lanes that cannot send, drawn on the way to those that can, before others have the loop."""
 NO_ROOM = "the budget has no room for one more request"
 """Why a run halts whose next request cannot be reserved, with none in flight that could give room."""
-
-
-class Route(Struct, frozen=True):
-    """Where the tickets of one variant go."""
-
-    lane: Lane
-    url: str
-    headers: Mapping[str, str]
-    protocol: WireProtocol
-    stream: bool
-
-
-class Hooks(Protocol):
-    """What the corridor does at each event. All are synchronous, and on disk before anything follows from them."""
-
-    def together(self) -> AbstractContextManager[None]:
-        """What is recorded inside is written when the block ends, at once."""
-
-    def reserve(self, ticket: Ticket) -> bool:
-        """Hold the ticket's money; False: the budget has no room for it now."""
-
-    def started(self, tickets: Sequence[Ticket]) -> list[Attempt]:
-        """These requests are about to go."""
-
-    def arrived(self, arrivals: Sequence[tuple[Attempt, Response | Fault]]) -> list[Response | Fault]:
-        """Replies, or the ends of the waits for them, before anything reads them; returns what is to be read."""
-
-    def concluded(self, outcomes: Sequence[Outcome]) -> list[Ticket | None]:
-        """What was made of them; returns for each the follow-up of its unit, to be sent before new rows."""
-
-
-class Source(Protocol):
-    """New tickets, in order."""
-
-    def next(self) -> Ticket | Literal["wait", "end"]:
-        """The next ticket; "wait": none yet, the source calls the pool's `wake` when there is one."""
-
-
-class Sending(Struct, frozen=True, gc=False):
-    """One request, ready for the wire or on it."""
-
-    attempt: Attempt
-    admitted: Admitted
-    route: Route
-
-
-class PoolSettings(Struct, frozen=True):
-    """`limits` of the job file, as far as they concern the pool."""
-
-    concurrency: int
-    attempt_timeout_seconds: float
-    retry: RetryPolicy
-    give_up_after_seconds: float
 
 
 class Pool:
@@ -113,10 +60,9 @@ class Pool:
         self._deadline_seconds = settings.attempt_timeout_seconds
         self._epoch_seconds = epoch_seconds
         self._random = random.Random(0)
-        self._queues: dict[Lane, deque[Ticket]] = {route.lane: deque() for route in routes}
-        self._lookahead = 1 if len(self._queues) == 1 else settings.concurrency
-        self._later: list[tuple[float, int, Ticket]] = []
-        self._sequence = 0
+        self._queues = Queues([route.lane for route in routes])
+        self._troubles = Troubles()
+        self._set_aside: dict[int, str] = {}
         self._source_ended = False
         self._timer: asyncio.TimerHandle | None = None
         self._bug: BaseException | None = None
@@ -138,12 +84,27 @@ class Pool:
             self._timer.cancel()
         if self._bug is not None:
             raise self._bug
-        return self.halt
+        if self.halt is None and self._set_aside:
+            return set_aside_halt({self._routes[variant].name: why for variant, why in self._set_aside.items()})
+        return None if self.halt is None else self._troubles.named(self.halt)
 
     def stop(self, halt: Halt) -> None:
         """No new requests from now on; what is in flight is waited for. The first reason given stays."""
         self.halt = self.halt or halt
         self._step_soon()
+
+    def refuse(self, variant: int, halt: Halt) -> None:
+        """The gateway refuses this variant: it is set aside where others can go on, else the run stops."""
+        set_aside = self._settings.set_aside
+        if set_aside is None or halt.exit_code != EXIT_GATEWAY_REFUSED:
+            self.stop(halt)
+        elif variant not in self._set_aside:
+            self._set_aside[variant] = halt.words
+            self._queues.drop(self._is_set_aside)
+            set_aside(variant, halt.words)
+            if len(self._set_aside) == len(self._routes):
+                self.stop(halt)
+            self._step_soon()
 
     def abandon(self) -> None:
         """End now: what is in flight is not waited for, its outcome stays unknown."""
@@ -156,15 +117,14 @@ class Pool:
 
     @property
     def waiting_seconds(self) -> float:
-        """How long the longest shared pause of a lane still lasts, for the progress display."""
+        """How long no lane may send, as each is paused; for the progress display."""
         now = self._loop.time()
-        return max(0.0, *(route.lane.paused_until - now for route in self._routes))
+        return max(0.0, min(lane.paused_until - now for lane, _ in self._queues))
 
     @property
     def limit(self) -> int:
         """Requests that may be in flight now: the lanes' limits together, at most `concurrency`."""
-        lanes = {route.lane for route in self._routes}
-        return min(self._settings.concurrency, sum(int(lane.limit.value) for lane in lanes))
+        return min(self._settings.concurrency, sum(int(lane.limit.value) for lane, _ in self._queues))
 
     def _step_soon(self) -> None:
         if not self._step_is_due:
@@ -178,7 +138,20 @@ class Pool:
             self._gathering = self._loop.call_later(seconds, self._step)
 
     def _step(self) -> None:
-        """Take in all that has arrived, send all that may go; then see to it that somebody calls again."""
+        """Take in all that has arrived, send all that may go; then see to it that somebody calls again.
+
+        The order, and what a failure at each place leaves:
+
+        1. Replies are recorded. Fails the journal here, they are lost to us, and their outcome is unknown to the
+           next start; nothing that follows from them has happened yet.
+        2. They are read, lanes told, holds settled, results and follow-ups made. A bug leaves the rest unread: the
+           next start reads what 1 has recorded.
+        3. What may go is reserved and recorded as started. 2 and 3 are one write, when the block ends: fails that,
+           nothing of 3 goes, for `_outgoing` is emptied.
+        4. Only now is it handed to the wire: no request is under way that the journal does not know.
+
+        After a failure nothing new is sent, and the run ends when nothing is in flight any more.
+        """
         if self._over.is_set():  # abandoned: nothing is recorded any more
             return
         self._step_is_due = False
@@ -211,52 +184,105 @@ class Pool:
             self._timer = self._loop.call_later(wait, self._step)
 
     def _is_done(self) -> bool:
-        return self._source_ended and not self._later and not any(self._queues.values())
+        return self._source_ended and not self._queues
 
     def _send_what_may_go(self, now: float) -> float:
-        """Seconds until it is worth asking again; infinite: not before an event."""
-        quiet_seconds = now - self._last_success
-        if quiet_seconds > self._settings.give_up_after_seconds:
-            self.halt = Halt(EXIT_GATEWAY_REFUSED, f"no success for {quiet_seconds / 60:.0f} minutes")
+        """Seconds until it is worth asking again; infinite: not before an event.
+
+        Of several lanes: 1. What was put back and is due goes first. 2. Each sends up to its even share of all
+        places, first what waits, then new tickets. 3. What is left of the places goes to whoever can use it. So a
+        slow lane never keeps another from its share.
+        """
+        soonest = min(self._give_up(now), self._queues.move_due(now))
+        if self.halt is not None:
             return NEVER
-        while self._later and self._later[0][0] <= now:
-            due = heapq.heappop(self._later)[2]
-            self._queues[self._routes[due.unit.variant].lane].append(due)
-        soonest = max(0.001, self._later[0][0] - now) if self._later else NEVER
-        for lane, queue in self._queues.items():
-            soonest = min(soonest, self._send_from(lane, queue, now))
-        while not self._source_ended and self._backlog() < self._lookahead and self._has_room():
-            drawn = self._draw()
+        if self._queues.only_lane is None:
+            for most_in_flight in (self._even_share(), self._settings.concurrency):
+                soonest = min(
+                    soonest, self._send_waiting(now, most_in_flight), self._send_new(now, most_in_flight)
+                )
+            return soonest
+        lane = self._queues.only_lane
+        soonest = min(soonest, self._send_from(lane, now, self._settings.concurrency))
+        while not self._queues.of(lane) and self._may_draw():
+            drawn = self._draw(max(1, self.limit - self.in_flight))
             if not drawn:
                 break
-            lane = self._routes[drawn[0].unit.variant].lane
-            queue = self._queues[lane]
-            queue.extend(drawn)
-            if len(queue) == len(drawn):
-                soonest = min(soonest, self._send_from(lane, queue, now))
+            self._queues.add(drawn, lane)
+            soonest = min(soonest, self._send_from(lane, now, self._settings.concurrency))
         return soonest
 
-    def _draw(self) -> list[Ticket]:
-        """New tickets of one lane: one, so that lanes take turns; where there is but one, as many as may go."""
-        most = max(1, self.limit - self.in_flight) if len(self._queues) == 1 else 1
+    def _even_share(self) -> int:
+        """Of a lane. One that has nothing now counts too: its answers may just have come, all at once."""
+        lanes = sum(1 for lane, queue in self._queues if queue or lane.in_flight or not self._source_ended)
+        return max(1, self._settings.concurrency // max(1, lanes))
+
+    def _send_waiting(self, now: float, most_in_flight: int) -> float:
+        waits = [self._send_from(lane, now, most_in_flight) for lane, queue in self._queues if queue]
+        return min(waits, default=NEVER)
+
+    def _send_new(self, now: float, most_in_flight: int) -> float:
+        """Draw until no lane that could send lacks a ticket; a paused one's tickets pile up meanwhile."""
+        waits = {lane: lane.wait_seconds(now, 0) for lane, queue in self._queues if not queue}
+        hungry = {lane for lane, wait in waits.items() if wait == 0.0 and lane.in_flight < most_in_flight}
+        soonest = min((wait for wait in waits.values() if wait > 0.0), default=NEVER)
+        for _ in range(max(FEWEST_DRAWN_AT_ONCE, self._settings.concurrency)):
+            if not hungry or not self._may_draw():
+                return soonest
+            drawn = self._draw(1)
+            if not drawn:
+                return soonest
+            lane = self._routes[drawn[0].unit.variant].lane
+            self._queues.add(drawn, lane)
+            if lane in hungry or len(self._queues.of(lane)) == 1:
+                soonest = min(soonest, self._send_from(lane, now, most_in_flight))
+                if self._queues.of(lane) or lane.in_flight >= most_in_flight:
+                    hungry.discard(lane)
+        return 0.0
+
+    def _may_draw(self) -> bool:
+        return not self._source_ended and self._has_room() and not self._queues.is_full
+
+    def _draw(self, most: int) -> list[Ticket]:
+        """So many new tickets; none: the source has none now."""
         drawn: list[Ticket] = []
         while len(drawn) < most:
             ticket = self._source.next()
             if ticket == "wait" or ticket == "end":
                 self._source_ended = ticket == "end"
                 break
-            drawn.append(ticket)
+            if not self._is_set_aside(ticket):
+                drawn.append(ticket)
         return drawn
+
+    def _is_set_aside(self, ticket: Ticket) -> bool:
+        return bool(self._set_aside) and ticket.unit.variant in self._set_aside
 
     def _has_room(self) -> bool:
         return self.in_flight < self._settings.concurrency and self.halt is None
 
-    def _backlog(self) -> int:
-        return sum(map(len, self._queues.values()))
+    def _give_up(self, now: float) -> float:
+        """Halt where nothing succeeded for too long, or set aside what fails alone; seconds until that may be."""
+        limit = self._settings.give_up_after_seconds
+        quiet = now - self._last_success
+        if quiet >= limit and (self.in_flight or self._queues):
+            self.halt = Halt(EXIT_GATEWAY_REFUSED, f"no success for {minutes(quiet)}")
+            return NEVER
+        soonest = limit - quiet
+        if self._settings.set_aside is not None:
+            for variant, route in enumerate(self._routes):
+                since = self._troubles.failing_since(route.lane)
+                if since is not None and now - since >= limit:
+                    halt = Halt(EXIT_GATEWAY_REFUSED, f"no success for {minutes(now - since)}")
+                    self.refuse(variant, self._troubles.named(halt, route.lane))
+                elif since is not None:
+                    soonest = min(soonest, limit - (now - since))
+        return max(0.001, soonest)
 
-    def _send_from(self, lane: Lane, queue: deque[Ticket], now: float) -> float:
-        """Send the head of one lane's queue for as long as it may go; seconds until the next may."""
-        while queue and self._has_room():
+    def _send_from(self, lane: Lane, now: float, most_in_flight: int) -> float:
+        """Send what waits in a lane, while it may and has fewer in flight; seconds until the next may."""
+        queue = self._queues.of(lane)
+        while queue and self._has_room() and lane.in_flight < most_in_flight:
             wait = lane.wait_seconds(now, queue[0].bound_tokens)
             if wait > 0.0:
                 return wait
@@ -264,7 +290,7 @@ class Pool:
                 if self.in_flight == 0:
                     self.halt = Halt(EXIT_OUT_OF_MONEY, NO_ROOM)
                 return NEVER
-            ticket = queue.popleft()
+            ticket = self._queues.take(lane)
             self.in_flight += 1
             self._admitted.append((ticket, lane.admit(now, ticket.bound_tokens)))
         return NEVER
@@ -324,9 +350,11 @@ class Pool:
         lane = sending.route.lane
         if isinstance(result, Reply):
             self._last_success = now
+            self._troubles.answered(lane)
             usage = result.usage
             lane.answered(now, sending.admitted, None if usage is None else usage.total_tokens)
             return Outcome(sending.attempt, result, None)
+        self._troubles.failed(lane, now, result.message)
         if result.action == "cool_down":
             lane.refused(now, sending.admitted, result.retry_after_seconds)
         else:
@@ -353,15 +381,15 @@ class Pool:
         return result
 
     def _follow(self, outcome: Outcome, follow_up: Ticket | None) -> None:
-        decision = outcome.decision
+        decision, ticket = outcome.decision, outcome.attempt.ticket
+        if isinstance(decision, Halt):
+            self.refuse(ticket.unit.variant, decision)
+        if self._is_set_aside(ticket):
+            return
         if follow_up is not None:
-            self._queues[self._routes[follow_up.unit.variant].lane].appendleft(follow_up)
+            self._queues.add_first(follow_up)
         if isinstance(decision, Again):
-            again = retried(outcome.attempt.ticket, decision)
-            self._sequence += 1
-            heapq.heappush(self._later, (self._loop.time() + decision.delay_seconds, self._sequence, again))
-        elif isinstance(decision, Halt):
-            self.halt = self.halt or decision
+            self._queues.add_later(retried(ticket, decision), self._loop.time() + decision.delay_seconds)
 
 
 def retried(ticket: Ticket, decision: Again) -> Ticket:

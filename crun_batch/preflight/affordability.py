@@ -106,8 +106,8 @@ def how_to_go_on(halt: Halt | None, context: RunContext) -> Halt | None:
     if halt is None or halt.exit_code != EXIT_OUT_OF_MONEY:
         return halt
     if halt.reason == NO_ROOM:
-        return Halt(halt.exit_code, f"{halt.reason}: {used_up(reservations_of(context))}")
-    return Halt(halt.exit_code, f"{halt.reason}; top it up and start again, what is finished stays")
+        return structs.replace(halt, reason=f"{halt.reason}: {used_up(reservations_of(context))}")
+    return structs.replace(halt, reason=f"{halt.reason}; top it up and start again, what is finished stays")
 
 
 def estimate_document(

@@ -23,6 +23,11 @@ class JudgeTickets:
         self._wake = tools.wake
         self._waiting: Iterator[Ticket] = iter(())
         self._is_fresh = False
+        self._skipped: set[int] = set()
+
+    def skip(self, target: int) -> None:
+        """Ask this judge nothing more: its questions stay open."""
+        self._skipped.add(target)
 
     def next(self) -> Ticket | Literal["wait", "end"]:
         """The next ticket; "wait": `wake` will be called."""
@@ -44,8 +49,11 @@ class JudgeTickets:
     def _tickets_of(self, batch: list[Answered]) -> Iterator[Ticket]:
         for answer, row in batch:
             for judge, request in self._asker.open(answer, row):
+                place = self._places[judge.name]
+                if place in self._skipped:
+                    continue
                 yield Ticket(
-                    unit=Unit(row.position, row.row_id, self._places[judge.name], answer.repeat),
+                    unit=Unit(row.position, row.row_id, place, answer.repeat),
                     row=row,
                     body=request.body,
                     request_hash=request.request_hash,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from crun_batch.gateway.admission import Lane
-from crun_batch.gateway.pool import Hooks, Pool, PoolSettings, Route, Source
+from crun_batch.gateway.pool import Pool
+from crun_batch.gateway.pool_seams import Hooks, PoolSettings, Route, Source
 from crun_batch.gateway.protocols import PROTOCOLS
 from crun_batch.gateway.retry import RetryPolicy
 from crun_batch.session.resources import Resources
@@ -14,11 +16,24 @@ from crun_batch.workload.endpoint import Endpoint
 from crun_batch.workload.target import Target
 
 
+class SkippingSource(Source, Protocol):
+    """Tickets in order, those of some targets left out from some moment on."""
+
+    def skip(self, target: int) -> None:
+        """Make no more tickets for this target: its units stay open."""
+
+
 def pool_of(
-    context: RunContext, resources: Resources, routes: Sequence[Route], source: Source, hooks: Hooks
+    context: RunContext, resources: Resources, routes: Sequence[Route], source: SkippingSource, hooks: Hooks
 ) -> Pool:
     """A pool under the job's limits."""
-    limits, clock = context.workload.job.limits, context.options.clock
+    limits, options = context.workload.job.limits, context.options
+
+    def set_aside(target: int, reason: str) -> None:
+        source.skip(target)
+        options.say(f"{routes[target].name} is set aside, the others go on: {reason}")
+
+    others_go_on = limits.on_variant_failure == "set_aside" and len(routes) > 1
     return Pool(
         wire=resources.wire,
         routes=routes,
@@ -29,8 +44,9 @@ def pool_of(
             attempt_timeout_seconds=limits.attempt_timeout_seconds,
             retry=RetryPolicy(limits.max_attempts, limits.max_unknown_retries),
             give_up_after_seconds=limits.give_up_after_minutes * 60,
+            set_aside=set_aside if others_go_on else None,
         ),
-        epoch_seconds=lambda: clock.epoch_us() / 1e6,
+        epoch_seconds=lambda: options.clock.epoch_us() / 1e6,
     )
 
 
@@ -43,6 +59,7 @@ def routes_of(targets: Sequence[Target], endpoints: Sequence[Endpoint], resource
             endpoint.headers,
             PROTOCOLS[target.protocol_name],
             target.job.endpoint.stream,
+            target.name,
         )
         for target, endpoint in zip(targets, endpoints, strict=True)
     )

@@ -27,10 +27,10 @@ async def send(context: RunContext, plan: Plan) -> Halt | None:
 
 
 async def _send(context: RunContext, plan: Plan) -> Halt | None:
-    """First the rows, then, unless something said stop, the judges of their answers."""
+    """First the rows, then, unless something stopped them before their end, the judges of their answers."""
     async with open_resources(context, plan) as resources:
         rows = context.open_rows() if plan.pilot is None else plan.pilot.batches()
         halt = await send_rows(context, resources, rows)
-        if halt is None and context.workload.judges:
-            halt = await judge_answers(context, resources, plan.docket)
+        if context.workload.judges and (halt is None or halt.others_are_finished):
+            return await judge_answers(context, resources, plan.docket) or halt
         return halt

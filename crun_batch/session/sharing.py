@@ -98,6 +98,11 @@ class Sharing:
         self.remember(unit, part)
         return followers
 
+    def drop(self, variant: int) -> None:
+        """Nobody leads in this variant any more: those who wait there stay without an answer."""
+        for key in [key for key in self._waiting if key.startswith(b"%d/" % variant)]:
+            self._waiting_units -= len(self._waiting.pop(key))
+
     def remember(self, unit: Unit, part: FinalPart) -> None:
         """Keep an answer for rows to come; the oldest are forgotten."""
         assert part.request_hash is not None
@@ -159,4 +164,4 @@ def recorded_answers(
 
 
 def _key(unit: Unit, unit_hash: str) -> bytes:
-    return b"%b%d/%d" % (bytes.fromhex(unit_hash), unit.variant, unit.repeat)
+    return b"%d/%d/%b" % (unit.variant, unit.repeat, bytes.fromhex(unit_hash))

@@ -112,6 +112,13 @@ class RowTickets:
         self._rows: deque[Row] = deque()
         self._waiting: deque[Ticket] = deque()
         self._has_finished_unsent = False
+        self._skipped: set[int] = set()
+
+    def skip(self, target: int) -> None:
+        """Make no more tickets of this variant: its units stay open."""
+        self._skipped.add(target)
+        if self._sharing is not None:
+            self._sharing.drop(target)
 
     def next(self) -> Ticket | Literal["wait", "end"]:
         """The next ticket; "wait": `wake` will be called, or an answer in flight is waited for."""
@@ -138,6 +145,8 @@ class RowTickets:
             row = self._rows.popleft()
             rows += 1
             for variant in self._workload.variants:
+                if variant.index in self._skipped:
+                    continue
                 before = len(opened)
                 self._open_units(row, variant, opened)
                 if len(opened) > before:

@@ -13,14 +13,16 @@ ERROR_RATE_FROM_ROWS = 20
 
 
 class UnitTally:
-    """Counts finished units by target; at `stop_at_error_rate` of a target's last units it calls `stop`."""
+    """Counts finished units by target; at `stop_at_error_rate` of a target's last units it calls `refuse`."""
 
-    def __init__(self, targets: tuple[str, ...], stop_at_error_rate: float, stop: Callable[[Halt], None]) -> None:
+    def __init__(
+        self, targets: tuple[str, ...], stop_at_error_rate: float, refuse: Callable[[int, Halt], None]
+    ) -> None:
         self.finished_units = 0
         self.failed_units = 0
         self._targets = targets
         self._stop_at_error_rate = stop_at_error_rate
-        self._stop = stop
+        self._refuse = refuse
         self._recent_errors: dict[int, deque[bool]] = {}
 
     def count(self, target: int, *, is_ok: bool, is_error: bool) -> None:
@@ -35,10 +37,11 @@ class UnitTally:
             return
         share = sum(recent) / len(recent)
         if share >= self._stop_at_error_rate:
-            self._stop(
+            self._refuse(
+                target,
                 Halt(
                     EXIT_GATEWAY_REFUSED,
                     f"{share:.0%} of the last {len(recent)} rows of variant {self._targets[target]!r} failed "
                     f"(limits.stop_at_error_rate is {self._stop_at_error_rate:g})",
-                )
+                ),
             )

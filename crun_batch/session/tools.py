@@ -8,10 +8,11 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from crun_batch.gateway.pool import Hooks, Pool, Source
+from crun_batch.gateway.pool import Pool
+from crun_batch.gateway.pool_seams import Hooks
 from crun_batch.records import Halt
 from crun_batch.session.attempts import AttemptRecorder
-from crun_batch.session.lanes import pool_of, routes_of
+from crun_batch.session.lanes import SkippingSource, pool_of, routes_of
 from crun_batch.session.resources import Resources
 from crun_batch.session.sealing import Sealer
 from crun_batch.session.tally import UnitTally
@@ -41,7 +42,7 @@ class Recorder(Hooks, Protocol):
     def tally(self) -> UnitTally: ...
 
 
-Make = Callable[[Tools], tuple[Recorder, Source]]
+Make = Callable[[Tools], tuple[Recorder, SkippingSource]]
 """Makes the hooks and the tickets of rows, or of judges."""
 
 
@@ -56,8 +57,8 @@ def make_pool(
     """Recorder, tickets and pool for these targets, each made of those before it."""
     loop = asyncio.get_running_loop()
 
-    def stop(halt: Halt) -> None:
-        pool.stop(halt)
+    def refuse(target: int, halt: Halt) -> None:
+        pool.refuse(target, halt)
 
     def wake() -> None:
         loop.call_soon_threadsafe(lambda: pool.wake())
@@ -67,12 +68,13 @@ def make_pool(
         attempts=AttemptRecorder(
             context, resources, targets=names, journal=journal, sealer=sealer, token_ratio=token_ratio
         ),
-        tally=UnitTally(names, context.workload.job.limits.stop_at_error_rate, stop),
+        tally=UnitTally(names, context.workload.job.limits.stop_at_error_rate, refuse),
         tickets=Tickets(resources.bill.price_of, resources.bill.credits_per_usd, token_ratio),
         journal=journal,
         wake=wake,
     )
     recorder, source = make(tools)
     endpoints = [resources.endpoints[target.index] for target in targets]
-    pool = pool_of(context, resources, routes_of(targets, endpoints, resources), source, recorder)
+    routes = routes_of(targets, endpoints, resources)
+    pool = pool_of(context, resources, routes, source, recorder)
     return recorder, pool

@@ -34,7 +34,7 @@ def ending_of(
     """By why it halted, else by how its rows ended and whether their judges gave a verdict."""
     if halt is not None:
         interrupted = halt.exit_code in (EXIT_INTERRUPTED, EXIT_TERMINATED)
-        return Ending("interrupted" if interrupted else "stopped", halt.exit_code, halt.reason)
+        return Ending("interrupted" if interrupted else "stopped", halt.exit_code, halt.words)
     if open_count and is_pilot:
         return Ending("stopped", EXIT_OK, f"pilot done, {open_count:,} rows are open")
     if open_count:

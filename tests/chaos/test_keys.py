@@ -26,7 +26,7 @@ from crun_batch.gateway.control import Gateway, list_models
 from crun_batch.gateway.http.bodies import ByteBudget, WireSettings
 from crun_batch.gateway.http.httpx_wire import HttpxWire
 from crun_batch.gateway.http.wire import open_wire
-from crun_batch.gateway.pool import Route
+from crun_batch.gateway.pool_seams import Route
 from crun_batch.gateway.protocols import PROTOCOLS
 from crun_batch.load.job.job import Job
 from crun_batch.load.job.secrets import resolve_secrets

@@ -308,6 +308,9 @@ class LimitsSpec(Section):
     """Stop after so long without any success (exit 5)."""
     stop_at_error_rate: Share = 0.5
     """Per variant, over its last 200 finished rows, from 20 on: stop (exit 5)."""
+    on_variant_failure: Literal["set_aside", "stop"] = "set_aside"
+    """Where the gateway refuses one variant of several (unknown model, key, error rate, no success for long): set
+    it aside, finish the others and then exit 5, or stop at once. Rows of a variant set aside stay open."""
 
 
 class BudgetSpec(Section):

@@ -1,0 +1,71 @@
+"""What the pool needs from outside: where requests go, what is done at each event, where tickets come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Literal, Protocol
+
+from msgspec import Struct
+
+from crun_batch.gateway.admission import Admitted, Lane
+from crun_batch.gateway.protocols import Protocol as WireProtocol
+from crun_batch.gateway.retry import RetryPolicy
+from crun_batch.records import Attempt, Fault, Outcome, Response, Ticket
+
+
+class Route(Struct, frozen=True):
+    """Where the tickets of one variant go."""
+
+    lane: Lane
+    url: str
+    headers: Mapping[str, str]
+    protocol: WireProtocol
+    stream: bool
+    name: str = ""
+    """The variant's, for people."""
+
+
+class Hooks(Protocol):
+    """What the corridor does at each event. All are synchronous, and on disk before anything follows from them."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """What is recorded inside is written when the block ends, at once."""
+
+    def reserve(self, ticket: Ticket) -> bool:
+        """Hold the ticket's money; False: the budget has no room for it now."""
+
+    def started(self, tickets: Sequence[Ticket]) -> list[Attempt]:
+        """These requests are about to go."""
+
+    def arrived(self, arrivals: Sequence[tuple[Attempt, Response | Fault]]) -> list[Response | Fault]:
+        """Replies, or the ends of the waits for them, before anything reads them; returns what is to be read."""
+
+    def concluded(self, outcomes: Sequence[Outcome]) -> list[Ticket | None]:
+        """What was made of them; returns for each the follow-up of its unit, to be sent before new rows."""
+
+
+class Source(Protocol):
+    """New tickets, in order."""
+
+    def next(self) -> Ticket | Literal["wait", "end"]:
+        """The next ticket; "wait": none yet, the source calls the pool's `wake` when there is one."""
+
+
+class Sending(Struct, frozen=True, gc=False):
+    """One request, ready for the wire or on it."""
+
+    attempt: Attempt
+    admitted: Admitted
+    route: Route
+
+
+class PoolSettings(Struct, frozen=True):
+    """`limits` of the job file, as far as they concern the pool."""
+
+    concurrency: int
+    attempt_timeout_seconds: float
+    retry: RetryPolicy
+    give_up_after_seconds: float
+    set_aside: Callable[[int, str], None] | None = None
+    """Told that a variant was set aside, and why: none of its tickets is sent any more. None: the run stops."""

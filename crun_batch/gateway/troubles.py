@@ -1,0 +1,54 @@
+"""How long a lane has been failing, and in which words, so that a stop can name them. Times are in seconds."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+from msgspec import structs
+
+from crun_batch.errors import EXIT_GATEWAY_REFUSED, EXIT_OUT_OF_MONEY
+from crun_batch.gateway.admission import Lane
+from crun_batch.records import Halt
+
+REMEMBERED_FAILURES = 20
+NAMED_FAILURES = 3
+
+
+class Troubles:
+    """The latest failures of a session, and since when each lane has had nothing else."""
+
+    def __init__(self) -> None:
+        self._latest: deque[tuple[Lane, str]] = deque(maxlen=REMEMBERED_FAILURES)
+        self._failing_since: dict[Lane, float] = {}
+
+    def failed(self, lane: Lane, now: float, message: str) -> None:
+        self._failing_since.setdefault(lane, now)
+        self._latest.append((lane, message))
+
+    def answered(self, lane: Lane) -> None:
+        if self._failing_since:
+            self._failing_since.pop(lane, None)
+
+    def failing_since(self, lane: Lane) -> float | None:
+        """When the first failure came after which the lane answered nothing; None: its last request was good."""
+        return self._failing_since.get(lane)
+
+    def named(self, halt: Halt, lane: Lane | None = None) -> Halt:
+        """The halt with what failed last, in one lane or in all, where the gateway or the money is its reason."""
+        if halt.exit_code not in (EXIT_OUT_OF_MONEY, EXIT_GATEWAY_REFUSED):
+            return halt
+        words = [message for where, message in reversed(self._latest) if lane is None or where is lane]
+        unsaid = [message for message in dict.fromkeys(words) if message not in halt.reason]
+        return structs.replace(halt, last_failures=tuple(unsaid[:NAMED_FAILURES]))
+
+
+def set_aside_halt(reasons: Mapping[str, str]) -> Halt:
+    """Why a run ends in which variants were set aside, each with its reason, and the others finished."""
+    words = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    return Halt(EXIT_GATEWAY_REFUSED, f"set aside, and all else went on to its end: {words}", (), True)
+
+
+def minutes(seconds: float) -> str:
+    """A time in words: seconds below two minutes."""
+    return f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:.0f} seconds"
