@@ -23,11 +23,12 @@ FEWEST_REMEMBERED = 128
 CHANCE_OF_A_STREAK = 1e-6
 """So improbable a row of refusals is no chance."""
 LONGEST_STREAK = 16
+LATER_COUNTED = 512
 MOST_SHARE = 0.3
 FEWEST_FOR_A_SHARE = 100
 MOST_SCATTER = 0.25
-DOUBTED_REFUSALS, DOUBTED_REQUESTS = 1.0, 50.0
-"""What is assumed before anything is known: one refused in fifty."""
+DOUBTED_REFUSALS, DOUBTED_REQUESTS = 2.0, 50.0
+"""What is assumed before anything is known: two refused in fifty."""
 FORGOTTEN_AFTER = 1000
 SLACK = 1.5
 DEVIATIONS = 2.0
@@ -54,6 +55,7 @@ class Evidence:
         self._serial = 0
         self._current, self._older = Generation(ceiling), Generation(ceiling)
         self._sent = self._current.sent
+        self._levels = [0] * (2 * ceiling + LATER_COUNTED)
         self._highest_level = 0
         self._began_at = 0
         self._ends_at = FEWEST_REMEMBERED
@@ -65,6 +67,7 @@ class Evidence:
     def sent(self, level: int) -> int:
         """A request goes; returns its serial number among the lane's."""
         self._serial += 1
+        self._levels[self._serial % len(self._levels)] = level
         self._sent[level] += 1
         if level > self._highest_level:
             self._highest_level = level
@@ -131,7 +134,20 @@ class Evidence:
         sent = sum(self._current.sent[level:top]) + sum(self._older.sent[level:top])
         refused = sum(self._current.refused[level:top]) + sum(self._older.refused[level:top])
         refused = max(1, refused - sum(one > serial for one in self._latest_refused))
-        return max(0, sent - (self._serial - serial) - refused), refused
+        return max(0, sent - self._later(serial, level) - refused), refused
+
+    def _later(self, serial: int, level: int) -> int:
+        """How many at this level or above went after a request: what becomes of them is not known yet.
+
+        Of the first `LATER_COUNTED` they are counted, of the rest as many in proportion.
+        """
+        later = min(self._serial - serial, len(self._levels))
+        counted = min(later, LATER_COUNTED)
+        if not counted:
+            return 0
+        begin, end = (serial + 1) % len(self._levels), (serial + counted) % len(self._levels) + 1
+        levels = self._levels[begin:end] if begin < end else self._levels[begin:] + self._levels[:end]
+        return sum(level <= one for one in levels) * later // counted
 
     def _is_more_than_scatter(self, borne: int, refused: int) -> bool:
         expected = SLACK * self._scatter_share() * (borne + refused)
