@@ -109,6 +109,7 @@ EVERY_KEY: dict[str, Any] = {
         "max_unknown_retries": 0,
         "give_up_after_minutes": 5,
         "stop_at_error_rate": 0.25,
+        "on_variant_failure": "stop",
     },
     "budget": {"max_cost_usd": 5.0, "max_cost_credits": 1000, "credits": "off", "keep_credits": 1},
     "prices": {
@@ -226,6 +227,7 @@ def test_the_smallest_job_has_the_documented_defaults():
         "max_unknown_retries": 1,
         "give_up_after_minutes": 30.0,
         "stop_at_error_rate": 0.5,
+        "on_variant_failure": "set_aside",
     } == limits
     assert ("require", Decimal(0), 1, 1, False) == (
         job.budget.credits,

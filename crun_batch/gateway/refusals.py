@@ -27,8 +27,8 @@ LATER_COUNTED = 512
 MOST_SHARE = 0.3
 FEWEST_FOR_A_SHARE = 100
 MOST_SCATTER = 0.25
-DOUBTED_REFUSALS, DOUBTED_REQUESTS = 2.0, 50.0
-"""What is assumed before anything is known: two refused in fifty."""
+DOUBTED_REFUSALS, DOUBTED_REQUESTS = 1.0, 50.0
+"""What is assumed before anything is known: one refused in fifty."""
 FORGOTTEN_AFTER = 1000
 SLACK = 1.5
 DEVIATIONS = 2.0
