@@ -106,11 +106,14 @@ class Gateway:
     ) -> None:
         """`deadline_seconds` is for each attempt; `ca_file` is trusted besides the system's certificates.
 
-        Raises InputError for a URL that is none, a proxy of the environment or certificates that cannot be used.
+        What follows a '?' in the URL follows every path. Raises InputError for a URL that is none, a proxy of the
+        environment or certificates that cannot be used.
         """
         parts = checked_url(base_url)
         self.host = parts.hostname or ""
-        self._base_url = base_url.rstrip("/")
+        address, mark, query = base_url.partition("?")
+        self._base_url = address.rstrip("/")
+        self._query = mark + query
         self._root_url = f"{parts.scheme}://{parts.netloc}"
         self._headers = Headers({name.lower(): value for name, value in headers.items()})
         self._deadline_seconds = deadline_seconds
@@ -138,7 +141,7 @@ class Gateway:
     def urls(self, path: str) -> tuple[str, ...]:
         """Where a call may be: under the base URL, beside its /v1, at the server's root."""
         bases = (self._base_url, self._base_url.removesuffix("/v1"), self._root_url)
-        return tuple(dict.fromkeys(base + path for base in bases))
+        return tuple(dict.fromkeys(base + path + self._query for base in bases))
 
     async def get(self, url: str, *, with_api_key_header: bool = False) -> Answer | ControlFault:
         """GET, tried again while the trouble looks transient. The fault is the last attempt's."""
@@ -200,7 +203,9 @@ async def list_models(gateway: Gateway) -> tuple[ModelInfo, ...] | ControlFault 
     models: list[ModelInfo] = []
     after: str | None = None
     for _ in range(MAX_PAGES):
-        url = gateway.urls("/models")[0] + ("?" + urlencode({"after_id": after}) if after else "")
+        url = gateway.urls("/models")[0]
+        if after:
+            url += ("&" if "?" in url else "?") + urlencode({"after_id": after})
         answer = await gateway.get(url)
         if isinstance(answer, ControlFault):
             return answer

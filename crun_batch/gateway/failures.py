@@ -16,7 +16,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from crun_batch.gateway.told_waits import wait_told
+from crun_batch.gateway.told_waits import wait_told, with_quotas
 from crun_batch.records import Action, ErrorKind, Failure, OutcomeClass, Usage
 
 LONGEST_MESSAGE = 500
@@ -381,21 +381,9 @@ def _details(inner: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _message(payload: Mapping[str, Any], error: object, details: list[dict[str, Any]]) -> str:
-    words = _words(error, 3) or _words(payload, 3)
-    quotas = [quota for detail in details for quota in _quotas(detail) if quota not in words]
-    if quotas:
-        words = f"{words} ({', '.join(quotas[:3])})"
+    words = with_quotas(_words(error, 3) or _words(payload, 3), details)
     raw = next((detail["raw"] for detail in details if isinstance(detail.get("raw"), str)), "")
     return f"{words}: {raw}"[:_READ_OF_A_PAGE] if raw else words
-
-
-def _quotas(detail: Mapping[str, Any]) -> list[str]:
-    """The quotas that Google's QuotaFailure names: only they say whether a minute's or a day's is used up."""
-    violations = detail.get("violations")
-    found = (
-        [one.get("quotaId") for one in violations if isinstance(one, dict)] if isinstance(violations, list) else []
-    )
-    return [quota for quota in found if isinstance(quota, str)]
 
 
 def _words(value: object, depth: int) -> str:

@@ -1,4 +1,4 @@
-"""The wait that an error body asks for: Google's RetryInfo, keys that say so, or words.
+"""The wait that an error body asks for, by Google's RetryInfo, a key or words, and the quotas that it names.
 
 Sources: google.rpc.RetryInfo (`retryDelay`), the rate limit messages of OpenAI and Azure ("Please try again in
 7.66s", "Please retry after 26 seconds"), Gemini ("Please retry in 20.5s") and LiteLLM ("Try again in 60 seconds"),
@@ -55,6 +55,14 @@ def wait_told(places: Sequence[Mapping[str, Any]], message: str) -> float | None
     pieces = _PIECE.findall(said[1] or said[2])
     total = sum(float(number) * _UNIT_SECONDS[(unit or "s").lower()] for number, unit in pieces)
     return min(total, LONGEST_WAIT_SECONDS)
+
+
+def with_quotas(words: str, details: Sequence[Mapping[str, Any]]) -> str:
+    """The words, and the quotas of Google's QuotaFailure: only they say whether it is a minute's or a day's."""
+    listed = [detail.get("violations") for detail in details]
+    violations = [one for each in listed if isinstance(each, list) for one in each if isinstance(one, dict)]
+    quotas = [quota for one in violations if isinstance(quota := one.get("quotaId"), str) and quota not in words]
+    return f"{words} ({', '.join(quotas[:3])})" if quotas else words
 
 
 def _seconds(value: object, unit_seconds: float) -> float | None:

@@ -133,7 +133,8 @@ async def ask(job: Job, endpoint: Endpoint, platform: Platform) -> GatewayOffer:
 
 def gateway_at(base_url: str, endpoint: Endpoint, platform: Platform) -> Gateway:
     """The control side of a gateway. Raises InputError where a proxy or certificates cannot be used."""
-    gateway = Gateway(base_url, endpoint.headers, ca_file=endpoint.ca_file, transport=platform.transport)
+    url = base_url + endpoint.query
+    gateway = Gateway(url, endpoint.headers, ca_file=endpoint.ca_file, transport=platform.transport)
     return gateway.hiding(endpoint.redact.words)
 
 

@@ -64,7 +64,8 @@ async def offered_credit(job: Job, environ: Mapping[str, str]) -> dict[str, Any]
 
 def _gateway(job: Job, environ: Mapping[str, str]) -> Gateway:
     endpoint = endpoint_of(job, environ, simulated=False)
-    return Gateway(job.endpoint.base_url, endpoint.headers, ca_file=endpoint.ca_file).hiding(endpoint.redact.words)
+    url = job.endpoint.base_url + endpoint.query
+    return Gateway(url, endpoint.headers, ca_file=endpoint.ca_file).hiding(endpoint.redact.words)
 
 
 async def _refused_key(gateway: Gateway) -> ControlFault | None:

@@ -14,6 +14,7 @@ from typing import Any
 from msgspec import Struct
 
 from crun_batch.gateway.control import auth_headers
+from crun_batch.load.job.addresses import query_text
 from crun_batch.load.job.job import Job
 from crun_batch.load.job.secrets import Secrets
 from crun_batch.load.job.sweep import variations
@@ -35,6 +36,8 @@ class Endpoint(Struct, frozen=True):
     redact: Redactor
     ca_file: Path | None = None
     """Trusted besides the system's certificates."""
+    query: str = ""
+    """What follows the path of every call, the control calls' too."""
 
     @property
     def account(self) -> Hashable:
@@ -59,7 +62,7 @@ def endpoints_of(asked: Sequence[Target], environ: Mapping[str, str], *, simulat
     secrets = [one.secrets(environ) for one in asked]
     redact = Redactor([value for one in secrets for value in one.hidden])
     return tuple(
-        Endpoint(_headers(one.job, own), redact, ca_file_of(one.job))
+        Endpoint(_headers(one.job, own), redact, ca_file_of(one.job), query_text(one.job.endpoint.query))
         for one, own in zip(asked, secrets, strict=True)
     )
 
@@ -99,6 +102,7 @@ def _without_key() -> dict[str, object]:
         "endpoint.api_key_file": None,
         "endpoint.ca_file": None,
         "endpoint.headers": {},
+        "endpoint.query": {},
     }
 
 

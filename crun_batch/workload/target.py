@@ -15,6 +15,7 @@ from msgspec import Struct
 from crun_batch.errors import InputError
 from crun_batch.gateway.protocols import PROTOCOLS
 from crun_batch.gateway.protocols.protocol import BuildBody
+from crun_batch.load.job.addresses import query_text
 from crun_batch.load.job.grader_sections import GraderSpec
 from crun_batch.load.job.job import Job
 from crun_batch.load.job.judges import JudgeJob, judge_jobs
@@ -48,7 +49,8 @@ class Target(Struct, frozen=True, dict=True):
 
     @property
     def url(self) -> str:
-        return self.job.endpoint.base_url + self.terms.path
+        endpoint = self.job.endpoint
+        return endpoint.base_url + self.terms.path + query_text(endpoint.query)
 
     @cached_property
     def terms(self) -> RequestTerms:

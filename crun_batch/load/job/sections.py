@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -26,6 +25,7 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
+from crun_batch.load.job.addresses import base_url, query
 from crun_batch.load.job.csv_values import Delimiter, Encoding, Quote
 from crun_batch.load.job.places import split_dotted
 
@@ -56,21 +56,6 @@ def _text_or_list(value: Any) -> Any:
     ):
         raise ValueError("must be a text or a list of texts, none of them empty")
     return value if isinstance(value, str) else tuple(value)
-
-
-def _url(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # urlsplit's own words about brackets and ports
-        usable = False
-    if not usable or re.search(r"\s", value):
-        raise ValueError("must be an http:// or https:// address with a host and, if any, a port up to 65535")
-    if parts.query or parts.fragment or "?" in value or "#" in value:
-        raise ValueError("must be an address without '?' and '#'; headers and params have keys of their own")
-    if "@" in parts.netloc:
-        raise ValueError("must not hold a user or a password; name the key in endpoint.api_key_env")
-    return value.rstrip("/")
 
 
 def _amount(value: Any) -> Any:
@@ -169,7 +154,8 @@ Share = Annotated[float, Strict(), Field(ge=0, le=1)]
 Amount = Annotated[Decimal, BeforeValidator(_amount), Field(ge=0, lt=10**12, decimal_places=12)]
 PositiveAmount = Annotated[Decimal, BeforeValidator(_amount), Field(gt=0, lt=10**12, decimal_places=12)]
 Paths = Annotated[str | tuple[str, ...], BeforeValidator(_text_or_list), _TEXTS]
-Url = Annotated[str, AfterValidator(_url)]
+Url = Annotated[str, AfterValidator(base_url)]
+Query = Annotated[dict[str, str], BeforeValidator(query)]
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]{0,59}$")]
 EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Axes = Annotated[dict[str, Any], BeforeValidator(_axes)]
@@ -242,6 +228,8 @@ class EndpointSpec(Section):
     """How the key is sent. Default: bearer where a key is named, otherwise none."""
     headers: dict[str, str] = {}
     """More headers. ${NAME} is read from the environment at the start and never written anywhere."""
+    query: Query = {}
+    """What follows '?' in the address of every call, such as {api-version: 2024-10-21}. No key belongs here."""
     stream: Flag = False
     """Ask for streamed replies; they are stored assembled."""
 

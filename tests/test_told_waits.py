@@ -1,0 +1,103 @@
+"""Waits that only the body of a refusal tells, and which of several tellings counts."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crun_batch.gateway.classify import check
+from crun_batch.gateway.protocols import PROTOCOLS
+from crun_batch.gateway.told_waits import wait_told
+from crun_batch.records import Failure, Response
+
+GOOGLE = {
+    "code": 429,
+    "message": "You exceeded your current quota",
+    "status": "RESOURCE_EXHAUSTED",
+    "details": [
+        {"violations": [{"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]},
+        {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "51s"},
+    ],
+}
+
+
+def refused(body: object, **headers: str) -> Failure:
+    content = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    failure = check(PROTOCOLS["chat"], Response(429, named, content), stream=False, now_epoch_seconds=1e9)
+    assert isinstance(failure, Failure)
+    return failure
+
+
+@pytest.mark.parametrize(
+    ("message", "seconds"),
+    [
+        ("Rate limit reached. Please try again in 7.66s. Visit us", 7.66),
+        ("Please retry in 20.5s.", 20.5),
+        ("Please try again in 6m0s.", 360.0),
+        ("Please try again in 1h2m3.5s", 3723.5),
+        ("try again in 120ms", 0.12),
+        ("Please retry after 26 seconds.", 26.0),
+        ("No deployments available, Try again in 60 seconds. Passed model=m", 60.0),
+        ("retrying in 1 minute 30 seconds", 90.0),
+        ("Please retry after 1 day", 86_400.0),
+        ("too many requests (Retry-After: 3s)", 3.0),
+        ("retry_after=5", 5.0),
+        ("try again later", None),
+        ("retry after 5 models have answered", None),
+        ("", None),
+    ],
+)
+def test_words_tell_a_wait(message, seconds):
+    assert seconds == pytest.approx(wait_told((), message))
+    assert seconds == pytest.approx(refused({"error": {"message": message}}).retry_after_seconds)
+    assert seconds == pytest.approx(refused(message or "-").retry_after_seconds)
+
+
+@pytest.mark.parametrize(
+    ("place", "seconds"),
+    [
+        ({"retryDelay": "51s"}, 51.0),
+        ({"retryDelay": {"seconds": 3, "nanos": 500_000_000}}, 3.5),
+        ({"retry_after": "7"}, 7.0),
+        ({"retry_after": 7}, 7.0),
+        ({"retry_after_ms": 250}, 0.25),
+        ({"retry_after": 1e9}, 86_400.0),
+        ({"retry_after": True}, None),
+        ({"retry_after": -1}, None),
+        ({"retry_after": "soon"}, None),
+    ],
+)
+def test_keys_tell_a_wait(place, seconds):
+    assert seconds == pytest.approx(refused({"error": {"message": "no", **place}}).retry_after_seconds)
+    assert seconds == pytest.approx(refused({"error": {"message": "no", "details": [place]}}).retry_after_seconds)
+
+
+def test_googles_refusal_names_its_wait_and_the_quota_of_the_day():
+    failure = refused([{"error": GOOGLE}])
+    assert 51.0 == failure.retry_after_seconds
+    assert "You exceeded your current quota (GenerateRequestsPerDay" in failure.message
+
+
+def test_retry_after_decides_then_the_body_then_what_the_headers_say_is_used_up():
+    """A wait of a second beside a reset in six minutes is a second; a reset alone stands in, up to a minute."""
+    resets = {"x_ratelimit_remaining_tokens": "0", "x_ratelimit_reset_tokens": "6m0s"}
+    assert 1.0 == refused({"error": {"message": "try again in 9s"}}, retry_after="1", **resets).retry_after_seconds
+    assert 9.0 == refused({"error": {"message": "try again in 9s"}}, **resets).retry_after_seconds
+    assert 60.0 == refused({"error": {"message": "no"}}, **resets).retry_after_seconds
+    resets["x_ratelimit_remaining_tokens"] = "5"
+    assert refused({"error": {"message": "no"}}, **resets).retry_after_seconds is None
+
+
+@pytest.mark.parametrize(("said", "seconds"), [("3s", 3.0), ("3", 3.0), ("500ms", 0.5), ("2m", 120.0)])
+def test_a_retry_after_with_a_unit_is_read_though_no_standard_has_it(said, seconds):
+    assert seconds == refused({"error": {"message": "no"}}, retry_after=said).retry_after_seconds
+
+
+@given(st.text(), st.none() | st.booleans() | st.integers() | st.floats() | st.text())
+def test_no_text_makes_it_fail(message, other):
+    seconds = wait_told(({"retry_after": other},), message)
+    assert seconds is None or 0.0 <= seconds <= 86_400.0
