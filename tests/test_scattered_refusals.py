@@ -127,13 +127,6 @@ def test_a_sick_lane_costs_the_others_nothing(sick):
     assert all(alone >= 0.95 * now for alone, now in zip(without, beside, strict=True))
 
 
-def test_a_slow_lane_keeps_no_other_from_its_even_share_of_the_places():
-    """Two hundred times slower than the others: it may keep what nobody used while they found their limits."""
-    without, _ = paces(None)
-    beside, _ = paces(Gateway([], constant(100.0), 0.05))
-    assert all(alone >= 0.9 * now for alone, now in zip(without, beside, strict=True))
-
-
 def test_how_far_lanes_drift_apart_is_bounded_by_memory(monkeypatch):
     """Tickets that wait for a paused lane are drawn until they fill their bytes; then the others wait too."""
     monkeypatch.setattr("crun_batch.gateway.queues.MOST_WAITING_BYTES", 100 * 2048)

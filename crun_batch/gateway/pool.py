@@ -189,42 +189,32 @@ class Pool:
     def _send_what_may_go(self, now: float) -> float:
         """Seconds until it is worth asking again; infinite: not before an event.
 
-        Of several lanes: 1. What was put back and is due goes first. 2. Each sends up to its even share of all
-        places, first what waits, then new tickets. 3. What is left of the places goes to whoever can use it. So a
-        slow lane never keeps another from its share.
+        Of several lanes: 1. What was put back and is due goes first. 2. Then what waits in lanes that could not
+        send before. 3. Then new tickets, in their order, while there is a lane that could send and has none.
         """
         soonest = min(self._give_up(now), self._queues.move_due(now))
         if self.halt is not None:
             return NEVER
         if self._queues.only_lane is None:
-            for most_in_flight in (self._even_share(), self._settings.concurrency):
-                soonest = min(
-                    soonest, self._send_waiting(now, most_in_flight), self._send_new(now, most_in_flight)
-                )
-            return soonest
+            return min(soonest, self._send_waiting(now), self._send_new(now))
         lane = self._queues.only_lane
-        soonest = min(soonest, self._send_from(lane, now, self._settings.concurrency))
+        soonest = min(soonest, self._send_from(lane, now))
         while not self._queues.of(lane) and self._may_draw():
             drawn = self._draw(max(1, self.limit - self.in_flight))
             if not drawn:
                 break
             self._queues.add(drawn, lane)
-            soonest = min(soonest, self._send_from(lane, now, self._settings.concurrency))
+            soonest = min(soonest, self._send_from(lane, now))
         return soonest
 
-    def _even_share(self) -> int:
-        """Of a lane. One that has nothing now counts too: its answers may just have come, all at once."""
-        lanes = sum(1 for lane, queue in self._queues if queue or lane.in_flight or not self._source_ended)
-        return max(1, self._settings.concurrency // max(1, lanes))
-
-    def _send_waiting(self, now: float, most_in_flight: int) -> float:
-        waits = [self._send_from(lane, now, most_in_flight) for lane, queue in self._queues if queue]
+    def _send_waiting(self, now: float) -> float:
+        waits = [self._send_from(lane, now) for lane, queue in self._queues if queue]
         return min(waits, default=NEVER)
 
-    def _send_new(self, now: float, most_in_flight: int) -> float:
+    def _send_new(self, now: float) -> float:
         """Draw until no lane that could send lacks a ticket; a paused one's tickets pile up meanwhile."""
         waits = {lane: lane.wait_seconds(now, 0) for lane, queue in self._queues if not queue}
-        hungry = {lane for lane, wait in waits.items() if wait == 0.0 and lane.in_flight < most_in_flight}
+        hungry = {lane for lane, wait in waits.items() if wait == 0.0}
         soonest = min((wait for wait in waits.values() if wait > 0.0), default=NEVER)
         for _ in range(max(FEWEST_DRAWN_AT_ONCE, self._settings.concurrency)):
             if not hungry or not self._may_draw():
@@ -235,8 +225,8 @@ class Pool:
             lane = self._routes[drawn[0].unit.variant].lane
             self._queues.add(drawn, lane)
             if lane in hungry or len(self._queues.of(lane)) == 1:
-                soonest = min(soonest, self._send_from(lane, now, most_in_flight))
-                if self._queues.of(lane) or lane.in_flight >= most_in_flight:
+                soonest = min(soonest, self._send_from(lane, now))
+                if self._queues.of(lane):
                     hungry.discard(lane)
         return 0.0
 
@@ -279,10 +269,10 @@ class Pool:
                     soonest = min(soonest, limit - (now - since))
         return max(0.001, soonest)
 
-    def _send_from(self, lane: Lane, now: float, most_in_flight: int) -> float:
-        """Send what waits in a lane, while it may and has fewer in flight; seconds until the next may."""
+    def _send_from(self, lane: Lane, now: float) -> float:
+        """Send what waits in a lane, while it may; seconds until the next may."""
         queue = self._queues.of(lane)
-        while queue and self._has_room() and lane.in_flight < most_in_flight:
+        while queue and self._has_room():
             wait = lane.wait_seconds(now, queue[0].bound_tokens)
             if wait > 0.0:
                 return wait
