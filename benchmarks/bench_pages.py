@@ -52,7 +52,7 @@ def write_pages() -> None:
         "turns, move much less.\n"
     ]
     throughput, scaling, admission = load("throughput"), load("scaling"), load("admission")
-    wires = load("wires")
+    wires, startup = load("wires"), load("startup")
     if throughput is not None and scaling is not None:
         parts.append(in_short(throughput, scaling))
     if throughput is not None:
@@ -66,6 +66,8 @@ def write_pages() -> None:
             (DOCS / "benchmarks-scaling.svg").write_text(scaling_plot(scaling))
     if admission is not None:
         parts.append(admission_part(admission))
+    if startup is not None:
+        parts.append(startup_part(startup))
     (DOCS / "benchmarks.md").write_text("\n".join(parts))
 
 
@@ -208,7 +210,13 @@ SCALING = {
     "whole": (
         "A large run to its end (512 in flight)",
         "The first rows of a table of ten million, sealed and published. Goal: under 1,000 MB.",
-        {"rows": "{:,}", "cpu_us_per_row": "{:,.0f}", "rows_per_second": "{:,.0f}", "peak_rss_mb": "{:,.0f}"},
+        {
+            "rows": "{:,}",
+            "cpu_us_per_row": "{:,.0f}",
+            "rows_per_second": "{:,.0f}",
+            "peak_rss_mb": "{:,.0f}",
+            "close_seconds": "{:.1f}",
+        },
     ),
 }
 """Part of the measurements -> its heading, what to know, its columns and how their figures are written."""
@@ -218,8 +226,9 @@ def scaling_part(measured: dict[str, Any]) -> str:
     lines = [f"## Scaling\n\nMachine: {measured['machine']}. Whole runs of crun_batch, measured by themselves.\n"]
     if has_curves(measured):
         lines.append("![CPU time per row as a run grows](benchmarks-scaling.svg)\n")
-    for name, (heading, note, columns) in SCALING.items():
+    for name, (heading, note, forms) in SCALING.items():
         if name in measured:
+            columns = {key: form for key, form in forms.items() if all(key in row for row in measured[name])}
             heads = " | ".join(column.replace("_", " ").replace("cpu us", "CPU µs") for column in columns)
             lines += [f"### {heading}\n", f"{note}\n", f"| {heads} |", "|---" * len(columns) + "|"]
             for row in measured[name]:
@@ -241,6 +250,27 @@ def admission_part(measured: dict[str, Any]) -> str:
         f"| {row['what']} | {row['reached']}{'' if row['met'] else ' (missed)'} | {row['goal']} |"
         for row in measured["rows"]
     ]
+    return "\n".join([*lines, ""])
+
+
+def startup_part(measured: dict[str, Any]) -> str:
+    seconds = {row["what"]: row["cpu_seconds"] for row in measured["processes"]}
+    lines = [
+        "## Start-up\n",
+        f"Machine: {measured['machine']}. Whole processes, the interpreter's start included: CPU time of all "
+        f"threads and peak memory, medians of {measured['repetitions']} alternating repetitions "
+        "(`python benchmarks/startup.py`). The imports show what each library takes of it.\n",
+        "| process | CPU seconds | times `python -c pass` | times `import polars` | peak memory, MB "
+        "| goal, CPU seconds |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in measured["processes"]:
+        own, goal = row["cpu_seconds"], row["goal_cpu_seconds"]
+        reached = "" if goal is None else f"{goal:g} ({'reached' if own <= goal else 'missed'})"
+        lines.append(
+            f"| {row['what']} | {own:.2f} | {own / seconds['python -c pass']:.1f} | "
+            f"{own / seconds['import polars']:.2f} | {row['peak_rss_mb']:,.0f} | {reached} |"
+        )
     return "\n".join([*lines, ""])
 
 

@@ -2,30 +2,30 @@
 
 They never ask. What exits with 2, 3, 6 or 7 on the command line is raised here: InputError, RefusedToStart,
 RunDirectoryError, DiskFailed.
+
+Each function imports the module that does its work: `status` must not wait for what sends or draws.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Collection, Coroutine, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from crun_batch.load.job.job import Job
-from crun_batch.load.job.job import load_job as read_job_file
-from crun_batch.options import AnyJob, RunOptions, options_of
-from crun_batch.reporting.comparing import ComparisonOptions, RunComparison, compare_runs
-from crun_batch.reporting.run import Run, run_in
 from crun_batch.state.status import find_run, findings_of, status_of
-from crun_batch.store.verify import Finding
 
 if TYPE_CHECKING:
+    from crun_batch.load.job.job import Job
+    from crun_batch.options import AnyJob, RunOptions
+    from crun_batch.reporting.comparing import RunComparison
     from crun_batch.reporting.read import Report
+    from crun_batch.reporting.run import Run
+    from crun_batch.store.verify import Finding
+
+    AnyRun = Run | str | Path
 
 T = TypeVar("T")
-AnyRun = Run | str | Path
 
 
 def run(
@@ -126,7 +126,8 @@ def check(job: AnyJob, *, environ: Mapping[str, str] | None = None, **overrides:
 
     Returns the document that `check --json` prints: the table's columns, templates, three requests, warnings.
     """
-    from crun_batch.preflight.check import check_job  # every command that reads runs would load the templates too
+    from crun_batch.options import options_of
+    from crun_batch.preflight.check import check_job
 
     options = options_of(overrides)
     return check_job(job, options.overrides, os.environ if environ is None else environ)
@@ -153,6 +154,8 @@ def compare(
     Raises InputError for what is not there, RunDamaged.
 
     """
+    from crun_batch.reporting.comparing import ComparisonOptions, compare_runs
+
     options = ComparisonOptions(score=score, baseline=baseline, label=label, gold=gold)
     return compare_runs([_directory(run, simulate) for run in runs], options)
 
@@ -164,7 +167,7 @@ def report(*runs: AnyRun, path: str | Path | None = None, simulate: bool = False
     directory, of several runs in the current folder. Returns a `Report`: `path`, `text(width)`, `to_dict()`.
     Raises InputError (no run), RunDamaged, DiskFailed.
     """
-    from crun_batch.reporting.read import make_report  # plots are loaded only where one is made
+    from crun_batch.reporting.read import make_report
 
     return make_report([_directory(run, simulate) for run in runs], path)
 
@@ -176,6 +179,7 @@ def models(
 
     `models` is null where there is no such call, `fault` says why a call failed. Raises InputError.
     """
+    from crun_batch.options import options_of
     from crun_batch.preflight.offers import gateway_job, offered_models
 
     options = options_of({**overrides, **({} if environ is None else {"environ": environ})})
@@ -190,6 +194,7 @@ def credits(
     `balance` is null where there is no such call, its `amount` null where it has no limit; `fault` says why a call
     failed. Raises InputError.
     """
+    from crun_batch.options import options_of
     from crun_batch.preflight.offers import gateway_job, offered_credit
 
     options = options_of({**overrides, **({} if environ is None else {"environ": environ})})
@@ -201,6 +206,8 @@ def open_run(run: str | Path, *, simulate: bool = False) -> Run:
 
     `simulate`: of a job file, its simulated run. Raises InputError where there is none, RunDamaged.
     """
+    from crun_batch.reporting.run import run_in
+
     return run_in(find_run(Path(run), simulate=simulate))
 
 
@@ -226,12 +233,16 @@ def load_job(path: str | Path, **overrides: Any) -> Job:
 
     Raises InputError with every mistake: file, line, key, what was found and what is allowed.
     """
+    from crun_batch.load.job.job import load_job as read_job_file
+    from crun_batch.options import options_of
+
     options = options_of(overrides)
     return read_job_file(Path(path), options.overrides, environ=options.environ)
 
 
 async def _run(job: AnyJob, table: object | None, options: RunOptions) -> Run:
-    from crun_batch.pipeline import run_job  # what only reads runs need not load what sends
+    from crun_batch.pipeline import run_job
+    from crun_batch.reporting.run import Run
 
     summary = await run_job(job, table, options)
     return Run(Path(summary["output_dir"]), summary)
@@ -245,17 +256,22 @@ async def _estimate(job: AnyJob, table: object | None, options: RunOptions) -> d
 
 def _options(arguments: Mapping[str, Any]) -> RunOptions:
     """The arguments of a public function as options; those at their defaults say nothing."""
+    from crun_batch.options import options_of
+
     named = {name: value for name, value in arguments.items() if name not in ("job", "table", "overrides")}
     given = {name: value for name, value in named.items() if value is not None and value is not False}
     return options_of({**given, **arguments["overrides"]})
 
 
 def _directory(run: AnyRun, simulate: bool) -> Path:
-    return run.directory if isinstance(run, Run) else find_run(Path(run), simulate=simulate)
+    return find_run(Path(run), simulate=simulate) if isinstance(run, str | Path) else run.directory
 
 
 def _finished(work: Coroutine[Any, Any, T]) -> T:
     """Run to its end; where an event loop is running (a notebook), in a thread of its own."""
+    import asyncio
+    from concurrent.futures import ThreadPoolExecutor
+
     from crun_batch.session.runtime import run_to_end
 
     try:

@@ -6,6 +6,7 @@ import fcntl
 import io
 import json
 import os
+import platform
 import pty
 import re
 import shlex
@@ -16,6 +17,7 @@ import termios
 import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ import typer
 
 from crun_batch import open_run
 from crun_batch.cli import commands as cli
-from crun_batch.cli.options import kinds, pairs, resume_command
+from crun_batch.cli.options import TOLD_LIBRARIES, kinds, pairs, resume_command
 from crun_batch.cli.screen import Screen
 from crun_batch.errors import InputError
 from crun_batch.simulator import SimulatorProcess, start_simulator
@@ -92,16 +94,52 @@ def command(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.Monke
     return run
 
 
-def test_help_loads_no_heavy_library() -> None:
-    """`--help` answers at once: nothing that takes long to load is loaded for it."""
+@pytest.fixture
+def finished(folder: Path, command: Any) -> Path:
+    """The directory of a simulated run that has ended."""
+    answers = ("--simulator", "output_tokens_median=5", "--simulator", "output_tokens_sigma=0")
+    done = command("run", "job.yaml", "--simulate", *answers, "--json")
+    assert 0 == done.code, done.err
+    return Path(done.document["output_dir"])
+
+
+HEAVY = ("polars", "pyarrow", "duckdb", "pydantic", "httpx", "minijinja", "ruamel", "rich", "asyncio", "tqdm")
+"""Libraries that take long to load: what only tells something does not wait for them."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "loaded"),
+    [
+        (("--help",), []),
+        (("--version",), []),
+        (("run", "--help"), ["pydantic"]),
+        (("status", "RUN"), ["pydantic"]),
+        (("status", "RUN", "--json"), ["pydantic"]),
+    ],
+)
+def test_what_only_tells_something_loads_no_heavy_library(
+    arguments: tuple[str, ...], loaded: list[str], finished: Path
+) -> None:
+    """Help, versions and the status of a run that has ended load nothing but what typer reads a command's own
+    parameters with, which is pydantic."""
+    given = [str(finished) if argument == "RUN" else argument for argument in arguments]
     script = (
         "import sys, contextlib, io\nfrom crun_batch.cli import commands as cli\n"
-        "with contextlib.redirect_stdout(io.StringIO()): code = cli.main(['--help'])\n"
-        "heavy = {'polars', 'pyarrow', 'duckdb', 'pydantic', 'httpx', 'rich', 'asyncio', 'tqdm'}\n"
-        "print(code, sorted(heavy & set(sys.modules)))"
+        "with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())): "
+        f"code = cli.main({given!r})\n"
+        f"print(code, sorted({set(HEAVY)!r} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert "0 []\n" == done.stdout
+    assert f"0 {loaded}\n" == done.stdout
+
+
+def test_version_tells_what_a_report_about_a_bug_needs(command: Any) -> None:
+    """`--version`: ours first, then Python and the system, then each library as it is installed."""
+    answer = command("--version")
+    first, system, *libraries = answer.out.splitlines()
+    assert (0, f"crun-batch {version('crun-batch')}") == (answer.code, first)
+    assert platform.python_version() in system
+    assert [f"{name} {version(name)}" for name in TOLD_LIBRARIES] == libraries
 
 
 def test_an_unknown_option_or_command_exits_with_2_and_says_which(command: Any) -> None:

@@ -52,7 +52,7 @@ app = typer.Typer(
 
 
 @app.callback()
-def _commands() -> None:
+def _commands(version: options.Version = False) -> None:
     pass
 
 

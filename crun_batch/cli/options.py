@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +10,31 @@ from typing import Annotated, Any, get_args
 
 import typer
 
+from crun_batch.cli.output import out
 from crun_batch.errors import InputError, Mistake
 
+TOLD_LIBRARIES = ("polars", "pyarrow", "duckdb", "pydantic", "httpx", "httptools", "minijinja", "genai-prices")
+"""Distributions whose versions belong into a report about a bug."""
+
+
+def _versions(wanted: bool) -> None:
+    """Print what runs here and end; versions are read from the installed metadata, no library is loaded."""
+    if wanted:
+        from importlib.metadata import version
+
+        out(f"crun-batch {version('crun-batch')}")
+        system = f"{platform.system()} {platform.release()} {platform.machine()}"
+        out(f"{platform.python_implementation()} {platform.python_version()}, {system}")
+        out("\n".join(f"{name} {version(name)}" for name in TOLD_LIBRARIES))
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version", callback=_versions, is_eager=True, help="Tell the versions that a report about a bug needs."
+    ),
+]
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="The job file (.yaml, .toml, .json).")]
 AnyJobFile = Annotated[
     Path | None, typer.Argument(metavar="[JOB]", help="A job file, for its gateway and key. Default: CRUN's.")

@@ -1,4 +1,8 @@
-"""A run directory as it stands now, whoever is writing to it: read from its journal, without its lock."""
+"""A run directory as it stands now, whoever is writing to it: read from its journal, without its lock.
+
+A run that has ended is told from its summary alone: the libraries that read tables and journals are loaded only
+where one is read.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +11,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any
-
-import polars as pl
+from typing import TYPE_CHECKING, Any
 
 from crun_batch.errors import InputError
-from crun_batch.load.job.job import load_job
 from crun_batch.pricing.account import Account, BookedAttempt
 from crun_batch.records import Cost, Hold, Tries, decimal_text
-from crun_batch.state.recovery import JournalNow, journal_now
 from crun_batch.state.summary import RUNNING, Ending, Place, summary_of
 from crun_batch.store.directory import RunDirectory, read_json
-from crun_batch.store.events import StartEvent
 from crun_batch.store.holder import holder
-from crun_batch.store.verify import Finding, verify
-from crun_batch.store.views import attempts_frame, run_schema
+
+if TYPE_CHECKING:
+    from crun_batch.state.recovery import JournalNow
+    from crun_batch.store.events import StartEvent
+    from crun_batch.store.verify import Finding
 
 SUSPECTS_SHOWN = 20
 KILLED = Ending("killed", None, "its process ended without a word; starting it again goes on")
@@ -40,6 +42,8 @@ def status_of(path: Path) -> dict[str, Any]:
     summary = _as_seen_from(path, read_json(run.summary))
     if process is None and summary["status"] != RUNNING.status:
         return {**summary, "holder": None, "in_flight": 0, "suspects": _unknown_attempts(path, summary)}
+    from crun_batch.state.recovery import journal_now
+
     now = journal_now(run)
     if process is None:
         _give_up(now)
@@ -52,6 +56,8 @@ def status_of(path: Path) -> dict[str, Any]:
 
 def findings_of(path: Path, *, data: bool) -> list[Finding]:
     """What `verify` finds in a run directory. Raises InputError where there is no run."""
+    from crun_batch.store.verify import verify
+
     if not (path / "journal").is_dir():
         raise InputError(f"{path}: there is no run here (no journal)")
     return verify(path, data=data)
@@ -66,6 +72,8 @@ def find_run(path: Path, *, simulate: bool = False) -> Path:
         return path
     if not path.exists():
         raise InputError(f"{path}: there is no run directory and no job file of that name")
+    from crun_batch.load.job.job import load_job
+
     folder = load_job(path).output.dir
     simulated = folder.with_name(f"{folder.name}-simulated")
     candidates = [simulated] if simulate else [folder, simulated]
@@ -127,6 +135,10 @@ def _give_up(now: JournalNow) -> None:
 def _unknown_attempts(path: Path, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     if not summary["unknown_attempts"]:
         return []
+    import polars as pl
+
+    from crun_batch.store.views import attempts_frame, run_schema
+
     frame = attempts_frame(path).filter(pl.col("outcome") == "unknown").head(SUSPECTS_SHOWN)
     columns = [
         pl.col(run_schema(RunDirectory(path)).id_name).cast(pl.String).alias("id"),

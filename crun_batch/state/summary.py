@@ -10,8 +10,7 @@ from msgspec import Struct
 
 from crun_batch.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_ROWS_FAILED, EXIT_TERMINATED
 from crun_batch.pricing.account import Account, Sums
-from crun_batch.records import Halt, decimal_text
-from crun_batch.store.views import AttemptTotals
+from crun_batch.records import AttemptTotals, Halt, decimal_text
 
 STATUSES = ("ok", "invalid", "truncated", "refused", "error")
 TOKENS = ("input", "cached_input", "cache_write", "output", "reasoning")

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from msgspec import Struct
 
 from crun_batch.errors import InputError, RunDamaged
+from crun_batch.records import AttemptTotals
 from crun_batch.store.directory import RunDirectory, read_json
 from crun_batch.store.frames import segment_tables
 from crun_batch.store.schema import (
@@ -64,28 +65,6 @@ class Snapshot(Struct, frozen=True):
     """Of the live segments, in `attempts_schema`."""
     finals: pa.Table
     """Of the live segments, in `parts_schema`."""
-
-
-class AttemptTotals(Struct, frozen=True):
-    """Sums over the attempts; amounts in pico. A cost that is unknown adds nothing and is counted."""
-
-    attempts: int
-    done: int
-    rejected: int
-    not_sent: int
-    unknown: int
-    unpriced: int
-    """Done, with tokens or not, and no cost known in any unit."""
-    input_tokens: int
-    cached_input_tokens: int
-    cache_write_tokens: int
-    output_tokens: int
-    reasoning_tokens: int
-    cost_usd: int
-    cost_credits: int
-    held_unknown_usd: int
-    """Holds of the attempts that may have been billed and whose cost is unknown."""
-    held_unknown_credits: int
 
 
 def run_schema(run: RunDirectory) -> RunSchema:
