@@ -3,7 +3,8 @@
     python benchmarks/startup.py
 
 Each process is waited for by itself and told by the kernel (wait4): user and system time of all its threads, the
-interpreter's own start included, and the most memory that it held.
+interpreter's own start included, and the most memory that it held. Of `run --simulate` the time of the simulator's
+process is in it. A figure of memory is never below that of the process that measures, of which each is a fork.
 """
 
 from __future__ import annotations
