@@ -66,6 +66,9 @@ def write_pages() -> None:
             (DOCS / "benchmarks-scaling.svg").write_text(scaling_plot(scaling))
     if admission is not None:
         parts.append(admission_part(admission))
+    refusals = load("refusals")
+    if refusals is not None:
+        parts.append(refusals_part(refusals))
     if startup is not None:
         parts.append(startup_part(startup))
     (DOCS / "benchmarks.md").write_text("\n".join(parts))
@@ -270,6 +273,26 @@ def startup_part(measured: dict[str, Any]) -> str:
         lines.append(
             f"| {row['what']} | {own:.2f} | {own / seconds['python -c pass']:.1f} | "
             f"{own / seconds['import polars']:.2f} | {row['peak_rss_mb']:,.0f} | {reached} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def refusals_part(measured: dict[str, Any]) -> str:
+    plain = measured["plain"]["drained_seconds"]
+    lines = [
+        "## Scattered refusals over real HTTP\n",
+        f"{measured['rows']:,} rows, 64 in flight, 0.1 s of latency, a server that refuses at random "
+        "(`python benchmarks/refusals.py`). Kept: the time until the last row went for the first time without "
+        f"refusals, {plain:.1f} s, as a share of that with them; whole: until the last answer.\n",
+        "| refused | kept | goal | whole, s | sent before its own Retry-After |",
+        "|---|---|---|---|---|",
+    ]
+    for row in measured["figures"]:
+        told = "none" if row["retry_after"] is None else f"{row['retry_after']} s"
+        missed = "" if row["kept"] >= row["goal"] else " (missed)"
+        lines.append(
+            f"| {row['share']:.0%}, {row['status']}, Retry-After {told} | {row['kept']:.0%}{missed} | "
+            f"{row['goal']:.0%} | {row['seconds']:.1f} | {row['too_early']} |"
         )
     return "\n".join([*lines, ""])
 
