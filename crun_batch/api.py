@@ -41,6 +41,7 @@ def run(
     retry: Collection[str] = (),
     until_budget: bool = False,
     redo_changed: bool = False,
+    correct_prices: bool = False,
     **overrides: Any,
 ) -> Run:
     """Run a job, resuming where it stopped; returns when it is done, or has stopped, and says which.
@@ -57,6 +58,7 @@ def run(
         retry: statuses and error kinds whose finished units are sent again.
         until_budget: start although budget or credits will not last; stop there.
         redo_changed: send finished rows again whose request is another one now.
+        correct_prices: the job's earlier prices were wrong: what is recorded is priced anew.
         overrides: sections of the job (`budget={"max_cost_usd": 5}`), or fields of `RunOptions`.
 
     Returns:
@@ -85,6 +87,7 @@ async def arun(
     retry: Collection[str] = (),
     until_budget: bool = False,
     redo_changed: bool = False,
+    correct_prices: bool = False,
     **overrides: Any,
 ) -> Run:
     """The same as `run`, on the event loop that is running. Cancelling it ends it like a kill: nothing is lost."""

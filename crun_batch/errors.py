@@ -15,6 +15,7 @@ orderly way and its `Run` says why.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -31,6 +32,12 @@ EXIT_DISK = 7
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
+SIGNALS = {
+    signal.SIGINT: (EXIT_INTERRUPTED, "Ctrl-C"),
+    signal.SIGTERM: (EXIT_TERMINATED, "SIGTERM"),
+    signal.SIGHUP: (EXIT_TERMINATED, "SIGHUP"),
+}
+"""What ends a command from outside: its exit code, and its name."""
 
 
 class Mistake(Struct, frozen=True):
@@ -100,3 +107,9 @@ class DiskFailed(CrunBatchError):
     """A write, fsync or rename failed. What is recorded stays; start again when the disk is well."""
 
     exit_code = EXIT_DISK
+
+
+def wanted_signals() -> tuple[signal.Signals, ...]:
+    """Those that end a command; without SIGHUP where it is ignored since before the start."""
+    hangup_is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return tuple(number for number in SIGNALS if number is not signal.SIGHUP or not hangup_is_ignored)

@@ -73,6 +73,8 @@ class RunOptions(Struct, frozen=True):
     """Statuses and error kinds whose finished units are asked again."""
     until_budget: bool = False
     redo_changed: bool = False
+    correct_prices: bool = False
+    """The job file's earlier prices were wrong: all that they priced is priced anew by today's."""
     confirm: Callable[[Mapping[str, Any]], bool] | None = None
     """Asked with the estimate (as `estimate` gives it) before anything is sent; None: never asks."""
     say: Callable[[str], None] = _silent

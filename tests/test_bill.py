@@ -13,10 +13,10 @@ from typing import Any
 
 import polars as pl
 import pytest
-from bill_kit import MODEL, PLAIN, PRICE, Bench, gateway, sums_of_attempts, wait_for
+from bill_kit import KEY, MODEL, PLAIN, PRICE, Bench, gateway, sums_of_attempts, wait_for
 from msgspec import structs
 
-from crun_batch import InputError, RefusedToStart, Run, open_run
+from crun_batch import InputError, RefusedToStart, Run, estimate, open_run
 from crun_batch.preflight import assessment as assessing
 from crun_batch.preflight.prices import Frozen, Repricing
 from crun_batch.pricing.bill import Bill
@@ -252,7 +252,7 @@ def test_a_body_that_nothing_bounds_is_refused_before_anything_is_sent(
     assert 0 == bench.answered
 
 
-def test_changed_prices_price_stored_tokens_anew(simulator: SimulatorProcess, tmp_path: Path) -> None:
+def test_wrong_prices_are_corrected_by_name(simulator: SimulatorProcess, tmp_path: Path) -> None:
     """Attempts, results, summary and budget together, in either currency, and back to the same digits."""
     simulator.change(faults={"reset_after": 0.05, "500": 0.05})
     bench = Bench(tmp_path, simulator)
@@ -260,7 +260,7 @@ def test_changed_prices_price_stored_tokens_anew(simulator: SimulatorProcess, tm
     assert_bounded(bench, first)
     dollars = {**PRICE, "currency": "usd", "output_per_mtok": "15", "minimum_per_request": "0"}
     bench.write(prices={"models": {MODEL: dollars}, "credits_per_usd": "200"})
-    second = bench.run(limit=20)
+    second = bench.run(limit=20, correct_prices=True)
     assert "stored tokens are priced anew" in " ".join(bench.said)
     assert "output 3000" in " ".join(bench.said)
     assert {second.cost_credits} == sums_of_attempts(second) == {200 * (second.cost_usd or 0)}
@@ -268,7 +268,7 @@ def test_changed_prices_price_stored_tokens_anew(simulator: SimulatorProcess, tm
     assert second.summary["tokens"] == first.summary["tokens"]
     bench.write(prices=None)
     bench.write(prices={"models": {MODEL: PRICE}})
-    third = bench.run()
+    third = bench.run(correct_prices=True)
     assert third.cost_usd is None
     assert_bounded(bench, third)
     frozen = json.loads((bench.run_folder / "job.json").read_text())["prices"]["models"][MODEL]
@@ -277,6 +277,51 @@ def test_changed_prices_price_stored_tokens_anew(simulator: SimulatorProcess, tm
         frozen["source"],
         frozen["from"],
     )
+
+
+DOUBLED = {key: str(2 * Decimal(value)) if key != "currency" else value for key, value in PRICE.items()}
+
+
+def test_what_was_sent_under_an_earlier_price_keeps_it(simulator: SimulatorProcess, tmp_path: Path) -> None:
+    """Money that is spent stays spent as it was; estimate and run expect of the rest what it costs today."""
+    bench = Bench(tmp_path, simulator)
+    first = bench.run(limit=20)
+    bench.write(prices={"models": {MODEL: DOUBLED}})
+    expected = estimate(bench.job_file, environ={"BILL_KEY": KEY})
+    asked: list[dict[str, Any]] = []
+    second = bench.run(confirm=lambda document: asked.append(document) or True)
+    assert expected["cost_credits"] == asked[0]["cost_credits"]
+    assert 2 * (first.cost_credits or 0) == Decimal(expected["cost_credits"]["expected"])
+    later = second.attempts().sort("serial").select("cost_credits").collect().to_series()
+    assert first.cost_credits == later[:20].sum()
+    assert first.cost_credits + later[20:].sum() == second.cost_credits
+    assert "keeps its price (was it wrong? --correct-prices)" in " ".join(bench.said)
+    document = json.loads((bench.run_folder / "job.json").read_text())
+    assert PRICE["output_per_mtok"] == document["earlier_prices"][0]["models"][MODEL]["output_per_mtok"]
+    third = bench.run(correct_prices=True)
+    assert third.cost_credits == first.cost_credits * 2 + later[20:].sum()
+    assert [] == third.verify(data=True)
+
+
+def test_a_price_holds_from_its_moment_on(simulator: SimulatorProcess, tmp_path: Path) -> None:
+    """In the past: what was sent since then is priced anew. In the future: the last session's price holds."""
+    bench = Bench(tmp_path, simulator)
+    first = bench.run(limit=20)
+    begun = first.attempts().select("started_at").sort("started_at").collect().to_series()
+    middle = begun[10]
+    since = (
+        first.attempts()
+        .filter(pl.col("started_at") >= middle)
+        .select(pl.col("cost_credits").sum())
+        .collect()
+        .item()
+    )
+    bench.write(prices={"models": {MODEL: {**DOUBLED, "valid_from": "2999-01-01"}}})
+    assert first.cost_credits == bench.run(limit=20).cost_credits
+    bench.write(prices={"models": {MODEL: {**DOUBLED, "valid_from": middle.isoformat()}}})
+    second = bench.run(limit=20)
+    assert first.cost_credits + since == second.cost_credits
+    assert {second.cost_credits} == sums_of_attempts(second)
 
 
 def test_a_kill_while_stored_tokens_are_priced_anew_is_finished_by_the_next_session(
@@ -297,14 +342,14 @@ def test_a_kill_while_stored_tokens_are_priced_anew_is_finished_by_the_next_sess
     bench.write(prices={"models": {MODEL: {**PRICE, **doubled}}})
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(books, "variant_costs", killed)
-        bench.run(limit=20)
+        bench.run(limit=20, correct_prices=True)
     bench.write(prices={"models": {MODEL: PRICE}})
     back = bench.run(limit=20)
     assert first.cost_credits == back.cost_credits
     assert {first.cost_credits} == sums_of_attempts(back)
     assert back.summary["bill_credits"]["high"] is None
     bench.write(prices={"models": {MODEL: {**PRICE, **doubled}}})
-    again = bench.run(limit=20)
+    again = bench.run(limit=20, correct_prices=True)
     assert {2 * (first.cost_credits or 0)} == sums_of_attempts(again) | {again.cost_credits}
     assert [] == again.verify(data=True)
 
@@ -399,7 +444,7 @@ def test_a_pilot_finds_a_wrong_price_and_nothing_is_sent_until_it_is_corrected(
         bench.run()
     assert 10 == bench.answered
     bench.write(prices={"models": {MODEL: PRICE}})
-    corrected = bench.run()
+    corrected = bench.run(correct_prices=True)
     assert (0, 40) == (corrected.exit_code, bench.answered)
     assert_exact(bench, corrected)
 

@@ -124,6 +124,7 @@ EVERY_KEY: dict[str, Any] = {
                 "cached_input_per_mtok": 50,
                 "cache_write_per_mtok": 600,
                 "minimum_per_request": 0.01,
+                "valid_from": "2026-11-01T00:00:00Z",
                 "tiers": [
                     {
                         "above_input_tokens": 200000,

@@ -21,8 +21,7 @@ from crun_batch.cli.output import (
     out_json,
     say,
 )
-from crun_batch.errors import EXIT_BUG, EXIT_INPUT, CrunBatchError
-from crun_batch.session.signals import SIGNALS, wanted_signals
+from crun_batch.errors import EXIT_BUG, EXIT_INPUT, SIGNALS, CrunBatchError, wanted_signals
 
 
 class _Signalled(SystemExit):

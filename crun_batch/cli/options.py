@@ -99,6 +99,9 @@ MaxCostCredits = Annotated[
 UntilBudget = Annotated[
     bool, typer.Option("--until-budget", help="Start although budget or credits will not last; stop there.")
 ]
+CorrectPrices = Annotated[
+    bool, typer.Option("--correct-prices", help="The earlier prices were wrong: price what is recorded anew.")
+]
 RedoChanged = Annotated[
     bool, typer.Option("--redo-changed", help="Ask the finished rows again whose request is another one now.")
 ]

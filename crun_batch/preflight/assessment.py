@@ -13,9 +13,9 @@ from typing import Any
 from msgspec import Struct, structs
 
 from crun_batch.load.prompt.rejections import Rejections, RowRejected
+from crun_batch.preflight.finished import finished_requests
 from crun_batch.preflight.judge_costs import JudgeTally
 from crun_batch.preflight.prices import Prices
-from crun_batch.pricing.account import Account
 from crun_batch.pricing.estimate import SAMPLE_ABOVE_ROWS, SAMPLE_ROWS, Finished, Limits, Tally, Terms, combine
 from crun_batch.pricing.figures import Estimate, Span
 from crun_batch.pricing.tokens import Counter, count_body, remembering, token_counter
@@ -82,7 +82,7 @@ def assess(context: RunContext, prices: Prices, reading: Reading, waiting: Backl
 
     `waiting`: the questions about stored answers, which come on top.
     """
-    workload, done, account = context.workload, context.state.done, context.state.account
+    workload, done = context.workload, context.state.done
     judges = _Judges(context, prices)
     tallies = [_Tallies(variant, prices, context) for variant in workload.variants]
     is_new = done.open_slots() == workload.unit_slots
@@ -107,9 +107,9 @@ def assess(context: RunContext, prices: Prices, reading: Reading, waiting: Backl
     if reading.stands_for is not None:
         total_open = _scaled(open_rows, read_rows, reading.stands_for)
     limits = workload.job.limits
-    finished = account.finished_requests()
+    finished, judged = finished_requests(context, prices)
     estimates = [t.estimate(total_open, finished) for t in tallies]
-    estimates += judges.estimates(max(total_open, open_rows), waiting, account)
+    estimates += judges.estimates(max(total_open, open_rows), waiting, judged)
     latency_seconds = _latency_seconds(context)
     combined = combine(
         [estimate for group in estimates for estimate in group],
@@ -175,8 +175,8 @@ class _Judges:
         for tally in self._tallies if is_open else ():
             tally.row()
 
-    def estimates(self, rows: int, waiting: Backlog, account: Account) -> list[list[Any]]:
-        return [tally.estimates(rows, waiting, account) for tally in self._tallies]
+    def estimates(self, rows: int, waiting: Backlog, finished: Mapping[str, Finished]) -> list[list[Any]]:
+        return [tally.estimates(rows, waiting, finished) for tally in self._tallies]
 
 
 def _scaled(count: int, read: int, total: int) -> int:

@@ -9,7 +9,7 @@ from crun_batch.options import AnyJob, RunOptions
 from crun_batch.preflight.affordability import estimate_document, judge, refuse_rejected
 from crun_batch.preflight.assessment import assess, everything, with_measured
 from crun_batch.preflight.gateway_facts import ask_gateways, sellers_of
-from crun_batch.preflight.prices import Prices
+from crun_batch.preflight.prices import Prices, frozen_prices
 from crun_batch.scoring.docket import waiting_now
 from crun_batch.state.reading import read_state
 from crun_batch.state.run_state import RunContext
@@ -22,7 +22,8 @@ async def estimate_job(job: AnyJob, table: object | None, options: RunOptions) -
         workload = load(job, table, options, stack)
         context = RunContext(workload, options, read_state(workload))
         gateways = await ask_gateways(workload, options)
-        prices = Prices(workload.job, sellers_of(gateways), options.clock.now())
+        former = frozen_prices(context.state.document).models
+        prices = Prices(workload.job, sellers_of(gateways), options.clock.now(), former)
         assessment = assess(context, prices, everything(context), waiting_now(context))
         assessment = with_measured(assessment, context.state.pilot)
         refuse_rejected(context, assessment)

@@ -6,11 +6,10 @@ at the high end it has all the tokens that it may have. Sends and writes nothing
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from crun_batch.preflight.prices import Prices
-from crun_batch.pricing.account import Account
-from crun_batch.pricing.estimate import Tally, Terms
+from crun_batch.pricing.estimate import Finished, Tally, Terms
 from crun_batch.pricing.figures import VariantEstimate
 from crun_batch.pricing.tokens import Counter
 from crun_batch.records import Row
@@ -54,10 +53,10 @@ class JudgeTally:
             tokens = self._measure(request.body)
         self._coming.add(tokens, None, 0, repeats)
 
-    def estimates(self, rows: int, waiting: Backlog, account: Account) -> list[VariantEstimate]:
+    def estimates(self, rows: int, waiting: Backlog, by_judge: Mapping[str, Finished]) -> list[VariantEstimate]:
         """A line for the answers to come, scaled to so many open rows, and one for the stored ones."""
         name = self._judge.name
-        finished = account.finished_judgements().get(self._judge.spec.name)
+        finished = by_judge.get(self._judge.spec.name)
         found = [self._coming.estimate(rows, finished)] if self._coming.lengths else []
         lengths = waiting.lengths.get(name)
         if lengths:

@@ -30,6 +30,10 @@ SEVERAL_PRICES = (
 )
 
 
+NOT_YET = "the price of the last session: prices.models.{model} holds from {moment} on"
+KEPT = "what is recorded keeps its price (was it wrong? --correct-prices)"
+
+
 class Seller(Struct, frozen=True):
     """A gateway as far as prices go: its address, what it lists, the models that are asked there."""
 
@@ -47,12 +51,16 @@ class Seller(Struct, frozen=True):
 class Prices:
     """The price of each model, chosen once and then frozen. A model has one price, wherever it is asked."""
 
-    def __init__(self, job: Job, sellers: Sequence[Seller], at: datetime) -> None:
+    def __init__(
+        self, job: Job, sellers: Sequence[Seller], at: datetime, former: Mapping[str, Price | None] = {}
+    ) -> None:
         self.is_told = any(seller.listed is not None for seller in sellers)
         """Whether a gateway told its models: without, their own prices are not known today."""
         self._job = job
         self._sellers = sellers or (Seller(job.endpoint.base_url, None, frozenset([None])),)
         self._at = at
+        self._former = former
+        """The last session's prices: they hold until a new one's `valid_from`."""
         self._chosen: dict[str | None, PriceChoice] = {}
 
     def choice(self, model: str | None) -> PriceChoice:
@@ -87,6 +95,10 @@ class Prices:
     def _choose(self, model: str | None) -> PriceChoice:
         if model is None:
             return PriceChoice(None, "the request names no model")
+        spec = self._job.prices.models.get(model)
+        if spec is not None and spec.valid_from is not None and spec.valid_from > self._at:
+            until = NOT_YET.format(model=model, moment=spec.valid_from.isoformat())
+            return PriceChoice(self._former.get(model), until)
         sellers = [seller for seller in self._sellers if {model, None} & seller.asked] or self._sellers
         choices = [seller.choice(model, self._job, self._at) for seller in sellers]
         if all(choice.price == choices[0].price for choice in choices):
@@ -117,23 +129,41 @@ def frozen_prices(document: Mapping[str, Any]) -> Frozen:
     return Frozen(models, None if ratio is None else Decimal(ratio), document.get("repricing"))
 
 
-def must_reprice(job: Job, document: Mapping[str, Any]) -> bool:
-    """Whether the job file's `prices` differ from those of the session before, or a kill cut the repricing off."""
+def must_reprice(job: Job, document: Mapping[str, Any], *, correct_prices: bool) -> bool:
+    """Whether recorded attempts are to be priced anew.
+
+    1. A kill cut a repricing off: it is finished.
+    2. The job file's prices differ from those of the session before, and say that they held before now.
+    3. They do, and the earlier ones are said to have been wrong.
+    """
     if not document:
         return False
-    return bool(document.get("repricing")) or document["job"].get("prices") != job.public_dict()["prices"]
+    if document.get("repricing"):
+        return True
+    if correct_prices:
+        return has_changed(job, document) or bool(document.get("earlier_prices"))
+    held_before = any(spec.valid_from is not None for spec in job.prices.models.values())
+    return held_before and has_changed(job, document)
 
 
-def changes(frozen: Frozen, prices: Prices, job: Job, *, repriced: bool) -> list[str]:
+def has_changed(job: Job, document: Mapping[str, Any]) -> bool:
+    """Whether the job file's `prices` are not those of the session before."""
+    return bool(document) and document["job"].get("prices") != job.public_dict()["prices"]
+
+
+def changes(frozen: Frozen, prices: Prices, job: Job, *, corrected: bool) -> list[str]:
     """A sentence for each price that is not what it was in the session before."""
-    follows = "stored tokens are priced anew" if repriced else "what is recorded keeps its price"
+    follows = "stored tokens are priced anew" if corrected else KEPT
     sentences = []
     for model, before in frozen.models.items():
         if before is not None and before.source == "models" and not prices.is_told:
             continue
         told = difference(before, prices.price(model or None))
         if told is not None:
-            sentences.append(f"the price of {model} has changed since the last session: {told}; {follows}")
+            sentences.append(
+                f"the price of {model} has changed since the last session: {told}; "
+                f"{follows if corrected else _since(job, model) or follows}"
+            )
     ratio = job.prices.credits_per_usd
     if frozen.models and frozen.credits_per_usd != ratio:
         both = (frozen.credits_per_usd, ratio)
@@ -142,8 +172,24 @@ def changes(frozen: Frozen, prices: Prices, job: Job, *, repriced: bool) -> list
     return sentences
 
 
+def _since(job: Job, model: str) -> str | None:
+    spec = job.prices.models.get(model)
+    if spec is None or spec.valid_from is None:
+        return None
+    return f"what was sent since {spec.valid_from.isoformat()} is priced anew, the rest keeps its price"
+
+
+def since_us(job: Job) -> dict[str, int]:
+    """Model -> when its price began to hold, where the job file says so."""
+    return {
+        model: round(spec.valid_from.timestamp() * 1e6)
+        for model, spec in job.prices.models.items()
+        if spec.valid_from is not None
+    }
+
+
 class Repricing(Struct, frozen=True):
-    """Prices a recorded attempt under today's prices."""
+    """Prices a recorded attempt under today's prices: where they held when it was sent, or correct wrong ones."""
 
     frozen: Frozen
     prices: Prices
@@ -152,15 +198,23 @@ class Repricing(Struct, frozen=True):
     """Variant -> its model; None where each request names its own."""
     judges: Mapping[str, str | None] = {}
     """Judge -> its model."""
+    since_us: Mapping[str, int] = {}
+    """Model -> when its price began to hold, in microseconds since 1970; one that is not named: from now on."""
+    corrects: bool = True
+    """Whether the earlier prices were wrong, whenever something was sent."""
 
     @property
     def fingerprint(self) -> str:
         """Names the prices, wherever they are from."""
-        return hashlib.sha256(orjson.dumps(self.prices.told(), option=orjson.OPT_SORT_KEYS)).hexdigest()
+        terms = [self.prices.told(), self.corrects, self.since_us]
+        return hashlib.sha256(orjson.dumps(terms, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
     def __call__(self, stored: Stored) -> tuple[Cost, Hold]:
         asked = self.models.get(stored.variant) if stored.judge is None else self.judges.get(stored.judge)
         model = asked or self.frozen.named(stored.model)
+        since = None if model is None else self.since_us.get(model)
+        if not self.corrects and (since is None or stored.started_at < since):
+            return stored.cost, stored.hold
         price = self.prices.price(model) if model is not None else None
         if model is None or self._keeps(stored.cost, price):
             return self._in_both_units(stored.cost), stored.hold

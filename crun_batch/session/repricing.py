@@ -11,7 +11,7 @@ from msgspec import structs
 
 from crun_batch.preflight.gateway_facts import GatewayFacts, sellers_of
 from crun_batch.preflight.pilot import refuse_wrong_price
-from crun_batch.preflight.prices import Prices, Repricing, changes, frozen_prices, must_reprice
+from crun_batch.preflight.prices import Prices, Repricing, changes, frozen_prices, must_reprice, since_us
 from crun_batch.pricing.account import Sums
 from crun_batch.pricing.bill import Bill
 from crun_batch.session.leftovers import conclude_leftovers
@@ -30,7 +30,8 @@ def choose_prices(context: RunContext, gateways: Sequence[GatewayFacts]) -> Pric
     RefusedToStart where the last pilot has measured another price.
     """
     state, options = context.state, context.options
-    prices = Prices(context.workload.job, sellers_of(gateways), options.clock.now())
+    former = frozen_prices(state.document).models
+    prices = Prices(context.workload.job, sellers_of(gateways), options.clock.now(), former)
     if _bring_up_to_date(context, prices):
         record_job(context, prices.to_document())
     state.prices = prices.told()
@@ -41,7 +42,8 @@ def choose_prices(context: RunContext, gateways: Sequence[GatewayFacts]) -> Pric
 
 def reprice_finished(context: RunContext) -> None:
     """Of a run with nothing left to send: what is recorded, priced anew where the job file's prices changed."""
-    if must_reprice(context.workload.job, context.state.document):
+    correct_prices = context.options.correct_prices
+    if must_reprice(context.workload.job, context.state.document, correct_prices=correct_prices):
         choose_prices(context, ())
 
 
@@ -60,21 +62,34 @@ def _bring_up_to_date(context: RunContext, prices: Prices) -> bool:
     judges = {judge.spec.name: judge.job.model for judge in workload.judges}
     for model in (*frozen.models, *models.values(), *judges.values()):
         prices.choice(model or None)
-    repriced = must_reprice(job, state.document) and state.recovered is not None
-    for sentence in changes(frozen, prices, job, repriced=repriced):
+    corrects = context.options.correct_prices or bool(state.document.get("corrects"))
+    repriced = must_reprice(job, state.document, correct_prices=corrects) and state.recovered is not None
+    told = changes(frozen, prices, job, corrected=corrects)
+    for sentence in told:
         context.options.say(sentence)
+    if told and state.recovered is not None and not corrects:
+        _keep_earlier(state)
     if not repriced:
         return False
-    repricing = Repricing(frozen, prices, Bill(prices.price, job.prices.credits_per_usd), models, judges)
-    _begin(state, repricing.fingerprint)
+    if corrects:
+        state.document = {key: value for key, value in state.document.items() if key != "earlier_prices"}
+    bill = Bill(prices.price, job.prices.credits_per_usd)
+    repricing = Repricing(frozen, prices, bill, models, judges, since_us(job), corrects)
+    _begin(state, repricing)
     _price_anew(context, repricing)
     return True
 
 
-def _begin(state: RunState, fingerprint: str) -> None:
+def _keep_earlier(state: RunState) -> None:
+    """job.json goes on telling the prices under which earlier attempts were sent."""
+    earlier = [*state.document.get("earlier_prices", ()), state.document["prices"]]
+    state.document = {**state.document, "earlier_prices": earlier}
+
+
+def _begin(state: RunState, repricing: Repricing) -> None:
     """From here until job.json is written with the new prices, a kill must not leave the work half done."""
     run = state.directory
-    state.document = {**state.document, "repricing": fingerprint}
+    state.document = {**state.document, "repricing": repricing.fingerprint, "corrects": repricing.corrects}
     write_json(run, run.job, state.document)
 
 

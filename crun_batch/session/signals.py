@@ -10,25 +10,11 @@ import asyncio
 import signal
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from crun_batch.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
+from crun_batch.errors import SIGNALS, wanted_signals
+from crun_batch.gateway.pool import Pool
 from crun_batch.records import Halt
-
-if TYPE_CHECKING:  # the border of the command line asks here too, and needs no pool
-    from crun_batch.gateway.pool import Pool
-
-SIGNALS = {
-    signal.SIGINT: (EXIT_INTERRUPTED, "Ctrl-C"),
-    signal.SIGTERM: (EXIT_TERMINATED, "SIGTERM"),
-    signal.SIGHUP: (EXIT_TERMINATED, "SIGHUP"),
-}
-
-
-def wanted_signals() -> tuple[signal.Signals, ...]:
-    """Those that end a command; without SIGHUP where it is ignored since before the start."""
-    hangup_is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    return tuple(number for number in SIGNALS if number is not signal.SIGHUP or not hangup_is_ignored)
 
 
 class SignalHandling:

@@ -39,6 +39,7 @@ def job_document(
         "fingerprint": state.fingerprint,
         "variants": [variant.name for variant in workload.variants],
         "prices": prices,
+        "earlier_prices": state.document.get("earlier_prices", []),
         "run_schema": schema_document(state.schema),
         "versions": _versions(),
     }

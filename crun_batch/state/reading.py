@@ -22,6 +22,7 @@ def read_state(workload: Workload) -> RunState:
         pilot=last_pilot(directory),
         directory=directory,
         schema=schema,
+        document={} if is_new else read_json(directory.job),
     )
 
 

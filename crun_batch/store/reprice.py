@@ -35,6 +35,8 @@ class Stored(Struct, frozen=True):
     hold: Hold
     judge: str | None = None
     """Of a judge's request; its variant is that of the answer."""
+    started_at: int = 0
+    """When it was sent, in microseconds since 1970, UTC."""
 
 
 Charge = Callable[[Stored], tuple[Cost, Hold]]
@@ -160,9 +162,9 @@ def _priced_attempts(table: pa.Table, charge: Charge) -> pa.Table:
 
 def _stored(table: pa.Table) -> Iterable[Stored]:
     names = ("variant", "judge", "model", "outcome", *TOKENS, "reported_usd", *_COSTS, *_HOLDS)
-    for variant, judge, model, outcome, *rest in zip(
-        *(table.column(name).to_pylist() for name in names), strict=True
-    ):
+    moments = table.column("started_at").cast(pa.int64()).to_pylist()
+    columns = (table.column(name).to_pylist() for name in names)
+    for started_at, variant, judge, model, outcome, *rest in zip(moments, *columns, strict=True):
         tokens, (reported_usd, usd, credit, source, held_usd, held_credits) = rest[:5], rest[5:]
         yield Stored(
             variant=variant,
@@ -173,6 +175,7 @@ def _stored(table: pa.Table) -> Iterable[Stored]:
             reported_usd=reported_usd,
             cost=Cost(_pico(usd), _pico(credit), source),
             hold=Hold(_pico(held_usd), _pico(held_credits)),
+            started_at=started_at or 0,
         )
 
 

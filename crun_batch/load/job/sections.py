@@ -27,6 +27,7 @@ from typing_extensions import TypedDict
 
 from crun_batch.load.job.addresses import base_url, query
 from crun_batch.load.job.csv_values import Delimiter, Encoding, Quote
+from crun_batch.load.job.moments import Moment
 from crun_batch.load.job.places import split_dotted
 
 DEFAULT_BASE_URL = "https://api.crun.ai/api/v1"
@@ -351,6 +352,9 @@ class ModelPrice(Section):
     """Least charge of a request. Default: not known; behind CRUN the price is then unknown."""
     tiers: tuple[PriceTier, ...] = ()
     """Other prices for long inputs, thresholds rising."""
+    valid_from: Moment | None = None
+    """From when on this price holds, such as 2026-11-01 or 2026-11-01T12:00:00Z: what was sent since then is
+    priced anew, until then the last session's price holds. Default: from the first session that has it."""
 
     @model_validator(mode="after")
     def _tiers_rise(self) -> ModelPrice:

@@ -1,0 +1,91 @@
+"""What finished requests did, at today's prices: the ground of what the open ones are expected to cost.
+
+What was sent under an earlier price keeps it; what is still to be sent will not cost that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import structs
+
+from crun_batch.preflight.prices import Prices
+from crun_batch.pricing.bill import Bill
+from crun_batch.pricing.estimate import Finished
+from crun_batch.records import Cost, Failure, Usage
+from crun_batch.state.run_state import RunContext
+from crun_batch.store.views import connect
+
+_TOKENS = ("input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
+
+
+ByName = Mapping[str, Finished]
+
+
+def finished_requests(context: RunContext, prices: Prices) -> tuple[ByName, ByName]:
+    """By variant, and by judge. Where earlier prices are in the sums, stored tokens are priced for this alone."""
+    account = context.state.account
+    recorded = account.finished_requests(), account.finished_judgements()
+    if not context.state.document.get("earlier_prices") and not _has_changed(context, prices):
+        return recorded
+    costs = _costs_at(context, prices)
+    return tuple(  # type: ignore[return-value]
+        {name: _with_cost(one, costs.get((name, is_judge))) for name, one in by_name.items()}
+        for is_judge, by_name in zip((False, True), recorded, strict=True)
+    )
+
+
+def _has_changed(context: RunContext, prices: Prices) -> bool:
+    """Whether today's prices are not those of the session before."""
+    before = context.state.document.get("prices")
+    if before is None:
+        return False
+    models = {model: {**text, "from": None} for model, text in before["models"].items()}
+    return prices.told() != {"credits_per_usd": before["credits_per_usd"], "models": models}
+
+
+def _costs_at(context: RunContext, prices: Prices) -> dict[tuple[str, bool], tuple[int, Cost]]:
+    """(Variant or judge, is it a judge) -> how many answered requests have a price today, and their sum.
+
+    Equal requests are counted together: what the gateway states itself stays as it is.
+    """
+    workload, tokens = context.workload, ", ".join(_TOKENS)
+    bill = Bill(prices.price, workload.job.prices.credits_per_usd)
+    models = {(variant.name, False): variant.job.model for variant in workload.variants}
+    models |= {(judge.spec.name, True): judge.job.model for judge in workload.judges}
+    with connect(context.state.directory.path) as connection:
+        rows = connection.execute(
+            f"select coalesce(judge, variant), judge is not null, model, {tokens}, "
+            "case when cost_source = 'reply' then (cost_usd * 1000000000000)::hugeint end, "
+            "case when cost_source = 'reply' then (cost_credits * 1000000000000)::hugeint end, count(*) "
+            "from attempts where outcome = 'done' group by all"
+        ).fetchall()
+    found: dict[tuple[str, bool], tuple[int, Cost]] = {}
+    for name, is_judge, answered_by, *counts, usd, credits_, number in rows:
+        cost = Cost(usd, credits_, "reply")
+        if usd is None and credits_ is None:
+            usage = None if None in counts[:1] else Usage(*(count or 0 for count in counts))
+            done = Failure("done", "bad_reply", "fail_row", "", usage=usage)
+            cost = bill.cost(models.get((name, is_judge)) or answered_by, done)
+        priced = number if cost.usd_pico is not None or cost.credits_pico is not None else 0
+        before = found.get((name, is_judge), (0, Cost()))
+        found[name, is_judge] = before[0] + priced, _plus(before[1], _times(cost, number))
+    return found
+
+
+def _times(cost: Cost, number: int) -> Cost:
+    usd, credits_ = (None if pico is None else pico * number for pico in (cost.usd_pico, cost.credits_pico))
+    return Cost(usd, credits_)
+
+
+def _plus(left: Cost, right: Cost) -> Cost:
+    pairs = ((left.usd_pico, right.usd_pico), (left.credits_pico, right.credits_pico))
+    usd, credits_ = (one if other is None else (one or 0) + other for one, other in pairs)
+    return Cost(usd, credits_)
+
+
+def _with_cost(one: Finished, priced: tuple[int, Cost] | None) -> Finished:
+    number, cost = priced or (0, Cost())
+    return structs.replace(
+        one, priced_requests=number, cost_usd_pico=cost.usd_pico, cost_credits_pico=cost.credits_pico
+    )
