@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -277,7 +278,7 @@ label-reviews: stopped: the budget of $5.00 is used up (exit code 4)
   rows     5,000: 4,000 ok, 2 invalid, 3 error, 995 open
   errors   2 rate_limited, 1 server
   tokens   1,234,567 input (1,000 cached), 12,345 output (345 reasoning)
-  cost     $4.99 known; 2 attempts of unknown outcome: bill between $4.98 and $5.00
+  cost     $4.99 known; 2 attempts of unknown outcome: bill between $4.99 and $5.00
   time     3 min 20 s, 20.0 rows/s, 4,010 requests
   results  runs/label-reviews
   go on    crun-batch run job.yaml"""
@@ -294,18 +295,33 @@ label-reviews: stopped: the budget of $5.00 is used up (exit code 4)
             {"cost_usd": None, "unknown_attempts": 0, "unpriced_attempts": 3},
             "unknown; 3 attempts of unknown cost: bill between $0.00 and $0.01235",
         ),
+        (
+            {"cost_usd": None, "held_usd": "0"},
+            "unknown; 2 attempts of unknown outcome: bill between $0.00 and $0.00",
+        ),
+        ({"attempts": 0, "unknown_attempts": 0, "cost_usd": "0"}, "none: nothing was sent"),
         ({"cost_usd": None, "held_usd": None}, "unknown; 2 attempts of unknown outcome may have cost more"),
         ({"held_usd": None}, "$4.99 known; 2 attempts of unknown outcome may have cost more, how much is unknown"),
         (
             {"cost_credits": "997.5", "held_credits": "2.5", "unknown_attempts": 1},
             "$4.99 (997.5 credits) known; 1 attempt of unknown outcome: "
-            "bill between $4.98 (997.5 credits) and $5.00 (1,000 credits)",
+            "bill between $4.99 (997.5 credits) and $5.00 (1,000 credits)",
         ),
     ],
 )
 def test_the_bill_is_never_said_to_be_smaller_than_it_may_be(changes: dict[str, Any], cost: str) -> None:
-    """Bounds are rounded outwards; without a hold or a price there are none."""
+    """The high end is rounded up; without a hold or a price there are no bounds."""
     assert f"\n  cost     {cost}" in summary_text({**SUMMARY, **changes})
+
+
+@given(st.decimals(0, 10_000, places=12), st.decimals(0, 10, places=12))
+def test_the_bounds_never_contradict_the_known_cost(known: Decimal, held: Decimal) -> None:
+    """As shown: low end = known cost <= high end, whatever the digits that were left out."""
+    text = summary_text({**SUMMARY, "cost_usd": f"{known:f}", "held_usd": f"{held:f}"})
+    shown, low, high = re.findall(r"\$([\d,.]+\d)", text.partition("\n  cost")[2].partition("\n")[0])
+    assert shown == low
+    assert Decimal(low.replace(",", "")) <= Decimal(high.replace(",", ""))
+    assert known + held <= Decimal(high.replace(",", ""))
 
 
 def test_a_summary_of_a_good_run_is_short() -> None:

@@ -6,7 +6,7 @@ unknown, never shown as 0. Must not know runs or terminals.
 
 from __future__ import annotations
 
-from decimal import ROUND_HALF_EVEN, Context, Decimal
+from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Context, Decimal
 
 UNKNOWN = "unknown"
 SIGNIFICANT_DIGITS = 4
@@ -41,6 +41,15 @@ def money(dollars: Decimal | None, credits: Decimal | None, rounding: str = ROUN
     if dollars is None:
         return credit_amount(credits, rounding)
     return usd(dollars, rounding) + ("" if credits is None else f" ({credit_amount(credits, rounding)})")
+
+
+def bill_between(low: tuple[Decimal | None, Decimal | None], high: tuple[Decimal | None, Decimal | None]) -> str:
+    """What a bill lies between, each end as (dollars, credits): between $4.99 and $5.00.
+
+    The low end is rounded as the known cost is wherever else it is shown, so that they never contradict each
+    other; the high end up.
+    """
+    return f"between {money(*low)} and {money(*high, ROUND_CEILING)}"
 
 
 def _digits(amount: Decimal, least_decimals: int, rounding: str) -> str:

@@ -10,11 +10,11 @@ import re
 import textwrap
 import unicodedata
 from collections.abc import Mapping, Sequence
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from decimal import Decimal
 from itertools import zip_longest
 from typing import Any
 
-from crun_batch.console.amounts import UNKNOWN, count, counted, duration, money, rate
+from crun_batch.console.amounts import UNKNOWN, bill_between, count, counted, duration, money, rate
 from crun_batch.console.pilots import pilot_lines
 from crun_batch.errors import Mistake
 
@@ -279,15 +279,17 @@ def _with_parts(tokens: Mapping[str, int], whole: str, parts: Mapping[str, str])
 
 
 def _cost_phrase(summary: Mapping[str, Any]) -> str:
-    """The known cost; with attempts of unknown outcome or cost, the bounds of the bill, rounded outwards.
+    """The known cost; with attempts of unknown outcome or cost, the bounds of the bill.
 
     Where every hold is recorded they bound the bill even if no cost is known at all.
     """
+    if not summary["attempts"]:
+        return "none: nothing was sent"
     dollars, credits = (_decimal(summary.get(f"cost_{unit}")) for unit in ("usd", "credits"))
     known = money(dollars, credits)
     doubts = {"outcome": summary.get("unknown_attempts", 0), "cost": summary.get("unpriced_attempts", 0)}
     holds = [_decimal(summary.get(f"held_{unit}")) for unit in ("usd", "credits")]
-    is_unbounded = not any(holds)
+    is_unbounded = all(hold is None for hold in holds)
     if not any(doubts.values()) or (known == UNKNOWN and is_unbounded and not doubts["outcome"]):
         return known
     known = known if known == UNKNOWN else f"{known} known"
@@ -297,13 +299,11 @@ def _cost_phrase(summary: Mapping[str, Any]) -> str:
     most_dollars, most_credits = (_most(cost, hold) for cost, hold in zip((dollars, credits), holds, strict=True))
     if most_dollars is None and most_credits is None:
         return f"{known}; {suspects} may have cost more, how much is unknown"
-    least = money(
+    least = (
         None if most_dollars is None else dollars or Decimal(0),
         None if most_credits is None else credits or Decimal(0),
-        ROUND_FLOOR,
     )
-    most = money(most_dollars, most_credits, ROUND_CEILING)
-    return f"{known}; {suspects}: bill between {least} and {most}"
+    return f"{known}; {suspects}: bill {bill_between(least, (most_dollars, most_credits))}"
 
 
 def _decimal(text: str | None) -> Decimal | None:
@@ -311,10 +311,8 @@ def _decimal(text: str | None) -> Decimal | None:
 
 
 def _most(cost: Decimal | None, hold: Decimal | None) -> Decimal | None:
-    """The most that the bill can be. A hold of 0 beside no known cost bounds nothing: no hold is in that unit."""
-    if hold is None or (cost is None and not hold):
-        return None
-    return (cost or Decimal(0)) + hold
+    """The most that the bill can be; None where nothing bounds one of its attempts."""
+    return None if hold is None else (cost or Decimal(0)) + hold
 
 
 def _time_phrase(summary: Mapping[str, Any]) -> str:

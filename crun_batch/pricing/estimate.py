@@ -30,8 +30,8 @@ MOST_HASHES = 2_000_000
 """Requests whose hashes are kept to find identical ones (about 100 bytes each); beyond, the count is a minimum."""
 MINIMUM_LEFT = 2
 """Expected cost over low cost, from which on the minimum charge no longer matters."""
-MINIMUM_WORTH_ADVICE = 0.2
-"""Share of the low cost that the minimum charge adds, from which on the advice is given."""
+MINIMUM_WORTH_A_NOTE = 0.2
+"""Share of the low cost that the minimum charge adds, from which on it is said."""
 
 
 class Terms(Struct, frozen=True):
@@ -143,7 +143,7 @@ class Tally:
             price_source=None if terms.price is None else terms.price.source,
             minimum=minimum,
             identical=self._identical(low, high, rows),
-            notes=(*self._notes(rows), *_minimum_advice(minimum, cost_usd, cost_credits)),
+            notes=(*self._notes(rows), *_minimum_note(minimum, cost_usd, cost_credits)),
         )
 
     def _ends(self) -> tuple[dict[int, Hold], dict[int, Hold]]:
@@ -338,12 +338,12 @@ def _at_minimum(lengths: Counter[int], price: Price, output_tokens: int) -> tupl
     return requests, adds
 
 
-def _minimum_advice(minimum: MinimumCharge | None, usd: Span, credits_: Span) -> Iterable[str]:
+def _minimum_note(minimum: MinimumCharge | None, usd: Span, credits_: Span) -> Iterable[str]:
     if minimum is None:
         return
     span = usd if minimum.currency == "usd" else credits_
     low_pico = span.low
-    if not low_pico or minimum.adds_low_pico < MINIMUM_WORTH_ADVICE * low_pico:
+    if not low_pico or minimum.adds_low_pico < MINIMUM_WORTH_A_NOTE * low_pico:
         return
     if span.expected is not None and span.expected > MINIMUM_LEFT * low_pico:
         return
@@ -351,7 +351,7 @@ def _minimum_advice(minimum: MinimumCharge | None, usd: Span, credits_: Span) ->
     amount = f"{decimal_text(minimum.minimum_pico)} {minimum.currency}"
     yield (
         f"{minimum.requests_low:,} requests cost no more than the minimum of {amount}, which adds up to {share} % "
-        "of the bill: several rows in one request would cost less, shorter prompts would not"
+        "of the bill"
     )
 
 

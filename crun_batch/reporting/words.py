@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from decimal import ROUND_CEILING, Decimal
 
-from crun_batch.console.amounts import UNKNOWN, count, counted, credit_amount, duration, money, rate
+from crun_batch.console.amounts import UNKNOWN, bill_between, count, counted, credit_amount, duration, money, rate
 from crun_batch.reporting.data import STATUSES, Amount, ReportData
 
 HINTS = {
@@ -77,6 +77,8 @@ def cost_sentence(data: ReportData) -> str:
     """It cost $1.17: $0.0009 a row. / What it cost is unknown."""
     if not data.requests:
         return "Nothing was sent."
+    if not data.cost.is_known and not data.uncertain:
+        return "Nothing was billed: no request was answered."
     if not data.cost.is_known:
         return "What it cost is unknown."
     known = "It cost at least" if data.uncertain else "It cost"
@@ -92,7 +94,7 @@ def time_sentence(data: ReportData) -> str:
 
 
 def bill_bounds(data: ReportData) -> str | None:
-    """Between $1.17 and $1.20, rounded outwards; None where all is known, and where no unit is bounded."""
+    """Between $1.17 and $1.20; None where all is known, and where no unit is bounded."""
     if not data.uncertain:
         return None
     bounds = {unit: _bounds(data, unit) for unit in ("usd", "credits")}
@@ -100,8 +102,7 @@ def bill_bounds(data: ReportData) -> str | None:
     highs = {unit: None if bound is None else bound[1] for unit, bound in bounds.items()}
     if not Amount(**highs).is_known:
         return None
-    low = money(lows["usd"], lows["credits"], ROUND_FLOOR)
-    return f"between {low} and {money(highs['usd'], highs['credits'], ROUND_CEILING)}"
+    return bill_between((lows["usd"], lows["credits"]), (highs["usd"], highs["credits"]))
 
 
 def _bounds(data: ReportData, unit: str) -> tuple[Decimal, Decimal] | None:

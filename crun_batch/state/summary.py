@@ -79,8 +79,8 @@ def summary_of(
         },
         "errors": {kind: number for kind, number in totals.error_kinds.items() if number},
         "tokens": {name: getattr(totals, f"{name}_tokens") for name in TOKENS},
-        "cost_usd": _known(totals.cost_usd, totals.priced_usd),
-        "cost_credits": _known(totals.cost_credits, totals.priced_credits),
+        "cost_usd": _cost(totals, "usd"),
+        "cost_credits": _cost(totals, "credits"),
         "held_usd": _held(totals, "usd"),
         "held_credits": _held(totals, "credits"),
         "bill_usd": _bill(totals, "usd"),
@@ -106,8 +106,8 @@ def _of_variant(sums: Sums) -> dict[str, Any]:
     """One variant's results by status, and its known cost."""
     return {
         **{name: sums.statuses.get(name, 0) for name in STATUSES},
-        "cost_usd": _known(sums.cost_usd, sums.priced_usd),
-        "cost_credits": _known(sums.cost_credits, sums.priced_credits),
+        "cost_usd": _cost(sums, "usd"),
+        "cost_credits": _cost(sums, "credits"),
     }
 
 
@@ -116,23 +116,32 @@ def _of_judge(sums: Sums) -> dict[str, Any]:
     return {
         "attempts": sums.attempts,
         "answered": sums.done,
-        "cost_usd": _known(sums.cost_usd, sums.priced_usd),
-        "cost_credits": _known(sums.cost_credits, sums.priced_credits),
+        "cost_usd": _cost(sums, "usd"),
+        "cost_credits": _cost(sums, "credits"),
     }
+
+
+def _cost(sums: Sums, unit: str) -> str | None:
+    """The known cost. What was never sent, or was refused, costs 0; else None where no attempt's cost is known."""
+    is_known = getattr(sums, f"priced_{unit}") or not (sums.done or sums.unknown)
+    return decimal_text(getattr(sums, f"cost_{unit}")) if is_known else None
 
 
 def _held(totals: Sums, unit: str) -> str | None:
     """What the attempts of unknown cost may have cost at most; None where one of them has no bound."""
-    priced, held, unbounded = (getattr(totals, f"{name}_{unit}") for name in ("priced", "held", "unbounded"))
-    return None if unbounded else _known(held, priced or held)
+    held, unbounded = getattr(totals, f"held_{unit}"), getattr(totals, f"unbounded_{unit}")
+    return None if unbounded else decimal_text(held)
 
 
 def _bill(totals: Sums, unit: str) -> dict[str, str | None] | None:
-    priced, cost, held = (getattr(totals, f"{name}_{unit}") for name in ("priced", "cost", "held"))
-    if not (priced or held):
+    cost, held = _cost(totals, unit), _held(totals, unit)
+    if cost is None and held is None and not getattr(totals, f"held_{unit}"):
         return None
-    high = None if getattr(totals, f"unbounded_{unit}") else decimal_text(cost + held)
-    return {"low": decimal_text(cost), "high": high}
+    cost_pico, held_pico = getattr(totals, f"cost_{unit}"), getattr(totals, f"held_{unit}")
+    return {
+        "low": decimal_text(cost_pico),
+        "high": None if held is None else decimal_text(cost_pico + held_pico),
+    }
 
 
 def _attempt_totals(totals: Sums) -> dict[str, int]:
@@ -141,7 +150,3 @@ def _attempt_totals(totals: Sums) -> dict[str, int]:
     return {
         name: held[name] if name in held else getattr(totals, name) for name in AttemptTotals.__struct_fields__
     }
-
-
-def _known(pico: int, count: int) -> str | None:
-    return decimal_text(pico) if count else None
