@@ -20,7 +20,8 @@ from statistics import NormalDist, median
 
 from msgspec import Struct
 
-from crun_batch.pricing.pilot import forecast, interval_offsets, t_quantile
+from crun_batch.pricing.pilot import forecast, interval_offsets
+from crun_batch.stats.intervals import t_quantile
 
 N = 200
 BOOTSTRAPS = 999
@@ -98,13 +99,13 @@ def cox(values: Sequence[int], rows: int, _: random.Random) -> Interval:
 def hall_at_95(values: Sequence[int], rows: int, _: random.Random) -> Interval:
     """The chosen transformation at its nominal level."""
     rest = rows - len(values)
-    below, above = interval_offsets(values, rest, levels=(0.025, 0.025))
+    below, above = interval_offsets(values, rest, t_quantile, levels=(0.025, 0.025))
     expected = sum(values) * rows / len(values)
     return expected - below, expected + above
 
 
 def chosen(values: Sequence[int], rows: int, _: random.Random) -> Interval:
-    found = forecast(values, rows)
+    found = forecast(values, rows, t_quantile)
     assert found.low is not None and found.high is not None
     return found.low, found.high
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from crun_batch.pricing.pilot import forecast, interval_offsets, measure, measured_versus_priced, t_quantile
+from crun_batch.pricing.pilot import forecast, interval_offsets, measure, measured_versus_priced
+from crun_batch.stats.intervals import t_quantile
 
 PICO = 10**12
 value_lists = st.lists(st.integers(0, 10**13), min_size=2, max_size=60)
@@ -20,7 +21,7 @@ def covered(jobs: int, rows: int, draw: object) -> float:
     rng, hits = random.Random(2026), 0
     for _ in range(jobs):
         costs = [draw(rng) for _ in range(rows)]  # type: ignore[operator]
-        found = forecast(costs[:200], rows)
+        found = forecast(costs[:200], rows, t_quantile)
         assert found.low is not None and found.high is not None
         hits += found.low <= sum(costs) <= found.high
     return hits / jobs
@@ -46,7 +47,7 @@ def test_the_interval_covers_the_true_bill(rows: int, draw: object) -> None:
 @example([601953488895] * 2, 15957)
 def test_known_rows_bound_the_interval_from_below(values: list[int], rest: int) -> None:
     """known <= low <= expected <= high, in integers; with no rows left the bill is known."""
-    found = forecast(values, len(values) + rest)
+    found = forecast(values, len(values) + rest, t_quantile)
     assert found.low is not None and found.high is not None and found.expected is not None
     assert sum(values) == found.known <= found.low <= found.high
     assert found.known <= found.expected <= found.high
@@ -58,51 +59,71 @@ def test_known_rows_bound_the_interval_from_below(values: list[int], rest: int) 
 @given(value_lists, st.integers(1, 10**5))
 def test_the_same_rows_give_the_same_interval(values: list[int], rest: int) -> None:
     """No randomness, and the order of the rows does not matter beyond float rounding."""
-    assert forecast(values, len(values) + rest) == forecast(list(values), len(values) + rest)
-    backward = interval_offsets(values[::-1], rest)
-    assert interval_offsets(values, rest) == pytest.approx(backward, rel=1e-6, abs=1.0)
+    assert forecast(values, len(values) + rest, t_quantile) == forecast(
+        list(values), len(values) + rest, t_quantile
+    )
+    backward = interval_offsets(values[::-1], rest, t_quantile)
+    assert interval_offsets(values, rest, t_quantile) == pytest.approx(backward, rel=1e-6, abs=1.0)
 
 
 @settings(max_examples=100, deadline=None)
 @given(value_lists, st.integers(1, 10**5), st.integers(2, 10**6))
 def test_the_interval_does_not_depend_on_the_unit(values: list[int], rest: int, factor: int) -> None:
     """Dollars or cents: the offsets scale with the amounts."""
-    scaled = interval_offsets([value * factor for value in values], rest)
-    assert scaled == pytest.approx([offset * factor for offset in interval_offsets(values, rest)], rel=1e-6)
+    scaled = interval_offsets([value * factor for value in values], rest, t_quantile)
+    assert scaled == pytest.approx(
+        [offset * factor for offset in interval_offsets(values, rest, t_quantile)], rel=1e-6
+    )
 
 
 def test_a_right_skewed_sample_reaches_further_up_than_down() -> None:
     """The risk is above: long answers that the sample missed."""
-    below, above = interval_offsets([1] * 190 + [100] * 10, 1000)
+    below, above = interval_offsets([1] * 190 + [100] * 10, 1000, t_quantile)
     assert above > 1.5 * below > 0
 
 
 def test_the_upper_end_stops_at_the_hard_bound() -> None:
     """No further row costs more than a row's hold."""
     values = [1] * 9 + [1000]
-    assert sum(values) + 90 * 500 == forecast(values, 100, highest_per_row=500).high
-    assert (forecast(values, 100).high or 0) > sum(values) + 90 * 500
+    assert sum(values) + 90 * 500 == forecast(values, 100, t_quantile, highest_per_row=500).high
+    assert (forecast(values, 100, t_quantile).high or 0) > sum(values) + 90 * 500
 
 
 @pytest.mark.parametrize(("values", "expected"), [([], None), ([5], 50)])
 def test_fewer_than_two_rows_give_no_interval(values: list[int], expected: int | None) -> None:
     """One row tells a mean, not a spread."""
-    found = forecast(values, 10)
+    found = forecast(values, 10, t_quantile)
     assert (expected, None, None) == (found.expected, found.low, found.high)
 
 
 def test_more_values_than_rows_is_a_mistake() -> None:
     """ValueError, with both numbers."""
     with pytest.raises(ValueError, match="3 values for 2 rows"):
-        forecast([1, 2, 3], 2)
+        forecast([1, 2, 3], 2, t_quantile)
 
 
 @pytest.mark.parametrize(
-    ("probability", "degrees", "quantile"), [(0.975, 10, 2.2281), (0.99, 199, 2.3452), (0.985, 30, 2.2783)]
+    ("probability", "degrees", "quantile"),
+    [
+        (0.99, 1, 31.8205),
+        (0.975, 1, 12.7062),
+        (0.975, 2, 4.3027),
+        (0.975, 10, 2.2281),
+        (0.99, 199, 2.3452),
+        (0.985, 30, 2.2783),
+    ],
 )
 def test_t_quantile_matches_the_tables(probability: float, degrees: int, quantile: float) -> None:
-    """Textbook values."""
-    assert quantile == pytest.approx(t_quantile(probability, degrees), abs=2e-3)
+    """Textbook values, the two rows of the smallest pilot (one degree of freedom) included."""
+    assert quantile == pytest.approx(t_quantile(probability, degrees), abs=1e-4)
+
+
+@pytest.mark.parametrize("values", [[40, 60], [0, 1], [7 * 10**12, 9 * 10**12]])
+def test_a_pilot_of_two_rows_reaches_as_far_as_the_exact_quantile(values: list[int]) -> None:
+    """Two rows have no skewness: it reaches the t of one degree of freedom (21.2049 at 1.5 %) times the error."""
+    low, high = interval_offsets(values, 98, t_quantile)
+    error = 98 * abs(values[1] - values[0]) / 2**0.5 * (1 / 2 + 1 / 98) ** 0.5
+    assert (21.2049, 31.8205) == pytest.approx((low / error, high / error), abs=1e-3)
 
 
 def test_the_balance_measures_credits_per_row() -> None:

@@ -18,10 +18,10 @@ from crun_batch.options import Platform
 from crun_batch.preflight.assessment import Reading, columns_read
 from crun_batch.preflight.balance import ReadBalance, balance_reader
 from crun_batch.preflight.gateway_facts import GatewayFacts
-from crun_batch.preflight.pilot_sums import MICROSECONDS, RowSums, row_sums, run_sums
+from crun_batch.preflight.pilot_sums import MICROSECONDS, RowSums, forecast_of, row_sums, run_sums
 from crun_batch.pricing.account import Sums
 from crun_batch.pricing.estimate import Limits, time_needed
-from crun_batch.pricing.pilot import Agreement, Forecast, Measured, forecast, measure, measured_versus_priced
+from crun_batch.pricing.pilot import Agreement, Forecast, Measured, measure, measured_versus_priced
 from crun_batch.records import Halt, Row, decimal_text
 from crun_batch.state.run_state import RunContext, RunState
 
@@ -89,7 +89,7 @@ async def pilot_document(
     open_rows = -(-context.open_units // (len(workload.variants) * workload.repeats))
     rows_total = len(sums) + open_rows
     totals = run_sums(state)
-    output_tokens = forecast([row.output_tokens for row in sums], rows_total)
+    output_tokens = forecast_of([row.output_tokens for row in sums], rows_total)
     return {
         "rows": len(pilot.rows),
         "rows_finished": len(finished),
@@ -221,7 +221,7 @@ def _cost(values: Sequence[int | None], rows_total: int, everywhere: int | None)
     known = [value for value in values if value is not None]
     if everywhere is None or not known or len(known) < len(values):
         return None
-    ends = _whole(forecast(known, rows_total), everywhere)
+    ends = _whole(forecast_of(known, rows_total), everywhere)
     return {name: None if pico is None else decimal_text(pico) for name, pico in ends.items()}
 
 
@@ -230,8 +230,8 @@ def _seconds(context: RunContext, sums: Sequence[RowSums], open_rows: int) -> di
     if not sums:
         return {"low": None, "expected": None, "high": None, "limited_by": "not known"}
     rows_total = len(sums) + open_rows
-    busy = forecast([row.latency_us for row in sums], rows_total)
-    tokens = forecast([row.tokens for row in sums], rows_total)
+    busy = forecast_of([row.latency_us for row in sums], rows_total)
+    tokens = forecast_of([row.tokens for row in sums], rows_total)
     workload = context.workload
     limits = workload.job.limits
     requests = open_rows * len(workload.variants) * workload.repeats * (1 + len(workload.judges))

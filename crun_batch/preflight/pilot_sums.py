@@ -8,8 +8,10 @@ from decimal import Decimal
 import pyarrow as pa
 from msgspec import Struct
 
+from crun_batch.pricing.pilot import Forecast, forecast
 from crun_batch.records import PICO, Row
 from crun_batch.state.run_state import RunState
+from crun_batch.stats.intervals import t_quantile
 from crun_batch.store.views import connect, quoted
 
 MICROSECONDS = 10**6
@@ -46,6 +48,11 @@ def row_sums(state: RunState, rows: Sequence[Row]) -> list[RowSums]:
         RowSums(output_tokens, tokens, latency_us, _pico(cost_usd), _pico(cost_credits))
         for output_tokens, tokens, latency_us, cost_usd, cost_credits in found
     ]
+
+
+def forecast_of(values: Sequence[int], rows_total: int) -> Forecast:
+    """The sum over all rows, by the project's one t quantile: exact from two known rows on."""
+    return forecast(values, rows_total, t_quantile)
 
 
 def run_sums(state: RunState) -> RowSums:
