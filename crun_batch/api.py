@@ -55,7 +55,7 @@ def run(
         output_dir: the run directory.
         simulate: against the bundled simulator: no key, no cost; into `<output_dir>-simulated`.
         pilot: send so many random rows, then stop with the bill to expect in `Run.summary["pilot"]`.
-        retry: statuses and error kinds whose finished units are sent again.
+        retry: statuses and error kinds whose finished units are sent again; `failed` is all but ok, `all` is all.
         until_budget: start although budget or credits will not last; stop there.
         redo_changed: send finished rows again whose request is another one now.
         correct_prices: the job's earlier prices were wrong: what is recorded is priced anew.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from msgspec import Struct, field
 
@@ -15,6 +15,7 @@ from crun_batch.console.progress import Progress
 from crun_batch.errors import InputError
 from crun_batch.gateway.http.wire import Wire
 from crun_batch.load.job.job import Job
+from crun_batch.records import ErrorKind, Status
 from crun_batch.store.disk import Disk
 from crun_batch.store.journal import JournalSettings
 from crun_batch.store.syncer import Syncer
@@ -99,6 +100,9 @@ JOB_KEYS = {
     "output_dir": "output.dir",
 }
 """Short names of overrides in Python and on the command line."""
+_STATUSES = frozenset(get_args(Status))
+RETRY_GROUPS = {"failed": _STATUSES - {"ok"}, "all": _STATUSES}
+"""Names of several endings for `retry`: `failed` is every status but ok, `all` is every status."""
 REPLACED_WHOLE = ("output_schema", "sweep")
 """Mappings that an override in Python replaces; the keys of the others are laid over the job's."""
 
@@ -106,9 +110,7 @@ REPLACED_WHOLE = ("output_schema", "sweep")
 def options_of(overrides: Mapping[str, Any]) -> RunOptions:
     """Keyword arguments of the Python API as options. Raises InputError for a name that nothing takes."""
     own = {name: value for name, value in overrides.items() if name in RunOptions.__struct_fields__}
-    if isinstance(own.get("retry"), str):
-        raise InputError(f"retry takes several kinds, not a text: retry=[{own['retry']!r}]")
-    own |= {"retry": frozenset(own["retry"])} if "retry" in own else {}
+    own |= {"retry": kinds(own["retry"])} if "retry" in own else {}
     keys = {JOB_KEYS[name]: value for name, value in overrides.items() if name in JOB_KEYS and value is not None}
     for name, value in overrides.items():
         if name in own or name in JOB_KEYS:
@@ -119,3 +121,16 @@ def options_of(overrides: Mapping[str, Any]) -> RunOptions:
         merges = isinstance(value, Mapping) and name not in REPLACED_WHOLE
         keys |= {f"{name}.{key}": part for key, part in value.items()} if merges else {name: value}
     return RunOptions(**{**own, "overrides": {**keys, **own.get("overrides", {})}})
+
+
+def kinds(chosen: Collection[str]) -> frozenset[str]:
+    """The statuses and error kinds of `retry`: names, or a text with commas between them; groups are expanded.
+
+    Raises InputError for a kind that does not exist.
+    """
+    names = [part.strip() for part in chosen.split(",")] if isinstance(chosen, str) else list(chosen)
+    known = [*RETRY_GROUPS, *get_args(Status), *get_args(ErrorKind)]
+    wrong = [name for name in names if name not in known]
+    if wrong:
+        raise InputError(f"retry knows no {', '.join(map(repr, wrong))}; it knows {', '.join(known)}")
+    return frozenset[str]().union(*(RETRY_GROUPS.get(name, {name}) for name in names))

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from run_kit import ENVIRON, job, results, run, simulator, texts
 
 import crun_batch
-from crun_batch.cli.options import kinds
 from crun_batch.errors import InputError
+from crun_batch.options import kinds
 from crun_batch.records import Status
+from crun_batch.state.commands import under_caps
 
 
 def test_retry_failed_is_every_status_but_ok_and_all_is_every_status() -> None:
@@ -32,10 +33,13 @@ def test_rows_that_are_not_ok_are_told_and_asked_again(tmp_path: Path) -> None:
         assert 1 == done.exit_code
         said = "3 rows are not ok, --retry failed asks them again (exit code 1)"
         assert said in done.report().splitlines()[0]
-        again = run(short, texts(3), retry=kinds("failed"))
+        again = run(short, texts(3), retry=["failed"])
         assert [2, 2, 2] == results(again)["attempt_count"].to_list()
-        everything = run(short, texts(3), retry=kinds("all"))
+        everything = run(short, texts(3), retry=["all"])
         assert [3, 3, 3] == results(everything)["attempt_count"].to_list()
+        assert [4, 4, 4] == results(run(short, texts(3), retry="failed"))["attempt_count"].to_list()
+        with pytest.raises(InputError, match="retry knows no 'broken'"):
+            run(short, texts(3), retry=["broken"])
 
 
 @pytest.mark.parametrize(
@@ -91,4 +95,46 @@ def test_a_moved_run_goes_on_where_it_stands(written: list[str], tmp_path: Path)
         assert command == crun_batch.status(tmp_path / "run")["resume_command"]
         moved = (tmp_path / "run").rename(tmp_path / "moved run")
         told = crun_batch.status(moved)["resume_command"]
+        assert told in crun_batch.open_run(moved).report()
         assert ["crun-batch", "run", "job.yaml", "--yes", "--output-dir", str(moved)] == shlex.split(told)
+
+
+@pytest.mark.parametrize(
+    ("written", "rewritten"),
+    [
+        ("run j --yes", "run j --yes --max-cost-usd 0.124"),
+        ("run j --max-cost-usd 0.1 --yes", "run j --yes --max-cost-usd 0.124"),
+        ("run j --max-cost-usd=0.1", "run j --max-cost-usd 0.124"),
+        ("run j --set budget.max_cost_usd=0.1 --set a=b", "run j --set a=b --max-cost-usd 0.124"),
+        ("run j --set=budget.max_cost_usd=0.1 --set=a=b", "run j --set=a=b --max-cost-usd 0.124"),
+        ("run j --max-cost-credits 7", "run j --max-cost-credits 7 --max-cost-usd 0.124"),
+    ],
+)
+def test_a_cap_is_replaced_however_it_was_written(written: str, rewritten: str) -> None:
+    """Rounded up to three digits: never below what is needed."""
+    assert rewritten == under_caps(written, {"usd": 123_400_000_001})
+    assert None is under_caps(None, {"usd": 1})
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{}, {"pilot": 20}, {"sweep": {"model": ["gpt-5.4", "gpt-5.4-nano"]}}, {"limits": {"concurrency": 1}}],
+)
+@pytest.mark.parametrize("unit", ["usd", "credits"])
+def test_the_command_after_a_cap_names_one_that_suffices(unit: str, keys: dict[str, Any], tmp_path: Path) -> None:
+    """Typed as it is, it ends the run; the same cap again would stop at once."""
+    table, pilot = texts(30), keys.get("pilot")
+    sections = {name: value for name, value in keys.items() if name != "pilot"}
+    with simulator(seed=2) as at:
+        terms = {"currency": "credits", "input_per_mtok": 500, "output_per_mtok": 3000}
+        models = dict.fromkeys(("gpt-5.4", "gpt-5.4-nano"), terms)
+        asked = job(at, tmp_path, prices={"models": models, "credits_per_usd": 1000}, **sections)
+        cap = {"usd": "0.0008", "credits": "0.8"}[unit]
+        options: dict[str, Any] = {f"max_cost_{unit}": cap, "until_budget": True}
+        command = f"crun-batch run job.yaml --max-cost-{unit} {cap} --yes"
+        stopped = run(asked, table, resume_command=command, pilot=pilot, **options)
+        assert 4 == stopped.exit_code
+        words = shlex.split(stopped.summary["resume_command"])
+        assert ["crun-batch", "run", "job.yaml", "--yes", f"--max-cost-{unit}"] == words[:-1]
+        done = run(asked, table, **{f"max_cost_{unit}": words[-1]})
+        assert ("finished", 0) == (done.status, done.summary["rows"]["open"])

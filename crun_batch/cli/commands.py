@@ -160,7 +160,7 @@ def run(  # noqa: PLR0913 - one parameter for each option
             job,
             limit=limit,
             pilot=pilot,
-            retry=options.kinds(retry),
+            retry=() if retry is None else retry,
             max_cost_usd=max_cost_usd,
             max_cost_credits=max_cost_credits,
             until_budget=until_budget,

@@ -6,7 +6,7 @@ import platform
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import typer
 
@@ -134,34 +134,23 @@ def _json_or_text(value: str) -> Any:
         return value
 
 
-def kinds(written: str | None) -> frozenset[str]:
-    """The statuses and error kinds of --retry: `failed` is every status but ok, `all` is every status.
-
-    Raises InputError for a kind that does not exist.
-    """
-    from crun_batch.records import ErrorKind, Status
-
-    if written is None:
-        return frozenset()
-    statuses = frozenset(get_args(Status))
-    groups = {"failed": statuses - {"ok"}, "all": statuses}
-    known = [*groups, *(status for status in get_args(Status) if status != "ok"), *get_args(ErrorKind)]
-    chosen = [part.strip() for part in written.split(",")]
-    wrong = sorted(set(chosen) - set(known))
-    if wrong:
-        raise InputError(f"--retry knows no {', '.join(map(repr, wrong))}; it knows {', '.join(known)}")
-    return frozenset[str]().union(*(groups.get(part, {part}) for part in chosen))
-
-
 def resume_command(arguments: Sequence[str]) -> str:
-    """The command that goes on with this run, to be typed as it is: without --pilot, with --yes."""
+    """The command that goes on with this run, to be typed as it is: without --pilot, with --yes.
+
+    --yes is not added to `--retry all`, which asks again, and pays for, what this session has finished.
+    """
     program = Path(arguments[0])
     name = ["python", "-m", "crun_batch"] if program.name == "__main__.py" else [program.name]
     kept: list[str] = []
+    retried = ""
     rest = iter(arguments[1:])
     for argument in rest:
-        if argument == "--pilot":
-            next(rest, None)
-        elif not argument.startswith("--pilot="):
-            kept.append(argument)
-    return shlex.join([*name, *kept, *([] if {"--yes", "-y"} & set(kept) else ["--yes"])])
+        option, _, value = argument.partition("=")
+        if argument in ("--pilot", "--retry"):
+            value = next(rest, "")
+        if option == "--retry":
+            retried = value
+        if option != "--pilot":
+            kept += [argument, value] if argument == "--retry" else [argument]
+    asks_itself = {"--yes", "-y"} & set(kept) or "all" in [part.strip() for part in retried.split(",")]
+    return shlex.join([*name, *kept, *([] if asks_itself else ["--yes"])])

@@ -110,6 +110,36 @@ def how_to_go_on(halt: Halt | None, context: RunContext) -> Halt | None:
     return structs.replace(halt, reason=f"{halt.reason}; top it up and start again, what is finished stays")
 
 
+def bill_at_most(context: RunContext, assessment: Assessment) -> Hold:
+    """What all sessions together will have cost once all is done; a pilot's rows stand for all open ones."""
+    workload, totals = context.workload, context.state.account.totals()
+    open_rows = -(-context.open_units // (len(workload.variants) * workload.repeats))
+    times = max(open_rows, assessment.open_rows)
+
+    def at_most(spent_pico: int, high_pico: int | None) -> int | None:
+        return None if high_pico is None else spent_pico + high_pico * times // max(1, assessment.open_rows)
+
+    estimate = assessment.estimate
+    return Hold(
+        at_most(totals.cost_usd, estimate.cost_usd.high),
+        at_most(totals.cost_credits, estimate.cost_credits.high),
+    )
+
+
+def caps_to_go_on(halt: Halt | None, context: RunContext) -> dict[str, int]:
+    """Unit -> the cap under which what is open fits, where a cap has stopped the run that is too low for it."""
+    reservations, bill = context.state.reservations, context.state.bill_at_most
+    if halt is None or halt.reason != NO_ROOM or reservations is None:
+        return {}
+    purses = (("usd", reservations.usd, bill.usd_pico), ("credits", reservations.credits, bill.credits_pico))
+    needed = {
+        unit: purse.cap_to_finish_pico(bill_pico, context.open_units)
+        for unit, purse, bill_pico in purses
+        if purse.cap_pico is not None
+    }
+    return {unit: pico for unit, pico in needed.items() if pico > (getattr(reservations, unit).cap_pico or 0)}
+
+
 def estimate_document(
     context: RunContext, assessment: Assessment, gateways: Sequence[GatewayFacts], verdict: Preflight
 ) -> dict[str, Any]:

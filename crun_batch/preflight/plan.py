@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct, structs
 
 from crun_batch.errors import RefusedToStart
-from crun_batch.preflight.affordability import estimate_document, judge, refuse_rejected
+from crun_batch.preflight.affordability import bill_at_most, estimate_document, judge, refuse_rejected
 from crun_batch.preflight.assessment import assess, enough, with_measured
 from crun_batch.preflight.gateway_facts import GatewayFacts
 from crun_batch.preflight.pilot import Pilot, begin_pilot
@@ -48,6 +48,7 @@ def _confirm(context: RunContext, plan: Plan) -> None:
     if plan.pilot is not None:
         assessment = structs.replace(assessment, limit_of=int, limit_option="--pilot")
     refuse_rejected(context, assessment)
+    context.state.bill_at_most = bill_at_most(context, assessment)
     verdict = judge(context, assessment, plan.gateways)
     if not verdict.may_start:
         raise RefusedToStart(verdict.sentence)

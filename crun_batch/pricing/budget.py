@@ -44,6 +44,8 @@ class Purse(Struct):
     overrun_pico: int = 0
     balance_pico: int | None = None
     """The balance, as it was read last."""
+    largest_hold_pico: int = 0
+    """Of the requests that were to be sent, whether there was room for them or not."""
 
     @property
     def limit_pico(self) -> int | None:
@@ -70,6 +72,21 @@ class Purse(Struct):
         if hold_pico is None:
             return self.cap_pico is None and free > 0
         return hold_pico <= free
+
+    def asks(self, hold_pico: int | None) -> None:
+        """A request is to be sent that would hold so much."""
+        self.largest_hold_pico = max(self.largest_hold_pico, hold_pico or 0)
+
+    def cap_to_finish_pico(self, bill_pico: int | None, open_units: int) -> int:
+        """The cap under which what is open fits.
+
+        `bill_pico`: what all of it is going to cost at most with what was spent before; None: unknown, then each
+        unit may cost as much as the largest. On top of the bill stay the holds of unknown outcomes, and the last
+        request must find room for its hold, which is more than it costs.
+        """
+        if bill_pico is None:
+            bill_pico = self.spent_pico + open_units * self.largest_hold_pico
+        return max(bill_pico, self.spent_pico) + self.unknown_pico + self.largest_hold_pico
 
     def observe(self, balance_pico: int, keep_pico: int) -> None:
         """A balance read just now: see `Reservations.observe_balance`."""
@@ -109,6 +126,8 @@ class Reservations:
 
     def reserve(self, hold: Hold) -> bool:
         """Hold this much if it fits; says whether it did."""
+        self.usd.asks(hold.usd_pico)
+        self.credits.asks(hold.credits_pico)
         if not self.can_hold(hold):
             return False
         self.usd.held_pico += hold.usd_pico or 0

@@ -18,6 +18,7 @@ from crun_batch.errors import (
     InputError,
 )
 from crun_batch.reporting.notebook import summary_html
+from crun_batch.state.commands import as_seen_from
 from crun_batch.store import views
 from crun_batch.store.directory import RunDirectory, read_json
 from crun_batch.store.export import Format, export
@@ -108,4 +109,4 @@ def run_in(path: Path) -> Run:
     run = RunDirectory(path)
     if not run.summary.exists():
         raise InputError(f"{path}: there is no run here (no summary.json)")
-    return Run(path, read_json(run.summary))
+    return Run(path, as_seen_from(path, read_json(run.summary)))

@@ -52,7 +52,7 @@ class AttemptRecorder:
     ) -> None:
         self.targets = targets
         self.account = context.state.account
-        self.reservations = reservations_of(context)
+        self.reservations = context.state.reservations = reservations_of(context)
         self._journal = journal
         self._sealer = sealer
         self._bill = resources.bill

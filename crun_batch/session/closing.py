@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from crun_batch.preflight.affordability import how_to_go_on
+from msgspec import structs
+
+from crun_batch.preflight.affordability import caps_to_go_on, how_to_go_on
 from crun_batch.records import Halt
 from crun_batch.scoring.computed import Graders
 from crun_batch.scoring.docket import Docket
 from crun_batch.scoring.stored import score_answers
 from crun_batch.session.summaries import place_of
+from crun_batch.state.commands import under_caps
 from crun_batch.state.job_document import record_scores
 from crun_batch.state.run_state import RunContext
 from crun_batch.state.summary import ending_of, summary_of
@@ -32,7 +35,10 @@ def close(context: RunContext, graders: Graders, docket: Docket, halt: Halt | No
         failed_verdicts=state.failed_verdicts,
     )
     seconds = state.account.seconds
-    summary = summary_of(state.account, place_of(context), ending, open_count=open_count, seconds=seconds)
+    place = place_of(context)
+    command = under_caps(place.resume_command, caps_to_go_on(halt, context))
+    place = structs.replace(place, resume_command=command)
+    summary = summary_of(state.account, place, ending, open_count=open_count, seconds=seconds)
     write_json(state.directory, state.directory.summary, summary)
     return summary
 

@@ -9,7 +9,8 @@ from msgspec import Struct
 
 from crun_batch.options import RunOptions
 from crun_batch.pricing.account import Account
-from crun_batch.records import Row
+from crun_batch.pricing.budget import Reservations
+from crun_batch.records import Hold, Row
 from crun_batch.state.background import BackgroundCall
 from crun_batch.state.done import DoneMarks, open_rows, open_units
 from crun_batch.store.directory import RunDirectory
@@ -33,6 +34,10 @@ class RunState(Struct, kw_only=True):
     """What the journal held; None: a new run, or one that is only read."""
     fingerprinting: BackgroundCall[dict[str, Any]] | None = None
     """Reads the whole table, which nothing before the first record has to wait for; None: it is only read."""
+    bill_at_most: Hold = Hold()
+    """What all sessions together will have cost once everything is done: the estimate's high end."""
+    reservations: Reservations | None = None
+    """The money of the run, as this session spends it; None: nothing was sent."""
     prices: Mapping[str, Any] = {}
     """The prices of this session, once they are chosen."""
     failed_verdicts: int = 0

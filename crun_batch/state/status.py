@@ -6,8 +6,7 @@ where one is read.
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from crun_batch.errors import InputError
 from crun_batch.pricing.account import Account, BookedAttempt
 from crun_batch.records import Cost, Hold, Tries, decimal_text
+from crun_batch.state.commands import as_seen_from
 from crun_batch.state.summary import RUNNING, Ending, Place, summary_of
 from crun_batch.store.directory import RunDirectory, read_json
 from crun_batch.store.holder import holder
@@ -39,7 +39,7 @@ def status_of(path: Path) -> dict[str, Any]:
     process = holder(path)
     if not run.summary.exists():
         raise InputError(f"{path}: {_no_summary(run, process)}")
-    summary = _as_seen_from(path, read_json(run.summary))
+    summary = as_seen_from(path, read_json(run.summary))
     if process is None and summary["status"] != RUNNING.status:
         return {**summary, "holder": None, "in_flight": 0, "suspects": _unknown_attempts(path, summary)}
     from crun_batch.state.recovery import journal_now
@@ -99,26 +99,6 @@ def _summary_now(
     place = Place(summary["name"], run.path, summary["resume_command"], pilot, is_pilot)
     open_count = max(0, summary["rows"]["total"] - finished)
     return summary_of(account, place, ending, open_count=open_count, seconds=summary["seconds"])
-
-
-def _as_seen_from(path: Path, summary: dict[str, Any]) -> dict[str, Any]:
-    """A run that stands elsewhere than its summary says: its command must not begin another, paid run there."""
-    command = summary["resume_command"]
-    if Path(summary["output_dir"]).resolve() == path.resolve():
-        return summary
-    if command is not None:
-        here = ["--output-dir", str(path.resolve())]
-        command = shlex.join([*_without_output_dir(shlex.split(command)), *here])
-    return {**summary, "output_dir": str(path), "resume_command": command}
-
-
-def _without_output_dir(words: Sequence[str]) -> Iterator[str]:
-    rest = iter(words)
-    for word in rest:
-        if word == "--output-dir":
-            next(rest, None)
-        elif not word.startswith("--output-dir="):
-            yield word
 
 
 def _give_up(now: JournalNow) -> None:

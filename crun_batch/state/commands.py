@@ -1,0 +1,54 @@
+"""The command that goes on with a run, rewritten: for the place where the run stands now, or under other caps."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import ROUND_CEILING, Context
+from pathlib import Path
+from typing import Any
+
+from crun_batch.records import PICO
+
+_THREE_DIGITS_UP = Context(prec=3, rounding=ROUND_CEILING)
+
+
+def as_seen_from(path: Path, summary: dict[str, Any]) -> dict[str, Any]:
+    """A run that stands elsewhere than its summary says: its command must not begin another, paid run there."""
+    command = summary["resume_command"]
+    if Path(summary["output_dir"]).resolve() == path.resolve():
+        return summary
+    if command is not None:
+        here = ["--output-dir", str(path.resolve())]
+        command = shlex.join([*_without(shlex.split(command), "--output-dir"), *here])
+    return {**summary, "output_dir": str(path), "resume_command": command}
+
+
+def under_caps(command: str | None, caps: Mapping[str, int]) -> str | None:
+    """The command with these caps (unit -> pico) in place of those that it names; each is rounded up."""
+    if command is None:
+        return None
+    words = shlex.split(command)
+    for unit, pico in caps.items():
+        words = list(_without(words, f"--max-cost-{unit}"))
+        words = list(_without(words, "--set", f"budget.max_cost_{unit}="))
+        words += [f"--max-cost-{unit}", _rounded_up(pico)]
+    return shlex.join(words)
+
+
+def _rounded_up(pico: int) -> str:
+    return f"{_THREE_DIGITS_UP.divide(pico, PICO).normalize():f}"
+
+
+def _without(words: Sequence[str], option: str, value_begins: str = "") -> Iterator[str]:
+    """All words but this option and its value, where the value begins so; `--option=value` is one word."""
+    rest = iter(words)
+    for word in rest:
+        name, is_one_word, value = word.partition("=")
+        if name != option:
+            yield word
+            continue
+        if not is_one_word:
+            value = next(rest, "")
+        if not value.startswith(value_begins):
+            yield from ([word] if is_one_word else [word, value])
