@@ -160,6 +160,23 @@ def test_a_failed_balance_call_is_no_missing_one(server: FaultServer, tmp_path: 
     assert "no balance call" not in f"{document} {said}"
 
 
+@pytest.mark.parametrize("credits", ["require", "warn", "off"])
+def test_an_estimate_offline_says_what_is_known_and_what_could_not_be_asked(credits: str, tmp_path: Path) -> None:
+    """It sends nothing, so nothing refuses it; `run` does, where the balance must be read."""
+    table = pl.DataFrame({"id": [1], "text": ["t"]})
+    price = {"m": {"currency": "usd", "input_per_mtok": 1, "output_per_mtok": 2}}
+    keys = {"budget.credits": credits, "prices.models": price, "params.max_output_tokens": 10}
+    with refusing_url() as refusing:
+        offline = job(refusing, tmp_path).with_overrides(keys)
+        document = crun_batch.estimate(offline, table=table)
+        if credits == "require":
+            with pytest.raises(crun_batch.RefusedToStart, match="the balance cannot be read"):
+                crun_batch.run(offline, table=table, handle_signals=False)
+    said = [*(["the balance cannot be read: "] if credits != "off" else []), "the list of models cannot be read: "]
+    assert document["cost_usd"]["high"] is not None
+    assert sorted(said) == sorted(check.partition(": ")[0] + ": " for check in document["checks"])
+
+
 @pytest.mark.parametrize("way", ["http", "https"])
 def test_after_the_first_answer_a_lost_connection_is_a_retry(
     way: Way, server: FaultServer, tmp_path: Path

@@ -148,3 +148,18 @@ def test_map_goes_on_after_a_refusal(
     assert [] == list(tmp_path.iterdir())
     answered = crun_batch.map(TABLE, prompt="{{ text }}", model="gpt-5.4", environ=ENVIRON, **keys)
     assert 6 == answered.filter(pl.col("status") == "ok").height
+
+
+@pytest.mark.parametrize("refusal", ["wrong key", "unlisted model"])
+def test_an_estimate_says_why_run_would_be_refused(
+    refusal: str, gateway: SimulatorProcess, tmp_path: Path
+) -> None:
+    """In the words of the refusal, beside the figures that are known."""
+    keys = dict(REFUSALS[refusal])
+    environ = keys.pop("environ", ENVIRON)
+    refused = start(gateway, tmp_path, "run", refusal)
+    assert isinstance(refused, crun_batch.Run)
+    document = crun_batch.estimate(job(gateway, tmp_path, **keys), table=TABLE, environ=environ)
+    assert (6, False) == (document["requests"], document["may_start"])
+    assert refused.stop_reason == document["checks"][0]
+    assert "no balance call" not in f"{document['checks']}"

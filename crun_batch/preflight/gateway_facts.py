@@ -17,14 +17,16 @@ from crun_batch.workload.endpoint import Endpoint, endpoints_of
 from crun_batch.workload.target import Target
 from crun_batch.workload.workload import Workload
 
+WITHOUT_BALANCE = "set budget.credits: warn (or off)"
+
 
 class GatewayOffer(Struct, frozen=True):
     """What the gateway said of itself. None: it has no such call, or was not asked."""
 
     models: tuple[ModelInfo, ...] | None = None
     balance: Balance | None = None
-    balance_is_unread: bool = False
-    """There may be a balance; the call for it failed."""
+    balance_fault: str | None = None
+    """There may be a balance; why the call for it failed."""
     notes: tuple[str, ...] = ()
     refusal: str | None = None
     """Why the gateway refuses this job already now: its key is not accepted."""
@@ -94,7 +96,7 @@ def _is_listed(name: str, listed: set[str]) -> bool:
 async def ask_gateways(workload: Workload, options: RunOptions) -> tuple[GatewayFacts, ...]:
     """Every gateway that the job names, asked once under each key.
 
-    Raises InputError (a key is missing) and RefusedToStart, as `ask` does.
+    Raises InputError (a key is missing).
     """
     endpoints = endpoints_of(workload.targets, options.environ, simulated=options.simulate)
     found: dict[tuple[str, Hashable], list[tuple[Target, Endpoint]]] = {}
@@ -110,10 +112,7 @@ async def ask_gateways(workload: Workload, options: RunOptions) -> tuple[Gateway
 
 
 async def ask(job: Job, endpoint: Endpoint, platform: Platform) -> GatewayOffer:
-    """Models and balance. What cannot be learned is said in `notes`; a refused key is the offer's `refusal`.
-
-    Raises RefusedToStart where credits are required and the balance call fails.
-    """
+    """Models and balance. What cannot be learned is said in the offer; a refused key is its `refusal`."""
     async with gateway_at(job.endpoint.base_url, endpoint, platform) as gateway:
         models = await list_models(gateway)
         if isinstance(models, ControlFault) and models.kind == "refused":
@@ -123,12 +122,10 @@ async def ask(job: Job, endpoint: Endpoint, platform: Platform) -> GatewayOffer:
         )
         balance = None if job.budget.credits == "off" else await read_balance(gateway)
     listed = None if isinstance(models, ControlFault) else models
-    is_unread = isinstance(balance, ControlFault)
-    if isinstance(balance, ControlFault):
-        notes.append(_about(balance, job))
-        balance = None
-    is_crun = balance is not None and balance.source == "crun"
-    return GatewayOffer(listed, balance, is_unread, tuple(notes), is_complete=is_crun)
+    fault = f"the balance cannot be read: {balance.message}" if isinstance(balance, ControlFault) else None
+    known = None if isinstance(balance, ControlFault) else balance
+    is_crun = known is not None and known.source == "crun"
+    return GatewayOffer(listed, known, fault, tuple(notes), is_complete=is_crun)
 
 
 def gateway_at(base_url: str, endpoint: Endpoint, platform: Platform) -> Gateway:
@@ -145,26 +142,38 @@ def _refused_key(job: Job, fault: ControlFault) -> str:
     return f"no key was sent, and the gateway wants one: {advice} ({fault.message})"
 
 
-def _about(fault: ControlFault, job: Job) -> str:
-    """What a failed balance call means. Raises RefusedToStart where it must succeed."""
-    if job.budget.credits == "require":
-        raise RefusedToStart(
-            f"the balance cannot be read: {fault.message}",
-            advice="Try again, or set budget.credits: warn (or off) to start without looking at it.",
-        )
-    return f"the balance cannot be read: {fault.message}"
-
-
 def refusal_of(gateways: Sequence[GatewayFacts], say: Callable[[str], None]) -> Halt | None:
-    """Why nothing may be sent: a key that is not accepted, an unknown model. What else is odd is said."""
+    """Why nothing may be sent: a key that is not accepted, an unknown model. What else is odd is said.
+
+    Raises RefusedToStart where credits are required and the balance cannot be read.
+    """
     for facts in gateways:
         for note in facts.offer.notes:
             say(note)
-        if facts.offer.refusal is not None:
-            return Halt(EXIT_GATEWAY_REFUSED, facts.offer.refusal)
-        unlisted = unlisted_models(facts)
-        if unlisted and facts.offer.is_complete:
-            return Halt(EXIT_GATEWAY_REFUSED, "; ".join(unlisted))
-        for sentence in unlisted:
+        refusal = refusal_in(facts)
+        if refusal is not None:
+            return Halt(EXIT_GATEWAY_REFUSED, refusal)
+        for sentence in unlisted_models(facts):
             say(sentence)
+        fault = facts.offer.balance_fault
+        if fault is not None and facts.job.budget.credits == "require":
+            raise RefusedToStart(fault, advice=f"Try again, or {WITHOUT_BALANCE} to start without looking at it.")
+        if fault is not None:
+            say(fault)
     return None
+
+
+def refusal_in(facts: GatewayFacts) -> str | None:
+    """Why this gateway will refuse whatever is sent; None: nothing is known against it."""
+    if facts.offer.refusal is not None:
+        return facts.offer.refusal
+    return ("; ".join(unlisted_models(facts)) or None) if facts.offer.is_complete else None
+
+
+def remarks_on(facts: GatewayFacts) -> list[str]:
+    """What an estimate says of this gateway beside its refusal: what could not be asked, what is odd."""
+    fault, is_required = facts.offer.balance_fault, facts.job.budget.credits == "require"
+    remarks = list(facts.offer.notes)
+    if fault is not None:
+        remarks.append(f"{fault}; run needs it, or {WITHOUT_BALANCE}" if is_required else fault)
+    return remarks if facts.offer.is_complete else [*remarks, *unlisted_models(facts)]
