@@ -208,6 +208,7 @@ def write_documents(run: RunDirectory, schema: RunSchema, rows: int) -> None:
         run, run.job, {"job": job, "run_schema": schema_document(schema), "versions": {"crun-batch": "0.1.0"}}
     )
     summary = {
+        "output_dir": str(run.path),
         "name": "label-reviews",
         "status": "finished",
         "stop_reason": None,

@@ -1,6 +1,6 @@
-"""The frozen values that travel between the rooms.
+"""The frozen values that travel between the packages.
 
-A room may import this module and `errors`, and nothing else of ours. Values are msgspec structs: frozen,
+A closed package may import this module and `errors`, and nothing else of ours. Values are msgspec structs: frozen,
 typed, and cheap enough to be made several times for every request. Those of the hot path are not watched for
 cycles (`gc=False`): a frozen value holds only what was there before it.
 

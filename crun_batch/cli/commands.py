@@ -72,7 +72,7 @@ def init(folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to.
 
 @app.command()
 def check(job: options.JobFile, set_: options.Settings = None, json: options.AsJson = False) -> int:
-    """Read everything, call nothing; tell every mistake.
+    """Check a job without calling anything; report every mistake.
 
     Shows the table's columns, the templates, three rendered requests, and how many requests are identical.
     Mistakes in the job, the table, the templates and the rows are told together, and then nothing else.
@@ -100,9 +100,9 @@ def estimate(
     output_dir: options.OutputDir = None,
     json: options.AsJson = False,
 ) -> int:
-    """Tell tokens, cost and time; send nothing.
+    """Estimate tokens, cost and time; nothing is sent.
 
-    Reads every row that is still open, asks the gateway for its models and the balance, and tells what the rows
+    Reads every row that is still open, asks the gateway for its models and the balance, and shows what the rows
     cost at least and at most, what is expected once rows have finished, and how long the limits make it take.
     """
     from crun_batch.cli.screen import Screen
@@ -147,10 +147,10 @@ def run(  # noqa: PLR0913 - one parameter for each option
     output_dir: options.OutputDir = None,
     json: options.AsJson = False,
 ) -> int:
-    """Do the work, going on where it stopped.
+    """Run the job, resuming where it stopped.
 
     Checks credits and budget, shows the bill to expect and asks; --yes does not ask. Ctrl-C once ends in an
-    orderly way, twice at once; the same command goes on. A finished run sends nothing and exits as it did.
+    orderly way, twice at once; the same command resumes. A finished run sends nothing and exits as it did.
     """
     from crun_batch.cli.screen import Screen
 
@@ -187,7 +187,7 @@ def run(  # noqa: PLR0913 - one parameter for each option
 
 @app.command()
 def status(run: options.RunPlace, simulate: options.SimulatedRun = False, json: options.AsJson = False) -> int:
-    """Tell what a run has done so far, from any terminal.
+    """Show what a run has done so far, from any terminal.
 
     Live, whether the run is running, has ended, or was killed. Lists the attempts of unknown outcome, which may
     have been billed without a recorded reply.
@@ -209,7 +209,7 @@ def report(
     simulate: options.SimulatedRun = False,
     json: options.AsJson = False,
 ) -> int:
-    """Write a report with plots, and tell its figures.
+    """Write a report with plots, and show its figures.
 
     One HTML file that opens offline: the bill, what went wrong, quality against cost, what came out, how it went
     over time, rows to read. Into the run directory as report.html; of several runs, into the current folder.
@@ -235,7 +235,7 @@ def compare(  # noqa: PLR0913
     simulate: options.SimulatedRun = False,
     json: options.AsJson = False,
 ) -> int:
-    """Set variants, or runs, side by side.
+    """Compare variants, or runs, side by side.
 
     Scores with intervals and paired differences, agreement, cost per row and per correct row, time, tokens; names
     the cheapest variant that is not significantly worse than the best. Lists the rows on which replies differ.
@@ -260,7 +260,7 @@ def sql(
     simulate: options.SimulatedRun = False,
     json: options.AsJson = False,
 ) -> int:
-    """Ask DuckDB over `results` and `attempts`, live rows included.
+    """Query `results` and `attempts` with DuckDB, live rows included.
 
     One SELECT; it can read this run's files and nothing else.
     """
@@ -339,7 +339,7 @@ def models(job: options.AnyJobFile = None, set_: options.Settings = None, json: 
 
 @app.command()
 def credits(job: options.AnyJobFile = None, set_: options.Settings = None, json: options.AsJson = False) -> int:
-    """Tell what is left of the account's credit."""
+    """Show what is left of the account's credit."""
     from crun_batch.console.listings import credit_text
 
     document = crun_batch.credits(job, overrides=options.pairs(set_, "--set"))
@@ -359,7 +359,7 @@ def _answer(document: dict[str, Any], words: Any, *, json: bool) -> int:
 
 @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def simulator(context: typer.Context) -> int:
-    """Be a gateway on loopback until Ctrl-C: no key, no cost."""
+    """Serve the simulated gateway on loopback until Ctrl-C: no key, no cost."""
     from crun_batch.simulator.command import main as serve
 
     return serve(context.args)

@@ -78,9 +78,7 @@ Limit = Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Start without asking.")]
 Pilot = Annotated[
     int | None,
-    typer.Option(
-        "--pilot", min=1, metavar="N", help="Send N random rows, then tell the bill to expect, and stop."
-    ),
+    typer.Option("--pilot", min=1, metavar="N", help="Send N random rows, show the bill to expect, and stop."),
 ]
 Retry = Annotated[
     str | None,
@@ -103,7 +101,7 @@ CorrectPrices = Annotated[
     bool, typer.Option("--correct-prices", help="The earlier prices were wrong: price what is recorded anew.")
 ]
 RedoChanged = Annotated[
-    bool, typer.Option("--redo-changed", help="Ask the finished rows again whose request is another one now.")
+    bool, typer.Option("--redo-changed", help="Send the finished rows again whose request is now different.")
 ]
 Query = Annotated[
     str, typer.Argument(metavar="QUERY", help='Such as "select status, count(*) from results group by status".')

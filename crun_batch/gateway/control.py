@@ -2,7 +2,7 @@
 
 Asked before the start and once a minute, the same way as the paid requests go, so that a proxy or a certificate
 means the same for both: a deadline for each call, few retries (tenacity). What goes wrong is a value,
-`ControlFault`: the corridor decides whether it stops the run. None always means "this gateway has no such call",
+`ControlFault`: the caller decides whether it stops the run. None always means "this gateway has no such call",
 which is no fault.
 
 The calls of each style of gateway are in `balance.py` and `quotes.py`; nothing else here knows a style.

@@ -27,7 +27,7 @@ class Route(Struct, frozen=True):
 
 
 class Hooks(Protocol):
-    """What the corridor does at each event. All are synchronous, and on disk before anything follows from them."""
+    """What a session does at each event. All are synchronous, and on disk before anything follows from them."""
 
     def together(self) -> AbstractContextManager[None]:
         """What is recorded inside is written when the block ends, at once."""

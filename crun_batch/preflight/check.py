@@ -44,14 +44,14 @@ def check_job(
     workload = _workload(job, mistakes) if job is not None else None
     if workload is not None:
         try:
-            walk = _walked(workload)
+            seen_rows = _read_all(workload)
         finally:
             for renderer in workload.renderers:
                 renderer.close()
-        mistakes += walk.rejections.mistakes(source)
-        document |= {"table": _table(workload), "rejected_rows": walk.rejections.rows}
+        mistakes += seen_rows.rejections.mistakes(source)
+        document |= {"table": _table(workload), "rejected_rows": seen_rows.rejections.rows}
         if not mistakes:
-            document |= {**_described(workload, walk), "warnings": _warnings(workload, environ)}
+            document |= {**_described(workload, seen_rows), "warnings": _warnings(workload, environ)}
     document["mistakes"] = [_plain(mistake) for mistake in mistakes]
     return document
 
@@ -81,8 +81,8 @@ def _workload(job: Job, mistakes: list[Mistake]) -> Workload | None:
         return None
 
 
-class Walk(Struct):
-    """What a walk over all selected rows has seen."""
+class CheckedRows(Struct):
+    """What reading all selected rows has shown."""
 
     first: list[tuple[str, bytes]] = struct_field(default_factory=list)
     """(variant, body) of the first requests."""
@@ -92,37 +92,37 @@ class Walk(Struct):
     rejections: Rejections = struct_field(default_factory=Rejections)
 
 
-def _walked(workload: Workload) -> Walk:
+def _read_all(workload: Workload) -> CheckedRows:
     """Render every request once: memory is bounded, whatever the number of rows."""
-    walk = Walk()
+    seen_rows = CheckedRows()
     seen: set[int] = set()
     for batch in workload.table.rows(workload.columns):
         for row in batch:
             for variant in workload.variants:
-                _look_at(variant, row, walk, seen)
-    return walk
+                _look_at(variant, row, seen_rows, seen)
+    return seen_rows
 
 
-def _look_at(variant: Variant, row: Row, walk: Walk, seen: set[int]) -> None:
+def _look_at(variant: Variant, row: Row, seen_rows: CheckedRows, seen: set[int]) -> None:
     """Count one request, or the row that has none."""
     try:
         request = variant.request(row)
     except RowRejected as error:
-        walk.rejections.add(error)
+        seen_rows.rejections.add(error)
         return
-    walk.requests += 1
-    if len(walk.first) < REQUESTS_SHOWN:
-        walk.first.append((variant.name, request.body))
+    seen_rows.requests += 1
+    if len(seen_rows.first) < REQUESTS_SHOWN:
+        seen_rows.first.append((variant.name, request.body))
     key = hash((variant.index, request.request_hash))
     if key in seen:
-        walk.identical += 1
+        seen_rows.identical += 1
     elif len(seen) < MOST_HASHES:
         seen.add(key)
     else:
-        walk.identical_is_minimum = True
+        seen_rows.identical_is_minimum = True
 
 
-def _described(workload: Workload, walk: Walk) -> dict[str, Any]:
+def _described(workload: Workload, seen_rows: CheckedRows) -> dict[str, Any]:
     job, repeats = workload.job, workload.repeats
     return {
         "name": job.name,
@@ -139,10 +139,12 @@ def _described(workload: Workload, walk: Walk) -> dict[str, Any]:
             }
             for judge in workload.judges
         ],
-        "requests": walk.requests * repeats,
-        "identical": {"requests": walk.identical * repeats, "is_minimum": walk.identical_is_minimum},
+        "requests": seen_rows.requests * repeats,
+        "identical": {"requests": seen_rows.identical * repeats, "is_minimum": seen_rows.identical_is_minimum},
         "share_identical": job.share_identical,
-        "first_requests": [{"variant": name, "body": shortened(orjson.loads(body))} for name, body in walk.first],
+        "first_requests": [
+            {"variant": name, "body": shortened(orjson.loads(body))} for name, body in seen_rows.first
+        ],
     }
 
 

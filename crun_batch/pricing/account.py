@@ -1,6 +1,6 @@
 """What is known of the work so far: open units and sums, folded from events, live and on recovery alike.
 
-Pure: the corridor calls `ended` and `finished` for each event it writes or reads back, so that a run that goes on
+Pure: the session calls `ended` and `finished` for each event it writes or reads back, so that a run that goes on
 knows exactly what an uninterrupted one would know. All amounts are integers of pico.
 """
 

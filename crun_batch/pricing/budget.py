@@ -2,7 +2,7 @@
 
 Owns: the arithmetic of a cap in dollars, in credits, or both, and of a balance of which some must stay. All
 amounts are integers of pico. Must not know: prices, tickets, files, the clock. The pool is handed this class's
-bound methods by the corridor and knows none of it.
+bound methods by its callers and knows none of it.
 
 The law: spent + held + held of unknown outcomes never exceeds the cap as long as no request costs more than it
 held; one that does is recorded as an overrun. What stays unused at a stop is less than the largest hold.

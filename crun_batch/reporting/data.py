@@ -1,6 +1,6 @@
 """What a report is made from: sums, shares and samples of one run, as plain frozen values.
 
-The corridor fills it from the run's tables; the report and the terminal read it. Nothing here has the size of
+The queries fill it from the run's tables; the report and the terminal read it. Nothing here has the size of
 the run: a million rows and a hundred give values of the same size. Amounts are Decimal, None where unknown;
 moments are integer microseconds since the Unix epoch, UTC; durations are float seconds.
 """

@@ -1,4 +1,4 @@
-"""From run directories to reports: read what they hold, hand it to `tell`, put the page in its place.
+"""From run directories to reports: read what they hold, lay it out, put the page in its place.
 
 Reads without a lock, also while a run goes on; the sums are DuckDB's, in bounded memory. The one thing written is
 the report itself, whole at once.

@@ -1,6 +1,6 @@
 """What becomes of a result: the journal's `read` event, and the unit's final part where the unit is done.
 
-Pure conversions between the rooms' values: nothing is sent, written or timed here.
+Pure conversions between values of other packages: nothing is sent, written or timed here.
 """
 
 from __future__ import annotations

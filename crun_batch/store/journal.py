@@ -288,7 +288,7 @@ class Journal:
         if self._failure is None:
             self._failure = DiskFailed(
                 f"{self._path} {what}: {error.strerror or error}",
-                advice="What was recorded stays. Make room or mend the disk, then start the same run again.",
+                advice="What was recorded stays. Make room or fix the disk, then start the same run again.",
             )
 
     def _switch(self, head: HeadEvent) -> None:

@@ -43,9 +43,9 @@ def read_yaml(text: str, source: str) -> Reading:
         raise syntax_error(source, problem, mark.line + 1 if mark else None) from None
     except _YAML_PARSER_ERRORS:
         raise syntax_error(source, "broken YAML, or a character that no text may hold", None) from None
-    walk = _YamlWalk(source)
-    tree = walk.value(node, ()) if node is not None else None
-    return Reading(tree, walk.places, tuple(walk.mistakes))
+    reader = _YamlReader(source)
+    tree = reader.value(node, ()) if node is not None else None
+    return Reading(tree, reader.places, tuple(reader.mistakes))
 
 
 def _has_directive(text: str) -> bool:
@@ -74,7 +74,7 @@ _YAML_SCALARS: Mapping[str, Callable[[str], Any]] = {
 }
 
 
-class _YamlWalk:
+class _YamlReader:
     """Turns composed nodes into plain values; aliases are followed, but only up to `MAX_NODES` in all."""
 
     def __init__(self, source: str) -> None:

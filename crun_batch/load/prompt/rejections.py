@@ -13,7 +13,7 @@ from crun_batch.records import Row
 
 ROWS_NAMED = 5
 MOST_REASONS = 20
-REJECTED_ADVICE = "Mend the rows, leave them out with input.where, or let the template say what a null means."
+REJECTED_ADVICE = "Fix the rows, leave them out with input.where, or let the template say what a null means."
 
 
 class RowRejected(Exception):
