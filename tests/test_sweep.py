@@ -274,3 +274,20 @@ def test_a_sweep_in_python_replaces_the_jobs(at: SimulatorProcess, tmp_path: Pat
     done = run(job(at, tmp_path), texts(2), sweep={"params.temperature": [0, 1]})
     assert {"0", "1"} == set(results(done)["variant"])
     assert isinstance(done.cost_credits, Decimal)
+
+
+def test_what_is_open_of_a_sweep_is_estimated_and_capped_in_units(at: SimulatorProcess, tmp_path: Path) -> None:
+    """A variant added to a run of which four rows are finished: 2 + 2 old units, 6 new ones."""
+    table = texts(6)
+    models = ["gpt-5.4", "gpt-5.4-mini"]
+    run(job(at, tmp_path, sweep={"model": models}), table, limit=4)
+    more = {"sweep": {"model": [*models, "gpt-5.4-nano"]}}
+    told = estimate(job(at, tmp_path, **more), table=table, environ=ENVIRON)
+    assert [2, 2, 6] == [variant["requests"] for variant in told["variants"]]
+    assert (10, 6) == (told["requests"], told["open_rows"])
+    whole = estimate(job(at, tmp_path / "other", **more), table=table, environ=ENVIRON)
+    for open_part, all_of_it in zip(told["variants"][:2], whole["variants"][:2], strict=True):
+        assert Decimal(open_part["cost_credits"]["low"]) * 3 == Decimal(all_of_it["cost_credits"]["low"])
+    capped = job(at, tmp_path, **more, budget={"max_cost_credits": "0.0001"})
+    with pytest.raises(crun_batch.RefusedToStart, match="10 open units of 6 rows"):
+        run(capped, table)

@@ -85,6 +85,7 @@ def _judged(
             span.expected,
             assessment.limit_of,
             assessment.limit_option,
+            assessment.open_units,
         )
         for unit, span in (("usd", estimate.cost_usd), ("credits", estimate.cost_credits))
     }

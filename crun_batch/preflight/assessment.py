@@ -39,6 +39,8 @@ class Assessment(Struct, frozen=True):
     limit_of: Callable[[int], int]
     """The value of `limit_option` that takes in so many of the open rows."""
     limit_option: str = "--limit"
+    open_units: int | None = None
+    """Of the open rows; a row has one for each of its variants and repeats that is not finished."""
 
 
 class Reading(Struct, frozen=True):
@@ -87,35 +89,35 @@ def assess(context: RunContext, prices: Prices, reading: Reading, waiting: Backl
     tallies = [_Tallies(variant, prices, context) for variant in workload.variants]
     is_new = done.open_slots() == workload.unit_slots
     rejections = Rejections()
-    read_rows = open_rows = 0
+    read_rows = open_rows = open_units = 0
     for batch in reading.batches:
         for row in batch:
             read_rows += 1
-            is_open = False
+            units_before = open_units
             for tallied in tallies:
                 repeats = workload.repeats if is_new else _open_repeats(context, row, tallied.index)
                 if repeats:
-                    is_open = True
+                    open_units += repeats
                     tallied.add(row, repeats, rejections)
                     judges.add(row, tallied.variant, repeats)
+            is_open = open_units > units_before
             open_rows += is_open
             judges.row(is_open=is_open)
         context.options.tick(read_rows)
         if rejections.rows >= REJECTIONS_SHOWN:
             break
-    total_open = open_rows
-    if reading.stands_for is not None:
-        total_open = _scaled(open_rows, read_rows, reading.stands_for)
+    whole = partial(_scaled, read=read_rows, total=read_rows if reading.stands_for is None else reading.stands_for)
+    total_open = whole(open_rows)
     limits = workload.job.limits
     finished, judged = finished_requests(context, prices)
-    estimates = [t.estimate(total_open, finished) for t in tallies]
+    estimates = [t.estimate(whole, finished) for t in tallies]
     estimates += judges.estimates(max(total_open, open_rows), waiting, judged)
     latency_seconds = _latency_seconds(context)
     combined = combine(
         [estimate for group in estimates for estimate in group],
         Limits(limits.concurrency, limits.requests_per_minute, limits.tokens_per_minute, latency_seconds),
     )
-    return Assessment(combined, total_open, rejections, partial(_limit_of, context))
+    return Assessment(combined, total_open, rejections, partial(_limit_of, context), open_units=whole(open_units))
 
 
 def _open_repeats(context: RunContext, row: Row, variant: int) -> int:
@@ -227,9 +229,9 @@ class _Tallies:
         )
         return Tally(terms), counter
 
-    def estimate(self, open_rows: int, finished: Mapping[str, Finished]) -> list[Any]:
-        read = sum(tally.rows_read for (_, turn), (tally, _) in self._tallies.items() if turn == 0)
+    def estimate(self, whole: Callable[[int], int], finished: Mapping[str, Finished]) -> list[Any]:
+        """`whole`: rows that were read -> the rows that they stand for; only those open in this variant count."""
         return [
-            tally.estimate(_scaled(tally.rows_read, read, max(open_rows, read)), finished.get(self.variant.name))
+            tally.estimate(whole(tally.rows_read), finished.get(self.variant.name))
             for tally, _ in self._tallies.values()
         ]

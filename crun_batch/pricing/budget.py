@@ -168,6 +168,8 @@ class Needs(Struct, frozen=True):
     limit_of: Callable[[int], int] | None = None
     """The value of `limit_option` that takes in so many of the open rows; None: the finished ones come first."""
     limit_option: str = "--limit"
+    units: int | None = None
+    """How many units the rows have open, where they may be several for each."""
 
     @property
     def pico(self) -> int | None:
@@ -283,8 +285,10 @@ def _too_little(need: Needs, left_pico: int, sentence: str, *, until_budget: boo
 
 
 def _what(need: Needs) -> str:
-    rows = f"{need.rows:,} rows" if need.rows else "the judges of what is answered"
-    return f"{rows} cost at least" if need.expected_pico is None else f"{rows} are expected to cost"
+    what = f"{need.rows:,} rows" if need.rows else "the judges of what is answered"
+    if need.units is not None and need.units != need.rows:
+        what = f"{need.units:,} open units of {what}"
+    return f"{what} cost at least" if need.expected_pico is None else f"{what} are expected to cost"
 
 
 def _money(pico: int, unit: str) -> str:

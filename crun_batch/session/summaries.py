@@ -24,7 +24,7 @@ def extent_of(context: RunContext, pilot: Pilot | None) -> Extent:
     workload, open_count = context.workload, context.open_units
     if pilot is None:
         return Extent(workload.selected_units - open_count, open_count)
-    return Extent(0, pilot.open_rows * len(workload.variants) * workload.repeats)
+    return Extent(0, sum(map(context.open_units_of, pilot.rows)))
 
 
 def running_summary(context: RunContext) -> Callable[[int, float], Mapping[str, Any]]:

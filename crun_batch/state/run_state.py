@@ -68,5 +68,9 @@ class RunContext(Struct, frozen=True):
 
     def has_open(self, row: Row) -> bool:
         """Whether anything is left to ask of the row."""
+        return self.open_units_of(row) > 0
+
+    def open_units_of(self, row: Row) -> int:
+        """How many variants and repeats of the row are left to ask."""
         first = self.workload.slot(row.position, 0, 0)
-        return any(self.state.done.is_open(first + offset) for offset in range(self.workload.slots_per_row))
+        return sum(self.state.done.is_open(first + offset) for offset in range(self.workload.slots_per_row))
