@@ -42,6 +42,7 @@ def run(
     until_budget: bool = False,
     redo_changed: bool = False,
     correct_prices: bool = False,
+    progress: bool = False,
     **overrides: Any,
 ) -> Run:
     """Run a job, resuming where it stopped; returns when it is done, or has stopped, and says which.
@@ -59,6 +60,7 @@ def run(
         until_budget: start although budget or credits will not last; stop there.
         redo_changed: send finished rows again whose request is another one now.
         correct_prices: the job's earlier prices were wrong: what is recorded is priced anew.
+        progress: show a bar on standard error, in a notebook a widget (text without ipywidgets).
         overrides: sections of the job (`budget={"max_cost_usd": 5}`), or fields of `RunOptions`.
 
     Returns:
@@ -88,6 +90,7 @@ async def arun(
     until_budget: bool = False,
     redo_changed: bool = False,
     correct_prices: bool = False,
+    progress: bool = False,
     **overrides: Any,
 ) -> Run:
     """The same as `run`, on the event loop that is running. Cancelling it ends it like a kill: nothing is lost."""

@@ -38,7 +38,8 @@ def map(
 
     `frame` is a polars, pandas or Arrow table, and so is what comes back. `prompt` is the user's template over
     its columns, or the section `prompt` of a job. `keys` are other sections of a job (`output_schema=Label`,
-    `params={"max_output_tokens": 200}`, which `max_cost_usd` needs) and what `run` takes (`simulate=True`).
+    `params={"max_output_tokens": 200}`, which `max_cost_usd` needs) and what `run` takes (`simulate=True`,
+    `progress=True`).
 
     New columns: status, output_text, `output` with an output_schema, outputs, score_<name>, error_message,
     cost_usd, cost_credits; with a sweep or repeats also variant and repeat, and a line for each. A row without an
@@ -50,6 +51,7 @@ def map(
     the gateway refuses before any answer.
     """
     _refuse_no_table(frame)
+    _refuse_own_names(keys)
     sections = {name: keys.pop(name) for name in list(keys) if name in Job.model_fields}
     told = {"user": prompt} if isinstance(prompt, str) else prompt
     job = Job(**{"name": "map", "prompt": told, "model": model, **sections})
@@ -98,6 +100,14 @@ def _refuse_no_table(frame: Any) -> None:
         kind = type(frame).__name__
         advice = 'a list of texts is pl.DataFrame({"text": texts}), with prompt="{{ text }}"'
         raise InputError(f"map takes a polars, pandas or Arrow table, not a {kind}; {advice}")
+
+
+def _refuse_own_names(keys: Mapping[str, Any]) -> None:
+    """What `run` takes and `map` gives it."""
+    for name in ("job", "table"):
+        if name in keys:
+            advice = "the table is its first argument, the job is made of prompt, model and the sections given"
+            raise InputError(f"map() takes no argument {name!r}; {advice}")
 
 
 def _refuse_taken(frame: Any, job: Job) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -81,6 +82,8 @@ class RunOptions(Struct, frozen=True):
     say: Callable[[str], None] = _silent
     watch: Callable[[Progress], None] | None = None
     """Shown where the run is, twice a second while it sends and once at the end."""
+    progress: bool = False
+    """Show a bar on standard error."""
     tick: Callable[[int], None] = _silent
     """Told how many rows the estimate has read."""
     resume_command: str | None = None
@@ -116,11 +119,18 @@ def options_of(overrides: Mapping[str, Any]) -> RunOptions:
         if name in own or name in JOB_KEYS:
             continue
         if name not in Job.model_fields:
-            known = ", ".join(sorted([*RunOptions.__struct_fields__, *JOB_KEYS, *Job.model_fields]))
-            raise InputError(f"run() takes no argument {name!r}; it takes {known}")
+            raise InputError(_no_argument(name))
         merges = isinstance(value, Mapping) and name not in REPLACED_WHOLE
         keys |= {f"{name}.{key}": part for key, part in value.items()} if merges else {name: value}
     return RunOptions(**{**own, "overrides": {**keys, **own.get("overrides", {})}})
+
+
+def _no_argument(name: str) -> str:
+    known = sorted({*RunOptions.__struct_fields__, *JOB_KEYS, *Job.model_fields})
+    near = difflib.get_close_matches(name, known, n=1)
+    meant = f"did you mean {near[0]!r}? " if near else ""
+    keys = "a key of a section is given in its section, as in params={'max_output_tokens': 200}"
+    return f"there is no argument {name!r}; {meant}{keys}; known are {', '.join(known)}"
 
 
 def kinds(chosen: Collection[str]) -> frozenset[str]:

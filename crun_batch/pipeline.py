@@ -20,6 +20,7 @@ from typing import Any
 from crun_batch.options import AnyJob, RunOptions
 from crun_batch.preflight.gateway_facts import ask_gateways, refusal_of
 from crun_batch.preflight.plan import make_plan
+from crun_batch.reporting.progress_bar import shown
 from crun_batch.scoring.computed import graders_of
 from crun_batch.scoring.docket import open_docket
 from crun_batch.session.closing import close, refused
@@ -36,6 +37,7 @@ async def run_job(job: AnyJob, table: object | None, options: RunOptions) -> dic
     Raises InputError, RefusedToStart, RunDirectoryError, DiskFailed (exit codes 2, 3, 6, 7).
     """
     with ExitStack() as stack:
+        options = stack.enter_context(shown(options))
         workload = load(job, table, options, stack)
         graders = graders_of(workload)
         context = RunContext(workload, options, open_state(workload, options, stack))

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any, get_args
 
+import polars as pl
 import pytest
 from run_kit import ENVIRON, job, results, run, simulator, texts
 
@@ -138,3 +139,23 @@ def test_the_command_after_a_cap_names_one_that_suffices(unit: str, keys: dict[s
         assert ["crun-batch", "run", "job.yaml", "--yes", f"--max-cost-{unit}"] == words[:-1]
         done = run(asked, table, **{f"max_cost_{unit}": words[-1]})
         assert ("finished", 0) == (done.status, done.summary["rows"]["open"])
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ({"prompt": "{{ txet }}"}, "there is no column 'txet'; did you mean 'text'"),
+        ({"prompt": "{{ q }}"}, "there is no column 'q'; the columns are: text, n"),
+        ({"input": {"id": "key"}}, "no column `key` in the table; the columns are `text`, `n`"),
+        ({"simulat": True}, "there is no argument 'simulat'; did you mean 'simulate'"),
+        ({"max_tokens": 3}, "there is no argument 'max_tokens'; .*params="),
+        ({"table": "t.csv"}, "map.. takes no argument 'table'; the table is its first argument"),
+        ({"job": "job.yaml"}, "map.. takes no argument 'job'"),
+    ],
+)
+def test_map_names_the_column_or_the_keyword_that_is_wrong(
+    keys: dict[str, Any], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=says):
+        crun_batch.map(pl.DataFrame({"text": ["a"], "n": [1]}), **{"prompt": "{{ text }}", "model": "m", **keys})

@@ -61,7 +61,7 @@ def read_report(path: Path) -> ReportData:
     schema = run_schema(run)
     with connect(path) as connection:
         connection.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
-        connection.execute("set enable_progress_bar = false")
+        _hide_progress(connection)
         connection.execute("set preserve_insertion_order = false")
         connection.execute("set temp_directory = ?", [tempfile.gettempdir()])
         statuses = status_lines(connection)
@@ -92,6 +92,13 @@ def read_report(path: Path) -> ReportData:
             samples=samples(connection, schema),
             id_name=schema.id_name,
         )
+
+
+def _hide_progress(connection: duckdb.DuckDBPyConnection) -> None:
+    """Only where it is shown: in a notebook without ipywidgets it is off, and setting it at all is an error."""
+    is_shown = connection.execute("select current_setting('enable_progress_bar')").fetchone()
+    if is_shown == (True,):
+        connection.execute("set enable_progress_bar = false")
 
 
 def make_report(runs: Sequence[Path], path: str | Path | None = None) -> Report:
