@@ -136,7 +136,7 @@ def check(job: AnyJob, *, environ: Mapping[str, str] | None = None, **overrides:
     from crun_batch.preflight.check import check_job
 
     options = options_of(overrides)
-    return check_job(job, options.overrides, os.environ if environ is None else environ)
+    return check_job(job, options.overrides, os.environ if environ is None else environ, options.allow_paths)
 
 
 def compare(
@@ -243,7 +243,7 @@ def load_job(path: str | Path, **overrides: Any) -> Job:
     from crun_batch.options import options_of
 
     options = options_of(overrides)
-    return read_job_file(Path(path), options.overrides, environ=options.environ)
+    return read_job_file(Path(path), options.overrides, environ=options.environ, allow_paths=options.allow_paths)
 
 
 async def _run(job: AnyJob, table: object | None, options: RunOptions) -> Run:

@@ -68,7 +68,7 @@ def map(
 
 def fingerprint(job: Job, frame: Any) -> str:
     """sha256 (hex) over the frame's values and all that shapes the requests and says who is asked."""
-    table = open_table(job.input, base_dir=job.base_dir, frame=frame)
+    table = open_table(job.input, folders=job.folders, frame=frame)
     parts = [job.request_fingerprint(), job.endpoint.base_url, job.input.id, table.fingerprint()]
     sweep = job.model_dump(mode="json", include={"sweep"})
     return hashlib.sha256(orjson.dumps([*parts, sweep], option=orjson.OPT_SORT_KEYS)).hexdigest()

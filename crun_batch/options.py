@@ -67,6 +67,8 @@ class RunOptions(Struct, frozen=True):
 
     overrides: Mapping[str, object] = {}
     """Dotted job keys with their values, as from --set."""
+    allow_paths: tuple[str | Path, ...] = ()
+    """Folders whose files rows and SQL may read, beside the job's own folder."""
     simulate: bool = False
     simulator: Mapping[str, Any] = {}
     """Settings of the bundled simulator."""
@@ -114,6 +116,9 @@ def options_of(overrides: Mapping[str, Any]) -> RunOptions:
     """Keyword arguments of the Python API as options. Raises InputError for a name that nothing takes."""
     own = {name: value for name, value in overrides.items() if name in RunOptions.__struct_fields__}
     own |= {"retry": kinds(own["retry"])} if "retry" in own else {}
+    if isinstance(own.get("allow_paths"), str | Path):
+        own["allow_paths"] = (own["allow_paths"],)
+    own |= {"allow_paths": tuple(own["allow_paths"])} if "allow_paths" in own else {}
     keys = {JOB_KEYS[name]: value for name, value in overrides.items() if name in JOB_KEYS and value is not None}
     for name, value in overrides.items():
         if name in own or name in JOB_KEYS:

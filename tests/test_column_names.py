@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from crun_batch.errors import InputError
+from crun_batch.load.folders import Folders
 from crun_batch.load.job.job import Job
 from crun_batch.load.prompt.column_names import in_template
 from crun_batch.load.prompt.rejections import RowRejected
@@ -30,7 +31,7 @@ def rendered(template: str, cells: dict[str, Any]) -> str:
     """What the user message of one row is, where all columns are text."""
     schema = pa.schema([(name, pa.string()) for name in cells])
     spec = SimpleNamespace(**{**dict.fromkeys(KEYS), "user": template})
-    made = Renderer(spec, schema=schema, base_dir=Path(), job_source="job.yaml")
+    made = Renderer(spec, schema=schema, folders=Folders(Path()), job_source="job.yaml")
     try:
         assert set(made.columns) <= set(cells)
         values = {name: cells[name] for name in made.columns}
@@ -120,7 +121,7 @@ def test_what_is_meant_as_code_stays_code_and_row_is_the_whole_row(
         name: pa.list_(pa.string()) if value == [] else pa.array([value]).type for name, value in cells.items()
     }
     spec = SimpleNamespace(**{**dict.fromkeys(KEYS), "user": template})
-    made = Renderer(spec, schema=pa.schema(list(kinds.items())), base_dir=Path(), job_source="job.yaml")
+    made = Renderer(spec, schema=pa.schema(list(kinds.items())), folders=Folders(Path()), job_source="job.yaml")
     try:
         values = {name: cells[name] for name in made.columns}
         assert text == made.render(Row(position=0, row_id=0, values=values)).messages[0]["content"]
@@ -132,7 +133,7 @@ def test_only_the_columns_that_row_is_asked_for_are_read() -> None:
     """`row["b c"]` reads one column; a name that no column has is a mistake before any row."""
     schema = pa.schema([("a", pa.string()), ("b c", pa.string())])
     spec = SimpleNamespace(**{**dict.fromkeys(KEYS), "user": '{{ row["b c"] }}'})
-    made = Renderer(spec, schema=schema, base_dir=Path(), job_source="job.yaml")
+    made = Renderer(spec, schema=schema, folders=Folders(Path()), job_source="job.yaml")
     assert ("b c",) == made.columns
     made.close()
     assert "there is no column 'b d'; did you mean 'b c'?" in complaint('{{ row["b d"] }}', "a", "b c")

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from crun_batch.errors import InputError, Mistake
+from crun_batch.load.folders import Folders
 from crun_batch.load.job.sections import InputSpec
 from crun_batch.load.table.json_damage import mended
 from crun_batch.load.table.table import open_table
@@ -20,7 +21,7 @@ CELLS = [["id", "text"], ["1", "hello, you; all|of\tit"], ["2", 'say "é"'], ["3
 
 def opened(folder: Path, **keys: Any) -> list[tuple[Any, ...]]:
     """All rows of the table."""
-    table = open_table(InputSpec(**keys), base_dir=folder)
+    table = open_table(InputSpec(**keys), folders=Folders(folder))
     return [tuple(row.values.values()) for rows in table.rows(table.schema.names) for row in rows]
 
 
@@ -52,7 +53,7 @@ def test_what_input_csv_names_is_how_the_file_is_read(
     path.write_bytes(gzip.compress(data) if suffix.endswith(".gz") else data)
     keys = {"table": path.name, "csv": {"delimiter": delimiter, "encoding": encoding, "quote": quote}}
     assert [(1, CELLS[1][1]), (2, CELLS[2][1]), (3, CELLS[3][1])] == opened(tmp_path, **keys)
-    source = open_table(InputSpec(**keys), base_dir=tmp_path).source
+    source = open_table(InputSpec(**keys), folders=Folders(tmp_path)).source
     assert [2, 3, 4] == [source.line(position) for position in range(3)]
 
 

@@ -18,6 +18,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from crun_batch.errors import InputError
+from crun_batch.load.folders import Folders
 from crun_batch.load.job.job import Job, job_schema, load_job, parse_job
 from crun_batch.load.job.mistakes import known_keys
 from crun_batch.load.job.places import dotted, split_dotted
@@ -180,7 +181,8 @@ def written(tree: Mapping[str, Any], format: str) -> str:
 
 def parse(tree: Mapping[str, Any] | str, format: str = "yaml", **options: Any) -> Job:
     text = tree if isinstance(tree, str) else written(tree, format)
-    given = {"source": f"job.{format}", "base_dir": Path(), "environ": {}} | options
+    given = {"source": f"job.{format}", "environ": {}} | options
+    given["folders"] = Folders(given.pop("base_dir", Path()))
     return parse_job(text, format=format, **given)
 
 

@@ -19,6 +19,7 @@ from run_kit import ENVIRON, RecordingWire, job, simulator
 
 import crun_batch
 from crun_batch.errors import InputError
+from crun_batch.load.folders import Folders
 from crun_batch.load.table import files as table_files
 from crun_batch.load.table import ids as table_ids
 from crun_batch.load.table import selection as table_selection
@@ -32,7 +33,7 @@ ROWS = 6_000
 
 def opened(path: Path, **keys: Any) -> Table:
     told = dict.fromkeys(("query", "where", "id", "limit", "sample", "csv"))
-    return open_table(SimpleNamespace(**{**told, "table": str(path), **keys}), base_dir=path.parent)
+    return open_table(SimpleNamespace(**{**told, "table": str(path), **keys}), folders=Folders(path.parent))
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +168,7 @@ def test_duplicates_are_found_whatever_the_passes(ids: list[int], as_text: bool,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(table_ids, "KEYS_AT_ONCE", at_once)
         try:
-            open_table(spec, base_dir=Path(), frame=pa.table({"id": kept}))
+            open_table(spec, folders=Folders(Path()), frame=pa.table({"id": kept}))
             found = []
         except InputError as error:
             found = list(error.mistakes)
@@ -192,7 +193,7 @@ def test_finished_ids_find_their_rows(
     if sought_as_text:
         finished = finished.set_column(0, "id", finished.column(0).cast(pa.string()))
     spec = SimpleNamespace(table=None, query=None, where=None, id="id", limit=None, sample=None, csv=None)
-    table = open_table(spec, base_dir=Path(), frame=frame)
+    table = open_table(spec, folders=Folders(Path()), frame=frame)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(table_module, "KEYS_AT_ONCE", 0 if very_many else 1 << 24)
         batches = list(table.positions_of(finished.to_reader(7)))

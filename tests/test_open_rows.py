@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crun_batch.load.folders import Folders
 from crun_batch.load.table.table import Table, open_table
 from crun_batch.records import Row
 from crun_batch.state.done import DoneMarks
@@ -28,7 +29,7 @@ def table_in(folder: Path, limit: int | None = None, where: str | None = None) -
     if not path.exists():
         pq.write_table(pa.table({"n": range(ROWS)}), path, row_group_size=700)
     spec = SimpleNamespace(table=str(path), query=None, where=where, id=None, limit=limit, sample=None, csv=None)
-    return open_table(spec, base_dir=folder)
+    return open_table(spec, folders=Folders(folder))
 
 
 def positions(batches: object) -> list[int]:

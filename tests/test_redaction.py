@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crun_batch import run
+from crun_batch.errors import InputError
 from crun_batch.gateway.protocols import PROTOCOLS
 from crun_batch.gateway.protocols.sse import data_of_events
 from crun_batch.load.job.job import Job
@@ -224,3 +225,16 @@ def test_a_stream_that_spells_the_key_is_kept_without_it(tmp_path):
     data, text = recorded(tmp_path, reply, stream=True)
     assert "it is [secret removed]." == text
     assert SECRET.encode() not in data
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://user:{}@h.example/v1", "https://h.example/v1?key={}", "https://h/v1#{}", "ftp://h/x?key={}",
+     "https://h:{}/v1?k=1", "https://h:{}/v1", "https://[{}/v1"],
+)  # fmt: skip
+def test_a_refused_base_url_shows_nothing_that_may_be_a_key(url):
+    """Neither its user and password nor its query, fragment or what stands for its port."""
+    with pytest.raises(InputError) as refused:
+        Job(endpoint={"base_url": url.format("MARKED")}, model="m", prompt={"user": "x"})
+    assert "MARKED" not in str(refused.value)
+    assert "endpoint.base_url" in str(refused.value)

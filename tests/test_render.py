@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crun_batch.errors import InputError
+from crun_batch.load.folders import Folders
 from crun_batch.load.prompt import confined, parts
 from crun_batch.load.prompt.rejections import RowRejected
 from crun_batch.load.prompt.render import Renderer
@@ -45,7 +46,7 @@ PNG = b"\x89PNG\r\n\x1a\n" + b"0" * 10
 def renderer(base_dir: Path = Path(), **prompt: Any) -> Renderer:
     keys = ("system", "user", "messages", "messages_column", "body_column", "turns")
     spec = SimpleNamespace(**{**dict.fromkeys(keys), **prompt})
-    return Renderer(spec, schema=SCHEMA, base_dir=base_dir, job_source="job.yaml")
+    return Renderer(spec, schema=SCHEMA, folders=Folders(base_dir), job_source="job.yaml")
 
 
 def row(**values: Any) -> Row:
@@ -362,7 +363,7 @@ def test_a_file_keeps_its_name(tmp_path: Path) -> None:
     [
         ("no.png", "No such file or directory"),
         ("folder", "is not a regular file"),
-        ("/etc/passwd", "is of no type that is sent"),
+        ("/etc/passwd", "is outside the job.s folder"),
         ("s3://b/a.png", "neither an http"),
         ("note.txt", "is no image"),
         ("large.png", "at most 20,000,000 are sent"),
@@ -384,7 +385,7 @@ def test_a_file_that_cannot_go_rejects_the_row(tmp_path: Path, reference: str, r
 def test_remembered_files_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cache forgets the least recently used, never the one just asked for."""
     monkeypatch.setattr(parts, "MAX_CACHE_CHARACTERS", 60)
-    attachments = parts.Attachments(tmp_path)
+    attachments = parts.Attachments(Folders(tmp_path))
     for name in "abc":
         (tmp_path / f"{name}.txt").write_text(name)
         assert attachments.url(f"{name}.txt", image=False).startswith("data:text/plain;base64,")

@@ -25,6 +25,7 @@ import crun_batch
 from crun_batch import estimate
 from crun_batch.console.progress import Progress
 from crun_batch.errors import InputError, RequestsChanged, RunDirectoryError
+from crun_batch.load.folders import Folders
 from crun_batch.load.job.job import Job, parse_job
 from crun_batch.load.job.sweep import variations
 from crun_batch.simulator.process import SimulatorProcess
@@ -138,7 +139,7 @@ sweep:
     b:
       params: {max_output_tokens: many}
 """
-    loaded = parse_job(text, source="job.yaml", format="yaml", base_dir=Path())
+    loaded = parse_job(text, source="job.yaml", format="yaml", folders=Folders(Path()))
     with pytest.raises(InputError) as caught:
         variations(loaded)
     assert [("job.yaml", 9)] == [(mistake.file, mistake.line) for mistake in caught.value.mistakes]

@@ -21,6 +21,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from crun_batch.errors import InputError, Mistake
+from crun_batch.load.folders import Folders
 from crun_batch.load.table.table import Table, open_table
 from crun_batch.records import Row
 
@@ -108,7 +109,7 @@ def column_of(table: Table, name: str) -> list[Any]:
 
 def mistakes_of(spec: Input, folder: Path, frame: object | None = None) -> tuple[Mistake, ...]:
     with pytest.raises(InputError) as caught:
-        open_table(spec, base_dir=folder, frame=frame)
+        open_table(spec, folders=Folders(folder), frame=frame)
     return caught.value.mistakes
 
 
@@ -131,7 +132,7 @@ FORMATS = [
 def test_every_format_gives_the_same_rows(name: str, tmp_path: Path) -> None:
     """Types, nulls, empty texts, quotes and line ends come through each format alike, and in order."""
     write(ROWS, tmp_path / name)
-    table = open_table(Input(name), base_dir=tmp_path)
+    table = open_table(Input(name), folders=Folders(tmp_path))
     assert ROWS.schema == table.schema
     assert [(i, i, row) for i, row in enumerate(ROWS.to_pylist())] == [
         (row.position, row.row_id, dict(row.values)) for row in rows_of(table)
@@ -149,7 +150,7 @@ def test_frames_give_the_same_rows_as_files(tmp_path: Path) -> None:
     """polars eager and lazy, Arrow tables and readers that can be read only once; twice, and with a where."""
     frames = [pl.from_arrow(ROWS), pl.from_arrow(ROWS).lazy(), ROWS, ROWS.to_reader(2)]  # type: ignore[union-attr]
     for frame in frames:
-        table = open_table(Input(where="number > 0"), base_dir=tmp_path, frame=frame)
+        table = open_table(Input(where="number > 0"), folders=Folders(tmp_path), frame=frame)
         wanted = [row for row in ROWS.to_pylist() if (row["number"] or 0) > 0]
         assert wanted == [dict(row.values) for row in rows_of(table)]
         assert wanted == [dict(row.values) for row in rows_of(table)]
@@ -163,7 +164,7 @@ def test_an_object_that_is_no_table_is_refused(tmp_path: Path) -> None:
 
 def test_rows_come_in_batches_with_only_the_columns_asked_for(tmp_path: Path) -> None:
     frame = pa.table({"a": range(3000), "b": range(3000)})
-    table = open_table(Input(id="a"), base_dir=tmp_path, frame=frame)
+    table = open_table(Input(id="a"), folders=Folders(tmp_path), frame=frame)
     batches = list(table.rows(["b"]))
     assert max(map(len, batches)) <= 1024
     assert list(range(3000)) == [row.position for batch in batches for row in batch]
@@ -172,7 +173,7 @@ def test_rows_come_in_batches_with_only_the_columns_asked_for(tmp_path: Path) ->
 
 
 def test_an_unknown_column_is_refused_at_once_with_the_nearest(tmp_path: Path) -> None:
-    table = open_table(Input(), base_dir=tmp_path, frame=ROWS)
+    table = open_table(Input(), folders=Folders(tmp_path), frame=ROWS)
     with pytest.raises(InputError) as caught:
         table.rows(["txt"], key="prompt.user")
     (mistake,) = caught.value.mistakes
@@ -197,7 +198,7 @@ def test_nested_and_dated_values_are_plain_python(tmp_path: Path) -> None:
             "uuid": pa.ExtensionArray.from_storage(pa.uuid(), pa.array([bytes(range(16)), None], pa.binary(16))),
         }
     )
-    table = open_table(Input(where="word is null or view = 'v'"), base_dir=tmp_path, frame=frame)
+    table = open_table(Input(where="word is null or view = 'v'"), folders=Folders(tmp_path), frame=frame)
     first, second = rows_of(table)
     assert {
         "list": [1, 2],
@@ -221,17 +222,17 @@ def test_a_list_mixes_formats_and_a_glob_is_sorted(tmp_path: Path) -> None:
     write(ROWS.slice(0, 2), tmp_path / "sub/b.parquet")
     write(ROWS.slice(2, 1), tmp_path / "sub/c.csv")
     write(ROWS.slice(3, 2), tmp_path / "a.jsonl")
-    table = open_table(Input(["sub/*", "a.jsonl"]), base_dir=tmp_path)
+    table = open_table(Input(["sub/*", "a.jsonl"]), folders=Folders(tmp_path))
     assert ROWS.schema == table.schema
     assert ROWS.to_pylist() == [dict(row.values) for row in rows_of(table)]
     assert ["b.parquet", "c.csv", "a.jsonl"] == [path.name for path in table.files]
-    absolute = open_table(Input(str(tmp_path / "sub" / "*.csv")), base_dir=Path("/"))
+    absolute = open_table(Input(str(tmp_path / "sub" / "*.csv")), folders=Folders(Path("/")))
     assert 1 == absolute.source_rows
 
 
 def test_a_name_with_glob_characters_is_itself(tmp_path: Path) -> None:
     write(ROWS, tmp_path / "rows[1].csv")
-    assert 5 == open_table(Input("rows[1].csv"), base_dir=tmp_path).source_rows
+    assert 5 == open_table(Input("rows[1].csv"), folders=Folders(tmp_path)).source_rows
 
 
 def test_columns_that_differ_between_files_are_named_with_their_files(tmp_path: Path) -> None:
@@ -326,7 +327,7 @@ def test_a_csv_that_is_not_whole_is_refused_with_line_and_column(
 def test_what_a_csv_has_is_what_a_row_has(data: bytes, rows: list[tuple[Any, ...]], tmp_path: Path) -> None:
     """Byte order mark, CRLF, blank lines, blanks round cells, lone quotes: read as written."""
     write_bytes(tmp_path / "a.csv", data)
-    table = open_table(Input("a.csv"), base_dir=tmp_path)
+    table = open_table(Input("a.csv"), folders=Folders(tmp_path))
     assert rows == [tuple(row.values.values()) for row in rows_of(table)]
 
 
@@ -356,7 +357,7 @@ def test_a_csv_column_has_a_type_only_if_nothing_is_lost(
     cells: list[str], kind: pa.DataType, tmp_path: Path
 ) -> None:
     write_bytes(tmp_path / "a.csv", "".join(f"{cell},x\n" for cell in ["c", *cells]).encode())
-    table = open_table(Input("a.csv"), base_dir=tmp_path)
+    table = open_table(Input("a.csv"), folders=Folders(tmp_path))
     assert kind == table.schema.field("c").type
     written = [str(value).lower() if kind == pa.bool_() else str(value) for value in column_of(table, "c")]
     assert [cell or "None" for cell in cells] == written
@@ -365,14 +366,14 @@ def test_a_csv_column_has_a_type_only_if_nothing_is_lost(
 def test_a_type_is_taken_over_all_csv_files(tmp_path: Path) -> None:
     write_bytes(tmp_path / "a.csv", b"c\n" + b"1\n" * 70_000)
     write_bytes(tmp_path / "b.csv", b"c\n007\n")
-    table = open_table(Input("*.csv"), base_dir=tmp_path)
+    table = open_table(Input("*.csv"), folders=Folders(tmp_path))
     assert {"1", "007"} == set(column_of(table, "c"))
 
 
 def test_a_cell_may_be_larger_than_a_block(tmp_path: Path) -> None:
     large = "word " * 600_000
     write_bytes(tmp_path / "a.csv", f'k,v\n1,"{large}"\n2,x\n'.encode())
-    assert [large, "x"] == column_of(open_table(Input("a.csv"), base_dir=tmp_path), "v")
+    assert [large, "x"] == column_of(open_table(Input("a.csv"), folders=Folders(tmp_path)), "v")
 
 
 @settings(deadline=None, max_examples=60)
@@ -392,7 +393,7 @@ def test_any_text_comes_through_csv_and_jsonl(
         {"a": pa.array([row[0] for row in rows], pa.string()), "b": ["x" + (row[1] or "") for row in rows]}
     )
     for name in ("a.csv", "a.tsv", "a.jsonl"):
-        table = open_table(Input(str(write(frame, folder / name))), base_dir=folder)
+        table = open_table(Input(str(write(frame, folder / name))), folders=Folders(folder))
         assert frame.to_pylist() == [{k: as_written(v) for k, v in row.values.items()} for row in rows_of(table)]
 
 
@@ -411,7 +412,7 @@ BATCH_LINES = [
 def test_a_body_in_jsonl_is_delivered_byte_for_byte(tmp_path: Path) -> None:
     """Key order, number forms, escapes and blanks of an OpenAI Batch line's body stay as they are."""
     write_bytes(tmp_path / "a.jsonl", "\r\n".join(BATCH_LINES).encode())
-    table = open_table(Input("a.jsonl", id="custom_id"), base_dir=tmp_path)
+    table = open_table(Input("a.jsonl", id="custom_id"), folders=Folders(tmp_path))
     assert [
         ("r-1", '{"b" : 1.50, "a":"\\u00e9\u00e9" }'),
         ("r-2", '{"model":"m","temperature":1e-2, "n":123456789012345678901234567890,"x":[ ]}'),
@@ -437,7 +438,7 @@ def test_a_jsonl_column_has_one_type_over_the_whole_file(
     lines: list[str], kind: pa.DataType, values: list[Any], tmp_path: Path
 ) -> None:
     write_bytes(tmp_path / "a.jsonl", "\n".join(lines).encode())
-    table = open_table(Input("a.jsonl"), base_dir=tmp_path)
+    table = open_table(Input("a.jsonl"), folders=Folders(tmp_path))
     assert (kind, values) == (table.schema.field("c").type, column_of(table, "c"))
 
 
@@ -473,11 +474,11 @@ def test_text_in_one_file_and_objects_in_another_are_not_mixed(tmp_path: Path) -
 
 def test_the_default_id_counts_before_where_sample_and_limit(tmp_path: Path) -> None:
     frame = pa.table({"n": range(100)})
-    table = open_table(Input(where="n % 2 = 1", limit=3), base_dir=tmp_path, frame=frame)
+    table = open_table(Input(where="n % 2 = 1", limit=3), folders=Folders(tmp_path), frame=frame)
     assert [1, 3, 5] == ids_of(table)
     assert (100, 3) == (table.source_rows, table.selected_rows)
-    assert [0, 1] == ids_of(open_table(Input(limit=2), base_dir=tmp_path, frame=frame))
-    assert list(range(100)) == ids_of(open_table(Input(limit=200), base_dir=tmp_path, frame=frame))
+    assert [0, 1] == ids_of(open_table(Input(limit=2), folders=Folders(tmp_path), frame=frame))
+    assert list(range(100)) == ids_of(open_table(Input(limit=200), folders=Folders(tmp_path), frame=frame))
 
 
 @settings(deadline=None, max_examples=6)
@@ -495,22 +496,26 @@ def test_samples_nest_and_are_the_smallest_hashes(
     frame = pa.table({"number": range(100, 200), "name": [f"n-{i}" for i in range(100)]})
     where = f"number % {modulus} = 0"
     spec = Input(where=where, id=id, sample=Sample(count, seed))
-    small = ids_of(open_table(spec, base_dir=Path(), frame=frame))
+    small = ids_of(open_table(spec, folders=Folders(Path()), frame=frame))
     large = ids_of(
-        open_table(Input(where=where, id=id, sample=Sample(count + more, seed)), base_dir=Path(), frame=frame)
+        open_table(
+            Input(where=where, id=id, sample=Sample(count + more, seed)), folders=Folders(Path()), frame=frame
+        )
     )
-    every = ids_of(open_table(Input(where=where, id=id), base_dir=Path(), frame=frame))
+    every = ids_of(open_table(Input(where=where, id=id), folders=Folders(Path()), frame=frame))
     wanted = sorted(every, key=lambda each: hashlib.md5(f"{seed}:{each}".encode()).hexdigest())[:count]
     assert [each for each in every if each in set(wanted)] == small
     assert set(small) <= set(large)
-    table = open_table(Input(where=where, id=id), base_dir=Path(), frame=frame)
+    table = open_table(Input(where=where, id=id), folders=Folders(Path()), frame=frame)
     assert small == [row.row_id for row in table.random_rows(count, seed, ["name"])]
 
 
 def test_sample_comes_before_limit(tmp_path: Path) -> None:
     frame = pa.table({"n": range(100)})
-    sampled = ids_of(open_table(Input(sample=Sample(10, 7)), base_dir=tmp_path, frame=frame))
-    assert sampled[:4] == ids_of(open_table(Input(sample=Sample(10, 7), limit=4), base_dir=tmp_path, frame=frame))
+    sampled = ids_of(open_table(Input(sample=Sample(10, 7)), folders=Folders(tmp_path), frame=frame))
+    assert sampled[:4] == ids_of(
+        open_table(Input(sample=Sample(10, 7), limit=4), folders=Folders(tmp_path), frame=frame)
+    )
 
 
 @pytest.mark.parametrize(
@@ -550,7 +555,7 @@ def test_where_keeps_the_rows_for_which_it_is_true(tmp_path: Path) -> None:
         "key in (select k from 'wanted.csv')": ["b", "d"],
         "true": list("abcde"),
     }.items():
-        table = open_table(Input(where=where, id="key"), base_dir=tmp_path, frame=ROWS)
+        table = open_table(Input(where=where, id="key"), folders=Folders(tmp_path), frame=ROWS)
         assert wanted == ids_of(table)
 
 
@@ -601,7 +606,7 @@ def test_null_ids_are_named_with_their_rows(tmp_path: Path) -> None:
     ],
 )
 def test_ids_are_whole_numbers_or_text(values: pa.Array, ids: list[int | str], tmp_path: Path) -> None:
-    table = open_table(Input(id="k"), base_dir=tmp_path, frame=pa.table({"k": values}))
+    table = open_table(Input(id="k"), folders=Folders(tmp_path), frame=pa.table({"k": values}))
     assert ("k", ids) == (table.id_name, ids_of(table))
     assert (pa.int64() if isinstance(ids[0], int) else pa.string()) == table.id_type
 
@@ -620,7 +625,7 @@ def test_a_query_joins_files_beside_the_job(tmp_path: Path) -> None:
         "select key, label, number::hugeint as big, uuid() as u"
         " from 'a.parquet' join 'b.csv' using (key) order by key desc"
     )
-    table = open_table(Input(query=query, id="key", where="label <> 'y'"), base_dir=tmp_path)
+    table = open_table(Input(query=query, id="key", where="label <> 'y'"), folders=Folders(tmp_path))
     first, second = rows_of(table), rows_of(table)
     assert first == second
     assert [("c", 0, "z"), ("a", 2, "x")] == [(row.row_id, row.position, row.values["label"]) for row in first]
@@ -660,7 +665,7 @@ def test_a_folder_that_duckdb_cannot_search_is_said(tmp_path: Path) -> None:
     path = write_bytes(folder / "a.csv", b"k\n1\n")
     (mistake,) = mistakes_of(Input(query="from 'a.csv'", id="k"), folder)
     assert "write the absolute path of `a.csv`" in mistake.message
-    assert ids_of(open_table(Input(query=f"from '{path}'", id="k"), base_dir=folder)) == [1]
+    assert ids_of(open_table(Input(query=f"from '{path}'", id="k"), folders=Folders(folder))) == [1]
     (where,) = mistakes_of(Input("a.csv", where="k in (from 'a.csv')"), folder)
     assert "input.where" == where.key
 
@@ -675,13 +680,13 @@ def test_a_query_never_reads_another_file_of_the_same_name(
     monkeypatch.chdir(here)
     write_bytes(job / "a.csv", b"k\njob\n")
     spec = Input(query="select * from 'a.csv'", id="k")
-    assert ["job"] == ids_of(open_table(spec, base_dir=job))
+    assert ["job"] == ids_of(open_table(spec, folders=Folders(job)))
     write_bytes(here / "a.csv", b"k\nhere\n")
     for wrong in (spec, Input(query="from read_csv(['a.csv'])", id="k")):
         (mistake,) = mistakes_of(wrong, job)
         assert "also names a file in the current directory" in mistake.message
-    assert ["job"] == ids_of(open_table(Input(query=f"select * from '{job}/a.csv'", id="k"), base_dir=job))
-    assert ["here"] == ids_of(open_table(spec, base_dir=here))
+    assert ["job"] == ids_of(open_table(Input(query=f"select * from '{job}/a.csv'", id="k"), folders=Folders(job)))
+    assert ["here"] == ids_of(open_table(spec, folders=Folders(here)))
 
 
 @pytest.mark.parametrize(
@@ -711,15 +716,15 @@ def positions(batches: Iterator[pa.RecordBatch]) -> list[tuple[int, int]]:
 def test_finished_units_find_their_positions(tmp_path: Path) -> None:
     """By the id's text; ids that are no longer in the source are left out, one id may be finished many times."""
     frame = pa.table({"n": range(1000, 2000), "s": [f"s-{i}" for i in range(1000)]})
-    by_number = open_table(Input(id="n", limit=1), base_dir=tmp_path, frame=frame)
+    by_number = open_table(Input(id="n", limit=1), folders=Folders(tmp_path), frame=frame)
     assert [(5, 0), (5, 3), (999, 1)] == positions(
         by_number.positions_of(finished(["1005", "1999", "77", "1005"]))
     )
-    by_text = open_table(Input(id="s"), base_dir=tmp_path, frame=frame)
+    by_text = open_table(Input(id="s"), folders=Folders(tmp_path), frame=frame)
     assert [(i, i) for i in range(1000)] == positions(
         by_text.positions_of(finished([f"s-{i}" for i in range(1000)]))
     )
-    by_row = open_table(Input(), base_dir=tmp_path, frame=frame)
+    by_row = open_table(Input(), folders=Folders(tmp_path), frame=frame)
     known = ["999", "0", "1000", "s-1", "-1", "01", "", "9" * 30, "0"]
     assert [(0, 1), (0, 8), (999, 0)] == positions(by_row.positions_of(finished(known)))
 
@@ -727,22 +732,23 @@ def test_finished_units_find_their_positions(tmp_path: Path) -> None:
 def test_the_fingerprint_is_of_the_content(tmp_path: Path) -> None:
     """A changed cell, in a file or a frame, is another fingerprint; another name or cut into batches is not."""
     path = write(ROWS, tmp_path / "a.csv")
-    first = open_table(Input("a.csv"), base_dir=tmp_path).fingerprint()
+    first = open_table(Input("a.csv"), folders=Folders(tmp_path)).fingerprint()
     path.rename(tmp_path / "b.csv")
-    assert first == open_table(Input("b.csv", limit=1), base_dir=tmp_path).fingerprint()
+    assert first == open_table(Input("b.csv", limit=1), folders=Folders(tmp_path)).fingerprint()
     write_bytes(tmp_path / "b.csv", (tmp_path / "b.csv").read_bytes().replace(b"one", b"two"))
-    assert first != open_table(Input("b.csv"), base_dir=tmp_path).fingerprint()
+    assert first != open_table(Input("b.csv"), folders=Folders(tmp_path)).fingerprint()
     framed = [
-        open_table(Input(), base_dir=tmp_path, frame=frame).fingerprint() for frame in (ROWS, ROWS.to_reader(2))
+        open_table(Input(), folders=Folders(tmp_path), frame=frame).fingerprint()
+        for frame in (ROWS, ROWS.to_reader(2))
     ]
     assert framed[0] == framed[1]
     changed = ROWS.set_column(0, "key", pa.array(list("abcdf")))
-    assert framed[0] != open_table(Input(), base_dir=tmp_path, frame=changed).fingerprint()
+    assert framed[0] != open_table(Input(), folders=Folders(tmp_path), frame=changed).fingerprint()
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet", "a.arrow"])
 def test_a_file_that_changes_under_a_run_is_noticed(name: str, tmp_path: Path) -> None:
-    table = open_table(Input(str(write(ROWS, tmp_path / name))), base_dir=tmp_path)
+    table = open_table(Input(str(write(ROWS, tmp_path / name))), folders=Folders(tmp_path))
     (tmp_path / "new").mkdir()
     write(ROWS.slice(1), tmp_path / "new" / name).replace(tmp_path / name)
     for reading in (lambda: rows_of(table), table.fingerprint):
@@ -754,7 +760,7 @@ def test_a_file_that_changes_under_a_run_is_noticed(name: str, tmp_path: Path) -
 
 
 def test_an_error_of_ours_comes_through_the_engine_unchanged(tmp_path: Path) -> None:
-    table = open_table(Input(str(write(ROWS, tmp_path / "a.csv")), id="key"), base_dir=tmp_path)
+    table = open_table(Input(str(write(ROWS, tmp_path / "a.csv")), id="key"), folders=Folders(tmp_path))
     write(ROWS.slice(1), tmp_path / "a.csv")
     with pytest.raises(InputError, match="was changed while it was in use"):
         positions(table.positions_of(finished(["a"])))
@@ -762,7 +768,7 @@ def test_an_error_of_ours_comes_through_the_engine_unchanged(tmp_path: Path) -> 
 
 def test_a_value_that_python_cannot_hold_is_named(tmp_path: Path) -> None:
     years = pa.array([0, 10**18], pa.timestamp("us"))
-    table = open_table(Input(), base_dir=tmp_path, frame=pa.table({"t": years}))
+    table = open_table(Input(), folders=Folders(tmp_path), frame=pa.table({"t": years}))
     with pytest.raises(InputError) as caught:
         rows_of(table)
     assert (1, True) == (caught.value.mistakes[0].row, "column `t`" in caught.value.mistakes[0].message)
@@ -770,7 +776,7 @@ def test_a_value_that_python_cannot_hold_is_named(tmp_path: Path) -> None:
 
 def test_another_thread_may_read_what_this_one_opened(tmp_path: Path) -> None:
     write(ROWS, tmp_path / "a.parquet")
-    table = open_table(Input("a.parquet", where="number is not null", id="key"), base_dir=tmp_path)
+    table = open_table(Input("a.parquet", where="number is not null", id="key"), folders=Folders(tmp_path))
     batches = table.rows(["text"])
     found: list[Row] = []
     thread = threading.Thread(target=lambda: found.extend(row for batch in batches for row in batch))
@@ -789,7 +795,7 @@ def test_reading_holds_only_a_few_batches(tmp_path: Path) -> None:
     del frame, writers
     for name in ("a.parquet", "a.csv", "a.arrow"):
         before = pa.total_allocated_bytes()
-        table = open_table(Input(name), base_dir=tmp_path)
+        table = open_table(Input(name), folders=Folders(tmp_path))
         peak = rows = 0
         for batch in table.rows(["text"]):
             rows += len(batch)

@@ -71,7 +71,12 @@ def init(folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to.
 
 
 @app.command()
-def check(job: options.JobFile, set_: options.Settings = None, json: options.AsJson = False) -> int:
+def check(
+    job: options.JobFile,
+    allow_path: options.AllowPaths = None,
+    set_: options.Settings = None,
+    json: options.AsJson = False,
+) -> int:
     """Check a job without calling anything; report every mistake.
 
     Shows the table's columns, the templates, three rendered requests, and how many requests are identical.
@@ -79,7 +84,7 @@ def check(job: options.JobFile, set_: options.Settings = None, json: options.AsJ
     """
     from crun_batch.console.listings import check_text
 
-    document = crun_batch.check(job, overrides=options.pairs(set_, "--set"))
+    document = crun_batch.check(job, overrides=options.pairs(set_, "--set"), allow_paths=tuple(allow_path or ()))
     mistakes = [Mistake(**mistake) for mistake in document["mistakes"]]
     if json:
         out_json(document)
@@ -91,13 +96,14 @@ def check(job: options.JobFile, set_: options.Settings = None, json: options.AsJ
 
 
 @app.command()
-def estimate(
+def estimate(  # noqa: PLR0913 - one parameter for each option
     job: options.JobFile,
     limit: options.Limit = None,
     simulate: options.Simulate = False,
     simulator: options.SimulatorSettings = None,
     set_: options.Settings = None,
     output_dir: options.OutputDir = None,
+    allow_path: options.AllowPaths = None,
     json: options.AsJson = False,
 ) -> int:
     """Estimate tokens, cost and time; nothing is sent.
@@ -117,6 +123,7 @@ def estimate(
             simulator=options.simulator_settings(simulator, simulate=simulate),
             output_dir=output_dir,
             overrides=options.pairs(set_, "--set"),
+            allow_paths=tuple(allow_path or ()),
             say=screen.say,
             tick=screen.tick,
         )
@@ -145,6 +152,7 @@ def run(  # noqa: PLR0913 - one parameter for each option
     simulator: options.SimulatorSettings = None,
     set_: options.Settings = None,
     output_dir: options.OutputDir = None,
+    allow_path: options.AllowPaths = None,
     json: options.AsJson = False,
 ) -> int:
     """Run the job, resuming where it stopped.
@@ -170,6 +178,7 @@ def run(  # noqa: PLR0913 - one parameter for each option
             simulator=options.simulator_settings(simulator, simulate=simulate),
             output_dir=output_dir,
             overrides=options.pairs(set_, "--set"),
+            allow_paths=tuple(allow_path or ()),
             confirm=lambda estimate: screen.confirm(estimate, ask=not (yes or simulate)),
             say=screen.say,
             watch=screen.watch,

@@ -73,6 +73,10 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="A key of the job file by its dotted name; may be repeated."),
 ]
+AllowPaths = Annotated[
+    list[str] | None,
+    typer.Option("--allow-path", metavar="DIR", help="Rows and SQL may also read files below DIR; repeatable."),
+]
 OutputDir = Annotated[str | None, typer.Option("--output-dir", metavar="DIR", help="The run directory.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="Only the first N rows.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Start without asking.")]

@@ -31,7 +31,10 @@ SHORTENED_CHARACTERS = 400
 
 
 def check_job(
-    given: Job | str | Path, overrides: Mapping[str, object], environ: Mapping[str, str]
+    given: Job | str | Path,
+    overrides: Mapping[str, object],
+    environ: Mapping[str, str],
+    allow_paths: Sequence[str | Path] = (),
 ) -> dict[str, Any]:
     """Everything about a job that can be known without calling anybody; `mistakes` is empty where it may run.
 
@@ -39,7 +42,7 @@ def check_job(
     """
     mistakes: list[Mistake] = []
     source = given.source if isinstance(given, Job) else str(given)
-    job = _job(given, overrides, environ, mistakes)
+    job = _job(given, overrides, environ, allow_paths, mistakes)
     document: dict[str, Any] = {"source": source, "mistakes": [], "rejected_rows": 0, "warnings": []}
     workload = _workload(job, mistakes) if job is not None else None
     if workload is not None:
@@ -60,14 +63,15 @@ def _job(
     given: Job | str | Path,
     overrides: Mapping[str, object],
     environ: Mapping[str, str],
+    allow_paths: Sequence[str | Path],
     mistakes: list[Mistake],
 ) -> Job | None:
     """The job; where it has mistakes, those of its parts that can be read on their own."""
     if isinstance(given, Job):
-        return given.with_overrides(overrides) if overrides else given
+        return (given.with_overrides(overrides) if overrides else given).allowing(allow_paths)
     path = Path(given)
     try:
-        return load_job(path, overrides, environ=environ)
+        return load_job(path, overrides, environ=environ, allow_paths=allow_paths)
     except InputError as error:
         mistakes += error.mistakes
         return load_readable_parts(path, overrides)

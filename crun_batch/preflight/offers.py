@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from crun_batch.gateway.control import ControlFault, Gateway, list_models, read_balance
-from crun_batch.load.job.job import Job, load_job
+from crun_batch.load.job.job import ANYWHERE, Job, load_job
 from crun_batch.options import RunOptions
 from crun_batch.pricing.prices import choose_price, price_as_text
 from crun_batch.records import decimal_text, pico_of
@@ -21,7 +21,7 @@ def gateway_job(job: Job | str | Path | None, options: RunOptions) -> Job:
         job = Job(model="any", prompt={"user": "any"})
     if isinstance(job, Job):
         return job.with_overrides(options.overrides) if options.overrides else job
-    return load_job(Path(job), options.overrides, environ=options.environ, needs_table=False)
+    return load_job(Path(job), options.overrides, environ=options.environ, needs_table=False, allow_paths=ANYWHERE)
 
 
 async def offered_models(job: Job, environ: Mapping[str, str], at: datetime) -> dict[str, Any]:

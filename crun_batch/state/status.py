@@ -72,9 +72,9 @@ def find_run(path: Path, *, simulate: bool = False) -> Path:
         return path
     if not path.exists():
         raise InputError(f"{path}: there is no run directory and no job file of that name")
-    from crun_batch.load.job.job import load_job
+    from crun_batch.load.job.job import ANYWHERE, load_job
 
-    folder = load_job(path).output.dir
+    folder = load_job(path, allow_paths=ANYWHERE).output.dir
     simulated = folder.with_name(f"{folder.name}-simulated")
     candidates = [simulated] if simulate else [folder, simulated]
     for candidate in candidates:

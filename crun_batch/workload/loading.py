@@ -41,8 +41,15 @@ def load(job: Job | str | Path, table: object | None, options: RunOptions, stack
 def read_job(job: Job | str | Path, table: object | None, options: RunOptions) -> Job:
     """The job with its overrides. Raises InputError with every mistake."""
     if isinstance(job, Job):
-        return job.with_overrides(options.overrides) if options.overrides else job
-    return load_job(Path(job), options.overrides, environ=options.environ, needs_table=table is None)
+        job = job.with_overrides(options.overrides) if options.overrides else job
+        return job.allowing(options.allow_paths)
+    return load_job(
+        Path(job),
+        options.overrides,
+        environ=options.environ,
+        needs_table=table is None,
+        allow_paths=options.allow_paths,
+    )
 
 
 def load_workload(job: Job, frame: object | None = None, overrides: Mapping[str, object] = {}) -> Workload:
@@ -51,7 +58,7 @@ def load_workload(job: Job, frame: object | None = None, overrides: Mapping[str,
     `overrides` are laid over each variant. Raises InputError with every mistake found.
     """
     varied = variations(job, overrides)
-    table = open_table(job.input, base_dir=job.base_dir, frame=frame)
+    table = open_table(job.input, folders=job.folders, frame=frame)
     renderers = _renderers(varied, table)
     variants = tuple(
         Variant(index, one.name, one.job, renderer, one.axes)
@@ -74,7 +81,7 @@ def _renderers(varied: Sequence[Variation], table: Table) -> list[Renderer]:
             continue
         try:
             renderer = Renderer(
-                one.job.prompt, schema=table.schema, base_dir=one.job.base_dir, job_source=one.job.source
+                one.job.prompt, schema=table.schema, folders=one.job.folders, job_source=one.job.source
             )
         except InputError as error:
             mistakes |= dict.fromkeys(_of_variant(mistake, one, varied) for mistake in error.mistakes)

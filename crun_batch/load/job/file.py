@@ -20,7 +20,9 @@ from typing import Any, Literal
 from msgspec import structs
 
 from crun_batch.errors import InputError, Mistake
+from crun_batch.load.folders import ADVICE, Folders
 from crun_batch.load.job.places import (
+    KEYWORDS_SOURCE,
     MAX_DEPTH,
     Document,
     KeyPath,
@@ -211,10 +213,24 @@ def with_files(value: Any, path: KeyPath, document: Document, mistakes: list[Mis
 
 
 def file_text(name: str, path: KeyPath, document: Document, mistakes: list[Mistake]) -> str:
-    """The text of the file that the value at `path` names, relative to the job file; "" where that fails."""
+    """The text of the file that the value at `path` names, relative to the job file; "" where that fails.
+
+    It is sent: of a job file, which may be somebody else's, it has to lie in the job's folders.
+    """
     file = document.base_dir / Path(name).expanduser()
     try:
+        if _is_outside(file, document):
+            raise InputError(f"the file is outside the job's folder ({ADVICE})")
         return read_text(file, what="the file")
     except InputError as error:
         mistakes.append(document.mistake(path, f"{error.mistakes[0].message}: {file}"))
         return ""
+
+
+def _is_outside(file: Path, document: Document) -> bool:
+    if document.source == KEYWORDS_SOURCE:
+        return False
+    try:
+        return Folders(document.base_dir, document.allowed).resolved(file) is None
+    except ValueError:  # no path at all: reading it says so
+        return False

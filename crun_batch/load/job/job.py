@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from msgspec import structs
 from pydantic import Field, PrivateAttr, ValidationError
 
 from crun_batch.errors import InputError, Mistake
+from crun_batch.load.folders import Folders, checked_folders
 from crun_batch.load.job.file import (
     FORMATS,
     Format,
@@ -34,7 +35,7 @@ from crun_batch.load.job.file import (
 from crun_batch.load.job.grader_sections import GraderSpec
 from crun_batch.load.job.mistakes import mistakes_of
 from crun_batch.load.job.output_schema import schema_of_class
-from crun_batch.load.job.places import Document, Place
+from crun_batch.load.job.places import KEYWORDS_SOURCE, Document, Place
 from crun_batch.load.job.rules import OUTPUT_LIMITS, broken_rules
 from crun_batch.load.job.sections import (
     DEFAULT_BASE_URL,
@@ -57,7 +58,8 @@ from crun_batch.load.job.sections import (
 
 DEFAULT_KEY_VARIABLE = "CRUN_API_KEY"
 BASE_URL_VARIABLE = "CRUN_BASE_URL"
-KEYWORDS_SOURCE = "Job(...)"
+ANYWHERE = (Path("/"),)
+"""For those who only look where a job writes, or whom it asks: they send none of its texts."""
 """What a job made from keyword arguments is called in mistakes."""
 _CLASS_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _AMOUNTS = ("prices", "budget")
@@ -142,6 +144,18 @@ class Job(Section):
         return self._document.base_dir
 
     @cached_property
+    def folders(self) -> Folders:
+        """The folders whose files its rows and its SQL may read."""
+        return Folders(self._document.base_dir, self._document.allowed)
+
+    def allowing(self, paths: Sequence[str | Path]) -> Job:
+        """The job whose rows and SQL may read files below these folders too. Raises InputError for no folder."""
+        if not paths:
+            return self
+        allowed = (*self._document.allowed, *checked_folders(paths))
+        return Job(structs.replace(self._document, allowed=allowed))
+
+    @cached_property
     def max_output_tokens(self) -> int | None:
         """`params.max_output_tokens`; it is not in `params`, because each protocol has its own name for it."""
         return self._max_output_tokens
@@ -179,16 +193,18 @@ def load_job(
     *,
     environ: Mapping[str, str] | None = None,
     needs_table: bool = True,
+    allow_paths: Sequence[str | Path] = (),
 ) -> Job:
     """Read a job file (.yaml, .yml, .toml, .json). Raises InputError with every mistake in it.
 
-    `overrides` are dotted keys as from `--set key=value`; `environ` defaults to the process's own.
+    `overrides` are dotted keys as from `--set key=value`; `environ` defaults to the process's own. Texts and
+    schemas are read from files below the job's folder and below `allow_paths`.
     """
     return parse_job(
         read_text(path, what="the job file"),
         source=str(path),
         format=format_of(path),
-        base_dir=path.parent,
+        folders=Folders(path.parent, checked_folders(allow_paths)),
         overrides=overrides,
         environ=environ,
         needs_table=needs_table,
@@ -218,7 +234,7 @@ def parse_job(
     *,
     source: str,
     format: Format,
-    base_dir: Path,
+    folders: Folders,
     overrides: Mapping[str, object] = {},
     environ: Mapping[str, str] | None = None,
     needs_table: bool = True,
@@ -228,7 +244,8 @@ def parse_job(
     name = reading.tree.get("name")
     document = Document(
         source=source,
-        base_dir=base_dir,
+        base_dir=folders.base,
+        allowed=folders.allowed,
         tree={**reading.tree, "name": _safe_name(Path(source).stem) if name is None else name},
         places=reading.places,
         mistakes=reading.mistakes,

@@ -7,6 +7,7 @@ cannot be a secret, the one value in question, shortened.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args, get_origin
 
@@ -77,6 +78,12 @@ def _axis_advice(path: KeyPath, value: Any) -> str:
     return f"; several values are an axis: sweep: {{{key}: [...]}}" if is_several and key in _AXES else ""
 
 
+def _may_hide_a_key(text: str) -> bool:
+    """An address may carry one: as user or password before its host, in its query, behind a colon."""
+    _, scheme, rest = text.partition("://")
+    return "@" in text or bool(scheme and re.search("[?#:[]", rest))
+
+
 def _shown(value: Any, path: KeyPath) -> str:
     if isinstance(value, Mapping):
         return "a mapping" if value else "an empty mapping"
@@ -84,7 +91,7 @@ def _shown(value: Any, path: KeyPath) -> str:
         return "a list" if value else "an empty list"
     if value is None:
         return "nothing"
-    if is_secret(path) or (isinstance(value, str) and "@" in value):
+    if is_secret(path) or (isinstance(value, str) and _may_hide_a_key(value)):
         return f"a {'text' if isinstance(value, str) else 'value'} that is not shown here"
     if isinstance(value, bool):
         return str(value).lower()

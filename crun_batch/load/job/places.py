@@ -32,6 +32,10 @@ class Place(NamedTuple):
     line: int | None = None
 
 
+KEYWORDS_SOURCE = "Job(...)"
+"""What stands for the file of a job that Python code made."""
+
+
 class Reading(NamedTuple):
     """One file, parsed: its value, the places of its keys, and mistakes that did not stop the parser."""
 
@@ -51,6 +55,8 @@ class Document(Struct, frozen=True):
     """What was already found wrong when the text was read."""
     default_base_url: str | None = None
     """`endpoint.base_url` where the tree does not say one; None: the gateway's own."""
+    allowed: tuple[Path, ...] = ()
+    """Folders besides `base_dir` whose files rows and SQL may read."""
     needs_table: bool = True
     """False: `input.table` may be absent, because a frame comes from Python."""
 

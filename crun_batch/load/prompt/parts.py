@@ -1,18 +1,21 @@
 """Images and files of a prompt: a URL stays a URL, a local path becomes a data: URL.
 
 Owns the reading of those files, within a size limit, and the count of what the gateway will fetch by itself.
-Only regular files of a known type are read: a table must not be able to send /etc/passwd to a gateway.
+Only regular files of a known type below the job's folders are read, links resolved, at the moment they are sent: a
+table must not be able to send /etc/passwd to a gateway.
 """
 
 from __future__ import annotations
 
 import base64
+import os
 import stat
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from crun_batch.load.folders import ADVICE, Folders
 from crun_batch.load.prompt.templates import Unrenderable
 
 MAX_FILE_BYTES = 20_000_000
@@ -91,11 +94,35 @@ def _is_elsewhere(value: Any, name: str = "") -> bool:
     return value.get("type") == "item_reference" or any(_is_elsewhere(item, key) for key, item in value.items())
 
 
-class Attachments:
-    """Local files as data: URLs, relative to `base_dir`, the last used ones remembered until they change."""
+def unsendable(message: Mapping[str, Any]) -> str | None:
+    """Why a message of a table cannot be sent: an image or file that is neither a URL nor data. None: it can.
 
-    def __init__(self, base_dir: Path) -> None:
-        self._base_dir = base_dir
+    A row's own messages are sent as they are: nothing reads local files for them.
+    """
+    content = message.get("content")
+    for part in content if isinstance(content, list) else ():
+        if not isinstance(part, Mapping):
+            continue
+        for name in ("url", "image_url", "image", "file"):
+            value = part.get(name)
+            reference = value.get("url") if isinstance(value, Mapping) else value
+            if isinstance(reference, str) and not is_remote(reference) and reference[:5].lower() != "data:":
+                return (
+                    f"its part of type '{part.get('type')}' names '{reference[:80]}', which is neither an"
+                    " http(s) URL nor a data: URL; local files are for parts of prompt.messages"
+                )
+        if part.get("type") == "image" and not isinstance(part.get("url"), str) and "source" not in part:
+            return "its part of type 'image' has no `url`"
+        if part.get("type") == "image_url" and not part.get("image_url"):
+            return "its part of type 'image_url' has no `image_url`"
+    return None
+
+
+class Attachments:
+    """Local files below `folders` as data: URLs, the last used ones remembered until they change."""
+
+    def __init__(self, folders: Folders) -> None:
+        self._folders = folders
         self._cache: OrderedDict[tuple[str, int, int, int], str] = OrderedDict()
         self._cached_characters = 0
 
@@ -105,17 +132,28 @@ class Attachments:
             return reference
         if "://" in reference or not reference.strip():
             raise Unrenderable(f"'{reference}' is neither an http(s) URL nor the path of a local file")
-        path = self._base_dir / reference
+        path = self._inside(reference)
         found = _look_at(path)
         key = (str(path), found.st_ino, found.st_mtime_ns, found.st_size)
         if key in self._cache:
             self._cache.move_to_end(key)
         else:
-            self._remember(key, _data_url(path))
+            self._remember(key, _data_url(path, found))
         url = self._cache[key]
         if image and not url.startswith("data:image/"):
             raise Unrenderable(f"the file {path} is no image; send it as a part of type file")
         return url
+
+    def _inside(self, reference: str) -> Path:
+        """The file itself, behind any links; Unrenderable where it is not below the job's folders."""
+        path = self._folders.base / reference
+        try:
+            real = self._folders.resolved(path)
+        except ValueError as error:
+            raise Unrenderable(f"the file {path} cannot be read: {_words(error)}") from None
+        if real is None:
+            raise Unrenderable(f"the file {path} is outside the job's folder {self._folders.base}; {ADVICE}")
+        return real
 
     def _remember(self, key: tuple[str, int, int, int], url: str) -> None:
         self._cache[key] = url
@@ -125,9 +163,9 @@ class Attachments:
             self._cached_characters -= len(dropped)
 
 
-def _look_at(path: Path) -> Any:
+def _look_at(path: Path) -> os.stat_result:
     try:
-        found = path.stat()
+        found = path.lstat()
     except (OSError, ValueError) as error:
         raise Unrenderable(f"the file {path} cannot be read: {_words(error)}") from None
     if not stat.S_ISREG(found.st_mode):
@@ -137,9 +175,12 @@ def _look_at(path: Path) -> Any:
     return found
 
 
-def _data_url(path: Path) -> str:
+def _data_url(path: Path, seen: os.stat_result) -> str:
+    """Of the very file that was looked at: a link that is put in its place meanwhile is not followed."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_without_links) as file:
+            if not os.path.samestat(seen, os.fstat(file.fileno())):
+                raise Unrenderable(f"the file {path} was replaced while it was read")
             content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise Unrenderable(f"the file {path} cannot be read: {_words(error)}") from None
@@ -150,6 +191,10 @@ def _data_url(path: Path) -> str:
         known = ", ".join(sorted(_MEDIA_TYPES))
         raise Unrenderable(f"the file {path} is of no type that is sent ({known})")
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _without_links(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _words(error: OSError | ValueError) -> str:

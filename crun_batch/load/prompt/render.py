@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import orjson
 import pyarrow as pa
 
 from crun_batch.errors import InputError, Mistake
+from crun_batch.load.folders import Folders
 from crun_batch.load.prompt.column_names import did_you_mean
 from crun_batch.load.prompt.columns import converter, holds_binary, json_bytes, may_hold_json, without_nulls
 from crun_batch.load.prompt.confined import ConfinedEngine
-from crun_batch.load.prompt.parts import Attachments, is_remote, remote_parts, remote_parts_of_body
+from crun_batch.load.prompt.parts import Attachments, is_remote, remote_parts, remote_parts_of_body, unsendable
 from crun_batch.load.prompt.rejections import RowRejected
 from crun_batch.load.prompt.template_check import compile_template
 from crun_batch.load.prompt.templates import (
@@ -39,7 +39,7 @@ class Renderer:
     """Renders the prompts of a job. Not for several threads at once.
 
     `prompt_spec` is the job's prompt (system, user, messages, turns, messages_column, body_column), `schema` the
-    table's, `base_dir` the folder that local files are relative to, `job_source` what complaints call the job.
+    table's, `folders` where local files are, `job_source` what complaints call the job.
     Raises InputError with every mistake in templates and column names.
     """
 
@@ -48,14 +48,14 @@ class Renderer:
     reads_local_files: bool
     """Whether an image or file part may name a local path."""
 
-    def __init__(self, prompt_spec: Any, *, schema: pa.Schema, base_dir: Path, job_source: str) -> None:
+    def __init__(self, prompt_spec: Any, *, schema: pa.Schema, folders: Folders, job_source: str) -> None:
         self._schema = schema
         self._file = job_source
         self._mistakes: list[Mistake] = []
         self._templates: list[Template] = []
         self._used: set[str] = set()
         self._nested = {field.name for field in schema if pa.types.is_nested(field.type)}
-        self._attachments = Attachments(base_dir)
+        self._attachments = Attachments(folders)
         self._has_parts = False
         self.reads_local_files = False
         self._row: Row | None = None
@@ -241,6 +241,9 @@ def _messages_prompt(column: str, values: Mapping[str, Any]) -> Prompt:
     for index, message in enumerate(messages):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise Unrenderable(f"its message {index} is no object with a role", f"column '{column}'")
+        reason = unsendable(message)
+        if reason is not None:
+            raise Unrenderable(f"message {index} cannot be sent: {reason}", f"column '{column}'")
     return Prompt(
         messages=tuple(messages), remote_parts=remote_parts(message.get("content") for message in messages)
     )

@@ -2,8 +2,9 @@
 
 Rules: every engine is private, has a bounded memory and a temporary folder to spill into, downloads nothing,
 sees no Python variables. What users write is parsed first: one statement, selects only (a WITH may hold a COPY),
-and no file that would be taken from the current directory instead of the job's. Rows come as Arrow batches and
-go as positions.
+and no file that would be taken from the current directory instead of the job's. The engine itself then reads files
+below the job's folders only, links resolved, whatever function asks for them, and changes no setting. Rows come
+as Arrow batches and go as positions.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import glob
 import json
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import pyarrow as pa
 from msgspec import Struct
 
 from crun_batch.errors import InputError, Mistake
+from crun_batch.load.folders import ADVICE, Folders
 from crun_batch.load.table.ids import Identities, key_of
 
 _BATCH_ROWS = 4096
@@ -41,7 +43,7 @@ class Duplicate(Struct, frozen=True):
 
 
 @contextmanager
-def _engine(base_dir: Path | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+def _engine(folders: Folders | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
     with tempfile.TemporaryDirectory(prefix="crun-batch-") as spill:
         config: dict[str, Any] = {
             "memory_limit": "512MB",
@@ -50,8 +52,8 @@ def _engine(base_dir: Path | None = None) -> Iterator[duckdb.DuckDBPyConnection]
             "python_enable_replacements": False,
             "autoinstall_known_extensions": False,
         }
-        if base_dir is not None:
-            config["file_search_path"] = str(base_dir.resolve())
+        if folders is not None:
+            config["file_search_path"] = str(folders.base.resolve())
         with duckdb.connect(config=config) as connection:
             yield connection
 
@@ -106,23 +108,24 @@ def _excerpt(written: str, position: int) -> str:
 
 
 @contextmanager
-def query_reader(query: str, base_dir: Path) -> Iterator[pa.RecordBatchReader]:
-    """The query's rows as a stream, files relative to `base_dir`. Raises InputError, also while it is read."""
+def query_reader(query: str, folders: Folders) -> Iterator[pa.RecordBatchReader]:
+    """The query's rows as a stream, of files in `folders`. Raises InputError, also while it is read."""
     feed = _Feed(())
-    with _engine(base_dir) as connection, feed.errors("input.query"):
+    with _engine(folders) as connection, feed.errors("input.query"):
         statements = connection.extract_statements(query)
         if len(statements) != 1:
             raise InputError(Mistake(f"must be one statement, found {len(statements)}", key="input.query"))
-        _refuse_unsafe(_tree(connection, ("", query, "")), base_dir, "input.query")
+        names = _refuse_unsafe(_tree(connection, ("", query, "")), folders, "input.query")
+        _confine(connection, folders, names)
         yield connection.sql(query).to_arrow_reader(_BATCH_ROWS)
 
 
-def predicate_columns(where: str, schema: pa.Schema, base_dir: Path) -> tuple[str, ...]:
+def predicate_columns(where: str, schema: pa.Schema, folders: Folders) -> tuple[str, ...]:
     """The columns that the predicate reads. Raises InputError for one that is wrong, before any row is read."""
     feed = _Feed(())
-    with _engine(base_dir) as connection, feed.errors("input.where"):
-        tree = _tree(connection, ("select 1 where (", where, "\n)"))
-        _refuse_unsafe(tree, base_dir, "input.where")
+    with _engine(folders) as connection, feed.errors("input.where"):
+        tree = _where_tree(connection, where)
+        _confine(connection, folders, _refuse_unsafe(tree, folders, "input.where"))
         connection.from_arrow(schema.empty_table()).filter(where)
     if any(node.get("type") == "STAR" and node.get("columns") for node in _nodes(tree)):
         raise InputError(Mistake("COLUMNS(...) is not possible here; name the columns", key="input.where"))
@@ -132,11 +135,12 @@ def predicate_columns(where: str, schema: pa.Schema, base_dir: Path) -> tuple[st
 
 
 def matching(
-    where: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema, base_dir: Path
+    where: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema, folders: Folders
 ) -> Iterator[pa.RecordBatch]:
     """Positions of the rows for which the predicate is true; the position is the first column of `schema`."""
     feed = _Feed(batches)
-    with _engine(base_dir) as connection, feed.errors("input.where"):
+    with _engine(folders) as connection, feed.errors("input.where"):
+        _confine(connection, folders, _refuse_unsafe(_where_tree(connection, where), folders, "input.where"))
         rows = connection.from_arrow(feed.reader(schema)).filter(where)
         yield from rows.project(f'"{schema.names[0]}"').to_arrow_reader(_BATCH_ROWS)
 
@@ -205,6 +209,10 @@ def _tree(connection: duckdb.DuckDBPyConnection, pieces: tuple[str, str, str]) -
     raise _Located(words)
 
 
+def _where_tree(connection: duckdb.DuckDBPyConnection, where: str) -> dict[str, Any]:
+    return _tree(connection, ("select 1 where (", where, "\n)"))
+
+
 def _nodes(tree: object) -> Iterator[dict[str, Any]]:
     if isinstance(tree, dict):
         yield tree
@@ -214,14 +222,46 @@ def _nodes(tree: object) -> Iterator[dict[str, Any]]:
             yield from _nodes(item)
 
 
-def _refuse_unsafe(tree: dict[str, Any], base_dir: Path, key: str) -> None:
+def _refuse_unsafe(tree: dict[str, Any], folders: Folders, key: str) -> list[str]:
+    """The names of the files that the statement reads, as far as it spells them. Raises InputError."""
+    names: list[str] = []
     for node in _nodes(tree):
         kind = node.get("type")
         if isinstance(kind, str) and kind.endswith("_NODE") and kind not in _SELECTS:
             found = kind.removesuffix("_NODE").removesuffix("_QUERY")
             raise InputError(Mistake(f"may only select; found {found}", key=key))
-        for name in _file_names(node):
-            _refuse_other_file(name, base_dir, key)
+        names += [name for name in _file_names(node) if name]
+    for name in names:
+        _refuse_outside(name, folders, key)
+        if not Path(name).is_absolute():
+            _refuse_other_file(name, folders.base, key)
+    return names
+
+
+def _confine(connection: duckdb.DuckDBPyConnection, folders: Folders, names: Sequence[str]) -> None:
+    """From here on the engine opens nothing outside the folders, not even for a name that is made up as it runs.
+
+    It looks for a relative name in the current directory first, where `_refuse_other_file` found nothing else:
+    that look has to be allowed too. What it opens then is checked again, links resolved.
+    """
+    here = [str(Path.cwd() / name) for name in names if not Path(name).is_absolute()]
+    files = [str(root) for root in folders.roots if not root.is_dir()]
+    directories = [f"{str(root).rstrip('/')}/" for root in folders.roots if root.is_dir()]
+    connection.execute(f"set allowed_paths = [{', '.join(map(_quoted, [*here, *files]))}]")
+    connection.execute(f"set allowed_directories = [{', '.join(map(_quoted, directories))}]")
+    connection.execute("set enable_external_access = false")
+    connection.execute("set lock_configuration = true")
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _refuse_outside(name: str, folders: Folders, key: str) -> None:
+    for path in _files(name, folders.base):
+        if folders.resolved(path) is None:
+            message = f"`{name}` is outside the job's folder {folders.base.resolve()}; {ADVICE}"
+            raise InputError(Mistake(message, key=key))
 
 
 def _file_names(node: dict[str, Any]) -> Iterator[str]:
@@ -235,8 +275,6 @@ def _file_names(node: dict[str, Any]) -> Iterator[str]:
 
 def _refuse_other_file(name: str, base_dir: Path, key: str) -> None:
     """DuckDB looks into the current directory before its search path, a list with commas that nothing escapes."""
-    if not name or Path(name).is_absolute():
-        return
     meant = _files(name, base_dir)
     if _files(name, Path.cwd()) - meant:
         message = (

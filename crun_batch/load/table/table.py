@@ -22,6 +22,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from crun_batch.errors import InputError, Mistake
+from crun_batch.load.folders import Folders
 from crun_batch.load.table import sql
 from crun_batch.load.table.files import CsvLike, open_files
 from crun_batch.load.table.frames import open_frame, spill
@@ -279,7 +280,7 @@ class Table(Struct, frozen=True):
         chosen = sql.smallest_hashes(self._identities(self.selection), self.id_type, count, seed)
         return select_positions(chosen, self.source_rows)
 
-    def _matching(self, where: str, columns: Sequence[str], base_dir: Path) -> Selection:
+    def _matching(self, where: str, columns: Sequence[str], folders: Folders) -> Selection:
         position = "crun_batch_position"
         while position in {name.casefold() for name in self.schema.names}:
             position += "_"
@@ -289,27 +290,28 @@ class Table(Struct, frozen=True):
             pa.RecordBatch.from_arrays([positions, *(batch.column(name) for name in columns)], schema=schema)
             for positions, batch in self._selected(columns, self.selection)
         )
-        return select_positions(sql.matching(where, batches, schema, base_dir), self.source_rows)
+        return select_positions(sql.matching(where, batches, schema, folders), self.source_rows)
 
 
-def open_table(spec: InputLike, *, base_dir: Path, frame: object | None = None) -> Table:
+def open_table(spec: InputLike, *, folders: Folders, frame: object | None = None) -> Table:
     """Opens the job's table, or the `frame` that Python passed in its place, and finds which rows are selected.
 
     Raises InputError with every mistake that could be found, among them an empty table or selection. A Parquet
     table with the default id costs its footers only; text files, `where`, `sample` and an id column are read
     through.
     """
-    source = _source(spec, base_dir, frame)
+    source = _source(spec, folders, frame)
     if not source.rows:
         file = str(source.files[0]) if source.files else None
         raise InputError(Mistake("the table has no rows", file=file, key="input.table"))
-    columns = _checked(spec, source, base_dir)
+    folders = Folders(folders.base, (*folders.allowed, *source.files))
+    columns = _checked(spec, source, folders)
     id_type = pa.int64() if spec.id is None else _id_type(source.schema.field(spec.id).type)
     table = Table(source, spec.id, id_type, select_all(source.rows))
     mistakes = table._duplicated_ids()
     if mistakes:
         raise InputError(mistakes)
-    selection = _selection(table, spec, columns, base_dir)
+    selection = _selection(table, spec, columns, folders)
     if not selection.rows:
         raise InputError(Mistake(f"none of the {source.rows} rows is selected", key=_selecting_key(spec)))
     damaged = source.damaged(selection.bits(source.rows)) if source.is_damaged else []
@@ -318,7 +320,7 @@ def open_table(spec: InputLike, *, base_dir: Path, frame: object | None = None) 
     return replace(table, selection=selection)
 
 
-def _source(spec: InputLike, base_dir: Path, frame: object | None) -> Source:
+def _source(spec: InputLike, folders: Folders, frame: object | None) -> Source:
     if frame is not None:
         return open_frame(frame)
     if spec.query is not None:
@@ -327,14 +329,14 @@ def _source(spec: InputLike, base_dir: Path, frame: object | None) -> Source:
                 "a query needs an `id` column: the order of its rows is not certain, so their position is no id"
             )
             raise InputError(Mistake(message, key="input.id"))
-        with sql.query_reader(spec.query, base_dir) as reader:
+        with sql.query_reader(spec.query, folders) as reader:
             return source_of([spill(reader)], [None])
     if spec.table is None:
         raise InputError(Mistake("there is no table; give `table` or `query`", key="input"))
-    return open_files(spec.table, base_dir, spec.csv)
+    return open_files(spec.table, folders.base, spec.csv)
 
 
-def _checked(spec: InputLike, source: Source, base_dir: Path) -> tuple[str, ...]:
+def _checked(spec: InputLike, source: Source, folders: Folders) -> tuple[str, ...]:
     """The columns that `where` reads. Raises InputError with the mistakes of id and where together."""
     mistakes: list[Mistake] = []
     columns: tuple[str, ...] = ()
@@ -342,7 +344,7 @@ def _checked(spec: InputLike, source: Source, base_dir: Path) -> tuple[str, ...]
         mistakes += _id_mistakes(spec.id, source.schema)
     if spec.where is not None:
         try:
-            columns = sql.predicate_columns(spec.where, source.schema, base_dir)
+            columns = sql.predicate_columns(spec.where, source.schema, folders)
         except InputError as error:
             mistakes += error.mistakes
     if mistakes:
@@ -369,10 +371,10 @@ def _id_type(kind: pa.DataType) -> pa.DataType:
     return pa.int64() if pa.types.is_integer(kind) and kind != pa.uint64() else pa.string()
 
 
-def _selection(table: Table, spec: InputLike, columns: Sequence[str], base_dir: Path) -> Selection:
+def _selection(table: Table, spec: InputLike, columns: Sequence[str], folders: Folders) -> Selection:
     """Where, then sample, then limit."""
     if spec.where is not None:
-        table = replace(table, selection=table._matching(spec.where, columns, base_dir))
+        table = replace(table, selection=table._matching(spec.where, columns, folders))
     if spec.sample is not None:
         table = replace(table, selection=table._sampled(spec.sample.rows, spec.sample.seed))
     return table.selection if spec.limit is None else table.selection.first(spec.limit)
