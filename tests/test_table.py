@@ -13,6 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -802,3 +803,25 @@ def test_reading_holds_only_a_few_batches(tmp_path: Path) -> None:
             peak = max(peak, pa.total_allocated_bytes() - before)
         assert 250_000 == rows
         assert peak < 40_000_000
+
+
+@given(st.lists(st.floats(width=32) | st.none(), min_size=1))
+@example([0.1, 3.14, 1e-7, None, 16777216.0, 3.4028234663852886e38])
+@settings(max_examples=50, deadline=None)
+def test_a_float32_is_the_shortest_text_that_reads_back_as_it(values: list[float | None]) -> None:
+    """As numpy writes it, in the column itself and within lists, structs and maps."""
+    floats = pa.array(values, pa.float32())
+    kinds = {
+        "alone": floats,
+        "in_list": pa.array([[value] for value in values], pa.list_(pa.float32())),
+        "in_fixed_list": pa.array([[value] for value in values], pa.list_(pa.float32(), 1)),
+        "in_struct": pa.array([{"x": value} for value in values], pa.struct([("x", pa.float32())])),
+        "in_map": pa.array([[("x", value)] for value in values], pa.map_(pa.string(), pa.float32())),
+    }
+    table = open_table(Input(), base_dir=Path(), frame=pa.table(kinds))
+    shortest = [None if value is None else repr(float(str(np.float32(value)))) for value in values]
+    read: list[Any] = [row.values for batch in table.rows(tuple(kinds)) for row in batch]
+    assert shortest == [None if row["alone"] is None else repr(row["alone"]) for row in read]
+    for row in read:
+        inside = [row["in_list"][0], row["in_fixed_list"][0], row["in_struct"]["x"], dict(row["in_map"])["x"]]
+        assert [repr(row["alone"])] * 4 == [repr(value) for value in inside]

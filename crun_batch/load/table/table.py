@@ -29,7 +29,7 @@ from crun_batch.load.table.frames import open_frame, spill
 from crun_batch.load.table.ids import KEYS_AT_ONCE, Identities, places_of, repeated_keys, with_ids
 from crun_batch.load.table.selection import Selection, select_all, select_positions
 from crun_batch.load.table.source import Source, source_of
-from crun_batch.load.table.types import convert, suggestion
+from crun_batch.load.table.types import convert, suggestion, with_shortest_floats
 from crun_batch.records import Row
 
 POSITION_ID = "row"
@@ -207,7 +207,7 @@ class Table(Struct, frozen=True):
             yield selection.of(batch, start)
 
     def _values(self, batch: pa.RecordBatch, name: str, positions: Sequence[int]) -> list[object]:
-        column = batch.column(name)
+        column = with_shortest_floats(batch.column(name))
         try:
             values: list[object] = column.to_pylist()
         except (ValueError, OverflowError):

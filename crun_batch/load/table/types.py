@@ -104,6 +104,28 @@ def convert(array: pa.Array, kind: pa.DataType) -> pa.Array:
     return pc.cast(array, kind, safe=not finer_times)
 
 
+def with_shortest_floats(array: pa.Array) -> pa.Array:
+    """The array with each float32, nested ones too, as the float64 of its shortest text: 0.1, not 0.10000000149...
+
+    That text still reads back as the same float32, and it is what the one who wrote the column meant.
+    """
+    wide = _with_floats(array.type, pa.float64())
+    return array if wide == array.type else array.cast(_with_floats(array.type, pa.string())).cast(wide)
+
+
+def _with_floats(kind: pa.DataType, instead: pa.DataType) -> pa.DataType:
+    """The plain type with `instead` in the place of float32."""
+    if kind == pa.float32():
+        return instead
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_with_floats(field.type, instead)) for field in kind.fields])
+    if pa.types.is_map(kind):
+        return pa.map_(_with_floats(kind.key_type, instead), _with_floats(kind.item_type, instead))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(_with_floats(kind.value_type, instead), kind.list_size)
+    return pa.list_(_with_floats(kind.value_type, instead)) if pa.types.is_list(kind) else kind
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
     """A sentence that names the nearest known column, or all of them."""
     names = list(known)
