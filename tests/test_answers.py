@@ -9,7 +9,6 @@ from typing import Any
 
 import orjson
 import pytest
-from crun_batch.state.entries import status_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +21,7 @@ from crun_batch.gateway.protocols.finish_reasons import (
     finish_meaning,
 )
 from crun_batch.records import Failure, Reply, Response, Usage
+from crun_batch.session.entries import status_of
 from crun_batch.workload.conversation import STATUS_OF_FINISH
 
 PAGE = Path(__file__).parent.parent / "docs" / "answers.md"

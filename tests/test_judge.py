@@ -348,7 +348,7 @@ def test_a_pilot_judges_its_own_rows_and_its_forecast_has_the_judges(at, court, 
     assert Decimal(forecast["low"]) <= spent_credits(whole) <= Decimal(forecast["high"])
 
 
-def test_other_prices_price_the_verdicts_anew(at, court, tmp_path):
+def test_corrected_prices_price_the_verdicts_anew(at, court, tmp_path):
     """By the judge's model, whatever the variant; rows keep the cost of their answers alone."""
     table, score = texts(5), [judge(court)]
     spec = job(at, tmp_path, score=score)
@@ -357,7 +357,7 @@ def test_other_prices_price_the_verdicts_anew(at, court, tmp_path):
     tree["gpt-5.4-mini"] = {**tree["gpt-5.4-mini"], "input_per_mtok": str(3 * PRICES["gpt-5.4-mini"][0])}
     before, input_tokens = spent_credits(done), judged(done)["input_tokens"].sum()
     rows = results(done)["cost_credits"].to_list()
-    done = run(job(at, tmp_path, score=score, prices={"models": tree}), table)
+    done = run(job(at, tmp_path, score=score, prices={"models": tree}), table, correct_prices=True)
     added = Decimal(input_tokens * 2 * PRICES["gpt-5.4-mini"][0]) / 10**6
     assert (before + added, rows) == (spent_credits(done), results(done)["cost_credits"].to_list())
     assert str(spent_credits(done).normalize()) == done.summary["cost_credits"]

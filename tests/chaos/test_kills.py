@@ -33,31 +33,32 @@ def test_kills_at_random_moments_and_named_points_lose_nothing(tmp_path):
 
 def test_of_a_hundred_racing_starts_one_wins(tmp_path):
     """All others are told that the run is in use; the lock ends with its process."""
-    ready, go = os.pipe(), os.pipe()
-    children = []
+    ready, go, over = os.pipe(), os.pipe(), os.pipe()
     for _ in range(STARTS):
         pid = os.fork()
         if pid == 0:
             os.close(go[1])
+            os.close(over[1])
             os.write(ready[1], b".")
             os.read(go[0], 1)
             code = 70
             try:
                 open_directory(tmp_path / "run", started_at="now")
-                time.sleep(2)
+                os.read(over[0], 1)  # the lock is held until all others have been told
                 code = 0
             except RunInUse as error:
                 code = error.exit_code
             finally:
                 os._exit(code)
-        children.append(pid)
     os.close(go[0])
     waiting = 0
     while waiting < STARTS:
         waiting += len(os.read(ready[0], STARTS))
     os.close(go[1])
-    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
-    assert [0] + [6] * (STARTS - 1) == sorted(codes)
+    losers = [os.waitstatus_to_exitcode(os.wait()[1]) for _ in range(STARTS - 1)]
+    os.close(over[1])
+    assert [6] * (STARTS - 1) == losers
+    assert 0 == os.waitstatus_to_exitcode(os.wait()[1])
     open_directory(tmp_path / "run", started_at="later").close()
 
 
