@@ -12,7 +12,12 @@ from crun_batch.options import RunOptions
 from crun_batch.state.background import BackgroundCall
 from crun_batch.state.changes import compare_requests
 from crun_batch.state.job_document import fingerprint
-from crun_batch.state.ownership import refuse_a_strangers_folder, refuse_another_job, schema_going_on
+from crun_batch.state.ownership import (
+    columns_added,
+    refuse_a_strangers_folder,
+    refuse_another_job,
+    schema_going_on,
+)
 from crun_batch.state.reading import last_pilot
 from crun_batch.state.recovery import account_now, done_marks, recover_journal
 from crun_batch.state.retry import reopen
@@ -40,6 +45,13 @@ def open_state(workload: Workload, options: RunOptions, stack: ExitStack) -> Run
             options.say(f"the journal ended in a torn line of {state.recovered.cut_bytes} bytes: cut off")
         if next(state.recovered.records(), None) is not None:  # killed before it could publish
             publish(directory, state.schema)
+    added = columns_added(state.schema, state.document)
+    finished = sum(state.account.totals().statuses.values())
+    if added and finished:
+        options.say(
+            f"output.columns: {', '.join(added)} came after {finished:,} results were finished, which are null "
+            f"there; `{workload.table.id_name}` joins them with the table"
+        )
     if options.retry:
         id_name = workload.table.id_name
         reopened = reopen(state.done, state.account, options.retry, path=path, id_name=id_name)

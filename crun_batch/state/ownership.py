@@ -62,3 +62,11 @@ def schema_going_on(schema: RunSchema, document: Mapping[str, Any], path: Path) 
             advice="Go on with another --output-dir.",
         )
     return schema
+
+
+def columns_added(schema: RunSchema, document: Mapping[str, Any]) -> list[str]:
+    """Carried columns that the run's earlier sessions did not carry: what they finished has no values there."""
+    if not document:
+        return []
+    before = schema_from_document(document["run_schema"]).carried.names
+    return [name for name in schema.carried.names if name not in before]

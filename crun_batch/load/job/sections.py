@@ -380,7 +380,7 @@ class OutputSpec(Section):
     """Run directory, relative to the current directory. Default: runs/<name>."""
     columns: Columns | None = None
     """Input columns carried into results: a list ({new: column} renames), a mapping, or all. Default: id and
-    those that the prompt uses."""
+    those that the prompt uses. One added later is null in the results that were finished before."""
 
     @field_serializer("dir", when_used="json")
     def _folder_as_text(self, folder: Path) -> str:
