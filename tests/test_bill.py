@@ -25,7 +25,9 @@ from crun_batch.records import Cost, Hold, Usage
 from crun_batch.session import repricing as books
 from crun_batch.simulator import SimulatorProcess
 from crun_batch.simulator.refusals import OUT_OF_CREDIT
+from crun_batch.state.recovery import account_now
 from crun_batch.state.status import status_of
+from crun_batch.store.directory import RunDirectory
 from crun_batch.store.reprice import Stored
 
 REFUSALS = {"429": 0.04, "500": 0.04, "503": 0.04, "400": 0.03, "content_filter": 0.03}
@@ -99,14 +101,18 @@ def test_kills_and_lost_connections_are_bounded_and_named(simulator: SimulatorPr
     """Attempts that may have been billed keep their hold; they are listed by status and by SQL."""
     simulator.change(latency_seconds=0.05, faults=LOSSES)
     bench = Bench(tmp_path, simulator, rows=100)
+    spent = [0.0]
     for _ in range(2):
         already = bench.answered
         process = bench.start()
         wait_for(lambda already=already: bench.answered > already + 12)
         process.kill()
         process.communicate()
+        spent.append(account_now(RunDirectory(bench.run_folder)).seconds)
+        assert round(spent[-1], 3) <= status_of(bench.run_folder)["seconds"]
     simulator.change(latency_seconds=0.0)
     run = bench.run()
+    assert 0 < spent[1] < spent[2] < run.summary["seconds"], "the time of a killed session counts"
     assert 0 == run.summary["rows"]["open"]
     assert run.summary["unknown_attempts"] > 0
     assert_bounded(bench, run)

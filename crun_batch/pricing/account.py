@@ -108,8 +108,16 @@ class Account(Struct):
     open_units: dict[UnitKey, UnitSoFar] = msgspec.field(default_factory=dict)
     seconds: float = 0.0
     """Time that earlier sessions spent sending."""
+    began_us: int | None = None
+    """When the session that is sending began, in microseconds since 1970; None: none is."""
     judges: dict[str, Sums] = msgspec.field(default_factory=dict)
     """The same for each judge, by its name: its requests belong to no unit's result."""
+
+    def session_killed(self, last_us: int) -> None:
+        """Book the time of a session that wrote its last event then and never ended."""
+        if self.began_us is not None:
+            self.seconds += max(0, last_us - self.began_us) / 1e6
+            self.began_us = None
 
     def totals(self) -> Sums:
         """The sums over all variants and judges."""
@@ -166,6 +174,7 @@ class Account(Struct):
             "variants": msgspec.to_builtins(self.variants),
             "open_units": [[*key, msgspec.to_builtins(unit)] for key, unit in self.open_units.items()],
             "seconds": self.seconds,
+            "began_us": self.began_us,
             "judges": msgspec.to_builtins(self.judges),
         }
 
@@ -179,7 +188,7 @@ class Account(Struct):
         variants, judges = (
             msgspec.convert(checkpoint.get(name, {}), dict[str, Sums]) for name in ("variants", "judges")
         )
-        return cls(variants, units, checkpoint["seconds"], judges)
+        return cls(variants, units, checkpoint["seconds"], checkpoint.get("began_us"), judges)
 
     def _new_sums(self, variant: str) -> Sums:
         sums = self.variants[variant] = Sums()

@@ -32,6 +32,7 @@ async def send_until_done(
     Returns why it stopped early; None: everything is done. Raises DiskFailed.
     """
     state, options = context.state, context.options
+    state.account.began_us = options.clock.epoch_us()
     journal = open_journal(context)
     sealer = Sealer(state, journal, in_place=resources.executor is None)
     try:
@@ -47,6 +48,7 @@ async def send_until_done(
         ):
             halt = await _run_watched(context, resources, pool, recorder)
         state.account.seconds += options.clock.monotonic() - started
+        state.account.began_us = None
         leave_in_flight(context, journal, recorder.attempts.in_flight)
         sealer.begin_segment()
         return halt

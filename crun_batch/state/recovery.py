@@ -45,9 +45,10 @@ def account_now(directory: RunDirectory) -> Account:
 
 def journal_now(directory: RunDirectory) -> JournalNow:
     """The newest segment, folded together; needs no lock. Nothing where there is no journal yet."""
-    now = JournalNow(Account(), {})
+    now, last_us = JournalNow(Account(), {}), 0
     for number in directory.segments()[-1:]:
         for event in replay(directory.segment(number)):
+            last_us = max(last_us, _written_at(event))
             if isinstance(event, HeadEvent):
                 now.account = Account.from_checkpoint(event.checkpoint)
                 now.in_flight = {start.n: start for start in event.in_flight}
@@ -57,7 +58,14 @@ def journal_now(directory: RunDirectory) -> JournalNow:
                 book(now.account, event)
                 if not isinstance(event, FinalEvent):
                     now.in_flight.pop(event.n, None)
+    now.account.session_killed(last_us)
     return now
+
+
+def _written_at(event: Event) -> int:
+    """Microseconds since 1970; 0 where the event does not say."""
+    times = (getattr(event, name, None) for name in ("started_at", "finished_at"))
+    return max(moment or 0 for moment in times)
 
 
 def book(account: Account, event: Event) -> None:

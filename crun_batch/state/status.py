@@ -98,7 +98,8 @@ def _summary_now(
     pilot, is_pilot = summary.get("pilot"), summary.get("is_pilot", False)
     place = Place(summary["name"], run.path, summary["resume_command"], pilot, is_pilot)
     open_count = max(0, summary["rows"]["total"] - finished)
-    return summary_of(account, place, ending, open_count=open_count, seconds=summary["seconds"])
+    seconds = max(summary["seconds"], account.seconds)
+    return summary_of(account, place, ending, open_count=open_count, seconds=seconds)
 
 
 def _give_up(now: JournalNow) -> None:
