@@ -199,7 +199,7 @@ class InputSpec(Section):
     table: Paths | None = None
     """Path, glob or list of them: .parquet .csv .tsv .jsonl/.ndjson .arrow/.feather; relative to the job file."""
     query: Text | None = None
-    """DuckDB SQL instead of `table`; needs `id`. Paths in it are relative to the job file."""
+    """DuckDB SQL instead of `table`; needs `id`. Reads files below the job's folder, or --allow-path."""
     where: Text | None = None
     """DuckDB predicate: only rows for which it holds."""
     id: Text | None = None
