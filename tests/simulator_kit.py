@@ -8,8 +8,8 @@ from decimal import Decimal
 from typing import Any
 
 from crun_batch.simulator import SimulatorProcess, read_settings
-from crun_batch.simulator.connection import Request
-from crun_batch.simulator.gateway import Gateway
+from crun_batch.simulator.connection import ReceivedRequest
+from crun_batch.simulator.gateway import SimulatedGateway
 
 QUESTION = "How many eggs do sixteen ducks lay in a week?"
 BODIES: dict[str, dict[str, Any]] = {
@@ -27,8 +27,8 @@ HEAD = b"POST /api/v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-API-KEY: ak_sim\
 KEY = {"authorization": "Bearer ak_sim_test"}
 
 
-def gateway(**changes: Any) -> Gateway:
-    return Gateway(read_settings({"tokenizer": "words", **changes}))
+def gateway(**changes: Any) -> SimulatedGateway:
+    return SimulatedGateway(read_settings({"tokenizer": "words", **changes}))
 
 
 def chat(text: str, **fields: Any) -> dict[str, Any]:
@@ -43,12 +43,12 @@ def parsed(reply: bytes) -> tuple[int, dict[str, str], bytes]:
 
 
 def send(
-    at: Gateway, path: str, body: Any = None, headers: dict[str, str] = KEY
+    at: SimulatedGateway, path: str, body: Any = None, headers: dict[str, str] = KEY
 ) -> tuple[int, dict[str, str], Any]:
     """One request to a gateway without a socket; the reply's JSON, or the text of its stream."""
     method = "GET" if body is None else "POST"
     raw = b"" if body is None else json.dumps(body).encode()
-    delivery = at.handle(Request(method, f"/api/v1{path}", "", headers, raw))
+    delivery = at.handle(ReceivedRequest(method, f"/api/v1{path}", "", headers, raw))
     status, answered, content = parsed(b"".join(data for _, data in delivery.steps))
     if delivery.finished is not None:
         delivery.finished()

@@ -22,7 +22,7 @@ from crun_batch.gateway.failures import (
     UNKNOWN_5XX,
     UNKNOWN_OTHER,
     WORDS,
-    Verdict,
+    Ruling,
 )
 from crun_batch.gateway.protocols import PROTOCOLS
 from crun_batch.records import Failure, Fault, RateHints, Reply, Response, Usage
@@ -604,7 +604,7 @@ def test_a_body_in_an_encoding_that_was_not_asked_for_is_named() -> None:
 def error_page() -> str:
     """The page that documents the tables, made from the tables. `python tests/test_check.py` writes it."""
 
-    def line(when: str, verdict: Verdict) -> str:
+    def line(when: str, verdict: Ruling) -> str:
         wait = f", after {verdict.pause_seconds:g} s" if verdict.pause_seconds else ""
         return f"| {when} | {verdict.meaning} | `{verdict.kind}` | `{verdict.action}`{wait} |"
 

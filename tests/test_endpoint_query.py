@@ -9,7 +9,7 @@ import pytest
 
 import crun_batch
 from crun_batch.errors import InputError
-from crun_batch.gateway.control import Gateway, list_models
+from crun_batch.gateway.control import ControlClient, list_models
 from crun_batch.load.job.job import Job
 from crun_batch.workload.endpoint import endpoint_of
 from crun_batch.workload.target import Target
@@ -46,7 +46,7 @@ def test_every_request_and_every_control_call_carries_the_query(written, sent):
         endpoint = endpoint_of(asked, {}, simulated=False)
         transport = httpx.MockTransport(answer)
         url = asked.endpoint.base_url + endpoint.query
-        async with Gateway(url, endpoint.headers, transport=transport) as gateway:
+        async with ControlClient(url, endpoint.headers, transport=transport) as gateway:
             return await list_models(gateway)
 
     asyncio.run(listed())

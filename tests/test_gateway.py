@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from crun_batch.errors import InputError
 from crun_batch.gateway.balance import FORMS, Balance, amount_of, least, styles_for
 from crun_batch.gateway.control import (
+    ControlClient,
     ControlFault,
-    Gateway,
     ModelInfo,
     PriceQuote,
     auth_headers,
@@ -60,13 +60,13 @@ class Script:
         return [request.url.path for request in self.requests]
 
 
-def ask(call: Callable[[Gateway], Any], base_url: str, replies: dict[str, Any] | Script) -> Any:
+def ask(call: Callable[[ControlClient], Any], base_url: str, replies: dict[str, Any] | Script) -> Any:
     script = replies if isinstance(replies, Script) else Script(replies)
 
     async def main() -> Any:
         headers = auth_headers("bearer", KEY)
         transport = httpx.MockTransport(script)
-        async with Gateway(base_url, headers, sleep=script.sleep, transport=transport) as gateway:
+        async with ControlClient(base_url, headers, sleep=script.sleep, transport=transport) as gateway:
             return await call(gateway)
 
     return asyncio.run(main())
@@ -341,7 +341,7 @@ def test_control_calls_end_by_deadline_and_cap_over_real_connections(
     async def main() -> Any:
         headers = auth_headers("x-api-key", KEY)
         url = server.url(name)
-        async with Gateway(
+        async with ControlClient(
             url, headers, deadline_seconds=deadline_seconds, attempts=2, sleep=Script({}).sleep
         ) as gateway:
             return await gateway.get(url)
@@ -357,7 +357,7 @@ def test_a_refused_connection_is_unreachable() -> None:
     """Nobody listens: a fault, not an exception."""
 
     async def main(url: str) -> Any:
-        async with Gateway(url, {}, sleep=Script({}).sleep) as gateway:
+        async with ControlClient(url, {}, sleep=Script({}).sleep) as gateway:
             return await list_models(gateway), await read_balance(gateway)
 
     with refusing_url() as url:
@@ -366,7 +366,7 @@ def test_a_refused_connection_is_unreachable() -> None:
 
 def test_the_key_is_in_no_repr() -> None:
     """Neither of the gateway nor of what it returns."""
-    gateway = Gateway(CRUN, auth_headers("bearer", KEY))
+    gateway = ControlClient(CRUN, auth_headers("bearer", KEY))
     assert KEY not in repr(gateway)
     asyncio.run(gateway.close())
 
@@ -382,7 +382,7 @@ def test_auth_headers_by_kind() -> None:
 def test_a_base_url_that_is_none_is_a_mistake() -> None:
     """Before anything is sent."""
     with pytest.raises(InputError, match=r"endpoint\.base_url"):
-        Gateway("api.crun.ai/api/v1", {})
+        ControlClient("api.crun.ai/api/v1", {})
 
 
 def test_hosts_are_matched_whole() -> None:
@@ -444,7 +444,7 @@ def test_a_500_while_styles_are_tried_out_means_another_style():
         )
 
     async def ask():
-        async with Gateway(
+        async with ControlClient(
             "http://127.0.0.1:1/v1", {}, transport=httpx.MockTransport(answer), attempts=1
         ) as gateway:
             return await read_balance(gateway), await read_balance(gateway, "litellm")

@@ -48,6 +48,10 @@ def test_no_module_knows_half_the_house():
     assert {} == {name: number for name, number in counts.items() if number > MOST_INTERNAL_IMPORTS}
 
 
+def test_a_class_name_means_one_thing():
+    assert {} == {name: homes for name, homes in TREE.classes().items() if len(homes) > 1}
+
+
 @pytest.mark.parametrize("package", PURE)
 def test_a_pure_package_opens_nothing_and_reads_no_clock(package):
     wrong = [

@@ -18,7 +18,7 @@ from test_ways import AlertingHandler
 
 import crun_batch
 from crun_batch.gateway.classify import check, check_fault
-from crun_batch.gateway.control import Gateway
+from crun_batch.gateway.control import ControlClient
 from crun_batch.gateway.protocols import PROTOCOLS
 from crun_batch.gateway.retry import Again, GiveUp, Halt, RetryPolicy, decide
 from crun_batch.records import Failure, Fault, Response, Tries
@@ -238,7 +238,7 @@ def test_a_control_call_that_will_fail_again_is_made_once(server: FaultServer) -
         slept.append(seconds)
 
     async def main() -> None:
-        async with Gateway(server.url("chat", "https"), {}, sleep=sleep) as gateway:
+        async with ControlClient(server.url("chat", "https"), {}, sleep=sleep) as gateway:
             await gateway.get(server.url("chat", "https"))
 
     asyncio.run(main())

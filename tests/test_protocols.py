@@ -31,7 +31,7 @@ from openai.types.responses.response_create_params import (
 from pydantic import TypeAdapter
 
 from crun_batch.gateway.protocols import PROTOCOLS
-from crun_batch.gateway.protocols.reading import decimal_text
+from crun_batch.gateway.protocols.reading import cost_text
 from crun_batch.gateway.protocols.sse import data_of_events
 from crun_batch.records import Failure, Reply, Usage
 
@@ -337,7 +337,7 @@ def test_the_parts_of_usage_never_exceed_their_whole(
 )
 def test_a_reported_cost_is_plain_decimal_text(said: object, expected: str | None) -> None:
     """Floats keep their shortest form; what is no amount of money is unknown."""
-    assert expected == decimal_text(said)
+    assert expected == cost_text(said)
 
 
 def test_the_reply_s_own_cost_is_read() -> None:

@@ -22,7 +22,6 @@ from store_kit import ManualSyncer, answer, open_run
 from crun_batch.reporting.axes import Axis, number_text, rounded_up, seconds_text, spread_apart, ticks
 from crun_batch.reporting.data import (
     Amount,
-    Answer,
     BillLine,
     Bin,
     Distribution,
@@ -34,7 +33,8 @@ from crun_batch.reporting.data import (
     Quantiles,
     ReportData,
     Retried,
-    Sample,
+    ShownAnswer,
+    ShownSample,
     StatusLine,
     Timeline,
     VariantLine,
@@ -46,7 +46,7 @@ from crun_batch.reporting.read import Report, make_report, read_report
 from crun_batch.reporting.run import run_in as open_finished
 from crun_batch.reporting.spread import BINS, LABEL_COLUMNS, LABELS
 from crun_batch.reporting.text import report_text
-from crun_batch.reporting.words import bill_bounds, exact_text, percent, warnings
+from crun_batch.reporting.words import bill_bounds, exact_text, percentage, warnings
 from crun_batch.stats.intervals import Rate
 from crun_batch.store.directory import write_json
 from crun_batch.store.events import FinalPart
@@ -134,7 +134,9 @@ def report_of(text: str = "words", **changes) -> ReportData:
             variant_line("b", scores={text: RATE}, cost=Amount(Decimal(9))),
         ),
         samples=(
-            Sample(text, {text: text}, (Answer(text, 1, "ok", text, 9_999, text, Amount(), 0.1, {text: 1.0}),)),
+            ShownSample(
+                text, {text: text}, (ShownAnswer(text, 1, "ok", text, 9_999, text, Amount(), 0.1, {text: 1.0}),)
+            ),
         ),
         id_name=text,
     )
@@ -294,7 +296,7 @@ def test_the_terminal_tells_the_same_figures() -> None:
     ],
 )
 def test_percent_says_none_and_all_only_where_it_is_so(expected: str, part: int, whole: int) -> None:
-    assert expected == percent(part, whole)
+    assert expected == percentage(part, whole)
 
 
 @given(st.floats(1e-9, 1e9), st.floats(1.001, 1e6), st.integers(2, 9), st.booleans())
@@ -329,7 +331,7 @@ def test_the_largest_report_is_below_5_mb() -> None:
     name = "<" * 40
     variants = [f"{name}{number}" for number in range(100)]
     answers = tuple(
-        Answer(one, 0, "ok", "&" * 1500, 9_999, "&" * 1500, Amount(Decimal(1)), 1.0) for one in variants[:12]
+        ShownAnswer(one, 0, "ok", "&" * 1500, 9_999, "&" * 1500, Amount(Decimal(1)), 1.0) for one in variants[:12]
     )
     shown = dict.fromkeys(variants, QUANTILES)
     bins = tuple(Bin(MOMENT + n * 10**6, 10**6, 10**6, 10**6, 10**9, 0.123456, 0.123456) for n in range(BINS + 24))
@@ -356,7 +358,7 @@ def test_the_largest_report_is_below_5_mb() -> None:
             )
             for _ in range(40)
         ),
-        samples=tuple(Sample(name, {f"{n}": "&" * 800 for n in range(24)}, answers) for _ in range(4)),
+        samples=tuple(ShownSample(name, {f"{n}": "&" * 800 for n in range(24)}, answers) for _ in range(4)),
     )
     assert len(report_html([data]).encode()) < 5_000_000
 

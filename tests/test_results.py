@@ -21,7 +21,7 @@ from crun_batch.store.disk import Disk
 from crun_batch.store.events import FinalEvent, FinalPart
 from crun_batch.store.journal import create_journal, resume_journal
 from crun_batch.store.recover import recover
-from crun_batch.store.reprice import reprice
+from crun_batch.store.reprice import reprice_files
 from crun_batch.store.results import generations, publish
 from crun_batch.store.schema import RunSchema, results_schema, schema_document
 from crun_batch.store.scores import scores_schema, write_scores
@@ -162,7 +162,7 @@ def test_publishing_what_has_not_changed_swaps_nothing(run):
     assert [1.0] == pq.read_table(run.results).column("score_exact").to_pylist()
     assert [2, 3] == generations(run)
 
-    reprice(run, scored, lambda stored: (Cost(7, None, "job"), stored.hold), "f")
+    reprice_files(run, scored, lambda stored: (Cost(7, None, "job"), stored.hold), "f")
     publish(run, scored)
     assert [Decimal("0.000000000007")] == pq.read_table(run.results).column("cost_usd").to_pylist()
 
@@ -345,8 +345,8 @@ def test_stored_tokens_are_priced_anew(run):
         tokens = stored.usage
         return Cost(None, tokens.input_tokens * 1000 + tokens.output_tokens, "list"), stored.hold
 
-    assert 4 == reprice(run, SCHEMA, charge, "prices-2")
-    assert 0 == reprice(run, SCHEMA, charge, "prices-2")
+    assert 4 == reprice_files(run, SCHEMA, charge, "prices-2")
+    assert 0 == reprice_files(run, SCHEMA, charge, "prices-2")
     costs = (
         results_frame(run.path).select("review_id", "cost_usd", "cost_credits", "cost_source").sort("review_id")
     )
@@ -370,7 +370,7 @@ def test_pricing_anew_wants_everything_sealed(run):
     """A live attempt would keep its old price."""
     fill(run)
     with pytest.raises(ValueError, match="sealed"):
-        reprice(run, SCHEMA, five, "p")
+        reprice_files(run, SCHEMA, five, "p")
 
 
 def test_a_kill_while_pricing_anew_is_finished_by_doing_it_again(tmp_path):
@@ -385,7 +385,7 @@ def test_a_kill_while_pricing_anew_is_finished_by_doing_it_again(tmp_path):
         publish(run, SCHEMA)
         run.disk = KillingDisk(at, within=True)
         try:
-            reprice(run, SCHEMA, five, "p")
+            reprice_files(run, SCHEMA, five, "p")
         except Killed:
             finished = False
         else:
@@ -393,7 +393,7 @@ def test_a_kill_while_pricing_anew_is_finished_by_doing_it_again(tmp_path):
         run.disk = Disk()
         assert ["base"] == pq.read_table(run.attempt_file(1)).column("variant").to_pylist()
         assert ["base"] == pq.read_table(run.part(1)).column("variant").to_pylist()
-        reprice(run, SCHEMA, five, "p")
+        reprice_files(run, SCHEMA, five, "p")
         assert [Decimal("5E-12")] == results_frame(run.path).collect()["cost_usd"].to_list()
         run.close()
         if finished:

@@ -23,7 +23,7 @@ from simulator_kit import BODIES, CHAT, KEY, QUESTION, chat, gateway, parsed, se
 from crun_batch.errors import InputError
 from crun_batch.simulator import Settings, Simulator, SimulatorProcess, read_settings, start_simulator
 from crun_batch.simulator.command import main_settings, parser
-from crun_batch.simulator.connection import Request
+from crun_batch.simulator.connection import ReceivedRequest
 from crun_batch.simulator.limits import Bucket
 from crun_batch.simulator.settings import PICO, write_settings
 
@@ -228,7 +228,7 @@ def test_tokens_per_minute_count_input_and_output() -> None:
 def test_too_many_at_once_are_429() -> None:
     """Concurrency is counted until the reply is delivered."""
     at = gateway(concurrency=2, latency_seconds=5)
-    request = Request("POST", "/api/v1/chat/completions", "", KEY, json.dumps(chat("x")).encode())
+    request = ReceivedRequest("POST", "/api/v1/chat/completions", "", KEY, json.dumps(chat("x")).encode())
     deliveries = [at.handle(request) for _ in range(3)]
     statuses = [parsed(b"".join(data for _, data in delivery.steps))[0] for delivery in deliveries]
     assert [200, 200, 429] == statuses

@@ -13,7 +13,7 @@ import pytest
 from simulator_kit import BODIES, CHAT, HEAD, KEY, QUESTION, Wire, chat, gateway, parsed, send, unchunked
 
 from crun_batch.simulator import Settings, SimulatorProcess
-from crun_batch.simulator.connection import Request
+from crun_batch.simulator.connection import ReceivedRequest
 from crun_batch.simulator.faults import AFTER, BEFORE
 from crun_batch.simulator.gateway import latency_seconds
 
@@ -93,7 +93,7 @@ def test_writing_takes_time_by_the_token() -> None:
     at = gateway(latency_seconds=1.0, tokens_per_second=10, output_tokens_sigma=0)
     for stream in (False, True):
         raw = json.dumps(chat(QUESTION, stream=stream)).encode()
-        delivery = at.handle(Request("POST", "/api/v1/chat/completions", "", KEY, raw))
+        delivery = at.handle(ReceivedRequest("POST", "/api/v1/chat/completions", "", KEY, raw))
         expected = 1.0 + at.ledger.entries[-1].output_tokens / 10
         assert pytest.approx(expected) == sum(wait for wait, _ in delivery.steps)
         assert (1.0 == delivery.steps[0][0]) == stream

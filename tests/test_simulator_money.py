@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from simulator_kit import CHAT, QUESTION, chat, gateway, send
 
 from crun_batch.simulator import Model, Settings
-from crun_batch.simulator.asks import Usage
+from crun_batch.simulator.asks import ModelUsage
 from crun_batch.simulator.ledger import charge_pico, price_of
 from crun_batch.simulator.refusals import OUT_OF_CREDIT
 from crun_batch.simulator.settings import PICO
@@ -37,7 +37,7 @@ def test_a_charge_is_tokens_times_price_and_at_least_the_minimum(
         output_per_mtok=prices[3],
         minimum_per_request=prices[4],
     )
-    usage = Usage(plain + cached + written, output, cached, written)
+    usage = ModelUsage(plain + cached + written, output, cached, written)
     tokens = sum(count * price for count, price in zip((plain, cached, written, output), prices[:4], strict=True))
     expected = max(prices[4] * PICO, tokens * PICO / 10**6)
     assert expected == charge_pico(price_of(model, Settings()), usage)

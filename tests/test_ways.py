@@ -21,10 +21,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crun_batch.errors import InputError
-from crun_batch.gateway.control import ControlFault, Gateway, list_models
+from crun_batch.gateway.control import ControlClient, ControlFault, list_models
 from crun_batch.gateway.http import trust
 from crun_batch.gateway.http.addresses import Origin, target_of
-from crun_batch.gateway.http.heads import Refused, mended
+from crun_batch.gateway.http.heads import RefusedHead, mended
 from crun_batch.gateway.http.proxies import is_excluded, parsed_proxy, proxy_for
 from crun_batch.gateway.http.wire import Wire, open_wire
 from crun_batch.records import Fault, Response
@@ -73,7 +73,7 @@ def post(url: str, *, times: int = 1, **options: Any) -> Response | Fault:
 
 def listed(url: str, **options: Any) -> Any:
     async def main() -> Any:
-        async with Gateway(url, HEADERS, attempts=1, **options) as gateway:
+        async with ControlClient(url, HEADERS, attempts=1, **options) as gateway:
             return await list_models(gateway)
 
     return asyncio.run(main())
@@ -278,7 +278,7 @@ def test_a_value_that_is_no_proxy_is_a_mistake_that_names_the_variable(value: st
 def test_a_proxy_that_is_none_stops_before_anything_is_sent(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """For paid requests and control calls alike; loopback does not look at it."""
     monkeypatch.setenv("ALL_PROXY", value)
-    for opening in (lambda url: open_wire(connections=1, urls=[url]), lambda url: Gateway(url, {})):
+    for opening in (lambda url: open_wire(connections=1, urls=[url]), lambda url: ControlClient(url, {})):
         with pytest.raises(InputError, match="ALL_PROXY"):
             opening("https://gateway.example/v1")
         opening("http://127.0.0.1:1/v1")
@@ -547,7 +547,7 @@ def test_a_mended_head_has_one_end_or_is_refused(
     values = {part.strip() for value in lengths for part in value.split(b",")}
     is_coded = any(b"chunked" in coding for coding in codings)
     if len(values) > 1 or (values and is_coded):
-        assert isinstance(found, Refused)
+        assert isinstance(found, RefusedHead)
         assert (200, rest) == (found.status, found.rest)
         assert found.why
     elif isinstance(found, bytes):
@@ -557,7 +557,7 @@ def test_a_mended_head_has_one_end_or_is_refused(
         assert b"identity" not in head
         assert b"X-A: one two" in head
     else:
-        assert isinstance(found, Refused)
+        assert isinstance(found, RefusedHead)
         assert found.is_well_formed
 
 
@@ -565,7 +565,7 @@ def test_a_mended_head_has_one_end_or_is_refused(
 def test_no_bytes_break_the_mending(raw: bytes) -> None:
     """Any beginning: refused, waited for, or mended."""
     for text in (raw, b"HTTP/1.1 200 OK\r\n" + raw, b"HTTP/1.1 200 OK\r\n" + raw + b"\r\n\r\n"):
-        assert isinstance(mended(text), bytes | Refused | None)
+        assert isinstance(mended(text), bytes | RefusedHead | None)
 
 
 # A machine that sleeps

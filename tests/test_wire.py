@@ -23,7 +23,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crun_batch.errors import InputError
-from crun_batch.gateway.http.addresses import checked_headers, checked_url, is_loopback, one_line
+from crun_batch.gateway.failures import message_line
+from crun_batch.gateway.http.addresses import checked_headers, checked_url, is_loopback
 from crun_batch.gateway.http.bodies import EVIDENCE_BYTES, ByteBudget, Gunzip, Intake, WireSettings
 from crun_batch.gateway.http.httpx_wire import HttpxWire
 from crun_batch.gateway.http.wire import Wire, ensure_file_descriptors, open_wire
@@ -643,7 +644,7 @@ def test_loopback_is_told_by_name_and_address(host: str, local: bool) -> None:
 @given(st.text())
 def test_texts_from_elsewhere_become_one_short_line(text: str) -> None:
     """Whatever a library or a server says."""
-    line = one_line(text)
+    line = message_line(text)
     assert line.isprintable()
     assert len(line) <= 200
 

@@ -24,7 +24,7 @@ from crun_batch.gateway.failures import (
     facts_of,
     failure_of,
     holds_error,
-    one_line,
+    message_line,
     verdict_of,
     words_of_page,
 )
@@ -69,7 +69,7 @@ def check_fault(fault: Fault) -> Failure:
 
     Where the status line of an error was read, that status says what to do; the attempt stays unknown, and counts.
     """
-    message = one_line(fault.message) or fault.kind
+    message = message_line(fault.message) or fault.kind
     if fault.stage == "not_sent":
         return Failure("not_sent", fault.kind, "stop_unreached" if fault.is_lasting else "retry", message)
     if fault.is_lasting:  # a whole reply too, though not HTTP's: whoever sent it did not read the request
@@ -112,7 +112,7 @@ def _success_of_other_form(protocol: Protocol, response: Response, stream: bool)
         what = f"its body is no JSON: {error}" if start else "its body is empty"
         if start and coding not in _READ_CODINGS:
             what = f"its body is in the encoding {coding!r}, which was not asked for (it is kept as it came)"
-        return Failure("unknown", "bad_reply", "retry", one_line(f"HTTP {response.status}, but {what}"))
+        return Failure("unknown", "bad_reply", "retry", message_line(f"HTTP {response.status}, but {what}"))
 
 
 def _payload(protocol: Protocol, payload: Any) -> Reply | Failure:
@@ -179,7 +179,9 @@ def _joined(text: str | None) -> str | None:
 
 
 def _unwritable(error: ValueError, usage: Usage | None) -> Failure:
-    return Failure("done", "bad_reply", "fail_row", one_line(f"the reply cannot be read: {error}"), usage=usage)
+    return Failure(
+        "done", "bad_reply", "fail_row", message_line(f"the reply cannot be read: {error}"), usage=usage
+    )
 
 
 def _rejected(response: Response) -> Failure:

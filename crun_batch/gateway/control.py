@@ -22,7 +22,8 @@ from msgspec import Struct
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt, wait_exponential
 
 from crun_batch.gateway.balance import FORMS, Balance, Form, Unlimited, Unreadable, least, styles_for
-from crun_batch.gateway.http.addresses import checked_url, one_line
+from crun_batch.gateway.failures import message_line
+from crun_batch.gateway.http.addresses import checked_url
 from crun_batch.gateway.http.bodies import ByteBudget, WireSettings
 from crun_batch.gateway.http.direct import DirectWire
 from crun_batch.gateway.quotes import ModelInfo, PriceQuote, litellm_quotes, model_infos
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Balance",
+    "ControlClient",
     "ControlFault",
-    "Gateway",
     "ModelInfo",
     "PriceQuote",
     "auth_headers",
@@ -67,7 +68,7 @@ class ControlFault(Struct, frozen=True):
     message: str
 
 
-class Answer(Struct, frozen=True):
+class ControlReply(Struct, frozen=True):
     """A whole reply to a control call. `status`: the body's own `code`, where it contradicts a 2xx."""
 
     status: int
@@ -86,7 +87,7 @@ def auth_headers(auth: Literal["bearer", "x-api-key", "none"], key: str | None) 
     return Headers({"authorization": f"Bearer {key}"} if auth == "bearer" else {"x-api-key": key})
 
 
-class Gateway:
+class ControlClient:
     """A gateway's control side: where it is, with which headers it is asked, and how patiently.
 
     `headers` hold the key; they are in no repr and no message. `transport` replaces the network in tests. Use as
@@ -123,12 +124,12 @@ class Gateway:
         settings = WireSettings(ByteBudget(2 * MAX_REPLY_BYTES, 1), MAX_REPLY_BYTES, deadline_seconds / 2)
         self._wire = _wire(settings, base_url, ca_file, transport)
 
-    def hiding(self, redact: Callable[[str], str]) -> Gateway:
+    def hiding(self, redact: Callable[[str], str]) -> ControlClient:
         """Itself; from now on `redact` takes the secrets out of what it says, and not every header's value."""
         self._redact = redact
         return self
 
-    async def __aenter__(self) -> Gateway:
+    async def __aenter__(self) -> ControlClient:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -143,7 +144,7 @@ class Gateway:
         bases = (self._base_url, self._base_url.removesuffix("/v1"), self._root_url)
         return tuple(dict.fromkeys(base + path + self._query for base in bases))
 
-    async def get(self, url: str, *, with_api_key_header: bool = False) -> Answer | ControlFault:
+    async def get(self, url: str, *, with_api_key_header: bool = False) -> ControlReply | ControlFault:
         """GET, tried again while the trouble looks transient. The fault is the last attempt's."""
         headers = self._with_api_key_header() if with_api_key_header else self._headers
         retrying = AsyncRetrying(
@@ -161,7 +162,7 @@ class Gateway:
             return ControlFault(kind, self._sentence(url, result.message))
         return _answer(result)
 
-    def fault(self, url: str, answer: Answer) -> ControlFault:
+    def fault(self, url: str, answer: ControlReply) -> ControlFault:
         """Why an answer that is not good is of no use."""
         kind: Literal["refused", "unreachable", "bad_reply"] = "bad_reply"
         if answer.status in REFUSED:
@@ -181,7 +182,7 @@ class Gateway:
 
     def _sentence(self, url: str, text: str) -> str:
         """What was called and what came, without the secrets that a server may repeat."""
-        return f"GET {checked_url(url).path} at {self.host}: {one_line(self._redact(text))}"
+        return f"GET {checked_url(url).path} at {self.host}: {message_line(self._redact(text))}"
 
     def _without_headers(self, text: str) -> str:
         for value in self._headers.values():
@@ -198,7 +199,7 @@ class Gateway:
         return Headers({**self._headers, "x-api-key": bearer.removeprefix("Bearer ")})
 
 
-async def list_models(gateway: Gateway) -> tuple[ModelInfo, ...] | ControlFault | None:
+async def list_models(gateway: ControlClient) -> tuple[ModelInfo, ...] | ControlFault | None:
     """The models on offer, in the gateway's order, with its own prices where it tells them. None: no such call."""
     models: list[ModelInfo] = []
     after: str | None = None
@@ -223,17 +224,17 @@ async def list_models(gateway: Gateway) -> tuple[ModelInfo, ...] | ControlFault 
     return tuple(models)
 
 
-async def _with_litellm_quotes(gateway: Gateway, models: list[ModelInfo]) -> list[ModelInfo]:
+async def _with_litellm_quotes(gateway: ControlClient, models: list[ModelInfo]) -> list[ModelInfo]:
     """Prices of a LiteLLM proxy, if it is one and tells them; otherwise the models as they are, without."""
     for url in gateway.urls("/model/info"):
         answer = await gateway.get(url)
-        if isinstance(answer, Answer) and answer.is_good and answer.payload:
+        if isinstance(answer, ControlReply) and answer.is_good and answer.payload:
             quotes = litellm_quotes(answer.payload)
             return [ModelInfo(model.id, quotes.get(model.id)) for model in models]
     return models
 
 
-async def read_balance(gateway: Gateway, known_style: str | None = None) -> Balance | ControlFault | None:
+async def read_balance(gateway: ControlClient, known_style: str | None = None) -> Balance | ControlFault | None:
     """What is left to spend. None: this gateway has no balance call.
 
     An unknown host is asked in each style until one answers; a later call should pass the `source` of the first
@@ -254,7 +255,9 @@ async def read_balance(gateway: Gateway, known_style: str | None = None) -> Bala
     return None
 
 
-async def _read_form(gateway: Gateway, style: str, form: Form, *, certain: bool) -> Balance | ControlFault | None:
+async def _read_form(
+    gateway: ControlClient, style: str, form: Form, *, certain: bool
+) -> Balance | ControlFault | None:
     """One balance call, wherever it is; the first fault, if none of the places answers as expected."""
     trouble: ControlFault | None = None
     for url in gateway.urls(form.path):
@@ -295,17 +298,17 @@ def _last_result(state: RetryCallState) -> Any:
     return state.outcome.result()
 
 
-def _answer(response: Response) -> Answer:
+def _answer(response: Response) -> ControlReply:
     try:
         payload = json.loads(response.body, parse_float=_number, parse_int=_whole, parse_constant=_number)
     except (ValueError, ArithmeticError, RecursionError):
-        return Answer(response.status, None)
+        return ControlReply(response.status, None)
     if not isinstance(payload, dict):
-        return Answer(response.status, None)
+        return ControlReply(response.status, None)
     code = payload.get("code")
     if 200 <= response.status < 300 and type(code) is int and code != 200:
-        return Answer(code, payload)
-    return Answer(response.status, payload)
+        return ControlReply(code, payload)
+    return ControlReply(response.status, payload)
 
 
 def _number(text: str) -> Decimal:

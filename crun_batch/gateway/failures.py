@@ -26,7 +26,7 @@ _READ_OF_A_PAGE = 16_384
 _REPLY_KEYS = ("choices", "output", "content")
 
 
-class Verdict(Struct, frozen=True):
+class Ruling(Struct, frozen=True):
     """What an error is, and what to do about it."""
 
     meaning: str
@@ -43,7 +43,7 @@ class Wording(Struct, frozen=True):
     lower-case message.
     """
 
-    verdict: Verdict
+    verdict: Ruling
     names: frozenset[str]
     phrases: tuple[tuple[str, ...], ...] = ()
     phrase_statuses: frozenset[int] = frozenset()
@@ -60,21 +60,21 @@ class ErrorFacts(Struct, frozen=True):
     """The wait that the body asks for, in a key or in words."""
 
 
-_OUT_OF_MONEY = Verdict("out of credits, quota or budget", "bad_request", "stop_credits")
-_TOO_LONG = Verdict("the prompt, or prompt and output limit, exceed what the model takes", "too_long", "fail_row")
-_UNKNOWN_MODEL = Verdict("the gateway does not know the model", "not_found", "stop_model")
+_OUT_OF_MONEY = Ruling("out of credits, quota or budget", "bad_request", "stop_credits")
+_TOO_LONG = Ruling("the prompt, or prompt and output limit, exceed what the model takes", "too_long", "fail_row")
+_UNKNOWN_MODEL = Ruling("the gateway does not know the model", "not_found", "stop_model")
 
 _BAD_REQUESTS = frozenset({200, 400, 413, 422, 500})
 
 WORDS: tuple[Wording, ...] = (
     Wording(
-        Verdict("plain HTTP to a port that speaks TLS: write https://", "connection", "stop_unreached"),
+        Ruling("plain HTTP to a port that speaks TLS: write https://", "connection", "stop_unreached"),
         names=frozenset(),
         phrases=(("plain http request", "https port"), ("http request to an https",), ("http to an ssl-enabled",)),
         phrase_statuses=frozenset({400, 497}),
     ),
     Wording(
-        Verdict("paid requests in flight fill the spending budget for now", "rate_limited", "cool_down"),
+        Ruling("paid requests in flight fill the spending budget for now", "rate_limited", "cool_down"),
         names=frozenset({"in_flight_budget_exhausted", "openrouter_in_flight_budget"}),
     ),
     Wording(
@@ -110,7 +110,7 @@ WORDS: tuple[Wording, ...] = (
         phrase_statuses=frozenset({200, 400, 401, 403, 429}),
     ),
     Wording(
-        Verdict("a content filter refused the prompt or the answer", "content_filter", "fail_row"),
+        Ruling("a content filter refused the prompt or the answer", "content_filter", "fail_row"),
         names=frozenset(
             {
                 "content_filter",
@@ -161,7 +161,7 @@ WORDS: tuple[Wording, ...] = (
         phrase_statuses=_BAD_REQUESTS,
     ),
     Wording(
-        Verdict("one request alone exceeds the rate limit: waiting cannot help it", "too_long", "fail_row"),
+        Ruling("one request alone exceeds the rate limit: waiting cannot help it", "too_long", "fail_row"),
         names=frozenset(),
         phrases=(("request too large for",),),
         phrase_statuses=frozenset({429}),
@@ -186,40 +186,40 @@ WORDS: tuple[Wording, ...] = (
 )
 """Asked from the top; the first that fits decides. Names fit on every status."""
 
-_BAD_REQUEST = Verdict("the request is wrong", "bad_request", "fail_row")
-_NOT_FOUND = Verdict("nothing there", "not_found", "fail_row")
-_RATE_LIMITED = Verdict("rate limited", "rate_limited", "cool_down")
-_SERVER = Verdict("the server failed", "server", "retry")
-_OVERLOADED = Verdict("overloaded", "server", "cool_down")
+_BAD_REQUEST = Ruling("the request is wrong", "bad_request", "fail_row")
+_NOT_FOUND = Ruling("nothing there", "not_found", "fail_row")
+_RATE_LIMITED = Ruling("rate limited", "rate_limited", "cool_down")
+_SERVER = Ruling("the server failed", "server", "retry")
+_OVERLOADED = Ruling("overloaded", "server", "cool_down")
 
-STATUSES: dict[int, Verdict] = {
+STATUSES: dict[int, Ruling] = {
     400: _BAD_REQUEST,
-    401: Verdict("the key is refused", "bad_request", "stop_refused"),
+    401: Ruling("the key is refused", "bad_request", "stop_refused"),
     402: _OUT_OF_MONEY,
-    403: Verdict("the key may not use this model", "bad_request", "stop_model"),
+    403: Ruling("the key may not use this model", "bad_request", "stop_model"),
     404: _NOT_FOUND,
-    407: Verdict("a proxy does not accept the user and the password", "connection", "stop_unreached"),
-    408: Verdict("the gateway waited too long", "timeout", "retry"),
-    409: Verdict("conflict", "server", "retry"),
+    407: Ruling("a proxy does not accept the user and the password", "connection", "stop_unreached"),
+    408: Ruling("the gateway waited too long", "timeout", "retry"),
+    409: Ruling("conflict", "server", "retry"),
     413: _TOO_LONG,
     422: _BAD_REQUEST,
-    425: Verdict("too early", "server", "retry"),
+    425: Ruling("too early", "server", "retry"),
     429: _RATE_LIMITED,
-    455: Verdict("maintenance", "server", "cool_down", pause_seconds=300.0),
+    455: Ruling("maintenance", "server", "cool_down", pause_seconds=300.0),
     500: _SERVER,
-    501: Verdict("the generation failed for good", "server", "fail_row"),
+    501: Ruling("the generation failed for good", "server", "fail_row"),
     502: _SERVER,
     503: _OVERLOADED,
-    504: Verdict("the gateway gave up on its model", "timeout", "retry"),
-    505: Verdict("the feature is disabled", "bad_request", "stop_refused"),
+    504: Ruling("the gateway gave up on its model", "timeout", "retry"),
+    505: Ruling("the feature is disabled", "bad_request", "stop_refused"),
     529: _OVERLOADED,
 }
 """HTTP statuses, and the same numbers inside a body."""
 
-UNKNOWN_3XX = Verdict("a redirect, which would carry the key elsewhere, is refused", "bad_request", "stop_refused")
-UNKNOWN_4XX = Verdict("an unlisted 4xx", "bad_request", "fail_row")
-UNKNOWN_5XX = Verdict("an unlisted 5xx", "server", "retry")
-UNKNOWN_OTHER = Verdict("no status of an answer, or an error without a known word", "server", "retry")
+UNKNOWN_3XX = Ruling("a redirect, which would carry the key elsewhere, is refused", "bad_request", "stop_refused")
+UNKNOWN_4XX = Ruling("an unlisted 4xx", "bad_request", "fail_row")
+UNKNOWN_5XX = Ruling("an unlisted 5xx", "server", "retry")
+UNKNOWN_OTHER = Ruling("no status of an answer, or an error without a known word", "server", "retry")
 
 NAMED_STATUSES: dict[str, int] = {
     "invalid_request_error": 400,
@@ -281,7 +281,7 @@ def facts_of(payload: object) -> ErrorFacts:
     return ErrorFacts(number, names - {"error"}, message, wait_told((*details, inner, payload), message))
 
 
-def verdict_of(status: int, facts: ErrorFacts) -> Verdict:
+def verdict_of(status: int, facts: ErrorFacts) -> Ruling:
     """What an error means. `status` is the HTTP status, 200 for an error inside a success.
 
     A number in the body stands for the status where that is a success or says little (400, 500); without one, a
@@ -307,7 +307,7 @@ def failure_of(status: int, facts: ErrorFacts, *, outcome: OutcomeClass, usage: 
         outcome=outcome,
         kind=verdict.kind,
         action=counted(verdict.action, outcome),
-        message=one_line(message),
+        message=message_line(message),
         retry_after_seconds=verdict.pause_seconds if facts.wait_seconds is None else facts.wait_seconds,
         usage=usage,
     )
@@ -318,7 +318,7 @@ def counted(action: Action, outcome: OutcomeClass) -> Action:
     return "retry" if action == "cool_down" and outcome in ("unknown", "done") else action
 
 
-def one_line(text: str) -> str:
+def message_line(text: str) -> str:
     """Text without line ends, control, format and lone surrogate characters, at most `LONGEST_MESSAGE` long."""
     printable = "".join(c if c.isprintable() else " " for c in text[:_READ_OF_A_PAGE])
     line = " ".join(printable.split())
@@ -341,7 +341,7 @@ _TAG = re.compile(r"<[^<>]*>")
 _HIDDEN = re.compile(r"<(script|style)\b[^<>]*>[^<]*", re.IGNORECASE)
 
 
-def _worded(status: int, facts: ErrorFacts) -> Verdict | None:
+def _worded(status: int, facts: ErrorFacts) -> Ruling | None:
     message = facts.message.lower()
     names = facts.names | {found[1] for found in _QUOTED_NAME.finditer(message)}
     for wording in WORDS:
@@ -358,7 +358,7 @@ _QUOTED_NAME = re.compile(r"""["'](?:code|type|status)["']\s*:\s*["']([a-z_.]{1,
 """The upstream's own error, which a gateway puts into its message as JSON or as Python prints it (LiteLLM)."""
 
 
-def _by_hundreds(status: int) -> Verdict:
+def _by_hundreds(status: int) -> Ruling:
     return {3: UNKNOWN_3XX, 4: UNKNOWN_4XX, 5: UNKNOWN_5XX}.get(status // 100, UNKNOWN_OTHER)
 
 

@@ -21,7 +21,7 @@ from crun_batch.gateway.admission import Admitted, Lane
 from crun_batch.gateway.classify import check, check_fault
 from crun_batch.gateway.http.wire import Wire
 from crun_batch.gateway.per_minute import NEVER
-from crun_batch.gateway.pool_seams import Hooks, PoolSettings, Route, Sending, Source
+from crun_batch.gateway.pool_seams import Hooks, PoolSettings, Route, Sending, TicketSource
 from crun_batch.gateway.queues import Queues
 from crun_batch.gateway.rate_headers import NO_HINTS, rate_hints
 from crun_batch.gateway.retry import decide
@@ -45,7 +45,7 @@ class Pool:
         *,
         wire: Wire,
         routes: Sequence[Route],
-        source: Source,
+        source: TicketSource,
         hooks: Hooks,
         settings: PoolSettings,
         epoch_seconds: Callable[[], float],

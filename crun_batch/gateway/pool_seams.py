@@ -45,7 +45,7 @@ class Hooks(Protocol):
         """What was made of them; returns for each the follow-up of its unit, to be sent before new rows."""
 
 
-class Source(Protocol):
+class TicketSource(Protocol):
     """New tickets, in order."""
 
     def next(self) -> Ticket | Literal["wait", "end"]:

@@ -34,7 +34,7 @@ SLACK = 1.5
 DEVIATIONS = 2.0
 
 
-class Generation:
+class RefusalGeneration:
     """Requests sent in a while, and those refused, by level."""
 
     def __init__(self, ceiling: int) -> None:
@@ -53,7 +53,7 @@ class Evidence:
         self.suspect = 0
         """The level that was blamed last, until requests at it were answered; 0: none."""
         self._serial = 0
-        self._current, self._older = Generation(ceiling), Generation(ceiling)
+        self._current, self._older = RefusalGeneration(ceiling), RefusalGeneration(ceiling)
         self._sent = self._current.sent
         self._levels = [0] * (2 * ceiling + LATER_COUNTED)
         self._highest_level = 0

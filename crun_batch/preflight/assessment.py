@@ -43,7 +43,7 @@ class Assessment(Struct, frozen=True):
     """Of the open rows; a row has one for each of its variants and repeats that is not finished."""
 
 
-class Reading(Struct, frozen=True):
+class RowsRead(Struct, frozen=True):
     """The rows that an estimate is made from."""
 
     batches: Iterable[list[Row]]
@@ -57,13 +57,13 @@ def columns_read(context: RunContext) -> tuple[str, ...]:
     return Questions(workload).columns if workload.judges else workload.columns
 
 
-def everything(context: RunContext) -> Reading:
+def everything(context: RunContext) -> RowsRead:
     """All selected rows."""
     workload = context.workload
-    return Reading(workload.table.rows(columns_read(context)))
+    return RowsRead(workload.table.rows(columns_read(context)))
 
 
-def enough(context: RunContext) -> Reading:
+def enough(context: RunContext) -> RowsRead:
     """All open rows, or above SAMPLE_ABOVE_ROWS of them random ones from evenly spread places, which is said."""
     workload, done = context.workload, context.state.done
     table, columns = workload.table, columns_read(context)
@@ -71,15 +71,15 @@ def enough(context: RunContext) -> Reading:
     wanted = None if is_new else done.open_rows(workload.slots_per_row)
     rows = table.count(wanted)
     if rows <= SAMPLE_ABOVE_ROWS:
-        return Reading(table.rows(columns, wanted=wanted))
+        return RowsRead(table.rows(columns, wanted=wanted))
     context.options.say(
         f"estimated from {SAMPLE_ROWS:,} random rows of {rows:,}, from places spread evenly over them; "
         "`estimate` reads them all"
     )
-    return Reading([table.spread_rows(SAMPLE_ROWS, ESTIMATE_SEED, columns, wanted)], rows)
+    return RowsRead([table.spread_rows(SAMPLE_ROWS, ESTIMATE_SEED, columns, wanted)], rows)
 
 
-def assess(context: RunContext, prices: Prices, reading: Reading, waiting: Backlog = NOTHING_WAITS) -> Assessment:
+def assess(context: RunContext, prices: Prices, reading: RowsRead, waiting: Backlog = NOTHING_WAITS) -> Assessment:
     """Render and count the open units of the rows that are read; `options.tick` is told how many rows that were.
 
     `waiting`: the questions about stored answers, which come on top.

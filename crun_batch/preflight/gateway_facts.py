@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Sequence
 from msgspec import Struct
 
 from crun_batch.errors import EXIT_GATEWAY_REFUSED, RefusedToStart
-from crun_batch.gateway.control import Balance, ControlFault, Gateway, ModelInfo, list_models, read_balance
+from crun_batch.gateway.control import Balance, ControlClient, ControlFault, ModelInfo, list_models, read_balance
 from crun_batch.load.job.job import Job
 from crun_batch.options import Platform, RunOptions
 from crun_batch.preflight.prices import Seller
@@ -128,10 +128,10 @@ async def ask(job: Job, endpoint: Endpoint, platform: Platform) -> GatewayOffer:
     return GatewayOffer(listed, known, fault, tuple(notes), is_complete=is_crun)
 
 
-def gateway_at(base_url: str, endpoint: Endpoint, platform: Platform) -> Gateway:
+def gateway_at(base_url: str, endpoint: Endpoint, platform: Platform) -> ControlClient:
     """The control side of a gateway. Raises InputError where a proxy or certificates cannot be used."""
     url = base_url + endpoint.query
-    gateway = Gateway(url, endpoint.headers, ca_file=endpoint.ca_file, transport=platform.transport)
+    gateway = ControlClient(url, endpoint.headers, ca_file=endpoint.ca_file, transport=platform.transport)
     return gateway.hiding(endpoint.redact.words)
 
 

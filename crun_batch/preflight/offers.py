@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from crun_batch.gateway.control import ControlFault, Gateway, list_models, read_balance
+from crun_batch.gateway.control import ControlClient, ControlFault, list_models, read_balance
 from crun_batch.load.job.job import ANYWHERE, Job, load_job
 from crun_batch.options import RunOptions
 from crun_batch.pricing.prices import choose_price, price_as_text
@@ -62,13 +62,13 @@ async def offered_credit(job: Job, environ: Mapping[str, str]) -> dict[str, Any]
     return {"base_url": base_url, "balance": balance, "fault": None}
 
 
-def _gateway(job: Job, environ: Mapping[str, str]) -> Gateway:
+def _gateway(job: Job, environ: Mapping[str, str]) -> ControlClient:
     endpoint = endpoint_of(job, environ, simulated=False)
     url = job.endpoint.base_url + endpoint.query
-    return Gateway(url, endpoint.headers, ca_file=endpoint.ca_file).hiding(endpoint.redact.words)
+    return ControlClient(url, endpoint.headers, ca_file=endpoint.ca_file).hiding(endpoint.redact.words)
 
 
-async def _refused_key(gateway: Gateway) -> ControlFault | None:
+async def _refused_key(gateway: ControlClient) -> ControlFault | None:
     """A gateway whose style is unknown seems to have no balance call where it only refuses the key."""
     models = await list_models(gateway)
     return models if isinstance(models, ControlFault) and models.kind == "refused" else None

@@ -15,10 +15,10 @@ from msgspec import Struct, structs
 from crun_batch.errors import EXIT_REFUSED_TO_START, RefusedToStart
 from crun_batch.gateway.control import Balance
 from crun_batch.options import Platform
-from crun_batch.preflight.assessment import Reading, columns_read
+from crun_batch.preflight.assessment import RowsRead, columns_read
 from crun_batch.preflight.balance import ReadBalance, balance_reader
 from crun_batch.preflight.gateway_facts import GatewayFacts
-from crun_batch.preflight.pilot_sums import MICROSECONDS, RowSums, forecast_of, row_sums, run_sums
+from crun_batch.preflight.pilot_sums import MICROSECONDS, PilotRowSums, forecast_of, row_sums, run_sums
 from crun_batch.pricing.account import Sums
 from crun_batch.pricing.estimate import Limits, time_needed
 from crun_batch.pricing.pilot import Agreement, Forecast, Measured, measure, measured_versus_priced
@@ -41,9 +41,9 @@ class Pilot(Struct):
     """What the run's last pilot told."""
 
     @property
-    def reading(self) -> Reading:
+    def reading(self) -> RowsRead:
         """The rows, to be estimated."""
-        return Reading([self.rows])
+        return RowsRead([self.rows])
 
     def batches(self) -> Iterator[list[Row]]:
         """The rows, as a table gives them."""
@@ -225,7 +225,7 @@ def _cost(values: Sequence[int | None], rows_total: int, everywhere: int | None)
     return {name: None if pico is None else decimal_text(pico) for name, pico in ends.items()}
 
 
-def _seconds(context: RunContext, sums: Sequence[RowSums], open_rows: int) -> dict[str, Any]:
+def _seconds(context: RunContext, sums: Sequence[PilotRowSums], open_rows: int) -> dict[str, Any]:
     """How long the open rows still take, limits and latency being what they were."""
     if not sums:
         return {"low": None, "expected": None, "high": None, "limited_by": "not known"}

@@ -17,7 +17,7 @@ from crun_batch.store.views import connect, quoted
 MICROSECONDS = 10**6
 
 
-class RowSums(Struct, frozen=True):
+class PilotRowSums(Struct, frozen=True):
     """What the attempts of one finished row did together; amounts in pico, None: not known of all of them."""
 
     output_tokens: int
@@ -27,7 +27,7 @@ class RowSums(Struct, frozen=True):
     cost_credits: int | None
 
 
-def row_sums(state: RunState, rows: Sequence[Row]) -> list[RowSums]:
+def row_sums(state: RunState, rows: Sequence[Row]) -> list[PilotRowSums]:
     """What the finished rows did, in no order. Of attempts of unknown outcome what is known counts: no cost."""
     if not rows:
         return []
@@ -45,7 +45,7 @@ def row_sums(state: RunState, rows: Sequence[Row]) -> list[RowSums]:
             from pilot_rows left join attempts on attempts.{row_id}::varchar = pilot_rows.id group by pilot_rows.id
         """).fetchall()
     return [
-        RowSums(output_tokens, tokens, latency_us, _pico(cost_usd), _pico(cost_credits))
+        PilotRowSums(output_tokens, tokens, latency_us, _pico(cost_usd), _pico(cost_credits))
         for output_tokens, tokens, latency_us, cost_usd, cost_credits in found
     ]
 
@@ -55,10 +55,10 @@ def forecast_of(values: Sequence[int], rows_total: int) -> Forecast:
     return forecast(values, rows_total, t_quantile)
 
 
-def run_sums(state: RunState) -> RowSums:
+def run_sums(state: RunState) -> PilotRowSums:
     """The same sums over all attempts of the run; a cost is None where none is known."""
     totals = state.account.totals()
-    return RowSums(
+    return PilotRowSums(
         output_tokens=totals.output_tokens,
         tokens=totals.input_tokens + totals.output_tokens,
         latency_us=totals.latency_us,

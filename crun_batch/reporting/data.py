@@ -203,7 +203,7 @@ class VariantLine(Struct, frozen=True):
     """Rows without a text, those in error included."""
 
 
-class Answer(Struct, frozen=True):
+class ShownAnswer(Struct, frozen=True):
     """What one variant said to one row. The text is cut; `characters` is its whole length."""
 
     variant: str
@@ -217,12 +217,12 @@ class Answer(Struct, frozen=True):
     scores: Mapping[str, float] = {}
 
 
-class Sample(Struct, frozen=True):
+class ShownSample(Struct, frozen=True):
     """One row: what was asked, and every answer to it."""
 
     row_id: str
     inputs: Mapping[str, str]
-    answers: tuple[Answer, ...]
+    answers: tuple[ShownAnswer, ...]
 
 
 class Facts(Struct, frozen=True):
@@ -264,7 +264,7 @@ class ReportData(Struct, frozen=True):
     retried: tuple[Retried, ...]
     labels: tuple[Labels, ...]
     variants: tuple[VariantLine, ...]
-    samples: tuple[Sample, ...]
+    samples: tuple[ShownSample, ...]
     id_name: str
 
     @property

@@ -19,14 +19,14 @@ from crun_batch.reporting.markup import Markup, element, join
 from crun_batch.reporting.plots import (
     FULL,
     HALF,
-    Part,
+    BarPart,
     figure,
     histogram_plot,
     level_bar,
     share_bar,
     words_of,
 )
-from crun_batch.reporting.tables import Table
+from crun_batch.reporting.tables import ShownTable
 from crun_batch.reporting.template import page
 from crun_batch.reporting.timeline_plot import timeline_plot
 from crun_batch.reporting.variants import overview, variants
@@ -35,7 +35,7 @@ from crun_batch.reporting.words import (
     cost_sentence,
     exact_text,
     money_text,
-    percent,
+    percentage,
     rows_sentence,
     time_sentence,
     warnings,
@@ -74,16 +74,16 @@ def run_part(data: ReportData, prefix: str) -> Markup:
     came_out = [*parts.labels(data), *map(_spread_card, outputs)]
     exact = "To the last digit, as far as it is known; failed and repeated requests included."
     sections = [
-        Section("cost", "What it cost", parts.bill(data), exact),
-        Section("wrong", "What went wrong", parts.failures(data)),
-        Section("variants", "Quality and cost", variants(data)),
-        Section("values", "What came out", parts.pairs(came_out), "Of the rows that are ok."),
-        Section("time", "How it went over time", _time(data)),
-        Section(
+        PageSection("cost", "What it cost", parts.bill(data), exact),
+        PageSection("wrong", "What went wrong", parts.failures(data)),
+        PageSection("variants", "Quality and cost", variants(data)),
+        PageSection("values", "What came out", parts.pairs(came_out), "Of the rows that are ok."),
+        PageSection("time", "How it went over time", _time(data)),
+        PageSection(
             "sizes", "Latency and tokens", parts.pairs([*map(_spread_card, spreads)]), "Of answered requests."
         ),
-        Section("rows", "Rows to read", parts.samples(data), "Picked at random, always the same ones."),
-        Section("facts", "How it was run", parts.facts(data)),
+        PageSection("rows", "Rows to read", parts.samples(data), "Picked at random, always the same ones."),
+        PageSection("facts", "How it was run", parts.facts(data)),
     ]
     shown = [section for section in sections if section.body]
     links = [element("a", section.title, href=f"#{prefix}{section.name}") for section in shown]
@@ -91,7 +91,7 @@ def run_part(data: ReportData, prefix: str) -> Markup:
     return join([_head(data), _tiles(data), nav, *(_section(section, prefix) for section in shown)])
 
 
-class Section(Struct, frozen=True):
+class PageSection(Struct, frozen=True):
     """A part of the page: its name in links, its title, what it holds (nothing: it is left out), a note."""
 
     name: str
@@ -100,7 +100,7 @@ class Section(Struct, frozen=True):
     note: str = ""
 
 
-def _section(section: Section, prefix: str) -> Markup:
+def _section(section: PageSection, prefix: str) -> Markup:
     name = prefix + section.name
     return element(
         "section",
@@ -151,12 +151,15 @@ def _tile(name: str, big: str, more: Sequence[object], *rest: object) -> Markup:
 
 def _rows_tile(data: ReportData) -> Markup:
     still_open = data.rows_total - data.finished
-    bar = [Part(status, data.with_status(status), status) for status in STATUSES]
+    bar = [BarPart(status, data.with_status(status), status) for status in STATUSES]
     more = [f"{count(data.ok)} of {counted(data.rows_total, 'row')}"]
     if data.in_flight:
         more.append(f"{counted(data.in_flight, 'request')} in flight")
     return _tile(
-        "rows ok", percent(data.ok, data.rows_total), more, share_bar([*bar, Part("open", still_open, "open")])
+        "rows ok",
+        percentage(data.ok, data.rows_total),
+        more,
+        share_bar([*bar, BarPart("open", still_open, "open")]),
     )
 
 
@@ -205,8 +208,8 @@ def _tokens_tile(data: ReportData) -> Markup:
     cached = sum(line.cached_input_tokens for line in data.bill)
     reasoning = sum(line.reasoning_tokens for line in data.bill)
     more = [
-        f"{count(inputs)} in" + (f" ({percent(cached, inputs)} cached)" if cached else ""),
-        f"{count(outputs)} out" + (f" ({percent(reasoning, outputs)} reasoning)" if reasoning else ""),
+        f"{count(inputs)} in" + (f" ({percentage(cached, inputs)} cached)" if cached else ""),
+        f"{count(outputs)} out" + (f" ({percentage(reasoning, outputs)} reasoning)" if reasoning else ""),
     ]
     return _tile("tokens", number_text(inputs + outputs), more)
 
@@ -224,7 +227,7 @@ def _score_tile(data: ReportData) -> Markup | None:
     score = next(iter(data.variants[0].scores))
     more = [
         f"95 %: {100 * best.low:.1f} to {100 * best.high:.1f} %",
-        f"{percent(variant.missing, variant.rows)} have no answer" if variant.missing else "",
+        f"{percentage(variant.missing, variant.rows)} have no answer" if variant.missing else "",
         variant.name if len(data.variants) > 1 else "",
     ]
     return _tile(
@@ -264,7 +267,7 @@ def _spread_card(distribution: Distribution) -> Markup:
         f"{distribution.name}: median {words(whole.p50)}, 95 % {words(whole.p95)}, most {words(whole.greatest)}"
     )
     plot = figure(lambda width: histogram_plot(distribution, width), HALF, description)
-    return parts.card(title, plot, parts.table(Table(distribution.name, headers, rows)))
+    return parts.card(title, plot, parts.table(ShownTable(distribution.name, headers, rows)))
 
 
 def _quantile_cells(found: Quantiles, words: Callable[[float], str]) -> list[str]:

@@ -8,11 +8,11 @@ from msgspec import Struct
 
 from crun_batch.console.amounts import count, counted
 from crun_batch.reporting.axes import seconds_text
-from crun_batch.reporting.data import Answer, Example, FailureKind, Labels, ReportData, Sample
+from crun_batch.reporting.data import Example, FailureKind, Labels, ReportData, ShownAnswer, ShownSample
 from crun_batch.reporting.markup import Markup, element, join
 from crun_batch.reporting.plots import level_bar
-from crun_batch.reporting.tables import Table, bill_tables, retried_table
-from crun_batch.reporting.words import HINTS, money_text, percent
+from crun_batch.reporting.tables import ShownTable, bill_tables, retried_table
+from crun_batch.reporting.words import HINTS, money_text, percentage
 
 VARIANT_COLUMNS = 6
 
@@ -34,7 +34,7 @@ def badge(name: str, words: str | None = None) -> Markup:
     return element("span", words or name, class_=f"badge is-{name}")
 
 
-def table(shown: Table) -> Markup:
+def table(shown: ShownTable) -> Markup:
     """A table that scrolls by itself where the page is too narrow for it."""
 
     def cells(row: Sequence[object], head: bool) -> Markup:
@@ -84,7 +84,9 @@ def _failure(data: ReportData, failure: FailureKind) -> Markup:
         "div",
         badge(failure.status),
         element("strong", failure.kind) if failure.kind else None,
-        element("span", f"{counted(failure.rows, 'row')}, {percent(failure.rows, data.finished)} of the finished"),
+        element(
+            "span", f"{counted(failure.rows, 'row')}, {percentage(failure.rows, data.finished)} of the finished"
+        ),
         element("span", f"cost {money_text(failure.cost)}") if failure.cost.is_known else None,
         class_="meta",
     )
@@ -163,7 +165,7 @@ class _LabelCell(Struct, frozen=True):
 
 
 def _label_cells(cell: _LabelCell) -> list[Markup]:
-    words = percent(cell.number, cell.whole)
+    words = percentage(cell.number, cell.whole)
     said = f"{cell.label or '(empty)'}: {count(cell.number)} of {count(cell.whole)}, {words}"
     tip = f"{cell.variant}\n{said}" if cell.variant else said
     bar = level_bar(cell.number / cell.whole if cell.whole else 0.0, cell.colour, tip=tip)
@@ -179,7 +181,7 @@ def samples(data: ReportData) -> Markup:
     return join(_sample(one, data) for one in data.samples)
 
 
-def _sample(sample: Sample, data: ReportData) -> Markup:
+def _sample(sample: ShownSample, data: ReportData) -> Markup:
     inputs = [
         part
         for name, text in sample.inputs.items()
@@ -193,7 +195,7 @@ def _sample(sample: Sample, data: ReportData) -> Markup:
     )
 
 
-def _answer(answer: Answer, *, several: bool) -> Markup:
+def _answer(answer: ShownAnswer, *, several: bool) -> Markup:
     scores = [f"{name} {score:.3g}" for name, score in answer.scores.items()]
     facts = [
         answer.variant if several else "",

@@ -16,14 +16,14 @@ from crun_batch.reporting.axes import Axis, number_text, rounded_up, seconds_tex
 from crun_batch.reporting.data import Distribution
 from crun_batch.reporting.markup import Markup, element
 from crun_batch.reporting.shapes import LETTER, label, line, rect, svg
-from crun_batch.reporting.words import percent
+from crun_batch.reporting.words import percentage
 
 FULL, HALF, NARROW = 1030, 500, 330
 COLOURS = 8
 _NAMED_POINTS = 16
 
 
-class Part(Struct, frozen=True):
+class BarPart(Struct, frozen=True):
     """One part of a bar of shares: its name, its size, its colour's class (ok, error, 0 to 7, ...)."""
 
     name: str
@@ -58,7 +58,7 @@ def figure(draw: Callable[[int], Markup], width: int, description: str, role: st
     )
 
 
-def share_bar(parts: Sequence[Part]) -> Markup:
+def share_bar(parts: Sequence[BarPart]) -> Markup:
     """One bar in parts; as wide as what it stands in. Parts of nothing are left out, small ones stay visible."""
     whole = sum(part.count for part in parts)
     shown = [part for part in parts if part.count]
@@ -67,7 +67,7 @@ def share_bar(parts: Sequence[Part]) -> Markup:
     place, marks = 0.0, []
     for part in shown:
         size = least + room * part.count / whole
-        tip = f"{part.name}: {count(part.count)} ({percent(part.count, whole)})"
+        tip = f"{part.name}: {count(part.count)} ({percentage(part.count, whole)})"
         marks.append(rect((place, 0, size - (0.25 if len(shown) > 1 else 0), 10), f"f-{part.colour}", tip))
         place += size
     description = ", ".join(f"{count(part.count)} {part.name}" for part in shown)
@@ -106,7 +106,7 @@ def histogram_plot(distribution: Distribution, width: int) -> Markup:
         if number:
             top = min(y.at(number), 155)
             marks.append(rect((left, top, max(1.0, right - left - 1), 156 - top), "f-accent"))
-            tip = f"{words(low)} to {words(high)}\n{count(number)} ({percent(number, whole)})"
+            tip = f"{words(low)} to {words(high)}\n{count(number)} ({percentage(number, whole)})"
             marks.append(rect((left, 30, right - left, 126), "hit", tip))
     marks += _quantile_marks(distribution, x, width)
     marks.append(line((46, 156), (width - 8, 156), "axis"))

@@ -15,13 +15,13 @@ import pyarrow.types as is_type
 from msgspec import Struct, structs
 
 from crun_batch.reporting.data import (
-    Answer,
     Bin,
     Distribution,
     Histogram,
     Labels,
     Quantiles,
-    Sample,
+    ShownAnswer,
+    ShownSample,
     Timeline,
 )
 from crun_batch.reporting.sums import read_structs
@@ -263,7 +263,7 @@ def _labels(connection: duckdb.DuckDBPyConnection, field: _Field) -> Labels:
     return Labels(field.name, dict(ordered[:LABELS]), others, field.lists)
 
 
-def samples(connection: duckdb.DuckDBPyConnection, schema: RunSchema) -> tuple[Sample, ...]:
+def samples(connection: duckdb.DuckDBPyConnection, schema: RunSchema) -> tuple[ShownSample, ...]:
     """Random rows, always the same ones, with all answers to them."""
     name = quoted(schema.id_name)
     answers = max(1, min(ANSWERS_PER_ROW, len(schema.axes)))
@@ -286,7 +286,7 @@ class _Found(Struct, frozen=True):
     row_id: int | str
     inputs: list[str | None]
     scores: list[float | None]
-    answer: Answer
+    answer: ShownAnswer
 
 
 def _samples_query(schema: RunSchema, rows: int) -> str:
@@ -307,17 +307,17 @@ def _samples_query(schema: RunSchema, rows: int) -> str:
     """
 
 
-def _sample(schema: RunSchema, found: list[_Found]) -> Sample:
+def _sample(schema: RunSchema, found: list[_Found]) -> ShownSample:
     order = {variant: place for place, variant in enumerate(schema.axes)}
     found = sorted(found, key=lambda one: (order.get(one.answer.variant, len(order)), one.answer.repeat))
     inputs = zip(schema.carried.names[:INPUTS_SHOWN], found[0].inputs, strict=True)
-    return Sample(
+    return ShownSample(
         str(found[0].row_id),
         {name: value or "" for name, value in inputs},
         tuple(_scored(schema, one) for one in found[:ANSWERS_PER_ROW]),
     )
 
 
-def _scored(schema: RunSchema, found: _Found) -> Answer:
+def _scored(schema: RunSchema, found: _Found) -> ShownAnswer:
     scores = zip(schema.scores, found.scores, strict=True)
     return structs.replace(found.answer, scores={name: score for name, score in scores if score is not None})

@@ -10,7 +10,7 @@ from msgspec import Struct
 from crun_batch.console.amounts import UNKNOWN, count
 from crun_batch.reporting.axes import seconds_text
 from crun_batch.reporting.data import OUTCOMES, STATUSES, Amount, BillLine, ReportData, VariantLine, total
-from crun_batch.reporting.words import exact_text, held_text, money_text, percent, unit_title, units_of
+from crun_batch.reporting.words import exact_text, held_text, money_text, percentage, unit_title, units_of
 from crun_batch.stats.intervals import Rate
 
 OUTCOME_WORDS = {
@@ -29,7 +29,7 @@ SOURCE_WORDS = {
 }
 
 
-class Table(Struct, frozen=True):
+class ShownTable(Struct, frozen=True):
     """Cells in rows; the first `texts` columns are texts, the others numbers. `sums_up`: the last row adds up."""
 
     title: str
@@ -48,7 +48,7 @@ class _Grouping(Struct, frozen=True):
     order: Sequence[str] = ()
 
 
-def bill_tables(data: ReportData) -> list[Table]:
+def bill_tables(data: ReportData) -> list[ShownTable]:
     """By outcome, always; by variant, purpose, source of the price and status where there are several of them."""
     first = _Grouping("By what became of the request", lambda line: line.outcome, OUTCOME_WORDS, OUTCOMES)
     judged = any(line.purpose == "judge" for line in data.bill)
@@ -64,7 +64,7 @@ def bill_tables(data: ReportData) -> list[Table]:
     return [*shown, by_status] if len(by_status.rows) > 1 or data.ok < data.finished else shown
 
 
-def _bill_table(data: ReportData, by: _Grouping) -> Table:
+def _bill_table(data: ReportData, by: _Grouping) -> ShownTable:
     groups: dict[str, list[BillLine]] = {name: [] for name in by.order}
     for line in data.bill:
         groups.setdefault(by.key(line), []).append(line)
@@ -76,7 +76,7 @@ def _bill_table(data: ReportData, by: _Grouping) -> Table:
     headers = ["", "requests", "input tokens", "output tokens"]
     headers += [unit_title(unit, "known cost") for unit in units]
     headers += [unit_title(unit, "unknown: at most") for unit in units] if data.uncertain else []
-    return Table(by.title, headers, [row[: len(headers)] for row in rows], sums_up=several)
+    return ShownTable(by.title, headers, [row[: len(headers)] for row in rows], sums_up=several)
 
 
 def _bill_cells(lines: Sequence[BillLine], units: Sequence[str]) -> list[str]:
@@ -99,7 +99,7 @@ def _bill_cells(lines: Sequence[BillLine], units: Sequence[str]) -> list[str]:
     return cells
 
 
-def _by_status(data: ReportData) -> Table:
+def _by_status(data: ReportData) -> ShownTable:
     """What went into rows that are of no use."""
     rows = []
     for status in STATUSES:
@@ -107,11 +107,11 @@ def _by_status(data: ReportData) -> Table:
         number, cost = sum(line.rows for line in lines), total(line.cost for line in lines)
         if number:
             each = money_text(cost.per(number))
-            rows.append([status, count(number), percent(number, data.finished), money_text(cost), each])
-    return Table("By how the row ended", ("", "rows", "of the finished", "known cost", "a row"), rows)
+            rows.append([status, count(number), percentage(number, data.finished), money_text(cost), each])
+    return ShownTable("By how the row ended", ("", "rows", "of the finished", "known cost", "a row"), rows)
 
 
-def retried_table(data: ReportData) -> Table:
+def retried_table(data: ReportData) -> ShownTable:
     """The requests without an answer."""
     rows = [
         (
@@ -119,16 +119,16 @@ def retried_table(data: ReportData) -> Table:
             line.kind or "-",
             "-" if line.http_status is None else str(line.http_status),
             count(line.requests),
-            percent(line.requests, data.requests),
+            percentage(line.requests, data.requests),
             held_text(line.held) if line.outcome == "unknown" else "-",
         )
         for line in data.retried
     ]
     headers = ("", "kind", "HTTP status", "requests", "of all", "may have cost at most")
-    return Table("Requests that brought no answer", headers, rows, texts=2)
+    return ShownTable("Requests that brought no answer", headers, rows, texts=2)
 
 
-def variants_table(named: Sequence[tuple[str, VariantLine]], scores: Sequence[str]) -> Table:
+def variants_table(named: Sequence[tuple[str, VariantLine]], scores: Sequence[str]) -> ShownTable:
     """Variants that have finished rows, by the names given here: quality, cost, size, time."""
     beside = ["no answer"] if scores else []
     headers = [
@@ -147,9 +147,9 @@ def variants_table(named: Sequence[tuple[str, VariantLine]], scores: Sequence[st
             [
                 name,
                 count(line.rows),
-                percent(line.ok, line.rows),
+                percentage(line.ok, line.rows),
                 *(rate_words(line.scores.get(score)) for score in scores),
-                *(percent(line.missing, line.rows) for _ in beside),
+                *(percentage(line.missing, line.rows) for _ in beside),
                 money_text(cost_of_row(line)),
                 _per_correct(line, right),
                 f"{line.input_tokens / line.rows:,.1f} / {line.output_tokens / line.rows:,.1f}",
@@ -157,7 +157,7 @@ def variants_table(named: Sequence[tuple[str, VariantLine]], scores: Sequence[st
                 "-" if line.latency_p95 is None else seconds_text(line.latency_p95),
             ]
         )
-    return Table("Variants", [*headers, "tokens in / out of a row", "latency", "95 %"], rows)
+    return ShownTable("Variants", [*headers, "tokens in / out of a row", "latency", "95 %"], rows)
 
 
 def cost_of_row(line: VariantLine) -> Amount:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from crun_batch.console.amounts import count
 from crun_batch.console.words import one_line, table
 from crun_batch.reporting.data import Labels, ReportData
-from crun_batch.reporting.tables import Table, bill_tables, retried_table, variants_table
+from crun_batch.reporting.tables import ShownTable, bill_tables, retried_table, variants_table
 from crun_batch.reporting.words import (
     cost_sentence,
-    percent,
+    percentage,
     rows_sentence,
     time_sentence,
     warnings,
@@ -34,7 +34,7 @@ def _run_text(data: ReportData, width: int | None) -> str:
     return "\n\n".join([head, *(_table_text(one, width) for one in _tables(data))])
 
 
-def _tables(data: ReportData) -> list[Table]:
+def _tables(data: ReportData) -> list[ShownTable]:
     named = [(line.name, line) for line in data.variants if line.rows]
     scores = list(dict.fromkeys(score for _, line in named for score in line.scores))
     return [
@@ -46,18 +46,18 @@ def _tables(data: ReportData) -> list[Table]:
     ]
 
 
-def _table_text(shown: Table, width: int | None) -> str:
+def _table_text(shown: ShownTable, width: int | None) -> str:
     cells = table(shown.headers, [[str(cell) for cell in row] for row in shown.rows], width=width)
     return f"{one_line(shown.title)}\n{cells}"
 
 
-def _failures(data: ReportData) -> Table:
+def _failures(data: ReportData) -> ShownTable:
     rows = [
         (
             failure.status,
             failure.kind or "-",
             count(failure.rows),
-            percent(failure.rows, data.finished),
+            percentage(failure.rows, data.finished),
             failure.examples[0].row_id if failure.examples else "-",
             (failure.examples[0].message or failure.examples[0].text)[:_EXAMPLE_CHARACTERS]
             if failure.examples
@@ -65,19 +65,20 @@ def _failures(data: ReportData) -> Table:
         )
         for failure in data.failures
     ]
-    return Table("Rows that are not ok", ("status", "kind", "rows", "of the finished", "for example", ""), rows)
+    titles = ("status", "kind", "rows", "of the finished", "for example", "")
+    return ShownTable("Rows that are not ok", titles, rows)
 
 
-def _labels(found: Labels, variants: Sequence[str]) -> Table:
+def _labels(found: Labels, variants: Sequence[str]) -> ShownTable:
     sums = {label: sum(by.values()) for label, by in found.counts.items()}
     wholes = {name: sum(by.get(name, 0) for by in found.counts.values()) for name in variants}
     listed = list(found.counts.items())[:LABELS_LISTED]
     if len(variants) > 1:
-        shares = [[percent(by.get(name, 0), wholes[name]) for name in variants] for _, by in listed]
+        shares = [[percentage(by.get(name, 0), wholes[name]) for name in variants] for _, by in listed]
     else:
-        shares = [[percent(sums[label], sum(sums.values()))] for label, _ in listed]
+        shares = [[percentage(sums[label], sum(sums.values()))] for label, _ in listed]
     rows = [
         (label or "(empty)", *cells, count(sums[label])) for (label, _), cells in zip(listed, shares, strict=True)
     ]
     headers = (found.column, *(variants if len(variants) > 1 else ["share"]), "rows")
-    return Table(f"Values of {found.column}", headers, rows)
+    return ShownTable(f"Values of {found.column}", headers, rows)

@@ -10,8 +10,8 @@ from crun_batch.reporting.data import ReportData, VariantLine
 from crun_batch.reporting.markup import Markup, element, join
 from crun_batch.reporting.parts import badge, card, table
 from crun_batch.reporting.plots import FULL, HALF, Point, figure, scatter_plot
-from crun_batch.reporting.tables import Table, cost_of_row, rate_words, variants_table
-from crun_batch.reporting.words import money_text, percent, short_amount
+from crun_batch.reporting.tables import ShownTable, cost_of_row, rate_words, variants_table
+from crun_batch.reporting.words import money_text, percentage, short_amount
 from crun_batch.stats.intervals import Rate
 
 SCORES_PLOTTED = 4
@@ -51,7 +51,7 @@ def overview(runs: Sequence[ReportData]) -> Markup:
             ),
             join([badge(run.status), " ", badge("simulated") if run.facts.simulated else None]),
             count(run.rows_total),
-            percent(run.ok, run.rows_total),
+            percentage(run.ok, run.rows_total),
             money_text(run.cost),
             money_text(run.cost.per(run.finished)),
             duration(run.seconds),
@@ -71,7 +71,7 @@ def overview(runs: Sequence[ReportData]) -> Markup:
     plot = _plot(named, shared[0] if shared else None, FULL) if len(named) > 1 else None
     return join(
         [
-            card(table(Table("Runs", headers, rows, texts=2))),
+            card(table(ShownTable("Runs", headers, rows, texts=2))),
             element("p", _NOTE, class_="note") if plot else None,
             plot,
         ]

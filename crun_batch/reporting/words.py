@@ -39,7 +39,7 @@ def exact_text(amount: Decimal | None) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def percent(part: int, whole: int) -> str:
+def percentage(part: int, whole: int) -> str:
     """98.2 %; 0 % and 100 % only where it is none or all."""
     if not whole:
         return "-"
@@ -70,7 +70,7 @@ def rows_sentence(data: ReportData) -> str:
         f"{count(number)} {name}" for number, name in [*parts, (still_open, "still open")] if number
     )
     of_all = f"{count(data.ok)} of {counted(data.rows_total, 'row')}"
-    return f"{of_all} {'is' if data.ok == 1 else 'are'} ok ({percent(data.ok, data.rows_total)}); {others}."
+    return f"{of_all} {'is' if data.ok == 1 else 'are'} ok ({percentage(data.ok, data.rows_total)}); {others}."
 
 
 def cost_sentence(data: ReportData) -> str:

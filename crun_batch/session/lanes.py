@@ -7,7 +7,7 @@ from typing import Protocol
 
 from crun_batch.gateway.admission import Lane
 from crun_batch.gateway.pool import Pool
-from crun_batch.gateway.pool_seams import Hooks, PoolSettings, Route, Source
+from crun_batch.gateway.pool_seams import Hooks, PoolSettings, Route, TicketSource
 from crun_batch.gateway.protocols import PROTOCOLS
 from crun_batch.gateway.retry import RetryPolicy
 from crun_batch.session.resources import Resources
@@ -16,7 +16,7 @@ from crun_batch.workload.endpoint import Endpoint
 from crun_batch.workload.target import Target
 
 
-class SkippingSource(Source, Protocol):
+class SkippingSource(TicketSource, Protocol):
     """Tickets in order, those of some targets left out from some moment on."""
 
     def skip(self, target: int) -> None:

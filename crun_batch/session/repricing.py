@@ -20,7 +20,7 @@ from crun_batch.state.job_document import record_job
 from crun_batch.state.run_state import RunContext, RunState
 from crun_batch.store.directory import write_json
 from crun_batch.store.recover import recover
-from crun_batch.store.reprice import reprice, unit_costs, variant_costs
+from crun_batch.store.reprice import reprice_files, unit_costs, variant_costs
 
 
 def choose_prices(context: RunContext, gateways: Sequence[GatewayFacts]) -> Prices:
@@ -103,7 +103,7 @@ def _price_anew(context: RunContext, repricing: Repricing) -> None:
         conclude_leftovers(context, journal, repricing.bill)
         for priced in (False, True):
             if priced:
-                reprice(run, state.schema, repricing, repricing.fingerprint)
+                reprice_files(run, state.schema, repricing, repricing.fingerprint)
                 _account_anew(state)
             sealer.begin_segment()
     finally:

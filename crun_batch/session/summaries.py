@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from crun_batch.preflight.pilot import Pilot
 from crun_batch.state.run_state import RunContext
-from crun_batch.state.summary import RUNNING, Place, summary_of
+from crun_batch.state.summary import RUNNING, RunFacts, summary_of
 
 
 class Extent(Struct, frozen=True):
@@ -39,8 +39,8 @@ def running_summary(context: RunContext) -> Callable[[int, float], Mapping[str, 
     return summary
 
 
-def place_of(context: RunContext) -> Place:
+def place_of(context: RunContext) -> RunFacts:
     """What a summary says of the run that no sum can tell."""
     state, options = context.state, context.options
     name, is_pilot = context.workload.job.name, options.pilot is not None
-    return Place(name, state.directory.path, options.resume_command, state.pilot, is_pilot)
+    return RunFacts(name, state.directory.path, options.resume_command, state.pilot, is_pilot)

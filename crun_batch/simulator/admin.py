@@ -14,14 +14,14 @@ import msgspec
 import orjson
 
 from crun_batch.errors import InputError
-from crun_batch.simulator.connection import Delivery, Request, reply_bytes, whole
-from crun_batch.simulator.gateway import Gateway
+from crun_batch.simulator.connection import Delivery, ReceivedRequest, reply_bytes, whole
+from crun_batch.simulator.gateway import SimulatedGateway
 from crun_batch.simulator.settings import decimal_text
 
 ADMIN_PATH = "/simulator"
 
 
-def handle_admin(gateway: Gateway, request: Request) -> Delivery:
+def handle_admin(gateway: SimulatedGateway, request: ReceivedRequest) -> Delivery:
     """The delivery for a request under ADMIN_PATH."""
     match request.method, request.path.removeprefix(ADMIN_PATH):
         case "GET", "/ledger":
@@ -35,7 +35,7 @@ def handle_admin(gateway: Gateway, request: Request) -> Delivery:
     return whole(request, reply_bytes(status, msgspec.json.encode(answer)))
 
 
-def _ledger(gateway: Gateway, query: str) -> tuple[int, dict[str, Any]]:
+def _ledger(gateway: SimulatedGateway, query: str) -> tuple[int, dict[str, Any]]:
     ledger = gateway.ledger
     totals: dict[str, Any] = {
         "count": ledger.count,
@@ -51,7 +51,7 @@ def _ledger(gateway: Gateway, query: str) -> tuple[int, dict[str, Any]]:
     return 200, {**totals, "entries": ledger.entries[int(after) + 1 :]}
 
 
-def _change(gateway: Gateway, body: bytes) -> tuple[int, dict[str, Any]]:
+def _change(gateway: SimulatedGateway, body: bytes) -> tuple[int, dict[str, Any]]:
     try:
         changes = orjson.loads(body)
     except orjson.JSONDecodeError as error:

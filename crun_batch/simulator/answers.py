@@ -22,7 +22,7 @@ from statistics import NormalDist
 import orjson
 from msgspec import Struct
 
-from crun_batch.simulator.asks import Answer, Ask, Usage
+from crun_batch.simulator.asks import Ask, ModelAnswer, ModelUsage
 from crun_batch.simulator.instances import instance
 from crun_batch.simulator.settings import Model, Settings
 from crun_batch.simulator.tokens import Tokenizer
@@ -118,7 +118,7 @@ class Question(Struct, frozen=True):
 
 def answer(
     ask: Ask, settings: Settings, tokenizer: Tokenizer, cached_tokens: int = 0, cache_write_tokens: int = 0
-) -> Answer:
+) -> ModelAnswer:
     """The answer to a question and its token counts. The caller has checked that the model exists."""
     model = settings.models[ask.model]
     texts = (str(settings.seed), ask.model, ask.sampling, ask.definitions, *(text for _, text in ask.messages))
@@ -132,8 +132,10 @@ def answer(
     finish = "stop"
     if reasoning + length > limit:
         text, length, finish = tokenizer.cut(text, limit - reasoning), limit - reasoning, "length"
-    usage = Usage(input_tokens(ask, tokenizer), reasoning + length, cached_tokens, cache_write_tokens, reasoning)
-    return Answer(draws.id, text, finish, usage, ask.tool.name if ask.tool else None)  # type: ignore[arg-type]
+    usage = ModelUsage(
+        input_tokens(ask, tokenizer), reasoning + length, cached_tokens, cache_write_tokens, reasoning
+    )
+    return ModelAnswer(draws.id, text, finish, usage, ask.tool.name if ask.tool else None)  # type: ignore[arg-type]
 
 
 def input_tokens(ask: Ask, tokenizer: Tokenizer) -> int:

@@ -45,7 +45,7 @@ class Ask(Struct, frozen=True):
     """Fields of the request that the reply repeats (/responses)."""
 
 
-class Usage(Struct, frozen=True):
+class ModelUsage(Struct, frozen=True):
     """Token counts of one request: cached and written are part of the input, reasoning part of the output."""
 
     input_tokens: int
@@ -55,14 +55,14 @@ class Usage(Struct, frozen=True):
     reasoning_tokens: int = 0
 
 
-class Answer(Struct, frozen=True):
+class ModelAnswer(Struct, frozen=True):
     """What the model said to an Ask. For a tool call, `text` is the JSON of its arguments and `tool` its name."""
 
     id: str
     """Hexadecimal and the same for the same question; each protocol puts its own prefix before it."""
     text: str
     finish: Literal["stop", "length"]
-    usage: Usage
+    usage: ModelUsage
     tool: str | None = None
     cost_usd: str | None = None
     """What the reply says it cost, where this style of gateway says so."""

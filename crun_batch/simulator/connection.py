@@ -21,7 +21,7 @@ _SINGLE = frozenset({"content-length", "transfer-encoding", "host"})
 _LINGER_RESET = struct.pack("ii", 1, 0)
 
 
-class Request(Struct, frozen=True):
+class ReceivedRequest(Struct, frozen=True):
     """A whole request. Header names are lower case; `path` is without the query."""
 
     method: str
@@ -44,7 +44,7 @@ class Delivery(Struct, frozen=True):
     """Called once, when the delivery is over or its client has gone."""
 
 
-Handler = Callable[[Request], Delivery]
+Handler = Callable[[ReceivedRequest], Delivery]
 
 
 class BadRequest(Exception):
@@ -65,10 +65,10 @@ class _Head(Struct, frozen=True):
     """Bytes of the body; None: it is chunked."""
 
 
-class Connection(asyncio.Protocol):
+class ServerConnection(asyncio.Protocol):
     """One client's connection."""
 
-    def __init__(self, handle: Handler, max_body_bytes: Callable[[], int], opened: set[Connection]) -> None:
+    def __init__(self, handle: Handler, max_body_bytes: Callable[[], int], opened: set[ServerConnection]) -> None:
         self._handle = handle
         self._max_body_bytes = max_body_bytes
         self._opened = opened
@@ -116,7 +116,7 @@ class Connection(asyncio.Protocol):
                 return
             self._play(self._handle(request))
 
-    def _next_request(self) -> Request | None:
+    def _next_request(self) -> ReceivedRequest | None:
         if self._head is None:
             end = self._buffer.find(b"\r\n\r\n")
             if end < 0:
@@ -131,7 +131,7 @@ class Connection(asyncio.Protocol):
             return None
         head, self._head = self._head, None
         self._keep = head.keep
-        return Request(head.method, head.path, head.query, head.headers, body)
+        return ReceivedRequest(head.method, head.path, head.query, head.headers, body)
 
     def _check_length(self) -> None:
         assert self._head is not None
@@ -293,7 +293,7 @@ def reply_bytes(
     return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
 
 
-def whole(request: Request, reply: bytes) -> Delivery:
+def whole(request: ReceivedRequest, reply: bytes) -> Delivery:
     """The delivery of a whole reply at once; to a HEAD request, its head only."""
     return Delivery([(0.0, reply[: reply.find(b"\r\n\r\n") + 4] if request.method == "HEAD" else reply)])
 

@@ -16,7 +16,7 @@ from crun_batch.simulator.endpoints.form import CREATED
 from crun_batch.simulator.settings import PICO, Settings, decimal_text
 
 
-class Account(Struct, frozen=True):
+class SimulatedAccount(Struct, frozen=True):
     """What the control calls may tell: the settings, and pico-credits left and charged."""
 
     settings: Settings
@@ -24,7 +24,7 @@ class Account(Struct, frozen=True):
     charged_pico: int
 
 
-Control = Callable[[Account], dict[str, Any]]
+Control = Callable[[SimulatedAccount], dict[str, Any]]
 _MTOK = 10**6
 
 
@@ -46,7 +46,7 @@ def _number(text: str) -> orjson.Fragment:
     return orjson.Fragment(text)
 
 
-def _models(account: Account) -> dict[str, Any]:
+def _models(account: SimulatedAccount) -> dict[str, Any]:
     data = [
         {"id": name, "object": "model", "created": CREATED, "owned_by": model.owned_by}
         for name, model in account.settings.models.items()
@@ -54,7 +54,7 @@ def _models(account: Account) -> dict[str, Any]:
     return {"object": "list", "data": data}
 
 
-def _openrouter_models(account: Account) -> dict[str, Any]:
+def _openrouter_models(account: SimulatedAccount) -> dict[str, Any]:
     settings = account.settings
     data = [
         {
@@ -79,7 +79,7 @@ def _openrouter_models(account: Account) -> dict[str, Any]:
     return {"data": data}
 
 
-def _litellm_models(account: Account) -> dict[str, Any]:
+def _litellm_models(account: SimulatedAccount) -> dict[str, Any]:
     settings = account.settings
     data = [
         {
@@ -106,12 +106,12 @@ def _litellm_models(account: Account) -> dict[str, Any]:
     return {"data": data}
 
 
-def _crun_balance(account: Account) -> dict[str, Any]:
+def _crun_balance(account: SimulatedAccount) -> dict[str, Any]:
     balance = _number(decimal_text(account.balance_pico))
     return {"code": 200, "message": "success", "data": {"balance": balance}}
 
 
-def _openrouter_key(account: Account) -> dict[str, Any]:
+def _openrouter_key(account: SimulatedAccount) -> dict[str, Any]:
     left = usd_text(account.balance_pico, account.settings)
     limit = usd_text(account.balance_pico + account.charged_pico, account.settings)
     usage = usd_text(account.charged_pico, account.settings)
@@ -124,7 +124,7 @@ def _openrouter_key(account: Account) -> dict[str, Any]:
     return {"data": {**data, "is_free_tier": False}}
 
 
-def _openrouter_credits(account: Account) -> dict[str, Any]:
+def _openrouter_credits(account: SimulatedAccount) -> dict[str, Any]:
     total = usd_text(account.balance_pico + account.charged_pico, account.settings)
     return {
         "data": {
@@ -134,19 +134,19 @@ def _openrouter_credits(account: Account) -> dict[str, Any]:
     }
 
 
-def _litellm_key(account: Account) -> dict[str, Any]:
+def _litellm_key(account: SimulatedAccount) -> dict[str, Any]:
     budget = usd_text(account.balance_pico + account.charged_pico, account.settings)
     spend = usd_text(account.charged_pico, account.settings)
     return {"key": "simulated", "info": {"max_budget": _number(budget), "spend": _number(spend)}}
 
 
-def _deepseek_balance(account: Account) -> dict[str, Any]:
+def _deepseek_balance(account: SimulatedAccount) -> dict[str, Any]:
     left = usd_text(account.balance_pico, account.settings)
     infos = [{"currency": "USD", "total_balance": left, "granted_balance": "0", "topped_up_balance": left}]
     return {"is_available": account.balance_pico > 0, "balance_infos": infos}
 
 
-def _kie_credit(account: Account) -> dict[str, Any]:
+def _kie_credit(account: SimulatedAccount) -> dict[str, Any]:
     return {"code": 200, "msg": "success", "data": _number(decimal_text(account.balance_pico))}
 
 

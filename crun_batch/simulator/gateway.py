@@ -21,14 +21,14 @@ import orjson
 from msgspec import structs
 
 from crun_batch.errors import InputError
-from crun_batch.simulator.asks import Answer, Ask
-from crun_batch.simulator.connection import Delivery, Request, reply_bytes, whole
-from crun_batch.simulator.control import CONTROLS, CRUN_BALANCE, Account
+from crun_batch.simulator.asks import Ask, ModelAnswer
+from crun_batch.simulator.connection import Delivery, ReceivedRequest, reply_bytes, whole
+from crun_batch.simulator.control import CONTROLS, CRUN_BALANCE, SimulatedAccount
 from crun_batch.simulator.deliveries import Body, Headers, deliver, with_error
 from crun_batch.simulator.endpoints import ENDPOINTS
-from crun_batch.simulator.endpoints.form import Endpoint, data_line, named_event
+from crun_batch.simulator.endpoints.form import ApiEndpoint, data_line, named_event
 from crun_batch.simulator.faults import AFTER, check_kinds, code_of, drawn, marked, status_of
-from crun_batch.simulator.generation import Generation, Refused
+from crun_batch.simulator.generation import Generation, Rejected
 from crun_batch.simulator.ledger import Ledger
 from crun_batch.simulator.refusals import Refusal, Shape, error_body, refusal
 from crun_batch.simulator.settings import FIXED_AT_START, Settings, pico, read_settings
@@ -38,7 +38,7 @@ _RETRY_AFTER_STATUSES = frozenset({429, 455, 503, 529})
 _INVERSE_NORMAL = NormalDist().inv_cdf
 
 
-class Gateway:
+class SimulatedGateway:
     """All that the gateway knows: settings, books, limits, what it remembers of earlier requests."""
 
     def __init__(self, settings: Settings, ledger: Ledger | None = None) -> None:
@@ -50,7 +50,7 @@ class Gateway:
         self._key_names = {key: name for name, key in settings.keys.items()}
         self._shown = (self.ledger.balance_pico, -math.inf)
 
-    def handle(self, request: Request) -> Delivery:
+    def handle(self, request: ReceivedRequest) -> Delivery:
         """The delivery for any request under the base path."""
         path = request.path.removeprefix(BASE_PATH)
         endpoint = ENDPOINTS.get(path) if path is not request.path else None
@@ -78,12 +78,12 @@ class Gateway:
         if "balance_credits" in changes:
             self.ledger.balance_pico = pico(settings.balance_credits)
 
-    def _control(self, path: str, request: Request) -> Delivery:
+    def _control(self, path: str, request: ReceivedRequest) -> Delivery:
         strict = path == CRUN_BALANCE and self.settings.balance_key == "x-api-key"
         if self._key_name(request, bearer=not strict) is None:
             return self._refuse(refusal(401, "Invalid API key."), "crun", request)
         self.stats.count(request.path, 200)
-        account = Account(self.settings, self._shown_balance_pico(), self.ledger.charged_pico)
+        account = SimulatedAccount(self.settings, self._shown_balance_pico(), self.ledger.charged_pico)
         body = orjson.dumps(CONTROLS[self.settings.gateway_style][path](account))
         return whole(request, reply_bytes(200, body))
 
@@ -93,7 +93,7 @@ class Gateway:
             self._shown = (self.ledger.balance_pico, now)
         return self._shown[0]
 
-    def _key_name(self, request: Request, bearer: bool = True) -> str | None:
+    def _key_name(self, request: ReceivedRequest, bearer: bool = True) -> str | None:
         key = request.headers.get("x-api-key", "")
         authorization = request.headers.get("authorization", "")
         if not key and bearer and authorization[:7].lower() == "bearer ":
@@ -102,21 +102,21 @@ class Gateway:
             return self._key_names.get(key)
         return "simulated" if key.startswith("ak_sim") else None
 
-    def _refuse(self, problem: Refusal, shape: Shape, request: Request) -> Delivery:
+    def _refuse(self, problem: Refusal, shape: Shape, request: ReceivedRequest) -> Delivery:
         self.stats.count(request.path, problem.status)
         body = orjson.dumps(error_body(problem, shape, f"req_{self.stats.requests}"))
         return whole(request, reply_bytes(problem.status, body, headers=problem.headers))
 
-    def _generate(self, endpoint: Endpoint, request: Request) -> Delivery:
+    def _generate(self, endpoint: ApiEndpoint, request: ReceivedRequest) -> Delivery:
         try:
             return self._accept(endpoint, request)
-        except Refused as refused:
+        except Rejected as refused:
             return self._refuse(refused.problem, endpoint.shape, request)
 
-    def _accept(self, endpoint: Endpoint, request: Request) -> Delivery:
+    def _accept(self, endpoint: ApiEndpoint, request: ReceivedRequest) -> Delivery:
         key_name = self._key_name(request)
         if key_name is None:
-            raise Refused(refusal(401, "Incorrect API key provided.", code="invalid_api_key"))
+            raise Rejected(refusal(401, "Incorrect API key provided.", code="invalid_api_key"))
         ask = self._generation.read(endpoint, request.body)
         answered = self._generation.answer(ask)
         headers = self._generation.admit(endpoint, key_name, ask, answered)
@@ -146,7 +146,7 @@ class Gateway:
     def _billed(self, fault: str) -> bool:
         return self.settings.bill_errors and (status_of(fault) or 0) >= 500
 
-    def _fail(self, fault: str, endpoint: Endpoint, request: Request) -> Delivery:
+    def _fail(self, fault: str, endpoint: ApiEndpoint, request: ReceivedRequest) -> Delivery:
         if fault in ("reset_before", "close_before"):
             self.stats.count(request.path, 0)
             return Delivery([], "reset" if fault == "reset_before" else "close")
@@ -165,7 +165,13 @@ class Gateway:
         return self._refuse(problem, endpoint.shape, request)
 
     def _deliver(
-        self, endpoint: Endpoint, ask: Ask, answered: Answer, fault: str | None, wait: float, headers: Headers
+        self,
+        endpoint: ApiEndpoint,
+        ask: Ask,
+        answered: ModelAnswer,
+        fault: str | None,
+        wait: float,
+        headers: Headers,
     ) -> Delivery:
         settings = self.settings
         streamed = ask.stream and endpoint.events is not None
@@ -182,7 +188,7 @@ class Gateway:
         self.stats.begin(f"{BASE_PATH}{endpoint.path}")
         return deliver(body, fault, settings, self.stats.end)
 
-    def _error_piece(self, endpoint: Endpoint, streamed: bool) -> bytes:
+    def _error_piece(self, endpoint: ApiEndpoint, streamed: bool) -> bytes:
         error = error_body(refusal(502, "The upstream provider failed."), endpoint.shape, "req_0")
         if not streamed:
             return orjson.dumps(error)

@@ -12,10 +12,10 @@ import orjson
 from msgspec import structs
 
 from crun_batch.simulator.answers import MESSAGE_TOKENS, answer
-from crun_batch.simulator.asks import Answer, Ask, Invalid
+from crun_batch.simulator.asks import Ask, Invalid, ModelAnswer
 from crun_batch.simulator.control import usd_text
 from crun_batch.simulator.deliveries import Headers
-from crun_batch.simulator.endpoints.form import Endpoint
+from crun_batch.simulator.endpoints.form import ApiEndpoint
 from crun_batch.simulator.ledger import Ledger, charge_pico, price_of
 from crun_batch.simulator.limits import RateLimits
 from crun_batch.simulator.memory import Memory
@@ -25,7 +25,7 @@ from crun_batch.simulator.stats import Stats
 from crun_batch.simulator.tokens import load_tokenizer
 
 
-class Refused(Exception):
+class Rejected(Exception):
     """The request ends here with this refusal."""
 
     def __init__(self, problem: Refusal) -> None:
@@ -51,18 +51,18 @@ class Generation:
         self._tokenizer = load_tokenizer(settings.tokenizer)
         self._prices = {name: price_of(model, settings) for name, model in settings.models.items()}
 
-    def read(self, endpoint: Endpoint, body: bytes) -> Ask:
+    def read(self, endpoint: ApiEndpoint, body: bytes) -> Ask:
         """What the body asks of this endpoint. Raises Refused."""
         try:
             payload = orjson.loads(body)
         except orjson.JSONDecodeError as error:
-            raise Refused(refusal(400, f"The body is not valid JSON: {error}.")) from None
+            raise Rejected(refusal(400, f"The body is not valid JSON: {error}.")) from None
         if not isinstance(payload, dict):
-            raise Refused(refusal(400, "The body is no JSON object."))
+            raise Rejected(refusal(400, "The body is no JSON object."))
         try:
             ask = endpoint.read(payload)
         except Invalid as error:
-            raise Refused(refusal(self._settings.invalid_status, str(error), param=error.param)) from None
+            raise Rejected(refusal(self._settings.invalid_status, str(error), param=error.param)) from None
         if ask.model not in self._settings.models:
             problem = refusal(
                 self._settings.unknown_model_status,
@@ -70,16 +70,16 @@ class Generation:
                 code="model_not_found",
                 param="model",
             )
-            raise Refused(structs.replace(problem, kind="invalid_request_error", shape="openai"))
+            raise Rejected(structs.replace(problem, kind="invalid_request_error", shape="openai"))
         if ask.previous is None:
             return ask
         earlier = self.memory.recall(ask.previous)
         if earlier is None:
             message = f"Previous response with id '{ask.previous}' not found."
-            raise Refused(refusal(400, message, code="previous_response_not_found", param="previous_response_id"))
+            raise Rejected(refusal(400, message, code="previous_response_not_found", param="previous_response_id"))
         return structs.replace(ask, messages=(*earlier, *ask.messages))
 
-    def answer(self, ask: Ask) -> Answer:
+    def answer(self, ask: Ask) -> ModelAnswer:
         """The answer with its usage. Raises Refused where the question is too long."""
         cached = written = 0
         if self._settings.cached_share and len(ask.messages) > 1:
@@ -91,16 +91,16 @@ class Generation:
         limit = self._settings.models[ask.model].context_tokens
         if answered.usage.input_tokens > limit:
             message = f"This model's maximum context length is {limit} tokens, but the request has more."
-            raise Refused(refusal(400, message, code="context_length_exceeded", param="messages"))
+            raise Rejected(refusal(400, message, code="context_length_exceeded", param="messages"))
         return answered
 
-    def admit(self, endpoint: Endpoint, key_name: str, ask: Ask, answered: Answer) -> Headers:
+    def admit(self, endpoint: ApiEndpoint, key_name: str, ask: Ask, answered: ModelAnswer) -> Headers:
         """Headers that tell the limits. Raises Refused where one of them is reached."""
         settings = self._settings
         if settings.concurrency is not None and self.stats.in_flight >= settings.concurrency:
             self.stats.reject("concurrency")
             message = f"Too many concurrent requests: {settings.concurrency} are allowed."
-            raise Refused(
+            raise Rejected(
                 structs.replace(refusal(429, message, code="rate_limit_exceeded"), headers=(("Retry-After", "1"),))
             )
         if settings.requests_per_minute is None and settings.tokens_per_minute is None:
@@ -120,17 +120,17 @@ class Generation:
         problem = refusal(
             429, f"Rate limit of {verdict.limited_by} per minute reached.", code="rate_limit_exceeded"
         )
-        raise Refused(structs.replace(problem, headers=(("Retry-After", str(wait)), *headers)))
+        raise Rejected(structs.replace(problem, headers=(("Retry-After", str(wait)), *headers)))
 
     def charge(
-        self, answered: Answer, ask: Ask, endpoint: Endpoint, key_name: str, sha256: str, outcome: str
-    ) -> Answer:
+        self, answered: ModelAnswer, ask: Ask, endpoint: ApiEndpoint, key_name: str, sha256: str, outcome: str
+    ) -> ModelAnswer:
         """Book it; the answer with its cost, where the gateway tells that. Raises Refused without credit."""
         settings = self._settings
         amount = charge_pico(self._prices[ask.model], answered.usage)
         if self.ledger.balance_pico < amount:
             self.stats.reject("credit")
-            raise Refused(OUT_OF_CREDIT[settings.out_of_credit])
+            raise Rejected(OUT_OF_CREDIT[settings.out_of_credit])
         self.ledger.charge(
             answered.usage,
             amount,

@@ -14,11 +14,11 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from crun_batch.simulator.asks import Usage
+from crun_batch.simulator.asks import ModelUsage
 from crun_batch.simulator.settings import Model, Settings, pico, pico_per_token
 
 
-class Price(Struct, frozen=True):
+class LedgerPrice(Struct, frozen=True):
     """Pico-credits per token of one model, and per request at least."""
 
     input: int
@@ -28,11 +28,11 @@ class Price(Struct, frozen=True):
     minimum: int
 
 
-def price_of(model: Model, settings: Settings) -> Price:
+def price_of(model: Model, settings: Settings) -> LedgerPrice:
     """The price that a request to this model is charged by, in the style of this gateway."""
     price = pico_per_token(model.input_per_mtok)
     cached, written = model.cached_input_per_mtok, model.cache_write_per_mtok
-    return Price(
+    return LedgerPrice(
         input=price,
         output=pico_per_token(model.output_per_mtok),
         cached=price if cached is None else pico_per_token(cached),
@@ -41,7 +41,7 @@ def price_of(model: Model, settings: Settings) -> Price:
     )
 
 
-def charge_pico(price: Price, usage: Usage) -> int:
+def charge_pico(price: LedgerPrice, usage: ModelUsage) -> int:
     """max(minimum, tokens x price), cached and cache-write tokens at their own price."""
     plain = usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens
     tokens = (
@@ -82,7 +82,7 @@ class Ledger:
         self._keep_entries = keep_entries
         self._file = None if path is None else os.open(Path(path), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
-    def charge(self, usage: Usage, amount_pico: int, **about: Any) -> Charge:
+    def charge(self, usage: ModelUsage, amount_pico: int, **about: Any) -> Charge:
         """Take the amount from the balance and write it down; `about` are the remaining fields of a Charge."""
         entry = Charge(
             serial=self.count,

@@ -39,7 +39,7 @@ class Bucket:
         return (self._most - self.left) / self._rate
 
 
-class Verdict(Struct, frozen=True):
+class LimitCheck(Struct, frozen=True):
     """Whether a request may go on, and if not, why and when to come again."""
 
     limited_by: str | None = None
@@ -53,18 +53,18 @@ class RateLimits:
         self._buckets: dict[tuple[str, str], tuple[Bucket | None, Bucket | None]] = {}
         self._made_for: tuple[int | None, int | None, float] | None = None
 
-    def admit(self, key_name: str, model: str, tokens: int, settings: Settings, now_seconds: float) -> Verdict:
+    def admit(self, key_name: str, model: str, tokens: int, settings: Settings, now_seconds: float) -> LimitCheck:
         """Take one request and its tokens from the buckets, or say which of them is too empty and for how long."""
         pair = self._pair(key_name, model, settings, now_seconds)
         amounts = zip(pair, (1, tokens), ("requests", "tokens"), strict=True)
         waits = [(bucket.wait_seconds(amount), name) for bucket, amount, name in amounts if bucket is not None]
         longest = max(waits, default=(0.0, ""))
         if longest[0] > 0:
-            return Verdict(longest[1], longest[0])
+            return LimitCheck(longest[1], longest[0])
         for bucket, amount in zip(pair, (1, tokens), strict=True):
             if bucket is not None:
                 bucket.take(amount)
-        return Verdict()
+        return LimitCheck()
 
     def headers(
         self, key_name: str, model: str, settings: Settings, now_seconds: float, anthropic: bool

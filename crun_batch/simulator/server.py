@@ -7,8 +7,8 @@ import resource
 from types import TracebackType
 
 from crun_batch.simulator.admin import ADMIN_PATH, handle_admin
-from crun_batch.simulator.connection import Connection, Delivery, Request
-from crun_batch.simulator.gateway import BASE_PATH, Gateway
+from crun_batch.simulator.connection import Delivery, ReceivedRequest, ServerConnection
+from crun_batch.simulator.gateway import BASE_PATH, SimulatedGateway
 from crun_batch.simulator.settings import Settings
 
 _BACKLOG = 4096
@@ -23,8 +23,8 @@ class Simulator:
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
-        self.gateway = Gateway(settings or Settings())
-        self._connections: set[Connection] = set()
+        self.gateway = SimulatedGateway(settings or Settings())
+        self._connections: set[ServerConnection] = set()
         self._server: asyncio.Server | None = None
 
     async def start(self) -> str:
@@ -66,10 +66,10 @@ class Simulator:
     ) -> None:
         await self.stop()
 
-    def _connection(self) -> Connection:
-        return Connection(self._handle, lambda: self.gateway.settings.max_body_bytes, self._connections)
+    def _connection(self) -> ServerConnection:
+        return ServerConnection(self._handle, lambda: self.gateway.settings.max_body_bytes, self._connections)
 
-    def _handle(self, request: Request) -> Delivery:
+    def _handle(self, request: ReceivedRequest) -> Delivery:
         if request.path.startswith(ADMIN_PATH):
             return handle_admin(self.gateway, request)
         return self.gateway.handle(request)

@@ -87,7 +87,7 @@ def book(account: Account, event: Event) -> None:
         if event.outcome == "done" and event.error_kind is None and event.final is None:
             unit.answers.append(answered_by(event))
         elif event.gives_up:
-            unit.failure, unit.failure_hash = failure_of(event), event.request_hash
+            unit.failure, unit.failure_hash = recorded_failure(event), event.request_hash
     if isinstance(event, ReadEvent | FinalEvent) and event.final is not None:
         final = event.final
         kind = final.error_kind or (event.error_kind if isinstance(event, ReadEvent) else None)
@@ -129,7 +129,7 @@ def answered_by(event: ReadEvent) -> Answered:
     return Answered(event.turn, purpose, event.request_hash, reply)
 
 
-def failure_of(event: ReadEvent) -> Failure:
+def recorded_failure(event: ReadEvent) -> Failure:
     """The recorded failure that ends its unit."""
     kind: ErrorKind = event.error_kind  # type: ignore[assignment]
     return Failure(event.outcome, kind, "fail_row", event.error_message or "", usage=usage_of(event))  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from crun_batch.errors import InputError
 from crun_batch.pricing.account import Account, BookedAttempt
 from crun_batch.records import Cost, Hold, Tries, decimal_text
 from crun_batch.state.commands import as_seen_from
-from crun_batch.state.summary import RUNNING, Ending, Place, summary_of
+from crun_batch.state.summary import RUNNING, RunEnding, RunFacts, summary_of
 from crun_batch.store.directory import RunDirectory, read_json
 from crun_batch.store.holder import holder
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from crun_batch.store.verify import Finding
 
 SUSPECTS_SHOWN = 20
-KILLED = Ending("killed", None, "its process ended without a word; starting it again goes on")
+KILLED = RunEnding("killed", None, "its process ended without a word; starting it again goes on")
 
 
 def status_of(path: Path) -> dict[str, Any]:
@@ -92,11 +92,11 @@ def _no_summary(run: RunDirectory, process: str | None) -> str:
 
 
 def _summary_now(
-    run: RunDirectory, summary: Mapping[str, Any], account: Account, ending: Ending
+    run: RunDirectory, summary: Mapping[str, Any], account: Account, ending: RunEnding
 ) -> dict[str, Any]:
     finished = sum(account.totals().statuses.values())
     pilot, is_pilot = summary.get("pilot"), summary.get("is_pilot", False)
-    place = Place(summary["name"], run.path, summary["resume_command"], pilot, is_pilot)
+    place = RunFacts(summary["name"], run.path, summary["resume_command"], pilot, is_pilot)
     open_count = max(0, summary["rows"]["total"] - finished)
     seconds = max(summary["seconds"], account.seconds)
     return summary_of(account, place, ending, open_count=open_count, seconds=seconds)

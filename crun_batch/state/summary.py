@@ -16,7 +16,7 @@ STATUSES = ("ok", "invalid", "truncated", "refused", "error")
 TOKENS = ("input", "cached_input", "cache_write", "output", "reasoning")
 
 
-class Ending(Struct, frozen=True):
+class RunEnding(Struct, frozen=True):
     """How a run stands: running, finished, stopped, interrupted, killed; its exit code once it has one."""
 
     status: str
@@ -24,28 +24,28 @@ class Ending(Struct, frozen=True):
     reason: str | None = None
 
 
-RUNNING = Ending("running")
+RUNNING = RunEnding("running")
 
 
 def ending_of(
     halt: Halt | None, totals: Sums, open_count: int, *, is_pilot: bool, failed_verdicts: int = 0
-) -> Ending:
+) -> RunEnding:
     """By why it halted, else by how its rows ended and whether their judges gave a verdict."""
     if halt is not None:
         interrupted = halt.exit_code in (EXIT_INTERRUPTED, EXIT_TERMINATED)
-        return Ending("interrupted" if interrupted else "stopped", halt.exit_code, halt.words)
+        return RunEnding("interrupted" if interrupted else "stopped", halt.exit_code, halt.words)
     if open_count and is_pilot:
-        return Ending("stopped", EXIT_OK, f"pilot done, {open_count:,} rows are open")
+        return RunEnding("stopped", EXIT_OK, f"pilot done, {open_count:,} rows are open")
     if open_count:
-        return Ending("stopped", EXIT_ROWS_FAILED, f"{open_count:,} rows are still open")
+        return RunEnding("stopped", EXIT_ROWS_FAILED, f"{open_count:,} rows are still open")
     if failed_verdicts:
         said = f"{failed_verdicts:,} questions to judges failed; start again to ask them once more"
-        return Ending("finished", EXIT_ROWS_FAILED, said)
+        return RunEnding("finished", EXIT_ROWS_FAILED, said)
     not_ok = sum(number for status, number in totals.statuses.items() if status != "ok")
-    return Ending("finished", EXIT_ROWS_FAILED if not_ok else EXIT_OK)
+    return RunEnding("finished", EXIT_ROWS_FAILED if not_ok else EXIT_OK)
 
 
-class Place(Struct, frozen=True):
+class RunFacts(Struct, frozen=True):
     """What a summary says of a run that no sum can tell."""
 
     name: str
@@ -58,7 +58,7 @@ class Place(Struct, frozen=True):
 
 
 def summary_of(
-    account: Account, place: Place, ending: Ending, *, open_count: int, seconds: float
+    account: Account, place: RunFacts, ending: RunEnding, *, open_count: int, seconds: float
 ) -> dict[str, Any]:
     """summary.json: the sums of the account and how the run stands. Amounts are decimal text.
 

@@ -72,7 +72,7 @@ _HOLDS = ("held_usd", "held_credits")
 _DIGITS = pa.decimal128(38, 0)
 
 
-def reprice(run: RunDirectory, schema: RunSchema, charge: Charge, fingerprint: str) -> int:
+def reprice_files(run: RunDirectory, schema: RunSchema, charge: Charge, fingerprint: str) -> int:
     """Price every sealed file anew; returns how many files changed. Publish afterwards.
 
     Needs the lock, and every recorded attempt sealed: a live segment may hold no more than its head and starts

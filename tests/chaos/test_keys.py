@@ -22,7 +22,7 @@ import polars as pl
 
 from crun_batch import run
 from crun_batch.gateway.admission import Lane
-from crun_batch.gateway.control import Gateway, list_models
+from crun_batch.gateway.control import ControlClient, list_models
 from crun_batch.gateway.http.bodies import ByteBudget, WireSettings
 from crun_batch.gateway.http.httpx_wire import HttpxWire
 from crun_batch.gateway.http.wire import open_wire
@@ -225,7 +225,7 @@ async def _show_every_object():
     endpoint = endpoint_of(job("http://127.0.0.1:9/v1", Path("x")), ENVIRON, simulated=False)
     route = Route(Lane(ceiling=1), "http://127.0.0.1:9/v1", endpoint.headers, PROTOCOLS["chat"], stream=False)
     wires = [open_wire(connections=1), HttpxWire(WireSettings(ByteBudget(2**20, 1)), httpx.AsyncHTTPTransport())]
-    gateway = Gateway("http://127.0.0.1:9/v1", endpoint.headers, attempts=1, deadline_seconds=2)
+    gateway = ControlClient("http://127.0.0.1:9/v1", endpoint.headers, attempts=1, deadline_seconds=2)
     objects = [secrets, secrets.headers, endpoint, endpoint.headers, route, gateway, *wires, *map(vars, wires)]
     objects += [vars(gateway), await list_models(gateway)]
     objects += [await wire.post("http://127.0.0.1:9/v1", endpoint.headers, b"{}", 2.0) for wire in wires]

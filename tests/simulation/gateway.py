@@ -19,9 +19,9 @@ import httpx
 from msgspec import Struct
 
 from crun_batch.records import Fault, Response
-from crun_batch.simulator.asks import Usage
-from crun_batch.simulator.connection import Delivery, Request
-from crun_batch.simulator.gateway import Gateway
+from crun_batch.simulator.asks import ModelUsage
+from crun_batch.simulator.connection import Delivery, ReceivedRequest
+from crun_batch.simulator.gateway import SimulatedGateway
 from crun_batch.simulator.ledger import Charge, Ledger
 from crun_batch.simulator.settings import Model, Settings, pico
 
@@ -73,12 +73,12 @@ class CountingLedger(Ledger):
         super().__init__(pico(settings.balance_credits), settings.ledger_path, settings.ledger_entries)
         self.charged: Counter[bytes] = Counter()
 
-    def charge(self, usage: Usage, amount_pico: int, **about: Any) -> Charge:
+    def charge(self, usage: ModelUsage, amount_pico: int, **about: Any) -> Charge:
         self.charged[bytes.fromhex(about["request_sha256"])] += 1
         return super().charge(usage, amount_pico, **about)
 
 
-class PlannedGateway(Gateway):
+class PlannedGateway(SimulatedGateway):
     """The simulator's gateway, whose faults follow `Faults`."""
 
     def __init__(self, settings: Settings, faults: Faults) -> None:
@@ -109,7 +109,7 @@ class World:
 
         def handle(request: httpx.Request) -> httpx.Response:
             headers = {name.lower(): value for name, value in request.headers.items()}
-            delivery = self.gateway.handle(Request("GET", request.url.path, "", headers, b""))
+            delivery = self.gateway.handle(ReceivedRequest("GET", request.url.path, "", headers, b""))
             status, found, body, _ = parsed(b"".join(data for _, data in delivery.steps))
             return httpx.Response(status or 500, headers=found, content=body)
 
@@ -130,7 +130,7 @@ class World:
         self.posts += 1
         self.posted_at.append((gateway.now, digest))
         lower = {name.lower(): value for name, value in headers.items()}
-        delivery = gateway.handle(Request("POST", url.removeprefix("http://127.0.0.1:9"), "", lower, body))
+        delivery = gateway.handle(ReceivedRequest("POST", url.removeprefix("http://127.0.0.1:9"), "", lower, body))
         moves_on = not (delivery.steps and delivery.steps[0][1].startswith(REFUSED_FOR_LACK_OF_ROOM))
         self.most_in_flight = max(self.most_in_flight, gateway.stats.in_flight)
         try:

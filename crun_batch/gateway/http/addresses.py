@@ -43,20 +43,20 @@ class Origin(Struct, frozen=True):
         return self.host.partition("%")[0]
 
 
-class Target(Struct, frozen=True):
+class HostAddress(Struct, frozen=True):
     """A parsed URL: the origin, and what the request line asks of it."""
 
     origin: Origin
     path: str
 
 
-def target_of(url: str) -> Target:
+def target_of(url: str) -> HostAddress:
     """The parts of an absolute http or https URL. Raises InputError (key `endpoint.base_url`) for any other."""
     parts = checked_url(url)
     path = quote(parts.path or "/", safe=_IN_PATH)
     if parts.query:
         path += "?" + quote(parts.query, safe=_IN_QUERY)
-    return Target(Origin(parts.scheme, _host_of(parts), parts.port or PORTS[parts.scheme]), path)
+    return HostAddress(Origin(parts.scheme, _host_of(parts), parts.port or PORTS[parts.scheme]), path)
 
 
 def _host_of(parts: SplitResult) -> str:
@@ -122,8 +122,3 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def one_line(text: str, max_characters: int = 200) -> str:
-    """A text from elsewhere, made fit for a message: printable, one line, short."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:max_characters]

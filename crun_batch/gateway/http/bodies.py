@@ -11,7 +11,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from crun_batch.gateway.http.addresses import one_line
+from crun_batch.gateway.failures import message_line
 from crun_batch.records import Fault
 
 MAX_BODY_BYTES = 64 * 2**20
@@ -95,7 +95,7 @@ class Intake:
 
     def fault(self, kind: Literal["timeout", "connection", "bad_reply"], message: str, status: int) -> Fault:
         """The fault of a reply whose status was read: its outcome is unknown, its first bytes are evidence."""
-        return Fault("unknown", kind, one_line(message), status, self.body()[:EVIDENCE_BYTES])
+        return Fault("unknown", kind, message_line(message), status, self.body()[:EVIDENCE_BYTES])
 
     def close(self) -> None:
         """Give the borrowed bytes back."""

@@ -17,12 +17,13 @@ from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
-from crun_batch.gateway.http.addresses import Origin, one_line
+from crun_batch.gateway.failures import message_line
+from crun_batch.gateway.http.addresses import Origin
 from crun_batch.gateway.http.proxies import Proxy
-from crun_batch.gateway.http.tls import Nested, Sealer, words_of
+from crun_batch.gateway.http.tls import Nested, TlsChannel, words_of
 
 Address = tuple[socket.AddressFamily, tuple[str, int]]
-Sealing = Sealer | Nested
+Sealing = TlsChannel | Nested
 
 READ_BYTES = 64 * 2**10
 MAX_PROXY_HEAD_BYTES = 64 * 2**10
@@ -76,7 +77,7 @@ class Opened(NamedTuple):
     sealing: Sealing | None
 
 
-class Stream(Protocol):
+class ByteStream(Protocol):
     """Bytes to and from the other side, while a connection comes about."""
 
     async def send(self, data: bytes) -> None: ...
@@ -103,7 +104,7 @@ class SocketStream:
 class SealedStream:
     """A `Stream` under TLS over another."""
 
-    def __init__(self, stream: Stream, sealer: Sealer) -> None:
+    def __init__(self, stream: ByteStream, sealer: TlsChannel) -> None:
         self.sealer = sealer
         self._stream = stream
 
@@ -146,10 +147,10 @@ async def _connected(way: Way, address: Address) -> socket.socket:
     return fresh
 
 
-async def _sealing(way: Way, stream: Stream, session: ssl.SSLSession | None) -> Sealing | None:
+async def _sealing(way: Way, stream: ByteStream, session: ssl.SSLSession | None) -> Sealing | None:
     """Everything between the socket and the first request."""
     origin, proxy, context = way.origin, way.proxy, way.context
-    outer: Sealer | None = None
+    outer: TlsChannel | None = None
     if context is not None and proxy is not None and proxy.scheme == "https":
         outer = await _shaken(stream, context, proxy.place, proxy.host)
         stream = SealedStream(stream, outer)
@@ -164,15 +165,15 @@ async def _sealing(way: Way, stream: Stream, session: ssl.SSLSession | None) -> 
 
 
 async def _shaken(
-    stream: Stream,
+    stream: ByteStream,
     context: ssl.SSLContext,
     place: str,
     name: str,
     session: ssl.SSLSession | None = None,
     came: bytes = b"",
-) -> Sealer:
+) -> TlsChannel:
     """The handshake with `name`; `came`: what it has said already."""
-    sealer = Sealer(context, name, session)
+    sealer = TlsChannel(context, name, session)
     if came:
         sealer.take(came)
     try:
@@ -188,13 +189,13 @@ async def _shaken(
     return sealer
 
 
-async def _say(stream: Stream, sealer: Sealer) -> None:
+async def _say(stream: ByteStream, sealer: TlsChannel) -> None:
     data = sealer.to_send()
     if data:
         await stream.send(data)
 
 
-async def _tunnelled(stream: Stream, origin: Origin, proxy: Proxy) -> bytes:
+async def _tunnelled(stream: ByteStream, origin: Origin, proxy: Proxy) -> bytes:
     """Have an HTTP proxy make a tunnel to the origin (CONNECT); what has come through it already."""
     host = f"[{origin.name}]" if ":" in origin.name else origin.name
     authority = f"{host}:{origin.port}"
@@ -237,7 +238,7 @@ async def _through_socks(way: Way, address: Address) -> socket.socket:
     except ProxyError as error:
         # without a number it is about the user and the password, or no SOCKS at all
         is_lasting = error.error_code is None
-        raise NoConnection(f"{proxy.place} refuses: {one_line(str(error))}", is_lasting=is_lasting) from None
+        raise NoConnection(f"{proxy.place} refuses: {message_line(str(error))}", is_lasting=is_lasting) from None
     except OSError as error:
         raise NoConnection(f"{proxy.place}: {words(error)}") from None
 
@@ -246,4 +247,4 @@ def words(error: OSError | UnicodeError) -> str:
     """What the system says, in one line without a number or an address."""
     if isinstance(error, OSError) and error.errno is not None and not isinstance(error, socket.gaierror):
         return os.strerror(error.errno)
-    return one_line(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+    return message_line(getattr(error, "strerror", None) or str(error) or type(error).__name__)

@@ -12,10 +12,10 @@ import asyncio
 from collections.abc import Awaitable, Iterable, Mapping
 from pathlib import Path
 
-from crun_batch.gateway.http.addresses import Origin, Target, checked_headers, target_of
+from crun_batch.gateway.http.addresses import HostAddress, Origin, checked_headers, target_of
 from crun_batch.gateway.http.bodies import WireSettings
 from crun_batch.gateway.http.connecting import Way
-from crun_batch.gateway.http.exchange import Request
+from crun_batch.gateway.http.exchange import WireRequest
 from crun_batch.gateway.http.proxies import proxy_for
 from crun_batch.gateway.http.site import Site
 from crun_batch.gateway.http.trust import client_context
@@ -27,7 +27,7 @@ _OURS = frozenset({"content-length", "transfer-encoding", "connection", "accept-
 """Headers that frame the request or its reply: the wire's, whatever the job says."""
 
 
-class Route:
+class ConnectionRoute:
     """What does not change between requests to one URL with the same headers. Holds the key: it has no repr."""
 
     __slots__ = ("head", "headers", "site")
@@ -53,7 +53,7 @@ class DirectWire:
         self._settings = settings
         self._sites: dict[Origin, Site] = {}
         self._is_closed = False
-        self._routes: dict[tuple[str, str, int], Route] = {}
+        self._routes: dict[tuple[str, str, int], ConnectionRoute] = {}
         self._ca_files: dict[Origin, tuple[Path, ...]] = {}
         for url, path in (ca_files or {}).items():
             origin = target_of(url).origin
@@ -76,13 +76,13 @@ class DirectWire:
 
     def _send(self, site: Site, message: bytes, deadline_seconds: float) -> Awaitable[Response | Fault]:
         now = asyncio.get_running_loop().time()
-        request = Request(message, now + deadline_seconds, deadline_seconds)
+        request = WireRequest(message, now + deadline_seconds, deadline_seconds)
         connection = site.idle_connection(now)
         if connection is None:
             return self._send_anew(site, request)
         return connection.exchange(request)
 
-    async def _send_anew(self, site: Site, request: Request) -> Response | Fault:
+    async def _send_anew(self, site: Site, request: WireRequest) -> Response | Fault:
         """Over a connection of its own, which others may use afterwards."""
         self._make_room()
         connection = await site.connect(request.deadline_seconds)
@@ -107,11 +107,11 @@ class DirectWire:
             site.close()
         await asyncio.sleep(0)
 
-    def _route(self, method: str, url: str, headers: Mapping[str, str]) -> Route:
+    def _route(self, method: str, url: str, headers: Mapping[str, str]) -> ConnectionRoute:
         target = target_of(url)
         site = self._site(target.origin)
         head = _head(method, target, site.way, checked_headers(headers))
-        return self._routes.setdefault((method, url, id(headers)), Route(headers, head, site))
+        return self._routes.setdefault((method, url, id(headers)), ConnectionRoute(headers, head, site))
 
     def _site(self, origin: Origin) -> Site:
         if origin not in self._sites:
@@ -122,7 +122,7 @@ class DirectWire:
         return self._sites[origin]
 
 
-def _head(method: str, target: Target, way: Way, headers: Mapping[str, str]) -> bytes:
+def _head(method: str, target: HostAddress, way: Way, headers: Mapping[str, str]) -> bytes:
     """Request line and headers, but for the content-length."""
     origin = target.origin
     values = {"host": origin.authority, "user-agent": USER_AGENT, "accept": "*/*"}

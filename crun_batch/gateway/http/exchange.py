@@ -17,10 +17,10 @@ from typing import Literal, cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from msgspec import Struct
 
-from crun_batch.gateway.http.addresses import one_line
+from crun_batch.gateway.failures import message_line
 from crun_batch.gateway.http.bodies import EVIDENCE_BYTES, Gunzip, Intake, WireSettings
 from crun_batch.gateway.http.connecting import Sealing
-from crun_batch.gateway.http.heads import Refused, mended
+from crun_batch.gateway.http.heads import RefusedHead, mended
 from crun_batch.records import Fault, Response
 
 MAX_HEAD_BYTES = 256 * 2**10
@@ -43,7 +43,7 @@ _CLOSED = "the connection was closed before the reply was whole"
 FaultKind = Literal["timeout", "connection", "bad_reply"]
 
 
-class Request(Struct, frozen=True, gc=False):
+class WireRequest(Struct, frozen=True, gc=False):
     """What is sent, and until when its reply is waited for. It holds the key, so it is never shown."""
 
     message: bytes
@@ -57,7 +57,7 @@ class Request(Struct, frozen=True, gc=False):
         return "Request()"
 
 
-class Connection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """A connection that is open. `freed` is called when it can take the next request, `lost` when it is gone.
 
     `lost` is also told whether the server closed it without notice, right after a reply.
@@ -68,8 +68,8 @@ class Connection(asyncio.Protocol):
         settings: WireSettings,
         sealing: Sealing | None,
         *,
-        freed: Callable[[Connection], None],
-        lost: Callable[[Connection, bool], None],
+        freed: Callable[[HttpConnection], None],
+        lost: Callable[[HttpConnection, bool], None],
     ) -> None:
         self.idle_since = -inf
         self.sealing = sealing
@@ -85,7 +85,7 @@ class Connection(asyncio.Protocol):
         self._alarm: asyncio.TimerHandle | None = None
         self._rings_at = inf
         self._answer: asyncio.Future[Response | Fault] | None = None
-        self._request: Request | None = None
+        self._request: WireRequest | None = None
         self._intake = Intake(settings)
         self._prepare()
 
@@ -118,7 +118,7 @@ class Connection(asyncio.Protocol):
         """Whether a first request may go over it. Under TLS a server may have said something of its own before."""
         return self.is_usable if self.sealing is None else not self._transport.is_closing()
 
-    def exchange(self, request: Request) -> asyncio.Future[Response | Fault]:
+    def exchange(self, request: WireRequest) -> asyncio.Future[Response | Fault]:
         """Send a request; its reply, or the fault that ends it."""
         self._prepare()
         self._answer = answer = self._loop.create_future()
@@ -202,7 +202,7 @@ class Connection(asyncio.Protocol):
             self._parser = self._new_parser()
             self._parse(found)
             self._head_error = None
-        elif isinstance(found, Refused):
+        elif isinstance(found, RefusedHead):
             self._refusal = found.why or f"no HTTP reply: {error}"
             self._is_lasting = found.is_lasting
             self._status = found.status
@@ -304,7 +304,7 @@ class Connection(asyncio.Protocol):
 
     def _fail(self, kind: FaultKind, why: str) -> None:
         if self._status is None:
-            fault = Fault("unknown", kind, one_line(why), is_lasting=self._is_lasting)
+            fault = Fault("unknown", kind, message_line(why), is_lasting=self._is_lasting)
         else:
             fault = self._intake.fault(kind, why, self._status)
         self._conclude(fault)
@@ -341,7 +341,7 @@ class Connection(asyncio.Protocol):
         else:
             self._fail("timeout", self._overdue(request))
 
-    def _may_still_read(self, now: float, request: Request) -> bool:
+    def _may_still_read(self, now: float, request: WireRequest) -> bool:
         """What has arrived is read before a deadline is judged: while this process stood still, nobody could."""
         if self._due_since is None:
             self._due_since = now
@@ -352,7 +352,7 @@ class Connection(asyncio.Protocol):
         longest = READING_AFTER_STANDSTILL_SECONDS if stood_still else READING_SECONDS
         return since < longest and bool(self._unread.poll(0))
 
-    def _overdue(self, request: Request) -> str:
+    def _overdue(self, request: WireRequest) -> str:
         late = (self._due_since or request.deadline) - request.deadline
         why = f"no whole reply within {request.deadline_seconds:g} s"
         if late <= STOOD_STILL_SECONDS:

@@ -23,7 +23,7 @@ LENGTH_AND_CHUNKS = "both a content-length and a transfer-encoding: where the re
 SPEAKS_TLS = "that port speaks TLS, not plain HTTP: write https:// in endpoint.base_url"
 
 
-class Refused(Struct, frozen=True):
+class RefusedHead(Struct, frozen=True):
     """A head that nobody may read: why, and what can be kept of the reply."""
 
     why: str | None
@@ -36,12 +36,12 @@ class Refused(Struct, frozen=True):
     """The head itself has nothing to mend."""
 
 
-def mended(raw: bytes) -> bytes | Refused | None:
+def mended(raw: bytes) -> bytes | RefusedHead | None:
     """What came of a reply, with a head that the parser reads; None: the head has not come whole yet."""
     if raw.startswith(_TLS_ALERT):
-        return Refused(SPEAKS_TLS, is_lasting=True)
+        return RefusedHead(SPEAKS_TLS, is_lasting=True)
     if not raw.startswith(_BEGINNING[: len(raw)]):
-        return Refused(None)
+        return RefusedHead(None)
     end = _HEAD_END.search(raw)
     if end is None:
         return None
@@ -49,19 +49,19 @@ def mended(raw: bytes) -> bytes | Refused | None:
     status_line, _, block = head.partition(b"\n")
     status = _STATUS_LINE.fullmatch(status_line.rstrip(b"\r"))
     if status is None:
-        return Refused(None)
+        return RefusedHead(None)
     if status[1].startswith(b"1"):
         found = mended(rest) if rest else None
-        return rest if isinstance(found, Refused) and found.why is None and found.is_well_formed else found
+        return rest if isinstance(found, RefusedHead) and found.why is None and found.is_well_formed else found
     headers = _unfolded(block)
     if headers is None:
-        return Refused(None)
+        return RefusedHead(None)
     why = _doubt(headers)
     if why is not None:
-        return Refused(why, int(status[1]), rest)
+        return RefusedHead(why, int(status[1]), rest)
     lines = [status_line.rstrip(b"\r"), *(name + b":" + value for name, value in _once(headers))]
     whole = b"\r\n".join(lines) + b"\r\n\r\n" + rest
-    return whole if whole != raw else Refused(None, is_well_formed=True)
+    return whole if whole != raw else RefusedHead(None, is_well_formed=True)
 
 
 def _unfolded(block: bytes) -> list[tuple[bytes, bytes]] | None:

@@ -14,7 +14,8 @@ from typing import Literal
 
 import httpx
 
-from crun_batch.gateway.http.addresses import checked_headers, checked_url, one_line, unusable_url
+from crun_batch.gateway.failures import message_line
+from crun_batch.gateway.http.addresses import checked_headers, checked_url, unusable_url
 from crun_batch.gateway.http.bodies import Gunzip, Intake, WireSettings
 from crun_batch.gateway.http.direct import USER_AGENT
 from crun_batch.records import Fault, Response
@@ -110,7 +111,7 @@ def _fault(error: httpx.TransportError | zlib.error) -> Fault:
     if isinstance(error, httpx.LocalProtocolError):
         # Its text may show a header's value.
         return Fault("not_sent", "connection", "the request does not follow HTTP")
-    message = one_line(str(error)) or type(error).__name__
+    message = message_line(str(error)) or type(error).__name__
     kind: Literal["timeout", "connection", "bad_reply"] = "connection"
     if isinstance(error, httpx.TimeoutException):
         kind = "timeout"

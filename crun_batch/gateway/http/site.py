@@ -9,7 +9,7 @@ from typing import Any
 
 from crun_batch.gateway.http.bodies import WireSettings
 from crun_batch.gateway.http.connecting import Address, NoConnection, Way, opened, words
-from crun_batch.gateway.http.exchange import Connection
+from crun_batch.gateway.http.exchange import HttpConnection
 from crun_batch.records import Fault
 
 IDLE_SECONDS = 4.0
@@ -33,8 +33,8 @@ class Site:
         self._session: ssl.SSLSession | None = None
         """Its keys spare the next connection most of its handshake."""
         self._wants_session = False
-        self._open: set[Connection] = set()
-        self._idle: dict[Connection, None] = {}
+        self._open: set[HttpConnection] = set()
+        self._idle: dict[HttpConnection, None] = {}
         self._trusted_from = 0.0
         self._distrust_seconds = DISTRUST_SECONDS
         self._addresses: list[Address] = []
@@ -57,7 +57,7 @@ class Site:
         del self._idle[oldest]
         oldest.abort()
 
-    def idle_connection(self, now: float) -> Connection | None:
+    def idle_connection(self, now: float) -> HttpConnection | None:
         """The one that was used last, as long as its server may be trusted to keep it open; `now`: the loop's."""
         while self._idle:
             connection, _ = self._idle.popitem()
@@ -67,7 +67,7 @@ class Site:
                 return connection
         return None
 
-    async def connect(self, deadline_seconds: float) -> Connection | Fault:
+    async def connect(self, deadline_seconds: float) -> HttpConnection | Fault:
         """A new connection, ready for its first request; what goes wrong here is proven to be `not_sent`."""
         seconds = min(self._settings.connect_timeout_seconds, deadline_seconds)
         proxy = self.way.proxy
@@ -90,7 +90,7 @@ class Site:
         for connection in list(self._open):
             connection.abort()
 
-    async def _connected(self, seconds: float) -> Connection:
+    async def _connected(self, seconds: float) -> HttpConnection:
         """Try one address after the other; one that fails is tried last the next time."""
         addresses = await self._resolved()
         trouble: Exception | None = None
@@ -106,12 +106,12 @@ class Site:
                     self._addresses = [*(one for one in self._addresses if one != address), address]
         raise trouble or OSError("the host has no address")
 
-    async def _connected_to(self, address: Address) -> Connection:
+    async def _connected_to(self, address: Address) -> HttpConnection:
         loop = asyncio.get_running_loop()
         fresh = await opened(self.way, address, self._session)
 
-        def new_connection() -> Connection:
-            return Connection(self._settings, fresh.sealing, freed=self._freed, lost=self._lost)
+        def new_connection() -> HttpConnection:
+            return HttpConnection(self._settings, fresh.sealing, freed=self._freed, lost=self._lost)
 
         try:
             _, connection = await loop.create_connection(new_connection, sock=fresh.socket)
@@ -123,7 +123,7 @@ class Site:
         self._wants_session = fresh.sealing is not None and self.way.reuses_sessions and not fresh.sealing.goes_on
         return connection
 
-    def _freed(self, connection: Connection) -> None:
+    def _freed(self, connection: HttpConnection) -> None:
         self._remember_session(connection)
         if connection.idle_since < self._trusted_from:
             connection.abort()
@@ -132,7 +132,7 @@ class Site:
             if self._reaper is None:
                 self._reaper = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._reap)
 
-    def _remember_session(self, connection: Connection) -> None:
+    def _remember_session(self, connection: HttpConnection) -> None:
         """Once, until a server does not take it any more: reading it costs as much as it spares."""
         if self._wants_session and connection.sealing is not None:
             self._session, self._wants_session = connection.sealing.session, False
@@ -144,7 +144,7 @@ class Site:
             self.close_oldest()
         self._reaper = loop.call_later(IDLE_SECONDS, self._reap) if self._idle else None
 
-    def _lost(self, connection: Connection, closed_early: bool) -> None:
+    def _lost(self, connection: HttpConnection, closed_early: bool) -> None:
         self._remember_session(connection)
         self._open.discard(connection)
         self._idle.pop(connection, None)

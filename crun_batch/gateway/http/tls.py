@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ssl
 
-from crun_batch.gateway.http.addresses import one_line
+from crun_batch.gateway.failures import message_line
 
 RECORD_BYTES = 16_384
 """The most that one TLS record holds: reading so much takes all of it."""
@@ -29,7 +29,7 @@ NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST
 """OpenSSL's reasons where what came is no TLS at all."""
 
 
-class Sealer:
+class TlsChannel:
     """One side of a TLS connection, on memory alone."""
 
     __slots__ = ("_incoming", "_object", "_outgoing", "is_ended", "trouble")
@@ -100,14 +100,14 @@ class Sealer:
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError as error:
-            self.trouble = f"TLS: {one_line((error.reason or 'broken').lower().replace('_', ' '))}"
+            self.trouble = f"TLS: {message_line((error.reason or 'broken').lower().replace('_', ' '))}"
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 class Nested:
     """TLS within TLS: to the gateway within that to an https proxy. Used as a `Sealer`."""
 
-    def __init__(self, outer: Sealer, inner: Sealer) -> None:
+    def __init__(self, outer: TlsChannel, inner: TlsChannel) -> None:
         self._outer, self._inner = outer, inner
 
     @property
@@ -141,7 +141,7 @@ class Nested:
 def words_of(error: ssl.SSLError | ssl.CertificateError, place: str, name: str) -> tuple[str, bool]:
     """Why a handshake with `name` failed, and whether that will stay so until somebody changes something."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        reason = one_line(error.verify_message)
+        reason = message_line(error.verify_message)
         what = CERTIFICATES.get(error.verify_code, f"is not accepted ({reason})").format(reason=reason)
         return f"the certificate of {name} {what}", True
     reason = error.reason or type(error).__name__

@@ -50,14 +50,14 @@ class _Message(Struct, gc=False):
     function_call: None = None
 
 
-class _Choice(Struct, gc=False):
+class _PlainChoice(Struct, gc=False):
     message: _Message
     finish_reason: str
     error: None = None
 
 
 class _Plain(Struct, gc=False):
-    choices: Annotated[tuple[_Choice, ...], Meta(min_length=1)]
+    choices: Annotated[tuple[_PlainChoice, ...], Meta(min_length=1)]
     usage: _Usage
     id: str | None = None
     model: str | None = None

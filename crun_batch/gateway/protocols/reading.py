@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from crun_batch.gateway.failures import one_line
+from crun_batch.gateway.failures import message_line
 from crun_batch.gateway.protocols.finish_reasons import REASON_OF_MEANING, FinishMeaning, finish_meaning
 from crun_batch.gateway.protocols.protocol import JsonObject, encode
 from crun_batch.records import Failure, OutcomeClass, Reply, Usage, is_missing
@@ -137,7 +137,7 @@ def told_last(known: object, said: object, usage_of: Callable[[JsonObject], Usag
     return known if earlier.output_tokens and not later.output_tokens else said
 
 
-def decimal_text(value: object) -> str | None:
+def cost_text(value: object) -> str | None:
     """A cost as plain decimal text; None for what is no finite amount from 0 on. Floats by their shortest form."""
     if type(value) not in (int, float, str):
         return None
@@ -163,7 +163,7 @@ def reported_usd(payload: JsonObject) -> str | None:
 
 def stated_cost(value: object) -> str | None:
     """A cost that a reply states about itself, as decimal text; None for 0 and for what is no amount."""
-    text = decimal_text(value)
+    text = cost_text(value)
     return text if text is not None and Decimal(text) > 0 else None
 
 
@@ -202,7 +202,7 @@ def _note(answer: str | None, said: object, meaning: FinishMeaning | None) -> st
         return NO_ANSWER
     if meaning is not None or not isinstance(said, str) or not said:
         return None
-    return one_line(f"finish reason {said:.80} is in no list: see whether the answer is whole")
+    return message_line(f"finish reason {said:.80} is in no list: see whether the answer is whole")
 
 
 def _broken_off(said: str, meaning: FinishMeaning, usage: Usage | None) -> Failure:
@@ -210,9 +210,9 @@ def _broken_off(said: str, meaning: FinishMeaning, usage: Usage | None) -> Failu
     outcome: OutcomeClass = "unknown" if usage is None else "done"
     if meaning == "cut":
         message = f"the provider broke the answer off: finish reason {said:.80}"
-        return Failure(outcome, "server", "retry", one_line(message), usage=usage)
+        return Failure(outcome, "server", "retry", message_line(message), usage=usage)
     message = f"the model wrote what its provider could not read: finish reason {said:.80}"
-    return Failure(outcome, "bad_reply", "fail_row", one_line(message), usage=usage)
+    return Failure(outcome, "bad_reply", "fail_row", message_line(message), usage=usage)
 
 
 def no_reply(missing: str, usage: Usage | None) -> Failure:

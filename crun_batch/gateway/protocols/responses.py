@@ -22,7 +22,7 @@ from crun_batch.gateway.protocols.reading import (
     tool_calls_text,
 )
 from crun_batch.gateway.protocols.schema import SCHEMA_NAME, strict_schema
-from crun_batch.gateway.protocols.sse import Stream, read_stream
+from crun_batch.gateway.protocols.sse import EventStream, read_stream
 from crun_batch.records import Failure, OutcomeClass, Reply
 
 OUTPUT_LIMIT_NAMES = ("max_output_tokens",)
@@ -223,7 +223,7 @@ def assemble(stream_body: bytes) -> Assembled:
     return Assembled(payload, stream.ended and not stream.damaged, stream.error)
 
 
-def _items_of(stream: Stream) -> list[JsonObject]:
+def _items_of(stream: EventStream) -> list[JsonObject]:
     """The items that the stream finished, in order; else one message for each item of whose text pieces came."""
     done: dict[int, JsonObject] = {}
     begun: dict[int, JsonObject] = {}

@@ -19,7 +19,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _DONE = b"[DONE]"
 
 
-class Stream(Struct, frozen=True):
+class EventStream(Struct, frozen=True):
     """The events of one stream, decoded."""
 
     events: tuple[JsonObject, ...]
@@ -67,21 +67,21 @@ def _events(body: bytes) -> Iterator[_Event]:
             name = value.strip()
 
 
-def read_stream(body: bytes) -> Stream:
+def read_stream(body: bytes) -> EventStream:
     """All events of a stream, up to `[DONE]` or an error. Never raises."""
     events: list[JsonObject] = []
     damaged = False
     for data, name in _parts(body):
         if data.strip() == _DONE:
-            return Stream(tuple(events), True, damaged, None)
+            return EventStream(tuple(events), True, damaged, None)
         event = _object(data, name)
         if event is None:
             damaged = True
         elif holds_error(event):
-            return Stream(tuple(events), False, damaged, event)
+            return EventStream(tuple(events), False, damaged, event)
         elif event:
             events.append(event)
-    return Stream(tuple(events), False, damaged, None)
+    return EventStream(tuple(events), False, damaged, None)
 
 
 def _parts(body: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -110,7 +110,7 @@ def open_jsonl(path: Path) -> JsonlPart:
     for number, line in enumerate(lines(path), 1):
         if not line.strip():
             continue
-        record = _record(decoder, line, path, Place(rows, number), damage)
+        record = _record(decoder, line, path, LinePlace(rows, number), damage)
         rows += 1
         for name, value in record.items():
             kinds = columns.setdefault(name, {})
@@ -123,7 +123,7 @@ def open_jsonl(path: Path) -> JsonlPart:
     return JsonlPart(path, schema, rows, raw, tuple(damage))
 
 
-class Place(NamedTuple):
+class LinePlace(NamedTuple):
     """A row of the file, from 0, and its line, from 1."""
 
     row: int
@@ -134,7 +134,7 @@ def _record(
     decoder: msgspec.json.Decoder[dict[str, msgspec.Raw]],
     line: bytes,
     path: Path,
-    place: Place,
+    place: LinePlace,
     damage: list[Damage],
 ) -> dict[str, msgspec.Raw]:
     """The line's cells; adds to `damage` those without a value."""

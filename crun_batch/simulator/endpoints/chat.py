@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from crun_batch.simulator.asks import Answer, Ask, Invalid, Tool
+from crun_batch.simulator.asks import Ask, Invalid, ModelAnswer, Tool
 from crun_batch.simulator.endpoints import form
 from crun_batch.simulator.settings import Settings
 
@@ -83,7 +83,7 @@ def _tool(payload: dict[str, Any]) -> Tool | None:
     return form.chosen_tool(functions, choice, name, "parameters")
 
 
-def reply(ask: Ask, answer: Answer) -> dict[str, Any]:
+def reply(ask: Ask, answer: ModelAnswer) -> dict[str, Any]:
     """The whole reply."""
     return {
         "id": f"chatcmpl-{answer.id}",
@@ -97,13 +97,13 @@ def reply(ask: Ask, answer: Answer) -> dict[str, Any]:
     }
 
 
-def _said(answer: Answer) -> dict[str, Any]:
+def _said(answer: ModelAnswer) -> dict[str, Any]:
     if answer.tool is None:
         return {"role": "assistant", "content": answer.text, "refusal": None}
     return {"role": "assistant", "content": None, "refusal": None, "tool_calls": [_call(answer, answer.text)]}
 
 
-def _call(answer: Answer, arguments: str) -> dict[str, Any]:
+def _call(answer: ModelAnswer, arguments: str) -> dict[str, Any]:
     return {
         "id": f"call_{answer.id[:24]}",
         "type": "function",
@@ -111,11 +111,11 @@ def _call(answer: Answer, arguments: str) -> dict[str, Any]:
     }
 
 
-def _finish(answer: Answer) -> str:
+def _finish(answer: ModelAnswer) -> str:
     return "tool_calls" if answer.tool and answer.finish == "stop" else answer.finish
 
 
-def events(ask: Ask, answer: Answer, settings: Settings) -> form.Events:
+def events(ask: Ask, answer: ModelAnswer, settings: Settings) -> form.Events:
     """The reply as chunks. CRUN: chunks in the middle have no id, the last one with choices has the usage."""
     crun = settings.stream_style == "crun"
     if answer.tool is None:
@@ -148,4 +148,4 @@ def _choice(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
     return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
 
 
-ENDPOINT = form.Endpoint("/chat/completions", "openai", read, reply, events)
+ENDPOINT = form.ApiEndpoint("/chat/completions", "openai", read, reply, events)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from crun_batch.simulator.asks import Answer, Ask, Invalid
+from crun_batch.simulator.asks import Ask, Invalid, ModelAnswer
 from crun_batch.simulator.endpoints import form
 
 _FIELDS = {
@@ -38,7 +38,7 @@ def read(payload: dict[str, Any]) -> Ask:
     )
 
 
-def reply(ask: Ask, answer: Answer) -> dict[str, Any]:
+def reply(ask: Ask, answer: ModelAnswer) -> dict[str, Any]:
     """The whole reply."""
     return {
         "id": f"cmpl-{answer.id}",
@@ -50,4 +50,4 @@ def reply(ask: Ask, answer: Answer) -> dict[str, Any]:
     }
 
 
-ENDPOINT = form.Endpoint("/completions", "openai", read, reply)
+ENDPOINT = form.ApiEndpoint("/completions", "openai", read, reply)

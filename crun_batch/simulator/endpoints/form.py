@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from msgspec import Struct
 
-from crun_batch.simulator.asks import Answer, Ask, Invalid, Tool
+from crun_batch.simulator.asks import Ask, Invalid, ModelAnswer, Tool
 from crun_batch.simulator.refusals import Shape
 from crun_batch.simulator.settings import Settings
 
@@ -19,14 +19,14 @@ CREATED = 1_767_225_600
 Events = list[bytes]
 
 
-class Endpoint(Struct, frozen=True):
+class ApiEndpoint(Struct, frozen=True):
     """One endpoint as functions: `read` raises Invalid; `events` is None where nothing can be streamed."""
 
     path: str
     shape: Shape
     read: Callable[[dict[str, Any]], Ask]
-    reply: Callable[[Ask, Answer], dict[str, Any]]
-    events: Callable[[Ask, Answer, Settings], Events] | None = None
+    reply: Callable[[Ask, ModelAnswer], dict[str, Any]]
+    events: Callable[[Ask, ModelAnswer, Settings], Events] | None = None
     error_event: str | None = None
     """The `event:` name under which an error is sent inside a stream; None: a bare `data:` line."""
 
@@ -127,7 +127,7 @@ def slices(text: str, settings: Settings) -> list[str]:
     return [text[start : start + step] for start in range(0, len(text), step)]
 
 
-def openai_usage(answer: Answer) -> dict[str, Any]:
+def openai_usage(answer: ModelAnswer) -> dict[str, Any]:
     """Usage as /chat/completions and /completions write it: cached is part of prompt, reasoning of completion."""
     usage = answer.usage
     written: dict[str, Any] = {
@@ -151,7 +151,7 @@ def fragment(text: str) -> Any:
     return orjson.Fragment(text)
 
 
-def input_details(answer: Answer) -> dict[str, int]:
+def input_details(answer: ModelAnswer) -> dict[str, int]:
     """What part of the input came from, and went to, the cache, as OpenAI's shapes write it."""
     return {"cached_tokens": answer.usage.cached_tokens, "cache_write_tokens": answer.usage.cache_write_tokens}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from crun_batch.simulator.asks import Answer, Ask, Invalid, Tool
+from crun_batch.simulator.asks import Ask, Invalid, ModelAnswer, Tool
 from crun_batch.simulator.endpoints import form
 from crun_batch.simulator.settings import Settings
 
@@ -59,7 +59,7 @@ def _tool(payload: dict[str, Any]) -> Tool | None:
     return form.chosen_tool(payload.get("tools"), choice.get("type"), name, "input_schema")
 
 
-def reply(ask: Ask, answer: Answer) -> dict[str, Any]:
+def reply(ask: Ask, answer: ModelAnswer) -> dict[str, Any]:
     """The whole reply."""
     return {
         "id": f"msg_{answer.id[:24]}",
@@ -73,19 +73,19 @@ def reply(ask: Ask, answer: Answer) -> dict[str, Any]:
     }
 
 
-def _block(answer: Answer, text: str) -> dict[str, Any]:
+def _block(answer: ModelAnswer, text: str) -> dict[str, Any]:
     if answer.tool is None:
         return {"type": "text", "text": text}
     return {"type": "tool_use", "id": f"toolu_{answer.id[:24]}", "name": answer.tool, "input": form.fragment(text)}
 
 
-def _stop(answer: Answer) -> str:
+def _stop(answer: ModelAnswer) -> str:
     if answer.finish == "length":
         return "max_tokens"
     return "tool_use" if answer.tool else "end_turn"
 
 
-def _usage(answer: Answer, output_tokens: int) -> dict[str, Any]:
+def _usage(answer: ModelAnswer, output_tokens: int) -> dict[str, Any]:
     usage = answer.usage
     return {
         "input_tokens": usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens,
@@ -95,7 +95,7 @@ def _usage(answer: Answer, output_tokens: int) -> dict[str, Any]:
     }
 
 
-def events(ask: Ask, answer: Answer, settings: Settings) -> form.Events:
+def events(ask: Ask, answer: ModelAnswer, settings: Settings) -> form.Events:
     """The reply as events; the usage in `message_delta` is cumulative."""
     whole = reply(ask, answer)
     start = {**whole, "content": [], "stop_reason": None, "usage": _usage(answer, 1)}
@@ -125,4 +125,4 @@ def events(ask: Ask, answer: Answer, settings: Settings) -> form.Events:
     return [form.named_event(part["type"], part) for part in parts]
 
 
-ENDPOINT = form.Endpoint("/messages", "anthropic", read, reply, events, "error")
+ENDPOINT = form.ApiEndpoint("/messages", "anthropic", read, reply, events, "error")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from crun_batch.simulator.asks import Answer, Ask, Invalid, Tool
+from crun_batch.simulator.asks import Ask, Invalid, ModelAnswer, Tool
 from crun_batch.simulator.endpoints import form
 from crun_batch.simulator.settings import Settings
 
@@ -107,7 +107,7 @@ def _tool(payload: dict[str, Any]) -> Tool | None:
     return form.chosen_tool(payload.get("tools"), choice, name, "parameters")
 
 
-def reply(ask: Ask, answer: Answer) -> dict[str, Any]:
+def reply(ask: Ask, answer: ModelAnswer) -> dict[str, Any]:
     """The whole reply; `incomplete` where the output limit cut it."""
     cut = answer.finish == "length"
     usage = answer.usage
@@ -126,7 +126,7 @@ def reply(ask: Ask, answer: Answer) -> dict[str, Any]:
     }
 
 
-def _head(ask: Ask, answer: Answer, status: str) -> dict[str, Any]:
+def _head(ask: Ask, answer: ModelAnswer, status: str) -> dict[str, Any]:
     return {
         **_DEFAULTS,
         **ask.echo,
@@ -142,7 +142,7 @@ def _head(ask: Ask, answer: Answer, status: str) -> dict[str, Any]:
     }
 
 
-def _output(answer: Answer, text: str, status: str) -> dict[str, Any]:
+def _output(answer: ModelAnswer, text: str, status: str) -> dict[str, Any]:
     if answer.tool is not None:
         return {
             "type": "function_call",
@@ -166,7 +166,7 @@ def _part(text: str) -> dict[str, Any]:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
-def events(ask: Ask, answer: Answer, settings: Settings) -> form.Events:
+def events(ask: Ask, answer: ModelAnswer, settings: Settings) -> form.Events:
     """The reply as named, numbered events; the last one carries the whole reply."""
     whole = reply(ask, answer)
     head = _head(ask, answer, "in_progress")
@@ -185,7 +185,7 @@ def events(ask: Ask, answer: Answer, settings: Settings) -> form.Events:
     ]
 
 
-def _text_events(answer: Answer, settings: Settings) -> list[tuple[str, dict[str, Any]]]:
+def _text_events(answer: ModelAnswer, settings: Settings) -> list[tuple[str, dict[str, Any]]]:
     place = {"item_id": f"msg_{answer.id[:24]}", "output_index": 0, "content_index": 0}
     return [
         ("response.content_part.added", {**place, "part": _part("")}),
@@ -198,7 +198,7 @@ def _text_events(answer: Answer, settings: Settings) -> list[tuple[str, dict[str
     ]
 
 
-def _call_events(answer: Answer, settings: Settings) -> list[tuple[str, dict[str, Any]]]:
+def _call_events(answer: ModelAnswer, settings: Settings) -> list[tuple[str, dict[str, Any]]]:
     place = {"item_id": f"fc_{answer.id[:24]}", "output_index": 0}
     return [
         *(
@@ -209,4 +209,4 @@ def _call_events(answer: Answer, settings: Settings) -> list[tuple[str, dict[str
     ]
 
 
-ENDPOINT = form.Endpoint("/responses", "openai", read, reply, events, "error")
+ENDPOINT = form.ApiEndpoint("/responses", "openai", read, reply, events, "error")
