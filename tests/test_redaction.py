@@ -10,7 +10,7 @@ import orjson
 import polars as pl
 import pytest
 from chaos.hostile_server import JSON, REPLIES, HostileGateway, answer
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from crun_batch import run
@@ -131,9 +131,9 @@ def test_no_part_of_a_content_continues_the_key(key, cut):
 @given(keys, st.binary(max_size=300))
 def test_a_body_without_the_key_stays_the_same_bytes(key, body):
     """Whatever bytes it is made of; the very object, so that nobody copies."""
+    assume(key.encode() not in body)
     redact = Redactor([key])
-    clean = redact(body)
-    assert clean is body
+    assert redact(body) is body
     assert not redact.are_clean([body, stream_of([chat_delta(key)])])
 
 
