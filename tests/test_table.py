@@ -818,7 +818,7 @@ def test_a_float32_is_the_shortest_text_that_reads_back_as_it(values: list[float
         "in_struct": pa.array([{"x": value} for value in values], pa.struct([("x", pa.float32())])),
         "in_map": pa.array([[("x", value)] for value in values], pa.map_(pa.string(), pa.float32())),
     }
-    table = open_table(Input(), folders=Folders()Path(), frame=pa.table(kinds))
+    table = open_table(Input(), folders=Folders(Path()), frame=pa.table(kinds))
     shortest = [None if value is None else repr(float(str(np.float32(value)))) for value in values]
     read: list[Any] = [row.values for batch in table.rows(tuple(kinds)) for row in batch]
     assert shortest == [None if row["alone"] is None else repr(row["alone"]) for row in read]
