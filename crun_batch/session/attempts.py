@@ -7,7 +7,6 @@ event is written before the next one happens. What an attempt means to its unit 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 
 from msgspec import Struct, structs
 
@@ -60,10 +59,6 @@ class AttemptRecorder:
         self._token_ratio = token_ratio
         self._clock = context.options.clock
         self._in_flight: dict[int, InFlight] = {}
-
-    def together(self) -> AbstractContextManager[None]:
-        """Records made inside reach the disk when the block ends, in one write."""
-        return self._journal.together()
 
     def reserve(self, ticket: Ticket) -> bool:
         """Hold the request's bound under the budget; False: no room now."""

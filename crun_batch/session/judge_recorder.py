@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 
 from crun_batch.records import Attempt, Failure, Fault, GiveUp, Outcome, Response, Ticket
 from crun_batch.session.entries import read_event
@@ -17,10 +16,8 @@ class JudgeRecorder:
         self.attempts = tools.attempts
         self.tally = tools.tally
         self._journal = tools.journal
-
-    def together(self) -> AbstractContextManager[None]:
+        self.together = tools.journal.together
         """Records made inside reach the disk when the block ends, in one write."""
-        return self.attempts.together()
 
     def reserve(self, ticket: Ticket) -> bool:
         """Hold the question's bound under the budget; False: no room now."""

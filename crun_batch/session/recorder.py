@@ -6,7 +6,6 @@ Owns the moment at which a unit is done: its result is recorded with the attempt
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 
 from msgspec import structs
 
@@ -44,6 +43,8 @@ class RowRecorder:
         self.attempts = tools.attempts
         self.tally = tools.tally
         self._journal = tools.journal
+        self.together = tools.journal.together
+        """Records made inside reach the disk when the block ends, in one write."""
         self._conversations = conversations
         self._tickets = tools.tickets
         self._sharing = sharing
@@ -51,10 +52,6 @@ class RowRecorder:
         self._slot = workload.slot
         self._encode_carried = carried_encoder(state.schema.carried, workload.carried)
         self._now_us = context.options.clock.epoch_us
-
-    def together(self) -> AbstractContextManager[None]:
-        """Records made inside reach the disk when the block ends, in one write."""
-        return self.attempts.together()
 
     def reserve(self, ticket: Ticket) -> bool:
         """Hold the request's bound under the budget; False: no room now."""
