@@ -254,6 +254,11 @@ class Journal:
         Raises if anything else does not fit; then no start among them stays, as none of them is sent.
         """
         failed, before_starts = False, None
+        # The write of many lines failed: each is now tried alone, after the last line that is known to be whole.
+        # 1. What was made of a reply that lies in the reserve is not written: the next session reads that reply.
+        # 2. A start behind a failure is not written, and one that fails takes those before it along: none is sent.
+        # 3. A reply is paid for: where its line does not fit, it goes to the place that is reserved for it.
+        # 4. Any other line is lost with its event; the first failure is raised when all replies are safe.
         for event, line in lines:
             if isinstance(event, ReadEvent) and event.n in self._late:
                 continue

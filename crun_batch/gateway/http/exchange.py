@@ -291,6 +291,11 @@ class HttpConnection(asyncio.Protocol):
 
     def _ended(self, why: str) -> None:
         """No further byte will come."""
+        # 1. Nobody waits: the connection was idle.
+        # 2. The reply has no length, and the connection ended in an orderly way: this is its end.
+        # 3. A head that was refused: what came is evidence, whatever came of it.
+        # 4. The reply was whole before: it is the answer.
+        # 5. Something is missing: the request may have been billed.
         if self._answer is None:
             return
         if self._ends_with_connection:
