@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from msgspec import structs
 
-from crun_batch.preflight.prices import Prices
+from crun_batch.preflight.prices import Prices, changes, frozen_prices
 from crun_batch.pricing.bill import Bill
 from crun_batch.pricing.estimate import Finished
 from crun_batch.records import Cost, Failure, Usage
@@ -37,11 +37,8 @@ def finished_requests(context: RunContext, prices: Prices) -> tuple[ByName, ByNa
 
 def _has_changed(context: RunContext, prices: Prices) -> bool:
     """Whether today's prices are not those of the session before."""
-    before = context.state.document.get("prices")
-    if before is None:
-        return False
-    models = {model: {**text, "from": None} for model, text in before["models"].items()}
-    return prices.told() != {"credits_per_usd": before["credits_per_usd"], "models": models}
+    frozen = frozen_prices(context.state.document)
+    return bool(changes(frozen, prices, context.workload.job, corrected=False))
 
 
 def _costs_at(context: RunContext, prices: Prices) -> dict[tuple[str, bool], tuple[int, Cost]]:

@@ -59,7 +59,7 @@ class RunComparison(Struct, frozen=True):
 
     def all_disagreements(self) -> pl.DataFrame:
         """All rows on which replies differ, the most disputed first; at most DISAGREEMENTS_EXPORTED."""
-        if self.disagreements.height < DISAGREEMENTS_SHOWN:
+        if self.disagreements.height != DISAGREEMENTS_SHOWN:  # then none was left out
             return self.disagreements
         return compare_runs(self.runs, self.options, disagreements_at_most=DISAGREEMENTS_EXPORTED).disagreements
 
