@@ -47,7 +47,7 @@ async def run_job(job: AnyJob, table: object | None, options: RunOptions) -> dic
             reprice_finished(context)
             return close(context, graders, docket, None)
         gateways = await ask_gateways(workload, options)
-        refusal = refusal_of(gateways, options.say)
+        refusal = refusal_of(workload, gateways, options.say)
         if refusal is not None:
             return refused(context, refusal)
         prices = choose_prices(context, gateways)

@@ -127,6 +127,32 @@ def test_a_sick_lane_costs_the_others_nothing(sick):
     assert all(alone >= 0.95 * now for alone, now in zip(without, beside, strict=True))
 
 
+@pytest.mark.parametrize("lanes", [2, 5, 20])
+@pytest.mark.parametrize("seconds", [2.0, 30.0, 250.0])
+def test_a_slow_lane_leaves_the_others_their_places(seconds, lanes):
+    """One of them answers late and refuses nothing: each other one keeps 95 % of its pace."""
+    without, _ = paces(None, lanes=lanes)
+    beside, _ = paces(Gateway([], constant(seconds), 0.05), lanes=lanes)
+    assert all(alone >= 0.95 * now for alone, now in zip(without, beside, strict=True))
+
+
+def test_a_slow_lane_is_lent_what_others_do_not_use():
+    """Beside one with 60 requests a minute, which needs a place or two, it has most of the 64."""
+    slow, quick = Gateway([], constant(30.0), 0.05), Gateway([], constant(0.5), 0.05)
+    lanes = [Lane(ceiling=64), Lane(ceiling=64, requests_per_minute=60)]
+    played = play([slow, quick], seconds=300.0, lanes=lanes, concurrency=64)
+    assert 55 <= played.mean_inside(60.0, 300.0) <= 64
+    assert 290 <= played.answered(variant=1)
+
+
+def test_the_last_lane_with_work_has_all_places():
+    """Nothing is kept for lanes that have nothing more to send, once a minute is over."""
+    slow, quick = Gateway([], constant(30.0), 0.05), Gateway([], constant(0.5), 0.05)
+    lanes = [Lane(ceiling=64, adaptive=False) for _ in range(2)]
+    played = play([slow, quick], rows=1000, lanes=lanes, concurrency=64)
+    assert played.mean_inside(100.0, 400.0) >= 60
+
+
 def test_how_far_lanes_drift_apart_is_bounded_by_memory(monkeypatch):
     """Tickets that wait for a paused lane are drawn until they fill their bytes; then the others wait too."""
     monkeypatch.setattr("crun_batch.gateway.queues.MOST_WAITING_BYTES", 100 * 2048)

@@ -157,11 +157,11 @@ def test_template_mistakes_of_all_levels_come_at_once(at: SimulatorProcess, tmp_
 
 
 def test_three_models_two_prompts_two_repeats(at: SimulatorProcess, tmp_path: Path):
-    """Rows x variants x repeats, each once, row by row; priced by its model; the bill is the ledger's."""
+    """Rows x variants x repeats, each once, row by row with places for all of one; the bill is the ledger's."""
     before = charged_credits(at)
     questions = texts(10).with_columns(text=pl.format("How many? [[gold:{}]]", pl.int_range(10)))
     sweep = {"model": list(MODELS), "prompt": PROMPTS}
-    spec = job(at, tmp_path, sweep=sweep, repeats=2, params={"max_output_tokens": 300}, limits={"concurrency": 4})
+    spec = job(at, tmp_path, sweep=sweep, repeats=2, params={"max_output_tokens": 300}, limits={"concurrency": 12})
     wire = RecordingWire()
     bill = estimate(spec, table=questions, environ=ENVIRON)
     done = run(spec, questions, wire=wire)

@@ -14,8 +14,6 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 
-from msgspec import structs
-
 from crun_batch.errors import EXIT_GATEWAY_REFUSED, EXIT_OUT_OF_MONEY
 from crun_batch.gateway.admission import Admitted, Lane
 from crun_batch.gateway.classify import check, check_fault
@@ -24,7 +22,8 @@ from crun_batch.gateway.per_minute import NEVER
 from crun_batch.gateway.pool_seams import Hooks, PoolSettings, Route, Sending, TicketSource
 from crun_batch.gateway.queues import Queues
 from crun_batch.gateway.rate_headers import NO_HINTS, rate_hints
-from crun_batch.gateway.retry import decide
+from crun_batch.gateway.retry import decide, retried
+from crun_batch.gateway.shares import Shares
 from crun_batch.gateway.troubles import Troubles, minutes, set_aside_halt
 from crun_batch.records import Again, Failure, Fault, Halt, Outcome, Reply, Response, Ticket
 
@@ -60,9 +59,11 @@ class Pool:
         self._deadline_seconds = settings.attempt_timeout_seconds
         self._epoch_seconds = epoch_seconds
         self._random = random.Random(0)
-        self._queues = Queues([route.lane for route in routes])
+        lanes = [route.lane for route in routes]
+        self._queues = Queues(lanes)
+        self._shares = Shares(settings.concurrency, lanes) if self._queues.only_lane is None else None
         self._troubles = Troubles()
-        self._set_aside: dict[int, str] = {}
+        self._set_aside = dict(settings.refused)
         self._source_ended = False
         self._timer: asyncio.TimerHandle | None = None
         self._bug: BaseException | None = None
@@ -195,9 +196,11 @@ class Pool:
         soonest = min(self._give_up(now), self._queues.move_due(now))
         if self.halt is not None:
             return NEVER
-        if self._queues.only_lane is None:
-            return min(soonest, self._send_waiting(now), self._send_new(now))
         lane = self._queues.only_lane
+        if lane is None:
+            assert self._shares is not None
+            self._shares.look(now, self._queues.unfinished(self._source_ended))
+            return min(soonest, self._send_waiting(now), self._send_new(now))
         soonest = min(soonest, self._send_from(lane, now))
         while not self._queues.of(lane) and self._may_draw():
             drawn = self._draw(max(1, self.limit - self.in_flight))
@@ -214,7 +217,7 @@ class Pool:
     def _send_new(self, now: float) -> float:
         """Draw until no lane that could send lacks a ticket; a paused one's tickets pile up meanwhile."""
         waits = {lane: lane.wait_seconds(now, 0) for lane, queue in self._queues if not queue}
-        hungry = {lane for lane, wait in waits.items() if wait == 0.0}
+        hungry = {lane for lane, wait in waits.items() if wait == 0.0 and self._may_take(lane)}
         soonest = min((wait for wait in waits.values() if wait > 0.0), default=NEVER)
         for _ in range(max(FEWEST_DRAWN_AT_ONCE, self._settings.concurrency)):
             if not hungry or not self._may_draw():
@@ -244,6 +247,11 @@ class Pool:
             if not self._is_set_aside(ticket):
                 drawn.append(ticket)
         return drawn
+
+    def _may_take(self, lane: Lane) -> bool:
+        """Whether a lane among several may take one more place."""
+        free = self._settings.concurrency - self.in_flight
+        return self._shares is None or self._shares.may_take(lane, free)
 
     def _is_set_aside(self, ticket: Ticket) -> bool:
         return bool(self._set_aside) and ticket.unit.variant in self._set_aside
@@ -276,6 +284,8 @@ class Pool:
             wait = lane.wait_seconds(now, queue[0].bound_tokens)
             if wait > 0.0:
                 return wait
+            if self._shares is not None and not self._may_take(lane):
+                return NEVER
             if not self._hooks.reserve(queue[0]):
                 if self.in_flight == 0:
                     self.halt = Halt(EXIT_OUT_OF_MONEY, NO_ROOM)
@@ -283,6 +293,8 @@ class Pool:
             ticket = self._queues.take(lane)
             self.in_flight += 1
             self._admitted.append((ticket, lane.admit(now, ticket.bound_tokens)))
+            if self._shares is not None:
+                self._shares.took(lane)
         return NEVER
 
     def _start(self) -> None:
@@ -380,8 +392,3 @@ class Pool:
             self._queues.add_first(follow_up)
         if isinstance(decision, Again):
             self._queues.add_later(retried(ticket, decision), self._loop.time() + decision.delay_seconds)
-
-
-def retried(ticket: Ticket, decision: Again) -> Ticket:
-    """The same request, one attempt later."""
-    return structs.replace(ticket, attempt=ticket.attempt + 1, tries=decision.tries)

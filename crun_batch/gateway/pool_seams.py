@@ -69,3 +69,5 @@ class PoolSettings(Struct, frozen=True):
     give_up_after_seconds: float
     set_aside: Callable[[int, str], None] | None = None
     """Told that a variant was set aside, and why: none of its tickets is sent any more. None: the run stops."""
+    refused: Mapping[int, str] = {}
+    """Variants that are set aside from the start, each with the reason: their source makes no tickets."""

@@ -42,6 +42,12 @@ class Queues:
         """Whether so much waits that nothing new may come."""
         return self._bytes >= MOST_WAITING_BYTES
 
+    def unfinished(self, source_ended: bool) -> int:
+        """How many lanes have something to send or in flight, or may still get a ticket."""
+        if not source_ended:
+            return len(self._queues)
+        return sum(bool(queue) or lane.in_flight > 0 for lane, queue in self._queues.items())
+
     def of(self, lane: Lane) -> deque[Ticket]:
         """One lane's tickets, the next one first. Taken from here with `take`."""
         return self._queues[lane]

@@ -11,7 +11,7 @@ from typing import assert_never
 from msgspec import Struct, structs
 
 from crun_batch.errors import EXIT_GATEWAY_REFUSED, EXIT_OUT_OF_MONEY
-from crun_batch.records import Again, Decision, Failure, GiveUp, Halt, Tries
+from crun_batch.records import Again, Decision, Failure, GiveUp, Halt, Ticket, Tries
 
 FIRST_DELAY_SECONDS = 0.5
 LONGEST_DELAY_SECONDS = 60.0
@@ -68,6 +68,11 @@ def decide(
             return decision
         case _:
             assert_never(failure.action)
+
+
+def retried(ticket: Ticket, decision: Again) -> Ticket:
+    """The same request, one attempt later."""
+    return structs.replace(ticket, attempt=ticket.attempt + 1, tries=decision.tries)
 
 
 def _is_about_the_way(failure: Failure) -> bool:

@@ -12,7 +12,7 @@ from crun_batch.errors import EXIT_OUT_OF_MONEY, InputError
 from crun_batch.gateway.pool import NO_ROOM
 from crun_batch.load.prompt.rejections import REJECTED_ADVICE
 from crun_batch.preflight.assessment import Assessment
-from crun_batch.preflight.gateway_facts import GatewayFacts, GatewayOffer, refusal_in, remarks_on
+from crun_batch.preflight.gateway_facts import GatewayFacts, GatewayOffer, refusals_in, remarks_on
 from crun_batch.preflight.judge_costs import STORED
 from crun_batch.pricing.budget import Budget, Needs, Preflight, Reservations, may_start, used_up
 from crun_batch.pricing.estimate import Limits, combine
@@ -154,9 +154,11 @@ def estimate_document(
     `balance` is that of the only gateway; null where several are asked, whose balances are not one.
     """
     balance = gateways[0].offer.balance if len(gateways) == 1 else None
-    refusals = [refusal for facts in gateways if (refusal := refusal_in(facts)) is not None]
+    refusals = refusals_in(context.workload, gateways)
+    refused = [] if refusals.sentence is None else [refusals.sentence]
+    refused += [f"{name} would be set aside: {why}" for name, why in refusals.set_aside.items()]
     remarks = [remark for facts in gateways for remark in remarks_on(facts)]
-    checks = [*refusals, *([verdict.sentence] if verdict.sentence else []), *remarks, *verdict.notes]
+    checks = [*refused, *([verdict.sentence] if verdict.sentence else []), *remarks, *verdict.notes]
     return {
         "name": context.workload.job.name,
         "open_rows": assessment.open_rows,
@@ -164,7 +166,7 @@ def estimate_document(
         "balance": None
         if balance is None
         else {"amount": _text(balance.amount), "unit": balance.unit, "source": balance.source},
-        "may_start": verdict.may_start and not refusals,
+        "may_start": verdict.may_start and refusals.sentence is None,
         "checks": list(dict.fromkeys(checks)),
     }
 

@@ -5,7 +5,7 @@ Owns which rows are read for it and how they are told apart by variant, model an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from decimal import Decimal
 from functools import partial
 from typing import Any
@@ -79,14 +79,20 @@ def enough(context: RunContext) -> RowsRead:
     return RowsRead([table.spread_rows(SAMPLE_ROWS, ESTIMATE_SEED, columns, wanted)], rows)
 
 
-def assess(context: RunContext, prices: Prices, reading: RowsRead, waiting: Backlog = NOTHING_WAITS) -> Assessment:
+def assess(
+    context: RunContext,
+    prices: Prices,
+    reading: RowsRead,
+    waiting: Backlog = NOTHING_WAITS,
+    left_out: Collection[str] = (),
+) -> Assessment:
     """Render and count the open units of the rows that are read; `options.tick` is told how many rows that were.
 
-    `waiting`: the questions about stored answers, which come on top.
+    `waiting`: the questions about stored answers, which come on top. `left_out`: variants that are not sent.
     """
     workload, done = context.workload, context.state.done
     judges = _Judges(context, prices)
-    tallies = [_Tallies(variant, prices, context) for variant in workload.variants]
+    tallies = [_Tallies(variant, prices, context) for variant in workload.variants if variant.name not in left_out]
     is_new = done.open_slots() == workload.unit_slots
     rejections = Rejections()
     read_rows = open_rows = open_units = 0

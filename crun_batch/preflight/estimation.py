@@ -8,7 +8,7 @@ from typing import Any
 from crun_batch.options import AnyJob, RunOptions
 from crun_batch.preflight.affordability import estimate_document, judge, refuse_rejected
 from crun_batch.preflight.assessment import assess, everything, with_measured
-from crun_batch.preflight.gateway_facts import ask_gateways, sellers_of
+from crun_batch.preflight.gateway_facts import ask_gateways, refusals_in, sellers_of
 from crun_batch.preflight.prices import Prices, frozen_prices
 from crun_batch.scoring.docket import waiting_now
 from crun_batch.state.reading import read_state
@@ -24,7 +24,8 @@ async def estimate_job(job: AnyJob, table: object | None, options: RunOptions) -
         gateways = await ask_gateways(workload, options)
         former = frozen_prices(context.state.document).models
         prices = Prices(workload.job, sellers_of(gateways), options.clock.now(), former)
-        assessment = assess(context, prices, everything(context), waiting_now(context))
+        left_out = refusals_in(workload, gateways).set_aside
+        assessment = assess(context, prices, everything(context), waiting_now(context), left_out)
         assessment = with_measured(assessment, context.state.pilot)
         refuse_rejected(context, assessment)
         verdict = judge(context, assessment, gateways)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -70,18 +70,18 @@ def endpoints_by_target(gateways: Sequence[GatewayFacts]) -> list[Endpoint]:
     return [endpoint for _, endpoint in sorted(pairs, key=lambda pair: pair[0])]
 
 
-def unlisted_models(facts: GatewayFacts) -> list[str]:
-    """A sentence for each model that the gateway's list does not have."""
+def unlisted_models(facts: GatewayFacts) -> dict[str | None, str]:
+    """The models that are asked for and that the gateway's list does not have, a sentence for each."""
     if facts.offer.models is None:
-        return []
+        return {}
     listed = {model.id for model in facts.offer.models}
-    sentences = []
+    sentences: dict[str | None, str] = {}
     for name in dict.fromkeys(variant.job.model for variant in facts.targets):
         if name is None or _is_listed(name, listed):
             continue
         near = difflib.get_close_matches(name, listed, n=3)
         hint = f"; did you mean {' or '.join(near)}?" if near else f"; it lists {len(listed)} models"
-        sentences.append(f"the gateway does not list the model {name!r}{hint}")
+        sentences[name] = f"the gateway does not list the model {name!r}{hint}"
     return sentences
 
 
@@ -142,19 +142,51 @@ def _refused_key(job: Job, fault: ControlFault) -> str:
     return f"no key was sent, and the gateway wants one: {advice} ({fault.message})"
 
 
-def refusal_of(gateways: Sequence[GatewayFacts], say: Callable[[str], None]) -> Halt | None:
-    """Why nothing may be sent: a key that is not accepted, an unknown model. What else is odd is said.
+class Refusals(Struct, frozen=True):
+    """Whom the gateways refuse already now: a key that is not accepted, an unknown model."""
+
+    set_aside: Mapping[str, str]
+    """Variant -> why it is set aside while the others are sent."""
+    sentence: str | None
+    """Why nothing may be sent; None: something may."""
+
+
+def refusals_in(workload: Workload, gateways: Sequence[GatewayFacts]) -> Refusals:
+    """What may not be sent. One variant of several is set aside, as `limits.on_variant_failure` says it.
+
+    A judge that is refused stops all before the start: its answers would be paid for and not judged.
+    """
+    refused = {target.name: why for facts in gateways for target, why in _refused_targets(facts)}
+    variants = {variant.name for variant in workload.variants}
+    others_go_on = workload.job.limits.on_variant_failure == "set_aside" and refused.keys() < variants
+    sentences = "; ".join(dict.fromkeys(refused.values())) or None
+    return Refusals(refused, None) if others_go_on else Refusals({}, sentences)
+
+
+def _refused_targets(facts: GatewayFacts) -> Iterator[tuple[Target, str]]:
+    """Whom this gateway will refuse whatever is sent, with its reason."""
+    unlisted = unlisted_models(facts) if facts.offer.is_complete else {}
+    for target in facts.targets:
+        if facts.offer.refusal is not None:
+            yield target, facts.offer.refusal
+        elif target.job.model in unlisted:
+            yield target, unlisted[target.job.model]
+
+
+def refusal_of(workload: Workload, gateways: Sequence[GatewayFacts], say: Callable[[str], None]) -> Halt | None:
+    """Why nothing may be sent. What else is odd is said.
 
     Raises RefusedToStart where credits are required and the balance cannot be read.
     """
+    sentence = refusals_in(workload, gateways).sentence
     for facts in gateways:
         for note in facts.offer.notes:
             say(note)
-        refusal = refusal_in(facts)
-        if refusal is not None:
-            return Halt(EXIT_GATEWAY_REFUSED, refusal)
-        for sentence in unlisted_models(facts):
-            say(sentence)
+    if sentence is not None:
+        return Halt(EXIT_GATEWAY_REFUSED, sentence)
+    for facts in gateways:
+        for doubt in _doubts(facts):
+            say(doubt)
         fault = facts.offer.balance_fault
         if fault is not None and facts.job.budget.credits == "require":
             raise RefusedToStart(fault, advice=f"Try again, or {WITHOUT_BALANCE} to start without looking at it.")
@@ -163,17 +195,15 @@ def refusal_of(gateways: Sequence[GatewayFacts], say: Callable[[str], None]) -> 
     return None
 
 
-def refusal_in(facts: GatewayFacts) -> str | None:
-    """Why this gateway will refuse whatever is sent; None: nothing is known against it."""
-    if facts.offer.refusal is not None:
-        return facts.offer.refusal
-    return ("; ".join(unlisted_models(facts)) or None) if facts.offer.is_complete else None
+def _doubts(facts: GatewayFacts) -> list[str]:
+    """Models that a list does not have which need not be whole."""
+    return [] if facts.offer.is_complete else list(unlisted_models(facts).values())
 
 
 def remarks_on(facts: GatewayFacts) -> list[str]:
-    """What an estimate says of this gateway beside its refusal: what could not be asked, what is odd."""
+    """What an estimate says of this gateway beside refusals: what could not be asked, what is odd."""
     fault, is_required = facts.offer.balance_fault, facts.job.budget.credits == "require"
     remarks = list(facts.offer.notes)
     if fault is not None:
         remarks.append(f"{fault}; run needs it, or {WITHOUT_BALANCE}" if is_required else fault)
-    return remarks if facts.offer.is_complete else [*remarks, *unlisted_models(facts)]
+    return [*remarks, *_doubts(facts)]

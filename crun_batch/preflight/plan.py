@@ -7,7 +7,7 @@ from msgspec import Struct, structs
 from crun_batch.errors import RefusedToStart
 from crun_batch.preflight.affordability import bill_at_most, estimate_document, judge, refuse_rejected
 from crun_batch.preflight.assessment import assess, enough, with_measured
-from crun_batch.preflight.gateway_facts import GatewayFacts
+from crun_batch.preflight.gateway_facts import GatewayFacts, refusals_in
 from crun_batch.preflight.pilot import Pilot, begin_pilot
 from crun_batch.preflight.prices import Prices
 from crun_batch.scoring.computed import Graders
@@ -43,7 +43,8 @@ async def make_plan(
 def _confirm(context: RunContext, plan: Plan) -> None:
     """Refuse what the budget or the balance cannot bear, then ask."""
     reading = enough(context) if plan.pilot is None else plan.pilot.reading
-    assessment = assess(context, plan.prices, reading, plan.docket.waiting)
+    left_out = refusals_in(context.workload, plan.gateways).set_aside
+    assessment = assess(context, plan.prices, reading, plan.docket.waiting, left_out)
     assessment = with_measured(assessment, context.state.pilot)
     if plan.pilot is not None:
         assessment = structs.replace(assessment, limit_of=int, limit_option="--pilot")

@@ -33,6 +33,13 @@ def pool_of(
         source.skip(target)
         options.say(f"{routes[target].name} is set aside, the others go on: {reason}")
 
+    refused = {
+        number: resources.set_aside[route.name]
+        for number, route in enumerate(routes)
+        if route.name in resources.set_aside
+    }
+    for target, reason in refused.items():
+        set_aside(target, reason)
     others_go_on = limits.on_variant_failure == "set_aside" and len(routes) > 1
     return Pool(
         wire=resources.wire,
@@ -45,6 +52,7 @@ def pool_of(
             retry=RetryPolicy(limits.max_attempts, limits.max_unknown_retries),
             give_up_after_seconds=limits.give_up_after_minutes * 60,
             set_aside=set_aside if others_go_on else None,
+            refused=refused,
         ),
         epoch_seconds=lambda: options.clock.epoch_us() / 1e6,
     )

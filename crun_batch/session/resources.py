@@ -12,7 +12,7 @@ from msgspec import Struct, field
 from crun_batch.gateway.admission import Lane
 from crun_batch.gateway.http.wire import Wire, open_wire
 from crun_batch.preflight.balance import KeepBalance, balance_keeper
-from crun_batch.preflight.gateway_facts import endpoints_by_target
+from crun_batch.preflight.gateway_facts import endpoints_by_target, refusals_in
 from crun_batch.preflight.plan import Plan
 from crun_batch.pricing.bill import Bill
 from crun_batch.session.summaries import Extent, extent_of, running_summary
@@ -45,6 +45,8 @@ class Resources(Struct, frozen=True):
     summary: Callable[[int, float], Mapping[str, Any]]
     """What summary.json says after this session has finished so many units in so many seconds."""
     keep_balance: KeepBalance | None
+    set_aside: Mapping[str, str]
+    """Variants that their gateways refuse already before the first request, each with the reason."""
     lanes: Lanes = field(default_factory=Lanes)
 
 
@@ -66,6 +68,7 @@ async def open_resources(context: RunContext, plan: Plan) -> AsyncIterator[Resou
                 extent=extent_of(context, plan.pilot),
                 summary=running_summary(context),
                 keep_balance=balance_keeper(plan.gateways, options.platform),
+                set_aside=refusals_in(workload, plan.gateways).set_aside,
             )
     finally:
         await wire.close()
