@@ -19,7 +19,6 @@ from pathlib import Path
 import polars as pl
 
 import crun_batch
-from crun_batch.console.compare_words import comparison_text
 from crun_batch.simulator import SimulatorProcess, read_settings
 
 TABLE = Path(__file__).parent.parent.parent / "shared" / "data" / "gsm8k_test.parquet"
@@ -75,16 +74,17 @@ def job(table: Path, base_url: str, folder: Path) -> crun_batch.Job:
 
 def checked(folder: Path) -> str:
     """The comparison in words, after it was held against what is known."""
-    found = crun_batch.compare(folder, score="right").comparison
-    rates = {one.name: one.score for one in found.variants}
+    found = crun_batch.compare(folder, score="right")
+    variants = found.comparison.variants
+    rates = {one.name: one.score for one in variants}
     missed = [name for name, rate in rates.items() if not rate.low <= ACCURACIES[name.split("/")[0]] <= rate.high]
     ranking = sorted(rates, key=lambda name: -rates[name].value)
     models = list(dict.fromkeys(name.split("/")[0] for name in ranking))
-    weakest = [one for one in found.variants if one.name.startswith("small/")]
+    weakest = [one for one in variants if one.name.startswith("small/")]
     assert len(missed) <= 1, f"outside of their intervals: {missed}"
     assert list(ACCURACIES) == models, ranking
     assert all(one.to_best is not None and one.to_best.is_worse for one in weakest)
-    return f"{comparison_text(found)}\n\n{len(rates) - len(missed)} of {len(rates)} intervals hold the accuracy"
+    return f"{found.text()}\n\n{len(rates) - len(missed)} of {len(rates)} intervals hold the accuracy"
 
 
 def main() -> int:

@@ -25,9 +25,11 @@ from typing import Any
 
 from bench_pages import load, save, write_pages
 from clients.measure import peak_rss_mb
-from finished_run import finish
 from machine import HERE, Server, client_command, description, measure_client, static_server
 from prompt_table import write_table
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from measurements.finished_run import finish
 
 CLIENT = HERE / "clients" / "crun_batch_run.py"
 ROWS = (1_000, 10_000, 100_000, 1_000_000)

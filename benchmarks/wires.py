@@ -20,8 +20,7 @@ from bench_pages import save, write_pages
 from clients.measure import cpu_seconds, pin
 from machine import CLIENT_CORE, description, static_server
 
-from crun_batch.gateway.http.wire import open_wire
-from crun_batch.records import Response
+from crun_batch import Response, open_wire
 
 KINDS = {"wire": 1, "httpx": 40}
 """What is measured, and what the number of requests is divided by."""

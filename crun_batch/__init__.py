@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         status,
         verify,
     )
+    from crun_batch.console.progress import Progress, VariantProgress
     from crun_batch.errors import (
         CrunBatchError,
         DiskFailed,
@@ -37,12 +38,15 @@ if TYPE_CHECKING:
         RunDirectoryError,
         RunInUse,
     )
-    from crun_batch.load.job.job import Job
+    from crun_batch.gateway.http.wire import Wire, open_wire
+    from crun_batch.load.job.job import Job, job_schema
     from crun_batch.mapping import map
     from crun_batch.options import RunOptions
+    from crun_batch.records import Fault, Response
     from crun_batch.reporting.comparing import RunComparison
     from crun_batch.reporting.read import Report
     from crun_batch.reporting.run import Run
+    from crun_batch.store.verify import Finding
 
 _HOMES = {
     "api": (
@@ -53,40 +57,52 @@ _HOMES = {
         *("CrunBatchError", "DiskFailed", "InputError", "Mistake", "RefusedToStart"),
         *("RequestsChanged", "RunDamaged", "RunDirectoryError", "RunInUse"),
     ),
-    "load.job.job": ("Job",),
+    "console.progress": ("Progress", "VariantProgress"),
+    "gateway.http.wire": ("Wire", "open_wire"),
+    "load.job.job": ("Job", "job_schema"),
     "mapping": ("map",),
     "options": ("RunOptions",),
+    "records": ("Fault", "Response"),
     "reporting.comparing": ("RunComparison",),
     "reporting.read": ("Report",),
     "reporting.run": ("Run",),
+    "store.verify": ("Finding",),
 }
 """Module -> the public names that live there."""
 
 __all__ = [
     "CrunBatchError",
     "DiskFailed",
+    "Fault",
+    "Finding",
     "InputError",
     "Job",
     "Mistake",
+    "Progress",
     "RefusedToStart",
     "Report",
     "RequestsChanged",
+    "Response",
     "Run",
     "RunComparison",
     "RunDamaged",
     "RunDirectoryError",
     "RunInUse",
     "RunOptions",
+    "VariantProgress",
+    "Wire",
     "aestimate",
     "arun",
     "check",
     "compare",
     "credits",
     "estimate",
+    "job_schema",
     "load_job",
     "map",
     "models",
     "open_run",
+    "open_wire",
     "report",
     "run",
     "status",

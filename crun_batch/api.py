@@ -17,7 +17,7 @@ from crun_batch.state.status import find_run, findings_of, status_of
 
 if TYPE_CHECKING:
     from crun_batch.load.job.job import Job
-    from crun_batch.options import AnyJob, RunOptions
+    from crun_batch.options import AnyJob
     from crun_batch.reporting.comparing import RunComparison
     from crun_batch.reporting.read import Report
     from crun_batch.reporting.run import Run
@@ -45,7 +45,7 @@ def run(
     progress: bool = False,
     **overrides: Any,
 ) -> Run:
-    """Run a job, resuming where it stopped; returns when it is done, or has stopped, and says which.
+    """Run a job, resuming where it stopped; its `Run` (status, costs, results), once it is done or has stopped.
 
     Args:
         job: a `Job`, or the path of a job file.
@@ -63,9 +63,6 @@ def run(
         progress: show a bar on standard error, in a notebook a widget (text without ipywidgets).
         overrides: sections of the job (`budget={"max_cost_usd": 5}`), or fields of `RunOptions`.
 
-    Returns:
-        The `Run`: its status, exit code, costs (Decimal), and lazy frames of its results and attempts.
-
     Raises:
         InputError: the job, the table or an argument is wrong; every mistake at once.
         RefusedToStart: credits, budget, or an unknown price. Nothing was sent.
@@ -73,7 +70,23 @@ def run(
         DiskFailed: what was recorded stays; run again.
 
     """
-    return _finished(_run(job, table, _options(locals())))
+    ended = arun(
+        job,
+        table=table,
+        limit=limit,
+        max_cost_usd=max_cost_usd,
+        max_cost_credits=max_cost_credits,
+        output_dir=output_dir,
+        simulate=simulate,
+        pilot=pilot,
+        retry=retry,
+        until_budget=until_budget,
+        redo_changed=redo_changed,
+        correct_prices=correct_prices,
+        progress=progress,
+        **overrides,
+    )
+    return _finished(ended)
 
 
 async def arun(
@@ -94,7 +107,26 @@ async def arun(
     **overrides: Any,
 ) -> Run:
     """The same as `run`, on the event loop that is running. Cancelling it ends it like a kill: nothing is lost."""
-    return await _run(job, table, _options(locals()))
+    from crun_batch.options import options_of
+    from crun_batch.pipeline import run_job
+    from crun_batch.reporting.run import Run
+
+    options = options_of(
+        overrides,
+        limit=limit,
+        max_cost_usd=max_cost_usd,
+        max_cost_credits=max_cost_credits,
+        output_dir=output_dir,
+        simulate=simulate,
+        pilot=pilot,
+        retry=retry,
+        until_budget=until_budget,
+        redo_changed=redo_changed,
+        correct_prices=correct_prices,
+        progress=progress,
+    )
+    summary = await run_job(job, table, options)
+    return Run(Path(summary["output_dir"]), summary)
 
 
 def estimate(
@@ -111,7 +143,8 @@ def estimate(
     Arguments are those of `run`. Returns the document that `estimate --json` prints: tokens, amounts as decimal
     text (`low`, `expected`, `high`; null where unknown), `balance`, `may_start`. Raises what `run` raises.
     """
-    return _finished(_estimate(job, table, _options(locals())))
+    asked = aestimate(job, table=table, limit=limit, output_dir=output_dir, simulate=simulate, **overrides)
+    return _finished(asked)
 
 
 async def aestimate(
@@ -124,7 +157,11 @@ async def aestimate(
     **overrides: Any,
 ) -> dict[str, Any]:
     """The same as `estimate`, on the event loop that is running."""
-    return await _estimate(job, table, _options(locals()))
+    from crun_batch.options import options_of
+    from crun_batch.preflight.estimation import estimate_job
+
+    options = options_of(overrides, limit=limit, output_dir=output_dir, simulate=simulate)
+    return await estimate_job(job, table, options)
 
 
 def check(job: AnyJob, *, environ: Mapping[str, str] | None = None, **overrides: Any) -> dict[str, Any]:
@@ -188,7 +225,7 @@ def models(
     from crun_batch.options import options_of
     from crun_batch.preflight.offers import gateway_job, offered_models
 
-    options = options_of({**overrides, **({} if environ is None else {"environ": environ})})
+    options = options_of(overrides, environ=environ)
     return _finished(offered_models(gateway_job(job, options), options.environ, options.clock.now()))
 
 
@@ -203,7 +240,7 @@ def credits(
     from crun_batch.options import options_of
     from crun_batch.preflight.offers import gateway_job, offered_credit
 
-    options = options_of({**overrides, **({} if environ is None else {"environ": environ})})
+    options = options_of(overrides, environ=environ)
     return _finished(offered_credit(gateway_job(job, options), options.environ))
 
 
@@ -244,29 +281,6 @@ def load_job(path: str | Path, **overrides: Any) -> Job:
 
     options = options_of(overrides)
     return read_job_file(Path(path), options.overrides, environ=options.environ, allow_paths=options.allow_paths)
-
-
-async def _run(job: AnyJob, table: object | None, options: RunOptions) -> Run:
-    from crun_batch.pipeline import run_job
-    from crun_batch.reporting.run import Run
-
-    summary = await run_job(job, table, options)
-    return Run(Path(summary["output_dir"]), summary)
-
-
-async def _estimate(job: AnyJob, table: object | None, options: RunOptions) -> dict[str, Any]:
-    from crun_batch.preflight.estimation import estimate_job
-
-    return await estimate_job(job, table, options)
-
-
-def _options(arguments: Mapping[str, Any]) -> RunOptions:
-    """The arguments of a public function as options; those at their defaults say nothing."""
-    from crun_batch.options import options_of
-
-    named = {name: value for name, value in arguments.items() if name not in ("job", "table", "overrides")}
-    given = {name: value for name, value in named.items() if value is not None and value is not False}
-    return options_of({**given, **arguments["overrides"]})
 
 
 def _directory(run: AnyRun, simulate: bool) -> Path:

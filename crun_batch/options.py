@@ -112,8 +112,13 @@ REPLACED_WHOLE = ("output_schema", "sweep")
 """Mappings that an override in Python replaces; the keys of the others are laid over the job's."""
 
 
-def options_of(overrides: Mapping[str, Any]) -> RunOptions:
-    """Keyword arguments of the Python API as options. Raises InputError for a name that nothing takes."""
+def options_of(overrides: Mapping[str, Any], **named: Any) -> RunOptions:
+    """Keyword arguments of the Python API as options. Raises InputError for a name that nothing takes.
+
+    `named` are the arguments that a public function spells out: None and False, their defaults, say nothing.
+    """
+    given = {name: value for name, value in named.items() if value is not None and value is not False}
+    overrides = {**given, **overrides}
     own = {name: value for name, value in overrides.items() if name in RunOptions.__struct_fields__}
     own |= {"retry": kinds(own["retry"])} if "retry" in own else {}
     if isinstance(own.get("allow_paths"), str | Path):

@@ -283,7 +283,7 @@ def clustered(rng: random.Random) -> list[tuple[float, float]]:
 
 
 def test_intervals_cover_what_they_promise():
-    """At least 92 of 100 in 400 samples where 95 are promised (all figures: benchmarks/intervals.py)."""
+    """At least 92 of 100 in 400 samples where 95 are promised (all figures: tests/measurements/intervals.py)."""
 
     def rate(pairs):
         found = rate_of(sums_of(pairs))

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 from decimal import Decimal
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from measurements.budget_simulations import simulate
 
 from crun_batch.pricing.budget import Budget, Needs, Preflight, Reservations, may_start, rows_that_fit
 from crun_batch.records import PICO, Cost, Hold
 
 
-def simulations() -> ModuleType:
-    path = Path(__file__).parent.parent / "benchmarks" / "budget_simulations.py"
-    spec = importlib.util.spec_from_file_location("budget_simulations", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_random_jobs_never_overshoot_and_use_their_budget() -> None:
-    """0 over the cap; what stays is less than the largest hold (10,000 jobs: benchmarks/budget_simulations.py)."""
-    simulate = simulations().simulate
+    """0 over the cap; what stays is less than the largest hold (10,000: measurements/budget_simulations.py)."""
     results = [simulate(seed) for seed in range(200)]
     assert 0 == sum(result.overshoot_pico for result in results)
     assert all(result.unused_below_largest_hold for result in results)

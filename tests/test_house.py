@@ -5,9 +5,14 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 from architecture import ORDER, ROOT, Import, Tree, broken_arrow, lines_of, place_of
+
+import crun_batch
+import crun_batch.simulator
 
 PURE = ("pricing", "stats", "console")
 FORBIDDEN_IN_PURE = {"socket", "httpx", "asyncio", "subprocess", "time", "tqdm"}
@@ -32,6 +37,60 @@ def test_an_arrow_that_points_up_is_told_in_a_sentence():
     beside = Import("crun_batch.pricing.costs", "crun_batch.store.disk", 3)
     assert "pricing knows only records, errors and itself" in str(broken_arrow(beside))
     assert "has no place in ORDER" in str(broken_arrow(Import("crun_batch.drawer.x", "crun_batch.errors", 3)))
+
+
+PUBLIC = {"crun_batch": set(crun_batch.__all__), "crun_batch.simulator": set(crun_batch.simulator.__all__)}
+"""What a user may import: the modules and, of each, the names."""
+WORDS = ("errors", "console")
+"""Of the package itself only the command line knows these besides: exit codes, and words for a terminal."""
+
+
+def not_public(imports: Iterable[tuple[str, str]]) -> list[str]:
+    """Those of (module, name) that are ours and no public name; an empty name is the module itself."""
+    ours = [(module, name) for module, name in imports if module.split(".")[0] == "crun_batch"]
+    return [
+        f"{module}.{name}".rstrip(".")
+        for module, name in ours
+        if module not in PUBLIC or (name and name not in PUBLIC[module] and f"{module}.{name}" not in PUBLIC)
+    ]
+
+
+def imported(path: Path) -> list[tuple[str, str]]:
+    """Every (module, name) that a file imports, inside functions too; and what it names as `crun_batch.x`."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, "") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [(node.module or "", alias.name) for alias in node.names]
+        elif (
+            isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "crun_batch"
+        ):
+            found.append(("crun_batch", node.attr))
+    return found
+
+
+def test_benchmarks_and_examples_import_public_names_only():
+    """They measure and show what a user can do; what reaches deeper is in tests/measurements."""
+    scripts = [*(ROOT / "benchmarks").rglob("*.py"), *(ROOT / "examples").rglob("*.py")]
+    wrong = {str(path.relative_to(ROOT)): not_public(imported(path)) for path in scripts}
+    assert {} == {path: names for path, names in wrong.items() if names}
+
+
+def test_the_command_line_imports_public_names_and_words_only():
+    wrong = {}
+    for path in (PACKAGE / "cli").rglob("*.py"):
+        names = [one for one in imported(path) if place_of(one[0]) not in (*WORDS, "cli")]
+        wrong[path.name] = not_public(one for one in names if one != ("crun_batch", "cli"))
+    assert {} == {path: names for path, names in wrong.items() if names}
+
+
+def test_a_name_that_is_not_public_is_seen():
+    """The two checks can fail."""
+    assert ["crun_batch.store.disk.Disk"] == not_public([("crun_batch.store.disk", "Disk"), ("polars", "col")])
+    assert ["crun_batch.pipeline", "crun_batch.simulator.parser"] == not_public(
+        [("crun_batch", "pipeline"), ("crun_batch.simulator", "parser"), ("crun_batch", "simulator")]
+    )
 
 
 def test_every_package_has_its_place_in_the_order():

@@ -38,7 +38,7 @@ def covered(jobs: int, rows: int, draw: object) -> float:
     ids=["skewed-500", "skewed-2000", "cut-and-minimum", "normal"],
 )
 def test_the_interval_covers_the_true_bill(rows: int, draw: object) -> None:
-    """At least 93 of 100 bills, lognormal with sigma 1.5 or tame (all figures: benchmarks/pilot_interval.py)."""
+    """At least 93 of 100 bills, lognormal with sigma 1.5 or tame (all figures: measurements/pilot_interval.py)."""
     assert covered(400, rows, draw) >= 0.93
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib.util
 import re
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from measurements.made_up_run import make_run
 from store_kit import ManualSyncer, answer, open_run
 
 from crun_batch.reporting.axes import Axis, number_text, rounded_up, seconds_text, spread_apart, ticks
@@ -478,15 +478,6 @@ def test_a_long_pause_between_sessions_is_left_out(tmp_path: Path) -> None:
     assert [30, 30] == [sum(each.ok for each in stretch) for stretch in timeline.stretches]
 
 
-def made_up(path: Path, rows: int) -> Path:
-    source = Path(__file__).parent.parent / "benchmarks" / "report_million.py"
-    spec = importlib.util.spec_from_file_location("report_million", source)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.make_run(path, rows)
-    return path
-
-
 def browse(page: Path, profile: Path) -> tuple[str, list[str]]:
     """The page's elements after its script ran, and what it said to the console, in a real browser."""
     command = [
@@ -508,7 +499,8 @@ def browse(page: Path, profile: Path) -> tuple[str, list[str]]:
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
 def test_in_a_browser_the_page_says_what_duckdb_says_and_complains_of_nothing(tmp_path: Path) -> None:
     """20,000 made-up rows with hostile texts; a page whose script is not the one in its policy does complain."""
-    run = made_up(tmp_path / "run", 20_000)
+    run = tmp_path / "run"
+    make_run(run, 20_000)
     page = make_report([run]).path
     assert page.stat().st_size < 5_000_000
     dom, console = browse(page, tmp_path / "profile")

@@ -14,6 +14,7 @@ from sklearn.metrics import cohen_kappa_score, confusion_matrix, f1_score
 
 import crun_batch
 from crun_batch.cli import commands as cli
+from crun_batch.errors import DiskFailed
 from crun_batch.reporting.comparing import ComparisonOptions, compare_runs
 from crun_batch.scoring.answers import Answer
 
@@ -56,9 +57,13 @@ def test_scores_are_columns_of_the_live_and_of_the_published_results(at, tmp_pat
     total = rows["score_right"].sum()
     assert total == done.sql("select sum(score_right) as total from results")["total"].to_pylist()[0]
     assert total == pl.read_parquet(tmp_path / "run" / "results.parquet")["score_right"].sum()
+    assert rows.height == done.export("jsonl", tmp_path / "new" / "out.jsonl")
     with (tmp_path / "out.jsonl").open("wb") as stream:
-        done.export("jsonl", stream)
+        assert rows.height == done.export("jsonl", stream)
+    assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "new" / "out.jsonl").read_bytes()
     assert total == sum(json.loads(line)["score_right"] for line in (tmp_path / "out.jsonl").open())
+    with pytest.raises(DiskFailed, match="cannot be written"):
+        done.export("jsonl", tmp_path)
     assert [] == done.verify(data=True)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from crun_batch.console.amounts import counted, credit_amount, duration, from_pico, money, rate, share, usd
-from crun_batch.console.progress import Progress, VariantProgress, progress_line, tqdm_postfix
+from crun_batch.console.progress import Progress, VariantProgress, tqdm_postfix
 from crun_batch.console.words import display_width, mistakes_text, one_line, shorten, summary_text, table
 from crun_batch.errors import Mistake
 from crun_batch.records import PICO
@@ -128,7 +128,7 @@ def test_a_progress_line_says_everything() -> None:
         "1,319 of 5,000 rows (26.3 %), 12 failed, 85.2 rows/s, spent $0.0042, projected $0.016, held $0.01, "
         "64 in flight (limit 128), 43 s left, cooling down after 429, 12 s"
     )
-    assert expected == progress_line(PROGRESS)
+    assert expected == PROGRESS.text()
 
 
 def test_a_bar_gets_what_it_does_not_show_itself() -> None:
@@ -142,8 +142,8 @@ def test_the_variants_of_a_sweep_are_told_those_that_fail_first() -> None:
     two = (VariantProgress("gpt/short", 700, 0), VariantProgress("gpt/long", 619, 12))
     many = tuple(VariantProgress(f"v{number}", 1, 0) for number in range(8))
 
-    assert progress_line(structs.replace(PROGRESS, variants=two)).endswith(
-        "12 s, gpt/long 619 (12 not ok) · gpt/short 700"
+    assert (
+        structs.replace(PROGRESS, variants=two).text().endswith("12 s, gpt/long 619 (12 not ok) · gpt/short 700")
     )
     assert tqdm_postfix(structs.replace(PROGRESS, variants=many)).endswith(
         "v0 1 · v1 1 · v2 1 · v3 1 · v4 1 · v5 1 · 2 more"
@@ -156,7 +156,7 @@ def test_progress_without_knowledge_says_unknown() -> None:
         "0 of 1 row (0 %), 0 failed, 0.00 rows/s, spent unknown, projected unknown, "
         "0 in flight (limit 0), unknown left"
     )
-    assert expected == progress_line(Progress(rows_total=1, rows_done=0))
+    assert expected == Progress(rows_total=1, rows_done=0).text()
 
 
 def test_a_table_is_aligned() -> None:
@@ -193,7 +193,7 @@ def test_a_table_never_exceeds_its_width_and_never_cuts_a_number(rows: list[list
 def test_failed_rows_are_errors_and_nothing_else() -> None:
     """A truncated row got an answer: it is told by its own name."""
     progress = Progress(10, 6, rows_failed=1, rows_otherwise=(("truncated", 3), ("refused", 0)))
-    assert "1 failed, 3 truncated, " in progress_line(progress)
+    assert "1 failed, 3 truncated, " in progress.text()
     assert tqdm_postfix(progress).startswith("1 failed, 3 truncated, ")
 
 

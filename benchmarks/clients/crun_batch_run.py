@@ -8,8 +8,6 @@ from decimal import Decimal
 from measure import MAX_OUTPUT_TOKENS, MODEL, SYSTEM, Measured
 
 import crun_batch
-from crun_batch.console.progress import Progress, progress_line
-from crun_batch.gateway.http.wire import Wire, open_wire
 
 KEY = "sk-bench-0123456789abcdefghijklmnopqrstuvwxyz"
 """As long as keys are: every reply is searched for it."""
@@ -21,12 +19,12 @@ def main() -> None:
     measured = Measured()
     arguments = measured.arguments
 
-    def wire(job: crun_batch.Job) -> Wire:
+    def wire(job: crun_batch.Job) -> crun_batch.Wire:
         measured.starts_sending()
-        return open_wire(connections=job.limits.concurrency)
+        return crun_batch.open_wire(connections=job.limits.concurrency)
 
-    def watch(progress: Progress) -> None:
-        print(progress_line(progress), file=sys.stderr)
+    def watch(progress: crun_batch.Progress) -> None:
+        print(progress.text(), file=sys.stderr)
 
     job = crun_batch.Job(
         name="throughput",

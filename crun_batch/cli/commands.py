@@ -32,7 +32,6 @@ from crun_batch.errors import (
     EXIT_INPUT,
     EXIT_ROWS_FAILED,
     EXIT_RUN_DIRECTORY,
-    DiskFailed,
     Mistake,
 )
 
@@ -318,22 +317,14 @@ def export(
     apostrophe. openai-batch gives the lines of an OpenAI Batch output file, with each reply as it came.
     """
     found = crun_batch.open_run(run, simulate=simulate)
-    if output is None:
-        try:
-            found.export(format, sys.stdout.buffer)
-            out_bytes(b"")
-        except BrokenPipeError:
-            leave_standard_output()
+    if output is not None:
+        say(f"{found.export(format, output):,} rows to {output}")
         return 0
-    from crun_batch.store.disk import make_folder_for
-
-    make_folder_for(output)
     try:
-        with output.open("wb") as stream:
-            rows = found.export(format, stream)
-    except OSError as error:
-        raise DiskFailed(f"{output}: cannot be written: {error.strerror or error}") from error
-    say(f"{rows:,} rows to {output}")
+        found.export(format, sys.stdout.buffer)
+        out_bytes(b"")
+    except BrokenPipeError:
+        leave_standard_output()
     return 0
 
 
@@ -369,7 +360,7 @@ def _answer(document: dict[str, Any], words: Any, *, json: bool) -> int:
 @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def simulator(context: typer.Context) -> int:
     """Serve the simulated gateway on loopback until Ctrl-C: no key, no cost."""
-    from crun_batch.simulator.command import main as serve
+    from crun_batch.simulator import serve
 
     return serve(context.args)
 
@@ -377,9 +368,7 @@ def simulator(context: typer.Context) -> int:
 @app.command()
 def schema() -> int:
     """Print the JSON Schema of job files, for editors."""
-    from crun_batch.load.job.job import job_schema
-
-    out_json(job_schema())
+    out_json(crun_batch.job_schema())
     return 0
 
 

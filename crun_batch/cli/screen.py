@@ -1,6 +1,6 @@
 """What a person sees while a command works, on standard error: sentences, bars, lines in a log, one question.
 
-Owns when something is shown and how a terminal differs from a log. The words are `tell`'s.
+Owns when something is shown and how a terminal differs from a log. The words are `console`'s.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from crun_batch.console.amounts import count
 from crun_batch.console.estimates import estimate_text
-from crun_batch.console.progress import Progress, progress_line, tqdm_postfix
+from crun_batch.console.progress import Progress, tqdm_postfix
 from crun_batch.console.words import one_line
 from crun_batch.errors import RefusedToStart
 
@@ -57,7 +57,7 @@ class Screen:
     def watch(self, progress: Progress) -> None:
         """Where the run is."""
         if not self.is_terminal:
-            self._line(progress_line(progress))
+            self._line(progress.text())
             return
         if len(self._bars) != 2:
             self.close()

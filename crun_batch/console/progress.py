@@ -30,7 +30,7 @@ class Progress(Struct, frozen=True):
     rows_failed: int = 0
     """Those that ended as errors."""
     rows_otherwise: tuple[tuple[str, int], ...] = ()
-    """(status, how many) of those that got an answer and are not ok: invalid, truncated, refused."""
+    """By status, how many got an answer and are not ok: invalid, truncated, refused."""
     rows_per_second: float = 0.0
     spent_usd_pico: int | None = None
     spent_credits_pico: int | None = None
@@ -45,6 +45,24 @@ class Progress(Struct, frozen=True):
     """Why nothing goes out right now: 'cooling down after 429, 12 s'."""
     variants: tuple[VariantProgress, ...] = ()
     """Of a sweep."""
+
+    def text(self) -> str:
+        """Everything in one line, for a log or a pipe."""
+        done = f"{count(self.rows_done)} of {counted(self.rows_total, 'row')}"
+        reserved = held(self)
+        phrases = [
+            f"{done} ({share(self.rows_done, self.rows_total)})",
+            *not_ok(self),
+            rate(self.rows_per_second),
+            f"spent {spent(self)}",
+            f"projected {projected(self)}",
+            f"held {reserved}" if reserved else "",
+            f"{count(self.in_flight)} in flight (limit {count(self.limit)})",
+            f"{UNKNOWN if self.eta_seconds is None else duration(self.eta_seconds)} left",
+            one_line(self.waiting_reason or ""),
+            by_variant(self),
+        ]
+        return ", ".join(phrase for phrase in phrases if phrase)
 
 
 def spent(progress: Progress) -> str:
@@ -80,25 +98,6 @@ def not_ok(progress: Progress) -> list[str]:
     """0 failed; 2 truncated: each status by its own name."""
     others = [f"{count(rows)} {status}" for status, rows in progress.rows_otherwise if rows]
     return [f"{count(progress.rows_failed)} failed", *others]
-
-
-def progress_line(progress: Progress) -> str:
-    """Everything in one line, for a log or a pipe."""
-    done = f"{count(progress.rows_done)} of {counted(progress.rows_total, 'row')}"
-    reserved = held(progress)
-    phrases = [
-        f"{done} ({share(progress.rows_done, progress.rows_total)})",
-        *not_ok(progress),
-        rate(progress.rows_per_second),
-        f"spent {spent(progress)}",
-        f"projected {projected(progress)}",
-        f"held {reserved}" if reserved else "",
-        f"{count(progress.in_flight)} in flight (limit {count(progress.limit)})",
-        f"{UNKNOWN if progress.eta_seconds is None else duration(progress.eta_seconds)} left",
-        one_line(progress.waiting_reason or ""),
-        by_variant(progress),
-    ]
-    return ", ".join(phrase for phrase in phrases if phrase)
 
 
 def tqdm_postfix(progress: Progress) -> str:

@@ -4,11 +4,12 @@ Owns: the statistics of a pilot. Must not know: how the rows were drawn and sent
 
 The interval. Output lengths are skewed to the right: a few long answers are much of the bill, and a sample that
 missed them has too low a mean and too small a spread at once. Of 100 true bills the plain t interval then covers
-88, the percentile bootstrap 89, BCa 90, the studentised bootstrap 92 (benchmarks/pilot_interval.py: lognormal,
-sigma 1.5, N = 200); Cox's interval holds only while costs are lognormal to the last cent. Used here: Hall's cubic
-transformation of the studentised total (P. Hall, "On the removal of skewness by transformation", J. R. Statist.
-Soc. B 54, 1992), its coefficients extended to sampling without replacement. It covers 92 at its nominal level;
-at the levels 1.5 % below and 1 % above it covers 95 in the worst case measured and 97 in tame ones.
+88, the percentile bootstrap 89, BCa 90, the studentised bootstrap 92 (lognormal, sigma 1.5, N = 200:
+tests/measurements/pilot_interval.py); Cox's interval holds only while costs are lognormal to the last cent. Used
+here: Hall's cubic transformation of the studentised total (P. Hall, "On the removal of skewness by
+transformation", J. R. Statist. Soc. B 54, 1992), its coefficients extended to sampling without replacement. It
+covers 92 at its nominal level; at the levels 1.5 % below and 1 % above it covers 95 in the worst case measured and
+97 in tame ones.
 No resampling: the same rows give the same interval. Statistics are in floats, as an interval is no amount of
 money: the rows' own costs are added as integers and the ends are rounded outwards.
 """

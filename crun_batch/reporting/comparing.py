@@ -14,11 +14,11 @@ from msgspec import Struct, to_builtins
 
 from crun_batch.console.compared_words import compared_text
 from crun_batch.console.disagreements import disagreements, exported
-from crun_batch.errors import DiskFailed, InputError
+from crun_batch.errors import InputError
 from crun_batch.stats.agreement import GoldFigures, against_gold, row_labels
 from crun_batch.stats.comparison import Comparison, compare, side_by_side
 from crun_batch.store.directory import RunDirectory
-from crun_batch.store.disk import make_folder_for
+from crun_batch.store.disk import opened_for_people
 from crun_batch.store.views import results_frame, run_schema
 
 DISAGREEMENTS_SHOWN = 10
@@ -119,13 +119,9 @@ def _write(found: pl.DataFrame, path: Path) -> int:
     format = _FORMATS.get(path.suffix.lower())
     if format is None:
         raise InputError(f"{path}: its ending must be one of {', '.join(_FORMATS)}")
-    make_folder_for(path)
-    try:
-        with path.open("w", encoding="utf-8", newline="") as file:
-            for part in found.iter_slices(_ROWS_AT_ONCE) if found.height else [found]:
-                file.write(exported(part, format, begins=file.tell() == 0))  # type: ignore[arg-type]
-    except OSError as error:
-        raise DiskFailed(f"{path}: cannot be written: {error.strerror or error}") from error
+    with opened_for_people(path) as file:
+        for number, part in enumerate(found.iter_slices(_ROWS_AT_ONCE) if found.height else [found]):
+            file.write(exported(part, format, begins=number == 0).encode())  # type: ignore[arg-type]
     return found.height
 
 

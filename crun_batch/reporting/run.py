@@ -14,13 +14,12 @@ import polars as pl
 import pyarrow as pa
 
 from crun_batch.console.words import summary_text
-from crun_batch.errors import (
-    InputError,
-)
+from crun_batch.errors import InputError
 from crun_batch.reporting.notebook import summary_html
 from crun_batch.state.commands import as_seen_from
 from crun_batch.store import views
 from crun_batch.store.directory import RunDirectory, read_json
+from crun_batch.store.disk import opened_for_people
 from crun_batch.store.export import Format, export
 from crun_batch.store.verify import Finding, verify
 from crun_batch.store.views import attempts_frame, results_frame
@@ -76,9 +75,16 @@ class Run:
         """What is wrong with the run's files, or odd; `data`: every byte against its checksum."""
         return verify(self.directory, data=data)
 
-    def export(self, format: Format, stream: BinaryIO) -> int:
-        """Write the results as csv, jsonl or openai-batch in UTF-8; returns how many rows."""
-        return export(self.directory, format, stream)
+    def export(self, format: Format, target: BinaryIO | str | Path) -> int:
+        """Write the results as csv, jsonl or openai-batch in UTF-8; returns how many rows.
+
+        `target` is a binary stream, or the path of a file, whose folder is made where it is missing and which is
+        replaced. Raises DiskFailed where the file cannot be written.
+        """
+        if isinstance(target, str | Path):
+            with opened_for_people(Path(target)) as stream:
+                return export(self.directory, format, stream)
+        return export(self.directory, format, target)
 
     def report(self) -> str:
         """The summary in words."""

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from crun_batch.simulator.command import main
+from crun_batch.simulator.command import serve
 
-sys.exit(main())
+sys.exit(serve())

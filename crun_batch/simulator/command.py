@@ -70,8 +70,8 @@ def _value(text: str) -> Any:
         return text
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the simulator until it is told to stop; the exit code."""
+def serve(arguments: Sequence[str] | None = None) -> int:
+    """Run the simulator with options as on its command line until it is told to stop; the exit code."""
     try:
         settings, until_stdin_closes = main_settings(arguments)
         simulator = Simulator(settings)

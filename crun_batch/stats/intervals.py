@@ -2,7 +2,7 @@
 
 Owns the statistics; everything comes from sums over rows, so that a million rows cost as much as ten. The row is
 the unit of chance: repeats of a row are never counted as if they were rows of their own. Must not know frames,
-variants or words. The methods were chosen by their figures: benchmarks/intervals.py.
+variants or words. The methods were chosen by their figures: tests/measurements/intervals.py.
 """
 
 from __future__ import annotations

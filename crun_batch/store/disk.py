@@ -10,7 +10,10 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from crun_batch.errors import DiskFailed
 
@@ -158,6 +161,17 @@ def make_folder_for(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DiskFailed(f"{path}: its folder cannot be made: {error.strerror or error}") from error
+
+
+@contextmanager
+def opened_for_people(path: Path) -> Iterator[BinaryIO]:
+    """A file named by a person, to write into; what it held goes. Raises DiskFailed, while it is written too."""
+    make_folder_for(path)
+    try:
+        with path.open("wb") as stream:
+            yield stream
+    except OSError as error:
+        raise DiskFailed(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 class DiskFile(io.RawIOBase):

@@ -1,6 +1,6 @@
 """10,000 random jobs against the budget: none may spend more than it has, and at least 99 % of it must be usable.
 
-Run: python benchmarks/budget_simulations.py [--jobs 10000]
+Run: python tests/measurements/budget_simulations.py [--jobs 10000]
 Each job has more work than money, a random cap (dollars, credits or both), holds of at most 1 % of the cap, 1 to
 64 requests in flight that end in any order, and requests that cost anything up to their hold, nothing (not
 sent, refused), or an unknown amount. Sessions end and go on from what is recorded. Unused: what the cap still has

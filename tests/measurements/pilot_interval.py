@@ -1,7 +1,7 @@
 """How often does each interval cover the true bill? 1,000 simulated jobs per line, N = 200 random rows each.
 
 The choice of the method in crun_batch/pricing/pilot.py, by its figure: at least 930 of 1,000 for lognormal output
-lengths up to sigma 1.5. Run: python benchmarks/pilot_interval.py [--jobs 1000] [--resampling 100]
+lengths up to sigma 1.5. Run: python tests/measurements/pilot_interval.py [--jobs 1000] [--resampling 100]
 Resampling methods are slow in plain Python: they get the first `--resampling` jobs of each line (0: none).
 
 A job: M rows, cost = max(minimum, input + price x output), output lengths lognormal (median 100 tokens), whole

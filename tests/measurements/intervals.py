@@ -2,7 +2,7 @@
 
 Each line: one kind of evaluation, simulated --samples times; percent of the 95 % intervals that hold the true
 value, and the mean width relative to the chosen method's. Resampling methods get the first --resampling samples.
-Run: python benchmarks/intervals.py [--samples 4000] [--resampling 300] [--rows 20 50 200 1000]
+Run: python tests/measurements/intervals.py [--samples 4000] [--resampling 300] [--rows 20 50 200 1000]
 
 The chosen methods are those of crun_batch/stats/intervals.py: `rate_of` (Wilson, at the effective size where rows
 have repeats), `paired_difference` (t with two pseudo-rows) and `paired_binary_difference`. Beside them: what they

@@ -1,0 +1,213 @@
+"""A made-up run of any size: the files that a real run leaves, without sending a request.
+
+A labelling sweep of six variants, scored, with failures, retries and two pauses: sealed attempts with the replies'
+bodies, sealed results, job.json, summary.json.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from crun_batch.store.directory import RunDirectory, open_directory, write_json
+from crun_batch.store.results import publish
+from crun_batch.store.schema import RunSchema, attempts_schema, parts_schema, schema_document
+from crun_batch.store.seal import put_in_place, write_parquet
+
+MODELS = {"large": (0.94, 30), "middle": (0.91, 8), "small": (0.83, 2)}
+"""Model -> how often it is right, its price in micro-dollars per row."""
+PROMPTS = {"short": (0.0, 1.0), "long": (0.02, 1.6)}
+LABELS = ("praise", "complaint", "question", "offer", "other")
+ROWS_PER_SEGMENT = 50_000
+START_US = 1_790_000_000_000_000
+TOPICS = pa.list_(pa.string())
+OUTPUT = pa.struct(
+    [("label", pa.string()), ("topics", TOPICS), ("confidence", pa.float64()), ("urgent", pa.bool_())]
+)
+
+
+def run_schema() -> RunSchema:
+    axes = {f"{model}/{prompt}": {"model": model, "prompt": prompt} for model in MODELS for prompt in PROMPTS}
+    return RunSchema(
+        id_name="review_id",
+        id_type=pa.int64(),
+        carried=pa.schema([("text", pa.string()), ("gold", pa.string())]),
+        axes=axes,
+        scores=("right",),
+        output=OUTPUT,
+    )
+
+
+def make_run(path: Path, rows: int, seed: int = 0) -> None:
+    """A run directory of `rows` finished units, about 1.03 requests each."""
+    schema, random = run_schema(), np.random.default_rng(seed)
+    run = open_directory(path, started_at="2026-01-01T00:00:00Z")
+    for segment, first in enumerate(range(0, rows, ROWS_PER_SEGMENT), 1):
+        finals = finals_frame(schema, random, first, min(ROWS_PER_SEGMENT, rows - first), rows, segment)
+        attempts = attempts_frame(finals, random, first)
+        tables = [
+            (run.part(segment), typed(finals, parts_schema(schema))),
+            (run.attempt_file(segment), typed(attempts, attempts_schema(schema))),
+        ]
+        entries = [write_parquet(run, file, table.schema, [table]) for file, table in tables]
+        put_in_place(run, [file for file, _ in tables], entries)
+    write_documents(run, schema, rows)
+    publish(run, schema)
+    run.close()
+
+
+def finals_frame(
+    schema: RunSchema, random: np.random.Generator, first: int, count: int, rows: int, segment: int
+) -> pl.DataFrame:
+    names = list(schema.axes)
+    unit = np.arange(first, first + count)
+    row, variant = unit // len(names), unit % len(names)
+    accuracy = np.array([MODELS[a["model"]][0] + PROMPTS[a["prompt"]][0] for a in schema.axes.values()])[variant]
+    price = np.array([MODELS[a["model"]][1] * PROMPTS[a["prompt"]][1] for a in schema.axes.values()])[variant]
+    gold = np.random.default_rng(1).choice(5, rows // len(names) + 1, p=[0.4, 0.25, 0.2, 0.1, 0.05])[row]
+    right = random.random(count) < accuracy
+    label = np.where(right, gold, (gold + random.integers(1, 5, count)) % 5)
+    draw = random.random(count)
+    status = np.select(
+        [draw < 0.004, draw < 0.009, draw < 0.011, draw < 0.018],
+        ["truncated", "invalid", "refused", "error"],
+        "ok",
+    )
+    kinds = np.array(["server", "timeout", "rate_limited", "content_filter"])[random.integers(0, 4, count)]
+    output_tokens = np.minimum(400, random.lognormal(3.2, 0.5, count)).astype(int) + 1
+    latency = random.lognormal(-0.4, 0.55, count) * (1 + 0.8 * (price > 20))
+    pause = np.where(unit > rows * 0.7, 14 * 3600, 0) + np.where(unit > rows * 0.25, 1800, 0)
+    started = START_US + ((unit / 400 + pause) * 1e6).astype(np.int64)
+    labels = np.array(LABELS)
+    ok = status == "ok"
+    frame = pl.DataFrame(
+        {
+            "review_id": row,
+            "text": [
+                f"Review {number}: the parcel came late & the colour is <b>not</b> as shown, but it works. 好い"
+                for number in row
+            ],
+            "gold": labels[gold],
+            "variant": np.array(names)[variant],
+            "repeat": np.zeros(count, dtype=np.int32),
+            "status": status,
+            "_label": labels[label],
+            "_confidence": np.round(np.clip(random.beta(6, 2, count), 0, 1), 3),
+            "_urgent": random.random(count) < 0.1,
+            "_topic": labels[random.integers(0, 5, count)],
+            "_ok": ok,
+            "finish_reason": np.where(status == "truncated", "length", "stop"),
+            "error_kind": pl.Series(np.where(status == "error", kinds, "")).replace("", None),
+            "score_right": np.where(ok, (label == gold).astype(float), np.nan),
+            "input_tokens": np.where(status == "error", 0, random.lognormal(5, 0.4, count).astype(int) + 40),
+            "output_tokens": np.where(status == "error", 0, output_tokens),
+            "_cost": (price * 1e6 * (0.5 + output_tokens / 50)).astype(np.int64),
+            "latency_seconds": latency,
+            "_started": started,
+            "_finished": started + (latency * 1e6).astype(np.int64),
+            "_sequence": np.arange(count) + segment * 2**32,
+        },
+        strict=False,
+    )
+    return dressed(frame)
+
+
+def dressed(frame: pl.DataFrame) -> pl.DataFrame:
+    """The columns that follow from others."""
+    told = pl.format('{{"label":"{}","topics":["{}"],"confidence":{}}}', "_label", "_topic", "_confidence")
+    moment = pl.Datetime("us", "UTC")
+    messages = pl.format("the gateway said: <script>alert({})</script> try again later", "review_id")
+    return frame.with_columns(
+        output_text=pl.when(pl.col("status") != "error").then(told),
+        output=pl.when("_ok").then(
+            pl.struct(label="_label", topics=pl.concat_list("_topic"), confidence="_confidence", urgent="_urgent")
+        ),
+        error_message=pl.when(~pl.col("_ok")).then(messages),
+        score_right=pl.col("score_right").fill_nan(None),
+        model=pl.col("variant").str.split("/").list.first(),
+        axis_model=pl.col("variant").str.split("/").list.first(),
+        axis_prompt=pl.col("variant").str.split("/").list.last(),
+        cost_usd=pl.when(pl.col("status") == "error").then(0).otherwise(pl.col("_cost")).cast(pl.Decimal(38, 0)),
+        cost_source=pl.lit("job"),
+        attempt_count=pl.lit(1),
+        unknown_attempts=pl.lit(0),
+        started_at=pl.col("_started").cast(moment),
+        finished_at=pl.col("_finished").cast(moment),
+        request_hash=pl.format("hash{}", "review_id"),
+        response_id=pl.format("resp-{}-{}", "review_id", "variant"),
+        _supersedes=pl.lit(value=False),
+    )
+
+
+def attempts_frame(finals: pl.DataFrame, random: np.random.Generator, first: int) -> pl.DataFrame:
+    """The request of each row, and before some of them one that brought no answer."""
+    body = pl.format('{{"id":"{}","choices":[{{"message":{{"content":"{}"}}}}]}}', "response_id", "_label")
+    asked = finals.with_columns(
+        outcome=pl.when(pl.col("status") == "error").then(pl.lit("rejected")).otherwise(pl.lit("done")),
+        http_status=pl.when(pl.col("status") == "error").then(500).otherwise(200),
+        purpose=pl.lit("answer"),
+        turn=pl.lit(0),
+        attempt=pl.lit(1),
+        held_usd=(pl.col("_cost") * 3).cast(pl.Decimal(38, 0)),
+        reply_body=body,
+    )
+    failed = asked.filter(pl.Series(random.random(asked.height) < 0.03)).with_columns(
+        outcome=pl.when(pl.col("review_id") % 20 == 0).then(pl.lit("unknown")).otherwise(pl.lit("rejected")),
+        error_kind=pl.when(pl.col("review_id") % 20 == 0)
+        .then(pl.lit("timeout"))
+        .otherwise(pl.lit("rate_limited")),
+        http_status=pl.when(pl.col("review_id") % 20 == 0).then(None).otherwise(429),
+        cost_usd=pl.lit(None, pl.Decimal(38, 0)),
+        input_tokens=pl.lit(None, pl.Int64),
+        output_tokens=pl.lit(None, pl.Int64),
+    )
+    both = pl.concat([asked, failed], how="diagonal")
+    return both.with_columns(serial=pl.Series(np.arange(both.height) + 2 * first))
+
+
+def typed(frame: pl.DataFrame, schema: pa.Schema) -> pa.Table:
+    """The frame in exactly these columns; amounts are integers of pico in it."""
+    columns = []
+    for field in schema:
+        if field.name not in frame.columns:
+            columns.append(pa.nulls(frame.height, field.type))
+            continue
+        array = frame[field.name].to_arrow(compat_level=pl.CompatLevel.oldest())
+        if pa.types.is_decimal(field.type):
+            digits = array.cast(pa.decimal128(38, 0))
+            array = pa.Array.from_buffers(
+                field.type, len(digits), digits.buffers(), digits.null_count, digits.offset
+            )
+        columns.append(array.cast(field.type))
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def write_documents(run: RunDirectory, schema: RunSchema, rows: int) -> None:
+    """job.json and summary.json, as far as a report reads them."""
+    job = {
+        "name": "label-reviews",
+        "input": {"table": "data/reviews.parquet"},
+        "endpoint": {"base_url": "https://gateway.example/api/v1", "protocol": "chat"},
+        "model": None,
+        "prompt": {"system": "You label product reviews.", "user": "Review: {{ text }}"},
+        "repeats": 1,
+        "budget": {"max_cost_usd": "40"},
+    }
+    write_json(
+        run, run.job, {"job": job, "run_schema": schema_document(schema), "versions": {"crun-batch": "0.1.0"}}
+    )
+    summary = {
+        "output_dir": str(run.path),
+        "name": "label-reviews",
+        "status": "finished",
+        "stop_reason": None,
+        "exit_code": 1,
+        "rows": {"total": rows, "open": 0},
+        "unknown_attempts": 0,
+        "seconds": rows / 400,
+        "resume_command": None,
+    }
+    write_json(run, run.summary, summary)
