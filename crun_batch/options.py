@@ -31,9 +31,13 @@ class Clock(Struct, frozen=True):
     epoch_us: Callable[[], int]
     monotonic: Callable[[], float]
 
+    def epoch_seconds(self) -> float:
+        """Seconds since 1970, UTC."""
+        return self.epoch_us() / 1e6
+
     def now(self) -> datetime:
         """The moment, in UTC."""
-        return datetime.fromtimestamp(self.epoch_us() / 1e6, UTC)
+        return datetime.fromtimestamp(self.epoch_seconds(), UTC)
 
 
 SYSTEM_CLOCK = Clock(epoch_us=lambda: time.time_ns() // 1000, monotonic=time.monotonic)

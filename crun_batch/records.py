@@ -82,6 +82,21 @@ class Unit(Struct, frozen=True, gc=False):
     repeat: int
 
 
+class UnitSlots(Struct, frozen=True, gc=False):
+    """Where each unit of a table has its place: row by row, in a row variant by variant, then repeat by repeat."""
+
+    variants: int
+    repeats: int
+
+    @property
+    def per_row(self) -> int:
+        return self.variants * self.repeats
+
+    def of(self, position: int, variant: int, repeat: int) -> int:
+        """The unit's slot, counted from 0."""
+        return (position * self.variants + variant) * self.repeats + repeat
+
+
 class Hold(Struct, frozen=True, gc=False):
     """The most a request may cost, reserved before it is sent. None: no price is known in that unit."""
 
@@ -169,6 +184,15 @@ class Fault(Struct, frozen=True):
     """It will be so each time, until somebody changes something: a certificate, a proxy's password, a port."""
 
 
+STATUS_OF_FINISH: dict[FinishReason, Status] = {
+    "stop": "ok",
+    "tool_calls": "ok",
+    "other": "ok",
+    "length": "truncated",
+    "content_filter": "refused",
+}
+
+
 class Reply(Struct, frozen=True, gc=False):
     """A 2xx reply, read: the same fields for every protocol."""
 
@@ -185,6 +209,12 @@ class Reply(Struct, frozen=True, gc=False):
     """For a streamed reply: the body it would have had unstreamed."""
     note: str | None = None
     """What makes the answer doubtful, in a sentence; it is the result's error_message."""
+
+    @property
+    def status(self) -> Status:
+        """The status of a unit whose last word this is: an answer that holds nothing is never `ok`."""
+        status = STATUS_OF_FINISH[self.finish_reason]
+        return "invalid" if status == "ok" and self.tool_calls is None and is_missing(self.text) else status
 
 
 def is_missing(text: str | None) -> bool:

@@ -20,9 +20,8 @@ from crun_batch.gateway.protocols.finish_reasons import (
     FinishMeaning,
     finish_meaning,
 )
-from crun_batch.records import Failure, Reply, Response, Usage
+from crun_batch.records import STATUS_OF_FINISH, Failure, Reply, Response, Usage
 from crun_batch.session.entries import status_of
-from crun_batch.workload.conversation import STATUS_OF_FINISH
 
 PAGE = Path(__file__).parent.parent / "docs" / "answers.md"
 COUNTS = {"prompt_tokens": 12, "completion_tokens": 4, "total_tokens": 16}

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from simulator_kit import BODIES, CHAT, gateway, send
 
 from crun_batch.gateway.protocols.chat import PROTOCOL, read
 from crun_batch.gateway.protocols.chat_plain import read_plain
+from crun_batch.records import Usage
 
 ODD = st.sampled_from([None, 0, 1, -1, 3.0, 10**13, "", "x", True, [], {}, [{}], {"cached_tokens": 3}])
 COUNTS = st.one_of(st.integers(0, 300), ODD)
@@ -33,6 +36,9 @@ USAGES = st.one_of(
             "cache_read_input_tokens": COUNTS,
             "cache_creation_input_tokens": COUNTS,
             "input_tokens": COUNTS,
+            "cached_tokens": COUNTS,
+            "cache_write_tokens": COUNTS,
+            "reasoning_tokens": COUNTS,
             "cost": st.one_of(st.floats(0, 1), ODD),
         },
     ),
@@ -77,17 +83,42 @@ def test_both_ways_of_reading_agree(payload: dict[str, Any]) -> None:
     assert plain is None or plain == read(orjson.loads(body))
 
 
-def test_the_usual_reply_goes_the_short_way() -> None:
+USUAL = {
+    "only counts": ({}, Usage(9, 0, 0, 2, 0)),
+    "null details": ({"prompt_tokens_details": None, "completion_tokens_details": None}, Usage(9, 0, 0, 2, 0)),
+    "OpenAI": (
+        {
+            "prompt_tokens_details": {"cached_tokens": 4, "audio_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 1, "audio_tokens": 0},
+        },
+        Usage(9, 4, 0, 2, 1),
+    ),
+    "writes": (
+        {"prompt_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 3}},
+        Usage(9, 4, 3, 2, 0),
+    ),
+    "DeepSeek": ({"prompt_cache_hit_tokens": 4, "prompt_cache_miss_tokens": 5}, Usage(9, 4, 0, 2, 0)),
+}
+
+
+@pytest.mark.parametrize("form", USUAL)
+def test_the_usual_replies_go_the_short_way(form: str) -> None:
     """Else it would not be worth having."""
-    plain = read_plain(orjson.dumps(PLAIN))
+    counts, usage = USUAL[form]
+    payload = PLAIN | {"usage": PLAIN["usage"] | counts}
+    plain = read_plain(orjson.dumps(payload))
 
     assert plain is not None
-    assert ("4", 9, 2) == (
-        plain.text,
-        plain.usage and plain.usage.input_tokens,
-        plain.usage and plain.usage.output_tokens,
-    )
+    assert ("4", usage) == (plain.text, plain.usage)
+    assert plain == read(payload)
     assert PROTOCOL.read_plain is read_plain
+
+
+def test_the_simulators_replies_go_the_short_way() -> None:
+    """So that what is measured against it is measured the usual way."""
+    _, _, payload = send(gateway(), CHAT, BODIES[CHAT])
+
+    assert read_plain(orjson.dumps(payload)) is not None
 
 
 def test_no_broken_body_goes_the_short_way() -> None:

@@ -119,8 +119,8 @@ def test_replies_that_come_together_are_recorded_together_and_before_they_are_re
 
 
 @given(st.lists(st.floats(0.0, 30.0), min_size=1, max_size=30))
-def test_a_reply_waits_for_others_a_hundredth_of_its_time_and_5_ms_at_most(delays: list[float]) -> None:
-    """Then it is recorded, with all that came meanwhile."""
+def test_a_reply_waits_for_others_no_longer_than_its_time_bears(delays: list[float]) -> None:
+    """2 ms where that is a twentieth of it, 5 ms where that is a hundredth; then all that came is recorded."""
     came: dict[int, float] = {}
     recorded: dict[int, float] = {}
     loop = VirtualLoop()
@@ -144,7 +144,9 @@ def test_a_reply_waits_for_others_a_hundredth_of_its_time_and_5_ms_at_most(delay
         loop.close()
 
     assert came.keys() == recorded.keys()
-    assert all(-1e-9 <= recorded[row] - came[row] <= min(0.01 * recorded[row], 0.005) + 1e-9 for row in came)
+    for row, moment in came.items():
+        longest = max(min(0.05 * recorded[row], 0.002), min(0.01 * recorded[row], 0.005))
+        assert -1e-9 <= recorded[row] - moment <= longest + 1e-9
     turns = sorted(set(recorded.values()))
     assert all(not came[row] + 1e-9 < turn < recorded[row] - 1e-9 for row in came for turn in turns)
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from crun_batch.errors import EXIT_GATEWAY_REFUSED, EXIT_OUT_OF_MONEY
 from crun_batch.gateway.admission import Admitted, Lane
 from crun_batch.gateway.classify import check, check_fault
+from crun_batch.gateway.gathering import gather_seconds
 from crun_batch.gateway.http.wire import Wire
 from crun_batch.gateway.per_minute import NEVER
 from crun_batch.gateway.pool_seams import Hooks, PoolSettings, Route, Sending, TicketSource
@@ -27,9 +28,6 @@ from crun_batch.gateway.shares import Shares
 from crun_batch.gateway.troubles import Troubles, minutes, set_aside_halt
 from crun_batch.records import Again, Failure, Fault, Halt, Outcome, Reply, Response, Ticket
 
-GATHER_SHARE = 0.01
-LONGEST_GATHER_SECONDS = 0.005
-"""How long a reply may wait for others, of the time that it took: taken in together, each costs less."""
 FEWEST_DRAWN_AT_ONCE = 64
 """Tickets of lanes that cannot send, drawn on the way to those that can, before others have the loop."""
 NO_ROOM = "the budget has no room for one more request"
@@ -135,8 +133,8 @@ class Pool:
     def _step_with_others(self, sent_at: float) -> None:
         """A reply has come: take it in together with those that come right after it."""
         if self._gathering is None and not self._step_is_due:
-            seconds = min(GATHER_SHARE * (self._loop.time() - sent_at), LONGEST_GATHER_SECONDS)
-            self._gathering = self._loop.call_later(seconds, self._step)
+            took = self._loop.time() - sent_at
+            self._gathering = self._loop.call_later(gather_seconds(took), self._step)
 
     def _step(self) -> None:
         """Take in all that has arrived, send all that may go; then see to it that somebody calls again.
@@ -244,7 +242,7 @@ class Pool:
             if ticket == "wait" or ticket == "end":
                 self._source_ended = ticket == "end"
                 break
-            if not self._is_set_aside(ticket):
+            if ticket.unit.variant not in self._set_aside:
                 drawn.append(ticket)
         return drawn
 
@@ -254,7 +252,7 @@ class Pool:
         return self._shares is None or self._shares.may_take(lane, free)
 
     def _is_set_aside(self, ticket: Ticket) -> bool:
-        return bool(self._set_aside) and ticket.unit.variant in self._set_aside
+        return ticket.unit.variant in self._set_aside
 
     def _has_room(self) -> bool:
         return self.in_flight < self._settings.concurrency and self.halt is None
@@ -280,17 +278,18 @@ class Pool:
     def _send_from(self, lane: Lane, now: float) -> float:
         """Send what waits in a lane, while it may; seconds until the next may."""
         queue = self._queues.of(lane)
-        while queue and self._has_room():
-            wait = lane.wait_seconds(now, queue[0].bound_tokens)
+        while queue and self.in_flight < self._settings.concurrency:
+            ticket = queue[0]
+            wait = lane.wait_seconds(now, ticket.bound_tokens)
             if wait > 0.0:
                 return wait
             if self._shares is not None and not self._may_take(lane):
                 return NEVER
-            if not self._hooks.reserve(queue[0]):
+            if not self._hooks.reserve(ticket):
                 if self.in_flight == 0:
                     self.halt = Halt(EXIT_OUT_OF_MONEY, NO_ROOM)
                 return NEVER
-            ticket = self._queues.take(lane)
+            self._queues.take(lane)
             self.in_flight += 1
             self._admitted.append((ticket, lane.admit(now, ticket.bound_tokens)))
             if self._shares is not None:
@@ -386,7 +385,7 @@ class Pool:
         decision, ticket = outcome.decision, outcome.attempt.ticket
         if isinstance(decision, Halt):
             self.refuse(ticket.unit.variant, decision)
-        if self._is_set_aside(ticket):
+        if ticket.unit.variant in self._set_aside:
             return
         if follow_up is not None:
             self._queues.add_first(follow_up)

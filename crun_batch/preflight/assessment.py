@@ -68,7 +68,7 @@ def enough(context: RunContext) -> RowsRead:
     workload, done = context.workload, context.state.done
     table, columns = workload.table, columns_read(context)
     is_new = done.open_slots() == workload.unit_slots
-    wanted = None if is_new else done.open_rows(workload.slots_per_row)
+    wanted = None if is_new else done.open_rows(workload.slots.per_row)
     rows = table.count(wanted)
     if rows <= SAMPLE_ABOVE_ROWS:
         return RowsRead(table.rows(columns, wanted=wanted))
@@ -90,7 +90,7 @@ def assess(
 
     `waiting`: the questions about stored answers, which come on top. `left_out`: variants that are not sent.
     """
-    workload, done = context.workload, context.state.done
+    workload, done, repeats = context.workload, context.state.done, context.workload.repeats
     judges = _Judges(context, prices)
     tallies = [_Tallies(variant, prices, context) for variant in workload.variants if variant.name not in left_out]
     is_new = done.open_slots() == workload.unit_slots
@@ -101,11 +101,11 @@ def assess(
             read_rows += 1
             units_before = open_units
             for tallied in tallies:
-                repeats = workload.repeats if is_new else _open_repeats(context, row, tallied.index)
-                if repeats:
-                    open_units += repeats
-                    tallied.add(row, repeats, rejections)
-                    judges.add(row, tallied.variant, repeats)
+                to_ask = repeats if is_new else _open_repeats(context, row, tallied.index)
+                if to_ask:
+                    open_units += to_ask
+                    tallied.add(row, to_ask, rejections)
+                    judges.add(row, tallied.variant, to_ask)
             is_open = open_units > units_before
             open_rows += is_open
             judges.row(is_open=is_open)
@@ -128,7 +128,9 @@ def assess(
 
 def _open_repeats(context: RunContext, row: Row, variant: int) -> int:
     workload, done = context.workload, context.state.done
-    return sum(done.is_open(workload.slot(row.position, variant, repeat)) for repeat in range(workload.repeats))
+    return sum(
+        done.is_open(workload.slots.of(row.position, variant, repeat)) for repeat in range(workload.repeats)
+    )
 
 
 def _latency_seconds(context: RunContext) -> float | None:
@@ -208,6 +210,7 @@ class _Tallies:
         except RowRejected as error:
             rejections.add(error)
             return
+        unit_hash = request.unit_hash
         for turn, body in enumerate((request.body, *later)):
             known = self._tallies.get((request.model, turn))
             if known is None:
@@ -216,7 +219,7 @@ class _Tallies:
             tally, counter = known
             counted = count_body(body, counter)
             tally.row()
-            tally.add(counted.tokens, request.unit_hash, counted.uncounted_parts, repeats)
+            tally.add(counted.tokens, unit_hash, counted.uncounted_parts, repeats)
 
     def _tally(self, model: str | None, turn: int, output_limit: int | None) -> tuple[Tally, Counter]:
         counter = remembering(token_counter(model or ""))

@@ -24,7 +24,7 @@ from crun_batch.records import (
     Unit,
 )
 from crun_batch.store.events import FinalPart, ReadEvent, StartEvent
-from crun_batch.workload.conversation import UnitResult, status_of_reply
+from crun_batch.workload.conversation import UnitResult
 
 NO_TRIES = Tries()
 
@@ -85,7 +85,7 @@ def unit_key(unit: Unit, variant: str) -> UnitKey:
 def status_of(result: Reply | Failure) -> Status:
     """The status that a unit has when `result` is its last word."""
     if isinstance(result, Reply):
-        return status_of_reply(result)
+        return result.status
     return "refused" if result.kind == "content_filter" else "error"
 
 

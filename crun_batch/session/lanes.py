@@ -54,7 +54,7 @@ def pool_of(
             set_aside=set_aside if others_go_on else None,
             refused=refused,
         ),
-        epoch_seconds=lambda: options.clock.epoch_us() / 1e6,
+        epoch_seconds=options.clock.epoch_seconds,
     )
 
 

@@ -49,7 +49,7 @@ class RowRecorder:
         self._tickets = tools.tickets
         self._sharing = sharing
         self._done = state.done
-        self._slot = workload.slot
+        self._slot_of = workload.slots.of
         self._encode_carried = carried_encoder(state.schema.carried, workload.carried)
         self._now_us = context.options.clock.epoch_us
 
@@ -184,5 +184,5 @@ class RowRecorder:
         shared: bool = False,
     ) -> None:
         self.attempts.account.finished(key, status, kind, replaces=replaces, shared=shared)
-        self._done.finish(self._slot(unit.position, unit.variant, unit.repeat), status, kind)
+        self._done.finish(self._slot_of(unit.position, unit.variant, unit.repeat), status, kind)
         self.tally.count(unit.variant, is_ok=status == "ok", is_error=status == "error")

@@ -101,7 +101,9 @@ class RowTickets:
         unsent: Unsent,
         sharing: Sharing | None,
     ) -> None:
-        self._workload = context.workload
+        self._variants = context.workload.variants
+        self._repeats = context.workload.repeats
+        self._slot_of = context.workload.slots.of
         self._batches = batches
         self._done = context.state.done
         self._account = context.state.account
@@ -144,7 +146,7 @@ class RowTickets:
         while self._rows and rows < ROWS_AT_ONCE and body_bytes < BYTES_AT_ONCE:
             row = self._rows.popleft()
             rows += 1
-            for variant in self._workload.variants:
+            for variant in self._variants:
                 if variant.index in self._skipped:
                     continue
                 before = len(opened)
@@ -155,10 +157,10 @@ class RowTickets:
 
     def _open_units(self, row: Row, variant: Variant, opened: list[OpenUnit]) -> None:
         """Add the row's units under a variant that have no final result, with their first request."""
-        first_slot = self._workload.slot(row.position, variant.index, 0)
+        first_slot = self._slot_of(row.position, variant.index, 0)
         request: Request | None = None
         complaint = ""
-        for repeat in range(self._workload.repeats):
+        for repeat in range(self._repeats):
             slot = first_slot + repeat
             if not self._done.is_open(slot):
                 continue

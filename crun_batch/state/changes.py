@@ -58,7 +58,7 @@ def _recorded_hashes(workload: Workload, state: RunState) -> array[int]:
         columns = (batch.column(name).to_pylist() for name in ("position", "variant", "repeat", "request_hash"))
         for position, variant, repeat, text in zip(*columns, strict=True):
             if variant in variants and repeat < workload.repeats and text:
-                hashes[workload.slot(position, variants[variant], repeat)] = int(text[:16], 16)
+                hashes[workload.slots.of(position, variants[variant], repeat)] = int(text[:16], 16)
     return hashes
 
 
@@ -66,7 +66,9 @@ def _changed_slots(workload: Workload, state: RunState, recorded: array[int]) ->
     for batch in workload.table.rows(workload.columns):
         for row in batch:
             for variant in workload.variants:
-                slots = [workload.slot(row.position, variant.index, repeat) for repeat in range(workload.repeats)]
+                slots = [
+                    workload.slots.of(row.position, variant.index, repeat) for repeat in range(workload.repeats)
+                ]
                 known = [slot for slot in slots if recorded[slot] and not state.done.is_open(slot)]
                 if known:
                     now = _hash_now(variant, row)

@@ -82,9 +82,9 @@ def open_units(workload: Workload, done: DoneMarks) -> int:
     table = workload.table
     if table.selected_rows == table.source_rows:
         return done.open_slots()
-    return done.open_among(table.selected, workload.slots_per_row)
+    return done.open_among(table.selected, workload.slots.per_row)
 
 
 def open_rows(workload: Workload, done: DoneMarks) -> Iterator[list[Row]]:
     """The selected rows that still have something to do; the finished ones are passed over where they are read."""
-    return workload.table.rows(workload.columns, wanted=done.open_rows(workload.slots_per_row))
+    return workload.table.rows(workload.columns, wanted=done.open_rows(workload.slots.per_row))

@@ -160,7 +160,7 @@ def mark_done(workload: Workload, finished: pa.RecordBatchReader) -> DoneMarks:
         ):
             if variant not in variants or repeat >= workload.repeats:
                 continue
-            slots = positions * workload.slots_per_row + workload.slot(0, variants[variant], repeat)
+            slots = positions * workload.slots.per_row + workload.slots.of(0, variants[variant], repeat)
             codes = codes.scatter(slots, done.code(status, kind))
     done.mark_all(bytearray(codes.to_arrow().buffers()[1])[: workload.unit_slots])
     return done

@@ -72,5 +72,5 @@ class RunContext(Struct, frozen=True):
 
     def open_units_of(self, row: Row) -> int:
         """How many variants and repeats of the row are left to ask."""
-        first = self.workload.slot(row.position, 0, 0)
-        return sum(self.state.done.is_open(first + offset) for offset in range(self.workload.slots_per_row))
+        first = self.workload.slots.of(row.position, 0, 0)
+        return sum(self.state.done.is_open(first + offset) for offset in range(self.workload.slots.per_row))

@@ -22,22 +22,8 @@ from crun_batch.gateway.structured import AnswerCheck, Checked, repair_request
 from crun_batch.load.job.output_schema import Shape
 from crun_batch.load.prompt.rejections import RowRejected
 from crun_batch.pricing.account import Answered
-from crun_batch.records import ErrorKind, FinishReason, Prompt, Reply, Row, Status, is_missing
+from crun_batch.records import STATUS_OF_FINISH, ErrorKind, Prompt, Reply, Row, Status, is_missing
 from crun_batch.workload.request import Request, Variant, request_hash
-
-STATUS_OF_FINISH: dict[FinishReason, Status] = {
-    "stop": "ok",
-    "tool_calls": "ok",
-    "other": "ok",
-    "length": "truncated",
-    "content_filter": "refused",
-}
-
-
-def status_of_reply(reply: Reply) -> Status:
-    """The status of a unit whose last word is `reply`: an answer that holds nothing is never `ok`."""
-    status = STATUS_OF_FINISH[reply.finish_reason]
-    return "invalid" if status == "ok" and is_missing(reply.text) and reply.tool_calls is None else status
 
 
 class UnitResult(Struct, frozen=True):
@@ -69,7 +55,7 @@ class Conversation:
         if last.turn < self._turns - 1:
             return self._after_turn(row, answers, status)
         if self._check is None:
-            return self._verdict(answers, status_of_reply(last.reply))
+            return self._verdict(answers, last.reply.status)
         checked = self._check(last.reply.text)
         if checked.complaint is None or status != "ok" or _is_call(last.reply):
             return self._verdict(answers, status, checked)

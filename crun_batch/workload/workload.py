@@ -15,6 +15,7 @@ from crun_batch.load.job.output_schema import Column, arrow_type
 from crun_batch.load.prompt.render import Renderer
 from crun_batch.load.prompt.score_templates import ScoreTemplates
 from crun_batch.load.table.table import Table
+from crun_batch.records import UnitSlots
 from crun_batch.store.schema import RunSchema
 from crun_batch.workload.request import Variant
 from crun_batch.workload.target import Judge, Target
@@ -56,19 +57,17 @@ class Workload(Struct, frozen=True):
 
     @property
     def selected_units(self) -> int:
-        return self.table.selected_rows * len(self.variants) * self.repeats
+        return self.table.selected_rows * self.slots.per_row
 
     @property
     def unit_slots(self) -> int:
         """Units that the source could hold: where the done marks have their places."""
-        return self.table.source_rows * self.slots_per_row
+        return self.table.source_rows * self.slots.per_row
 
     @property
-    def slots_per_row(self) -> int:
-        return len(self.variants) * self.repeats
-
-    def slot(self, position: int, variant: int, repeat: int) -> int:
-        return (position * len(self.variants) + variant) * self.job.repeats + repeat
+    def slots(self) -> UnitSlots:
+        """Which place each of them has."""
+        return UnitSlots(len(self.variants), self.repeats)
 
     def run_schema(self) -> RunSchema:
         table = self.table

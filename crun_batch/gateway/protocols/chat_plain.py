@@ -22,7 +22,7 @@ _Count = Annotated[int, Meta(ge=0, le=MOST_TOKENS)]
 
 class _InputDetails(Struct, gc=False):
     cached_tokens: _Count | None = None
-    cache_write_tokens: None = None
+    cache_write_tokens: _Count | None = None
 
 
 class _OutputDetails(Struct, gc=False):
@@ -35,9 +35,12 @@ class _Usage(Struct, gc=False):
     total_tokens: _Count | None = None
     prompt_tokens_details: _InputDetails | None = None
     completion_tokens_details: _OutputDetails | None = None
+    cached_tokens: None = None
+    cache_write_tokens: None = None
+    reasoning_tokens: None = None
     input_tokens_details: None = None
     output_tokens_details: None = None
-    prompt_cache_hit_tokens: None = None
+    prompt_cache_hit_tokens: _Count | None = None
     cache_read_input_tokens: None = None
     cache_creation_input_tokens: None = None
     cost: None = None
@@ -85,15 +88,18 @@ def read_plain(body: bytes) -> Reply | None:
         or (total is not None and total != input_tokens + output_tokens)
     ):
         return None
-    cached = (usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details else None) or 0
-    details = usage.completion_tokens_details
-    reasoning = (details.reasoning_tokens if details else None) or 0
-    if cached > input_tokens or reasoning > output_tokens or not input_tokens or not output_tokens:
+    read, written = usage.prompt_tokens_details, usage.completion_tokens_details
+    cached = read.cached_tokens if read is not None else None
+    if cached is None:
+        cached = usage.prompt_cache_hit_tokens or 0
+    cache_written = (read.cache_write_tokens if read is not None else None) or 0
+    reasoning = (written.reasoning_tokens if written is not None else None) or 0
+    if cached + cache_written > input_tokens or reasoning > output_tokens or not input_tokens or not output_tokens:
         return None
     return Reply(
         text=text,
         finish_reason=REASON_OF_MEANING[meaning],
-        usage=Usage(input_tokens, cached, 0, output_tokens, reasoning),
+        usage=Usage(input_tokens, cached, cache_written, output_tokens, reasoning),
         model=plain.model or None,
         response_id=plain.id or None,
     )

@@ -58,7 +58,7 @@ class Counts:
 
         None: not told. Null is not told; so are empty details, which some servers write as a list.
         """
-        for holder in (*(self._usage.get(name) for name in within), self._usage):
+        for holder in (*map(self._usage.get, within), self._usage):
             if type(holder) is not dict:
                 self.believable = self.believable and not holder
                 continue
