@@ -91,6 +91,34 @@ def test_an_unknown_limit_is_found_and_kept_in_bursts_and_with_scatter(limit, sc
     assert played.refused_share() <= 0.02 + scattered
 
 
+STORM_BEGINS, STORM_SECONDS = 180.0, 10.0
+
+
+@pytest.mark.parametrize("latency", sorted(LATENCIES))
+@pytest.mark.parametrize("seconds_later", [0.0, 7.0, 20.0, 60.0])
+@pytest.mark.parametrize("limit", [40, 300])
+def test_after_a_storm_the_pace_is_back_within_a_minute(limit, seconds_later, latency):
+    """Whenever it comes: what is tried at that moment, a lower limit, is not taken for what the gateway bears."""
+    begins = STORM_BEGINS + seconds_later
+    room = Room(lambda now: 0 if begins <= now < begins + STORM_SECONDS else limit)
+    seconds, refusal_seconds = (constant(1.0), 0.05) if latency == "bursts" else LATENCIES[latency]
+    played = play(
+        Gateway([room], seconds, refusal_seconds), seconds=400.0, lanes=[Lane(ceiling=512)], concurrency=512
+    )
+    recovered = begins + STORM_SECONDS + 60.0
+    assert played.mean_inside(recovered, recovered + 30.0) >= 0.9 * played.mean_inside(60.0, 180.0)
+
+
+def test_three_refusals_in_a_row_are_chance_however_rare_they_were():
+    """One in a hundred meets three in a row once in a million requests, and no pause of a lane is as cheap."""
+    lane = Lane(ceiling=64)
+    for _ in range(3000):
+        lane.answered(0.0, lane.admit(0.0, 0), None)
+    for admitted in [lane.admit(1.0, 0) for _ in range(3)]:
+        lane.refused(1.0, admitted, 5.0)
+    assert lane.paused_until <= 1.0
+
+
 def paces(sick: Gateway | None, *, lanes: int = 20, rows: int = 400) -> tuple[list[float], Played]:
     """When each of the healthy variants is done."""
     healthy = Gateway([], constant(0.5), 0.05)

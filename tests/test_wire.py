@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crun_batch.errors import InputError
-from crun_batch.gateway.failures import message_line
+from crun_batch.gateway.failures import LONGEST_MESSAGE, message_line
 from crun_batch.gateway.http.addresses import checked_headers, checked_url, is_loopback
 from crun_batch.gateway.http.bodies import EVIDENCE_BYTES, ByteBudget, Gunzip, Intake, WireSettings
 from crun_batch.gateway.http.httpx_wire import HttpxWire
@@ -641,12 +641,12 @@ def test_loopback_is_told_by_name_and_address(host: str, local: bool) -> None:
     assert local == is_loopback(host)
 
 
-@given(st.text())
-def test_texts_from_elsewhere_become_one_short_line(text: str) -> None:
-    """Whatever a library or a server says."""
-    line = message_line(text)
+@given(st.text(), st.integers(1, 400))
+def test_texts_from_elsewhere_become_one_short_line(text: str, times: int) -> None:
+    """Whatever a library or a server says, and however much."""
+    line = message_line(text * times)
     assert line.isprintable()
-    assert len(line) <= 200
+    assert len(line) <= LONGEST_MESSAGE
 
 
 def test_ordinary_headers_and_urls_pass() -> None:

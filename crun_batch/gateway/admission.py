@@ -100,11 +100,14 @@ class AdaptiveLimit:
             self._fall_to(self.value * CUT)
 
     def halve(self, *, again: bool) -> None:
-        """All are refused. `again`: nothing has succeeded since the last time, so it matters not how many go."""
+        """All are refused. `again`: nothing has succeeded since the last time, so it matters not how many go.
+
+        Which level is too high, that does not say: one that is known stays, else it is where the limit was.
+        """
         if self._adaptive:
             self._before_the_cut = None
-            if not again:
-                self._refused_level = max(2.0, min(self._refused_level, self.value))
+            if not again and self._refused_level == NEVER:
+                self._refused_level = max(2.0, self.trial.limit_without(self.value))
             self._fall_to(self.value * CUT_WHILE_NOTHING_SUCCEEDS)
 
     def _fall_to(self, value: float) -> None:

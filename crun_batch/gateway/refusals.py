@@ -22,7 +22,7 @@ FEWEST_REMEMBERED = 128
 """Requests of a generation, at least; and twice the highest level, as a burst goes at every level once."""
 CHANCE_OF_A_STREAK = 1e-6
 """So improbable a row of refusals is no chance."""
-LONGEST_STREAK = 16
+SHORTEST_STREAK, LONGEST_STREAK = 4, 16
 LATER_COUNTED = 512
 MOST_SHARE = 0.3
 FEWEST_FOR_A_SHARE = 100
@@ -124,7 +124,7 @@ class Evidence:
 
     def _ends_a_streak(self, serial: int) -> bool:
         """Of the last requests sent up to this one, so many were refused, nearly without a gap."""
-        wanted = ceil(log(CHANCE_OF_A_STREAK) / log(self._scatter_share()))
+        wanted = max(SHORTEST_STREAK, ceil(log(CHANCE_OF_A_STREAK) / log(self._scatter_share())))
         first = serial - wanted - wanted // 6
         return sum(first < refused <= serial for refused in self._latest_refused) >= wanted
 

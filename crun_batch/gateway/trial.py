@@ -46,6 +46,10 @@ class Trial:
         """The limit must not change for other reasons now."""
         return self._stage != "rest"
 
+    def limit_without(self, limit: float) -> float:
+        """What the limit would be if nothing else were being tried."""
+        return self._limit if self._stage in ("settle", "time other") else limit
+
     def interrupt(self) -> None:
         """The house is not full, or refusals came: what was timed says nothing."""
         self._stage = "rest"
