@@ -56,7 +56,9 @@ def _read(context: RunContext, bill: Bill, start: StartEvent, end: EndEvent) -> 
     decision = None
     if isinstance(result, Failure):
         policy = RetryPolicy(limits.max_attempts, limits.max_unknown_retries)
-        decision = decide(result, before, policy, lane_has_succeeded=False, lane_was_reached=False, draw=0.0)
+        so_far = context.state.account.totals()
+        was_reached = so_far.done + so_far.rejected > 0
+        decision = decide(result, before, policy, lane_has_succeeded=False, lane_was_reached=was_reached, draw=0.0)
     named = model or (result.model if isinstance(result, Reply) else None)
     return ConcludedAttempt(
         start=start,
