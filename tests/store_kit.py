@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,6 +99,66 @@ class FailingDisk(Disk):
         self.syncs += 1
         if self.sync_fails:
             raise OSError(errno.EIO, "Input/output error")
+
+
+class SmallDisk(Disk):
+    """A file system of `size` bytes: a write takes what fits, and the next one nothing."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._files: dict[tuple[int, int], int] = {}
+
+    @property
+    def free(self) -> int:
+        """Bytes that no file has."""
+        return self.size - sum(self._files.values())
+
+    def create(self, path: Path) -> int:
+        return self._known(super().create(path))
+
+    def reserve(self, path: Path, length: int) -> int:
+        if length > self.free:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self._known(super().reserve(path, length))
+
+    def extend(self, descriptor: int, length: int) -> None:
+        if length - os.fstat(descriptor).st_size > self.free:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().extend(descriptor, length)
+        self._known(descriptor)
+
+    def write(self, descriptor: int, data) -> int:
+        begins = os.lseek(descriptor, 0, os.SEEK_CUR)
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND:
+            begins = os.fstat(descriptor).st_size
+        fits = os.fstat(descriptor).st_size - begins + self.free
+        if fits <= 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        taken = super().write(descriptor, memoryview(data)[:fits])
+        self._known(descriptor)
+        return taken
+
+    def truncate(self, descriptor: int, length: int) -> None:
+        super().truncate(descriptor, length)
+        self._known(descriptor)
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._gone(target)
+        super().rename(source, target)
+
+    def unlink(self, path: Path) -> None:
+        self._gone(path)
+        super().unlink(path)
+
+    def _known(self, descriptor: int) -> int:
+        found = os.fstat(descriptor)
+        self._files[found.st_dev, found.st_ino] = found.st_size
+        return descriptor
+
+    def _gone(self, path: Path) -> None:
+        if path.exists():
+            found = path.stat()
+            self._files.pop((found.st_dev, found.st_ino), None)
 
 
 class ManualSyncer:

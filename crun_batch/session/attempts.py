@@ -59,13 +59,22 @@ class AttemptRecorder:
         self._token_ratio = token_ratio
         self._clock = context.options.clock
         self._in_flight: dict[int, InFlight] = {}
+        self._admitted = 0
 
     def reserve(self, ticket: Ticket) -> bool:
-        """Hold the request's bound under the budget; False: no room now."""
-        return self.reservations.reserve(ticket.hold)
+        """Hold the request's bound under the budget; False: no room now, there or for its reply on the disk.
+
+        Raises DiskFailed where the disk has no room for a reply and none is in flight.
+        """
+        if not self._journal.has_room_for(self._admitted + 1):
+            return False
+        has_room = self.reservations.reserve(ticket.hold)
+        self._admitted += has_room
+        return has_room
 
     def started(self, tickets: Sequence[Ticket]) -> list[Attempt]:
         """Record that the requests are about to go."""
+        self._admitted = 0
         started_at, sent_at = self._clock.epoch_us(), self._clock.monotonic()
         attempts = [Attempt(ticket, self._journal.next_serial()) for ticket in tickets]
         starts = [

@@ -21,7 +21,7 @@ from typing import Any
 import orjson
 
 from crun_batch.errors import DiskFailed, RunDamaged, RunInUse
-from crun_batch.store.disk import Disk, open_private, write_file
+from crun_batch.store.disk import Disk, is_open_at, open_private, write_file
 
 LOCK_NAME = ".lock"
 _NUMBERED = re.compile(r"(\d{6,})\.(jsonl|parquet)")
@@ -41,6 +41,8 @@ class RunDirectory:
         self.attempts = path / "attempts"
         self.manifest = self.journal / "manifest.jsonl"
         self.reserve = self.journal / "reserve"
+        self.sync_failed = self.journal / "sync-failed"
+        """There while files may end in pages that a failed sync has lost."""
         self.scores = self.journal / "scores.parquet"
         self.results = path / "results.parquet"
         self.job = path / "job.json"
@@ -85,10 +87,22 @@ class RunDirectory:
             for folder, expected in skeleton.items()
         )
 
+    def is_in_place(self) -> bool:
+        """Whether the directory that was locked is still the one at this path; True where nothing is locked."""
+        return self._lock is None or is_open_at(self._lock, self.path / ".lock")
+
+    def check_in_place(self) -> None:
+        """Raise DiskFailed where the directory at this path is no longer the one that was locked."""
+        if not self.is_in_place():
+            raise DiskFailed(
+                f"{self.path} is no longer where this session started: it was moved, replaced or deleted",
+                advice="Nothing more is sent. Put it back where it was, then start the same run again.",
+            )
+
     def close(self) -> None:
         """Give the lock back; where nothing was recorded, all is as if nobody had been here."""
         if self._lock is not None:
-            if self.is_blank:
+            if self.is_in_place() and self.is_blank:
                 self._take_away()
             os.close(self._lock)
             self._lock = None
@@ -122,7 +136,11 @@ def open_directory(path: Path, *, started_at: str, disk: Disk | None = None) -> 
             process = f"process {os.getpid()} on {socket.gethostname()}"
             os.pwrite(lock, f"{process}, started {started_at}\n".encode(), 0)
             run = RunDirectory(path, run.disk, lock, made)
-            _remove_unfinished(run)
+            try:
+                _remove_unfinished(run)
+            except BaseException:
+                run.close()
+                raise
             return run
     raise DiskFailed(f"{path}: cannot make the run directory: it is taken away again and again")
 
@@ -182,15 +200,15 @@ def _remove_unfinished(run: RunDirectory) -> None:
         for path in found:
             run.disk.unlink(path)
     except OSError as error:
-        run.close()
         raise DiskFailed(f"{run.path}: cannot remove what an unfinished write has left: {error}") from error
 
 
 def write_json(run: RunDirectory, path: Path, document: Mapping[str, Any]) -> None:
     """Replace `path` at once by the document, with a `sha256` of its own bytes as the last key.
 
-    Raises DiskFailed; the file is then as it was.
+    Raises DiskFailed; the file is then as it was, also where the directory is no longer the one that was locked.
     """
+    run.check_in_place()
     options = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS
     text = orjson.dumps({**document, "sha256": ""}, option=options) + b"\n"
     before, key, after = text.rpartition(_CHECKSUM_KEY)

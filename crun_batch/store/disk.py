@@ -38,14 +38,23 @@ class Disk:
         """Open a new file whose first `length` bytes have their place on the disk, all zero."""
         descriptor = open_private(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(descriptor, 0, length)
-            else:
-                os.pwrite(descriptor, bytes(length), 0)
+            Disk.extend(self, descriptor, length)
         except OSError:
             os.close(descriptor)
             raise
         return descriptor
+
+    def extend(self, descriptor: int, length: int) -> None:
+        """Take the place of the first `length` bytes of a file on the disk; what is in it stays."""
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, length)
+            return
+        for position in range(os.fstat(descriptor).st_size, length, _PIECE_BYTES):
+            os.pwrite(descriptor, bytes(min(_PIECE_BYTES, length - position)), position)
+
+    def seek(self, descriptor: int, position: int) -> None:
+        """Write the next bytes from there on; not for files that are appended to."""
+        os.lseek(descriptor, position, os.SEEK_SET)
 
     def write(self, descriptor: int, data: bytes | memoryview) -> int:
         """Write once; returns how many bytes were taken, which may be fewer than given."""
@@ -104,6 +113,16 @@ def open_private(path: Path, flags: int) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def is_open_at(descriptor: int, path: Path) -> bool:
+    """Whether the open file is the one that has that name now."""
+    try:
+        there = path.lstat()
+    except OSError:
+        return False
+    opened = os.fstat(descriptor)
+    return (opened.st_dev, opened.st_ino) == (there.st_dev, there.st_ino)
 
 
 def temporary(path: Path) -> Path:

@@ -202,10 +202,18 @@ class HeadEvent(Struct, frozen=True, tag_field="e", tag="head"):
     """The runner's own, opaque to the store."""
 
 
+class SyncedMark(Struct, frozen=True, tag_field="e", tag="synced"):
+    """No event, but a mark between them: so far the file was on the disk when this line was written."""
+
+    bytes: int
+
+
 Event = HeadEvent | StartEvent | EndEvent | ReadEvent | FinalEvent
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+_mark_decoder = msgspec.json.Decoder(SyncedMark)
+_MARK_BEGINS = b'{"e":"synced"'
 
 
 def whole_final(read: ReadEvent, final: FinalPart) -> FinalPart:
@@ -260,6 +268,11 @@ def payload_of(line: bytes) -> bytes | None:
 def decode_payload(payload: bytes) -> Event:
     """The event of a payload. Raises msgspec.DecodeError or ValidationError: a line of another format."""
     return _decoder.decode(payload)
+
+
+def synced_bytes(payload: bytes) -> int | None:
+    """What a mark says: the length of the file that was on the disk. None: an event."""
+    return _mark_decoder.decode(payload).bytes if payload.startswith(_MARK_BEGINS) else None
 
 
 def _without_surrogates(value: Any) -> Any:

@@ -21,7 +21,7 @@ import pyarrow.json
 
 from crun_batch.errors import RunDamaged
 from crun_batch.store.carried import decode_column
-from crun_batch.store.events import INHERITED, payload_of
+from crun_batch.store.events import INHERITED, payload_of, synced_bytes
 from crun_batch.store.schema import (
     MOMENT,
     MONEY,
@@ -79,7 +79,7 @@ def segment_tables(
 ) -> tuple[pa.Table, pa.Table]:
     """(attempts, finals) of a segment, in `attempts_schema` and `parts_schema`.
 
-    `live`: bytes at the end that are no whole line are somebody's unfinished write, and left out; otherwise
+    `live`: bytes at the end that may never have been on the disk are left out, as `recover` cuts them; otherwise
     every line must be whole. `checksum`: the CRC-32 of all that was written, where it is known: a file that fits
     it need not be checked line by line. Raises RunDamaged, naming the line.
     """
@@ -117,7 +117,7 @@ def _whole_length(path: Path, *, live: bool, checksum: int | None) -> int:
             break
         start = end
         number += 1
-    if start < len(data) and not (live and _is_torn(data[start:])):
+    if start < len(data) and not (live and _is_torn(data[start:], start)):
         raise RunDamaged(f"{path}, line {number + 1}: its checksum does not fit")
     return start
 
@@ -130,9 +130,10 @@ def _file_checksum(path: Path) -> int:
     return checksum
 
 
-def _is_torn(rest: bytes) -> bool:
-    """Whether these bytes may be somebody's unfinished write: no whole line comes after them."""
-    return not any(map(payload_of, rest.splitlines(keepends=True)))
+def _is_torn(rest: bytes, start: int) -> bool:
+    """Whether the bytes from `start` on may never have been on the disk: no mark says that they were."""
+    payloads = filter(None, map(payload_of, rest.splitlines(keepends=True)))
+    return all((synced_bytes(payload) or 0) <= start for payload in payloads)
 
 
 def _lines(path: Path, length: int) -> Iterator[pl.DataFrame]:

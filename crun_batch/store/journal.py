@@ -12,16 +12,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 from typing import Any
-from zlib import crc32
 
 from msgspec import Struct, structs
 
 from crun_batch.errors import DiskFailed
 from crun_batch.store.directory import RunDirectory
-from crun_batch.store.disk import write_all, write_file
+from crun_batch.store.disk import write_file
 from crun_batch.store.events import (
     FORMAT,
     EndEvent,
@@ -32,7 +30,9 @@ from crun_batch.store.events import (
     encode_line,
     encode_lines,
 )
+from crun_batch.store.late import LateReplies
 from crun_batch.store.recover import Recovered
+from crun_batch.store.segment import LiveSegment
 from crun_batch.store.syncer import Syncer, ThreadSyncer
 
 
@@ -67,26 +67,22 @@ class Journal:
         clock: Callable[[], int],
     ) -> None:
         self._run = run
-        self._disk = run.disk
         self._settings = settings
         self._syncer = syncer
         self._clock = clock
         self._session = head.session
-        self.segment = head.segment
-        self._path = run.segment(head.segment)
-        self._descriptor = _reopen(run, self._path)
-        present = self._path.read_bytes()
-        self._length, self._checksum = len(present), crc32(present)
+        self._file = LiveSegment(run, head.segment)
         self._closed: dict[int, int] = {}
         self._next_serial = head.next_serial
         self._in_flight = {start.n: start for start in head.in_flight}
         self._unread = set(unread)
         self._late: set[int] = set()
-        self._reserve = _reserve(run, settings.reserve_bytes)
+        self._reserve = LateReplies(run, settings.reserve_bytes)
         self._appended = 0
         self._synced = 0
         self._sync_records = settings.sync_records
         self._failure: DiskFailed | None = None
+        self._lost: DiskFailed | None = None
         self._held: list[Line] | None = None
         self._sync_lock = threading.Lock()
         syncer.start(self.sync)
@@ -97,15 +93,35 @@ class Journal:
         return self._appended - self._synced
 
     @property
+    def segment(self) -> int:
+        """Number of the open segment."""
+        return self._file.number
+
+    @property
     def bytes_in_segment(self) -> int:
         """Length of the open segment."""
-        return self._length
+        return self._file.length
 
     def next_serial(self) -> int:
         """The serial `n` for the next attempt: given out once."""
         serial = self._next_serial
         self._next_serial = serial + 1
         return serial
+
+    def has_room_for(self, replies: int) -> bool:
+        """Whether so many more requests may go, all replies in flight kept even if the disk is full by then.
+
+        Raises DiskFailed where there is no room for one, and none is in flight.
+        """
+        has_room = self._reserve.has_room_for(len(self._in_flight) + replies)
+        if not has_room:
+            self.poll()
+        if not has_room and replies == 1 and not self._in_flight:
+            raise DiskFailed(
+                f"{self._run.path}: the disk has no room for one more reply as large as those that came",
+                advice="Make room, then start the same run again.",
+            )
+        return has_room
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -130,7 +146,9 @@ class Journal:
         On a full disk they go to the reserve, from where the next start takes them. Raises DiskFailed when one
         could not be written there either.
         """
-        self._append(events)
+        lines = _lines(events)
+        self._reserve.learn(max((len(line) for _, line in lines), default=0), len(self._in_flight))
+        self._add(lines)
         for event in events:
             if event.n not in self._late:
                 self._in_flight.pop(event.n, None)
@@ -159,12 +177,14 @@ class Journal:
 
     def sync(self) -> None:
         """Bring what was appended to the disk. A failure is kept for `poll`; after one, this does nothing."""
+        self._reserve.ask_again()
         with self._sync_lock:
+            self._check_the_place()
             appended = self._appended
             if self._failure is not None or appended == self._synced:
                 return
             try:
-                self._disk.sync(self._descriptor)
+                self._file.sync()
             except OSError as error:
                 self._fail("cannot be synced to the disk", error)
             else:
@@ -176,7 +196,7 @@ class Journal:
         `checkpoint` gives what the runner must know to go on without the older segments, JSON-able. Does nothing
         while an end waits for its read. `force` also closes a segment that is not full. Raises DiskFailed.
         """
-        if self._unread or not (force or self._length >= self._settings.segment_bytes):
+        if self._unread or not (force or self._file.length >= self._settings.segment_bytes):
             return None
         if self._held:
             held, self._held = self._held, []
@@ -184,7 +204,7 @@ class Journal:
         self.sync()
         self.poll()
         closed = self.segment
-        self._closed[closed] = self._checksum
+        self._closed[closed] = self._file.checksum
         self._switch(
             HeadEvent(
                 format=FORMAT,
@@ -207,15 +227,21 @@ class Journal:
         """Sync and close. Raises DiskFailed if the last events may not be on the disk."""
         self._syncer.stop()
         self.sync()
-        self._disk.close(self._descriptor)
-        self._disk.close(self._reserve)
+        self._leave_mark()
+        self._file.close()
+        self._reserve.close()
         self.poll()
-        self._disk.unlink(self._run.reserve)
+        self._run.disk.unlink(self._run.reserve)
 
-    def _append_late(self, event: EndEvent) -> None:
+    def _leave_mark(self) -> None:
+        """All is synced: what is unreadable later is damage. Without the mark it would only be known less well."""
+        if self._failure is None and (mark := self._file.mark()):
+            with suppress(OSError):
+                self._file.append_anew(mark)
+
+    def _append_late(self, event: EndEvent, line: bytes) -> None:
         try:
-            write_all(self._disk, self._reserve, encode_line(event))
-            self._disk.sync(self._reserve)
+            self._reserve.keep(line)
         except OSError as error:
             raise DiskFailed(
                 f"{self._run.reserve}: a reply could not be kept: {error.strerror or error}"
@@ -223,7 +249,9 @@ class Journal:
         self._late.add(event.n)
 
     def _append(self, events: Sequence[Struct]) -> None:
-        lines = list(zip(events, encode_lines(events), strict=True))
+        self._add(_lines(events))
+
+    def _add(self, lines: list[Line]) -> None:
         if self._held is None:
             self._write(lines)
         else:
@@ -232,21 +260,15 @@ class Journal:
     def _write(self, lines: list[Line]) -> None:
         if not lines:
             return
-        data = b"".join([line for _, line in lines])
+        mark = self._file.mark() if self._failure is None else b""
         try:
-            if self._disk.write(self._descriptor, data) != len(data):
-                raise OSError("the disk took only a part of an event")
+            self._file.append(b"".join([mark, *[line for _, line in lines]]))
         except OSError as error:
             self._write_failed(lines, error)
         else:
-            self._written(data, len(lines))
+            self._appended += len(lines)
         if self._appended - self._synced >= self._sync_records:
             self._syncer.wake()
-
-    def _written(self, data: bytes, events: int) -> None:
-        self._length += len(data)
-        self._checksum = crc32(data, self._checksum)
-        self._appended += events
 
     def _write_failed(self, lines: list[Line], error: OSError) -> None:
         """Cut the torn part off and write each line once more; replies that do not fit go to the reserve.
@@ -263,36 +285,52 @@ class Journal:
             if isinstance(event, ReadEvent) and event.n in self._late:
                 continue
             if isinstance(event, StartEvent):
-                before_starts = before_starts or (self._length, self._checksum, self._appended)
+                before_starts = before_starts or (self._file.length, self._file.checksum, self._appended)
                 if failed := failed or self._failure is not None:
                     continue
             try:
-                self._disk.truncate(self._descriptor, self._length)
-                write_all(self._disk, self._descriptor, line)
+                self._file.append_anew(line)
             except OSError as second:
                 self._fail("cannot be written", second)
                 if isinstance(event, StartEvent) and before_starts is not None:
-                    self._length, self._checksum, self._appended = before_starts
+                    self._file.length, self._file.checksum, self._appended = before_starts
                 self._cut_torn_line()
-                if isinstance(event, EndEvent):
-                    self._append_late(event)
-                else:
-                    failed = True
+                failed = not self._kept_late(event, line) or failed
             else:
-                self._written(line, 1)
+                self._appended += 1
+        if self._lost is not None:
+            raise self._lost
         if failed and self._failure is not None:
             raise self._failure from error
 
+    def _kept_late(self, event: Struct, line: bytes) -> bool:
+        """Only replies are; one that has no place there does not hinder those that come with it."""
+        if not isinstance(event, EndEvent):
+            return False
+        try:
+            self._append_late(event, line)
+        except DiskFailed as error:
+            self._lost = self._lost or error
+        return True
+
+    def _check_the_place(self) -> None:
+        """What is written into a directory that was moved, replaced or deleted, nobody would find again."""
+        if self._failure is None:
+            try:
+                self._file.check_in_place()
+            except DiskFailed as error:
+                self._failure = error
+
     def _cut_torn_line(self) -> None:
         try:
-            self._disk.truncate(self._descriptor, self._length)
+            self._file.cut()
         except OSError as error:
             self._fail("cannot be cut back to its last whole line", error)
 
     def _fail(self, what: str, error: OSError) -> None:
         if self._failure is None:
             self._failure = DiskFailed(
-                f"{self._path} {what}: {error.strerror or error}",
+                f"{self._file.path} {what}: {error.strerror or error}",
                 advice="What was recorded stays. Make room or fix the disk, then start the same run again.",
             )
 
@@ -301,34 +339,18 @@ class Journal:
         path = self._run.segment(head.segment)
         line = encode_line(head)
         try:
-            write_file(self._disk, path, line)
+            write_file(self._run.disk, path, line)
         except DiskFailed as error:
             self._failure = error
             if not path.exists():
                 return
         with self._sync_lock:
-            self._disk.close(self._descriptor)
-            self._descriptor = _reopen(self._run, path)
-            self._path = path
-            self.segment = head.segment
-            self._length, self._checksum = len(line), crc32(line)
+            former, self._file = self._file, LiveSegment(self._run, head.segment)
+            former.close()
 
 
-def _reserve(run: RunDirectory, length: int) -> int:
-    try:
-        return run.disk.reserve(run.reserve, length)
-    except OSError as error:
-        raise DiskFailed(
-            f"{run.path}: the disk has no room for the {length} bytes that are reserved for replies in flight: "
-            f"{error.strerror or error}"
-        ) from error
-
-
-def _reopen(run: RunDirectory, path: Path) -> int:
-    try:
-        return run.disk.reopen(path)
-    except OSError as error:
-        raise DiskFailed(f"{path}: cannot be opened: {error.strerror or error}") from error
+def _lines(events: Sequence[Struct]) -> list[Line]:
+    return list(zip(events, encode_lines(events), strict=True))
 
 
 def create_journal(

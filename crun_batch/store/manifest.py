@@ -3,12 +3,14 @@
 One checksummed line per fact, appended and synced; the last line about a name holds. A new file is listed once
 it has its name: before, a crash leaves a file that is not listed and that nothing refers to. A file that
 replaces another is listed first, with the checksum of what it `replaces`: between the two, either is right.
+Each addition begins with a mark of how far the list was on the disk before it.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from itertools import islice
 
 import msgspec
 from msgspec import Struct
@@ -16,7 +18,9 @@ from msgspec import Struct
 from crun_batch.errors import DiskFailed, RunDamaged
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.disk import write_all, write_file
-from crun_batch.store.events import encode_line, payload_of
+from crun_batch.store.events import SyncedMark, encode_line, payload_of, synced_bytes
+from crun_batch.store.recover import scan_segment
+from crun_batch.store.renewal import sync_or_doubt
 
 
 class ManifestEntry(Struct, frozen=True, omit_defaults=True):
@@ -51,6 +55,7 @@ def append_manifest(run: RunDirectory, entries: Iterable[ManifestEntry]) -> None
 
 def _append(run: RunDirectory, data: bytes) -> None:
     _, good_bytes = _read(run)
+    data = encode_line(SyncedMark(good_bytes)) + data
     try:
         new = not run.manifest.exists()
         descriptor = run.disk.create(run.manifest) if new else run.disk.reopen(run.manifest)
@@ -58,7 +63,7 @@ def _append(run: RunDirectory, data: bytes) -> None:
             if not new and run.manifest.stat().st_size > good_bytes:
                 run.disk.truncate(descriptor, good_bytes)
             write_all(run.disk, descriptor, data)
-            run.disk.sync(descriptor)
+            sync_or_doubt(run, descriptor)
         finally:
             run.disk.close(descriptor)
         if new:
@@ -68,23 +73,20 @@ def _append(run: RunDirectory, data: bytes) -> None:
 
 
 def _read(run: RunDirectory) -> tuple[dict[str, ManifestEntry], int]:
+    """The entries, and the length of the whole lines."""
     entries: dict[str, ManifestEntry] = {}
-    good_bytes = 0
-    bad_line = None
     if not run.manifest.exists():
         return entries, 0
+    scan = scan_segment(run.manifest)
+    if scan.first_bad_line is not None:
+        raise RunDamaged(f"{run.manifest}, line {scan.first_bad_line}: its checksum does not fit")
     with run.manifest.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            payload = payload_of(line)
-            if payload is None:
-                bad_line = bad_line or number
-                continue
-            if bad_line is not None:
-                raise RunDamaged(f"{run.manifest}, line {bad_line}: its checksum does not fit")
-            entry = _decoder.decode(payload)
-            entries[entry.name] = entry
-            good_bytes += len(line)
-    return entries, good_bytes
+        for line in islice(file, scan.lines):
+            payload = payload_of(line) or b""
+            if synced_bytes(payload) is None:
+                entry = _decoder.decode(payload)
+                entries[entry.name] = entry
+    return entries, scan.good_bytes
 
 
 def write_listed(run: RunDirectory, name: str, data: bytes) -> None:

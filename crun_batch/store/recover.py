@@ -1,8 +1,9 @@
 """What a run directory's journal says after any end of the process that wrote it.
 
-The newest segment goes on. Bytes at its end that are no whole line, with nothing whole after them, are what a
-crash leaves: they are cut off and counted. A bad line before a good one is no crash of ours: RunDamaged, and
-nothing is changed. Owns: that judgement. Must not know: what the runner makes of the events.
+The newest segment goes on. What follows from its first bad line on is what a crash leaves, where nothing says that
+it was ever on the disk: a power cut takes any page that was not synced, and lets later ones stand. It is cut off
+and counted. A bad line before the highest mark of what was synced is no crash of ours: RunDamaged, and nothing is
+changed. Owns: that judgement. Must not know: what the runner makes of the events.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ from crun_batch.store.events import (
     decode_payload,
     encode_line,
     payload_of,
+    synced_bytes,
 )
+from crun_batch.store.late import kept_lines
+from crun_batch.store.renewal import renew, sync_or_doubt
 
 
 class Scan(Struct, frozen=True):
@@ -37,9 +41,9 @@ class Scan(Struct, frozen=True):
     good_bytes: int
     """Length of the whole lines from the start."""
     torn_bytes: int
-    """Bytes after them, when nothing whole follows."""
+    """Bytes from the first bad line on, when they may never have been on the disk."""
     first_bad_line: int | None = None
-    """Line number, from 1, of a bad line that good ones follow."""
+    """Line number, from 1, of a bad line that once was on the disk for sure."""
 
 
 class Recovered(Struct, frozen=True):
@@ -60,19 +64,20 @@ class Recovered(Struct, frozen=True):
 
 def scan_segment(path: Path) -> Scan:
     """Check every line of a segment (or any file of checksummed lines); streams, in bounded memory."""
-    lines = good_bytes = bad_bytes = 0
-    first_bad = None
+    lines = good_bytes = torn_bytes = synced = 0
     with path.open("rb") as file:
         for line in file:
-            if payload_of(line) is None:
-                bad_bytes += len(line)
-                first_bad = first_bad or lines + 1
-            elif first_bad is not None:
-                return Scan(lines, good_bytes, 0, first_bad)
+            payload = payload_of(line)
+            if payload is not None:
+                synced = max(synced, synced_bytes(payload) or 0)
+            if payload is None or torn_bytes:
+                torn_bytes += len(line)
             else:
                 lines += 1
                 good_bytes += len(line)
-    return Scan(lines, good_bytes, bad_bytes)
+    if torn_bytes and synced > good_bytes:
+        return Scan(lines, good_bytes, 0, lines + 1)
+    return Scan(lines, good_bytes, torn_bytes)
 
 
 def replay(path: Path) -> Iterator[Event]:
@@ -82,7 +87,8 @@ def replay(path: Path) -> Iterator[Event]:
             payload = payload_of(line)
             if payload is None:
                 return
-            yield _event(path, number, payload)
+            if synced_bytes(payload) is None:
+                yield _event(path, number, payload)
 
 
 def recover(run: RunDirectory) -> Recovered | None:
@@ -101,11 +107,12 @@ def recover(run: RunDirectory) -> Recovered | None:
     scan = scan_segment(path)
     if scan.first_bad_line is not None:
         raise RunDamaged(
-            f"{path}, line {scan.first_bad_line}: its checksum does not fit, and whole lines follow it",
+            f"{path}, line {scan.first_bad_line}: its checksum does not fit, and it was on the disk already",
             advice="No crash leaves that. Restore the file from a copy; `crun-batch verify` lists all damage.",
         )
     head = _head(run, newest)
     in_flight = _open_ends(head, replay(path))[0]
+    renew(run, [path, run.manifest])
     _settle(run, path, scan, _late_lines(run, {start.n for start in in_flight}))
     in_flight, unread, next_serial = _open_ends(head, replay(path))
     return Recovered(
@@ -158,12 +165,16 @@ def _open_ends(
     return tuple(in_flight.values()), tuple(unread.values()), next_serial
 
 
+def late_ends(run: RunDirectory) -> Iterator[EndEvent]:
+    """Replies that a full disk sent to the reserve; a torn one between them does not hide the others."""
+    payloads = map(payload_of, kept_lines(run).splitlines(keepends=True))
+    events = (_event(run.reserve, number, payload) for number, payload in enumerate(payloads, 1) if payload)
+    return (event for event in events if isinstance(event, EndEvent))
+
+
 def _late_lines(run: RunDirectory, in_flight: set[int]) -> bytes:
-    """Replies that a full disk sent to the reserve, as far as the segment does not have them."""
-    if not run.reserve.exists():
-        return b""
-    ends = (event for event in replay(run.reserve) if isinstance(event, EndEvent))
-    return b"".join(encode_line(end) for end in ends if end.n in in_flight)
+    """The late replies, as far as the segment does not have them."""
+    return b"".join(encode_line(end) for end in late_ends(run) if end.n in in_flight)
 
 
 def _settle(run: RunDirectory, path: Path, scan: Scan, late: bytes) -> None:
@@ -176,7 +187,7 @@ def _settle(run: RunDirectory, path: Path, scan: Scan, late: bytes) -> None:
                 disk.truncate(descriptor, scan.good_bytes)
             if late:
                 write_all(disk, descriptor, late)
-            disk.sync(descriptor)
+            sync_or_doubt(run, descriptor)
         finally:
             disk.close(descriptor)
         disk.unlink(run.reserve)

@@ -96,6 +96,7 @@ def write_parquet(
 
 def put_in_place(run: RunDirectory, paths: list[Path], entries: list[ManifestEntry]) -> None:
     """Give the written files their names, and list them as the manifest wants it. Raises DiskFailed."""
+    run.check_in_place()
     append_manifest(run, [entry for entry in entries if entry.replaces is not None])
     try:
         for path in paths:

@@ -184,7 +184,10 @@ def _strangers(run: RunDirectory) -> Iterator[Finding]:
         listed = set(read_manifest(run))
     except (CrunBatchError, msgspec.DecodeError):
         return
-    known = {_name(run, path) for path in (run.job, run.summary, run.results, run.manifest, run.reserve)}
+    known = {
+        _name(run, path)
+        for path in (run.job, run.summary, run.results, run.manifest, run.reserve, run.sync_failed)
+    }
     known |= {".lock", "report.html", *(_name(run, run.segment(number)) for number in run.segments())}
     known |= _live_files(run) | listed | {_name(run, path) for path in _kept_files(run)}
     for path in sorted(run.path.rglob("*")):

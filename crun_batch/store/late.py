@@ -1,0 +1,93 @@
+"""Replies that come when the disk is full: a file whose place was taken beforehand, as much as may come.
+
+What may come is the requests in flight times the largest reply so far; until there is one, a typical one is
+assumed. Where the disk has no room for that, fewer may be in flight. Owns: that file, and how much of it is
+taken. Must not know: when the disk counts as full.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from crun_batch.errors import DiskFailed
+from crun_batch.store.directory import RunDirectory
+from crun_batch.store.disk import write_all
+
+TYPICAL_REPLY_BYTES = 32 * 2**10
+_READ_AT_ONCE_BYTES = 2**20
+
+
+class LateReplies:
+    """The place for replies in flight. Made before the first request. Raises DiskFailed where there is none."""
+
+    def __init__(self, run: RunDirectory, length: int) -> None:
+        self._run = run
+        self._disk = run.disk
+        self._length = length
+        self._written = 0
+        self._largest = TYPICAL_REPLY_BYTES
+        self._may_grow = True
+        try:
+            self._descriptor = self._disk.reserve(run.reserve, length)
+        except OSError as error:
+            raise DiskFailed(
+                f"{run.path}: the disk has no room for the {length} bytes reserved for replies in flight: "
+                f"{error.strerror or error}"
+            ) from error
+
+    def has_room_for(self, replies: int) -> bool:
+        """Whether so many replies could be kept on a full disk; takes more place for them where there is some."""
+        needed = self._written + replies * self._largest
+        if needed > self._length and self._may_grow:
+            self._may_grow = self._grow(needed * 3 // 2, spare=needed // 2)
+        return needed <= self._length
+
+    def learn(self, length: int, replies: int) -> None:
+        """So long is the line of a reply that came; so many may be as long, and their place is taken now."""
+        if length > self._largest:
+            self._largest = length
+            if not self.has_room_for(replies):
+                self._grow(self._written + replies * length)
+
+    def ask_again(self) -> None:
+        """Time has passed: the disk may have more room than when it refused."""
+        self._may_grow = True
+
+    def keep(self, line: bytes) -> None:
+        """Write and sync it. Raises OSError; the next one then takes the place of what was torn."""
+        self._disk.seek(self._descriptor, self._written)
+        write_all(self._disk, self._descriptor, line)
+        self._disk.sync(self._descriptor)
+        self._written += len(line)
+
+    def close(self) -> None:
+        """Close the file; it stays."""
+        self._disk.close(self._descriptor)
+
+    def _grow(self, length: int, *, spare: int = 0) -> bool:
+        """Take so much, where the disk has that and `spare` bytes more, which are left to the journal."""
+        try:
+            self._disk.extend(self._descriptor, length + spare)
+            grown = True
+        except OSError:
+            grown = False
+        kept = length if grown else self._length
+        if spare or not grown:
+            with suppress(OSError):  # then it has more than it needs
+                self._disk.truncate(self._descriptor, kept)
+        self._length = kept
+        return grown
+
+
+def kept_lines(run: RunDirectory) -> bytes:
+    """What was written into the place, without the zeros after it; empty where there is no such file."""
+    if not run.reserve.exists():
+        return b""
+    pieces = []
+    with run.reserve.open("rb") as file:
+        while piece := file.read(_READ_AT_ONCE_BYTES):
+            written, zero, _ = piece.partition(b"\0")
+            pieces.append(written)
+            if zero:
+                break
+    return b"".join(pieces)
