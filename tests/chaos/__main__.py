@@ -32,7 +32,13 @@ SUITES = {
     "signals and races": ["tests/chaos/test_kills.py"],
     "hostile input": ["tests/chaos/test_hostile_input.py"],
     "simulation": ["tests/simulation"],
-    "store": ["tests/test_journal.py", "tests/test_seal.py", "tests/test_power_cut.py", "tests/test_verify.py"],
+    "store": [
+        "tests/test_journal.py",
+        "tests/test_bad_disks.py",
+        "tests/test_seal.py",
+        "tests/test_power_cut.py",
+        "tests/test_verify.py",
+    ],
     "admission": ["tests/test_admit.py"],
 }
 

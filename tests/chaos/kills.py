@@ -27,11 +27,14 @@ from crun_batch.store.directory import RunDirectory
 from crun_batch.store.verify import verify
 from crun_batch.workload.loading import load_workload
 
+from .operators import OPERATORS, deleted
 from .sessions import Nursery, fresh_session
 
 CONCURRENCY = 8
 FRESH = 0.2
 """Share of the sessions to be killed that are a `crun-batch run` of their own, not forked by the nursery."""
+OPERATED = 0.25
+"""Share of the runs that people do something to; no reader of ours has them open."""
 MOST_BROKEN = 5
 PICO = 10**12
 TIMES = ("latency_seconds", "started_at", "finished_at")
@@ -86,6 +89,8 @@ class Figures(Struct):
     charges: int = 0
     charged_without_reply: int = 0
     """Charges for requests whose reply was not recorded: cut by a fault, or by a kill."""
+    operated: Counter[str] = field(default_factory=Counter)
+    """What people did to runs, how often."""
     reads: int = 0
     swaps: int = 0
     """Reads by name that met a swap of the link, and succeeded when repeated."""
@@ -124,13 +129,16 @@ def killed_until(count: int, seed: int, until: float) -> Figures:
 def chaos(folder: Path, *, kills: int, seed: int, until: float = float("inf")) -> Figures:
     """Kill sessions of one run after the other until there were `kills`, or it is `until` (monotonic)."""
     figures = Figures()
+    operated = folder / "operated"
+    operated.mkdir()
     chance = random.Random(seed)
     settings = Settings(latency_seconds=0.02, latency_sigma=0.6, seed=seed, ledger_path=str(folder / "ledger"))
     with SimulatorProcess(settings) as simulator:
         nursery, readers = Nursery(folder / "log"), Readers(folder)
         try:
             while figures.kills < kills and time.monotonic() < until and len(figures.broken) < MOST_BROKEN:
-                place = folder / f"run{figures.runs:05d}"
+                parent = operated if chance.random() < OPERATED else folder
+                place = parent / f"run{figures.runs:05d}"
                 killed_run(simulator, nursery, place, chance, figures, most_kills=kills - figures.kills)
         finally:
             nursery.close()
@@ -152,6 +160,18 @@ def killed_run(
     recorded: dict[int, bytes] = {}
     killed = 0
     for _ in range(min(most_kills, chance.randint(4, 12))):
+        if place.parent.name == "operated" and chance.random() < 0.5:
+            operator, allowed = chance.choice(list(OPERATORS.items()))
+            code = operator(nursery, order_of(job, chance), place, chance)
+            figures.sessions += 1
+            figures.operated[operator.__name__.replace("_", " ")] += 1
+            figures.broken += [] if code in allowed else [f"{place.name}: exit code {code}, {operator.__name__}"]
+            if operator is deleted:
+                figures.kills += killed
+                before, killed, recorded = simulator.ledger()["count"] - 1, 0, {}
+            killed += code == -signal.SIGKILL
+            recorded |= {serial: digest for serial, (digest, _) in recorded_ends(RunDirectory(place))}
+            continue
         is_fresh = chance.random() < FRESH
         at_operation = not is_fresh and chance.random() < 0.7
         order = order_of(job, chance)

@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,8 @@ def _live(order: dict[str, Any]) -> None:
     try:
         if "most_bytes_of_a_file" in order:
             resource.setrlimit(resource.RLIMIT_FSIZE, (order["most_bytes_of_a_file"],) * 2)
+        if "clock_jump" in order:
+            _set_the_clock(*order["clock_jump"])
         disk = DeadlyDisk(order["at"], order["when"]) if order["at"] else None
         platform = Platform(disk=disk, journal=JournalSettings(segment_bytes=order["segment_bytes"]))
         ended = run(Path(order["job"]), platform=platform, until_budget=True)
@@ -63,6 +66,14 @@ def _live(order: dict[str, Any]) -> None:
         code = error.exit_code
     finally:
         os._exit(code)
+
+
+def _set_the_clock(after_seconds: float, by_seconds: float) -> None:
+    """From a moment on, the day's clock of this process is off."""
+    due, now_ns, now = time.monotonic() + after_seconds, time.time_ns, time.time
+    shift = lambda: by_seconds if time.monotonic() >= due else 0.0  # noqa: E731
+    time.time_ns = lambda: now_ns() + round(shift() * 1e9)
+    time.time = lambda: now() + shift()
 
 
 def _say(document: dict[str, Any]) -> None:

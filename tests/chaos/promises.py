@@ -47,8 +47,11 @@ where the promises end, is told in [crashes.md](crashes.md).
   {killed.fresh_kills:,} of these to a `crun-batch run` of its own (the rest are forked from a process that has
   loaded it); {killed.sessions:,} sessions of {killed.runs:,} runs, {concurrency} requests in flight, faults among
   them, against the bundled gateway in a process of its own that keeps its own books: {killed.charges:,} charges.
+- **Operators**: what people did to a quarter of these runs while they were going on: {operated}.
 - **Seeds**: {tally.seeds:,} whole jobs in virtual time, each played with and without its kills, power cuts and
-  failing disks: {tally.sessions:,} sessions, {tally.kills:,} kills at {moments} kinds of moment (before, within or
+  failing disks. At a power cut each sector that was not synced is there or not, whatever stands behind it; what a
+  failed sync was to bring to the disk is gone, even if a later one succeeds: {tally.sessions:,} sessions,
+  {tally.kills:,} kills at {moments} kinds of moment (before, within or
   after an operation of the disk), {tally.posts:,} requests, {hours:,.1f} simulated hours, {rate:.1f} simulated
   minutes in a minute of one process. A seed that breaks a law is printed and replays exactly:
   `python -m tests.simulation SEED`.
@@ -83,6 +86,7 @@ def page(reached: Reached) -> str:
         rate=tally.virtual_seconds / max(tally.real_seconds, 1),
         moments=len(tally.died_in),
         processes=reached.processes,
+        operated=_operated(killed),
         concurrency=CONCURRENCY,
         hostile=reached.suites["hostile input"].text(),
         verdict=verdict,
@@ -92,6 +96,12 @@ def page(reached: Reached) -> str:
     return head + "".join(
         f"| {n} | {promise} | {proof} | {figure} |\n" for n, promise, proof, figure in rows(reached)
     )
+
+
+def _operated(killed: Figures) -> str:
+    """What was done how often; a run whose directory was deleted is begun anew, and judged from then on."""
+    done = ", ".join(f"{what} {count} times" for what, count in sorted(killed.operated.items()))
+    return done or "nothing"
 
 
 def _lost(reached: Reached) -> int:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,17 +32,28 @@ class Nursery:
             env=_environ(),
         )
 
-    def session(self, order: dict[str, Any], kill_after: float | None) -> int:
+    def session(
+        self,
+        order: dict[str, Any],
+        kill_after: float | None,
+        meanwhile: tuple[float, Callable[[int], None]] | None = None,
+    ) -> int:
         """One session, killed after so many seconds, or when the order says so, or not at all; its exit code.
 
-        One that hangs is aborted, which is no exit code that anything allows.
+        One that hangs is aborted, which is no exit code that anything allows. `meanwhile`: what is done, and after
+        how many seconds, while it runs; it is given the process id.
         """
         pid = self.begin(order)
         ending = (LONGEST_SECONDS, signal.SIGABRT) if kill_after is None else (kill_after, signal.SIGKILL)
-        timer = threading.Timer(ending[0], _end, [pid, ending[1]])
-        timer.start()
+        timers = [threading.Timer(ending[0], _end, [pid, ending[1]])]
+        timers += [threading.Timer(meanwhile[0], meanwhile[1], [pid])] if meanwhile is not None else []
+        for timer in timers:
+            timer.start()
         code = self.end()
-        timer.cancel()
+        for timer in timers:
+            timer.cancel()
+        for timer in timers:
+            timer.join()
         return code
 
     def begin(self, order: dict[str, Any]) -> int:

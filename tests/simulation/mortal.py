@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from crun_batch.store.disk import Disk
 
+from .pages import Platter, Platters
+
 When = Literal["before", "within", "after", "full", "short", "sync"]
 """Death at an operation; or from it on: no room, short writes, syncs that fail."""
 DEADLY = ("before", "within", "after")
@@ -22,7 +24,7 @@ class Killed(BaseException):
 class MortalDisk(Disk):
     """Counts its operations; at operation `at` it dies, and from then on nothing reaches the disk any more."""
 
-    def __init__(self, at: int | None = None, when: When = "before") -> None:
+    def __init__(self, at: int | None = None, when: When = "before", platters: Platters | None = None) -> None:
         self.at = at
         self.when = when
         self.operations = 0
@@ -31,8 +33,7 @@ class MortalDisk(Disk):
         self._open: set[int] = set()
         self._reserved: int | None = None
         self._paths: dict[int, Path] = {}
-        self.synced: dict[Path, int] = {}
-        """Bytes of each appended file that a power cut leaves."""
+        self.platters = Platters() if platters is None else platters
         self.after_write: Callable[[], None] | None = None
 
     def _step(self, name: str, act: Callable[[], Any], halfway: Callable[[], object] | None = None) -> Any:
@@ -65,18 +66,21 @@ class MortalDisk(Disk):
         self._open.clear()
 
     def create(self, path: Path) -> int:
-        return self._step(f"create {path.name}", lambda: self._opened(Disk.create(self, path), path, 0))
+        return self._step(f"create {path.name}", lambda: self._made(Disk.create(self, path), path))
 
     def reopen(self, path: Path) -> int:
-        return self._step(
-            f"reopen {path.name}", lambda: self._opened(Disk.reopen(self, path), path, path.stat().st_size)
-        )
+        return self._step(f"reopen {path.name}", lambda: self._opened(Disk.reopen(self, path), path))
 
     def reserve(self, path: Path, length: int) -> int:
         self._reserved = self._step(
-            f"reserve {path.name}", lambda: self._opened(Disk.reserve(self, path, length), path, 0)
+            f"reserve {path.name}", lambda: self._made(Disk.reserve(self, path, length), path)
         )
         return self._reserved
+
+    def extend(self, descriptor: int, length: int) -> None:
+        if self._is_due() and self.when == "full":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self._step("extend", lambda: Disk.extend(self, descriptor, length))
 
     def write(self, descriptor: int, data: bytes | memoryview) -> int:
         if self.after_write is not None:
@@ -92,15 +96,17 @@ class MortalDisk(Disk):
         )
 
     def sync(self, descriptor: int) -> None:
+        platter, length = self.platters[self._paths[descriptor]], os.fstat(descriptor).st_size
         if self._is_due() and self.when == "sync":
+            platter.lose(length)
             raise OSError(errno.EIO, "Input/output error")
-        self._step("sync", lambda: self._synced(descriptor))
+        self._step("sync", lambda: platter.cover(length))
 
     def truncate(self, descriptor: int, length: int) -> None:
-        self._step("truncate", lambda: Disk.truncate(self, descriptor, length))
+        self._step("truncate", lambda: self._truncated(descriptor, length))
 
     def rename(self, source: Path, target: Path) -> None:
-        self._step(f"rename {target.name}", lambda: Disk.rename(self, source, target))
+        self._step(f"rename {target.name}", lambda: self._renamed(source, target))
 
     def unlink(self, path: Path) -> None:
         self._step(f"unlink {path.name}", lambda: Disk.unlink(self, path))
@@ -119,11 +125,20 @@ class MortalDisk(Disk):
             self._open.discard(descriptor)
             os.close(descriptor)
 
-    def _opened(self, descriptor: int, path: Path, synced: int) -> int:
+    def _made(self, descriptor: int, path: Path) -> int:
+        self.platters[path] = Platter()
+        return self._opened(descriptor, path)
+
+    def _truncated(self, descriptor: int, length: int) -> None:
+        Disk.truncate(self, descriptor, length)
+        self.platters[self._paths[descriptor]].cut_to(length)
+
+    def _renamed(self, source: Path, target: Path) -> None:
+        Disk.rename(self, source, target)
+        self.platters.rename(source, target)
+
+    def _opened(self, descriptor: int, path: Path) -> int:
         self._open.add(descriptor)
         self._paths[descriptor] = path
-        self.synced[path] = synced
+        self.platters.setdefault(path, Platter(os.fstat(descriptor).st_size))
         return descriptor
-
-    def _synced(self, descriptor: int) -> None:
-        self.synced[self._paths[descriptor]] = os.fstat(descriptor).st_size

@@ -20,14 +20,15 @@ from crun_batch.options import Platform
 from crun_batch.pipeline import run_job
 from crun_batch.reporting.run import Run
 from crun_batch.store.directory import RunDirectory
-from crun_batch.store.events import EndEvent, StartEvent
+from crun_batch.store.events import EndEvent, Event, HeadEvent, StartEvent
 from crun_batch.store.journal import JournalSettings
-from crun_batch.store.recover import replay
+from crun_batch.store.recover import late_ends, replay
 from crun_batch.workload.loading import load_workload
 
 from .gateway import BASE_URL, MODEL, NOT_CONNECTED, STORMS, Faults, Storm, World, settings_of
 from .loop import LoopSyncer, VirtualLoop, run_virtual, virtual_clock
 from .mortal import DEADLY, Killed, MortalDisk
+from .pages import Platters
 
 Row = dict[str, Any]
 API_KEY = "ak_sim_0123456789abcdef"
@@ -93,9 +94,10 @@ def drawn(seed: int) -> Scenario:
         Storm(begins, begins + chance.uniform(1, 30), chance.choice(STORMS))
         for begins in (chance.uniform(0, 20) for _ in range(chance.choice((0, 0, 1, 2))))
     )
-    power = chance.random() < 0.25
+    power = chance.choice((0.0, 0.0, 0.0, 0.6))
+    ends = (*DEADLY, *DEADLY, "full", "short", "sync")
     kills = tuple(
-        Kill(int(2 ** chance.uniform(0, 7.3)), chance.choice((*DEADLY, *DEADLY, "full", "short", "sync")), power)
+        Kill(int(2 ** chance.uniform(0, 7.3)), chance.choice(ends), chance.random() < power)
         for _ in range(chance.randint(1, 5))
     )
     segment_bytes = chance.choice((4_000, 15_000, 2**26))
@@ -168,12 +170,14 @@ class Stage:
         self.world = World(settings, scenario.faults, random.Random(scenario.seed + 2))
         self.played = Played(folder, self.world)
         self.digests = digests or digests_of(self.job, self.table)
+        self.platters = Platters()
+        self.power = random.Random(scenario.seed + 3)
         self.now = 0.0
 
     def session(self, kill: Kill | None) -> int | None:
         """Run until it ends or is killed; its exit code."""
         loop = VirtualLoop(self.now)
-        disk = MortalDisk(kill.at, kill.when) if kill is not None else MortalDisk()
+        disk = MortalDisk(*((kill.at, kill.when) if kill is not None else ()), platters=self.platters)
         platform = Platform(
             disk=disk,
             journal=JournalSettings(segment_bytes=self.scenario.segment_bytes, reserve_bytes=2**16),
@@ -198,10 +202,10 @@ class Stage:
             exit_code = error.exit_code
         except Killed:
             self.played.deaths.append(disk.died_in)
-            self._after_death(disk, kill)
+            self._after_death(kill, exit_code)
         except DiskFailed as error:
             exit_code = error.exit_code
-            self._after_death(disk, kill)
+            self._after_death(kill, exit_code)
         finally:
             self.now = loop.time()
             disk.bury()
@@ -219,23 +223,21 @@ class Stage:
         """What users see of the attempts; read once, when all sessions have been."""
         return Run(self.played.folder, {}).attempts().collect().to_dicts()
 
-    def _after_death(self, disk: MortalDisk, kill: Kill | None) -> None:
+    def _after_death(self, kill: Kill | None, exit_code: int | None) -> None:
         run = RunDirectory(self.played.folder)
-        if kill is not None and kill.power_cut and disk.dead:
-            for path, synced in disk.synced.items():
-                if path.exists() and path in map(run.segment, run.segments()):
-                    self._cut(path, synced)
         found = dict(recorded_ends(run))
+        if kill is not None and kill.power_cut:
+            before, starts = found, starts_in(run)
+            if exit_code is not None:
+                self.played.deaths.append("power cut after a disk that failed")
+            self.platters.power_cut(self.power)
+            found = dict(recorded_ends(run))
+            self.played.lost_starts += len(starts - starts_in(run))
+            for serial in before.keys() - found.keys():
+                self.played.recorded.pop(serial, None)
         self.played.recorded |= {serial: digest for serial, (digest, _) in found.items()}
         counts = Counter(request for _, request in found.values() if request) + self._sealed_ends(run)
         self.world.gateway.recorded = Counter({self.digests[request]: count for request, count in counts.items()})
-
-    def _cut(self, path: Path, synced: int) -> None:
-        data = path.read_bytes()
-        kept = random.Random(len(data)).randint(min(synced, len(data)), len(data))
-        whole = data.rfind(b"\n", 0, kept) + 1
-        self.played.lost_starts += data[whole:].count(b'{"e":"start"')
-        path.write_bytes(data[:kept])
 
     def _sealed_ends(self, run: RunDirectory) -> Counter[str]:
         files = [run.attempt_file(number) for number in run.sealed_files() if number not in run.segments()]
@@ -250,16 +252,26 @@ class Stage:
 def recorded_ends(run: RunDirectory) -> Iterator[tuple[int, tuple[bytes, str]]]:
     """(serial, (digest of the body, request hash)) of every end in the live segments; no hash for a storm's."""
     starts: dict[int, str] = {}
-    files = [run.segment(number) for number in run.segments()]
-    for path in [*files, run.reserve] if run.reserve.exists() else files:
-        for event in replay(path):
-            if isinstance(event, StartEvent):
-                starts[event.n] = event.request_hash
-            elif isinstance(event, EndEvent):
-                counted = "" if str(event.http_status) in STORMS else starts.get(event.n, "")
-                yield event.n, (hashlib.sha256(event.raw_body()).digest(), counted)
-            elif hasattr(event, "in_flight"):
-                starts |= {start.n: start.request_hash for start in event.in_flight}
+    for event in (*live_events(run), *late_ends(run)):
+        if isinstance(event, StartEvent):
+            starts[event.n] = event.request_hash
+        elif isinstance(event, EndEvent):
+            counted = "" if str(event.http_status) in STORMS else starts.get(event.n, "")
+            yield event.n, (hashlib.sha256(event.raw_body()).digest(), counted)
+        elif hasattr(event, "in_flight"):
+            starts |= {start.n: start.request_hash for start in event.in_flight}
+
+
+def live_events(run: RunDirectory) -> Iterator[Event]:
+    """The events of the segments that are not sealed."""
+    return (event for number in run.segments() for event in replay(run.segment(number)))
+
+
+def starts_in(run: RunDirectory) -> set[int]:
+    """Serials of the starts in the live segments, and of those that the segments' heads name."""
+    heads = (event.in_flight for event in live_events(run) if isinstance(event, HeadEvent))
+    named = {start.n for starts in heads for start in starts}
+    return named | {event.n for event in live_events(run) if isinstance(event, StartEvent)}
 
 
 def digests_of(job: Job, table: pl.DataFrame) -> dict[str, bytes]:
