@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec import Struct, structs
 
+from crun_batch.errors import EXIT_GATEWAY_REFUSED
 from crun_batch.store.verify import verify
 
 from .play import BILLED, FINISHED, Row, Scenario, Stage, drawn, play
@@ -79,13 +80,21 @@ def _same_results(calm: Stage, harried: Stage) -> Iterator[str]:
     if _has_finished(calm) and _has_finished(harried) and expected.keys() != found.keys():
         yield f"{len(found)} results, uninterrupted {len(expected)}"
     units = expected.keys() & found.keys()
-    for unit in units:
+    ends, ends_found = _ends(calm.attempts, units, key), _ends(harried.attempts, units, key)
+    left_open = {unit for unit in units if _was_left_open(harried, ends[unit], ends_found[unit])}
+    for unit in units - left_open:
         was, now = _comparable(expected[unit]), _comparable(found[unit])
         differing = [name for name in was.keys() | now.keys() if was.get(name) != now.get(name)]
         yield from (f"{name} of {unit} differs: {was.get(name)!r}, {now.get(name)!r}" for name in differing)
-    ends, ends_found = _ends(calm.attempts, units, key), _ends(harried.attempts, units, key)
-    if ends != ends_found:
-        yield f"attempts differ: {ends ^ ends_found}"
+    differing_ends = {unit: (ends[unit], ends_found[unit]) for unit in units - left_open}
+    differing_ends = {unit: both for unit, both in differing_ends.items() if both[0] != both[1]}
+    if differing_ends:
+        yield f"attempts differ: {differing_ends}"
+
+
+def _was_left_open(stage: Stage, ends: tuple[str, ...], found: tuple[str, ...]) -> bool:
+    """Whether a session that reached nothing (exit 5) left the unit open, where it would have ended otherwise."""
+    return EXIT_GATEWAY_REFUSED in stage.played.exit_codes and ends == found[: len(ends)] != found
 
 
 def _unit(row: Row, key: str) -> tuple[Any, ...]:
@@ -105,14 +114,14 @@ def _has_finished(stage: Stage) -> bool:
     return stage.played.exit_codes[-1] in FINISHED
 
 
-def _ends(attempts: list[Row], units: set[Any], key: str) -> set[tuple[Any, tuple[str, ...]]]:
+def _ends(attempts: list[Row], units: set[Any], key: str) -> dict[Any, tuple[str, ...]]:
     """For each unit the ends of its attempts, without what our kills and refusals for lack of room added."""
     ends: dict[Any, list[str]] = {unit: [] for unit in units}
     for row in sorted(attempts, key=lambda row: row["serial"]):
         kind, status = row["error_kind"], row["http_status"]
         if _unit(row, key) in units and kind != "unknown_outcome" and str(status) not in UNCOUNTED:
             ends[_unit(row, key)].append(f"{status} {row['outcome']} {kind}")
-    return {(unit, tuple(found)) for unit, found in ends.items()}
+    return {unit: tuple(found) for unit, found in ends.items()}
 
 
 def _books_agree(stage: Stage) -> Iterator[str]:
