@@ -30,11 +30,11 @@ from crun_batch.gateway.failures import (
 )
 from crun_batch.gateway.protocols.protocol import Protocol, decode, encode
 from crun_batch.gateway.protocols.reading import stated_cost
-from crun_batch.gateway.rate_headers import rate_hints, retry_after_seconds
+from crun_batch.gateway.rate_headers import NO_HINTS, rate_hints, retry_after_seconds
 from crun_batch.gateway.told_waits import wait_told
 from crun_batch.records import Action, Failure, Fault, OutcomeClass, Reply, Response, Usage
 
-__all__ = ["check", "check_fault", "rate_hints"]
+__all__ = ["NO_HINTS", "check", "check_fault", "rate_hints"]
 
 _COST_HEADER = "x-litellm-response-cost"
 LONGEST_RESET_SECONDS = 60.0

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 from crun_batch.errors import EXIT_GATEWAY_REFUSED, EXIT_OUT_OF_MONEY
 from crun_batch.gateway.admission import Admitted, Lane
-from crun_batch.gateway.classify import check, check_fault, rate_hints
+from crun_batch.gateway.classify import NO_HINTS, check, check_fault, rate_hints
 from crun_batch.gateway.gathering import gather_seconds
 from crun_batch.gateway.http.wire import Wire
 from crun_batch.gateway.per_minute import NEVER
@@ -374,8 +374,7 @@ class Pool:
             return check_fault(arrival)
         result = check(route.protocol, arrival, stream=route.stream, now_epoch_seconds=epoch_seconds)
         hints = rate_hints(arrival.headers, epoch_seconds)
-        says_wait = hints.reset_where_used_up_seconds is not None
-        if says_wait and not (isinstance(result, Failure) and result.action == "cool_down"):
+        if hints is not NO_HINTS and not (isinstance(result, Failure) and result.action == "cool_down"):
             route.lane.heed(now, hints)
         if not isinstance(result, Failure) or result.action != "stop_unreached":
             route.lane.was_reached = True

@@ -126,17 +126,20 @@ class Account(Struct):
             total = total.plus(sums)
         return total
 
-    def ended(self, key: UnitKey, started_at: int, end: BookedAttempt) -> UnitSoFar:
-        """Book an attempt that is over; returns its unit's sums, this attempt included."""
+    def ended(self, key: UnitKey, started_at: int, end: BookedAttempt, *, judge: str | None = None) -> UnitSoFar:
+        """Book an attempt that is over; returns its unit's sums, this attempt included.
+
+        An attempt of a `judge` belongs to no unit's result: it stands in the judge's sums, and for itself.
+        """
+        if judge is not None:
+            question = UnitSoFar(started_at=started_at)
+            _book(question, self.judges.setdefault(judge, Sums()), end)
+            return question
         unit = self.open_units.get(key)
         if unit is None:
             unit = self.open_units[key] = UnitSoFar(started_at=started_at)
         _book(unit, self.variants.get(key[1]) or self._new_sums(key[1]), end)
         return unit
-
-    def judged(self, judge: str, end: BookedAttempt) -> None:
-        """Book an attempt of a judge that is over."""
-        _book(UnitSoFar(), self.judges.setdefault(judge, Sums()), end)
 
     def finished(
         self,

@@ -13,12 +13,13 @@ from typing import Any
 import orjson
 from msgspec import Struct
 
+from crun_batch.gateway.protocols.protocol import request_hash
 from crun_batch.load.prompt.rejections import RowRejected
 from crun_batch.load.prompt.templates import Unrenderable
 from crun_batch.records import Prompt, Row
 from crun_batch.scoring.graders import GradingFailed
 from crun_batch.scoring.judge_prompt import judge_messages
-from crun_batch.workload.request import Request, Variant, request_hash
+from crun_batch.workload.request import Request, Variant
 from crun_batch.workload.target import Judge
 from crun_batch.workload.workload import Workload
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from msgspec import Struct, structs
 
 from crun_batch.preflight.affordability import reservations_of
-from crun_batch.pricing.account import BookedAttempt
+from crun_batch.pricing.account import BookedAttempt, UnitSoFar
 from crun_batch.pricing.budget import FREE
-from crun_batch.records import Attempt, Fault, Outcome, Response, Ticket
+from crun_batch.records import Attempt, Fault, Outcome, Reply, Response, Ticket
 from crun_batch.session.entries import ConcludedAttempt, start_event, tries_after
 from crun_batch.session.resources import Resources
 from crun_batch.session.sealing import Sealer
@@ -145,29 +145,27 @@ class AttemptRecorder:
             fault=fault,
         )
 
-    def concluded(self, outcome: Outcome) -> ConcludedAttempt:
-        """The attempt that is over, with its cost."""
+    def concluded(self, outcome: Outcome) -> tuple[ConcludedAttempt, UnitSoFar]:
+        """Price what came, settle its hold, book it: the attempt that is over, and its unit with it."""
         ticket, result = outcome.attempt.ticket, outcome.result
         sent = self._in_flight.pop(outcome.attempt.serial)
-        return ConcludedAttempt(
-            start=sent.start,
-            finished_at=sent.finished_at,
-            latency_us=sent.latency_us,
-            http_status=sent.http_status,
-            result=result,
-            cost=self._bill.cost(ticket.model, result),
-            tries=tries_after(ticket.tries, result, outcome.decision),
-            decision=outcome.decision,
-        )
-
-    def booked(self, ticket: Ticket, concluded: ConcludedAttempt) -> BookedAttempt:
-        """Settle the attempt's hold, learn how long texts are in tokens; what the account is to be told."""
-        outcome, usage = concluded.outcome, concluded.result.usage
+        start, usage = sent.start, result.usage
+        tries = tries_after(ticket.tries, result, outcome.decision)
         if usage is not None and usage.input_tokens is not None:
             self._token_ratio.learn(usage.input_tokens, len(ticket.body))
-        self.reservations.settle(ticket.hold, FREE if outcome in ("rejected", "not_sent") else concluded.cost)
-        latency_us = concluded.latency_us or 0
-        return BookedAttempt(outcome, usage, concluded.cost, ticket.hold, concluded.tries, latency_us)
+        cost = self._bill.cost(ticket.model, result)
+        ended = "done" if isinstance(result, Reply) else result.outcome
+        self.reservations.settle(ticket.hold, FREE if ended in ("rejected", "not_sent") else cost)
+        so_far = self.account.ended(
+            (start.id, start.variant, start.repeat),
+            start.started_at,
+            BookedAttempt(ended, usage, cost, ticket.hold, tries, sent.latency_us),
+            judge=start.judge,
+        )
+        settled = ConcludedAttempt(
+            start, sent.finished_at, sent.latency_us, sent.http_status, result, cost, tries, outcome.decision
+        )
+        return settled, so_far
 
     def rotate(self) -> None:
         """Begin another segment where this one is full; the full one is sealed."""

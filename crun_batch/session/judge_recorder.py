@@ -34,10 +34,7 @@ class JudgeRecorder:
     def concluded(self, outcomes: Sequence[Outcome]) -> list[Ticket | None]:
         """Price what came, settle its hold, record it."""
         concluded = [self.attempts.concluded(outcome) for outcome in outcomes]
-        for outcome, one in zip(outcomes, concluded, strict=True):
-            assert one.start.judge is not None
-            self.attempts.account.judged(one.start.judge, self.attempts.booked(outcome.attempt.ticket, one))
-        self._journal.append_reads([read_event(one, None) for one in concluded])
+        self._journal.append_reads([read_event(one, None) for one, _ in concluded])
         for outcome in outcomes:
             is_failure = isinstance(outcome.result, Failure)
             if not is_failure or isinstance(outcome.decision, GiveUp):

@@ -68,9 +68,8 @@ class RowRecorder:
     def concluded(self, outcomes: Sequence[Outcome]) -> list[Ticket | None]:
         """Price what came, settle its hold, record it; where a unit is done, record its result with it."""
         settled = [self.attempts.concluded(outcome) for outcome in outcomes]
-        sums = [self._book(outcome.attempt.ticket, one) for outcome, one in zip(outcomes, settled, strict=True)]
-        endings = [self._ending(*each) for each in zip(outcomes, settled, sums, strict=True)]
-        events = [read_event(one, final) for one, (final, _) in zip(settled, endings, strict=True)]
+        endings = [self._ending(outcome, *one) for outcome, one in zip(outcomes, settled, strict=True)]
+        events = [read_event(one, final) for (one, _), (final, _) in zip(settled, endings, strict=True)]
         self._journal.append_reads(events)
         for outcome, event in zip(outcomes, events, strict=True):
             if event.final is not None:
@@ -167,11 +166,6 @@ class RowRecorder:
         self._count(unit_key(unit, variant), unit, part.status, part.error_kind, replaces, shared=is_shared)
         self._share(unit, part)
         self.attempts.rotate()
-
-    def _book(self, ticket: Ticket, settled: ConcludedAttempt) -> UnitSoFar:
-        start = settled.start
-        key = start.id, start.variant, start.repeat
-        return self.attempts.account.ended(key, start.started_at, self.attempts.booked(ticket, settled))
 
     def _count(
         self,

@@ -80,10 +80,9 @@ def book(account: Account, event: Event) -> None:
             Tries(event.counted, event.unknown_retries),
             event.latency_us or 0,
         )
+        unit = account.ended(key, event.started_at, end, judge=event.judge)
         if event.judge is not None:
-            account.judged(event.judge, end)
             return
-        unit = account.ended(key, event.started_at, end)
         if event.outcome == "done" and event.error_kind is None and event.final is None:
             unit.answers.append(answered_by(event))
         elif event.gives_up:

@@ -107,10 +107,8 @@ def _give_up(now: JournalNow) -> None:
     for start in now.in_flight.values():
         hold = Hold(start.held_usd, start.held_credits)
         end = BookedAttempt("unknown", None, Cost(), hold, Tries())
-        if start.judge is not None:
-            now.account.judged(start.judge, end)
-        else:
-            now.account.ended((start.id, start.variant, start.repeat), start.started_at, end)
+        key = start.id, start.variant, start.repeat
+        now.account.ended(key, start.started_at, end, judge=start.judge)
 
 
 def _unknown_attempts(path: Path, summary: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -18,12 +18,13 @@ from typing import Any
 from msgspec import Struct
 
 from crun_batch.gateway.protocols import PROTOCOLS
+from crun_batch.gateway.protocols.protocol import request_hash
 from crun_batch.gateway.structured import AnswerCheck, Checked, repair_request
 from crun_batch.load.job.output_schema import Shape
 from crun_batch.load.prompt.rejections import RowRejected
 from crun_batch.pricing.account import Answered
 from crun_batch.records import STATUS_OF_FINISH, ErrorKind, Prompt, Reply, Row, Status, is_missing
-from crun_batch.workload.request import Request, Variant, request_hash
+from crun_batch.workload.request import Request, Variant
 
 
 class UnitResult(Struct, frozen=True):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from hashlib import blake2b
 from typing import Any
 
 import orjson
 from msgspec import Struct
 
 from crun_batch.gateway.protocols import PROTOCOLS
-from crun_batch.gateway.protocols.protocol import encode
+from crun_batch.gateway.protocols.protocol import encode, request_hash
 from crun_batch.load.prompt.rejections import RowRejected
 from crun_batch.load.prompt.render import Renderer
 from crun_batch.records import Prompt, Purpose, Row
@@ -93,8 +92,3 @@ class Variant(Target, frozen=True, dict=True):
         bound = len(body) + remote_parts * REMOTE_PART_TOKENS
         limit = output_limit_tokens(fields, self.protocol_name)
         return Request(body, request_hash(path, body), model_of(fields), bound, limit)
-
-
-def request_hash(path: str, body: bytes) -> str:
-    """128 bits of BLAKE2b over the protocol's path and the body's bytes, as 32 hex digits."""
-    return blake2b(body, digest_size=16, person=path.encode()[-16:]).hexdigest()

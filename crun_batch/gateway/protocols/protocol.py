@@ -10,6 +10,7 @@ import json
 import math
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
 from typing import Any
 
 import orjson
@@ -124,3 +125,8 @@ def finished(request: JsonObject, params: Mapping[str, Any]) -> JsonObject:
     for name in sorted(params):
         request[name] = params[name]
     return request
+
+
+def request_hash(path: str, body: bytes) -> str:
+    """128 bits of BLAKE2b over the protocol's path and the body's bytes, as 32 hex digits."""
+    return blake2b(body, digest_size=16, person=path.encode()[-16:]).hexdigest()
