@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 from measurements.budget_simulations import simulate
 
 from crun_batch.pricing.budget import Budget, Needs, Preflight, Reservations, may_start, rows_that_fit
-from crun_batch.records import PICO, Cost, Hold
+from crun_batch.records import PICO, Cost, Hold, Price, ProtocolName
+from crun_batch.session.tickets import Tickets, TokenRatio
+from crun_batch.workload.bodies import may_write_cache
+from crun_batch.workload.request import Request
 
 
 def test_random_jobs_never_overshoot_and_use_their_budget() -> None:
@@ -227,3 +230,20 @@ def test_an_emptied_purse_fits_no_row() -> None:
     found = start(needs_of(10 * PICO, finished=3), Budget(0))
     assert (False, 3) == (found.may_start, found.limit)
     assert "not one more row fits" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("protocol", "body", "times"),
+    [
+        ("messages", b"{}", 2),
+        ("chat", b'{"messages":[{"content":[{"text":"a","cache_control":{"type":"ephemeral"}}]}]}', 2),
+        ("chat", rb'{"messages":[{"content":"what is \"cache_control\"?"}]}', 1),
+        ("responses", b"{}", 1),
+        ("completions", b"{}", 1),
+    ],
+)
+def test_what_may_write_a_cache_holds_twice_its_input(protocol: ProtocolName, body: bytes, times: int) -> None:
+    """Where no price of cache writes is given: by Anthropic's protocol, and where the body asks for a cache."""
+    price = Price(currency="usd", source="job", input_atto=10**9, output_atto=0)
+    request = Request(body, "0" * 32, "m", 1000, 10, may_write_cache=may_write_cache(protocol, body))
+    assert Hold(times * 1000 * 1000, None) == Tickets(lambda _: price, None, TokenRatio()).hold(request)

@@ -195,6 +195,42 @@ def test_no_request_costs_more_than_its_hold(
         assert cost.usd_pico <= bound.usd_pico
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    rates,
+    st.none() | rates,
+    counts,
+    st.integers(0, 5000),
+    st.data(),
+    st.decimals(1, 2, places=2),
+)
+def test_a_cache_write_without_a_price_is_bounded_by_twice_the_input(
+    input_rate: Decimal,
+    cached_rate: Decimal | None,
+    input_bound: int,
+    output_tokens: int,
+    data: st.DataObject,
+    times: Decimal,
+) -> None:
+    """Anthropic charges 1.25 to 2 times the input price: the bill is not known, what is held for it bounds it."""
+    spec = {"currency": "credits", "input_per_mtok": input_rate, "output_per_mtok": Decimal(15)}
+    if cached_rate is not None:
+        spec["cached_input_per_mtok"] = cached_rate
+    price, charged = price_from_job(spec), price_from_job({**spec, "cache_write_per_mtok": input_rate * times})
+    written = data.draw(st.integers(0, input_bound))
+    usage = Usage(input_bound, 0, written, output_tokens)
+    cost = charge(charged, usage).credits_pico
+    bound = hold(price, input_bound, output_tokens, may_write_cache=True).credits_pico
+    assert (charge(price, usage).credits_pico is None) == bool(written)
+    assert cost is not None and bound is not None and cost <= bound
+
+
+def test_a_given_price_of_cache_writes_is_what_they_hold() -> None:
+    """Twice the input price stands for a price that is not there, not beside one that is."""
+    price = price_from_job({**USD_SPEC, "cache_write_per_mtok": USD_SPEC["input_per_mtok"]})
+    assert hold(price, 1000, 10) == hold(price, 1000, 10, may_write_cache=True)
+
+
 def test_hold_rounds_up() -> None:
     """Half a pico held is one pico held."""
     price = Price(currency="usd", source="job", input_atto=1, output_atto=1)
@@ -325,14 +361,17 @@ _TIERED = st.builds(
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.one_of(_SPEC, _TIERED), st.one_of(_SPEC, _TIERED), st.integers(0, 3000), st.integers(0, 3000))
+@given(
+    st.one_of(_SPEC, _TIERED), st.one_of(_SPEC, _TIERED), st.integers(0, 3000), st.integers(0, 3000), st.booleans()
+)
 def test_a_hold_under_another_price_still_bounds_the_request(
-    before: dict[str, Any], now: dict[str, Any], input_tokens: int, output_tokens: int
+    before: dict[str, Any], now: dict[str, Any], input_tokens: int, output_tokens: int, may_write_cache: bool
 ) -> None:
     """Its tokens are not recorded, and yet it is at least what they would hold today, or unknown."""
     old, new = price_from_job(before), price_from_job(now)
-    held = rebound(hold(old, input_tokens, output_tokens), old, new).credits_pico
-    bound = hold(new, input_tokens, output_tokens).credits_pico
+    was = hold(old, input_tokens, output_tokens, may_write_cache=may_write_cache)
+    held = rebound(was, old, new).credits_pico
+    bound = hold(new, input_tokens, output_tokens, may_write_cache=may_write_cache).credits_pico
     assert held is None or (bound is not None and held >= bound)
 
 

@@ -6,12 +6,13 @@ import datetime
 import gzip
 import hashlib
 import json
+import math
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -805,23 +806,47 @@ def test_reading_holds_only_a_few_batches(tmp_path: Path) -> None:
         assert peak < 40_000_000
 
 
-@given(st.lists(st.floats(width=32) | st.none(), min_size=1))
-@example([0.1, 3.14, 1e-7, None, 16777216.0, 3.4028234663852886e38])
-@settings(max_examples=50, deadline=None)
-def test_a_float32_is_the_shortest_text_that_reads_back_as_it(values: list[float | None]) -> None:
-    """As numpy writes it, in the column itself and within lists, structs and maps."""
-    floats = pa.array(values, pa.float32())
+def _narrow(width: Literal[16, 32]) -> st.SearchStrategy[tuple[pa.DataType, list[float | None]]]:
+    kind = pa.float16() if width == 16 else pa.float32()
+    return st.tuples(st.just(kind), st.lists(st.floats(width=width) | st.none(), min_size=1))
+
+
+@given(_narrow(32) | _narrow(16))
+@example((pa.float32(), [0.1, 3.14, 1e-7, None, 16777216.0, 3.4028234663852886e38]))
+@example((pa.float16(), [0.1, 3.14, 6e-8, None, 65504.0, 1.001, 2049.0]))
+@settings(max_examples=100, deadline=None)
+def test_a_narrow_float_is_the_shortest_text_that_reads_back_as_it(
+    typed: tuple[pa.DataType, list[float | None]],
+) -> None:
+    """As numpy writes it, in the column itself and within lists, structs and maps; of 32 and of 16 bits."""
+    kind, values = typed
+    to_narrow = np.float16 if kind == pa.float16() else np.float32
+    given_values = [None if value is None else to_narrow(value) for value in values]
     kinds = {
-        "alone": floats,
-        "in_list": pa.array([[value] for value in values], pa.list_(pa.float32())),
-        "in_fixed_list": pa.array([[value] for value in values], pa.list_(pa.float32(), 1)),
-        "in_struct": pa.array([{"x": value} for value in values], pa.struct([("x", pa.float32())])),
-        "in_map": pa.array([[("x", value)] for value in values], pa.map_(pa.string(), pa.float32())),
+        "alone": pa.array(given_values, kind),
+        "in_list": pa.array([[value] for value in given_values], pa.list_(kind)),
+        "in_fixed_list": pa.array([[value] for value in given_values], pa.list_(kind, 1)),
+        "in_struct": pa.array([{"x": value} for value in given_values], pa.struct([("x", kind)])),
+        "in_map": pa.array([[("x", value)] for value in given_values], pa.map_(pa.string(), kind)),
     }
     table = open_table(Input(), folders=Folders(Path()), frame=pa.table(kinds))
-    shortest = [None if value is None else repr(float(str(np.float32(value)))) for value in values]
+    shortest = [None if value is None else float(str(value)) for value in given_values]
     read: list[Any] = [row.values for batch in table.rows(tuple(kinds)) for row in batch]
-    assert shortest == [None if row["alone"] is None else repr(row["alone"]) for row in read]
-    for row in read:
+    read_back = [None if row["alone"] is None else to_narrow(row["alone"]) for row in read]
+    assert list(map(repr, given_values)) == list(map(repr, read_back))
+    for value, row in zip(shortest, read, strict=True):
+        if kind == pa.float32():
+            assert repr(value) == repr(row["alone"])
+        elif value is not None and math.isfinite(value):
+            assert float(f"{row['alone']:.5g}") == row["alone"]
         inside = [row["in_list"][0], row["in_fixed_list"][0], row["in_struct"]["x"], dict(row["in_map"])["x"]]
         assert [repr(row["alone"])] * 4 == [repr(value) for value in inside]
+
+
+@pytest.mark.parametrize("kind", [pa.float16(), pa.float32()])
+def test_a_narrow_float_of_a_parquet_file_is_what_was_written(tmp_path: Path, kind: pa.DataType) -> None:
+    narrow = np.float16 if kind == pa.float16() else np.float32
+    numbers = pa.array([None, *(narrow(text) for text in ("0.1", "3.14", "0.7"))], kind)
+    pq.write_table(pa.table({"x": numbers}), tmp_path / "narrow.parquet")
+    table = open_table(Input(table="narrow.parquet"), folders=Folders(tmp_path))
+    assert [None, 0.1, 3.14, 0.7] == [row.values["x"] for batch in table.rows(("x",)) for row in batch]

@@ -23,7 +23,7 @@ from crun_batch.records import Row, pico_of
 from crun_batch.scoring.docket import Backlog
 from crun_batch.scoring.questions import Questions
 from crun_batch.state.run_state import RunContext
-from crun_batch.workload.request import Variant
+from crun_batch.workload.request import Request, Variant
 
 REJECTIONS_SHOWN = 20
 ESTIMATE_SEED = 0
@@ -194,14 +194,14 @@ def _scaled(count: int, read: int, total: int) -> int:
 
 
 class _Tallies:
-    """One variant's tallies, one for each model that its requests name and each turn of its conversations."""
+    """One variant's tallies, for each model that its requests name, each turn, with and without cache writes."""
 
     def __init__(self, variant: Variant, prices: Prices, context: RunContext) -> None:
         self.index = variant.index
         self.variant = variant
         self._prices = prices
         self._job = context.workload.job
-        self._tallies: dict[tuple[str | None, int], tuple[Tally, Counter]] = {}
+        self._tallies: dict[tuple[str | None, int, bool], tuple[Tally, Counter]] = {}
 
     def add(self, row: Row, repeats: int, rejections: Rejections) -> None:
         try:
@@ -212,16 +212,17 @@ class _Tallies:
             return
         unit_hash = request.unit_hash
         for turn, body in enumerate((request.body, *later)):
-            known = self._tallies.get((request.model, turn))
+            key = request.model, turn, self.variant.may_write_cache(body)
+            known = self._tallies.get(key)
             if known is None:
-                known = self._tally(request.model, turn, request.output_bound_tokens)
-                self._tallies[request.model, turn] = known
+                known = self._tallies[key] = self._tally(request, *key[1:])
             tally, counter = known
             counted = count_body(body, counter)
             tally.row()
             tally.add(counted.tokens, unit_hash, counted.uncounted_parts, repeats)
 
-    def _tally(self, model: str | None, turn: int, output_limit: int | None) -> tuple[Tally, Counter]:
+    def _tally(self, request: Request, turn: int, may_write_cache: bool) -> tuple[Tally, Counter]:
+        model = request.model
         counter = remembering(token_counter(model or ""))
         choice = self._prices.choice(model)
         terms = Terms(
@@ -229,7 +230,8 @@ class _Tallies:
             model=model or "",
             price=choice.price,
             price_reason=choice.reason,
-            max_output_tokens=output_limit,
+            max_output_tokens=request.output_bound_tokens,
+            may_write_cache=may_write_cache,
             earlier_answers=turn,
             shares_identical=self._job.share_identical,
             counter_name=counter.name,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from crun_batch.gateway.protocols.protocol import encode
 from crun_batch.preflight.prices import Prices
 from crun_batch.pricing.estimate import Finished, Tally, Terms
 from crun_batch.pricing.figures import VariantEstimate
@@ -85,6 +86,7 @@ def partial_terms(
             credits_per_usd=workload.job.prices.credits_per_usd,
             earlier_answers=carried,
             earlier_limit_tokens=most_tokens,
+            may_write_cache=judge.may_write_cache(encode(judge.job.params)),
         )
 
     return terms

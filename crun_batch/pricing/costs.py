@@ -15,6 +15,11 @@ from crun_batch.records import PICO, Cost, Hold, Price, Usage, divide_half_even,
 
 ATTO = 10**18
 ATTO_PER_PICO = ATTO // PICO
+MOST_TIMES_INPUT = 2
+"""What a token written to a cache costs at most, times the input price, where no price of its own is given.
+
+Anthropic's pricing page: 1.25 times for five minutes, 2 times for an hour.
+"""
 HOLDS_KEPT = 4096
 """Many prompts are of the same length, and so have the same hold."""
 Rate = tuple[int, int]
@@ -64,25 +69,38 @@ def hold(
     input_bound_tokens: int | None,
     output_bound_tokens: int | None,
     credits_per_usd: Decimal | None = None,
+    *,
+    may_write_cache: bool = False,
 ) -> Hold:
     """The most that a request can cost, rounded up; Hold() where the price or one of the bounds is unknown.
 
     Every input token at the dearest of its prices, the dearest tier within reach, all of the output limit.
+    Where tokens may be written to a cache and no price of that is given, at MOST_TIMES_INPUT the input price.
     """
     if input_bound_tokens is None:
         return Hold()
-    return holds(price, output_bound_tokens, credits_per_usd)(input_bound_tokens)
+    at = holds(price, output_bound_tokens, credits_per_usd, may_write_cache=may_write_cache)
+    return at(input_bound_tokens)
 
 
 def holds(
-    price: Price | None, output_bound_tokens: int | None, credits_per_usd: Decimal | None
+    price: Price | None,
+    output_bound_tokens: int | None,
+    credits_per_usd: Decimal | None,
+    *,
+    may_write_cache: bool = False,
 ) -> Callable[[int], Hold]:
     """`hold` for many requests of the same price and output limit, as a function of their input bounds."""
     if price is None or output_bound_tokens is None:
         unknown = Hold()
         return lambda input_bound_tokens: unknown
     lines = [
-        (above, *_ceiling_line(tier, output_bound_tokens), tier.minimum_pico * ATTO_PER_PICO)
+        (
+            above,
+            dearest_input_atto(tier, may_write_cache=may_write_cache),
+            output_bound_tokens * tier.output_atto + tier.request_pico * ATTO_PER_PICO,
+            tier.minimum_pico * ATTO_PER_PICO,
+        )
         for above, tier in ((-1, price), *price.tiers)
     ]
     rates = _rates(price.currency, credits_per_usd)
@@ -157,10 +175,12 @@ def _amount_atto(price: Price, usage: Usage) -> int | None:
     return atto if atto > minimum_atto else minimum_atto
 
 
-def _ceiling_line(price: Price, output_tokens: int) -> tuple[int, int]:
-    """(atto per input token, atto whatever the input) of the most that a request can cost."""
-    dearest = max(price.input_atto, price.cached_input_atto or 0, price.cache_write_atto or 0)
-    return dearest, output_tokens * price.output_atto + price.request_pico * ATTO_PER_PICO
+def dearest_input_atto(price: Price, *, may_write_cache: bool) -> int:
+    """The most that a token of input can cost."""
+    written = price.cache_write_atto
+    if written is None:
+        written = MOST_TIMES_INPUT * price.input_atto if may_write_cache else 0
+    return max(price.input_atto, price.cached_input_atto or 0, written)
 
 
 def _divide_up(dividend: int, divisor: int) -> int:

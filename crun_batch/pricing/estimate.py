@@ -50,6 +50,8 @@ class Terms(Struct, frozen=True):
     """Answers that each request carries, as a later turn of a conversation; counted as one token each so far."""
     earlier_limit_tokens: int | None = None
     """The most tokens of each of those answers; None: `max_output_tokens`."""
+    may_write_cache: bool = False
+    """Whether input may be billed at the price of cache writes."""
     shares_identical: bool = False
     """Of identical requests only one is sent."""
 
@@ -157,7 +159,13 @@ class Tally:
             low[length] = Hold(cost.usd_pico, cost.credits_pico)
             carried = terms.earlier_limit_tokens or terms.max_output_tokens or 0
             grown = length + terms.earlier_answers * carried
-            high[length] = hold(terms.price, grown, terms.max_output_tokens, terms.credits_per_usd)
+            high[length] = hold(
+                terms.price,
+                grown,
+                terms.max_output_tokens,
+                terms.credits_per_usd,
+                may_write_cache=terms.may_write_cache,
+            )
         return low, high
 
     def _minimum(self, scale: Callable[[int], int]) -> MinimumCharge | None:

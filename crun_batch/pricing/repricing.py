@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import structs
 
-from crun_batch.pricing.costs import both_units, charge
+from crun_batch.pricing.costs import both_units, charge, dearest_input_atto
 from crun_batch.pricing.prices import price_as_text, price_from_job
 from crun_batch.records import Cost, Hold, Price, Usage, decimal_text, pico_of
 
@@ -39,8 +39,9 @@ def reprice(
 def rebound(hold: Hold, before: Price | None, now: Price | None, credits_per_usd: Decimal | None = None) -> Hold:
     """The most that a request can cost under another price, from what it held under the one before.
 
-    Its bounds in tokens are not recorded: the hold grows by the rate that rose most, and is never below the new
-    minimum. Hold() where either price is unknown or a rate rose from 0.
+    Neither its bounds in tokens nor whether it could write a cache are recorded: the hold grows by the rate that
+    rose most in either case, and is never below the new minimum. Hold() where either price is unknown or a rate
+    rose from 0.
     """
     if before is None or now is None:
         return Hold()
@@ -88,9 +89,10 @@ def _words(price: Price | None) -> str:
 
 
 def _rates(price: Price, choose: Callable[[Iterable[int]], int]) -> Iterator[int]:
-    """The rates that a hold is made of: the dearest input token, the output token, the fee; of all tiers one."""
+    """The rates that a hold is made of, of all tiers one: input without and with cache writes, output, the fee."""
     tiers = [price, *(tier for _, tier in price.tiers)]
-    yield choose(max(tier.input_atto, tier.cached_input_atto or 0, tier.cache_write_atto or 0) for tier in tiers)
+    for may_write_cache in (False, True):
+        yield choose(dearest_input_atto(tier, may_write_cache=may_write_cache) for tier in tiers)
     yield choose(tier.output_atto for tier in tiers)
     yield choose(tier.request_pico for tier in tiers)
 

@@ -45,7 +45,7 @@ class Tickets:
         self._price_of = price_of
         self._credits_per_usd = credits_per_usd
         self._token_ratio = token_ratio
-        self._holds: dict[tuple[str | None, int | None], Callable[[int], Hold]] = {}
+        self._holds: dict[tuple[str | None, int | None, bool], Callable[[int], Hold]] = {}
 
     def ticket(
         self, unit: Unit, row: Row, request: Request, *, so_far: UnitSoFar | None, replaces: str | None
@@ -74,10 +74,13 @@ class Tickets:
 
     def hold(self, request: Request) -> Hold:
         """The most that the request can cost."""
-        terms = (request.model, request.output_bound_tokens)
+        terms = (request.model, request.output_bound_tokens, request.may_write_cache)
         at = self._holds.get(terms)
         if at is None:
             at = self._holds[terms] = holds(
-                self._price_of(request.model), request.output_bound_tokens, self._credits_per_usd
+                self._price_of(request.model),
+                request.output_bound_tokens,
+                self._credits_per_usd,
+                may_write_cache=request.may_write_cache,
             )
         return at(request.input_bound_tokens)

@@ -37,6 +37,11 @@ def output_limit_tokens(fields: Mapping[str, Any], protocol: ProtocolName) -> in
     return max(limits) if limits else None
 
 
+def may_write_cache(protocol: ProtocolName, body: bytes) -> bool:
+    """Whether input may be billed as written to a cache: always with `messages`, else where the body asks."""
+    return protocol == "messages" or b'"cache_control"' in body
+
+
 def unbounded_by(fields: Mapping[str, Any], protocol: ProtocolName) -> str | None:
     """Why nothing can be reserved for this request, in a sentence; None where its cost has a bound."""
     limit = output_limit_tokens(fields, protocol)

@@ -30,6 +30,8 @@ class Request(Struct, frozen=True, gc=False):
     output_bound_tokens: int | None
     turn: int = 0
     purpose: Purpose = "answer"
+    may_write_cache: bool = False
+    """Whether its input may be billed at the price of cache writes."""
     whole_hash: str | None = None
     """Of a first request that opens a conversation: the hash of all that the row will ask."""
 
@@ -56,7 +58,14 @@ class Variant(Target, frozen=True, dict=True):
         terms = self.terms
         body = self.body(row, prompt.messages, self.job.params, self.job.output_schema)
         bound = len(body) + prompt.remote_parts * REMOTE_PART_TOKENS
-        return Request(body, request_hash(terms.path, body), terms.model, bound, terms.output_limit_tokens)
+        return Request(
+            body,
+            request_hash(terms.path, body),
+            terms.model,
+            bound,
+            terms.output_limit_tokens,
+            may_write_cache=self.may_write_cache(body),
+        )
 
     def later_bodies(self, row: Row) -> list[bytes]:
         """The requests of a conversation's later turns as far as they are known before it: a word per answer."""
@@ -80,6 +89,7 @@ class Variant(Target, frozen=True, dict=True):
             job.model,
             len(body),
             job.output_limit_tokens,
+            may_write_cache=self.may_write_cache(body),
             whole_hash=request_hash(path, body + later),
         )
 
@@ -91,4 +101,5 @@ class Variant(Target, frozen=True, dict=True):
             raise RowRejected(row, complaint)
         bound = len(body) + remote_parts * REMOTE_PART_TOKENS
         limit = output_limit_tokens(fields, self.protocol_name)
-        return Request(body, request_hash(path, body), model_of(fields), bound, limit)
+        writes = self.may_write_cache(body)
+        return Request(body, request_hash(path, body), model_of(fields), bound, limit, may_write_cache=writes)

@@ -22,6 +22,7 @@ from crun_batch.load.job.judges import JudgeJob, judge_jobs
 from crun_batch.load.job.secrets import Secrets, resolve_secrets
 from crun_batch.load.prompt.rejections import RowRejected
 from crun_batch.records import ProtocolName, Row
+from crun_batch.workload.bodies import may_write_cache
 
 
 class RequestTerms(Struct, frozen=True):
@@ -79,6 +80,10 @@ class Target(Struct, frozen=True, dict=True):
             )
         except ValueError as error:
             raise RowRejected(row, str(error)) from None
+
+    def may_write_cache(self, body: bytes) -> bool:
+        """Whether the input of this body may be billed as written to a cache."""
+        return may_write_cache(self.protocol_name, body)
 
     def secrets(self, environ: Mapping[str, str]) -> Secrets:
         """The key and the headers of its endpoint. Raises InputError that names all that are missing."""

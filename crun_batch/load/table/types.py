@@ -7,7 +7,11 @@ them; pure. It must not know files, formats or SQL.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+import math
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -100,6 +104,9 @@ def convert(array: pa.Array, kind: pa.DataType) -> pa.Array:
         return convert(array.dictionary_decode(), kind)
     if pa.types.is_run_end_encoded(array.type):
         return convert(pc.run_end_decode(array), kind)
+    if _holds_halves(array.type):
+        shortest = _with_shortest_halves(array.type)
+        return convert(pa.array([shortest(value) for value in array.to_pylist()], plain(array.type)), kind)
     finer_times = pa.types.is_temporal(array.type) or pa.types.is_nested(array.type)
     return pc.cast(array, kind, safe=not finer_times)
 
@@ -124,6 +131,54 @@ def _with_floats(kind: pa.DataType, instead: pa.DataType) -> pa.DataType:
     if pa.types.is_fixed_size_list(kind):
         return pa.list_(_with_floats(kind.value_type, instead), kind.list_size)
     return pa.list_(_with_floats(kind.value_type, instead)) if pa.types.is_list(kind) else kind
+
+
+def _holds_halves(kind: pa.DataType) -> bool:
+    """Whether it is float16, or has it inside."""
+    if not pa.types.is_nested(kind):
+        return bool(pa.types.is_float16(kind))
+    return any(_holds_halves(kind.field(number).type) for number in range(kind.num_fields))
+
+
+def _with_shortest_halves(kind: pa.DataType) -> Callable[[Any], Any]:
+    """What makes of a Python value of this type the same with each float16 as its shortest number.
+
+    A float32 of that number then reads as it: Arrow itself writes 0.1 of 16 bits as 0.0999755859375.
+    """
+    if not _holds_halves(kind):
+        return lambda value: value
+    if kind == pa.float16():
+        return _shortest_half
+    if pa.types.is_struct(kind):
+        of = {field.name: _with_shortest_halves(field.type) for field in kind.fields}
+        return lambda value: None if value is None else {name: each(value[name]) for name, each in of.items()}
+    if pa.types.is_map(kind):
+        key, item = _with_shortest_halves(kind.key_type), _with_shortest_halves(kind.item_type)
+        return lambda value: None if value is None else [(key(name), item(each)) for name, each in value]
+    inside = _with_shortest_halves(kind.value_type)
+    return lambda value: None if value is None else [inside(each) for each in value]
+
+
+def _shortest_half(value: float | None) -> float | None:
+    if value is None or value == 0:  # 0.0 and -0.0 would be one in a cache
+        return value
+    return _shortest(float(value))
+
+
+@lru_cache(maxsize=1 << 16)
+def _shortest(value: float) -> float:
+    """The number of the fewest digits, at most five, that is this one in 16 bits."""
+    if not math.isfinite(value):
+        return value
+    texts = (float(f"{value:.{digits}g}") for digits in range(1, 6))
+    return next((near for near in texts if _in_16_bits(near) == value), value)
+
+
+def _in_16_bits(value: float) -> float | None:
+    try:
+        return float(struct.unpack("e", struct.pack("e", value))[0])
+    except OverflowError:
+        return None
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
