@@ -24,7 +24,7 @@ from crun_batch.reporting.progress_bar import shown
 from crun_batch.scoring.computed import graders_of
 from crun_batch.scoring.docket import open_docket
 from crun_batch.session.closing import close, refused
-from crun_batch.session.repricing import choose_prices, reprice_finished
+from crun_batch.session.repricing import choose_prices, record_prices, reprice_finished
 from crun_batch.session.sending import send
 from crun_batch.state.opening import open_state
 from crun_batch.state.run_state import RunContext
@@ -50,7 +50,8 @@ async def run_job(job: AnyJob, table: object | None, options: RunOptions) -> dic
         refusal = refusal_of(workload, gateways, options.say)
         if refusal is not None:
             return refused(context, refusal)
-        prices = choose_prices(context, gateways)
+        prices, repricing = choose_prices(context, gateways)
         plan = await make_plan(context, graders, gateways, prices, docket)
+        record_prices(context, prices, repricing)
         halt = await send(context, plan)
         return close(context, graders, plan.docket, halt)

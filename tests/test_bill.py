@@ -330,6 +330,24 @@ def test_a_price_holds_from_its_moment_on(simulator: SimulatorProcess, tmp_path:
     assert {second.cost_credits} == sums_of_attempts(second)
 
 
+def test_prices_are_corrected_only_once_the_start_is_confirmed(
+    simulator: SimulatorProcess, tmp_path: Path
+) -> None:
+    """The answer no, and a budget that the corrected bill has used up, leave every file as it was."""
+    bench = Bench(tmp_path, simulator)
+    first = bench.run(limit=20)
+    bench.write(prices={"models": {MODEL: DOUBLED}})
+    before = {path: path.read_bytes() for path in bench.run_folder.rglob("*") if path.is_file()}
+    with pytest.raises(RefusedToStart, match="not confirmed"):
+        bench.run(correct_prices=True, confirm=lambda _: False)
+    cap = str((first.cost_credits or 0) * Decimal("1.5"))
+    with pytest.raises(RefusedToStart, match="not one more row fits"):
+        bench.run(correct_prices=True, limit=21, max_cost_credits=cap)
+    assert before == {path: path.read_bytes() for path in bench.run_folder.rglob("*") if path.is_file()}
+    done = bench.run(limit=20, correct_prices=True)
+    assert {2 * (first.cost_credits or 0)} == sums_of_attempts(done) | {done.cost_credits}
+
+
 def test_a_kill_while_stored_tokens_are_priced_anew_is_finished_by_the_next_session(
     simulator: SimulatorProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

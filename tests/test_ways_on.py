@@ -108,6 +108,14 @@ def test_a_moved_run_goes_on_where_it_stands(written: list[str], tmp_path: Path)
         ("run j --max-cost-usd=0.1", "run j --max-cost-usd 0.124"),
         ("run j --set budget.max_cost_usd=0.1 --set a=b", "run j --set a=b --max-cost-usd 0.124"),
         ("run j --set=budget.max_cost_usd=0.1 --set=a=b", "run j --set=a=b --max-cost-usd 0.124"),
+        ("run j --set 'budget={max_cost_usd: 0.1}' --yes", "run j --yes --max-cost-usd 0.124"),
+        ("run j --set='budget={max_cost_usd: 0.1}'", "run j --max-cost-usd 0.124"),
+        (
+            "run j --set 'budget={max_cost_usd: 0.1, credits: off, max_cost_credits: 7.5}'",
+            """run j --set 'budget={"credits":"off","max_cost_credits":"7.5"}' --max-cost-usd 0.124""",
+        ),
+        ("run j --set 'budget={credits: off}'", "run j --set 'budget={credits: off}' --max-cost-usd 0.124"),
+        ("run j --set budget= --set a=", "run j --set budget= --set a= --max-cost-usd 0.124"),
         ("run j --max-cost-credits 7", "run j --max-cost-credits 7 --max-cost-usd 0.124"),
     ],
 )

@@ -5,7 +5,7 @@ Every step can be repeated: job.json says that repricing has begun until it says
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from msgspec import structs
 
@@ -20,31 +20,44 @@ from crun_batch.state.job_document import record_job
 from crun_batch.state.run_state import RunContext, RunState
 from crun_batch.store.directory import write_json
 from crun_batch.store.recover import recover
-from crun_batch.store.reprice import reprice_files, unit_costs, variant_costs
+from crun_batch.store.reprice import VariantCosts, costs_to_be, reprice_files, unit_costs, variant_costs
 
 
-def choose_prices(context: RunContext, gateways: Sequence[GatewayFacts]) -> Prices:
-    """The prices of this session; where they have changed since the last, that is said and recorded.
+def choose_prices(context: RunContext, gateways: Sequence[GatewayFacts]) -> tuple[Prices, Repricing | None]:
+    """The prices of this session, and how what is recorded is to be priced anew; None: it keeps its prices.
 
-    Where the job file's have, what is recorded is priced anew. Needs the lock. Raises DiskFailed, and
+    Where prices have changed since the last session, that is said.
+
+    Where what is recorded is to be priced anew, its sums are known from here on; on disk they change with
+    `record_prices`, so that a start that is refused or not confirmed leaves all as it was. Needs the lock. Raises
     RefusedToStart where the last pilot has measured another price.
     """
     state, options = context.state, context.options
     former = frozen_prices(state.document).models
     prices = Prices(context.workload.job, sellers_of(gateways), options.clock.now(), former)
-    if _bring_up_to_date(context, prices):
-        record_job(context, prices.to_document())
+    repricing = _repricing(context, prices)
+    if repricing is not None:
+        _sum_anew(state, costs_to_be(state.directory, state.schema, repricing, repricing.fingerprint))
     state.prices = prices.told()
     if options.pilot is None:
         refuse_wrong_price(state.pilot, state.prices)
-    return prices
+    return prices, repricing
+
+
+def record_prices(context: RunContext, prices: Prices, repricing: Repricing | None) -> None:
+    """Price anew what is recorded, where these prices ask for it. Raises DiskFailed."""
+    if repricing is None:
+        return
+    _begin(context.state, repricing)
+    _price_anew(context, repricing)
+    record_job(context, prices.to_document())
 
 
 def reprice_finished(context: RunContext) -> None:
     """Of a run with nothing left to send: what is recorded, priced anew where the job file's prices changed."""
     correct_prices = context.options.correct_prices
     if must_reprice(context.workload.job, context.state.document, correct_prices=correct_prices):
-        choose_prices(context, ())
+        record_prices(context, *choose_prices(context, ()))
 
 
 def record_late_prices(context: RunContext, prices: Prices) -> None:
@@ -54,8 +67,8 @@ def record_late_prices(context: RunContext, prices: Prices) -> None:
         record_job(context, prices.to_document())
 
 
-def _bring_up_to_date(context: RunContext, prices: Prices) -> bool:
-    """Say which prices have changed; where the job file's have, price all anew. Whether it did."""
+def _repricing(context: RunContext, prices: Prices) -> Repricing | None:
+    """Say which prices have changed; how to price anew what is recorded, where the job file's have."""
     workload, state = context.workload, context.state
     job, frozen = workload.job, frozen_prices(state.document)
     models = {variant.name: variant.job.model for variant in workload.variants}
@@ -70,14 +83,11 @@ def _bring_up_to_date(context: RunContext, prices: Prices) -> bool:
     if told and state.recovered is not None and not corrects:
         _keep_earlier(state)
     if not repriced:
-        return False
+        return None
     if corrects:
         state.document = {key: value for key, value in state.document.items() if key != "earlier_prices"}
     bill = Bill(prices.price, job.prices.credits_per_usd)
-    repricing = Repricing(frozen, prices, bill, models, judges, since_us(job), corrects)
-    _begin(state, repricing)
-    _price_anew(context, repricing)
-    return True
+    return Repricing(frozen, prices, bill, models, judges, since_us(job), corrects)
 
 
 def _keep_earlier(state: RunState) -> None:
@@ -114,13 +124,18 @@ def _price_anew(context: RunContext, repricing: Repricing) -> None:
 def _account_anew(state: RunState) -> None:
     """Put the sums over the priced attempts in the place of the old ones."""
     account, run, schema = state.account, state.directory, state.schema
-    for costs in variant_costs(run, schema):
+    _sum_anew(state, variant_costs(run, schema))
+    for unit in unit_costs(run, schema, account.open_units):
+        so_far, cost = account.open_units[unit.key], unit.cost
+        so_far.cost_usd, so_far.cost_credits = cost.usd_pico, cost.credits_pico
+        so_far.cost_source = cost.source
+
+
+def _sum_anew(state: RunState, sums_anew: Iterable[VariantCosts]) -> None:
+    account = state.account
+    for costs in sums_anew:
         sums = {name: getattr(costs, name) for name in costs.__struct_fields__ if name not in ("variant", "judge")}
         if costs.judge is not None:
             account.judges[costs.judge] = structs.replace(account.judges.get(costs.judge, Sums()), **sums)
         elif costs.variant is not None:
             account.variants[costs.variant] = structs.replace(account.variants.get(costs.variant, Sums()), **sums)
-    for unit in unit_costs(run, schema, account.open_units):
-        so_far, cost = account.open_units[unit.key], unit.cost
-        so_far.cost_usd, so_far.cost_credits = cost.usd_pico, cost.credits_pico
-        so_far.cost_source = cost.source

@@ -8,6 +8,9 @@ from decimal import ROUND_CEILING, Context
 from pathlib import Path
 from typing import Any
 
+import orjson
+
+from crun_batch.load.job.yaml_reader import override_value
 from crun_batch.records import PICO
 
 _THREE_DIGITS_UP = Context(prec=3, rounding=ROUND_CEILING)
@@ -32,8 +35,26 @@ def under_caps(command: str | None, caps: Mapping[str, int]) -> str | None:
     for unit, pico in caps.items():
         words = list(_without(words, f"--max-cost-{unit}"))
         words = list(_without(words, "--set", f"budget.max_cost_{unit}="))
+        words = list(_without_cap_in_budget(words, f"max_cost_{unit}"))
         words += [f"--max-cost-{unit}", _rounded_up(pico)]
     return shlex.join(words)
+
+
+def _without_cap_in_budget(words: Sequence[str], cap: str) -> Iterator[str]:
+    """All words, that cap taken out of `--set budget={...}`, which goes where nothing is left in it."""
+    rest = iter(words)
+    for word in rest:
+        option, is_one_word, value = word.partition("=")
+        if option != "--set":
+            yield word
+            continue
+        key, _, text = (value if is_one_word else next(rest, "")).partition("=")
+        section = override_value(text) if key.strip() == "budget" else None
+        if isinstance(section, dict) and cap in section:
+            left = {name: part for name, part in section.items() if name != cap}
+            text = orjson.dumps(left, default=str).decode() if left else ""
+        if text or not isinstance(section, dict):
+            yield from ([f"--set={key}={text}"] if is_one_word else ["--set", f"{key}={text}"])
 
 
 def _rounded_up(pico: int) -> str:

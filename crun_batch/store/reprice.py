@@ -6,7 +6,7 @@ leaves some files priced the old way, and doing it again finishes. Must not know
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from pathlib import Path
 
@@ -67,6 +67,7 @@ class VariantCosts(Struct, frozen=True):
 
 
 _PRICES = b"crun_batch.prices"
+_PRICED_BY = ("variant", "judge", "outcome")
 _COSTS = ("cost_usd", "cost_credits", "cost_source")
 _HOLDS = ("held_usd", "held_credits")
 _DIGITS = pa.decimal128(38, 0)
@@ -109,9 +110,47 @@ def _replace(run: RunDirectory, path: Path, table: pa.Table, fingerprint: str) -
 
 def variant_costs(run: RunDirectory, schema: RunSchema) -> list[VariantCosts]:
     """The sums over the sealed attempts, as an account keeps them: those of judges by judge."""
-    may_cost = "outcome in ('done', 'unknown')"
     with duckdb.connect(":memory:") as connection:
-        rows = connection.execute(f"""
+        return _variant_costs(connection, _attempts_source(run, schema))
+
+
+def costs_to_be(run: RunDirectory, schema: RunSchema, charge: Charge, fingerprint: str) -> list[VariantCosts]:
+    """`variant_costs` as they will be once all recorded attempts are priced anew; nothing is written.
+
+    In memory is one file at a time.
+    """
+    now = snapshot(run, schema)
+    sums: dict[tuple[str | None, str | None], VariantCosts] = {}
+    with duckdb.connect(":memory:") as connection:
+        for attempts in _priced_tables(run, now.sealed, now.attempts, charge, fingerprint):
+            connection.register("priced", attempts.select([*_PRICED_BY, *_COSTS, *_HOLDS]))
+            for costs in _variant_costs(connection, "priced"):
+                key = costs.variant, costs.judge
+                sums[key] = _added(sums[key], costs) if key in sums else costs
+            connection.unregister("priced")
+    return list(sums.values())
+
+
+def _priced_tables(
+    run: RunDirectory, sealed: Iterable[int], live: pa.Table, charge: Charge, fingerprint: str
+) -> Iterator[pa.Table]:
+    for number in sealed:
+        path = run.attempt_file(number)
+        table = pq.read_table(path)
+        yield table if _is_priced(path, fingerprint) else _priced_attempts(table, charge)
+    if live.num_rows:
+        yield _priced_attempts(live, charge)
+
+
+def _added(first: VariantCosts, second: VariantCosts) -> VariantCosts:
+    names = VariantCosts.__struct_fields__[2:]
+    sums = (getattr(first, name) + getattr(second, name) for name in names)
+    return VariantCosts(first.variant, first.judge, *sums)
+
+
+def _variant_costs(connection: duckdb.DuckDBPyConnection, source: str) -> list[VariantCosts]:
+    may_cost = "outcome in ('done', 'unknown')"
+    rows = connection.execute(f"""
             select case when judge is null then variant end, judge,
                 count(*) filter (outcome = 'done' and cost_usd is null and cost_credits is null),
                 count(cost_usd), count(cost_credits),
@@ -120,7 +159,7 @@ def variant_costs(run: RunDirectory, schema: RunSchema) -> list[VariantCosts]:
                 count(*) filter ({may_cost} and cost_credits is null and held_credits is null),
                 coalesce(sum(held_usd) filter ({may_cost} and cost_usd is null), 0),
                 coalesce(sum(held_credits) filter ({may_cost} and cost_credits is null), 0)
-            from {_attempts_source(run, schema)} group by 1, 2
+            from {source} group by 1, 2
         """).fetchall()
     return [
         VariantCosts(variant, judge, unpriced, *row[:2], *map(_pico, row[2:4]), *row[4:6], *map(_pico, row[6:]))
