@@ -229,6 +229,28 @@ def test_a_full_disk_stops_new_requests_and_keeps_the_replies_in_flight(run):
     assert not run.reserve.exists()
 
 
+def test_a_late_reply_outlives_a_power_cut_that_takes_its_start(run):
+    """The start was written and not synced when the disk was full; the reply in the reserve is on the disk."""
+    run.disk = FailingDisk()
+    journal = journal_of(run)
+    journal.append_starts([start(journal.next_serial())])
+    journal.sync()
+    synced = run.segment(1).stat().st_size
+    journal.append_starts([start(journal.next_serial(), 99)])
+    run.disk.room_bytes = 40
+    journal.append_ends([end(2, b"second"), end(1, b"first")])
+    with pytest.raises(DiskFailed):
+        journal.close()
+    os.truncate(run.segment(1), synced)
+    run.disk = FailingDisk()
+    for _ in range(2):
+        recovered = recover(run)
+        assert [(start(2, 99), b"second"), (start(1), b"first")] == [
+            (begun, ended.raw_body()) for begun, ended in recovered.unread
+        ]
+        assert (3, ()) == (recovered.next_serial, recovered.in_flight)
+
+
 def test_a_file_that_may_grow_no_more_keeps_the_replies_in_flight(tmp_path):
     """The real thing: a file-size limit of the system."""
     code = (

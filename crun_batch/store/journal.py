@@ -137,7 +137,9 @@ class Journal:
         """Before requests are sent. Raises DiskFailed: then do not send."""
         if events and self._failure is not None:
             raise self._failure
-        self._append(events)
+        lines = _lines(events)
+        self._reserve.learn_start(max((len(line) for _, line in lines), default=0))
+        self._add(lines)
         self._in_flight.update({event.n: event for event in events})
 
     def append_ends(self, events: Sequence[EndEvent]) -> None:
@@ -240,8 +242,9 @@ class Journal:
                 self._file.append_anew(mark)
 
     def _append_late(self, event: EndEvent, line: bytes) -> None:
+        """With its start: that one need not be on the disk yet, and a reply to nothing would be lost."""
         try:
-            self._reserve.keep(line)
+            self._reserve.keep(encode_line(self._in_flight[event.n]) + line)
         except OSError as error:
             raise DiskFailed(
                 f"{self._run.reserve}: a reply could not be kept: {error.strerror or error}"

@@ -26,6 +26,7 @@ class LateReplies:
         self._length = length
         self._written = 0
         self._largest = TYPICAL_REPLY_BYTES
+        self._largest_start = 0
         self._may_grow = True
         try:
             self._descriptor = self._disk.reserve(run.reserve, length)
@@ -37,28 +38,32 @@ class LateReplies:
 
     def has_room_for(self, replies: int) -> bool:
         """Whether so many replies could be kept on a full disk; takes more place for them where there is some."""
-        needed = self._written + replies * self._largest
+        needed = self._written + replies * (self._largest + self._largest_start)
         if needed > self._length and self._may_grow:
             self._may_grow = self._grow(needed * 3 // 2, spare=needed // 2)
         return needed <= self._length
+
+    def learn_start(self, length: int) -> None:
+        """So long is the line of a request that goes: it is kept with its reply."""
+        self._largest_start = max(self._largest_start, length)
 
     def learn(self, length: int, replies: int) -> None:
         """So long is the line of a reply that came; so many may be as long, and their place is taken now."""
         if length > self._largest:
             self._largest = length
             if not self.has_room_for(replies):
-                self._grow(self._written + replies * length)
+                self._grow(self._written + replies * (length + self._largest_start))
 
     def ask_again(self) -> None:
         """Time has passed: the disk may have more room than when it refused."""
         self._may_grow = True
 
-    def keep(self, line: bytes) -> None:
-        """Write and sync it. Raises OSError; the next one then takes the place of what was torn."""
+    def keep(self, lines: bytes) -> None:
+        """Write and sync them. Raises OSError; the next ones then take the place of what was torn."""
         self._disk.seek(self._descriptor, self._written)
-        write_all(self._disk, self._descriptor, line)
+        write_all(self._disk, self._descriptor, lines)
         self._disk.sync(self._descriptor)
-        self._written += len(line)
+        self._written += len(lines)
 
     def close(self) -> None:
         """Close the file; it stays."""

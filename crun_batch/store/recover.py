@@ -111,9 +111,9 @@ def recover(run: RunDirectory) -> Recovered | None:
             advice="No crash leaves that. Restore the file from a copy; `crun-batch verify` lists all damage.",
         )
     head = _head(run, newest)
-    in_flight = _open_ends(head, replay(path))[0]
+    late = _late_lines(run, head, path)
     renew(run, [path, run.manifest])
-    _settle(run, path, scan, _late_lines(run, {start.n for start in in_flight}))
+    _settle(run, path, scan, late)
     in_flight, unread, next_serial = _open_ends(head, replay(path))
     return Recovered(
         head=head,
@@ -165,16 +165,27 @@ def _open_ends(
     return tuple(in_flight.values()), tuple(unread.values()), next_serial
 
 
-def late_ends(run: RunDirectory) -> Iterator[EndEvent]:
-    """Replies that a full disk sent to the reserve; a torn one between them does not hide the others."""
+def late_events(run: RunDirectory) -> Iterator[StartEvent | EndEvent]:
+    """What a full disk sent to the reserve: replies, each behind its start; a torn one hides no other."""
     payloads = map(payload_of, kept_lines(run).splitlines(keepends=True))
     events = (_event(run.reserve, number, payload) for number, payload in enumerate(payloads, 1) if payload)
-    return (event for event in events if isinstance(event, EndEvent))
+    return (event for event in events if isinstance(event, StartEvent | EndEvent))
 
 
-def _late_lines(run: RunDirectory, in_flight: set[int]) -> bytes:
-    """The late replies, as far as the segment does not have them."""
-    return b"".join(encode_line(end) for end in late_ends(run) if end.n in in_flight)
+def _late_lines(run: RunDirectory, head: HeadEvent, path: Path) -> bytes:
+    """The late replies that the segment does not have; with their starts, where a power cut took those."""
+    in_flight = {start.n for start in _open_ends(head, replay(path))[0]}
+    known = {event.n for event in replay(path) if isinstance(event, StartEvent | EndEvent | ReadEvent)}
+    lost = {event.n: event for event in late_events(run) if isinstance(event, StartEvent) and event.n not in known}
+    lines = []
+    for event in late_events(run):
+        if not isinstance(event, EndEvent):
+            continue
+        if event.n in in_flight:
+            lines.append(encode_line(event))
+        elif event.n in lost and event.n >= head.next_serial:
+            lines += [encode_line(lost[event.n]), encode_line(event)]
+    return b"".join(lines)
 
 
 def _settle(run: RunDirectory, path: Path, scan: Scan, late: bytes) -> None:

@@ -22,7 +22,7 @@ from crun_batch.reporting.run import Run
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.events import EndEvent, Event, HeadEvent, StartEvent
 from crun_batch.store.journal import JournalSettings
-from crun_batch.store.recover import late_ends, replay
+from crun_batch.store.recover import late_events, replay
 from crun_batch.workload.loading import load_workload
 
 from .gateway import BASE_URL, MODEL, NOT_CONNECTED, STORMS, Faults, Storm, World, settings_of
@@ -252,7 +252,7 @@ class Stage:
 def recorded_ends(run: RunDirectory) -> Iterator[tuple[int, tuple[bytes, str]]]:
     """(serial, (digest of the body, request hash)) of every end in the live segments; no hash for a storm's."""
     starts: dict[int, str] = {}
-    for event in (*live_events(run), *late_ends(run)):
+    for event in (*live_events(run), *late_events(run)):
         if isinstance(event, StartEvent):
             starts[event.n] = event.request_hash
         elif isinstance(event, EndEvent):
