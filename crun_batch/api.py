@@ -13,8 +13,6 @@ from collections.abc import Collection, Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from crun_batch.state.status import find_run, findings_of, status_of
-
 if TYPE_CHECKING:
     from crun_batch.load.job.job import Job
     from crun_batch.options import AnyJob
@@ -250,6 +248,7 @@ def open_run(run: str | Path, *, simulate: bool = False) -> Run:
     `simulate`: of a job file, its simulated run. Raises InputError where there is none, RunDamaged.
     """
     from crun_batch.reporting.run import run_in
+    from crun_batch.state.status import find_run
 
     return run_in(find_run(Path(run), simulate=simulate))
 
@@ -260,6 +259,8 @@ def status(run: AnyRun, *, simulate: bool = False) -> dict[str, Any]:
     `holder` is the process that runs it, or null; `suspects` are attempts that may have been billed without a
     recorded reply. Raises InputError where there is no run, RunDamaged.
     """
+    from crun_batch.state.status import status_of
+
     return status_of(_directory(run, simulate))
 
 
@@ -268,6 +269,8 @@ def verify(run: AnyRun, *, data: bool = False, simulate: bool = False) -> list[F
 
     Of each finding: `file`, `what`, `severity` (error: damage or a broken promise). Raises InputError (no run).
     """
+    from crun_batch.state.status import findings_of
+
     return findings_of(_directory(run, simulate), data=data)
 
 
@@ -284,6 +287,8 @@ def load_job(path: str | Path, **overrides: Any) -> Job:
 
 
 def _directory(run: AnyRun, simulate: bool) -> Path:
+    from crun_batch.state.status import find_run
+
     return find_run(Path(run), simulate=simulate) if isinstance(run, str | Path) else run.directory
 
 

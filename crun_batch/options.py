@@ -17,12 +17,13 @@ from crun_batch.errors import InputError
 from crun_batch.gateway.http.wire import Wire
 from crun_batch.load.job.job import Job
 from crun_batch.records import ErrorKind, Status
-from crun_batch.store.disk import Disk
-from crun_batch.store.journal import JournalSettings
-from crun_batch.store.syncer import Syncer
 
 if TYPE_CHECKING:
     import httpx
+
+    from crun_batch.store.disk import Disk
+    from crun_batch.store.journal import JournalSettings
+    from crun_batch.store.syncer import Syncer
 
 
 class Clock(Struct, frozen=True):

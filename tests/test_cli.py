@@ -11,6 +11,7 @@ import pty
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import termios
@@ -27,8 +28,9 @@ import typer
 
 from crun_batch import open_run
 from crun_batch.cli import commands as cli
-from crun_batch.cli.options import TOLD_LIBRARIES, pairs, resume_command
+from crun_batch.cli.options import pairs, resume_command
 from crun_batch.cli.screen import Screen
+from crun_batch.cli.versions import TOLD_LIBRARIES, versions_text
 from crun_batch.errors import InputError
 from crun_batch.options import kinds
 from crun_batch.simulator import SimulatorProcess, start_simulator
@@ -104,26 +106,59 @@ def finished(folder: Path, command: Any) -> Path:
     return Path(done.document["output_dir"])
 
 
-HEAVY = ("polars", "pyarrow", "duckdb", "pydantic", "httpx", "minijinja", "ruamel", "rich", "asyncio", "tqdm")
-"""Libraries that take long to load: what only tells something does not wait for them."""
-
-
-@pytest.mark.parametrize(
-    ("arguments", "loaded"),
-    [
-        (("--help",), []),
-        (("--version",), []),
-        (("run", "--help"), ["pydantic"]),
-        (("status", "RUN"), ["pydantic"]),
-        (("status", "RUN", "--json"), ["pydantic"]),
-    ],
+HEAVY = (
+    *("polars", "pyarrow", "pandas", "duckdb", "pydantic", "typer", "rich", "minijinja", "ruamel"),
+    *("jsonschema_rs", "httpx", "httptools", "tenacity", "tqdm", "asyncio", "uvloop", "genai_prices"),
+    *("urllib.request", "crun_batch.simulator", "crun_batch.gateway.pool", "crun_batch.preflight"),
+    "crun_batch.reporting",
 )
-def test_what_only_tells_something_loads_no_heavy_library(
-    arguments: tuple[str, ...], loaded: list[str], finished: Path
+"""What takes long to load: libraries, and packages of ours that bring some with them."""
+READS_A_JOB = {"minijinja", "ruamel", "jsonschema_rs", "crun_batch.preflight"}
+LOADED_BY: dict[tuple[str, ...], set[str]] = {
+    ("--help",): {"typer"},
+    ("run", "--help"): {"typer", "pydantic"},
+    ("init", "DIR"): {"typer", "pydantic"},
+    ("status", "RUN"): {"typer", "pydantic"},
+    ("status", "RUN", "--json"): {"typer", "pydantic"},
+    ("check", "job.yaml"): {"typer", "pydantic", "pyarrow"} | READS_A_JOB,
+    ("sql", "RUN", "select 1"): {"typer", "pydantic", "pyarrow", "polars", "duckdb", "crun_batch.reporting"},
+    ("run", "job.yaml", "--simulate"): {
+        *("typer", "pydantic", "pyarrow", "polars", "asyncio", "uvloop", "crun_batch.reporting"),
+        *("httptools", "tenacity", "urllib.request", "crun_batch.simulator", "crun_batch.gateway.pool"),
+        *READS_A_JOB,
+    },
+}
+"""Command -> what it waits for, of all that is heavy: pydantic at least, with which typer reads parameters.
+
+pandas, where it is installed, is loaded by Arrow as soon as it is asked to make an array: by no command.
+"""
+
+
+def test_the_versions_are_told_before_anything_is_loaded() -> None:
+    """`--version` alone is answered at the door, and in the same words as by the commands."""
+    script = "import sys\nfrom crun_batch.__main__ import main\nsys.argv[1:] = ['--version']\ncode = main()\n"
+    script += f"print(code, sorted({set(HEAVY)!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert f"{versions_text()}\n0 []\n" == done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
+@pytest.mark.parametrize("stdout", ["> /dev/full", ">&-"])
+def test_versions_that_cannot_be_told_are_a_full_disk_as_anywhere(stdout: str) -> None:
+    """What cannot be written ends `--version` as it ends every command: exit 7, in words."""
+    command = f"{shlex.quote(sys.executable)} -m crun_batch --version {stdout}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert 7 == done.returncode
+    assert done.stderr.startswith("standard output ")
+
+
+@pytest.mark.parametrize(("arguments", "loaded"), LOADED_BY.items())
+def test_a_command_loads_only_what_it_needs(
+    arguments: tuple[str, ...], loaded: set[str], finished: Path, tmp_path: Path
 ) -> None:
-    """Help, versions and the status of a run that has ended load nothing but what typer reads a command's own
-    parameters with, which is pydantic."""
-    given = [str(finished) if argument == "RUN" else argument for argument in arguments]
+    """Each command waits for the libraries of its row, and for no other that is heavy."""
+    places = {"RUN": str(finished), "DIR": str(tmp_path / "new")}
+    given = [places.get(argument, argument) for argument in arguments]
     script = (
         "import sys, contextlib, io\nfrom crun_batch.cli import commands as cli\n"
         "with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())): "
@@ -131,7 +166,7 @@ def test_what_only_tells_something_loads_no_heavy_library(
         f"print(code, sorted({set(HEAVY)!r} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert f"0 {loaded}\n" == done.stdout
+    assert f"0 {sorted(loaded)}\n" == done.stdout
 
 
 def test_version_tells_what_a_report_about_a_bug_needs(command: Any) -> None:
@@ -273,6 +308,26 @@ def test_a_finished_run_started_again_sends_nothing_and_needs_no_key(
     again = command("run", "job.yaml")
     assert (0, before) == (again.code, gateway.ledger()["count"])
     assert "nothing to send: all 40 results are there" in again.err
+
+
+def test_a_finished_simulated_run_started_again_starts_no_simulator(
+    finished: Path, command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is sent, so nothing has to answer; the port that was taken for it is given back."""
+    ports: list[int] = []
+
+    def watched(self: SimulatorProcess) -> SimulatorProcess:
+        ports.append(int(listen(self).base_url.split(":")[2].split("/")[0]))
+        return self
+
+    listen = SimulatorProcess.listen
+    monkeypatch.setattr(SimulatorProcess, "listen", watched)
+    monkeypatch.setattr(SimulatorProcess, "start", lambda self: pytest.fail("it was started"))
+    again = command("run", "job.yaml", "--simulate")
+    assert (0, 1) == (again.code, len(ports))
+    assert "nothing to send: all 40 results are there" in again.err
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", ports[0]), timeout=1).close()
 
 
 def test_check_tells_mistakes_of_every_kind_at_once(folder: Path, command: Any) -> None:

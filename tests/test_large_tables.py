@@ -157,15 +157,22 @@ def test_finished_row_groups_are_not_read(folder: Path, monkeypatch: pytest.Monk
 @given(
     ids=st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(0, 30), min_size=1, max_size=60),
     as_text=st.booleans(),
-    at_once=st.sampled_from([3, 1 << 24]),
+    few_at_once=st.sampled_from([(0, 3), (0, 1 << 24), (1 << 16, 1 << 24)]),
 )
-@settings(deadline=None, max_examples=60)
-def test_duplicates_are_found_whatever_the_passes(ids: list[int], as_text: bool, at_once: int) -> None:
-    """Every id that several rows have is named, the first five in order; where there is none, the table opens."""
+@settings(deadline=None, max_examples=90)
+def test_duplicates_are_found_whatever_the_passes(
+    ids: list[int], as_text: bool, few_at_once: tuple[int, int]
+) -> None:
+    """Every id that several rows have is named, the first five in order; where there is none, the table opens.
+
+    Few ids are compared as they are, more by their keys, very many of them in passes.
+    """
     kept = [f"id {each}" for each in ids] if as_text else ids
     twice = [each for each, count in Counter(kept).items() if count > 1][:5]
     spec = SimpleNamespace(table=None, query=None, where=None, id="id", limit=None, sample=None, csv=None)
     with pytest.MonkeyPatch.context() as patch:
+        few_rows, at_once = few_at_once
+        patch.setattr(table_ids, "FEW_ROWS", few_rows)
         patch.setattr(table_ids, "KEYS_AT_ONCE", at_once)
         try:
             open_table(spec, folders=Folders(Path()), frame=pa.table({"id": kept}))

@@ -78,7 +78,7 @@ def test_options_win_over_the_settings_file(tmp_path: Path) -> None:
     path = tmp_path / "settings.json"
     path.write_text('{"seed": 1, "concurrency": 2, "port": 3}')
     arguments = ["--settings", str(path), "--settings-json", '{"concurrency": 4, "port": 5}', "--port", "6"]
-    read, until_stdin_closes = main_settings([*arguments, "--faults", '{"500": 0.5}', "--answer-style", "echo"])
+    read, until_stdin_closes, _ = main_settings([*arguments, "--faults", '{"500": 0.5}', "--answer-style", "echo"])
     assert (1, 4, 6, {"500": 0.5}, "echo") == (
         read.seed,
         read.concurrency,

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 from crun_batch.errors import InputError, Mistake
 from crun_batch.load.folders import Folders
+from crun_batch.load.table.arrays import array_of
 from crun_batch.load.table.table import Table, open_table
 from crun_batch.records import Row
 
@@ -850,3 +851,23 @@ def test_a_narrow_float_of_a_parquet_file_is_what_was_written(tmp_path: Path, ki
     pq.write_table(pa.table({"x": numbers}), tmp_path / "narrow.parquet")
     table = open_table(Input(table="narrow.parquet"), folders=Folders(tmp_path))
     assert [None, 0.1, 3.14, 0.7] == [row.values["x"] for batch in table.rows(("x",)) for row in batch]
+
+
+KINDS = {
+    pa.null(): st.none(),
+    pa.string(): st.text(st.characters(exclude_categories=["Cs"])),
+    pa.bool_(): st.booleans(),
+    pa.int64(): st.integers(-(2**63), 2**63 - 1),
+    pa.float64(): st.floats(allow_nan=False),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@given(data=st.data())
+def test_arrays_of_values_are_those_that_arrow_makes(kind: pa.DataType, data: st.DataObject) -> None:
+    """Whatever the values, the array is the one that pa.array makes, nulls and emptiness too."""
+    values = data.draw(st.lists(st.none() | KINDS[kind]))
+    made = array_of(values, kind)
+    made.validate(full=True)
+    assert pa.array(values, kind).equals(made)
+    assert values.count(None) == made.null_count

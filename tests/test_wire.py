@@ -26,8 +26,9 @@ from crun_batch.errors import InputError
 from crun_batch.gateway.failures import LONGEST_MESSAGE, message_line
 from crun_batch.gateway.http.addresses import checked_headers, checked_url, is_loopback
 from crun_batch.gateway.http.bodies import EVIDENCE_BYTES, ByteBudget, Gunzip, Intake, WireSettings
+from crun_batch.gateway.http.descriptors import ensure_file_descriptors
 from crun_batch.gateway.http.httpx_wire import HttpxWire
-from crun_batch.gateway.http.wire import Wire, ensure_file_descriptors, open_wire
+from crun_batch.gateway.http.wire import Wire, open_wire
 from crun_batch.records import Fault, Response
 
 DEADLINE_SECONDS = 5.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,19 +12,12 @@ import typer
 from crun_batch.cli.output import out
 from crun_batch.errors import InputError, Mistake
 
-TOLD_LIBRARIES = ("polars", "pyarrow", "duckdb", "pydantic", "httpx", "httptools", "minijinja", "genai-prices")
-"""Distributions whose versions belong into a report about a bug."""
-
 
 def _versions(wanted: bool) -> None:
-    """Print what runs here and end; versions are read from the installed metadata, no library is loaded."""
     if wanted:
-        from importlib.metadata import version
+        from crun_batch.cli.versions import versions_text
 
-        out(f"crun-batch {version('crun-batch')}")
-        system = f"{platform.system()} {platform.release()} {platform.machine()}"
-        out(f"{platform.python_implementation()} {platform.python_version()}, {system}")
-        out("\n".join(f"{name} {version(name)}" for name in TOLD_LIBRARIES))
+        out(versions_text())
         raise typer.Exit
 
 

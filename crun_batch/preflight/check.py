@@ -15,7 +15,7 @@ from msgspec import Struct
 from msgspec import field as struct_field
 
 from crun_batch.errors import InputError, Mistake
-from crun_batch.gateway.http.wire import ensure_file_descriptors
+from crun_batch.gateway.http.descriptors import ensure_file_descriptors
 from crun_batch.load.job.job import Job, load_job, load_readable_parts
 from crun_batch.load.job.secrets import resolve_secrets
 from crun_batch.load.prompt.rejections import Rejections, RowRejected

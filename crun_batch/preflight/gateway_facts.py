@@ -94,10 +94,11 @@ def _is_listed(name: str, listed: set[str]) -> bool:
 
 
 async def ask_gateways(workload: Workload, options: RunOptions) -> tuple[GatewayFacts, ...]:
-    """Every gateway that the job names, asked once under each key.
+    """Every gateway that the job names, asked once under each key. A simulator is started here.
 
     Raises InputError (a key is missing).
     """
+    workload.start_gateway()
     endpoints = endpoints_of(workload.targets, options.environ, simulated=options.simulate)
     found: dict[tuple[str, Hashable], list[tuple[Target, Endpoint]]] = {}
     for variant, endpoint in zip(workload.targets, endpoints, strict=True):

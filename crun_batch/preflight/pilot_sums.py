@@ -12,7 +12,8 @@ from crun_batch.pricing.pilot import Forecast, forecast
 from crun_batch.records import PICO, Row
 from crun_batch.state.run_state import RunState
 from crun_batch.stats.intervals import t_quantile
-from crun_batch.store.views import connect, quoted
+from crun_batch.store.schema import quoted
+from crun_batch.store.views import connect
 
 MICROSECONDS = 10**6
 

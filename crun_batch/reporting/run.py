@@ -8,10 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import polars as pl
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from crun_batch.console.words import summary_text
 from crun_batch.errors import InputError
@@ -20,9 +17,14 @@ from crun_batch.state.commands import as_seen_from
 from crun_batch.store import views
 from crun_batch.store.directory import RunDirectory, read_json
 from crun_batch.store.disk import opened_for_people
-from crun_batch.store.export import Format, export
-from crun_batch.store.verify import Finding, verify
 from crun_batch.store.views import attempts_frame, results_frame
+
+if TYPE_CHECKING:
+    import polars as pl
+    import pyarrow as pa
+
+    from crun_batch.store.export import Format
+    from crun_batch.store.verify import Finding
 
 
 class Run:
@@ -73,6 +75,8 @@ class Run:
 
     def verify(self, *, data: bool = False) -> list[Finding]:
         """What is wrong with the run's files, or odd; `data`: every byte against its checksum."""
+        from crun_batch.store.verify import verify
+
         return verify(self.directory, data=data)
 
     def export(self, format: Format, target: BinaryIO | str | Path) -> int:
@@ -81,6 +85,8 @@ class Run:
         `target` is a binary stream, or the path of a file, whose folder is made where it is missing and which is
         replaced. Raises DiskFailed where the file cannot be written.
         """
+        from crun_batch.store.export import export
+
         if isinstance(target, str | Path):
             with opened_for_people(Path(target)) as stream:
                 return export(self.directory, format, stream)

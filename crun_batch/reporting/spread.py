@@ -25,8 +25,7 @@ from crun_batch.reporting.data import (
     Timeline,
 )
 from crun_batch.reporting.sums import read_structs
-from crun_batch.store.schema import RunSchema
-from crun_batch.store.views import quoted
+from crun_batch.store.schema import RunSchema, quoted
 
 BINS = 96
 FEWEST_BINS = 12

@@ -22,8 +22,7 @@ from crun_batch.reporting.data import (
     total,
 )
 from crun_batch.stats.intervals import Rate, RowSums, rate_of
-from crun_batch.store.schema import RunSchema
-from crun_batch.store.views import quoted
+from crun_batch.store.schema import RunSchema, quoted
 
 EXAMPLES = 3
 KINDS_SHOWN = 40

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import duckdb
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -77,6 +76,8 @@ def unscored(run: RunDirectory, schema: RunSchema, known: pa.Table) -> pa.Record
 @contextmanager
 def by_position(table: Table, answers: pa.RecordBatchReader) -> Iterator[Iterator[Answer]]:
     """The answers in the order of their rows' positions, sorted outside of memory where they are many."""
+    import duckdb
+
     placed = pa.schema([pa.field("position", pa.int64()), *list(_ANSWERS)[1:]])
     found = (batch.select(placed.names) for batch in table.positions_of(answers))
     with tempfile.TemporaryDirectory(prefix="crun-batch-") as spill:

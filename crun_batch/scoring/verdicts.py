@@ -21,8 +21,8 @@ from crun_batch.records import Reply, Response
 from crun_batch.scoring.judge_prompt import read_verdict
 from crun_batch.scoring.questions import Questions
 from crun_batch.store.directory import RunDirectory
-from crun_batch.store.schema import RunSchema
-from crun_batch.store.views import connect, quoted
+from crun_batch.store.schema import RunSchema, quoted
+from crun_batch.store.views import connect
 from crun_batch.workload.target import Judge
 
 _BATCH_ROWS = 4_096

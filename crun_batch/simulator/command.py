@@ -12,6 +12,7 @@ import gc
 import inspect
 import re
 import signal
+import socket
 import sys
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
@@ -38,22 +39,26 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="settings as one line of JSON on standard input; the simulator ends when that is closed",
     )
+    options.add_argument("--listening-fd", type=int, help=argparse.SUPPRESS)  # of the process that starts it
     for name, words in _DOCUMENTED.findall(inspect.getsource(Settings)):
         options.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=words.replace("%", "%%"))
     return options
 
 
-def main_settings(arguments: Sequence[str] | None = None) -> tuple[Settings, bool]:
-    """Settings from a command line, and whether to end with standard input. Raises InputError."""
+def main_settings(arguments: Sequence[str] | None = None) -> tuple[Settings, bool, int | None]:
+    """Settings from a command line, whether to end with standard input, an open socket to listen at.
+
+    Raises InputError.
+    """
     given = vars(parser().parse_args(arguments))
+    listening = given.pop("listening_fd")
     path, text, from_stdin = given.pop("settings"), given.pop("settings_json"), given.pop("settings_stdin")
     settings = read_settings_file(path) if path is not None else Settings()
     for line in (text, sys.stdin.readline() if from_stdin else None):
         if line is not None:
             settings = read_settings(_object(line), base=settings)
-    return read_settings(
-        {name: _value(text) for name, text in given.items() if text is not None}, base=settings
-    ), from_stdin
+    named = {name: _value(text) for name, text in given.items() if text is not None}
+    return read_settings(named, base=settings), from_stdin, listening
 
 
 def _object(text: str) -> dict[str, Any]:
@@ -73,8 +78,8 @@ def _value(text: str) -> Any:
 def serve(arguments: Sequence[str] | None = None) -> int:
     """Run the simulator with options as on its command line until it is told to stop; the exit code."""
     try:
-        settings, until_stdin_closes = main_settings(arguments)
-        simulator = Simulator(settings)
+        settings, until_stdin_closes, listening = main_settings(arguments)
+        simulator = Simulator(settings, None if listening is None else socket.socket(fileno=listening))
         allow_many_connections()
         gc.freeze()
         _run(_serve(simulator, until_stdin_closes))

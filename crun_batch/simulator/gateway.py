@@ -31,9 +31,8 @@ from crun_batch.simulator.faults import AFTER, check_kinds, code_of, drawn, mark
 from crun_batch.simulator.generation import Generation, Rejected
 from crun_batch.simulator.ledger import Ledger
 from crun_batch.simulator.refusals import Refusal, Shape, error_body, refusal
-from crun_batch.simulator.settings import FIXED_AT_START, Settings, pico, read_settings
+from crun_batch.simulator.settings import BASE_PATH, FIXED_AT_START, Settings, pico, read_settings
 
-BASE_PATH = "/api/v1"
 _RETRY_AFTER_STATUSES = frozenset({429, 455, 503, 529})
 _INVERSE_NORMAL = NormalDist().inv_cdf
 

@@ -2,22 +2,22 @@
 
 The settings go to the child's standard input, which then stays open: when it closes, because we stop or
 because we have died, the child ends. The child is in a session of its own: a Ctrl-C meant for its client does
-not reach it.
+not reach it. The port is bound here and handed over: who needs only an address waits for no child.
 """
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from types import TracebackType
 from typing import IO, Any
-from urllib.error import HTTPError
-from urllib.request import ProxyHandler, Request, build_opener
 
 import msgspec
 import orjson
 
 from crun_batch.errors import InputError
+from crun_batch.simulator.listening import base_url_of, listen
 from crun_batch.simulator.settings import Settings, read_settings, write_settings
 
 _ADMIN_SECONDS = 30.0
@@ -26,30 +26,44 @@ _ADMIN_SECONDS = 30.0
 class SimulatorProcess:
     """A simulated gateway in a child process: `with SimulatorProcess(settings) as simulator: simulator.base_url`.
 
-    All calls block. Raises InputError for settings that the child refuses, RuntimeError if it does not start.
+    All calls block. Raises InputError for a port that cannot be had and settings that the child refuses,
+    RuntimeError if it does not start.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
         self.base_url = ""
+        self._listening: socket.socket | None = None
         self._child: subprocess.Popen[bytes] | None = None
-        self._open = build_opener(ProxyHandler({})).open
+
+    def listen(self) -> SimulatorProcess:
+        """Take the port; `base_url` is known from then on. Calls wait there until `start`."""
+        self._listening = listen(self.settings.host, self.settings.port)
+        self.base_url = base_url_of(self._listening)
+        return self
 
     def start(self) -> SimulatorProcess:
-        """Start the child and wait until it listens; `base_url` is known from then on."""
+        """Start the child and wait until it answers; `base_url` is known from then on, if not before."""
+        if self._listening is None:
+            self.listen()
+        assert self._listening is not None
         command = [sys.executable, "-m", "crun_batch.simulator", "--settings-stdin"]
-        self._child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-        )
+        with self._listening as listening:
+            self._child = subprocess.Popen(
+                [*command, "--listening-fd", str(listening.fileno())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+                pass_fds=[listening.fileno()],
+            )
+        self._listening = None
         assert self._child.stdin is not None and self._child.stdout is not None
         self._child.stdin.write(write_settings(self.settings) + b"\n")
         self._child.stdin.flush()
         line = self._child.stdout.readline()
-        try:
-            self.base_url = str(orjson.loads(line)["base_url"])
-        except (orjson.JSONDecodeError, KeyError):
+        if not line:
             self.stop()
-            raise RuntimeError("the simulator did not start; its own message is on standard error") from None
+            raise RuntimeError("the simulator did not start; its own message is on standard error")
         return self
 
     @property
@@ -59,7 +73,10 @@ class SimulatorProcess:
         return self._child.pid
 
     def stop(self) -> None:
-        """End the child and wait for it; a second call does nothing."""
+        """End the child and wait for it, and leave the port; a second call does nothing."""
+        if self._listening is not None:
+            self._listening.close()
+            self._listening = None
         child, self._child = self._child, None
         if child is None:
             return
@@ -92,9 +109,14 @@ class SimulatorProcess:
         self.stop()
 
     def _admin(self, call: str, body: bytes | None = None) -> dict[str, Any]:
+        from urllib.error import HTTPError
+        from urllib.request import ProxyHandler, Request, build_opener
+
         address = self.base_url.rsplit("/api/", 1)[0]
         try:
-            with self._open(Request(f"{address}/simulator/{call}", data=body), timeout=_ADMIN_SECONDS) as reply:
+            with build_opener(ProxyHandler({})).open(
+                Request(f"{address}/simulator/{call}", data=body), timeout=_ADMIN_SECONDS
+            ) as reply:
                 answer: dict[str, Any] = orjson.loads(reply.read())
         except HTTPError as error:
             raise InputError(str(orjson.loads(error.read())["error"])) from None

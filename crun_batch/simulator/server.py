@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import socket
 from types import TracebackType
 
 from crun_batch.simulator.admin import ADMIN_PATH, handle_admin
 from crun_batch.simulator.connection import Delivery, ReceivedRequest, ServerConnection
-from crun_batch.simulator.gateway import BASE_PATH, SimulatedGateway
-from crun_batch.simulator.settings import Settings
-
-_BACKLOG = 4096
+from crun_batch.simulator.gateway import SimulatedGateway
+from crun_batch.simulator.listening import BACKLOG, address_of, listen
+from crun_batch.simulator.settings import BASE_PATH, Settings
 
 
 class Simulator:
     """A simulated gateway in the running event loop: `async with Simulator(settings) as simulator: ...`.
 
-    `base_url` is where it listens; `gateway` gives access to books, counters and settings. For another process,
-    see `SimulatorProcess`.
-    Raises InputError for settings that make no sense, OSError if the port cannot be had.
+    `base_url` is where it listens: at `listening`, or where the settings say. `gateway` gives access to books,
+    counters and settings. For another process, see `SimulatorProcess`.
+    Raises InputError for settings that make no sense or a port that cannot be had.
     """
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings | None = None, listening: socket.socket | None = None) -> None:
+        self._listening = listening
         self.gateway = SimulatedGateway(settings or Settings())
         self._connections: set[ServerConnection] = set()
         self._server: asyncio.Server | None = None
@@ -31,7 +32,8 @@ class Simulator:
         """Listen; returns the base URL, such as `http://127.0.0.1:8123/api/v1`."""
         settings = self.gateway.settings
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._connection, settings.host, settings.port, backlog=_BACKLOG)
+        listening = self._listening or listen(settings.host, settings.port)
+        self._server = await loop.create_server(self._connection, sock=listening, backlog=BACKLOG)
         return self.base_url
 
     async def stop(self) -> None:
@@ -49,8 +51,7 @@ class Simulator:
     def address(self) -> str:
         """Scheme, host and port, without a path."""
         assert self._server is not None, "the simulator has not been started"
-        host, port = self._server.sockets[0].getsockname()[:2]
-        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        return address_of(self._server.sockets[0])
 
     @property
     def base_url(self) -> str:

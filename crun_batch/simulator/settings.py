@@ -18,6 +18,8 @@ from msgspec import Meta, Struct
 
 from crun_batch.errors import InputError, Mistake
 
+BASE_PATH = "/api/v1"
+"""Where the endpoints are, which is no setting: the reference gateway has them there."""
 PICO = 10**12
 _MICRO = 10**6
 

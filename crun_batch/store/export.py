@@ -18,8 +18,8 @@ from typing import Any, BinaryIO, Literal
 import orjson
 
 from crun_batch.store.directory import RunDirectory
-from crun_batch.store.schema import results_schema
-from crun_batch.store.views import connect, current_finals, quoted, run_schema, snapshot
+from crun_batch.store.schema import quoted, results_schema
+from crun_batch.store.views import connect, current_finals, run_schema, snapshot
 
 Format = Literal["csv", "jsonl", "openai-batch"]
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")

@@ -9,17 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 from msgspec import Struct
 
 from crun_batch.records import PICO, Cost, Hold, Usage
 from crun_batch.store.directory import RunDirectory
-from crun_batch.store.schema import SEQUENCE, TOKENS, RunSchema, money_column
+from crun_batch.store.schema import SEQUENCE, TOKENS, RunSchema, money_column, quoted
 from crun_batch.store.seal import put_in_place, write_parquet
-from crun_batch.store.views import parquet_source, quoted, snapshot
+from crun_batch.store.views import parquet_source, snapshot
+
+if TYPE_CHECKING:
+    import duckdb
 
 
 class Stored(Struct, frozen=True):
@@ -88,7 +91,7 @@ def reprice_files(run: RunDirectory, schema: RunSchema, charge: Charge, fingerpr
         if not _is_priced(path, fingerprint):
             _replace(run, path, _priced_attempts(pq.read_table(path), charge), fingerprint)
             changed += 1
-    with duckdb.connect(":memory:") as connection:
+    with _database() as connection:
         _sum_units_of_many_attempts(connection, [run.attempt_file(number) for number in now.sealed], schema)
         for number in now.sealed:
             path = run.part(number)
@@ -110,7 +113,7 @@ def _replace(run: RunDirectory, path: Path, table: pa.Table, fingerprint: str) -
 
 def variant_costs(run: RunDirectory, schema: RunSchema) -> list[VariantCosts]:
     """The sums over the sealed attempts, as an account keeps them: those of judges by judge."""
-    with duckdb.connect(":memory:") as connection:
+    with _database() as connection:
         return _variant_costs(connection, _attempts_source(run, schema))
 
 
@@ -121,7 +124,7 @@ def costs_to_be(run: RunDirectory, schema: RunSchema, charge: Charge, fingerprin
     """
     now = snapshot(run, schema)
     sums: dict[tuple[str | None, str | None], VariantCosts] = {}
-    with duckdb.connect(":memory:") as connection:
+    with _database() as connection:
         for attempts in _priced_tables(run, now.sealed, now.attempts, charge, fingerprint):
             connection.register("priced", attempts.select([*_PRICED_BY, *_COSTS, *_HOLDS]))
             for costs in _variant_costs(connection, "priced"):
@@ -173,7 +176,7 @@ def unit_costs(run: RunDirectory, schema: RunSchema, keys: Iterable[tuple[str, s
     if not wanted:
         return []
     columns = zip(("id", "variant", "repeat"), zip(*wanted, strict=True), strict=True)
-    with duckdb.connect(":memory:") as connection:
+    with _database() as connection:
         connection.register("wanted", pa.table({name: list(values) for name, values in columns}))
         rows = connection.execute(f"""
             select wanted.id, wanted.variant, wanted.repeat, {_SUMS}
@@ -236,6 +239,12 @@ def _with_columns(table: pa.Table, columns: pa.Table) -> pa.Table:
             index, table.schema.field(index), columns.column(name).cast(table.schema.types[index])
         )
     return table
+
+
+def _database() -> duckdb.DuckDBPyConnection:
+    import duckdb  # only where prices have changed
+
+    return duckdb.connect(":memory:")
 
 
 def _sum_units_of_many_attempts(

@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import Any
 
 import orjson
-import polars as pl
 import pyarrow as pa
 import pyarrow.types as is_type
 from msgspec import Struct, structs
@@ -218,6 +217,11 @@ def _axis_value(value: Any, data_type: pa.DataType) -> Any:
     return orjson.dumps(value).decode()
 
 
+def quoted(name: str) -> str:
+    """A column's name as SQL takes it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 def no_rows(schema: pa.Schema) -> pa.Table:
     """A table of that schema without rows. `Schema.empty_table` would import pandas, which takes half a second."""
     return pa.Table.from_batches([], schema)
@@ -226,4 +230,6 @@ def no_rows(schema: pa.Schema) -> pa.Table:
 @lru_cache(maxsize=64)
 def constant(value: str | float, data_type: pa.DataType) -> pa.Scalar:
     """A value for Arrow's functions. They would make one of a Python value too, and import pandas for it."""
+    import polars as pl
+
     return pl.Series([value]).to_arrow()[0].cast(data_type)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
-import duckdb
 import msgspec
 import pyarrow.parquet as pq
 from msgspec import Struct
@@ -23,9 +22,9 @@ from crun_batch.store.events import HeadEvent
 from crun_batch.store.manifest import ManifestEntry, read_manifest
 from crun_batch.store.recover import replay, scan_segment
 from crun_batch.store.results import THROUGH, generations, linked_generation
-from crun_batch.store.schema import SEQUENCE, RunSchema
+from crun_batch.store.schema import SEQUENCE, RunSchema, quoted
 from crun_batch.store.seal import file_digest
-from crun_batch.store.views import attempt_totals, connect, parquet_source, quoted, run_schema
+from crun_batch.store.views import attempt_totals, connect, parquet_source, run_schema
 
 Severity = Literal["info", "warning", "error"]
 _SHOWN = 3
@@ -216,6 +215,8 @@ def _live_files(run: RunDirectory) -> set[str]:
 
 
 def _contents(run: RunDirectory) -> Iterator[Finding]:
+    import duckdb
+
     schema = run_schema(run)
     try:
         with connect(run.path) as connection:

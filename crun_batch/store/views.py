@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import duckdb
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,11 +29,15 @@ from crun_batch.store.schema import (
     attempts_schema,
     no_rows,
     parts_schema,
+    quoted,
     results_schema,
     schema_from_document,
     score_columns,
 )
 from crun_batch.store.scores import scores_table
+
+if TYPE_CHECKING:
+    import duckdb
 
 _LISTINGS = 20
 _CASTS = pl.ScanCastOptions(
@@ -119,6 +123,8 @@ def attempts_frame(path: Path) -> pl.LazyFrame:
 
 def connect(path: Path) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB with the views `results` and `attempts`; the live rows are those of this moment."""
+    import duckdb  # a run that goes on asks it nothing
+
     now = _snapshot_of(path)
     connection = duckdb.connect(":memory:")
     _make_view(connection, "attempts", [now.run.attempt_file(number) for number in now.sealed], now.attempts)
@@ -142,6 +148,8 @@ def query(path: Path, sql: str) -> pa.Table:
 
     Raises InputError: more than one statement, no SELECT, or DuckDB's own complaint.
     """
+    import duckdb
+
     try:
         statements = duckdb.extract_statements(sql)
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
@@ -210,11 +218,6 @@ def current_finals(now: Snapshot, columns: list[str], coded: Sequence[str] = ())
     for table in _finals(now, needed, [name for name in coded if name not in units]):
         kept = table.filter(_holds(table, last, units)) if last.height else table
         yield conform(kept if scores is None else _with_scores(kept, scores))
-
-
-def quoted(name: str) -> str:
-    """A column's name as SQL takes it."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def parquet_source(files: list[Path]) -> str:

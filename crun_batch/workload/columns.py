@@ -11,8 +11,7 @@ from crun_batch.errors import InputError, Mistake
 from crun_batch.load.job.job import Job
 from crun_batch.load.job.output_schema import Column, column_of, merged
 from crun_batch.load.table.table import Table
-from crun_batch.store.schema import LAST, SEQUENCE, attempts_schema, parts_schema, results_schema
-from crun_batch.store.views import quoted
+from crun_batch.store.schema import LAST, SEQUENCE, attempts_schema, parts_schema, quoted, results_schema
 from crun_batch.workload.request import Variant
 from crun_batch.workload.workload import Workload
 

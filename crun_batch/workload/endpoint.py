@@ -1,15 +1,12 @@
-"""The gateway's side of a run: the real one, or the bundled simulator started for this run.
+"""The gateway's side of a run: where it is, and what goes into the headers of every request.
 
 Owns the key: it is read here, put into headers here, and known to nothing that writes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from decimal import Decimal
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from msgspec import Struct
 
@@ -17,15 +14,11 @@ from crun_batch.gateway.control import auth_headers
 from crun_batch.load.job.addresses import query_text
 from crun_batch.load.job.job import Job
 from crun_batch.load.job.secrets import Secrets
-from crun_batch.load.job.sweep import variations
 from crun_batch.records import Headers
-from crun_batch.simulator.process import SimulatorProcess
-from crun_batch.simulator.settings import MODELS, Model, Settings, read_settings
 from crun_batch.workload.redaction import Redactor
 from crun_batch.workload.target import Target
 
 SIMULATOR_KEY = "ak_sim"
-SIMULATED_BALANCE_CREDITS = Decimal(1_000_000_000)
 PROTOCOL_HEADERS = frozenset({"content-type", "anthropic-version"})
 
 
@@ -83,50 +76,3 @@ def _headers(job: Job, secrets: Secrets) -> Headers:
     if job.endpoint.protocol == "messages" and not any(name.lower() == "anthropic-version" for name in headers):
         headers["anthropic-version"] = "2023-06-01"
     return Headers({**headers, "content-type": "application/json"})
-
-
-@contextmanager
-def simulated(job: Job, settings: Mapping[str, Any]) -> Iterator[Mapping[str, object]]:
-    """Keys that point a job, and each of its variants, at a simulator for as long as the context lasts.
-
-    It offers the models of all variants and judges, at the job's prices.
-    """
-    with SimulatorProcess(read_settings(settings, base=_settings_for(job))) as simulator:
-        yield {"endpoint.base_url": simulator.base_url, **_without_key()}
-
-
-def _without_key() -> dict[str, object]:
-    return {
-        "endpoint.auth": "none",
-        "endpoint.api_key_env": None,
-        "endpoint.api_key_file": None,
-        "endpoint.ca_file": None,
-        "endpoint.headers": {},
-        "endpoint.query": {},
-    }
-
-
-def _settings_for(job: Job) -> Settings:
-    priced = {name: _simulated_model(spec, job) for name, spec in job.prices.models.items()}
-    models = {**MODELS, **priced}
-    asked = [*(variation.job.model for variation in variations(job)), *(spec.model for spec in job.score)]
-    for name in asked:
-        if name is not None:
-            models.setdefault(name, Model())
-    return Settings(models=models, balance_credits=SIMULATED_BALANCE_CREDITS)
-
-
-def _simulated_model(spec: Any, job: Job) -> Model:
-    """The job's price in credits, as the simulator charges; dollars by credits_per_usd, or one for one."""
-    factor = 1 if spec.currency == "credits" else (job.prices.credits_per_usd or 1)
-
-    def amount(value: Any) -> Any:
-        return None if value is None else round(value * factor, 6)
-
-    return Model(
-        input_per_mtok=amount(spec.input_per_mtok),
-        output_per_mtok=amount(spec.output_per_mtok),
-        cached_input_per_mtok=amount(spec.cached_input_per_mtok),
-        cache_write_per_mtok=amount(spec.cache_write_per_mtok),
-        minimum_per_request=amount(spec.minimum_per_request or 0),
-    )

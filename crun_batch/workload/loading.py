@@ -16,7 +16,6 @@ from crun_batch.load.prompt.score_templates import ScoreTemplates
 from crun_batch.load.table.table import Table, open_table
 from crun_batch.options import RunOptions
 from crun_batch.workload.columns import carried_columns, check_names, output_column
-from crun_batch.workload.endpoint import simulated
 from crun_batch.workload.request import Variant
 from crun_batch.workload.target import judges_of
 from crun_batch.workload.workload import Workload
@@ -25,17 +24,23 @@ from crun_batch.workload.workload import Workload
 def load(job: Job | str | Path, table: object | None, options: RunOptions, stack: ExitStack) -> Workload:
     """What is to be done, open until the stack is closed; with `simulate` the job is pointed at a simulator."""
     loaded = read_job(job, table, options)
-    redirected: Mapping[str, object] = {}
-    if options.simulate:
-        folder = loaded.output.dir
-        loaded = loaded.with_overrides({"output.dir": str(folder.with_name(f"{folder.name}-simulated"))})
-        redirected = stack.enter_context(simulated(loaded, options.simulator))
-        loaded = loaded.with_overrides(redirected)
-    workload = load_workload(loaded, table, redirected)
+    simulates = options.simulate
+    workload = _simulated(loaded, table, options, stack) if simulates else load_workload(loaded, table)
     for renderer in workload.renderers:
         stack.callback(renderer.close)
     stack.callback(workload.templates.close)
     return workload
+
+
+def _simulated(job: Job, table: object | None, options: RunOptions, stack: ExitStack) -> Workload:
+    from crun_batch.workload.simulation import pointing_at, simulator_for
+
+    folder = job.output.dir
+    job = job.with_overrides({"output.dir": str(folder.with_name(f"{folder.name}-simulated"))})
+    simulator = stack.enter_context(simulator_for(job, options.simulator))
+    redirected = pointing_at(simulator)
+    workload = load_workload(job.with_overrides(redirected), table, redirected)
+    return structs.replace(workload, start_gateway=simulator.start)
 
 
 def read_job(job: Job | str | Path, table: object | None, options: RunOptions) -> Job:

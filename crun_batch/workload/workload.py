@@ -5,7 +5,7 @@ Owns how many units there are and where each has its place. Nothing is sent or w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pyarrow as pa
 from msgspec import Struct
@@ -21,6 +21,10 @@ from crun_batch.workload.request import Variant
 from crun_batch.workload.target import Judge, Target
 
 
+def _runs_elsewhere() -> None:
+    """A gateway that is not ours to start."""
+
+
 class Workload(Struct, frozen=True):
     """Everything that is to be done, ready to be walked row by row."""
 
@@ -34,6 +38,8 @@ class Workload(Struct, frozen=True):
     output: Column | None = None
     """The column of the answers under an output schema, the same for all variants."""
     judges: tuple[Judge, ...] = ()
+    start_gateway: Callable[[], object] = _runs_elsewhere
+    """Called before the first request: starts the simulator where that is the gateway."""
 
     @property
     def targets(self) -> tuple[Target, ...]:

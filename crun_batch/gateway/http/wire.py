@@ -10,18 +10,13 @@ for free; `unknown` is everything else, because the gateway may have billed it. 
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Awaitable, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from crun_batch.errors import InputError, Mistake
 from crun_batch.gateway.http.bodies import MAX_BODY_BYTES, MAX_BYTES_IN_FLIGHT, ByteBudget, WireSettings
-from crun_batch.gateway.http.direct import DirectWire
+from crun_batch.gateway.http.descriptors import ensure_file_descriptors
 from crun_batch.records import Fault, Response
-
-OWN_DESCRIPTORS = 256
-"""File descriptors that the rest of the process needs: tables, journal, sealed files, libraries."""
 
 
 class Wire(Protocol):
@@ -57,27 +52,9 @@ def open_wire(
     file of CA certificates (PEM) that are trusted there besides the system's. Raises InputError where the
     process may not open that many files, or a proxy or certificates of the environment cannot be used.
     """
+    from crun_batch.gateway.http.direct import DirectWire  # brings asyncio, ssl and a parser with it
+
     ensure_file_descriptors(connections)
     budget = ByteBudget(max_bytes_in_flight, connections)
     settings = WireSettings(budget, max_body_bytes, connect_timeout_seconds, connections)
     return DirectWire(settings, urls, ca_files)
-
-
-def ensure_file_descriptors(connections: int) -> None:
-    """Raise this process's soft limit of open files to what that many connections need.
-
-    Raises InputError (key `limits.concurrency`) where the hard limit does not allow it.
-    """
-    needed = connections + OWN_DESCRIPTORS
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        raise InputError(
-            Mistake(
-                f"{connections:,} requests in flight need {needed:,} open files, this system allows {hard:,}; "
-                f"set it to {max(hard - OWN_DESCRIPTORS, 1):,} or less, or raise the limit (ulimit -Hn)",
-                key="limits.concurrency",
-            )
-        )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

@@ -33,6 +33,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from crun_batch.errors import InputError, Mistake
+from crun_batch.load.table.arrays import array_of
 from crun_batch.load.table.source import Damage, Spans, numbered
 from crun_batch.load.table.text import lines, open_bytes
 
@@ -41,7 +42,7 @@ _BLOCK_BYTES = 1 << 20
 _SHOWN_CHARACTERS = 1 << 20
 _PLAIN_FLOAT = r"^-?(0\.(0|0{0,3}[1-9]([0-9]*[1-9])?)|[1-9][0-9]*\.(0|[0-9]*[1-9]))$"
 """What Python writes for a float without an exponent, as far as 15 digits, which every double holds."""
-_FLOAT_CHARACTERS = 16
+_FLOAT_CHARACTERS = array_of([16], pa.int64())[0]
 _CANDIDATES = (pa.int64(), pa.float64(), pa.bool_())
 
 

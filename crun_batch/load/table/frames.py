@@ -10,8 +10,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import polars as pl
 import pyarrow as pa
 from msgspec import Struct
 
@@ -19,6 +19,9 @@ from crun_batch.errors import DiskFailed, InputError, Mistake
 from crun_batch.load.table.files import ArrowPart, arrow_part
 from crun_batch.load.table.source import BATCH_ROWS, Damage, Part, Source, Spans, numbered, source_of
 from crun_batch.load.table.types import convert, plain_schema
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 class FramePart(Struct, frozen=True):
@@ -54,6 +57,8 @@ def open_frame(frame: object) -> Source:
 
 
 def _part(frame: object) -> Part:
+    import polars as pl
+
     if isinstance(frame, pa.RecordBatchReader):
         return spill(frame)
     try:

@@ -2,19 +2,25 @@
 
 A whole number is its own key, a text's are hashes: equal ones raise a suspicion in the search for duplicates, and
 two of 64 bits each decide where an id stands. So ten million ids of any length are compared in a few hundred MB,
-and more than KEYS_AT_ONCE of them in several passes.
+and more than KEYS_AT_ONCE of them in several passes. Few ids are compared as they are, and polars, which makes the
+keys, is not loaded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
-import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 from msgspec import Struct
 
 from crun_batch.load.table.types import convert
 
+if TYPE_CHECKING:
+    import polars as pl
+
+FEW_ROWS = 1 << 16
 KEYS_AT_ONCE = 1 << 24
 _SOUGHT_AT_ONCE = 1 << 20
 _BATCHES_AT_ONCE = 16
@@ -24,12 +30,18 @@ Identities = Callable[[], Iterator[pa.RecordBatch]]
 
 def key_of(ids: pa.Array | pa.ChunkedArray, seed: int = 0) -> pl.Series:
     """The keys of ids, whole numbers or texts."""
+    import polars as pl
+
     series = pl.Series(pl.from_arrow(ids))
     return series if series.dtype.is_integer() else series.hash(seed)
 
 
 def repeated_keys(identities: Identities, rows: int) -> pl.Series | None:
     """The keys that several of the ids have, each once; None where there are none."""
+    if rows <= FEW_ROWS and _are_unique(identities):
+        return None
+    import polars as pl
+
     passes = -(-rows // KEYS_AT_ONCE)
     found = []
     for number in range(passes):
@@ -38,6 +50,11 @@ def repeated_keys(identities: Identities, rows: int) -> pl.Series | None:
         if len(repeated):
             found.append(repeated)
     return pl.concat(found) if found else None
+
+
+def _are_unique(identities: Identities) -> bool:
+    ids = pa.chunked_array([batch.column("id") for batch in identities()])
+    return bool(pc.count_distinct(ids).as_py() == len(ids))
 
 
 def _share(keys: pl.Series, number: int, passes: int) -> pl.Series:
@@ -68,6 +85,8 @@ class Places(Struct, frozen=True):
             yield from self._found(waiting)
 
     def _found(self, batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+        import polars as pl
+
         finished = with_ids(pa.Table.from_batches(batches).unify_dictionaries().combine_chunks(), self.id_type)
         ids = finished.column("id").combine_chunks()
         keys, checks = key_of(ids), None if self.checks is None else key_of(ids, 1)
@@ -97,6 +116,8 @@ def places_of(identities: Identities, id_type: pa.DataType) -> Places:
 
 
 def _keys(identities: Identities, id_type: pa.DataType) -> tuple[pl.Series, pl.Series | None]:
+    import polars as pl
+
     keys, checks = [], []
     for ids in _ids(identities):
         keys.append(key_of(ids))
@@ -121,6 +142,8 @@ def with_ids(finished: pa.Table, id_type: pa.DataType) -> pa.Table:
     """The table with its column `id` in this type, without the texts that are no whole number as it is written."""
     ids = finished.column("id").combine_chunks()
     if pa.types.is_integer(id_type) and not pa.types.is_integer(ids.type):
+        import polars as pl
+
         texts = pl.Series(pl.from_arrow(convert(ids, pa.string())))
         numbers = texts.cast(pl.Int64, strict=False)
         kept = (numbers.cast(pl.String) == texts).fill_null(value=False).to_arrow()

@@ -25,6 +25,7 @@ import pyarrow as pa
 from msgspec import Struct
 
 from crun_batch.errors import InputError, Mistake
+from crun_batch.load.table.arrays import array_of
 from crun_batch.load.table.json_damage import MOST_DAMAGE, cells_without_value, column_before, mended
 from crun_batch.load.table.source import Damage, Spans, numbered
 from crun_batch.load.table.text import lines
@@ -97,8 +98,8 @@ class JsonlPart(Struct, frozen=True):
         kind = self.schema.field(name).type
         if name in self.raw:
             texts = [bytes(value).decode() for value in values]
-            return pa.array([None if text in ("", "null") else text for text in texts], pa.string())
-        return pa.nulls(len(values)) if pa.types.is_null(kind) else pa.array(values, kind)
+            return array_of([None if text in ("", "null") else text for text in texts], pa.string())
+        return array_of(values, kind)
 
 
 def open_jsonl(path: Path) -> JsonlPart:

@@ -1,11 +1,13 @@
-"""Which rows of a source are wanted: one bit per row, so that ten million rows cost 1.25 MB. Pure."""
+"""Which rows of a source are wanted: one bit per row, so that ten million rows cost 1.25 MB. Pure.
+
+Where all rows are wanted there is nothing to compute, and polars is not loaded.
+"""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterable
 
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec import Struct
@@ -25,8 +27,8 @@ class Selection(Struct, frozen=True):
 
     def bits(self, source_rows: int) -> pa.BooleanArray:
         """One bit per row of the source: whether it is wanted."""
-        inside = [pl.repeat(True, self.end, eager=True), pl.repeat(False, source_rows - self.end, eager=True)]
-        bits = pl.concat(inside).to_arrow()
+        inside, outside = pa.nulls(self.end), pa.nulls(source_rows - self.end)
+        bits = pa.concat_arrays([inside.is_null(), outside.is_valid()])
         return bits if self.mask is None else pc.and_(bits, self.mask)
 
     def first(self, limit: int) -> Selection:
@@ -48,6 +50,8 @@ class Selection(Struct, frozen=True):
 
         Each stretch stands at random in its part of the rows and gives random rows, the same for the same seed.
         """
+        import polars as pl
+
         if count >= self.rows:
             return self
         rng = random.Random(seed)
@@ -70,6 +74,8 @@ class Selection(Struct, frozen=True):
             return []
         if self.mask is None:
             return [(start, end)]
+        import polars as pl
+
         rows = pl.Series(pl.from_arrow(pc.indices_nonzero(self.mask.slice(start, end - start))))
         found: list[tuple[int, int]] = []
         for block in (rows // SPAN_ROWS).unique(maintain_order=True):
@@ -97,6 +103,8 @@ def select_all(source_rows: int) -> Selection:
 
 def select_positions(batches: Iterable[pa.RecordBatch], source_rows: int) -> Selection:
     """The rows at the positions in the batches' only column, each at most once, in any order."""
+    import polars as pl
+
     wanted = pl.zeros(source_rows, dtype=pl.UInt8, eager=True)
     positions = [pl.Series(pl.from_arrow(batch.column(0))) for batch in batches]
     if positions:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Protocol
 
 import msgspec
-import polars as pl
 import pyarrow as pa
 from msgspec import Struct
 
@@ -25,13 +24,7 @@ BATCH_ROWS = 4096
 """The most rows in a batch of a source."""
 _MAX_MISTAKES = 20
 _DAMAGE_SHOWN = 5
-_UNREADABLE = (
-    pa.ArrowException,
-    pl.exceptions.PolarsError,
-    OSError,
-    msgspec.MsgspecError,
-    UnicodeDecodeError,
-)
+_UNREADABLE = (pa.ArrowException, OSError, msgspec.MsgspecError, UnicodeDecodeError)
 
 
 Spans = Callable[[int, int], list[tuple[int, int]]]
@@ -258,13 +251,7 @@ def _reading(part: Part, columns: Sequence[str], spans: Spans) -> Iterator[tuple
     present = [name for name in columns if name in part.schema.names] or part.schema.names[:1]
     try:
         yield from part.read(present, spans)
-    except (
-        pa.ArrowException,
-        pl.exceptions.PolarsError,
-        OSError,
-        msgspec.MsgspecError,
-        UnicodeDecodeError,
-    ) as error:
+    except _UNREADABLE as error:
         raise InputError(Mistake(f"cannot be read: {error}", file=_name(part))) from error
 
 

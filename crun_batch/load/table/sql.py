@@ -4,7 +4,7 @@ Rules: every engine is private, has a bounded memory and a temporary folder to s
 sees no Python variables. What users write is parsed first: one statement, selects only (a WITH may hold a COPY),
 and no file that would be taken from the current directory instead of the job's. The engine itself then reads files
 below the job's folders only, links resolved, whatever function asks for them, and changes no setting. Rows come
-as Arrow batches and go as positions.
+as Arrow batches and go as positions. Most tables need none of this: duckdb is loaded with the first engine.
 """
 
 from __future__ import annotations
@@ -15,16 +15,18 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
-import polars as pl
 import pyarrow as pa
 from msgspec import Struct
 
 from crun_batch.errors import InputError, Mistake
 from crun_batch.load.folders import ADVICE, Folders
 from crun_batch.load.table.ids import Identities, key_of
+
+if TYPE_CHECKING:
+    import duckdb
+    import polars as pl
 
 _BATCH_ROWS = 4096
 _SELECTS = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
@@ -44,6 +46,8 @@ class Duplicate(Struct, frozen=True):
 
 @contextmanager
 def _engine(folders: Folders | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+    import duckdb
+
     with tempfile.TemporaryDirectory(prefix="crun-batch-") as spill:
         config: dict[str, Any] = {
             "memory_limit": "512MB",
@@ -78,18 +82,20 @@ class _Feed:
     @contextmanager
     def errors(self, key: str) -> Iterator[None]:
         """Our own error comes out as it was; the engine's as a mistake at `key`, with what is allowed there."""
+        import duckdb
+
         try:
             yield
-        except (duckdb.Error, pa.ArrowException, OSError) as error:
+        except (_Unparsed, duckdb.Error, pa.ArrowException, OSError) as error:
             reason, excerpt = _reason(error)
             message = "; ".join(part for part in (reason, _ALLOWED.get(key)) if part)
-            if excerpt and (key == "input.query" or isinstance(error, _Located)):
+            if excerpt and (key == "input.query" or isinstance(error, _Unparsed)):
                 message += f"\n{excerpt}"
             raise self._error or InputError(Mistake(message, key=key)) from error
 
 
-class _Located(duckdb.ParserException):
-    """A mistake in what the job says; its excerpt is of that, not of a statement of ours around it."""
+class _Unparsed(Exception):
+    """A mistake in what the job says; an excerpt is of that, not of a statement of ours around it."""
 
 
 def _reason(error: Exception) -> tuple[str, str]:
@@ -202,11 +208,11 @@ def _tree(connection: duckdb.DuckDBPyConnection, pieces: tuple[str, str, str]) -
     if not tree["error"]:
         return tree
     if tree["error_type"] != "parser":
-        raise duckdb.ParserException("only a SELECT is possible")
+        raise _Unparsed("only a SELECT is possible")
     words = str(tree["error_message"])
     if "position" in tree:
         words += f"\n{_excerpt(written, min(max(0, int(tree['position']) - len(before)), len(written)))}"
-    raise _Located(words)
+    raise _Unparsed(words)
 
 
 def _where_tree(connection: duckdb.DuckDBPyConnection, where: str) -> dict[str, Any]:

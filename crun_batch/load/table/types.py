@@ -16,6 +16,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from crun_batch.load.table.arrays import array_of
+
 _ENCODINGS = {
     pa.string_view(): pa.string(),
     pa.large_string(): pa.string(),
@@ -98,7 +100,7 @@ def convert(array: pa.Array, kind: pa.DataType) -> pa.Array:
         return array
     if isinstance(array.type, pa.BaseExtensionType):
         if array.type.extension_name == _UUID:
-            return pa.array([None if value is None else str(value) for value in array.to_pylist()], kind)
+            return array_of([None if value is None else str(value) for value in array.to_pylist()], kind)
         return convert(array.storage, kind)
     if pa.types.is_dictionary(array.type):
         return convert(array.dictionary_decode(), kind)

@@ -1,0 +1,71 @@
+"""The bundled simulator in the place of a run's gateway. Loaded only where a run is simulated.
+
+A port is taken at once, and the job is pointed at it; the simulator itself starts when it is about to be called:
+a run with nothing to send starts none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from decimal import Decimal
+from typing import Any
+
+from crun_batch.load.job.job import Job
+from crun_batch.load.job.sweep import variations
+from crun_batch.simulator.process import SimulatorProcess
+from crun_batch.simulator.settings import MODELS, Model, Settings, read_settings
+
+SIMULATED_BALANCE_CREDITS = Decimal(1_000_000_000)
+
+
+@contextmanager
+def simulator_for(job: Job, settings: Mapping[str, Any]) -> Iterator[SimulatorProcess]:
+    """A simulator that has its address and is not started, for as long as the context lasts.
+
+    It offers the models of all variants and judges, at the job's prices.
+    """
+    simulator = SimulatorProcess(read_settings(settings, base=_settings_for(job)))
+    try:
+        yield simulator.listen()
+    finally:
+        simulator.stop()
+
+
+def pointing_at(simulator: SimulatorProcess) -> dict[str, object]:
+    """Keys that point a job, and each of its variants, at this simulator."""
+    return {
+        "endpoint.base_url": simulator.base_url,
+        "endpoint.auth": "none",
+        "endpoint.api_key_env": None,
+        "endpoint.api_key_file": None,
+        "endpoint.ca_file": None,
+        "endpoint.headers": {},
+        "endpoint.query": {},
+    }
+
+
+def _settings_for(job: Job) -> Settings:
+    priced = {name: _simulated_model(spec, job) for name, spec in job.prices.models.items()}
+    models = {**MODELS, **priced}
+    asked = [*(variation.job.model for variation in variations(job)), *(spec.model for spec in job.score)]
+    for name in asked:
+        if name is not None:
+            models.setdefault(name, Model())
+    return Settings(models=models, balance_credits=SIMULATED_BALANCE_CREDITS)
+
+
+def _simulated_model(spec: Any, job: Job) -> Model:
+    """The job's price in credits, as the simulator charges; dollars by credits_per_usd, or one for one."""
+    factor = 1 if spec.currency == "credits" else (job.prices.credits_per_usd or 1)
+
+    def amount(value: Any) -> Any:
+        return None if value is None else round(value * factor, 6)
+
+    return Model(
+        input_per_mtok=amount(spec.input_per_mtok),
+        output_per_mtok=amount(spec.output_per_mtok),
+        cached_input_per_mtok=amount(spec.cached_input_per_mtok),
+        cache_write_per_mtok=amount(spec.cache_write_per_mtok),
+        minimum_per_request=amount(spec.minimum_per_request or 0),
+    )
