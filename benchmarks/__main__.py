@@ -9,6 +9,7 @@ from pathlib import Path
 SCRIPTS: dict[str, list[str]] = {
     "admission.py": [],
     "startup.py": [],
+    "memory.py": [],
     "refusals.py": [],
     "wires.py": [],
     "throughput.py": sys.argv[1:],

@@ -71,6 +71,9 @@ def write_pages() -> None:
         parts.append(refusals_part(refusals))
     if startup is not None:
         parts.append(startup_part(startup))
+    memory = load("memory")
+    if memory is not None:
+        parts.append(memory_part(memory))
     (DOCS / "benchmarks.md").write_text("\n".join(parts))
 
 
@@ -274,6 +277,22 @@ def startup_part(measured: dict[str, Any]) -> str:
             f"| {row['what']} | {own:.2f} | {own / seconds['python -c pass']:.1f} | "
             f"{own / seconds['import polars']:.2f} | {row['peak_rss_mb']:,.0f} | {reached} |"
         )
+    return "\n".join([*lines, ""])
+
+
+def memory_part(measured: dict[str, Any]) -> str:
+    lines = [
+        "## Memory\n",
+        f"Machine: {measured['machine']}. The most that a process had resident, the pages of libraries that it "
+        "touched included (`python benchmarks/memory.py`). What follows in the second table is one run of "
+        f"{measured['rows']:,} rows with {measured['in_flight']} in flight, each line with all before it.\n",
+        "| process | peak memory, MB |",
+        "|---|---|",
+        *(f"| {row['what']} | {row['peak_rss_mb']:,.0f} |" for row in measured["loaded"]),
+        "\n| a run | peak memory, MB |",
+        "|---|---|",
+        *(f"| {row['what']} | {row['peak_rss_mb']:,.0f} |" for row in measured["stages"]),
+    ]
     return "\n".join([*lines, ""])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from decimal import Decimal
 
-from measure import MAX_OUTPUT_TOKENS, MODEL, SYSTEM, Measured
+from measure import MAX_OUTPUT_TOKENS, MODEL, SYSTEM, Measured, peak_rss_mb
 
 import crun_batch
 
@@ -18,12 +18,15 @@ CREDITS_PER_ROW = Decimal(92 * 500 + 87 * 3000) / 10**6
 def main() -> None:
     measured = Measured()
     arguments = measured.arguments
+    peaks: dict[str, float] = {}
 
     def wire(job: crun_batch.Job) -> crun_batch.Wire:
+        peaks["peak_at_first_request_mb"] = peak_rss_mb()
         measured.starts_sending()
         return crun_batch.open_wire(connections=job.limits.concurrency)
 
     def watch(progress: crun_batch.Progress) -> None:
+        peaks["peak_at_last_answer_mb"] = peak_rss_mb()
         print(progress.text(), file=sys.stderr)
 
     job = crun_batch.Job(
@@ -55,7 +58,7 @@ def main() -> None:
         raise RuntimeError(f"{ok} of {arguments.rows} rows are ok: {run.stop_reason}")
     if run.cost_credits != CREDITS_PER_ROW * arguments.rows:
         raise RuntimeError(f"the bill is {run.cost_credits} credits, not {CREDITS_PER_ROW * arguments.rows}")
-    measured.report()
+    measured.report(**peaks)
 
 
 main()

@@ -1,0 +1,70 @@
+"""Where memory goes: the peak of a process that only loads a library, and of a whole run stage by stage.
+
+    python benchmarks/memory.py
+
+Each figure is the most that a process of its own had resident, as the kernel tells it (VmHWM; on macOS the peak of
+getrusage). It holds the pages of the libraries' code that were touched, which processes share, as well as data.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from bench_pages import save, write_pages
+from machine import HERE, description, measure_client, static_server
+from prompt_table import write_table
+
+ROWS, IN_FLIGHT = 20_000, 64
+CACHE = Path.home() / ".cache" / "crun-batch-benchmarks"
+LOADED = {
+    "python -c pass": "pass",
+    "import pydantic": "import pydantic; pydantic.BaseModel",
+    "import duckdb": "import duckdb",
+    "import polars": "import polars",
+    "import pyarrow": "import pyarrow.parquet, pyarrow.compute",
+    "import pandas": "import pandas",
+    "an estimate's tokenizer": "from crun_batch.pricing import tokens; tokens.token_counter('gpt-5.4').count('a')",
+}
+"""What is told -> what the process runs. pandas is there to compare with: nothing of ours loads it."""
+
+STAGES = {
+    "peak_at_first_request_mb": "up to its first request: all loaded, the job read, the bill estimated",
+    "peak_at_last_answer_mb": "up to its last answer: and connections, rows in flight, the journal",
+    "peak_rss_mb": "up to its end: and segments sealed, results published",
+}
+"""Figure of a run -> what it holds by then."""
+
+
+def main() -> None:
+    loaded = [{"what": what, "peak_rss_mb": peak_of(code)} for what, code in LOADED.items()]
+    table = write_table(CACHE / f"synthetic-{ROWS}.parquet", ROWS)
+    with tempfile.TemporaryDirectory(prefix="crun-batch-bench-") as output, static_server() as server:
+        measured = measure_client(
+            sys.executable,
+            HERE / "clients" / "crun_batch_run.py",
+            server,
+            table,
+            rows=ROWS,
+            in_flight=IN_FLIGHT,
+            output_dir=Path(output) / "run",
+        )
+    figures: dict[str, Any] = {"machine": description(), "rows": ROWS, "in_flight": IN_FLIGHT, "loaded": loaded}
+    stages = [{"what": what, "peak_rss_mb": measured[key]} for key, what in STAGES.items()]
+    save("memory", {**figures, "stages": stages})
+    write_pages()
+
+
+def peak_of(code: str) -> float:
+    """The peak in MB of a process that runs this."""
+    script = f"{code}\nimport sys; sys.path.insert(0, {str(HERE)!r})\n"
+    script += "from clients.measure import peak_rss_mb; print(peak_rss_mb())"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+if __name__ == "__main__":
+    main()
