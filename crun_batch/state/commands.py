@@ -10,7 +10,6 @@ from typing import Any
 
 import orjson
 
-from crun_batch.load.job.yaml_reader import override_value
 from crun_batch.records import PICO
 
 _THREE_DIGITS_UP = Context(prec=3, rounding=ROUND_CEILING)
@@ -42,6 +41,8 @@ def under_caps(command: str | None, caps: Mapping[str, int]) -> str | None:
 
 def _without_cap_in_budget(words: Sequence[str], cap: str) -> Iterator[str]:
     """All words, that cap taken out of `--set budget={...}`, which goes where nothing is left in it."""
+    from crun_batch.load.job.yaml_reader import override_value  # brings a parser that `status` does not need
+
     rest = iter(words)
     for word in rest:
         option, is_one_word, value = word.partition("=")
