@@ -18,11 +18,13 @@ if TYPE_CHECKING:
         compare,
         credits,
         estimate,
+        follow,
         load_job,
         models,
         open_run,
         report,
         run,
+        runs,
         status,
         verify,
     )
@@ -50,8 +52,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "api": (
-        *("aestimate", "arun", "check", "compare", "credits", "estimate"),
-        *("load_job", "models", "open_run", "report", "run", "status", "verify"),
+        *("aestimate", "arun", "check", "compare", "credits", "estimate", "follow"),
+        *("load_job", "models", "open_run", "report", "run", "runs", "status", "verify"),
     ),
     "errors": (
         *("CrunBatchError", "DiskFailed", "InputError", "Mistake", "RefusedToStart"),
@@ -97,6 +99,7 @@ __all__ = [
     "compare",
     "credits",
     "estimate",
+    "follow",
     "job_schema",
     "load_job",
     "map",
@@ -105,6 +108,7 @@ __all__ = [
     "open_wire",
     "report",
     "run",
+    "runs",
     "status",
     "verify",
 ]

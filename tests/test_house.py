@@ -135,7 +135,11 @@ def test_what_takes_many_parameters_is_a_record():
         for place, node in TREE.functions()
         if not node.name.startswith("__init__")
     }
-    shown = ("crun_batch/cli/commands.py", "crun_batch/api.py")  # their parameters are what --help and help() show
+    shown = (
+        "crun_batch/cli/commands.py",
+        "crun_batch/cli/reading.py",
+        "crun_batch/api/",
+    )  # their parameters are what --help and help() show
     assert {} == {
         place: count for place, count in counts.items() if count > MOST_PARAMETERS and not place.startswith(shown)
     }

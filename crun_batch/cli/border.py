@@ -62,6 +62,8 @@ def guarded(command: Callable[[], int | None], given: Sequence[str]) -> int:
 
 
 def _way_on(given: Sequence[str]) -> str:
+    if given[:1] == ["status"]:
+        return "; the run is left alone"
     return f"; go on with: {resume_command([sys.argv[0], *given])}" if given[:1] == ["run"] else ""
 
 

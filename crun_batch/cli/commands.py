@@ -1,4 +1,4 @@
-"""The command line: arguments in, one public call, words and an exit code out.
+"""The command line: arguments in, one public call, words and an exit code out. What only reads is in `reading`.
 
 Decides nothing: what may start, what a run cost and which exit code it has come from the library. Libraries that
 take long to load are imported by the command that needs them.
@@ -10,19 +10,17 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from msgspec import structs
 
 import crun_batch
-from crun_batch.cli import options
+from crun_batch.cli import options, reading
 from crun_batch.cli.border import guarded
 from crun_batch.cli.output import (
     complain,
-    leave_standard_output,
     out,
-    out_bytes,
     out_json,
     say,
     width,
@@ -193,21 +191,8 @@ def run(  # noqa: PLR0913 - one parameter for each option
     return done.exit_code or 0
 
 
-@app.command()
-def status(run: options.RunPlace, simulate: options.SimulatedRun = False, json: options.AsJson = False) -> int:
-    """Show what a run has done so far, from any terminal.
-
-    Live, whether the run is running, has ended, or was killed. Lists the attempts of unknown outcome, which may
-    have been billed without a recorded reply.
-    """
-    from crun_batch.console.listings import status_text
-
-    document = crun_batch.status(run, simulate=simulate)
-    if json:
-        out_json(document)
-    else:
-        out(status_text(document, shlex.quote(document["output_dir"])))
-    return 0
+app.command()(reading.runs)
+app.command()(reading.status)
 
 
 @app.command()
@@ -304,28 +289,7 @@ def verify(
     return EXIT_RUN_DIRECTORY if any(finding["severity"] == "error" for finding in findings) else 0
 
 
-@app.command()
-def export(
-    run: options.RunPlace,
-    format: Annotated[Literal["csv", "jsonl", "openai-batch"], typer.Option("--format", help="The form.")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to.")] = None,
-    simulate: options.SimulatedRun = False,
-) -> int:
-    """Write the results in another format.
-
-    To standard output, or to a file. In csv, a text that a spreadsheet would run as a formula gets a leading
-    apostrophe. openai-batch gives the lines of an OpenAI Batch output file, with each reply as it came.
-    """
-    found = crun_batch.open_run(run, simulate=simulate)
-    if output is not None:
-        say(f"{found.export(format, output):,} rows to {output}")
-        return 0
-    try:
-        found.export(format, sys.stdout.buffer)
-        out_bytes(b"")
-    except BrokenPipeError:
-        leave_standard_output()
-    return 0
+app.command()(reading.export)
 
 
 @app.command()

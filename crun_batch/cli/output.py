@@ -39,8 +39,19 @@ def out_json(document: Any) -> None:
     """One JSON document: amounts as decimal text, moments in ISO 8601."""
     import orjson
 
-    options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
-    out_bytes(orjson.dumps(document, default=_as_json, option=options | orjson.OPT_PASSTHROUGH_DATETIME))
+    out_bytes(_json(document, orjson.OPT_INDENT_2))
+
+
+def json_line(document: Any) -> bytes:
+    """The same in one line."""
+    return _json(document, 0)
+
+
+def _json(document: Any, form: int) -> bytes:
+    import orjson
+
+    options = form | orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
+    return orjson.dumps(document, default=_as_json, option=options | orjson.OPT_PASSTHROUGH_DATETIME)
 
 
 def out_bytes(data: bytes) -> None:

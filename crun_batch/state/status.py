@@ -38,7 +38,7 @@ def status_of(path: Path) -> dict[str, Any]:
     run = RunDirectory(path)
     process = holder(path)
     if not run.summary.exists():
-        raise InputError(f"{path}: {_no_summary(run, process)}")
+        raise InputError(f"{path}: {no_summary(run, process)}")
     summary = as_seen_from(path, read_json(run.summary))
     if process is None and summary["status"] != RUNNING.status:
         return {**summary, "holder": None, "in_flight": 0, "suspects": _unknown_attempts(path, summary)}
@@ -83,7 +83,8 @@ def find_run(path: Path, *, simulate: bool = False) -> Path:
     raise InputError(f"{path}: there is no run of this job yet (no {' and no '.join(map(str, candidates))})")
 
 
-def _no_summary(run: RunDirectory, process: str | None) -> str:
+def no_summary(run: RunDirectory, process: str | None) -> str:
+    """Why a directory has no summary, in words."""
     if process is not None:
         return f"the run is about to start ({process}); nothing has been sent yet"
     if run.journal.is_dir():

@@ -1,0 +1,86 @@
+"""The commands that look into run directories: which there are, how one goes, its rows, its results for others.
+
+As in `commands`: arguments in, one public call, words and an exit code out.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+import crun_batch
+from crun_batch.cli import options
+from crun_batch.cli.output import leave_standard_output, out, out_bytes, out_json, say, width
+from crun_batch.cli.watching import follow_run
+
+
+def runs(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to look.")] = Path(),
+    json: options.AsJson = False,
+) -> int:
+    """List the run directories in a folder and below it.
+
+    Status, rows, cost, and when each was last active. Directories that are damaged, or that only look like a run,
+    are named with what is wrong. Counts of a running run are up to 5 seconds old.
+    """
+    from crun_batch.console.runs_words import runs_text
+
+    found = crun_batch.runs(folder)
+    if json:
+        out_json(found)
+    else:
+        out(runs_text(found, str(folder), datetime.now(UTC), width()))
+    return 0
+
+
+def status(
+    run: options.RunPlace,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Live, until the run has ended.")] = False,
+    simulate: options.SimulatedRun = False,
+    json: options.AsJson = False,
+) -> int:
+    """Show what a run has done so far, from any terminal.
+
+    Live, whether the run is running, has ended, or was killed. Lists the attempts of unknown outcome, which may
+    have been billed without a recorded reply. --follow goes on until the run has ended: on a terminal a block that
+    is updated, elsewhere a line per change, with --json a document per line. Ctrl-C leaves the run alone.
+    """
+    from crun_batch.console.listings import status_text
+
+    if follow:
+        document = follow_run(crun_batch.follow(run, simulate=simulate), json=json)
+    else:
+        document = crun_batch.status(run, simulate=simulate)
+        if json:
+            out_json(document)
+    if not json:
+        out(status_text(document, shlex.quote(document["output_dir"])))
+    return 0
+
+
+def export(
+    run: options.RunPlace,
+    format: Annotated[Literal["csv", "jsonl", "openai-batch"], typer.Option("--format", help="The form.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to.")] = None,
+    simulate: options.SimulatedRun = False,
+) -> int:
+    """Write the results in another format.
+
+    To standard output, or to a file. In csv, a text that a spreadsheet would run as a formula gets a leading
+    apostrophe. openai-batch gives the lines of an OpenAI Batch output file, with each reply as it came.
+    """
+    found = crun_batch.open_run(run, simulate=simulate)
+    if output is not None:
+        say(f"{found.export(format, output):,} rows to {output}")
+        return 0
+    try:
+        found.export(format, sys.stdout.buffer)
+        out_bytes(b"")
+    except BrokenPipeError:
+        leave_standard_output()
+    return 0

@@ -1,0 +1,101 @@
+"""Runs in words: a list of them, and one that is watched until it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from crun_batch.console.amounts import count, counted, credit_amount, duration, money, rate, share, usd
+from crun_batch.console.words import display_width, one_line, shorten, summary_headline, summary_text, table
+
+_STATUSES_NOT_OK = ("error", "invalid", "truncated", "refused")
+
+
+def runs_text(runs: Sequence[Mapping[str, Any]], folder: str, now: datetime, width: int | None = None) -> str:
+    """A line for each run, the last active first; then the directories that are none, or cannot be read."""
+    told = [run for run in runs if run["problem"] is None]
+    if not runs:
+        return f"{one_line(folder)}: there is no run here or below"
+    columns = _columns(told)
+    rows = [[value(run, folder, now) for value in columns.values()] for run in told]
+    parts = [table(tuple(columns), rows, width=width)] if told else []
+    parts += [f"{_place(run, folder)}: {one_line(run['problem'])}" for run in runs if run["problem"] is not None]
+    return "\n".join([*parts, f"({counted(len(told), 'run')})"])
+
+
+def _columns(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Title -> what stands under it; a unit of money that no run knows has no column."""
+    money_columns = {
+        "cost": ("cost_usd", lambda run, *_: usd(_decimal(run["cost_usd"]))),
+        "credits": ("cost_credits", lambda run, *_: credit_amount(_decimal(run["cost_credits"])).split()[0]),
+    }
+    known = {
+        title: shown for title, (key, shown) in money_columns.items() if any(run[key] is not None for run in runs)
+    }
+    return {
+        "run": lambda run, folder, _: _titled(run, folder),
+        "status": lambda run, *_: run["status"],
+        "done": lambda run, *_: run["rows_done"],
+        "rows": lambda run, *_: run["rows_total"],
+        "failed": lambda run, *_: run["rows_failed"],
+        **known,
+        "idle": lambda run, _, now: _idle(run["last_active"], now),
+    }
+
+
+def _titled(run: Mapping[str, Any], folder: str) -> str:
+    """The directory, with the run's name where that is another."""
+    place, name = _place(run, folder), run["name"]
+    is_told = name is None or place.rsplit("/", 1)[-1] in (name, f"{name}-simulated")
+    return place if is_told else f"{place} ({one_line(name)})"
+
+
+def _place(run: Mapping[str, Any], folder: str) -> str:
+    directory = str(run["directory"])
+    return one_line(directory.removeprefix(f"{folder.rstrip('/')}/"))
+
+
+def _idle(moment: datetime | None, now: datetime) -> str:
+    if moment is None:
+        return "-"
+    return duration(max(0.0, (now - moment).total_seconds()))
+
+
+def _decimal(text: str | None) -> Decimal | None:
+    return None if text is None else Decimal(text)
+
+
+def followed_line(status: Mapping[str, Any]) -> str:
+    """Where a run is, in one line: for a log or a pipe."""
+    rows, total = status["rows"], status["rows"]["total"]
+    done = sum(rows[name] for name in ("ok", *_STATUSES_NOT_OK))
+    phrases = [
+        summary_headline(status),
+        f"{count(done)} of {counted(total, 'row')} ({share(done, total)})",
+        *(f"{count(rows[name])} {name}" for name in _STATUSES_NOT_OK if rows[name]),
+        rate(status["rows_per_second"]),
+        money(_decimal(status["cost_usd"]), _decimal(status["cost_credits"])),
+        f"{count(status['in_flight'])} in flight" if status["holder"] else "",
+    ]
+    return ", ".join(phrase for phrase in phrases if phrase)
+
+
+def followed_block(status: Mapping[str, Any], width: int, height: int) -> str:
+    """The status as a block that is drawn over itself: no line is wider than the terminal, nor are there more."""
+    lines = [summary_text(status)]
+    if status["holder"]:
+        lines.append(f"  process  {one_line(status['holder'])}, {count(status['in_flight'])} in flight")
+    lines.append("  " + _bar(status, max(10, width - 4)))
+    shown = "\n".join(lines).splitlines()
+    return "\n".join(shorten(line, width - 1) for line in shown[: max(1, height - 1)])
+
+
+def _bar(status: Mapping[str, Any], width: int) -> str:
+    rows, total = status["rows"], status["rows"]["total"]
+    done = sum(rows[name] for name in ("ok", *_STATUSES_NOT_OK))
+    told = f" {share(done, total)}"
+    cells = max(1, width - display_width(told) - 2)
+    filled = cells if not total else cells * done // total
+    return f"[{'#' * filled}{'.' * (cells - filled)}]{told}"

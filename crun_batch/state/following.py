@@ -1,0 +1,55 @@
+"""A run watched from outside until it ends: its status again and again, without its lock.
+
+How often is decided by what a look costs: reading a live journal may take a second, and watching must not slow
+down what it watches.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from crun_batch.state.status import status_of
+from crun_batch.state.summary import RUNNING
+from crun_batch.store.directory import RunDirectory
+from crun_batch.store.holder import holder
+
+LEAST_WAIT_SECONDS = 1.0
+MOST_OF_THE_TIME = 0.1
+"""Share of the time that is spent on looking, where looking takes long."""
+
+
+class WatchPace(Struct, frozen=True):
+    """The clock of a watcher: monotonic seconds, and a pause of some seconds."""
+
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    every_seconds: float = LEAST_WAIT_SECONDS
+
+
+def follow_run(path: Path, pace: WatchPace) -> Iterator[dict[str, Any]]:
+    """The run's status, as `status_of` gives it, now and after each change; the last is of a run that has ended.
+
+    A run that is about to start is waited for. Raises InputError where there is no run, RunDamaged.
+    """
+    before: dict[str, Any] | None = None
+    while True:
+        began = pace.monotonic()
+        is_starting = holder(path) is not None and not RunDirectory(path).summary.exists()
+        status = None if is_starting else status_of(path)
+        if status is not None and (before is None or _told(status) != _told(before)):
+            before = status
+            yield status
+        if status is not None and status["status"] != RUNNING.status:
+            return
+        took = pace.monotonic() - began
+        pace.sleep(max(pace.every_seconds, took / MOST_OF_THE_TIME))
+
+
+def _told(status: dict[str, Any]) -> dict[str, Any]:
+    """The status without what changes with time alone."""
+    return {name: value for name, value in status.items() if name not in ("seconds", "rows_per_second")}
