@@ -358,6 +358,15 @@ def test_settings_that_the_child_refuses_are_said_and_no_child_is_left() -> None
         simulator.start()
 
 
+def test_a_port_that_is_taken_is_said_and_no_child_is_started() -> None:
+    """The port is taken by the one who starts it: the mistake is in the settings, and told once."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError) as caught:
+            SimulatorProcess(Settings(port=port)).start()
+    assert f"the simulator cannot listen on 127.0.0.1, port {port}: Address already in use" == str(caught.value)
+
+
 def test_in_a_running_loop_it_serves_many_connections_at_once() -> None:
     """`async with Simulator()`: 50 requests of 0.1 s each take little more than 0.1 s, and all ports close."""
 

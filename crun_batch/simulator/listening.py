@@ -19,7 +19,8 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        message = f"the simulator cannot listen on {host}, port {port}: {error.strerror or error}"
+        reason = str(error.strerror or error).partition(" (while ")[0]  # what follows names the place again
+        message = f"the simulator cannot listen on {host}, port {port}: {reason}"
         raise InputError(message, advice="port 0 takes a free one") from error
 
 
