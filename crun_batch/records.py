@@ -37,7 +37,9 @@ ErrorKind = Literal[
     "not_found",
     "unknown_outcome",
 ]
-Action = Literal["stop_credits", "stop_refused", "stop_model", "stop_unreached", "fail_row", "retry", "cool_down"]
+Action = Literal[
+    "stop_credits", "stop_key", "stop_refused", "stop_model", "stop_unreached", "fail_row", "retry", "cool_down"
+]
 """What a failure asks for: stop the run (exit 4; exit 5; exit 5 before the model's first success and fail the row
 after it; exit 5 before the gateway's first answer and retry after it), fail this row, retry it on its own account,
 or put it back, uncounted, under the shared cooldown."""

@@ -69,6 +69,7 @@ def anthropic_error(kind: str, message: str = "", **fields: Any) -> dict[str, An
 
 STOP_CREDITS = ("rejected", "bad_request", "stop_credits")
 STOP_REFUSED = ("rejected", "bad_request", "stop_refused")
+STOP_KEY = ("rejected", "bad_request", "stop_key")
 STOP_MODEL = ("rejected", "not_found", "stop_model")
 BAD_REQUEST = ("rejected", "bad_request", "fail_row")
 TOO_LONG = ("rejected", "too_long", "fail_row")
@@ -79,7 +80,7 @@ LIMITED = ("rejected", "rate_limited", "cool_down")
 
 BY_STATUS = {
     400: BAD_REQUEST,
-    401: STOP_REFUSED,
+    401: STOP_KEY,
     402: STOP_CREDITS,
     403: ("rejected", "bad_request", "stop_model"),
     404: ("rejected", "not_found", "fail_row"),
@@ -439,7 +440,7 @@ def test_tool_input_nested_beyond_writing_fails_the_row() -> None:
         (("unknown", "timeout", "retry"), Fault("unknown", "timeout", "deadline")),
         (("unknown", "connection", "retry"), Fault("unknown", "connection", "reset", status=200)),
         (("unknown", "rate_limited", "retry"), Fault("unknown", "connection", "reset", status=429)),
-        (("unknown", "bad_request", "stop_refused"), Fault("unknown", "connection", "reset", status=401)),
+        (("unknown", "bad_request", "stop_key"), Fault("unknown", "connection", "reset", status=401)),
     ],
 )
 def test_a_fault_is_unknown_unless_proven_unsent(expected: tuple[str, str, str], fault: Fault) -> None:
@@ -625,8 +626,9 @@ def error_page() -> str:
             "",
             "Made from the tables in `crun_batch/gateway/failures.py` by `python tests/test_check.py`.",
             "",
-            "Actions: `stop_credits` ends the run with exit 4, `stop_refused` with exit 5; `stop_model` ends it",
-            "with exit 5 before the model's first success and fails the row after it; `stop_unreached` ends it",
+            "Actions: `stop_credits` ends the run with exit 4, `stop_refused` with exit 5, and so does",
+            "`stop_key`, about the key; `stop_model` ends it with exit 5 before the model's first success",
+            "and fails the row after it; `stop_unreached` ends it",
             "with exit 5 before the gateway's first answer and is a `retry` after it; `fail_row` fails the row;",
             "`retry` retries the row on its own account; `cool_down` puts it back, uncounted, under the shared",
             "cooldown, but is a `retry` where the attempt may have been billed (an error in mid-stream).",

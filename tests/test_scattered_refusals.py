@@ -204,7 +204,10 @@ def test_a_variant_that_the_gateway_refuses_is_set_aside_and_the_others_finish()
     assert [0] == [variant for variant, _ in told]
     assert EXIT_GATEWAY_REFUSED == played.halt.exit_code
     assert played.halt.others_are_finished
-    assert "v0: the gateway refuses this job: HTTP 401: too many requests" in played.halt.words
+    assert (
+        "v0: the gateway refuses this job: it does not accept the key (HTTP 401: too many requests"
+        in played.halt.words
+    )
     assert 16 >= sum(each.variant == 0 for each in played.requests)
 
 

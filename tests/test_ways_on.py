@@ -100,6 +100,31 @@ def test_a_moved_run_goes_on_where_it_stands(written: list[str], tmp_path: Path)
         assert ["crun-batch", "run", "job.yaml", "--yes", "--output-dir", str(moved)] == shlex.split(told)
 
 
+@pytest.mark.parametrize("source", ["api_key_env", "api_key_file"])
+def test_a_key_that_is_revoked_in_the_middle_is_named_and_costs_no_row(source: str, tmp_path: Path) -> None:
+    """Exit 5 with where the key is from, the row open; once it is accepted again the run ends."""
+    (tmp_path / "key.txt").write_text(ENVIRON["SIM_KEY"])
+    named = {"api_key_env": "SIM_KEY", "api_key_file": str(tmp_path / "key.txt")}[source]
+    table = texts(6).with_columns(text=pl.Series(["a", "b", "c [[fault:401]]", "d", "e", "f"]))
+    with simulator() as at:
+        asked = job(
+            at,
+            tmp_path,
+            endpoint={"api_key_env": None, source: named},
+            limits={"concurrency": 1, "adaptive": False},
+        )
+        stopped = run(asked, table)
+        assert (5, 0, 4) == (
+            stopped.exit_code,
+            stopped.summary["rows"]["error"],
+            stopped.summary["rows"]["open"],
+        )
+        reason = stopped.stop_reason or ""
+        assert "it does not accept the key in" in reason and "any more" in reason and named in reason
+        done = run(asked, table)
+        assert (0, 6) == (done.exit_code, done.summary["rows"]["ok"])
+
+
 @pytest.mark.parametrize(
     ("written", "rewritten"),
     [

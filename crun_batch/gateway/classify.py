@@ -43,6 +43,7 @@ LONGEST_RESET_SECONDS = 60.0
 _READ_CODINGS = ("", "identity", "gzip", "x-gzip")
 
 _SHOULD_RETRY: dict[tuple[str, Action], Action] = {
+    ("true", "stop_key"): "retry",
     ("true", "stop_refused"): "retry",
     ("true", "stop_model"): "retry",
     ("true", "fail_row"): "retry",

@@ -194,7 +194,7 @@ _OVERLOADED = Ruling("overloaded", "server", "cool_down")
 
 STATUSES: dict[int, Ruling] = {
     400: _BAD_REQUEST,
-    401: Ruling("the key is refused", "bad_request", "stop_refused"),
+    401: Ruling("the key is refused", "bad_request", "stop_key"),
     402: _OUT_OF_MONEY,
     403: Ruling("the key may not use this model", "bad_request", "stop_model"),
     404: _NOT_FOUND,

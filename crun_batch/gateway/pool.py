@@ -366,6 +366,7 @@ class Pool:
             lane_has_succeeded=lane.has_succeeded,
             lane_was_reached=lane.was_reached,
             draw=self._random.random(),
+            key=sending.route.key,
         )
         return Outcome(sending.attempt, result, decision)
 

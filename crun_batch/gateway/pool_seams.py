@@ -24,6 +24,8 @@ class Route(Struct, frozen=True):
     stream: bool
     name: str = ""
     """The variant's, for people."""
+    key: str = "the key"
+    """Where its key is from, for people."""
 
 
 class Hooks(Protocol):

@@ -34,15 +34,20 @@ def decide(
     lane_has_succeeded: bool,
     lane_was_reached: bool,
     draw: float,
+    key: str = "the key",
 ) -> Decision:
     """What follows `failure`, the row's earlier `tries` given; `draw` in [0, 1) spreads the delays.
 
     `lane_was_reached`: something at the gateway has answered a request, whatever it said. Until then no row is
-    given up for want of a connection: that says nothing of the row.
+    given up for want of a connection: that says nothing of the row. `key`: which one was sent, in words.
     """
     match failure.action:
         case "stop_credits":
             return Halt(EXIT_OUT_OF_MONEY, f"the gateway has no credit left: {failure.message}")
+        case "stop_key":
+            more = "any more " if lane_has_succeeded else ""
+            refusal = f"it does not accept {key} {more}({failure.message})"
+            return Halt(EXIT_GATEWAY_REFUSED, f"the gateway refuses this job: {refusal}")
         case "stop_refused":
             return Halt(EXIT_GATEWAY_REFUSED, f"the gateway refuses this job: {failure.message}")
         case "stop_model":

@@ -10,6 +10,7 @@ from msgspec import Struct
 from crun_batch.errors import EXIT_GATEWAY_REFUSED, RefusedToStart
 from crun_batch.gateway.control import Balance, ControlClient, ControlFault, ModelInfo, list_models, read_balance
 from crun_batch.load.job.job import Job
+from crun_batch.load.job.secrets import key_in_words
 from crun_batch.options import Platform, RunOptions
 from crun_batch.preflight.prices import Seller
 from crun_batch.records import Halt
@@ -138,7 +139,7 @@ def gateway_at(base_url: str, endpoint: Endpoint, platform: Platform) -> Control
 
 def _refused_key(job: Job, fault: ControlFault) -> str:
     if job.endpoint.auth != "none":
-        return f"the gateway does not accept the key: {fault.message}"
+        return f"the gateway does not accept {key_in_words(job)}: {fault.message}"
     advice = "add endpoint.api_key_env, the name of the variable that holds the key"
     return f"no key was sent, and the gateway wants one: {advice} ({fault.message})"
 

@@ -10,6 +10,7 @@ from crun_batch.gateway.pool import Pool
 from crun_batch.gateway.pool_seams import Hooks, PoolSettings, Route, TicketSource
 from crun_batch.gateway.protocols import PROTOCOLS
 from crun_batch.gateway.retry import RetryPolicy
+from crun_batch.load.job.secrets import key_in_words
 from crun_batch.session.resources import Resources
 from crun_batch.state.run_state import RunContext
 from crun_batch.workload.endpoint import Endpoint
@@ -68,6 +69,7 @@ def routes_of(targets: Sequence[Target], endpoints: Sequence[Endpoint], resource
             PROTOCOLS[target.protocol_name],
             target.job.endpoint.stream,
             target.name,
+            key_in_words(target.job),
         )
         for target, endpoint in zip(targets, endpoints, strict=True)
     )

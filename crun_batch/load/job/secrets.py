@@ -48,6 +48,16 @@ def resolve_secrets(job: Job, environ: Mapping[str, str]) -> Secrets:
     return Secrets(key, headers, (environ[name].strip() for name in sorted(named)))
 
 
+def key_in_words(job: Job) -> str:
+    """Which key is sent, and where to change it."""
+    endpoint = job.endpoint
+    if endpoint.api_key_file is not None:
+        return f"the key in {job.base_dir / Path(endpoint.api_key_file).expanduser()}"
+    if endpoint.api_key_env is not None:
+        return f"the key in the variable {endpoint.api_key_env}"
+    return "requests without a key: add endpoint.api_key_env, the name of the variable that holds it"
+
+
 def _key(job: Job, environ: Mapping[str, str], mistakes: list[Mistake]) -> str | None:
     endpoint = job.endpoint
     if endpoint.api_key_file is not None:
