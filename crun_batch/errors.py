@@ -15,12 +15,15 @@ orderly way and its `Run` says why.
 
 from __future__ import annotations
 
+import errno
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import ClassVar
 
 from msgspec import Struct
 
+LONGEST_NAME_TOLD = 120
 EXIT_OK = 0
 EXIT_ROWS_FAILED = 1
 EXIT_INPUT = 2
@@ -113,3 +116,22 @@ def wanted_signals() -> tuple[signal.Signals, ...]:
     """Those that end a command; without SIGHUP where it is ignored since before the start."""
     hangup_is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return tuple(number for number in SIGNALS if number is not signal.SIGHUP or not hangup_is_ignored)
+
+
+@contextmanager
+def refusals_of_the_system() -> Iterator[None]:
+    """What the system refuses about a file that somebody named is an error of ours, wherever it comes up.
+
+    Raises InputError (no name that the file system takes) and DiskFailed (no permission, no room, no such device).
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise
+        text = f"{_shortened(str(error.filename))}: {error.strerror}"
+        raise (InputError(text) if error.errno == errno.ENAMETOOLONG else DiskFailed(text)) from error
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME_TOLD else f"{name[:LONGEST_NAME_TOLD]}... ({len(name):,} characters)"

@@ -248,9 +248,8 @@ def open_run(run: str | Path, *, simulate: bool = False) -> Run:
     `simulate`: of a job file, its simulated run. Raises InputError where there is none, RunDamaged.
     """
     from crun_batch.reporting.run import run_in
-    from crun_batch.state.status import find_run
 
-    return run_in(find_run(Path(run), simulate=simulate))
+    return run_in(_directory(run, simulate))
 
 
 def status(run: AnyRun, *, simulate: bool = False) -> dict[str, Any]:

@@ -6,9 +6,11 @@ traceback passes here, unless CRUN_BATCH_DEBUG asks for it.
 
 from __future__ import annotations
 
+import resource
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import typer
 
@@ -21,7 +23,20 @@ from crun_batch.cli.output import (
     out_json,
     say,
 )
-from crun_batch.errors import EXIT_BUG, EXIT_INPUT, SIGNALS, CrunBatchError, wanted_signals
+from crun_batch.errors import (
+    EXIT_BUG,
+    EXIT_DISK,
+    EXIT_INPUT,
+    SIGNALS,
+    CrunBatchError,
+    DiskFailed,
+    RefusedToStart,
+    refusals_of_the_system,
+    wanted_signals,
+)
+
+LEAST_ADDRESS_SPACE_BYTES = 5 * 2**29
+"""What a small run reserves is 1.8 GiB on two processors."""
 
 
 class _Signalled(SystemExit):
@@ -41,7 +56,9 @@ def guarded(command: Callable[[], int | None], given: Sequence[str]) -> int:
     make_standard_error_patient()
     former = {number: signal.signal(number, _caught) for number in wanted_signals()}
     try:
-        return command() or 0
+        refuse_little_address_space()
+        with refusals_of_the_system():
+            return command() or 0
     except _Signalled as caught:
         exit_code, name = SIGNALS[caught.signal]
         say(f"{name}: ended; what was recorded stays{_way_on(given)}")
@@ -50,15 +67,33 @@ def guarded(command: Callable[[], int | None], given: Sequence[str]) -> int:
         return _usage(error)
     except CrunBatchError as error:
         if "--json" in given:
-            out_json(error_document(error))
+            with suppress(DiskFailed):  # said in words
+                out_json(error_document(error))
         complain_of(error)
         return error.exit_code
+    except MemoryError:
+        say(f"there is no memory left; what was recorded stays{_way_on(given)}")
+        return EXIT_DISK
     except Exception as error:  # noqa: BLE001 - the last border: said in one sentence, with its own exit code
         complain_of_bug(error)
         return EXIT_BUG
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
+
+
+def refuse_little_address_space() -> None:
+    """Where there is too little, libraries that read tables end the process, each in its way: none is loaded yet.
+
+    Raises RefusedToStart.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESS_SPACE_BYTES:
+        raise RefusedToStart(
+            f"this process may use {limit / 2**30:.1f} GiB of address space (ulimit -v); it needs "
+            f"{LEAST_ADDRESS_SPACE_BYTES / 2**30:.1f} GiB, most of which is reserved and never touched",
+            advice="Lift it (ulimit -v unlimited); a container or systemd-run -p MemoryMax=1G limits the memory.",
+        )
 
 
 def _way_on(given: Sequence[str]) -> str:

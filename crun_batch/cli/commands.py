@@ -21,6 +21,7 @@ from crun_batch.cli.border import guarded
 from crun_batch.cli.output import (
     complain,
     out,
+    out_for_the_record,
     out_json,
     say,
     width,
@@ -187,7 +188,7 @@ def run(  # noqa: PLR0913 - one parameter for each option
     if json:
         out_json(done.summary)
     else:
-        out(done.report())
+        out_for_the_record(done.report())
     return done.exit_code or 0
 
 

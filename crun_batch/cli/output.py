@@ -35,6 +35,14 @@ def out(text: str) -> None:
     out_bytes(text.encode(errors="backslashreplace") + b"\n")
 
 
+def out_for_the_record(text: str) -> None:
+    """Words about what is done: where nobody can take them, that is said, and changes nothing about it."""
+    try:
+        out(text)
+    except DiskFailed as error:
+        say(f"{error}; the run is not touched by that")
+
+
 def out_json(document: Any) -> None:
     """One JSON document: amounts as decimal text, moments in ISO 8601."""
     import orjson

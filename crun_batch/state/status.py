@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crun_batch.errors import InputError
+from crun_batch.errors import InputError, refusals_of_the_system
 from crun_batch.pricing.account import Account, BookedAttempt
 from crun_batch.records import Cost, Hold, Tries, decimal_text
 from crun_batch.state.commands import as_seen_from
@@ -63,6 +63,7 @@ def findings_of(path: Path, *, data: bool) -> list[Finding]:
     return verify(path, data=data)
 
 
+@refusals_of_the_system()
 def find_run(path: Path, *, simulate: bool = False) -> Path:
     """The run directory that `path` means: itself, or that of the job file; the simulated one if only it is there.
 

@@ -32,7 +32,12 @@ class RunDirectory:
     """The paths of one run. Made by anybody to read; only `open_directory` gives one that may write."""
 
     def __init__(
-        self, path: Path, disk: Disk | None = None, lock: int | None = None, made: Sequence[Path] = ()
+        self,
+        path: Path,
+        disk: Disk | None = None,
+        lock: int | None = None,
+        made: Sequence[Path] = (),
+        holder: bytes = b"",
     ) -> None:
         self.path = path
         self.disk = disk or Disk()
@@ -50,6 +55,8 @@ class RunDirectory:
         self.manifest_lock = threading.Lock()
         """Sealing, publishing and the session may write the manifest from different threads."""
         self._lock = lock
+        self._holder = holder
+        """What the lock's file says of this process."""
         self._made = tuple(made)
         """The folders that opening had to make, the innermost first."""
 
@@ -92,11 +99,21 @@ class RunDirectory:
         return self._lock is None or is_open_at(self._lock, self.path / ".lock")
 
     def check_in_place(self) -> None:
-        """Raise DiskFailed where the directory at this path is no longer the one that was locked."""
+        """Raise DiskFailed where the directory at this path is no longer the one that was locked.
+
+        Raises RunInUse where another process has it: a file system that keeps locks to each host lets two open it,
+        and the one that came last has written its name into the lock's file.
+        """
         if not self.is_in_place():
             raise DiskFailed(
                 f"{self.path} is no longer where this session started: it was moved, replaced or deleted",
                 advice="Nothing more is sent. Put it back where it was, then start the same run again.",
+            )
+        if self._lock is not None and (found := os.pread(self._lock, len(self._holder) + 300, 0)) != self._holder:
+            raise RunInUse(
+                f"{self.path} was opened by {found.decode(errors='replace').strip()} while this session had it: "
+                "its file system keeps no lock between hosts",
+                advice="Nothing more is sent from here. One host at a time, or a file system that keeps locks.",
             )
 
     def close(self) -> None:
@@ -132,17 +149,25 @@ def open_directory(path: Path, *, started_at: str, disk: Disk | None = None) -> 
         made = [folder for folder in (path, *path.parents) if not folder.exists()]
         lock = _locked(run)
         if lock is not None:
-            os.ftruncate(lock, 0)
-            process = f"process {os.getpid()} on {socket.gethostname()}"
-            os.pwrite(lock, f"{process}, started {started_at}\n".encode(), 0)
-            run = RunDirectory(path, run.disk, lock, made)
+            holder = f"process {os.getpid()} on {socket.gethostname()}, started {started_at}\n".encode()
+            run = RunDirectory(path, run.disk, lock, made, holder)
             try:
+                _sign(run, lock, holder)
                 _remove_unfinished(run)
             except BaseException:
                 run.close()
                 raise
             return run
     raise DiskFailed(f"{path}: cannot make the run directory: it is taken away again and again")
+
+
+def _sign(run: RunDirectory, lock: int, holder: bytes) -> None:
+    try:
+        os.ftruncate(lock, 0)
+        if os.pwrite(lock, holder, 0) != len(holder):
+            raise OSError("the disk took only a part of it")
+    except OSError as error:
+        raise DiskFailed(f"{run.path / LOCK_NAME}: cannot be written: {error.strerror or error}") from error
 
 
 def _locked(run: RunDirectory) -> int | None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from crun_batch.errors import DiskFailed
+from crun_batch.errors import DiskFailed, RunInUse
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.disk import write_file
 from crun_batch.store.events import (
@@ -81,7 +81,7 @@ class Journal:
         self._appended = 0
         self._synced = 0
         self._sync_records = settings.sync_records
-        self._failure: DiskFailed | None = None
+        self._failure: DiskFailed | RunInUse | None = None
         self._lost: DiskFailed | None = None
         self._held: list[Line] | None = None
         self._sync_lock = threading.Lock()
@@ -173,7 +173,7 @@ class Journal:
         self._append([event])
 
     def poll(self) -> None:
-        """Raise DiskFailed if a write or a sync has failed since."""
+        """Raise DiskFailed if a write or a sync has failed since, RunInUse if another process has the run now."""
         if self._failure is not None:
             raise self._failure
 
@@ -255,6 +255,8 @@ class Journal:
         self._add(_lines(events))
 
     def _add(self, lines: list[Line]) -> None:
+        if isinstance(self._failure, RunInUse):  # the file is another session's, which knows nothing of these
+            raise self._failure
         if self._held is None:
             self._write(lines)
         else:
@@ -321,7 +323,7 @@ class Journal:
         if self._failure is None:
             try:
                 self._file.check_in_place()
-            except DiskFailed as error:
+            except (DiskFailed, RunInUse) as error:
                 self._failure = error
 
     def _cut_torn_line(self) -> None:

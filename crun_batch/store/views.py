@@ -7,6 +7,7 @@ made again. A final that supersedes hides the earlier ones of its unit. Reads on
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     import duckdb
 
 _LISTINGS = 20
+_PATTERN = re.compile(r"[*?\[]")
 _CASTS = pl.ScanCastOptions(
     integer_cast=["upcast", "allow-float"],
     float_cast="upcast",
@@ -221,8 +223,9 @@ def current_finals(now: Snapshot, columns: list[str], coded: Sequence[str] = ())
 
 
 def parquet_source(files: list[Path]) -> str:
-    """These files as one table, for DuckDB."""
-    paths = ", ".join("'" + str(file.resolve()).replace("'", "''") + "'" for file in files)
+    """These files as one table, for DuckDB, which would take brackets and stars in their names for patterns."""
+    names = (_PATTERN.sub(r"[\g<0>]", str(file.resolve())) for file in files)
+    paths = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
     return f"read_parquet([{paths}], union_by_name = true)"
 
 
@@ -288,7 +291,12 @@ def _scan(files: list[Path], live: pa.Table) -> pl.LazyFrame:
     if not files:
         return frame.lazy()
     sealed = pl.scan_parquet(
-        files, schema=frame.schema, missing_columns="insert", extra_columns="ignore", cast_options=_CASTS
+        files,
+        glob=False,
+        schema=frame.schema,
+        missing_columns="insert",
+        extra_columns="ignore",
+        cast_options=_CASTS,
     )
     return pl.concat([sealed, frame.lazy()])
 

@@ -14,7 +14,7 @@ from crun_batch.simulator import SimulatorProcess
 from crun_batch.simulator.settings import Settings
 from crun_batch.store.verify import verify
 
-from .kills import order_of, write_job
+from .kills import CONCURRENCY, order_of, write_job
 from .sessions import Nursery
 
 ROWS = 300
@@ -37,9 +37,10 @@ def gateway(tmp_path_factory):
         nursery.close()
 
 
-def job_of(simulator, place):
+def job_of(simulator, place, concurrency=CONCURRENCY):
     job = write_job(simulator, place, rows=ROWS, seed=1)
-    job.write_text(job.read_text().replace("max_output_tokens: 40", "max_output_tokens: 4000"))
+    text = job.read_text().replace("max_output_tokens: 40", "max_output_tokens: 4000")
+    job.write_text(text.replace(f"concurrency: {CONCURRENCY}", f"concurrency: {concurrency}"))
     return job
 
 
@@ -80,10 +81,14 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(place)], check=True)
 
 
-def test_a_full_file_system_ends_with_7_and_a_clean_resume_when_there_is_room(gateway, tmp_path, small_disk):
+@pytest.mark.parametrize("concurrency", [8, 128])
+def test_a_full_file_system_ends_with_7_and_a_clean_resume_when_there_is_room(
+    gateway, tmp_path, small_disk, concurrency
+):
+    """3 MiB; replies of more than 10 kB, so that 128 of them are half of it: none is lost."""
     simulator, nursery = gateway
     before = simulator.ledger()["count"]
-    job = job_of(simulator, tmp_path / "full")
+    job = job_of(simulator, tmp_path / "full", concurrency)
     text = job.read_text().replace(f'dir: "{tmp_path / "full"}"', f'dir: "{small_disk / "run"}"')
     job.write_text(text)
     order = {**order_of(job, random.Random(0)), "segment_bytes": 64 * MEBIBYTE}
