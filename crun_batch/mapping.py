@@ -46,7 +46,7 @@ def map(
     answer has nulls.
 
     The run is kept in runs/map-<fingerprint>, named after the frame's values and all that shapes the requests:
-    the same call again goes on where it stopped and pays for nothing twice. A call that stopped early warns.
+    the same call again resumes where it stopped and pays for nothing twice. A call that stopped early warns.
     Raises what `run` raises: InputError, RefusedToStart, RunDirectoryError, DiskFailed; RefusedToStart also where
     the gateway refuses before any answer.
     """
@@ -62,7 +62,7 @@ def map(
     if done.status != "finished" and done.summary["attempts"] == 0:
         raise RefusedToStart(done.stop_reason or "nothing was sent")
     if done.status != "finished":
-        warnings.warn(f"{done.stop_reason}; the same call again goes on ({done.directory})", stacklevel=2)
+        warnings.warn(f"{done.stop_reason}; the same call again resumes it ({done.directory})", stacklevel=2)
     return _beside(frame, answers(done, frame, job))
 
 

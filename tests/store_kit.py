@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 from crun_batch.store.directory import RunDirectory, open_directory
-from crun_batch.store.disk import Disk
+from crun_batch.store.disk import Disk, write_file
 from crun_batch.store.events import FinalPart, ReadEvent, StartEvent, end_event
+from crun_batch.store.manifest import ManifestEntry, append_manifest
 
 SECOND = 1_000_000
 START = 1_790_000_000 * SECOND
@@ -238,3 +240,15 @@ def answer(journal, row: int | None = None, *, final: FinalPart | None = OK, bod
     journal.append_ends([end(n, body)])
     journal.append_reads([read(n, row, final, **fields)])
     return n
+
+
+def write_listed(run: RunDirectory, name: str, data: bytes) -> None:
+    """Put a file into the run directory, or in the place of one, and its checksum into the manifest."""
+    path = run.path / name
+    present = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+    entry = ManifestEntry(name, 0, len(data), hashlib.sha256(data).hexdigest(), replaces=present)
+    if present is not None:
+        append_manifest(run, [entry])
+    write_file(run.disk, path, data)
+    if present is None:
+        append_manifest(run, [entry])

@@ -384,8 +384,8 @@ def test_budget_flags_reach_the_job(real: Path, gateway: SimulatorProcess, comma
     assert (3, before) == (too_little.code, gateway.ledger()["count"]) and "--limit" in too_little.err
     stopped = command("run", "job.yaml", "--yes", "--max-cost-credits", "0.5", "--until-budget")
     assert 4 == stopped.code and gateway.ledger()["count"] > before
-    (line,) = [line for line in stopped.out.splitlines() if line.startswith("  go on    ")]
-    words = shlex.split(line.removeprefix("  go on    "))
+    (line,) = [line for line in stopped.out.splitlines() if line.startswith("  resume   ")]
+    words = shlex.split(line.removeprefix("  resume   "))
     assert ["crun-batch", "run", "job.yaml", "--yes", "--until-budget", "--max-cost-credits"] == words[:-1]
     assert 0 == command(*words[1:]).code
 
@@ -548,7 +548,7 @@ def test_interrupted_and_gone_on_equals_uninterrupted_and_nothing_is_sent_twice(
     out, err = process.communicate()
     assert 130 == process.returncode, err
     assert "Ctrl-C: no new requests; waiting for" in err and "Traceback" not in err
-    assert "go on    python -m crun_batch run job.yaml --yes" in out
+    assert "resume   python -m crun_batch run job.yaml --yes" in out
     assert 0 == command("run", "job.yaml", "--yes").code
     assert before + 40 == slow.ledger()["count"]
     assert 0 == command("run", "job.yaml", "--yes", "--output-dir", "one-go").code
@@ -647,7 +647,7 @@ def test_a_signal_while_it_reads_and_estimates_ends_it_cleanly(real: Path, gatew
     _, err = process.communicate()
     assert (130, before) == (process.returncode, gateway.ledger()["count"]), err
     assert "Traceback" not in err
-    assert "Ctrl-C: ended; what was recorded stays; go on with: python -m crun_batch run job.yaml --yes" in err
+    assert "Ctrl-C: ended; what was recorded stays; resume with: python -m crun_batch run job.yaml --yes" in err
 
 
 def reference() -> str:

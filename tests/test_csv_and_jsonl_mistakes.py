@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from crun_batch.errors import InputError, Mistake
 from crun_batch.load.folders import Folders
 from crun_batch.load.job.sections import InputSpec
-from crun_batch.load.table.json_damage import mended
+from crun_batch.load.table.json_damage import repaired
 from crun_batch.load.table.table import open_table
 
 CELLS = [["id", "text"], ["1", "hello, you; all|of\tit"], ["2", 'say "é"'], ["3", "two\nlines"]]
@@ -192,7 +192,7 @@ def test_mending_replaces_what_is_no_json_and_nothing_else(value: Any) -> None:
     line = json.dumps(value).encode()
     pairs = json.loads(line)  # a high and a low half that meet are one character
     if len(str(whole(pairs))) and _distinct_keys(pairs):
-        assert whole(pairs) == json.loads(mended(line))
+        assert whole(pairs) == json.loads(repaired(line))
 
 
 def _distinct_keys(value: Any) -> bool:

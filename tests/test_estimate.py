@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
+from typing import Any
 
 import orjson
 import pytest
@@ -15,11 +16,11 @@ from crun_batch.pricing.costs import charge, hold
 from crun_batch.pricing.estimate import Finished, Limits, Tally, Terms, combine, needs, time_needed
 from crun_batch.pricing.prices import price_from_job
 from crun_batch.pricing.tokens import (
+    Counter,
+    PromptCount,
     approximate_tokens,
-    bound_input_tokens,
     count_body,
-    count_prompt,
-    prompt_counter,
+    remembering,
     token_counter,
     vocabulary_of,
 )
@@ -55,6 +56,10 @@ def test_a_models_family_decides_its_vocabulary(model: str, vocabulary: str | No
     assert vocabulary == vocabulary_of(model)
 
 
+def counted(messages: list[dict[str, Any]], counter: Counter) -> PromptCount:
+    return count_body(json.dumps({"messages": messages}).encode(), counter)
+
+
 def test_a_chat_prompt_counts_text_roles_and_what_starts_the_reply() -> None:
     """OpenAI's documented count: 3 a message, its role, its text, 3 for the reply."""
     pytest.importorskip("bpe_openai")
@@ -62,8 +67,8 @@ def test_a_chat_prompt_counts_text_roles_and_what_starts_the_reply() -> None:
     assert counter.exact
     assert 2 == counter.count("hello world")
     messages = [{"role": "system", "content": "hello world"}, {"role": "user", "content": "hello world"}]
-    assert 3 + 2 * (3 + 1 + 2) == count_prompt(messages, counter).tokens
-    assert count_prompt(messages, counter) == prompt_counter(counter)(messages)
+    assert 3 + 2 * (3 + 1 + 2) == counted(messages, counter).tokens
+    assert counted(messages, counter) == counted(messages, remembering(counter))
 
 
 def test_without_the_vocabulary_counts_are_approximate(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,8 +82,8 @@ def test_without_the_vocabulary_counts_are_approximate(monkeypatch: pytest.Monke
 def test_parts_of_a_message_are_counted_and_images_named() -> None:
     """Text parts count; what is no text is not guessed at."""
     parts = [{"type": "text", "text": "abcdefgh"}, {"type": "image_url", "image_url": {"url": "https://x.test/a"}}]
-    counted = count_prompt([{"role": "user", "content": parts}], token_counter("claude"))
-    assert (3 + 4 + 2, 1) == (counted.tokens, counted.uncounted_parts)
+    found = counted([{"role": "user", "content": parts}], token_counter("claude"))
+    assert (3 + 4 + 2, 1) == (found.tokens, found.uncounted_parts)
 
 
 @pytest.mark.parametrize(
@@ -108,10 +113,7 @@ def test_bytes_of_the_body_bound_its_tokens(texts: list[str]) -> None:
     messages = [{"role": "user", "content": text} for text in texts]
     body = json.dumps({"model": "gpt-4o", "messages": messages}, ensure_ascii=False).encode("utf-8", "replace")
     for model in ("gpt-4o", "claude"):
-        bound = bound_input_tokens(body, 0)
-        assert bound is not None
-        assert count_prompt(messages, token_counter(model)).tokens <= bound
-    assert None is bound_input_tokens(body, 1)
+        assert counted(messages, token_counter(model)).tokens <= len(body)
 
 
 @settings(max_examples=100, deadline=None)

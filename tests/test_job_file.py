@@ -516,7 +516,7 @@ BREAKS: list[tuple[dict[str, Any], str]] = [
     ({"prompt": {"system": "s"}}, "needs exactly one"),
     ({"prompt.stateful": True}, "needs prompt.turns"),
     ({"prompt.stateful": True, "params": {"store": False}}, "needs stored responses"),
-    ({"prompt": {"turns": ["a"]}, "endpoint": {"protocol": "completions"}}, "tells who said what"),
+    ({"prompt": {"turns": ["a"]}, "endpoint": {"protocol": "completions"}}, "says who said what"),
     ({"output_schema": {"enum": ["a"]}, "endpoint": {"protocol": "messages"}}, "must describe an object"),
     ({"output_schema": {"$ref": "http://other/schema"}}, "nothing is fetched"),
     ({"endpoint": {"auth": "none", "api_key_env": "K"}}, "sends no key"),

@@ -73,13 +73,13 @@ def test_a_spread_sample_is_seeded_exact_and_within_the_selection(
     assert sample == table.spread_rows(count, seed, ["n", "text"])
 
 
-@given(seed=st.integers(0, 1000), stretch=st.sampled_from([1, 8, 2048]))
+@given(seed=st.integers(0, 1000), block=st.sampled_from([1, 8, 2048]))
 @settings(deadline=None, max_examples=25)
-def test_a_spread_sample_knows_a_sorted_table(seed: int, stretch: int) -> None:
+def test_a_spread_sample_knows_a_sorted_table(seed: int, block: int) -> None:
     """Of a table sorted by length it has rows from every hundredth part, so that its mean is that of the table."""
     selection = table_selection.Selection(50_000, 50_000)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(table_selection, "PLACE_ROWS", stretch)
+        patch.setattr(table_selection, "PLACE_ROWS", block)
         chosen = pl.Series(selection.spread(1_000, seed).mask).arg_true()
     assert dict.fromkeys(range(100), 10) == dict(Counter((chosen // 500).to_list()))
     assert abs(chosen.mean() / 25_000 - 1) < 0.01

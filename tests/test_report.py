@@ -433,8 +433,8 @@ def test_the_figures_are_those_of_duckdb(small: Path) -> None:
     assert statuses == {line.status: line.rows for line in data.statuses} == {"ok": 40}
     assert labels == {label: sum(by.values()) for label, by in data.labels[0].counts.items()}
     assert median == data.distributions[0].total.p50
-    assert 40 == sum(each.ok + each.not_ok for stretch in data.timeline.stretches for each in stretch)
-    assert 1 == sum(each.unanswered for stretch in data.timeline.stretches for each in stretch)
+    assert 40 == sum(each.ok + each.not_ok for period in data.timeline.periods for each in period)
+    assert 1 == sum(each.unanswered for period in data.timeline.periods for each in period)
     assert requests - 1 == sum(data.distributions[1].histogram.counts)
     document = Report(small / "report.html", (data,)).to_dict()
     assert str(cost) == str(
@@ -463,7 +463,7 @@ def test_several_runs_stand_side_by_side(small: Path, tmp_path: Path) -> None:
 
 
 def test_a_long_pause_between_sessions_is_left_out(tmp_path: Path) -> None:
-    """Two sessions of 30 seconds, a day apart: two stretches, and the bars are of seconds, not of hours."""
+    """Two sessions of 30 seconds, a day apart: two periods, and the bars are of seconds, not of hours."""
     run = open_run(tmp_path / "run")
     write_json(run, run.job, job_document(SCHEMA))
     write_json(run, run.summary, summary_document(60))
@@ -474,8 +474,8 @@ def test_a_long_pause_between_sessions_is_left_out(tmp_path: Path) -> None:
     journal.close()
     run.close()
     timeline = read_report(run.path).timeline
-    assert 2 == len(timeline.stretches) and timeline.bin_seconds <= 5
-    assert [30, 30] == [sum(each.ok for each in stretch) for stretch in timeline.stretches]
+    assert 2 == len(timeline.periods) and timeline.bin_seconds <= 5
+    assert [30, 30] == [sum(each.ok for each in period) for period in timeline.periods]
 
 
 def browse(page: Path, profile: Path) -> tuple[str, list[str]]:

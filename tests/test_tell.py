@@ -281,7 +281,7 @@ label-reviews: stopped: the budget of $5.00 is used up (exit code 4)
   cost     $4.99 known; 2 attempts of unknown outcome: bill between $4.99 and $5.00
   time     3 min 20 s, 20.0 rows/s, 4,010 requests
   results  runs/label-reviews
-  go on    crun-batch run job.yaml"""
+  resume   crun-batch run job.yaml"""
     assert expected == summary_text(SUMMARY)
 
 
@@ -325,12 +325,12 @@ def test_the_bounds_never_contradict_the_known_cost(known: Decimal, held: Decima
 
 
 def test_a_summary_of_a_good_run_is_short() -> None:
-    """No errors, nothing to go on with: no such lines."""
+    """No errors, nothing to resume: no such lines."""
     changes = {"status": "finished", "stop_reason": None, "exit_code": 0, "errors": {}, "resume_command": None}
     text = summary_text({**SUMMARY, **changes})
     assert text.startswith("label-reviews: finished (exit code 0)\n")
     assert "errors" not in text
-    assert "go on" not in text
+    assert "resume" not in text
 
 
 def test_mistakes_are_numbered() -> None:

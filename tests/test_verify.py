@@ -10,12 +10,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from store_kit import ManualSyncer, answer, open_run, read, start
+from store_kit import ManualSyncer, answer, open_run, read, start, write_listed
 
 from crun_batch.store.directory import write_json
 from crun_batch.store.events import FinalPart
 from crun_batch.store.journal import create_journal, resume_journal
-from crun_batch.store.manifest import write_listed
 from crun_batch.store.recover import recover
 from crun_batch.store.results import publish
 from crun_batch.store.schema import RunSchema, schema_document

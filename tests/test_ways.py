@@ -24,7 +24,7 @@ from crun_batch.errors import InputError
 from crun_batch.gateway.control import ControlClient, ControlFault, list_models
 from crun_batch.gateway.http import trust
 from crun_batch.gateway.http.addresses import Origin, target_of
-from crun_batch.gateway.http.heads import RefusedHead, mended
+from crun_batch.gateway.http.heads import RefusedHead, repaired
 from crun_batch.gateway.http.proxies import is_excluded, parsed_proxy, proxy_for
 from crun_batch.gateway.http.wire import Wire, open_wire
 from crun_batch.records import Fault, Response
@@ -543,7 +543,7 @@ def test_a_mended_head_has_one_end_or_is_refused(
     lines = [b"HTTP/1.1 200 OK", b"X-A: one" + (line_end + b"\ttwo" if folded else b" two")]
     lines += [b"Content-Length: " + value for value in lengths]
     lines += [b"Transfer-Encoding:" + value for value in codings]
-    found = mended(line_end.join(lines) + line_end * 2 + rest)
+    found = repaired(line_end.join(lines) + line_end * 2 + rest)
     values = {part.strip() for value in lengths for part in value.split(b",")}
     is_coded = any(b"chunked" in coding for coding in codings)
     if len(values) > 1 or (values and is_coded):
@@ -563,9 +563,9 @@ def test_a_mended_head_has_one_end_or_is_refused(
 
 @given(st.binary(max_size=60))
 def test_no_bytes_break_the_mending(raw: bytes) -> None:
-    """Any beginning: refused, waited for, or mended."""
+    """Any beginning: refused, waited for, or repaired."""
     for text in (raw, b"HTTP/1.1 200 OK\r\n" + raw, b"HTTP/1.1 200 OK\r\n" + raw + b"\r\n\r\n"):
-        assert isinstance(mended(text), bytes | RefusedHead | None)
+        assert isinstance(repaired(text), bytes | RefusedHead | None)
 
 
 # A machine that sleeps

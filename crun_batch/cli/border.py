@@ -99,7 +99,7 @@ def refuse_little_address_space() -> None:
 def _way_on(given: Sequence[str]) -> str:
     if given[:1] == ["status"]:
         return "; the run is left alone"
-    return f"; go on with: {resume_command([sys.argv[0], *given])}" if given[:1] == ["run"] else ""
+    return f"; resume with: {resume_command([sys.argv[0], *given])}" if given[:1] == ["run"] else ""
 
 
 def _usage(error: typer.TyperException) -> int:

@@ -78,7 +78,7 @@ def check(
     """Check a job without calling anything; report every mistake.
 
     Shows the table's columns, the templates, three rendered requests, and how many requests are identical.
-    Mistakes in the job, the table, the templates and the rows are told together, and then nothing else.
+    Mistakes in the job, the table, the templates and the rows are reported together, and then nothing else.
     """
     from crun_batch.console.listings import check_text
 

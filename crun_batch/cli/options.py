@@ -24,7 +24,7 @@ def _versions(wanted: bool) -> None:
 Version = Annotated[
     bool,
     typer.Option(
-        "--version", callback=_versions, is_eager=True, help="Tell the versions that a report about a bug needs."
+        "--version", callback=_versions, is_eager=True, help="Show the versions that a bug report needs."
     ),
 ]
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="The job file (.yaml, .toml, .json).")]

@@ -116,7 +116,7 @@ def mistake_document(mistake: Mistake) -> dict[str, Any]:
 
 def complain_of_bug(error: Exception) -> None:
     """An error that we did not foresee: its kind; with CRUN_BATCH_DEBUG its traceback, without any secret."""
-    _err(f"this is a bug of ours ({type(error).__name__}); nothing recorded is lost, starting again goes on")
+    _err(f"this is a bug of ours ({type(error).__name__}); nothing recorded is lost; run it again to resume")
     if os.environ.get("CRUN_BATCH_DEBUG"):
         _err(_without_secrets("".join(traceback.format_exception(error))))
     else:

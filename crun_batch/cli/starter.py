@@ -44,7 +44,7 @@ params:                         # sent with each request
 
 budget:
   max_cost_credits: 5           # never spends more, over all sessions of this run
-prices:                         # CRUN tells no prices by API: compare with its price page before a real run
+prices:                         # CRUN gives no prices by API: compare with its price page before a real run
   models:
     gpt-5.4: {currency: credits, input_per_mtok: 500, output_per_mtok: 3000, minimum_per_request: 0.01}
 

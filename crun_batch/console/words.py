@@ -225,7 +225,7 @@ def summary_lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("time", _time_phrase(summary)),
         *(pilot_lines(summary["pilot"]) if summary.get("is_pilot") and summary["pilot"] else ()),
         ("results", one_line(summary["output_dir"])),
-        ("go on", one_line(summary.get("resume_command") or "")),
+        ("resume", one_line(summary.get("resume_command") or "")),
     ]
     return [(name, phrase) for name, phrase in lines if phrase]
 

@@ -22,7 +22,7 @@ from crun_batch.state.run_state import RunContext
 
 
 def refuse_rejected(context: RunContext, assessment: Assessment) -> None:
-    """Rows without a prompt are mistakes in the table or the templates: nothing is sent before they are mended."""
+    """Rows without a prompt are mistakes in the table or the templates: nothing is sent with them."""
     if assessment.rejections.rows:
         mistakes = assessment.rejections.mistakes(context.workload.job.source, is_all=False)
         raise InputError(mistakes, advice=REJECTED_ADVICE)

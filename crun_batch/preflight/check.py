@@ -213,7 +213,9 @@ def _warnings(workload: Workload, environ: Mapping[str, str]) -> list[str]:
     if job.output_limit_tokens is None and job.prompt.body_column is None:
         said.append("params.max_output_tokens is not set: nothing bounds what a request costs")
     if job.model is not None and job.model not in job.prices.models:
-        said.append(f"prices.models has no {job.model!r}: its cost is known only if the gateway or a list tells")
+        said.append(
+            f"prices.models has no {job.model!r}: its cost is known only if the gateway or a list names it"
+        )
     return said
 
 

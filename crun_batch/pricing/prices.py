@@ -91,7 +91,7 @@ _NO_MINIMUM = (
     "so without it the price is unknown; add minimum_per_request, 0 if there is none"
 )
 _NO_CRUN_PRICE = (
-    "CRUN tells no prices by API and list prices do not hold there; add prices.models.{model} to the job file, "
+    "CRUN gives no prices by API and list prices do not hold there; add prices.models.{model} to the job file, "
     "from CRUN's price page, with its minimum_per_request"
 )
 _NO_PRICE = (

@@ -96,26 +96,6 @@ def remembering(counter: Counter) -> Counter:
     return Counter(lru_cache(maxsize=256)(counter.count), counter.exact, counter.name)
 
 
-def prompt_counter(counter: Counter) -> Callable[[Sequence[Mapping[str, Any]]], PromptCount]:
-    """`count_prompt` for many prompts of one template: counts a repeated text (a system prompt) once."""
-    remembered = remembering(counter)
-
-    def count(messages: Sequence[Mapping[str, Any]]) -> PromptCount:
-        head = count_messages(messages[:-1], remembered)
-        last = count_messages(messages[-1:], counter)
-        return PromptCount(
-            head.tokens + last.tokens + TOKENS_PRIMING_THE_REPLY, head.uncounted_parts + last.uncounted_parts
-        )
-
-    return count
-
-
-def count_prompt(messages: Sequence[Mapping[str, Any]], counter: Counter) -> PromptCount:
-    """Input tokens of a chat request: its messages and what starts the reply."""
-    counted = count_messages(messages, counter)
-    return PromptCount(counted.tokens + TOKENS_PRIMING_THE_REPLY, counted.uncounted_parts)
-
-
 def count_messages(messages: Sequence[Mapping[str, Any]], counter: Counter) -> PromptCount:
     """Tokens of OpenAI-style messages (content a text or a list of parts), each with its overhead."""
     tokens = uncounted = 0
@@ -161,15 +141,6 @@ def count_body(body: bytes, counter: Counter) -> PromptCount:
             counted = count_messages(value, counter) if key in _MESSAGE_KEYS else _count_parts(value, counter)
             tokens, uncounted = tokens + counted.tokens, uncounted + counted.uncounted_parts
     return PromptCount(tokens, uncounted)
-
-
-def bound_input_tokens(body: bytes, uncounted_parts: int) -> int | None:
-    """The most input tokens that a request can have: the bytes of its body, as every token is one byte or more.
-
-    JSON escapes only lengthen a text, and a message's brackets and keys are more bytes than its overhead is
-    tokens. None with images or files: their tokens follow from pixels and pages, not from bytes.
-    """
-    return None if uncounted_parts else len(body)
 
 
 def _count_parts(parts: Sequence[Any], counter: Counter) -> PromptCount:

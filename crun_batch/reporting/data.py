@@ -91,7 +91,7 @@ class StatusLine(Struct, frozen=True):
 
 
 class Bin(Struct, frozen=True):
-    """What happened in one stretch of equal length."""
+    """What happened in one period of equal length."""
 
     start: int
     ok: int = 0
@@ -104,10 +104,10 @@ class Bin(Struct, frozen=True):
 
 
 class Timeline(Struct, frozen=True):
-    """The run over time: stretches of consecutive bins, with long pauses left out between them."""
+    """The run over time: periods of consecutive bins, with long pauses left out between them."""
 
     bin_seconds: float
-    stretches: tuple[tuple[Bin, ...], ...]
+    periods: tuple[tuple[Bin, ...], ...]
 
 
 class Histogram(Struct, frozen=True):

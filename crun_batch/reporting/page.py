@@ -239,10 +239,10 @@ def _time(data: ReportData) -> Markup:
     timeline = data.timeline
     if timeline is None:
         return Markup("")
-    pauses = len(timeline.stretches) - 1
+    pauses = len(timeline.periods) - 1
     note = f"Each bar is {seconds_text(timeline.bin_seconds)}; times are UTC."
     note += f" {counted(pauses, 'pause')} left out, where the bars are grey." if pauses else ""
-    failed = any(each.not_ok for stretch in timeline.stretches for each in stretch)
+    failed = any(each.not_ok for period in timeline.periods for each in period)
     names = [("ok", "ok"), ("error", "not ok")] if failed else [("ok", "ok")]
     legend = [element("span", element("b", class_=f"dot k-{colour}"), words) for colour, words in names]
     description = f"rows finished per second, latency and failed requests over time; {note}"

@@ -57,9 +57,9 @@ def timeline(connection: duckdb.DuckDBPyConnection) -> Timeline | None:
     """).fetchall()
     if not minutes:
         return None
-    stretches = _stretches([(first, last) for first, last, _ in minutes])
+    periods = _periods([(first, last) for first, last, _ in minutes])
     most_bins = max(FEWEST_BINS, min(BINS, sum(requests for *_, requests in minutes) // 4))
-    active_seconds = sum(last - first for first, last in stretches) / SECOND
+    active_seconds = sum(last - first for first, last in periods) / SECOND
     bin_seconds = next((each for each in _BIN_SECONDS if active_seconds / each <= most_bins), None)
     bin_seconds = bin_seconds or 86_400 * math.ceil(active_seconds / 86_400 / most_bins)
     width = round(bin_seconds * SECOND)
@@ -68,12 +68,12 @@ def timeline(connection: duckdb.DuckDBPyConnection) -> Timeline | None:
         bin_seconds,
         tuple(
             tuple(bins.get(number, Bin(number * width)) for number in range(first // width, last // width + 1))
-            for first, last in stretches
+            for first, last in periods
         ),
     )
 
 
-def _stretches(minutes: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def _periods(minutes: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """Where one long pause ends to where the next begins; short ones stay inside."""
     gaps = [(after[0] - before[1], index) for index, (before, after) in enumerate(pairwise(minutes), 1)]
     idle = sum(gap for gap, _ in gaps if gap > LEAST_PAUSE_SECONDS * SECOND)

@@ -20,7 +20,7 @@ DAY = 86_400 * SECOND
 
 def timeline_plot(timeline: Timeline, width: int) -> Markup:
     """Rows per second, latency, and requests without an answer, one below the other over the same time."""
-    bins = [each for stretch in timeline.stretches for each in stretch]
+    bins = [each for period in timeline.periods for each in period]
     columns = _columns(timeline, width)
     panels = [(_rate_panel, 150), (_latency_panel, 90)]
     if any(each.unanswered for each in bins):
@@ -37,7 +37,7 @@ def timeline_plot(timeline: Timeline, width: int) -> Markup:
 
 
 class _Columns(Struct, frozen=True):
-    """Where the bins of a timeline lie: the left edge of each stretch, the width of a bin and of a pause."""
+    """Where the bins of a timeline lie: the left edge of each period, the width of a bin and of a pause."""
 
     starts: tuple[float, ...]
     bin_width: float
@@ -45,35 +45,35 @@ class _Columns(Struct, frozen=True):
     left: float
     right: float
 
-    def at(self, stretch: int, index: float) -> float:
-        return round(self.starts[stretch] + index * self.bin_width, 2)
+    def at(self, period: int, index: float) -> float:
+        return round(self.starts[period] + index * self.bin_width, 2)
 
 
 def _columns(timeline: Timeline, width: int) -> _Columns:
     left, right = 46.0, float(width - 4)
-    pauses = len(timeline.stretches) - 1
+    pauses = len(timeline.periods) - 1
     pause_width = min(26.0, 0.25 * (right - left) / pauses) if pauses else 0.0
-    bins = sum(map(len, timeline.stretches))
+    bins = sum(map(len, timeline.periods))
     bin_width = min(40.0, (right - left - pauses * pause_width) / bins)
     starts, place = [], left
-    for stretch in timeline.stretches:
+    for period in timeline.periods:
         starts.append(place)
-        place += len(stretch) * bin_width + pause_width
+        place += len(period) * bin_width + pause_width
     return _Columns(tuple(starts), bin_width, pause_width, left, right)
 
 
 def _each(timeline: Timeline) -> list[tuple[int, int, Bin]]:
-    return [(s, i, each) for s, stretch in enumerate(timeline.stretches) for i, each in enumerate(stretch)]
+    return [(s, i, each) for s, period in enumerate(timeline.periods) for i, each in enumerate(period)]
 
 
 def _rate_panel(timeline: Timeline, columns: _Columns, place: tuple[int, int]) -> list[Markup]:
     most = max(each.ok + each.not_ok for _, _, each in _each(timeline)) / timeline.bin_seconds
     axis = Axis(0, rounded_up(most), place[1], place[0])
     marks = _panel(axis, columns, "rows finished per second", number_text)
-    for stretch, index, each in _each(timeline):
+    for period, index, each in _each(timeline):
         middle = axis.at(each.ok / timeline.bin_seconds)
         top = axis.at((each.ok + each.not_ok) / timeline.bin_seconds)
-        x, size = columns.at(stretch, index), round(columns.bin_width * 0.9, 2)
+        x, size = columns.at(period, index), round(columns.bin_width * 0.9, 2)
         if each.ok:
             marks.append(rect((x, middle, size, place[1] - middle), "f-ok"))
         if each.not_ok:
@@ -85,10 +85,10 @@ def _latency_panel(timeline: Timeline, columns: _Columns, place: tuple[int, int]
     most = max((each.latency_p95 or 0.0 for _, _, each in _each(timeline)), default=0.0)
     axis = Axis(0, rounded_up(most, 2), place[1], place[0])
     marks = _panel(axis, columns, "latency: median, and 95 % (faint)", seconds_text, ticks=2)
-    for number, stretch in enumerate(timeline.stretches):
+    for number, period in enumerate(timeline.periods):
         for name, values in (
-            ("line faint", [each.latency_p95 for each in stretch]),
-            ("line", [each.latency_median for each in stretch]),
+            ("line faint", [each.latency_p95 for each in period]),
+            ("line", [each.latency_median for each in period]),
         ):
             path = _path([(columns.at(number, index + 0.45), value) for index, value in enumerate(values)], axis)
             marks.append(element("path", d=path, class_=name) if path else Markup(""))
@@ -109,11 +109,11 @@ def _unanswered_panel(timeline: Timeline, columns: _Columns, place: tuple[int, i
     most = max(each.unanswered for _, _, each in _each(timeline)) / timeline.bin_seconds
     axis = Axis(0, rounded_up(most, 2), place[1], place[0])
     marks = _panel(axis, columns, "requests without an answer per second", number_text, ticks=2)
-    for stretch, index, each in _each(timeline):
+    for period, index, each in _each(timeline):
         if each.unanswered:
             top = min(axis.at(each.unanswered / timeline.bin_seconds), place[1] - 1)
             size = round(columns.bin_width * 0.9, 2)
-            marks.append(rect((columns.at(stretch, index), top, size, place[1] - top), "f-invalid"))
+            marks.append(rect((columns.at(period, index), top, size, place[1] - top), "f-invalid"))
     return marks
 
 
@@ -127,23 +127,23 @@ def _panel(
     return marks
 
 
-def _pause(columns: _Columns, stretch: int, bottom: int) -> Markup:
-    x = columns.starts[stretch] - columns.pause_width
+def _pause(columns: _Columns, period: int, bottom: int) -> Markup:
+    x = columns.starts[period] - columns.pause_width
     return rect((x + 1, 16, max(1.0, columns.pause_width - 3), bottom - 16), "pause")
 
 
 def _time_axis(timeline: Timeline, columns: _Columns, bottom: int, most: int) -> list[Markup]:
-    first, last = timeline.stretches[0][0].start, timeline.stretches[-1][-1].start
+    first, last = timeline.periods[0][0].start, timeline.periods[-1][-1].start
     with_day = first // DAY != last // DAY
     words = {
-        (stretch, index): moment_text(each.start, timeline.bin_seconds, with_day=with_day)
-        for stretch, index, each in _each(timeline)
+        (period, index): moment_text(each.start, timeline.bin_seconds, with_day=with_day)
+        for period, index, each in _each(timeline)
     }
     room = max(len(text) for text in words.values()) * LETTER + 14
     step = max(1, round(max(room, (columns.right - columns.left) / most) / columns.bin_width))
     marks, free = [], columns.left
-    for (stretch, index), text in words.items():
-        x = columns.at(stretch, index)
+    for (period, index), text in words.items():
+        x = columns.at(period, index)
         if x >= free and (index == 0 or index % step == 0) and x + room - 14 <= columns.right + 6:
             marks += [line((x, bottom), (x, bottom + 5), "axis"), label((x, bottom + 19), text)]
             free = x + room
@@ -152,13 +152,13 @@ def _time_axis(timeline: Timeline, columns: _Columns, bottom: int, most: int) ->
 
 def _hits(timeline: Timeline, columns: _Columns, bottom: int) -> list[Markup]:
     marks = [
-        rect((columns.at(stretch, index), 16, columns.bin_width, bottom - 16), "hit", _bin_tip(each, timeline))
-        for stretch, index, each in _each(timeline)
+        rect((columns.at(period, index), 16, columns.bin_width, bottom - 16), "hit", _bin_tip(each, timeline))
+        for period, index, each in _each(timeline)
     ]
-    for stretch in range(1, len(timeline.stretches)):
-        before, after = timeline.stretches[stretch - 1][-1], timeline.stretches[stretch][0]
+    for period in range(1, len(timeline.periods)):
+        before, after = timeline.periods[period - 1][-1], timeline.periods[period][0]
         tip = f"pause of {duration((after.start - before.start) / SECOND - timeline.bin_seconds)}"
-        x = columns.starts[stretch] - columns.pause_width
+        x = columns.starts[period] - columns.pause_width
         marks.append(rect((x, 16, columns.pause_width, bottom - 16), "hit", tip))
     return marks
 

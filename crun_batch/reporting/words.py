@@ -132,7 +132,7 @@ def warnings(data: ReportData) -> list[tuple[str, str]]:
         found.append(("", sentence[0].upper() + sentence[1:]))
     still_open = data.rows_total - data.finished
     if data.resume_command and still_open:
-        found.append(("", f"{counted(still_open, 'row')} still open. Go on with: {data.resume_command}"))
+        found.append(("", f"{counted(still_open, 'row')} still open. Resume with: {data.resume_command}"))
     return found
 
 

@@ -1,6 +1,6 @@
 """Stored answers beside their rows: a pass over what is recorded, for scores and for judges.
 
-Answers and rows are both walked in the order of positions, so that neither is held. Reads only.
+Answers and rows are both read in the order of positions, so that neither is held. Reads only.
 """
 
 from __future__ import annotations

@@ -162,37 +162,21 @@ def final_part(
     settled: ConcludedAttempt, so_far: UnitSoFar, *, carried: Mapping[str, str | None], replaces: str | None
 ) -> FinalPart:
     """The unit's result where every reply is one: the last attempt's answer, the sums of all its attempts."""
-    if so_far.attempts == 1:  # its sums are those of its read event, from which a final takes what it leaves out
-        return FinalPart(
-            status=status_of(settled.result),
-            as_read=True,
-            unknown_attempts=so_far.unknown,
-            carried=carried,
-            supersedes=replaces is not None,
-            replaces=replaces,
-        )
-    usage = so_far.usage
-    return FinalPart(
+    part = FinalPart(
         status=status_of(settled.result),
         as_read=True,
-        input_tokens=usage.input_tokens if usage else None,
-        cached_input_tokens=usage.cached_input_tokens if usage else None,
-        cache_write_tokens=usage.cache_write_tokens if usage else None,
-        output_tokens=usage.output_tokens if usage else None,
-        reasoning_tokens=usage.reasoning_tokens if usage else None,
-        cost_usd=so_far.cost_usd,
-        cost_credits=so_far.cost_credits,
-        attempt_count=so_far.attempts,
         unknown_attempts=so_far.unknown,
-        started_at=so_far.started_at,
         carried=carried,
         supersedes=replaces is not None,
         replaces=replaces,
     )
+    if so_far.attempts == 1:  # its sums are those of its read event, from which a final takes what it leaves out
+        return part
+    return _with_sums(part, so_far)
 
 
 def conversation_part(part: FinalPart, verdict: UnitResult, so_far: UnitSoFar, unit_hash: str | None) -> FinalPart:
-    """`part` with what the whole dialogue says. An answer that no repair mended stays the unit's text."""
+    """`part` with what the whole dialogue says. An answer that no repair made valid stays the unit's text."""
     part = structs.replace(
         part,
         status=verdict.status,
@@ -202,9 +186,38 @@ def conversation_part(part: FinalPart, verdict: UnitResult, so_far: UnitSoFar, u
         error_message=verdict.error_message,
         request_hash=unit_hash,
     )
-    if verdict.status != "invalid":
-        return part
-    reply = so_far.answers[-1].reply
+    return _with_answer(part, so_far.answers[-1].reply) if verdict.status == "invalid" else part
+
+
+def stored_part(so_far: UnitSoFar, verdict: UnitResult, unit_hash: str | None) -> FinalPart:
+    """The result of a unit whose last answer, or failure for good, was recorded by an earlier session."""
+    part = _with_sums(FinalPart(status=verdict.status, cost_source=so_far.cost_source), so_far)
+    asked = so_far.failure_hash
+    if so_far.failure is None:
+        part = _with_answer(part, so_far.answers[-1].reply)
+        asked = so_far.answers[-1].request_hash
+    return conversation_part(part, verdict, so_far, unit_hash or asked)
+
+
+def _with_sums(part: FinalPart, so_far: UnitSoFar) -> FinalPart:
+    """`part` with the sums of all attempts of its unit; tokens stay null where no reply told any."""
+    usage = so_far.usage or _ABSENT
+    return structs.replace(
+        part,
+        input_tokens=usage.input_tokens,
+        cached_input_tokens=usage.cached_input_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        output_tokens=usage.output_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        cost_usd=so_far.cost_usd,
+        cost_credits=so_far.cost_credits,
+        attempt_count=so_far.attempts,
+        unknown_attempts=so_far.unknown,
+        started_at=so_far.started_at,
+    )
+
+
+def _with_answer(part: FinalPart, reply: Reply) -> FinalPart:
     return structs.replace(
         part,
         text=reply.text,
@@ -213,30 +226,3 @@ def conversation_part(part: FinalPart, verdict: UnitResult, so_far: UnitSoFar, u
         model=reply.model,
         response_id=reply.response_id,
     )
-
-
-def stored_part(so_far: UnitSoFar, verdict: UnitResult, unit_hash: str | None) -> FinalPart:
-    """The result of a unit whose last answer, or failure for good, was recorded by an earlier session."""
-    reply = so_far.answers[-1].reply if so_far.failure is None else None
-    asked = so_far.failure_hash if reply is None else so_far.answers[-1].request_hash
-    usage = so_far.usage
-    part = FinalPart(
-        status=verdict.status,
-        text=reply.text if reply else None,
-        tool_calls=reply.tool_calls if reply else None,
-        finish_reason=reply.finish_reason if reply else None,
-        model=reply.model if reply else None,
-        response_id=reply.response_id if reply else None,
-        input_tokens=usage.input_tokens if usage else None,
-        cached_input_tokens=usage.cached_input_tokens if usage else None,
-        cache_write_tokens=usage.cache_write_tokens if usage else None,
-        output_tokens=usage.output_tokens if usage else None,
-        reasoning_tokens=usage.reasoning_tokens if usage else None,
-        cost_usd=so_far.cost_usd,
-        cost_credits=so_far.cost_credits,
-        cost_source=so_far.cost_source,
-        attempt_count=so_far.attempts,
-        unknown_attempts=so_far.unknown,
-        started_at=so_far.started_at,
-    )
-    return conversation_part(part, verdict, so_far, unit_hash or asked)

@@ -1,4 +1,4 @@
-"""From an open journal to an orderly end: one stretch of sending, whoever is asked.
+"""From an open journal to an orderly end: one phase of sending, whoever is asked.
 
 Everything with a lifetime of its own is opened and closed here: the journal, the sealing thread, signal handlers,
 the tasks beside the pool.
@@ -84,7 +84,7 @@ async def _run_watched(context: RunContext, resources: Resources, pool: Pool, re
 
 @contextmanager
 def _settled_heap() -> Iterator[None]:
-    """What is in memory now stays: the garbage collector need not walk through it again while rows come and go."""
+    """What is in memory now stays: the garbage collector need not go through it again while rows come and go."""
     gc.freeze()
     try:
         yield

@@ -1,4 +1,4 @@
-"""What the hooks and the tickets of a stretch of sending are made of, once its journal is open."""
+"""What the hooks and the tickets of a phase of sending are made of, once its journal is open."""
 
 from __future__ import annotations
 

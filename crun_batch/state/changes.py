@@ -36,7 +36,7 @@ def compare_requests(workload: Workload, state: RunState, *, redo_changed: bool)
     if not redo_changed and changed:
         raise RequestsChanged(
             _changes_text(workload, state, changed),
-            advice="Answers to different requests are never mixed. Go on with another --output-dir, or ask the "
+            advice="Answers to different requests are never mixed. Use another --output-dir, or ask the "
             "changed rows again with --redo-changed.",
         )
     for slot, _ in changed:

@@ -60,7 +60,7 @@ def schema_going_on(schema: RunSchema, document: Mapping[str, Any], path: Path) 
     if changed:
         raise RunDirectoryError(
             f"the column {changed[0]} of {path} would change its type",
-            advice="Go on with another --output-dir.",
+            advice="Use another --output-dir.",
         )
     return schema
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from crun_batch.store.verify import Finding
 
 SUSPECTS_SHOWN = 20
-KILLED = RunEnding("killed", None, "its process ended without a word; starting it again goes on")
+KILLED = RunEnding("killed", None, "its process ended without a word; run it again to resume")
 
 
 def status_of(path: Path) -> dict[str, Any]:

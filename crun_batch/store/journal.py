@@ -97,11 +97,6 @@ class Journal:
         """Number of the open segment."""
         return self._file.number
 
-    @property
-    def bytes_in_segment(self) -> int:
-        """Length of the open segment."""
-        return self._file.length
-
     def next_serial(self) -> int:
         """The serial `n` for the next attempt: given out once."""
         serial = self._next_serial

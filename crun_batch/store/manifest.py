@@ -8,7 +8,6 @@ Each addition begins with a mark of how far the list was on the disk before it.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from itertools import islice
 
@@ -17,7 +16,7 @@ from msgspec import Struct
 
 from crun_batch.errors import DiskFailed, RunDamaged
 from crun_batch.store.directory import RunDirectory
-from crun_batch.store.disk import write_all, write_file
+from crun_batch.store.disk import write_all
 from crun_batch.store.events import SyncedMark, encode_line, payload_of, synced_bytes
 from crun_batch.store.recover import scan_segment
 from crun_batch.store.renewal import sync_or_doubt
@@ -87,15 +86,3 @@ def _read(run: RunDirectory) -> tuple[dict[str, ManifestEntry], int]:
                 entry = _decoder.decode(payload)
                 entries[entry.name] = entry
     return entries, scan.good_bytes
-
-
-def write_listed(run: RunDirectory, name: str, data: bytes) -> None:
-    """Put a file into the run directory at once, its checksum into the manifest. Raises DiskFailed."""
-    path = run.path / name
-    present = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
-    entry = ManifestEntry(name, 0, len(data), hashlib.sha256(data).hexdigest(), replaces=present)
-    if present is not None:
-        append_manifest(run, [entry])
-    write_file(run.disk, path, data)
-    if present is None:
-        append_manifest(run, [entry])

@@ -24,7 +24,7 @@ SHARED: Mapping[str, Meaning] = {
     "error_message": Meaning("", "the same in words, the gateway's own where it said any"),
     "model": Meaning("", "the model as the reply names it, which may be a dated version of the one asked"),
     "response_id": Meaning("", "the reply's own id"),
-    "input_tokens": Meaning("tokens", "read by the model, cached ones included; null: the gateway told none"),
+    "input_tokens": Meaning("tokens", "read by the model, cached ones included; null: the gateway reported none"),
     "cached_input_tokens": Meaning("tokens", "of them those read from the provider's cache"),
     "cache_write_tokens": Meaning("tokens", "of them those written to the provider's cache"),
     "output_tokens": Meaning("tokens", "written by the model, reasoning included"),

@@ -1,4 +1,4 @@
-"""What is to be done: a job, its table and its variants together, ready to be walked row by row.
+"""What is to be done: a job, its table and its variants together, ready to be read row by row.
 
 Owns how many units there are and where each has its place. Nothing is sent or written here.
 """
@@ -26,7 +26,7 @@ def _runs_elsewhere() -> None:
 
 
 class Workload(Struct, frozen=True):
-    """Everything that is to be done, ready to be walked row by row."""
+    """Everything that is to be done, ready to be read row by row."""
 
     job: Job
     table: Table

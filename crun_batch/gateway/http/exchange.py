@@ -20,7 +20,7 @@ from msgspec import Struct
 from crun_batch.gateway.failures import message_line
 from crun_batch.gateway.http.bodies import EVIDENCE_BYTES, Gunzip, Intake, WireSettings
 from crun_batch.gateway.http.connecting import Sealing
-from crun_batch.gateway.http.heads import RefusedHead, mended
+from crun_batch.gateway.http.heads import RefusedHead, repaired
 from crun_batch.records import Fault, Response
 
 MAX_HEAD_BYTES = 256 * 2**10
@@ -197,7 +197,7 @@ class HttpConnection(asyncio.Protocol):
     def _mend(self, error: str) -> None:
         """The parser refuses a head that may yet be in no doubt: read it with a head that says the same."""
         self._head_error = error
-        found = mended(self._head)
+        found = repaired(self._head)
         if isinstance(found, bytes):
             self._parser = self._new_parser()
             self._parse(found)

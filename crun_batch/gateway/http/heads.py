@@ -33,10 +33,10 @@ class RefusedHead(Struct, frozen=True):
     is_lasting: bool = False
     """It will be so each time, until somebody changes something."""
     is_well_formed: bool = False
-    """The head itself has nothing to mend."""
+    """The head itself has nothing to repair."""
 
 
-def mended(raw: bytes) -> bytes | RefusedHead | None:
+def repaired(raw: bytes) -> bytes | RefusedHead | None:
     """What came of a reply, with a head that the parser reads; None: the head has not come whole yet."""
     if raw.startswith(_TLS_ALERT):
         return RefusedHead(SPEAKS_TLS, is_lasting=True)
@@ -51,7 +51,7 @@ def mended(raw: bytes) -> bytes | RefusedHead | None:
     if status is None:
         return RefusedHead(None)
     if status[1].startswith(b"1"):
-        found = mended(rest) if rest else None
+        found = repaired(rest) if rest else None
         return rest if isinstance(found, RefusedHead) and found.why is None and found.is_well_formed else found
     headers = _unfolded(block)
     if headers is None:

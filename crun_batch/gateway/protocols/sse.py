@@ -41,11 +41,6 @@ class _Event(Struct, frozen=True):
     """What its `data:` lines say."""
 
 
-def data_of_events(body: bytes) -> Iterator[bytes]:
-    """The data of each event, its lines joined by a newline; events without data are none."""
-    return (b"\n".join(event.lines) for event in _events(body))
-
-
 def _events(body: bytes) -> Iterator[_Event]:
     """The events that have data.
 

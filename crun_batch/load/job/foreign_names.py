@@ -6,7 +6,7 @@ inspect_ai, lm-eval, promptfoo and Hugging Face datasets, as their public refere
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 _NAMES: Mapping[str, str] = {
     "limits.max_attempts": "max_retries retries num_retries max_tries max_attempts retry retry_attempts"
@@ -81,8 +81,3 @@ PLACES: Mapping[str, str] = _table()
 def our_key(name: str) -> str | None:
     """The key of ours that another tool calls `name`; None where we know of none."""
     return PLACES.get(_plain(name))
-
-
-def our_keys() -> Iterable[str]:
-    """Every key that the table leads to."""
-    return dict.fromkeys(PLACES.values())

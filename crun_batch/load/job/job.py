@@ -89,7 +89,7 @@ class Job(Section):
     """JSON Schema of the replies, inline or a path (.json, .yaml); in Python also a pydantic class, itself or as
     `module:Class`. Becomes the typed, validated column `output`; asked for in the last turn of a conversation."""
     repair_attempts: CountOrZero = 1
-    """Requests to mend a reply that does not fit `output_schema`; after them its status is `invalid`."""
+    """Requests to repair a reply that does not fit `output_schema`; after them its status is `invalid`."""
     sweep: Axes = Field(default_factory=dict)
     """Axes whose product is the variants: a dotted job key -> its values, or an axis -> named levels, each merged
     into the job (null removes a key). See above."""
@@ -214,7 +214,7 @@ def load_job(
 def load_readable_parts(path: Path, overrides: Mapping[str, object] = {}) -> Job | None:
     """Of a job file with mistakes: its `input` and `prompt`, all else at defaults; None where these are wrong too.
 
-    To find the mistakes in the table and the templates as well, before any is mended.
+    To find the mistakes in the table and the templates as well, before any is corrected.
     """
     own = ("input", "prompt")
     try:

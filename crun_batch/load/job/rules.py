@@ -127,7 +127,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "prompt.turns",
-        "need a protocol that tells who said what: chat, responses or messages",
+        "need a protocol that says who said what: chat, responses or messages",
         lambda job: job.has("prompt.turns") and job("endpoint.protocol") == "completions" and not job.has("sweep"),
     ),
     Rule(

@@ -33,7 +33,7 @@ def cells_without_value(line: bytes) -> list[tuple[str, str]]:
     return [(column, reason) for column, value in record.items() if (reason := _reason(value)) is not None]
 
 
-def mended(line: bytes) -> bytes:
+def repaired(line: bytes) -> bytes:
     """The line as JSON: null for NaN and Infinity, U+FFFD for half of a pair; all else stays as it is."""
     return _TOKEN.sub(lambda match: _whole(match[0]) if match[0][:1] == b'"' else b"null", line)
 

@@ -26,7 +26,7 @@ from msgspec import Struct
 
 from crun_batch.errors import InputError, Mistake
 from crun_batch.load.table.arrays import array_of
-from crun_batch.load.table.json_damage import MOST_DAMAGE, cells_without_value, column_before, mended
+from crun_batch.load.table.json_damage import MOST_DAMAGE, cells_without_value, column_before, repaired
 from crun_batch.load.table.source import Damage, Spans, numbered
 from crun_batch.load.table.text import lines
 from crun_batch.load.table.types import RAW_JSON
@@ -77,7 +77,7 @@ class JsonlPart(Struct, frozen=True):
         damaged = {each.place for each in self.damage}
         for chunk in _chunks(self.path):
             if damaged:
-                chunk = [mended(line) if number in damaged else line for number, line in enumerate(chunk, place)]
+                chunk = [repaired(line) if number in damaged else line for number, line in enumerate(chunk, place)]
                 place += len(chunk)
             records = [decode(line) for line in chunk]
             arrays = [
@@ -153,7 +153,7 @@ def _record(
         cells = cells_without_value(line)
         if cells and len(damage) < MOST_DAMAGE:
             damage += [Damage(place.row, place.line, column, reason) for column, reason in cells]
-            return decoder.decode(mended(line))
+            return decoder.decode(repaired(line))
         found = f"column `{cells[0][0]}`: {cells[0][1]}" if cells else found
         if place.line == 1 and line.strip() in (b"[", b"{"):
             found = f"{_NOT_AN_OBJECT}; this is one document over many lines"

@@ -46,9 +46,9 @@ class Selection(Struct, frozen=True):
         return Selection(len(chosen), chosen[-1].as_py() + 1 if len(chosen) else 0, mask)
 
     def spread(self, count: int, seed: int) -> Selection:
-        """`count` of these rows from PLACES stretches of at most PLACE_ROWS of them, evenly spread over them all.
+        """`count` of these rows from PLACES blocks of at most PLACE_ROWS of them, evenly spread over them all.
 
-        Each stretch stands at random in its part of the rows and gives random rows, the same for the same seed.
+        Each block stands at random in its part of the rows and gives random rows, the same for the same seed.
         """
         import polars as pl
 
@@ -59,9 +59,9 @@ class Selection(Struct, frozen=True):
         for number in range(PLACES):
             begin, stop = (count * edge // PLACES for edge in (number, number + 1))
             first, end = self.rows * begin // count, self.rows * stop // count
-            stretch = min(max(PLACE_ROWS, stop - begin), end - first)
-            start = rng.randint(first, end - stretch)
-            chosen += rng.sample(range(start, start + stretch), stop - begin)
+            block = min(max(PLACE_ROWS, stop - begin), end - first)
+            start = rng.randint(first, end - block)
+            chosen += rng.sample(range(start, start + block), stop - begin)
         positions = pl.Series(chosen, dtype=pl.Int64).to_arrow()
         if self.mask is not None:
             positions = pc.indices_nonzero(self.mask.slice(0, self.end)).take(positions)

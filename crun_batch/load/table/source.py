@@ -28,7 +28,7 @@ _UNREADABLE = (pa.ArrowException, OSError, msgspec.MsgspecError, UnicodeDecodeEr
 
 
 Spans = Callable[[int, int], list[tuple[int, int]]]
-"""What is needed of the rows from one place to another: disjoint stretches of them, in order."""
+"""What is needed of the rows from one place to another: disjoint blocks of them, in order."""
 
 
 class Damage(Struct, frozen=True):
