@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import io
 import os
+import shutil
 import stat
 from pathlib import Path
 
+import polars as pl
 import pyarrow as pa
 import pytest
 from store_kit import ManualSyncer, answer, open_run
 
+import crun_batch
 from crun_batch.errors import DiskFailed, RunDamaged
+from crun_batch.reporting.read import read_report
+from crun_batch.reporting.run import run_in
+from crun_batch.state.status import status_of
 from crun_batch.store.directory import write_json
 from crun_batch.store.disk import Disk, write_file
+from crun_batch.store.export import export
 from crun_batch.store.holder import holder
 from crun_batch.store.journal import create_journal
 from crun_batch.store.results import publish
 from crun_batch.store.schema import RunSchema, schema_document
 from crun_batch.store.seal import seal_segment
 from crun_batch.store.verify import verify
+from crun_batch.store.views import attempts_frame, query, results_frame
 
 SCHEMA = RunSchema(id_name="id", id_type=pa.int64())
 
@@ -137,9 +146,55 @@ def test_a_link_for_a_temporary_file_or_the_reserve_is_not_followed(tmp_path):
     assert "precious" == victim.read_text()
 
 
-@pytest.mark.parametrize("name", ["job.json", "journal/000002.jsonl", "attempts/000001.parquet", ".lock"])
-def test_verify_sees_a_link_where_a_file_belongs(tmp_path, name):
-    path = build(tmp_path / "run")
+OURS = ["job.json", "summary.json", "journal", "journal/000002.jsonl", "journal/manifest.jsonl", "attempts"]
+OURS += ["attempts/000001.parquet", "journal/parts", "journal/parts/000001.parquet", ".lock"]
+READERS = {
+    "status": status_of,
+    "results": lambda path: results_frame(path).collect(),
+    "attempts": lambda path: attempts_frame(path).collect(),
+    "sql": lambda path: query(path, "select 1 from results"),
+    "export": lambda path: export(path, "jsonl", io.BytesIO()),
+    "report": read_report,
+    "open_run": run_in,
+    "resume": lambda path: open_run(path).close(),
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A run as the command line leaves it."""
+    folder = tmp_path_factory.mktemp("finished")
+    job = {"model": "gpt-5.4", "prompt": {"user": "{{ text }}"}, "output": {"dir": str(folder / "run")}}
+    table = pl.DataFrame({"text": ["a", "b", "c"]})
+    return crun_batch.run(crun_batch.Job(**job), table=table, simulate=True).directory
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("name", OURS)
+def test_no_reader_follows_a_link_in_a_run_directory(tmp_path, finished, name, reader):
+    """A run directory from somebody else shows nothing of the machine that reads it, and nothing is cut there."""
+    path = shutil.copytree(finished, tmp_path / "run", symlinks=True)
+    READERS[reader](path)
+    (path / name).rename(tmp_path / "elsewhere")
+    (path / name).symlink_to(tmp_path / "elsewhere")
+    before = sorted(file.stat().st_mtime_ns for file in tmp_path.rglob("*"))
+    with pytest.raises(RunDamaged, match=f"{name} is a link"):
+        READERS[reader](path)
+    assert before == sorted(file.stat().st_mtime_ns for file in tmp_path.rglob("*"))
+
+
+def test_a_pipe_in_the_place_of_a_file_keeps_nobody_waiting(tmp_path, finished):
+    path = shutil.copytree(finished, tmp_path / "run", symlinks=True)
+    (path / "job.json").unlink()
+    os.mkfifo(path / "job.json")
+    with pytest.raises(RunDamaged, match=r"job\.json is no file"):
+        status_of(path)
+    assert ["job.json"] == [found.file for found in verify(path)]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_verify_sees_a_link_where_a_file_belongs(tmp_path, finished, name):
+    path = shutil.copytree(finished, tmp_path / "run", symlinks=True)
     assert [] == [found.file for found in verify(path) if found.severity == "error"]
     (path / name).rename(tmp_path / "elsewhere")
     (path / name).symlink_to(tmp_path / "elsewhere")

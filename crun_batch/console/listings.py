@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from crun_batch.console.amounts import UNKNOWN, count, counted, credit_amount, money, usd
-from crun_batch.console.words import leading_columns, one_line, printable_line, summary_text, table
+from crun_batch.console.words import leading_columns, one_line, printable_line, secret_phrases, summary_text, table
 
 UNITS = ("usd", "credits")
 
@@ -54,6 +54,7 @@ def _requests_text(document: Mapping[str, Any]) -> str:
 def _sending_text(document: Mapping[str, Any]) -> str:
     requests, identical = document["requests"], document["identical"]["requests"]
     lines = [f"{counted(requests, 'request')} in all; results go to {one_line(document['output_dir'])}"]
+    lines += [f"secrets: {phrase}" for phrase in secret_phrases(document["secrets"])]
     lines += [
         f"judge {judge['name']}: {one_line(judge['model'])} at {judge['endpoint']['base_url']} "
         f"({judge['endpoint']['protocol']}) is asked about each answer"

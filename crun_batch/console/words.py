@@ -45,6 +45,17 @@ def one_line(text: str) -> str:
     return "".join("\ufffd" if _is_harmful(character) else character for character in words)
 
 
+def secret_phrases(secrets: Sequence[Mapping[str, str]]) -> list[str]:
+    """What goes to whom, a phrase for each address: `TOK (key), TEAM (header X-Team) go to https://gate.test/v1`."""
+    names: dict[str, list[str]] = {}
+    for secret in secrets:
+        names.setdefault(secret["base_url"], []).append(f"{secret['name']} ({secret['as']})")
+    return [
+        one_line(f"{', '.join(said)} {'goes' if len(said) == 1 else 'go'} to {base_url}")
+        for base_url, said in names.items()
+    ]
+
+
 def _is_harmful(character: str) -> bool:
     return ord(character) in _DIRECTION or unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
 

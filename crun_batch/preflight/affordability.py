@@ -10,6 +10,7 @@ from msgspec import structs
 
 from crun_batch.errors import EXIT_OUT_OF_MONEY, InputError
 from crun_batch.gateway.pool import NO_ROOM
+from crun_batch.load.job.secrets import secrets_sent
 from crun_batch.load.prompt.rejections import REJECTED_ADVICE
 from crun_batch.preflight.assessment import Assessment
 from crun_batch.preflight.gateway_facts import GatewayFacts, GatewayOffer, refusals_in, remarks_on
@@ -166,6 +167,7 @@ def estimate_document(
         "balance": None
         if balance is None
         else {"amount": _text(balance.amount), "unit": balance.unit, "source": balance.source},
+        "secrets": secrets_sent(target.job for target in context.workload.targets),
         "may_start": verdict.may_start and refusals.sentence is None,
         "checks": list(dict.fromkeys(checks)),
     }

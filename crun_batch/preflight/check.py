@@ -17,7 +17,7 @@ from msgspec import field as struct_field
 from crun_batch.errors import InputError, Mistake
 from crun_batch.gateway.http.descriptors import ensure_file_descriptors
 from crun_batch.load.job.job import Job, load_job, load_readable_parts
-from crun_batch.load.job.secrets import resolve_secrets
+from crun_batch.load.job.secrets import resolve_secrets, secrets_sent
 from crun_batch.load.prompt.rejections import Rejections, RowRejected
 from crun_batch.records import Row
 from crun_batch.workload.loading import load_workload
@@ -132,6 +132,7 @@ def _described(workload: Workload, seen_rows: CheckedRows) -> dict[str, Any]:
         "name": job.name,
         "model": job.model,
         "endpoint": {"base_url": job.endpoint.base_url, "protocol": job.endpoint.protocol},
+        "secrets": secrets_sent(target.job for target in workload.targets),
         "output_dir": str(job.output.dir),
         "templates": _templates(job),
         "variants": [variant.name for variant in workload.variants],

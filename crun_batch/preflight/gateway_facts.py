@@ -7,10 +7,11 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
+from crun_batch.console.words import secret_phrases
 from crun_batch.errors import EXIT_GATEWAY_REFUSED, RefusedToStart
 from crun_batch.gateway.control import Balance, ControlClient, ControlFault, ModelInfo, list_models, read_balance
 from crun_batch.load.job.job import Job
-from crun_batch.load.job.secrets import key_in_words
+from crun_batch.load.job.secrets import key_in_words, secrets_sent
 from crun_batch.options import Platform, RunOptions
 from crun_batch.preflight.prices import Seller
 from crun_batch.records import Halt
@@ -95,12 +96,16 @@ def _is_listed(name: str, listed: set[str]) -> bool:
 
 
 async def ask_gateways(workload: Workload, options: RunOptions) -> tuple[GatewayFacts, ...]:
-    """Every gateway that the job names, asked once under each key. A simulator is started here.
+    """Every gateway that the job names, asked once under each key; it is said first who gets which.
+
+    A simulator is started here.
 
     Raises InputError (a key is missing).
     """
     workload.start_gateway()
     endpoints = endpoints_of(workload.targets, options.environ, simulated=options.simulate)
+    for phrase in secret_phrases(secrets_sent(target.job for target in workload.targets)):
+        options.say(f"secrets: {phrase}")
     found: dict[tuple[str, Hashable], list[tuple[Target, Endpoint]]] = {}
     for variant, endpoint in zip(workload.targets, endpoints, strict=True):
         found.setdefault((variant.job.endpoint.base_url, endpoint.account), []).append((variant, endpoint))

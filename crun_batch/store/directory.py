@@ -13,7 +13,7 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,11 @@ _CHECKSUM_KEY = b'"sha256": "'
 
 
 class RunDirectory:
-    """The paths of one run. Made by anybody to read; only `open_directory` gives one that may write."""
+    """The paths of one run. Made by anybody to read; only `open_directory` gives one that may write.
+
+    Raises RunDamaged where a link, a pipe or a device stands where a file or a folder of the run belongs: it would
+    lead to what is not the run's, or never end. Only `verify`, which says so itself, looks past it.
+    """
 
     def __init__(
         self,
@@ -38,6 +42,8 @@ class RunDirectory:
         lock: int | None = None,
         made: Sequence[Path] = (),
         holder: bytes = b"",
+        *,
+        to_verify: bool = False,
     ) -> None:
         self.path = path
         self.disk = disk or Disk()
@@ -59,6 +65,19 @@ class RunDirectory:
         """What the lock's file says of this process."""
         self._made = tuple(made)
         """The folders that opening had to make, the innermost first."""
+        for name, what in () if to_verify else self.foreign_entries():
+            raise RunDamaged(f"{path}: {name} {what}")
+
+    def foreign_entries(self) -> Iterator[tuple[str, str]]:
+        """(name, what is wrong) of what stands in a place of the run's and is neither file nor folder."""
+        ours = {LOCK_NAME, self.job.name, self.summary.name, self.journal.name, self.attempts.name}
+        for folder in (self.path, self.attempts, self.journal, self.parts):
+            for entry in _entries(folder):
+                is_own = entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)
+                if not is_own and (folder != self.path or entry.name in ours):
+                    kind = "a link" if entry.is_symlink() else "no file"
+                    name = Path(entry.path).relative_to(self.path).as_posix()
+                    yield name, f"is {kind}; a run directory holds files of its own"
 
     def segment(self, number: int) -> Path:
         """The journal segment's file."""
@@ -254,6 +273,15 @@ def read_json(path: Path) -> dict[str, Any]:
     document: dict[str, Any] = orjson.loads(data)
     del document["sha256"]
     return document
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What stands in a folder; nothing where it cannot be listed: then nothing in it can be read either."""
+    try:
+        with os.scandir(folder) as found:
+            return sorted(found, key=lambda entry: entry.name)
+    except OSError:
+        return []
 
 
 def _numbers(folder: Path, suffix: str) -> list[int]:

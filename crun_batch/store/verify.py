@@ -44,7 +44,10 @@ def verify(path: Path, *, data: bool = False) -> list[Finding]:
 
     On a run that is being written, what changes during the check may show up as a finding.
     """
-    run = RunDirectory(path)
+    run = RunDirectory(path, to_verify=True)
+    foreign = [Finding(name, what, "error") for name, what in run.foreign_entries()]
+    if foreign:
+        return foreign  # what a link leads to is not this run's: neither read nor judged
     findings = [
         *_job_files(run),
         *_manifest(run, data=data),

@@ -58,6 +58,22 @@ def key_in_words(job: Job) -> str:
     return "requests without a key: add endpoint.api_key_env, the name of the variable that holds it"
 
 
+def secrets_sent(jobs: Iterable[Job]) -> list[dict[str, str]]:
+    """Which secrets of this machine go where, each once: `name` (a variable, or a file), `as`, `base_url`.
+
+    Names only, and without a look at their values: so that who did not write the job sees it before it runs.
+    """
+    found: dict[tuple[str, str, str], None] = {}
+    for endpoint in (job.endpoint for job in jobs):
+        key = endpoint.api_key_file or endpoint.api_key_env
+        if key is not None:
+            found[key, "key", endpoint.base_url] = None
+        for header, template in endpoint.headers.items():
+            for variable in HEADER_VARIABLE.findall(template):
+                found[variable, f"header {header}", endpoint.base_url] = None
+    return [{"name": name, "as": use, "base_url": base_url} for name, use, base_url in found]
+
+
 def _key(job: Job, environ: Mapping[str, str], mistakes: list[Mistake]) -> str | None:
     endpoint = job.endpoint
     if endpoint.api_key_file is not None:
