@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
 from crun_batch.console.progress import Progress
 from crun_batch.errors import InputError
@@ -42,6 +42,13 @@ class Clock(Struct, frozen=True):
 
 
 SYSTEM_CLOCK = Clock(epoch_us=lambda: time.time_ns() // 1000, monotonic=time.monotonic)
+
+
+class Environ(dict[str, str]):
+    """Variables of the process. Each value may be a secret: the repr, which tracebacks print, shows none."""
+
+    def __repr__(self) -> str:
+        return f"Environ({len(self)} variables)"
 
 
 def _silent(_: object) -> None:
@@ -98,7 +105,11 @@ class RunOptions(Struct, frozen=True):
     clock: Clock = SYSTEM_CLOCK
     wire: Callable[[Job], Wire] | None = None
     platform: Platform = Platform()
-    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    environ: Mapping[str, str] = field(default_factory=lambda: Environ(os.environ))
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.environ, Environ):
+            structs.force_setattr(self, "environ", Environ(self.environ))
 
 
 AnyJob = Job | str | Path

@@ -100,6 +100,28 @@ def ask(call: Callable[[ControlClient], Any], base_url: str, replies: dict[str, 
          Balance(Decimal("0.5"), "credits", "crun")),
     ],
 )  # fmt: skip
+def page_of(first: int, count: int, more: bool, last_id: str | None = None) -> tuple[int, dict[str, Any]]:
+    data = [{"id": f"vendor/model-{number:09d}"} for number in range(first, first + count)]
+    return 200, {"data": data, "has_more": more, "last_id": last_id or data[-1]["id"]}
+
+
+def test_a_list_of_models_without_end_is_a_fault_in_bounded_memory():
+    """In one reply of a million entries, or page after page."""
+    whole = ask(list_models, UNKNOWN, {"/v1/models": page_of(0, 1_000_000, more=False)})
+    assert isinstance(whole, ControlFault) and "larger than 16,777,216 bytes" in whole.message
+    pages = Script({"/v1/models": [page_of(number * 20_000, 20_000, more=True) for number in range(50)]})
+    paged = ask(list_models, UNKNOWN, pages)
+    assert isinstance(paged, ControlFault) and "more than 100,000 models" in paged.message
+    assert 6 == len(pages.requests)
+
+
+def test_a_server_that_ignores_where_to_go_on_is_asked_twice():
+    """The same page under the same `last_id` again: there is no more to be had."""
+    script = Script({"/v1/models": page_of(0, 3, more=True, last_id="same")})
+    assert 6 == len(ask(list_models, UNKNOWN, script))
+    assert 2 == script.paths.count("/v1/models")
+
+
 def test_each_style_of_balance_is_read_exactly(base_url: str, path: str, reply: object, balance: Balance) -> None:
     """Known hosts and unknown ones, under the base URL and at the server's root."""
     assert balance == ask(read_balance, base_url, {path: (200, reply)})

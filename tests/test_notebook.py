@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,51 @@ notebook.version_info = (9, 0, 0)
 sys.modules["ipywidgets"] = None
 """
 """What DuckDB and tqdm take for a notebook without ipywidgets, in a process whose program is no file."""
+
+
+KEYS = {"SIM_KEY": "ak_sim_MARKED_0123456789", "TEAM": "blue-MARKED-team"}
+
+
+class BreakingWire:
+    """Breaks with the request in its hands."""
+
+    async def post(self, url, headers, body, deadline_seconds):
+        raise RuntimeError("broke")
+
+    async def close(self):
+        """Nothing is open."""
+
+
+def test_nothing_that_a_notebook_shows_holds_a_key(monkeypatch, tmp_path):
+    """The repr of whatever a cell may end with, and a traceback with every local variable, as IPython's Verbose.
+
+    The keys are where they are at work: in the environment of the process.
+    """
+    for name in KEYS:
+        monkeypatch.setenv(name, KEYS[name])
+    with simulator() as at:
+        made = job(at, tmp_path, endpoint={"headers": {"X-Team": "${TEAM}"}})
+        done = crun_batch.run(made, table=texts(2), handle_signals=False)
+        again = job(at, tmp_path / "other", endpoint={"headers": {"X-Team": "${TEAM}"}})
+        try:
+            crun_batch.run(again, table=texts(2), handle_signals=False, wire=lambda _: BreakingWire())
+        except RuntimeError as error:
+            trace = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+        estimate = crun_batch.estimate(again, table=texts(2))
+    shown = [done, made, crun_batch.RunOptions(), crun_batch.RunOptions(environ=KEYS), estimate, done.summary]
+    pages = [done._repr_html_(), trace, *map(repr, shown), *map(str, shown)]
+    assert "broke" in trace and "Environ(" in trace
+    lines = [line for page in pages for line in page.splitlines()]
+    assert [] == [line[:500] for line in lines if "MARKED" in line]
+
+
+def test_what_a_summary_says_is_text_in_a_notebook(tmp_path):
+    """Of a run directory from somebody else: shown, not run."""
+    with simulator() as at:
+        done = crun_batch.run(job(at, tmp_path), table=texts(1), environ=ENVIRON, handle_signals=False)
+    hostile = "<script>alert(1)</script>"
+    page = crun_batch.Run(done.directory, {**done.summary, "name": hostile, "stop_reason": hostile})._repr_html_()
+    assert "<script" not in page and "&lt;script" in page
 
 
 def in_a_notebook(program: str) -> subprocess.CompletedProcess[str]:

@@ -8,7 +8,6 @@ Each function imports the module that does its work: `status` must not wait for 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -170,8 +169,8 @@ def check(job: AnyJob, *, environ: Mapping[str, str] | None = None, **overrides:
     from crun_batch.options import options_of
     from crun_batch.preflight.check import check_job
 
-    options = options_of(overrides)
-    return check_job(job, options.overrides, os.environ if environ is None else environ, options.allow_paths)
+    options = options_of(overrides, environ=environ)
+    return check_job(job, options.overrides, options.environ, options.allow_paths)
 
 
 def compare(

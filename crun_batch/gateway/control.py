@@ -45,8 +45,10 @@ __all__ = [
     "read_balance",
 ]
 
-MAX_REPLY_BYTES = 32 * 2**20
+MAX_REPLY_BYTES = 16 * 2**20
 MAX_PAGES = 50
+MAX_MODELS = 100_000
+"""Of all pages. The longest public lists have some thousands; a list without end is of no use, and is said."""
 LONGEST_INTEGER_DIGITS = 100
 REFUSED = frozenset({401, 403})
 NO_SUCH_CALL = frozenset({404, 405, 501, 505})
@@ -176,6 +178,10 @@ class ControlClient:
             text += ", a redirect, which is not followed: set endpoint.base_url to the final address"
         return ControlFault(kind, self._sentence(url, text))
 
+    def endless_list(self, url: str) -> ControlFault:
+        """There are models, but more than anybody offers."""
+        return ControlFault("bad_reply", self._sentence(url, f"the list has more than {MAX_MODELS:,} models"))
+
     def bad_amount(self, url: str) -> ControlFault:
         """There is a balance, but not as a number."""
         return ControlFault("bad_amount", self._sentence(url, "the balance in the reply is no finite amount"))
@@ -216,8 +222,10 @@ async def list_models(gateway: ControlClient) -> tuple[ModelInfo, ...] | Control
         if page is None or answer.payload is None:
             return gateway.fault(url, answer)
         models += page
-        after = answer.payload.get("last_id") if answer.payload.get("has_more") is True else None
-        if not isinstance(after, str):
+        if len(models) > MAX_MODELS:
+            return gateway.endless_list(url)
+        before, after = after, answer.payload.get("last_id") if answer.payload.get("has_more") is True else None
+        if not isinstance(after, str) or after == before:
             break
     if gateway.host not in PRICELESS_HOSTS and not any(model.quote for model in models):
         models = await _with_litellm_quotes(gateway, models)

@@ -19,6 +19,8 @@ from crun_batch.workload.endpoint import Endpoint, endpoints_of
 from crun_batch.workload.target import Target
 from crun_batch.workload.workload import Workload
 
+MOST_COMPARED = 5_000
+"""Names of models that one name is compared with, to guess what was meant: a second at worst."""
 WITHOUT_BALANCE = "set budget.credits: warn (or off)"
 
 
@@ -81,8 +83,8 @@ def unlisted_models(facts: GatewayFacts) -> dict[str | None, str]:
     for name in dict.fromkeys(variant.job.model for variant in facts.targets):
         if name is None or _is_listed(name, listed):
             continue
-        near = difflib.get_close_matches(name, listed, n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else f"; it lists {len(listed)} models"
+        near = difflib.get_close_matches(name, listed, n=3) if len(listed) <= MOST_COMPARED else []
+        hint = f"; did you mean {' or '.join(near)}?" if near else f"; it lists {len(listed):,} models"
         sentences[name] = f"the gateway does not list the model {name!r}{hint}"
     return sentences
 
