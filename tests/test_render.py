@@ -94,6 +94,35 @@ def test_text_goes_through_unchanged(text: str) -> None:
     assert f"<{text}>\n" == FAST.render(row(text=text)).messages[0]["content"]
 
 
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("{{ text[:3] }}", "abc"),
+        ("{{ text[2:] }}", "cdef"),
+        ("{{ text[1:3] }}", "bc"),
+        ("{{ text[-2:] }}", "ef"),
+        ("{{ text[:] }}", "abcdef"),
+        ("{{ text[::2] }}", "ace"),
+        ("{{ (text)[:2] }}", "ab"),
+        ("{{ text[:n] }}{{ ':[' }}", "abcd:["),
+        ("{{ (text|upper)[:2] }}", "AB"),
+        ("{{ tags[1:]|join(',') }}", "y,z"),
+        ("{% for tag in tags[:2] %}{{ tag }}{% endfor %}", "xy"),
+        ("{{ meta.k[:1] }}{{ {'a': tags[0:1]}.a[0] }}", "vx"),
+        ("{{ [text[:1], {'a': [text[1:2]]}][0] }}", "a"),
+        ("{% if text[:1] == 'a' %}{{ text[1 if n else 2:] }}{% endif %}", "bcdef"),
+    ],
+)
+def test_what_a_slice_is_taken_of_is_a_column(template: str, expected: str) -> None:
+    """The engine's own list of names leaves it out."""
+    assert expected == user_text(template, text="abcdef", tags=["x", "y", "z"], meta={"k": "vw", "v": None}, n=4)
+
+
+def test_a_slice_of_no_column_is_a_mistake() -> None:
+    with pytest.raises(InputError, match="there is no column 'txt'; did you mean 'text'"):
+        renderer(user="{{ txt[:3] }}")
+
+
 FAST = renderer(user="<{{ text }}>\n")
 
 
@@ -130,6 +159,8 @@ def test_values_are_shown_exactly(template: str, values: dict[str, Any], expecte
         "{{ other }} {{ [text, 'a'] }}",
         "{{ '%s'|format(text) }}",
         "{{ text|string|lower }}",
+        "{{ text[:3] }}",
+        "{% if other %}{{ (text)[1:] }}{% endif %}",
     ],
 )
 def test_a_printed_null_rejects_the_row(template: str) -> None:
@@ -148,6 +179,9 @@ def test_a_printed_null_rejects_the_row(template: str) -> None:
         ("{{ text or 'd' }}", "d"),
         ("{{ text|default('None', true) }}", "None"),
         ("{{ text|tojson }}", "null"),
+        ("{{ (text or 'default')[:3] }}", "def"),
+        ("{% if text %}{{ text[:3] }}{% else %}-{% endif %}", "-"),
+        ("{% if text is not none %}{{ text[:3] }}{% endif %}{{ other[:2] }}", "No"),
         ("{{ other ~ '!' }}{% if text %}{% endif %}", "None of these!"),
     ],
 )

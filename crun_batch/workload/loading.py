@@ -20,6 +20,9 @@ from crun_batch.workload.request import Variant
 from crun_batch.workload.target import judges_of
 from crun_batch.workload.workload import Workload
 
+MOST_UNITS = 1_000_000_000
+"""Rows of the source x variants x repeats: each has a mark of one byte in memory."""
+
 
 def load(job: Job | str | Path, table: object | None, options: RunOptions, stack: ExitStack) -> Workload:
     """What is to be done, open until the stack is closed; with `simulate` the job is pointed at a simulator."""
@@ -74,7 +77,16 @@ def load_workload(job: Job, frame: object | None = None, overrides: Mapping[str,
     judges = judges_of(job, overrides, len(variants))
     workload = Workload(job, table, variants, carried, templates, output_column(variants), judges)
     check_names(workload)
+    _refuse_too_many(workload)
     return workload
+
+
+def _refuse_too_many(workload: Workload) -> None:
+    """A job of a few words can ask more than any memory holds marks for."""
+    if workload.unit_slots > MOST_UNITS:
+        asked = f"{workload.table.source_rows:,} rows x {len(workload.variants):,} variants x {workload.repeats:,}"
+        says = f"makes {asked} repeats; at most {MOST_UNITS:,} requests are kept track of in one run"
+        raise InputError(Mistake(says, file=workload.job.source, key="repeats"))
 
 
 def _renderers(varied: Sequence[Variation], table: Table) -> list[Renderer]:

@@ -103,10 +103,16 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
 
 @pytest.mark.parametrize(
     "extra",
-    [BOMB, "model: other\n", "model: gpt-5.4\nmodel: gpt-5.4\n", "x: !!python/object/apply:os.system [id]\n"],
+    [
+        BOMB,
+        "repeats: 1000000000000\n",
+        "model: other\n",
+        "model: gpt-5.4\nmodel: gpt-5.4\n",
+        "x: !!python/object/apply:os.system [id]\n",
+    ],
 )
 def test_a_job_file_that_means_ill_is_refused_soon(attempt, extra):
-    """An alias bomb, keys that stand twice, tags that would run code."""
+    """An alias bomb, more requests than any memory holds, keys that stand twice, tags that would run code."""
     began = time.monotonic()
     with pytest.raises(InputError):
         attempt(extra=extra)

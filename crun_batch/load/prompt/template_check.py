@@ -26,6 +26,8 @@ _ALIAS = re.compile(r"^\{%[-+]?\s*(?:set|with)\s+\w+\s*=\s*[\w\s.|]*[-+]?%\}$")
 """Gives a value another name and combines nothing: no reason for a child process."""
 _MAY_HIDE_A_NULL = re.compile(r"\b(?:for|fromjson|none|None|attr|map)\b|[\[{]")
 _PRINTED_NAME = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}", re.ASCII)
+_NO_START = re.compile(r"\[\[\s*,")
+_NO_END = re.compile(r",\s*(?=,|\]\])")
 _LOOP = re.compile(r"\bfor\b")
 _MAX_LOOPED_SOURCE_CHARACTERS = 4_000
 """Literal text inside a loop is not counted while it is printed: this times the turns of a loop bounds it."""
@@ -55,7 +57,7 @@ def compile_template(
         reasons = misread or [f"line {error.line} of the template: {error.detail or error.message}"]
         template = Template(key=key, source=source, columns=(), way="constant")
         return template, [Mistake(reason, file=file, key=key) for reason in reasons]
-    names = engine.undeclared_variables_in_template(key)
+    names = engine.undeclared_variables_in_str(_without_slices(source))
     known = [*columns, *beside]
     of_row, wrong = columns_of_row(source, columns) if ROW in names and ROW not in known else ((), [])
     used = tuple(name for name in known if name in names or name in of_row)
@@ -77,6 +79,34 @@ def compile_template(
     pieces = _pieces(source, used) if way == "fast" else ()
     template = Template(key=key, source=source, columns=used, way=way, pieces=pieces, row_columns=of_row)
     return template, [Mistake(message, file=file, key=key) for message in messages]
+
+
+def _without_slices(source: str) -> str:
+    """The code of a template with each slice `[a:b]` written as `[[a,b]]`, for the engine's list of names.
+
+    That list passes over whatever a slice is taken of: it has no `text` for `{{ text[:100] }}`.
+    """
+    return "".join(_sliceless(STRING.sub("''", tag)) for _, tag in tags(source))
+
+
+def _sliceless(tag: str) -> str:
+    pieces: list[str] = []
+    open_at: list[int] = []
+    slices: list[bool] = []
+    for character in tag[2:-2]:
+        if character in "([{":
+            open_at.append(len(pieces))
+            slices.append(False)
+        elif character in ")]}" and open_at:
+            start = open_at.pop()
+            if slices.pop():
+                pieces[start], character = "[[", "]]"
+        elif character == ":" and open_at and pieces[open_at[-1]] == "[":
+            slices[-1] = True
+            character = ","
+        pieces.append(character)
+    code = _NO_START.sub("[[0,", "".join(pieces))
+    return tag[:2] + _NO_END.sub(",0", code) + tag[-2:]
 
 
 def _pieces(source: str, used: Sequence[str]) -> tuple[str, ...]:

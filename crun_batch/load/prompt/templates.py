@@ -15,6 +15,7 @@ Must not know rows, ids or files: it takes values and gives text, or says why no
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
@@ -148,6 +149,10 @@ def environment(finalizer: Callable[[Any], Any] | None = None) -> Environment:
     )
 
 
+_SLICE = re.compile(r"\[[^\]]*:")
+"""What may be a slice."""
+
+
 class NullStandIn:
     """Stands for a null whose printed form can be told from any text: finds nulls printed by way of a filter."""
 
@@ -216,6 +221,7 @@ class CarefulEngine:
         self._engine = environment(self._printed)
         self._stand_in_engine = environment()
         self._stand_in_engine.add_test("none", lambda value: value is None or isinstance(value, NullStandIn))
+        self._slicing = {template.key for template in templates if _SLICE.search(template.source)}
         for template in templates:
             self._engine.add_template(template.key, template.source)
             self._stand_in_engine.add_template(template.key, template.source)
@@ -228,7 +234,7 @@ class CarefulEngine:
             text = shielded(lambda: self._engine.render_template(key, **values))
         except _NullPrinted:
             raise Unrenderable(printed_null(nulls)) from None
-        if nulls and "none" in text.lower():
+        if nulls and ("none" in text.lower() or key in self._slicing):
             self._refuse_converted_nulls(key, values, nulls)
         return text
 
@@ -237,7 +243,9 @@ class CarefulEngine:
         marked = {name: _marked(name, value, indexes) for name, value in values.items()}
         try:
             text = shielded(lambda: self._stand_in_engine.render_template(key, **marked))
-        except Unrenderable:
+        except Unrenderable as error:
+            if "cannot be sliced" in str(error):  # a slice of a null is an empty list to the engine, printed as []
+                raise Unrenderable(printed_null(nulls)) from None
             return  # the stand-in does not fit this template; what is printed directly is checked already
         printed = [name for name in nulls if f"\ue000{indexes[name]}\ue001" in text]
         if printed:
