@@ -100,9 +100,7 @@ def _is_listed(name: str, listed: set[str]) -> bool:
 async def ask_gateways(workload: Workload, options: RunOptions) -> tuple[GatewayFacts, ...]:
     """Every gateway that the job names, asked once under each key; it is said first who gets which.
 
-    A simulator is started here.
-
-    Raises InputError (a key is missing).
+    A simulator is started here. Raises InputError (a key is missing).
     """
     workload.start_gateway()
     endpoints = endpoints_of(workload.targets, options.environ, simulated=options.simulate)
