@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -64,6 +64,12 @@ class Input:
     csv: Csv | None = None
 
 
+PACKED: dict[str, Callable[[bytes], bytes]] = {
+    ".gz": gzip.compress,
+    ".zst": lambda data: pa.compress(data, "zstd", asbytes=True),
+}
+
+
 def csv_text(table: pa.Table, delimiter: str) -> str:
     def cell(value: object) -> str:
         if value is None:
@@ -80,10 +86,12 @@ def write(table: pa.Table, path: Path) -> Path:
     name = path.name
     if name.endswith(".parquet"):
         pq.write_table(table, path, row_group_size=2)
-    elif name.endswith((".csv", ".csv.gz")):
+    elif ".csv" in name:
         write_bytes(path, csv_text(table, ",").encode())
-    elif name.endswith(".tsv"):
+    elif ".tsv" in name:
         write_bytes(path, csv_text(table, "\t").encode())
+    elif ".json" in name and ".jsonl" not in name:
+        write_bytes(path, json.dumps(table.to_pylist(), indent=2 if name.startswith("pretty") else None).encode())
     elif ".jsonl" in name or ".ndjson" in name:
         write_bytes(path, "".join(json.dumps(row) + "\n" for row in table.to_pylist()).encode())
     else:
@@ -94,7 +102,7 @@ def write(table: pa.Table, path: Path) -> Path:
 
 
 def write_bytes(path: Path, data: bytes) -> Path:
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    path.write_bytes(PACKED[path.suffix](data) if path.suffix in PACKED else data)
     return path
 
 
@@ -119,10 +127,19 @@ def mistakes_of(spec: Input, folder: Path, frame: object | None = None) -> tuple
 FORMATS = [
     "rows.csv",
     "rows.csv.gz",
+    "rows.csv.zst",
     "rows.tsv",
+    "rows.tsv.gz",
+    "rows.tsv.zst",
     "rows.jsonl",
     "rows.ndjson",
     "rows.jsonl.gz",
+    "rows.jsonl.zst",
+    "rows.ndjson.zst",
+    "rows.json",
+    "pretty.json",
+    "rows.json.gz",
+    "rows.json.zst",
     "rows.parquet",
     "rows.arrow",
     "stream.arrow",
@@ -256,7 +273,7 @@ def test_columns_that_differ_between_files_are_named_with_their_files(tmp_path: 
         ("*.parquet", "no file matches `*.parquet` in"),
         ("folder", "`folder` is a folder; name its files, such as `folder/*.parquet`"),
         (["a.csv", "./a.csv"], "is given twice"),
-        ("a.xlsx", "allowed are .parquet, .csv"),
+        ("a.ods", "allowed are .csv, .tsv"),
         ([], "names no file"),
         (None, "give `table` or `query`"),
     ],
@@ -264,11 +281,11 @@ def test_columns_that_differ_between_files_are_named_with_their_files(tmp_path: 
 def test_files_that_are_not_there_are_named(table: Any, words: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     write_bytes(tmp_path / "a.csv", b"x\n1\n")
-    write_bytes(tmp_path / "a.xlsx", b"x")
+    write_bytes(tmp_path / "a.ods", b"x")
     assert words in mistakes_of(Input(table), tmp_path)[0].message
 
 
-@pytest.mark.parametrize("name", ["a.parquet", "a.arrow", "a.feather", "a.csv.gz", "a.jsonl.gz"])
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow", "a.feather", "a.csv.gz", "a.jsonl.zst", "a.json.gz"])
 def test_damaged_files_are_input_errors_that_name_the_file(name: str, tmp_path: Path) -> None:
     for data in (b"not what it says", b""):
         (tmp_path / name).write_bytes(data)

@@ -197,7 +197,8 @@ class InputSpec(Section):
     """Where the rows come from, and which of them are used."""
 
     table: Paths | None = None
-    """Path, glob or list of them: .parquet .csv .tsv .jsonl/.ndjson .arrow/.feather; relative to the job file."""
+    """Path, glob or list of them: .parquet .csv .tsv .jsonl/.ndjson .json (an array of objects) .arrow/.feather;
+    texts also packed (.csv.gz, .jsonl.zst); relative to the job file."""
     query: Text | None = None
     """DuckDB SQL instead of `table`; needs `id`. Reads files below the job's folder, or --allow-path."""
     where: Text | None = None

@@ -35,7 +35,7 @@ from msgspec.structs import replace
 from crun_batch.errors import InputError, Mistake
 from crun_batch.load.table.arrays import array_of
 from crun_batch.load.table.source import Damage, Spans, numbered
-from crun_batch.load.table.text import lines, open_bytes
+from crun_batch.load.table.text import lines, open_unpacked, packing
 
 _MAX_CELL_CHARACTERS = 1 << 28
 _BLOCK_BYTES = 1 << 20
@@ -134,7 +134,7 @@ def _same_written_back(cells: pa.Array, kind: pa.DataType) -> bool:
 
 
 def _read(path: Path, dialect: CsvDialect, columns: Sequence[str], longest: int) -> Iterator[pa.RecordBatch]:
-    with pa.input_stream(str(path), compression="gzip" if path.name.lower().endswith(".gz") else None) as stream:
+    with pa.input_stream(str(path), compression=packing(path)) as stream:
         yield from pv.open_csv(
             stream,
             read_options=pv.ReadOptions(block_size=max(_BLOCK_BYTES, 2 * longest), encoding=_arrow_name(dialect)),
@@ -192,7 +192,10 @@ class _Records:
 
     def _wide(self) -> Iterator[str]:
         """The lines of an encoding in which a line end is more than one byte."""
-        with open_bytes(self.path) as file, io.TextIOWrapper(file, self.dialect.encoding, newline="\n") as texts:
+        with (
+            open_unpacked(self.path) as file,
+            io.TextIOWrapper(file, self.dialect.encoding, newline="\n") as texts,
+        ):
             try:
                 for text in texts:
                     self.line += 1

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from crun_batch.errors import InputError, Mistake
 from crun_batch.load.table.csv_reader import CsvDialect, open_csv
-from crun_batch.load.table.jsonl_reader import open_jsonl
+from crun_batch.load.table.jsonl_reader import open_json_array, open_jsonl
 from crun_batch.load.table.source import (
     BATCH_ROWS,
     Damage,
@@ -31,6 +31,7 @@ from crun_batch.load.table.source import (
     source_of,
     stamp_of,
 )
+from crun_batch.load.table.text import PACKINGS
 from crun_batch.load.table.types import plain_schema
 
 KEY = "input.table"
@@ -215,20 +216,29 @@ def _dialect(spec: CsvLike | None, usual: str) -> CsvDialect:
     return CsvDialect(spec.delimiter or usual, spec.encoding or "utf-8", quote, spec.delimiter is not None)
 
 
-DELIMITERS = {".csv": ",", ".csv.gz": ",", ".tsv": "\t", ".tsv.gz": "\t"}
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
 """Suffix of a text file of cells -> its usual delimiter."""
+_TEXTS: dict[str, Callable[[Path], Part]] = {
+    ".jsonl": open_jsonl,
+    ".ndjson": open_jsonl,
+    ".json": open_json_array,
+}
 OPENERS: dict[str, Callable[[Path], Part]] = {
     ".parquet": open_parquet,
-    ".jsonl": open_jsonl,
-    ".jsonl.gz": open_jsonl,
-    ".ndjson": open_jsonl,
-    ".ndjson.gz": open_jsonl,
+    **{suffix + packed: opener for suffix, opener in _TEXTS.items() for packed in ("", *PACKINGS)},
     ".arrow": open_arrow,
     ".feather": open_arrow,
 }
-
-
-SUFFIXES = (".parquet", *DELIMITERS, *(suffix for suffix in OPENERS if suffix != ".parquet"))
+SUFFIXES = (".parquet", *(suffix + packed for suffix in DELIMITERS for packed in ("", *PACKINGS)), *OPENERS)
+_ALLOWED = f"{', '.join((*DELIMITERS, *_TEXTS))} (also with {' or '.join(PACKINGS)}), .parquet, .arrow, .feather"
+_SIGNATURES = (
+    (b"\x1f\x8b", ".gz", "packed with gzip; let its name end in .gz"),
+    (b"\x28\xb5\x2f\xfd", ".zst", "packed with zstd; let its name end in .zst"),
+    (b"PAR1\x15", ".parquet", "Parquet; let its name end in .parquet"),
+    (b"ARROW1\0\0", ".arrow", "Arrow; let its name end in .arrow"),
+    (b"PK\x03\x04", ".xlsx", "a zip archive; unpack it"),
+)
+"""(first bytes that no text begins with, suffix of such a file, what it is and what to do)."""
 
 
 def open_files(table: str | Sequence[str], base_dir: Path, csv: CsvLike | None = None) -> Source:
@@ -261,17 +271,26 @@ def _over_all_files(mistake: Mistake, rows_before: int | None) -> Mistake:
 def _open(path: Path, csv: CsvLike | None) -> Part:
     suffix = next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), None)
     if suffix is None:
-        message = f"is of a format that is not known; allowed are {', '.join(SUFFIXES)}"
+        message = f"is of a format that is not known; allowed are {_ALLOWED}"
         raise InputError(Mistake(message, file=str(path), key=KEY))
     try:
-        if suffix in DELIMITERS:
-            return open_csv(path, _dialect(csv, DELIMITERS[suffix]))
-        return OPENERS[suffix](path)
+        _refuse_misnamed(path, suffix)
+        usual = DELIMITERS.get(f".{suffix.split('.')[1]}")
+        return OPENERS[suffix](path) if usual is None else open_csv(path, _dialect(csv, usual))
     except OSError as error:
         message = f"cannot be read: {error.strerror or error}"
         raise InputError(Mistake(message, file=str(path), key=KEY)) from error
     except pa.ArrowException as error:
         raise InputError(Mistake(f"is damaged or of another format: {error}", file=str(path), key=KEY)) from error
+
+
+def _refuse_misnamed(path: Path, suffix: str) -> None:
+    """Raises InputError where a text's first bytes are those of another format."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    for signature, named, words in _SIGNATURES:
+        if start.startswith(signature) and f".{suffix.split('.')[-1]}" not in (named, ".feather"):
+            raise InputError(Mistake(f"is no {suffix} but {words}", file=str(path), key=KEY))
 
 
 def find_files(patterns: Sequence[str], base_dir: Path) -> list[Path]:

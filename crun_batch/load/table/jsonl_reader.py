@@ -1,10 +1,10 @@
-"""JSONL and NDJSON: one JSON object per line.
+"""JSON objects as rows: one per line (JSONL, NDJSON), or the elements of one array.
 
 The rules:
 - Columns are the keys, in order of first sight; a key that a line lacks is null there; blank lines are no rows.
 - A column's type is taken over the whole file: text, int64, float64 (whole numbers among them allowed), bool.
   Numbers that neither type holds exactly are text, as they stand in the line.
-- An object or array is delivered as text: the very characters that stand in the line (key order, number forms,
+- An object or array is delivered as text: the very characters that stand in the file (key order, number forms,
   escapes, white space), so that a request body can be sent byte for byte.
 - Other mixtures in one column are refused, with the first line of each kind.
 - NaN, Infinity and half of a surrogate pair, which Python's json module writes, are no JSON: such a cell has no
@@ -15,7 +15,7 @@ msgspec checks each line's whole syntax while it skips what is kept raw; UTF-8 i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from msgspec import Struct
 
 from crun_batch.errors import InputError, Mistake
 from crun_batch.load.table.arrays import array_of
+from crun_batch.load.table.json_array import elements
 from crun_batch.load.table.json_damage import MOST_DAMAGE, cells_without_value, column_before, repaired
 from crun_batch.load.table.source import Damage, Spans, numbered
 from crun_batch.load.table.text import lines
@@ -45,15 +46,21 @@ _TYPES = (
     (frozenset({"integer", "number"}), pa.float64()),
 )
 _NOT_AN_OBJECT = "each line must be one JSON object"
+_NO_OBJECT = "each element must be one JSON object"
 _NUMBERS = frozenset({"integer", "long integer", "huge integer", "number"})
 _WORDS = {"text": "a text", "nested": "an object or array", "boolean": "true or false"}
 _PYTHON = {pa.string(): str | None, pa.bool_(): bool | None, pa.int64(): int | None, pa.float64(): float | None}
 
 
+Records = Callable[[Path], Iterator[tuple[int, bytes]]]
+"""Makes of a file the texts of its objects, each with its line, from 1."""
+
+
 class JsonlPart(Struct, frozen=True):
-    """One JSONL file. `raw` names the columns whose JSON text is delivered as it stands."""
+    """One file of objects. `raw` names the columns whose JSON text is delivered as it stands."""
 
     path: Path
+    records: Records
     schema: pa.Schema
     rows: int
     raw: frozenset[str]
@@ -67,15 +74,14 @@ class JsonlPart(Struct, frozen=True):
 
     def line(self, place: int) -> int | None:
         """The line, from 1, of the row at this place of the file."""
-        numbers = (number for number, line in enumerate(lines(self.path), 1) if line.strip())
-        return next(islice(numbers, place, None), None)
+        return next((number for number, _ in islice(self.records(self.path), place, None)), None)
 
     def _batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         fields = [f"f{number}" for number in range(len(columns))]
         decode = self._decoder(columns, fields).decode
         place = 0
         damaged = {each.place for each in self.damage}
-        for chunk in _chunks(self.path):
+        for chunk in _chunks(self.records(self.path)):
             if damaged:
                 chunk = [repaired(line) if number in damaged else line for number, line in enumerate(chunk, place)]
                 place += len(chunk)
@@ -104,14 +110,25 @@ class JsonlPart(Struct, frozen=True):
 
 def open_jsonl(path: Path) -> JsonlPart:
     """Checks the whole file. Raises InputError with the line of the first mistake."""
+    return _open(path, _lines, _NOT_AN_OBJECT)
+
+
+def open_json_array(path: Path) -> JsonlPart:
+    """As `open_jsonl`; the rows are the elements of the file's one array."""
+    return _open(path, elements, _NO_OBJECT)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    return ((number, line) for number, line in enumerate(lines(path), 1) if line.strip())
+
+
+def _open(path: Path, records: Records, not_an_object: str) -> JsonlPart:
     decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
     columns: dict[str, dict[str, int]] = {}
     rows = 0
     damage: list[Damage] = []
-    for number, line in enumerate(lines(path), 1):
-        if not line.strip():
-            continue
-        record = _record(decoder, line, path, LinePlace(rows, number), damage)
+    for number, line in records(path):
+        record = _record(decoder, line, RecordPlace(path, rows, number, not_an_object), damage)
         rows += 1
         for name, value in record.items():
             kinds = columns.setdefault(name, {})
@@ -119,23 +136,24 @@ def open_jsonl(path: Path) -> JsonlPart:
             if kind is not None and kind not in kinds:
                 kinds[kind] = number
     if rows and not columns:
-        raise InputError(Mistake("has lines without any key, so there is no column to use", file=str(path)))
+        raise InputError(Mistake("has objects without any key, so there is no column to use", file=str(path)))
     schema, raw = _schema(columns, path)
-    return JsonlPart(path, schema, rows, raw, tuple(damage))
+    return JsonlPart(path, records, schema, rows, raw, tuple(damage))
 
 
-class LinePlace(NamedTuple):
-    """A row of the file, from 0, and its line, from 1."""
+class RecordPlace(NamedTuple):
+    """A row of a file, from 0, its line, from 1, and what is said where there is no object."""
 
+    path: Path
     row: int
     line: int
+    not_an_object: str
 
 
 def _record(
     decoder: msgspec.json.Decoder[dict[str, msgspec.Raw]],
     line: bytes,
-    path: Path,
-    place: LinePlace,
+    place: RecordPlace,
     damage: list[Damage],
 ) -> dict[str, msgspec.Raw]:
     """The line's cells; adds to `damage` those without a value."""
@@ -147,7 +165,7 @@ def _record(
         where = f"character {error.start + 1}" if column is None else f"column `{column}`"
         found = f"{where}: byte 0x{line[error.start]:02x} is not UTF-8; save the file as UTF-8"
     except msgspec.ValidationError:
-        found = _NOT_AN_OBJECT
+        found = place.not_an_object
     except (msgspec.DecodeError, RecursionError) as error:
         found = f"is not valid JSON: {error}"
         cells = cells_without_value(line)
@@ -156,8 +174,8 @@ def _record(
             return decoder.decode(repaired(line))
         found = f"column `{cells[0][0]}`: {cells[0][1]}" if cells else found
         if place.line == 1 and line.strip() in (b"[", b"{"):
-            found = f"{_NOT_AN_OBJECT}; this is one document over many lines"
-    raise InputError(Mistake(found, file=str(path), line=place.line, row=place.row))
+            found = f"{_NOT_AN_OBJECT}; this is one document over many lines, and .json if it is an array"
+    raise InputError(Mistake(found, file=str(place.path), line=place.line, row=place.row))
 
 
 def _kind(value: msgspec.Raw) -> str | None:
@@ -197,14 +215,12 @@ def _mixed(name: str, kinds: dict[str, int], path: Path) -> Mistake:
     return Mistake(message, file=str(path), line=line)
 
 
-def _chunks(path: Path) -> Iterator[list[bytes]]:
+def _chunks(records: Iterator[tuple[int, bytes]]) -> Iterator[list[bytes]]:
     chunk: list[bytes] = []
     size = 0
-    for line in lines(path):
-        if not line.strip():
-            continue
-        chunk.append(line)
-        size += len(line)
+    for _, text in records:
+        chunk.append(text)
+        size += len(text)
         if len(chunk) >= _BATCH_ROWS or size >= _BATCH_BYTES:
             yield chunk
             chunk, size = [], 0
