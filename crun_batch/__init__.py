@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         report,
         run,
         runs,
+        show,
         status,
         verify,
     )
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "api": (
         *("aestimate", "arun", "check", "compare", "credits", "estimate", "follow"),
-        *("load_job", "models", "open_run", "report", "run", "runs", "status", "verify"),
+        *("load_job", "models", "open_run", "report", "run", "runs", "show", "status", "verify"),
     ),
     "errors": (
         *("CrunBatchError", "DiskFailed", "InputError", "Mistake", "RefusedToStart"),
@@ -109,6 +110,7 @@ __all__ = [
     "report",
     "run",
     "runs",
+    "show",
     "status",
     "verify",
 ]

@@ -1,6 +1,6 @@
 """The public functions: one for each command."""
 
-from crun_batch.api.directories import follow, runs
+from crun_batch.api.directories import follow, runs, show
 from crun_batch.api.jobs import (
     aestimate,
     arun,
@@ -31,6 +31,7 @@ __all__ = [
     "report",
     "run",
     "runs",
+    "show",
     "status",
     "verify",
 ]

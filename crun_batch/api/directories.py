@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,5 +38,39 @@ def follow(run: AnyRun, *, every_seconds: float = 1.0, simulate: bool = False) -
     """
     from crun_batch.state.following import WatchPace, follow_run
 
-    directory = find_run(Path(run), simulate=simulate) if isinstance(run, str | Path) else run.directory
-    return follow_run(directory, WatchPace(every_seconds=every_seconds))
+    return follow_run(_directory(run, simulate), WatchPace(every_seconds=every_seconds))
+
+
+def show(
+    run: AnyRun,
+    id: int | str,
+    *,
+    raw: bool = False,
+    table: object | None = None,
+    allow_paths: Sequence[str | Path] = (),
+    simulate: bool = False,
+) -> dict[str, Any]:
+    """One row of a run: what it was asked, every attempt, its answers, scores and costs.
+
+    Args:
+        run: a run directory, its job file, or a `Run`.
+        id: the row's id, a number or its text.
+        raw: with `request` and `reply` of each attempt as they went over the wire.
+        table: the table that the run was given from Python.
+        allow_paths: folders whose files the row may name, as for the run.
+        simulate: of a job file, its simulated run.
+
+    Returns a document: `id`, `table` (None, or why prompts cannot be rendered again) and `units`, one for each
+    variant and repeat: the columns of `results`, `scores`, and `attempts` with the columns of `attempts`,
+    `messages` (role, text, attachments: the prompt rendered again, its hash checked), `not_shown` (why there are
+    none), `answer`, and for judges `reason`. Amounts are `Decimal`, null where unknown; times seconds, moments
+    UTC. Nothing is sent. Raises InputError (no run, no such row: ids like it are named), RunDamaged.
+
+    """
+    from crun_batch.reporting.one_row import show_row
+
+    return show_row(_directory(run, simulate), id, table=table, allow_paths=allow_paths, raw=raw)
+
+
+def _directory(run: AnyRun, simulate: bool) -> Path:
+    return find_run(Path(run), simulate=simulate) if isinstance(run, str | Path) else run.directory

@@ -194,6 +194,7 @@ def run(  # noqa: PLR0913 - one parameter for each option
 
 app.command()(reading.runs)
 app.command()(reading.status)
+app.command()(reading.show)
 
 
 @app.command()

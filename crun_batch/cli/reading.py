@@ -63,6 +63,29 @@ def status(
     return 0
 
 
+def show(
+    run: options.RunPlace,
+    row: Annotated[str, typer.Argument(metavar="ID", help="The row's id.")],
+    raw: Annotated[bool, typer.Option("--raw", help="Requests and replies as they went over the wire.")] = False,
+    allow_path: options.AllowPaths = None,
+    simulate: options.SimulatedRun = False,
+    json: options.AsJson = False,
+) -> int:
+    """Show one row: prompt, attempts, answers, scores, costs.
+
+    The prompt is rendered again from the table and shown only where its hash is that of the request that was sent.
+    Each variant and repeat stands below the other, with its turns, repairs, failed attempts and judges.
+    """
+    from crun_batch.console.row_words import row_text
+
+    document = crun_batch.show(run, row, raw=raw, allow_paths=tuple(allow_path or ()), simulate=simulate)
+    if json:
+        out_json(document)
+    else:
+        out(row_text(document, width()))
+    return 0
+
+
 def export(
     run: options.RunPlace,
     format: Annotated[Literal["csv", "jsonl", "openai-batch"], typer.Option("--format", help="The form.")],

@@ -1,0 +1,45 @@
+"""Recorded replies, read anew: what an attempt's body says under the protocol that was asked."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+from crun_batch.gateway.classify import check
+from crun_batch.gateway.protocols import PROTOCOLS
+from crun_batch.load.job.job import Job
+from crun_batch.load.job.judges import judge_jobs
+from crun_batch.load.job.sections import EndpointSpec
+from crun_batch.load.job.sweep import variations
+from crun_batch.records import Reply, Response
+
+BODIES = ("reply_body", "reply_base64")
+"""The columns of attempts that hold a reply as it came."""
+
+
+def recorded_reply(job: Job, attempt: Mapping[str, Any]) -> Reply | None:
+    """What the recorded reply says, where it is an answer."""
+    if attempt["outcome"] != "done" or attempt["error_kind"] is not None:
+        return None
+    asked = _endpoints(job).get((attempt["judge"], attempt["variant"] if attempt["judge"] is None else None))
+    if asked is None:
+        return None
+    response = Response(attempt["http_status"] or 200, {}, raw_reply(attempt))
+    found = check(PROTOCOLS[asked.protocol], response, stream=asked.stream)
+    return found if isinstance(found, Reply) else None
+
+
+def _endpoints(job: Job) -> dict[tuple[str | None, str | None], EndpointSpec]:
+    """(judge, variant) -> where it is asked; one of the two is None."""
+    asked: dict[tuple[str | None, str | None], EndpointSpec] = {}
+    asked |= {(None, one.name): one.job.endpoint for one in variations(job)}
+    return asked | {(judge.spec.name, None): judge.job.endpoint for judge in judge_jobs(job)}
+
+
+def raw_reply(attempt: Mapping[str, Any]) -> bytes:
+    """The reply as it came; empty where none did."""
+    body, coded = (attempt[name] for name in BODIES)
+    if coded is not None:
+        return base64.b64decode(coded)
+    return b"" if body is None else str(body).encode("utf-8", "surrogatepass")
