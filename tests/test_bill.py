@@ -330,6 +330,11 @@ def test_a_price_holds_from_its_moment_on(simulator: SimulatorProcess, tmp_path:
     assert {second.cost_credits} == sums_of_attempts(second)
 
 
+def files_of(folder: Path) -> dict[Path, bytes]:
+    """All but the lock, which says who had it last."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
 def test_prices_are_corrected_only_once_the_start_is_confirmed(
     simulator: SimulatorProcess, tmp_path: Path
 ) -> None:
@@ -337,13 +342,13 @@ def test_prices_are_corrected_only_once_the_start_is_confirmed(
     bench = Bench(tmp_path, simulator)
     first = bench.run(limit=20)
     bench.write(prices={"models": {MODEL: DOUBLED}})
-    before = {path: path.read_bytes() for path in bench.run_folder.rglob("*") if path.is_file()}
+    before = files_of(bench.run_folder)
     with pytest.raises(RefusedToStart, match="not confirmed"):
         bench.run(correct_prices=True, confirm=lambda _: False)
     cap = str((first.cost_credits or 0) * Decimal("1.5"))
     with pytest.raises(RefusedToStart, match="not one more row fits"):
         bench.run(correct_prices=True, limit=21, max_cost_credits=cap)
-    assert before == {path: path.read_bytes() for path in bench.run_folder.rglob("*") if path.is_file()}
+    assert before == files_of(bench.run_folder)
     done = bench.run(limit=20, correct_prices=True)
     assert {2 * (first.cost_credits or 0)} == sums_of_attempts(done) | {done.cost_credits}
 

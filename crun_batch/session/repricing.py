@@ -26,11 +26,9 @@ from crun_batch.store.reprice import VariantCosts, costs_to_be, reprice_files, u
 def choose_prices(context: RunContext, gateways: Sequence[GatewayFacts]) -> tuple[Prices, Repricing | None]:
     """The prices of this session, and how what is recorded is to be priced anew; None: it keeps its prices.
 
-    Where prices have changed since the last session, that is said.
-
-    Where what is recorded is to be priced anew, its sums are known from here on; on disk they change with
-    `record_prices`, so that a start that is refused or not confirmed leaves all as it was. Needs the lock. Raises
-    RefusedToStart where the last pilot has measured another price.
+    Where prices have changed since the last session, that is said. The sums of what is to be priced anew are known
+    from here on; on disk they change with `record_prices`, so that a start that is refused or not confirmed leaves
+    all as it was. Needs the lock. Raises RefusedToStart where the last pilot has measured another price.
     """
     state, options = context.state, context.options
     former = frozen_prices(state.document).models
