@@ -100,6 +100,11 @@ def ask(call: Callable[[ControlClient], Any], base_url: str, replies: dict[str, 
          Balance(Decimal("0.5"), "credits", "crun")),
     ],
 )  # fmt: skip
+def test_each_style_of_balance_is_read_exactly(base_url: str, path: str, reply: object, balance: Balance) -> None:
+    """Known hosts and unknown ones, under the base URL and at the server's root."""
+    assert balance == ask(read_balance, base_url, {path: (200, reply)})
+
+
 def page_of(first: int, count: int, more: bool, last_id: str | None = None) -> tuple[int, dict[str, Any]]:
     data = [{"id": f"vendor/model-{number:09d}"} for number in range(first, first + count)]
     return 200, {"data": data, "has_more": more, "last_id": last_id or data[-1]["id"]}
@@ -120,11 +125,6 @@ def test_a_server_that_ignores_where_to_go_on_is_asked_twice():
     script = Script({"/v1/models": page_of(0, 3, more=True, last_id="same")})
     assert 6 == len(ask(list_models, UNKNOWN, script))
     assert 2 == script.paths.count("/v1/models")
-
-
-def test_each_style_of_balance_is_read_exactly(base_url: str, path: str, reply: object, balance: Balance) -> None:
-    """Known hosts and unknown ones, under the base URL and at the server's root."""
-    assert balance == ask(read_balance, base_url, {path: (200, reply)})
 
 
 def test_amounts_keep_every_digit_of_the_reply() -> None:

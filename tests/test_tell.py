@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -178,6 +178,8 @@ def test_a_table_is_aligned() -> None:
     ),
     st.integers(min_value=40, max_value=100),
 )
+@example([[None, "", "", "", "0" * 19]], 40)
+@example([[None, "", "", "", "0" * 60]], 40)
 @settings(deadline=None, max_examples=200)
 def test_a_table_never_exceeds_its_width_and_never_cuts_a_number(rows: list[list[Any]], width: int) -> None:
     """Whatever the cells hold: no line is wider, and every number stands there with all its digits."""

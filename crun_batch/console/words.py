@@ -87,7 +87,7 @@ def shorten(text: str, width: int) -> str:
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, width: int | None = None) -> str:
-    """An aligned table: numbers to the right, texts to the left; no number is ever cut.
+    """An aligned table: numbers to the right, texts to the left; no number is ever cut that fits a line.
 
     Where `width` is short, titles break between their words, then texts are shortened, the widest first; where
     even that is not enough, each row stands in lines of its own, a title and its value in each.
@@ -174,10 +174,12 @@ def _broken(title: str, width: int) -> list[str]:
 
 
 def _stacked(titles: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> str:
-    """Each row as a block of lines: a title, then its value."""
+    """Each row as a block of lines: a title, then its value; titles give way to long numbers."""
     if not cells:
         return shorten(", ".join(titles), width)
-    left = min(max(map(display_width, titles)), max(width // 2, _LEAST_WIDTH))
+    numbers = [display_width(cell) for row in cells for cell in row if _is_number(cell)]
+    half = min(width // 2, width - len(GAP) - max(numbers, default=0))
+    left = min(max(map(display_width, titles)), max(half, _LEAST_WIDTH))
     blocks = [
         "\n".join(
             f"{_aligned(title, left, False)}{GAP}{_stacked_cell(cell, width - left - len(GAP))}".rstrip()
@@ -189,7 +191,7 @@ def _stacked(titles: Sequence[str], cells: Sequence[Sequence[str]], width: int) 
 
 
 def _stacked_cell(cell: str, width: int) -> str:
-    return cell if _is_number(cell) else shorten(cell, max(width, _LEAST_WIDTH))
+    return shorten(cell, max(width, _LEAST_WIDTH))
 
 
 def _cell(value: object) -> str:
