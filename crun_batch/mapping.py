@@ -67,9 +67,13 @@ def map(
 
 
 def fingerprint(job: Job, frame: Any) -> str:
-    """sha256 (hex) over the frame's values and all that shapes the requests and says who is asked."""
+    """sha256 (hex) over the frame's values and all that shapes the requests and says who is asked.
+
+    A list of endpoints may lose and gain some: it is one thing, whatever is in it.
+    """
     table = open_table(job.input, folders=job.folders, frame=frame)
-    parts = [job.request_fingerprint(), job.endpoint.base_url, job.input.id, table.fingerprint()]
+    [where, *others] = [one.endpoint.base_url for one in job.at_each_endpoint]
+    parts = [job.request_fingerprint(), "" if others else where, job.input.id, table.fingerprint()]
     sweep = job.model_dump(mode="json", include={"sweep"})
     return hashlib.sha256(orjson.dumps([*parts, sweep], option=orjson.OPT_SORT_KEYS)).hexdigest()
 

@@ -162,6 +162,10 @@ class Ticket(Struct, frozen=True, gc=False):
     """Of a question to a judge: the score's name; the unit's variant is then the judge's place among them."""
     answered_by: str | None = None
     """Of a question to a judge: the variant whose answer is judged."""
+    endpoint: str | None = None
+    """Of several the one that it goes to, or, while it waits to be sent again, the one that it went to last."""
+    avoids: tuple[tuple[str, float], ...] = ()
+    """Of several those that have refused it, each with the monotonic second before which it must not go there."""
 
 
 class Response(Struct, frozen=True, gc=False):
@@ -241,6 +245,8 @@ class Again(Struct, frozen=True):
 
     delay_seconds: float
     tries: Tries
+    not_there_seconds: float = 0.0
+    """Of several endpoints: how long it must not go to the one that failed."""
 
 
 class GiveUp(Struct, frozen=True):

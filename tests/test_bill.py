@@ -18,7 +18,7 @@ from msgspec import structs
 
 from crun_batch import InputError, RefusedToStart, Run, estimate, open_run
 from crun_batch.preflight import assessment as assessing
-from crun_batch.preflight.prices import Frozen, Repricing
+from crun_batch.preflight.prices import Frozen, Priced, Repricing
 from crun_batch.pricing.bill import Bill
 from crun_batch.pricing.prices import price_from_job
 from crun_batch.records import Cost, Hold, Usage
@@ -370,7 +370,7 @@ def test_a_kill_while_stored_tokens_are_priced_anew_is_finished_by_the_next_sess
 
     bench.write(prices={"models": {MODEL: {**PRICE, **doubled}}})
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(books, "variant_costs", killed)
+        patch.setattr(books, "attempt_costs", killed)
         bench.run(limit=20, correct_prices=True)
     bench.write(prices={"models": {MODEL: PRICE}})
     back = bench.run(limit=20)
@@ -389,7 +389,9 @@ def test_a_list_price_of_its_day_stays_where_the_job_file_has_none() -> None:
     listed = Stored(MODEL, MODEL, "done", usage, None, Cost(7 * 10**9, None, "list"), Hold(9 * 10**9))
     stated = structs.replace(listed, reported_usd="0.007", cost=structs.replace(listed.cost, source="reply"))
     for price, kept in ((None, True), (price_from_job({**PRICES, "currency": "usd"}), False)):
-        prices = SimpleNamespace(price=lambda _, price=price: price, told=dict)
+        prices = SimpleNamespace(
+            price=lambda *_, price=price: price, told=dict, keys=lambda model: [Priced(model)]
+        )
         bill = Bill(prices.price, Decimal(200))
         anew = Repricing(Frozen({}, None), prices, bill, {MODEL: MODEL})  # type: ignore[arg-type]
         assert (Cost(7 * 10**9, 1400 * 10**9, "list") if kept else Cost(10**12, 200 * 10**12, "job")) == anew(

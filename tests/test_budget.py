@@ -246,4 +246,4 @@ def test_what_may_write_a_cache_holds_twice_its_input(protocol: ProtocolName, bo
     """Where no price of cache writes is given: by Anthropic's protocol, and where the body asks for a cache."""
     price = Price(currency="usd", source="job", input_atto=10**9, output_atto=0)
     request = Request(body, "0" * 32, "m", 1000, 10, may_write_cache=may_write_cache(protocol, body))
-    assert Hold(times * 1000 * 1000, None) == Tickets(lambda _: price, None, TokenRatio()).hold(request)
+    assert Hold(times * 1000 * 1000, None) == Tickets(lambda _: [price], None, TokenRatio()).hold(request)

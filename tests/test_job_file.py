@@ -31,6 +31,25 @@ KEY = "ak_0123456789abcdef0123456789abcdef"
 
 SMALLEST: dict[str, Any] = {"input": {"table": "t.csv"}, "model": "m", "prompt": {"user": "{{ text }}"}}
 
+PRICE: dict[str, Any] = {
+    "currency": "credits",
+    "input_per_mtok": 500,
+    "output_per_mtok": 3000,
+    "cached_input_per_mtok": 50,
+    "cache_write_per_mtok": 600,
+    "minimum_per_request": 0.01,
+    "valid_from": "2026-11-01T00:00:00Z",
+    "tiers": [
+        {
+            "above_input_tokens": 200000,
+            "input_per_mtok": 1000,
+            "output_per_mtok": 6000,
+            "cached_input_per_mtok": 100,
+            "cache_write_per_mtok": 1200,
+        }
+    ],
+}
+OWN_LIMITS = {"concurrency": 4, "adaptive": False, "requests_per_minute": 60, "tokens_per_minute": 20000}
 EVERY_KEY: dict[str, Any] = {
     "name": "label-reviews",
     "input": {
@@ -43,6 +62,7 @@ EVERY_KEY: dict[str, Any] = {
         "csv": {"delimiter": ";", "encoding": "cp1252", "quote": "none"},
     },
     "endpoint": {
+        "name": "main",
         "base_url": "https://gateway.example/v1",
         "protocol": "chat",
         "api_key_env": "MY_KEY",
@@ -52,6 +72,9 @@ EVERY_KEY: dict[str, Any] = {
         "headers": {"X-Team": "${TEAM}"},
         "query": {"api-version": "2024-10-21"},
         "stream": True,
+        "weight": 2,
+        "limits": OWN_LIMITS,
+        "prices": {"gpt-5.4": PRICE},
     },
     "model": "gpt-5.4",
     "prompt": {
@@ -87,6 +110,7 @@ EVERY_KEY: dict[str, Any] = {
             "scale": [1, 5],
             "model": "judge-1",
             "endpoint": {
+                "name": "judges",
                 "base_url": "http://h",
                 "protocol": "chat",
                 "api_key_env": "K",
@@ -96,6 +120,9 @@ EVERY_KEY: dict[str, Any] = {
                 "headers": {"X-Team": "${TEAM}"},
                 "query": {"api-version": "2024-10-21"},
                 "stream": True,
+                "weight": 1,
+                "limits": OWN_LIMITS,
+                "prices": {"gpt-5.4": PRICE},
             },
             "prompt": {"system": "s", "user": "{{ output_text }}"},
             "params": {"temperature": 0},
@@ -117,26 +144,7 @@ EVERY_KEY: dict[str, Any] = {
     "budget": {"max_cost_usd": 5.0, "max_cost_credits": 1000, "credits": "off", "keep_credits": 1},
     "prices": {
         "credits_per_usd": 200,
-        "models": {
-            "gpt-5.4": {
-                "currency": "credits",
-                "input_per_mtok": 500,
-                "output_per_mtok": 3000,
-                "cached_input_per_mtok": 50,
-                "cache_write_per_mtok": 600,
-                "minimum_per_request": 0.01,
-                "valid_from": "2026-11-01T00:00:00Z",
-                "tiers": [
-                    {
-                        "above_input_tokens": 200000,
-                        "input_per_mtok": 1000,
-                        "output_per_mtok": 6000,
-                        "cached_input_per_mtok": 100,
-                        "cache_write_per_mtok": 1200,
-                    }
-                ],
-            }
-        },
+        "models": {"gpt-5.4": PRICE},
     },
     "output": {"dir": "runs/x", "columns": ["review_id", {"language": "lang"}]},
 }
@@ -767,7 +775,7 @@ def renamed(value: Any, path: tuple[str, ...], name: str) -> Any:
 def sections(path: tuple[str, ...]) -> tuple[str, ...]:
     """A key's path as it stands in EVERY_KEY, without list positions."""
     return tuple(
-        "gpt-5.4" if part == "*" and path[0] == "prices" and at == 2 else part for at, part in enumerate(path)
+        "gpt-5.4" if part == "*" and path[at - 1] in ("prices", "models") else part for at, part in enumerate(path)
     )
 
 
@@ -975,9 +983,11 @@ def test_the_reference_is_what_the_model_says():
 
 
 def test_the_reference_shows_a_job_that_loads():
-    """The example in the reference is a job, and its sweep has the variants that are named there."""
+    """The examples in the reference are jobs, and the sweep has the variants that are named there."""
     text = REFERENCE.read_text(encoding="utf-8")
-    example, sweep = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    example, sweep, endpoints = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    listed = parse(example + endpoints).at_each_endpoint
+    assert ["team-a", "team-b", "other"] == [one.endpoint.name for one in listed]
     assert "label-reviews" == parse(example).name
     names = [variation.name for variation in variations(parse(example + sweep))]
     assert ", ".join(f"`{name}`" for name in names) in text

@@ -143,7 +143,9 @@ def test_every_field_of_an_attempt_and_its_final_reaches_its_column(run):
         "ok", as_read=True, carried=carried, output='{"label":"x"}', outputs=["a", "b"],
         attempt_count=2, unknown_attempts=1, cost_usd=123, input_tokens=99,
     )  # fmt: skip
-    attempts, parts = sealed(run, schema, lambda journal: answer(journal, 7, final=final, tool_calls="[]"))
+    attempts, parts = sealed(
+        run, schema, lambda journal: answer(journal, 7, final=final, tool_calls="[]", endpoint="main")
+    )
     moment = datetime.fromtimestamp(START / 1e6 + 1, UTC)
     assert {
         "review_id": 7, "lang": "dé", "when": datetime(2026, 1, 2, 3, 4, 5, 6), "variant": "base", "axis_temp": 0,
@@ -158,7 +160,8 @@ def test_every_field_of_an_attempt_and_its_final_reaches_its_column(run):
     } == parts.to_pylist()[0]  # fmt: skip
     assert {
         "serial": 1, "review_id": 7, "variant": "base", "axis_temp": 0, "axis_who": '{"model":"m"}', "repeat": 0,
-        "turn": 0, "purpose": "answer", "judge": None, "attempt": 1, "outcome": "done", "http_status": 200,
+        "turn": 0, "purpose": "answer", "judge": None, "endpoint": "main", "attempt": 1, "outcome": "done",
+        "http_status": 200,
         "error_kind": None,
         "error_message": None, "finish_reason": "stop", "model": "m", "response_id": "resp1",
         "request_id": "req-1",

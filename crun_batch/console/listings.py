@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -47,7 +47,9 @@ def _requests_text(document: Mapping[str, Any]) -> str:
     shown = [json.dumps(request["body"], ensure_ascii=False, indent=2) for request in document["first_requests"]]
     if not shown:
         return ""
-    head = f"the first {counted(len(shown), 'request')} to {endpoint['base_url']} ({endpoint['protocol']}):"
+    others = len(document["endpoints"]) - 1
+    more = f" and {counted(others, 'other endpoint')}" if others else ""
+    head = f"the first {counted(len(shown), 'request')} to {endpoint['base_url']}{more} ({endpoint['protocol']}):"
     return "\n".join([head, *("\n".join(map(printable_line, text.splitlines())) for text in shown)])
 
 
@@ -107,6 +109,10 @@ def findings_text(findings: Sequence[Mapping[str, Any]], *, data: bool) -> str:
 
 def models_text(document: Mapping[str, Any], width: int | None = None) -> str:
     """The models and what a million tokens cost, as far as known."""
+    if "endpoints" in document:
+        return "\n\n".join(
+            f"{one_line(one['name'])}:\n{_of_endpoint(one, models_text)}" for one in document["endpoints"]
+        )
     if document["models"] is None:
         return f"{document['base_url']} has no list of models"
     rows = [(model["id"], *_prices(model["price"])) for model in document["models"]]
@@ -115,6 +121,10 @@ def models_text(document: Mapping[str, Any], width: int | None = None) -> str:
     if unknown is None:
         return text
     return f"{text}\n\n{one_line(unknown['price_from'].replace(unknown['id'], 'MODEL'))}"
+
+
+def _of_endpoint(document: Mapping[str, Any], words: Callable[[Mapping[str, Any]], str]) -> str:
+    return words(document) if document["fault"] is None else one_line(document["fault"])
 
 
 def _prices(price: Mapping[str, Any] | None) -> tuple[str, str, str, str]:
@@ -158,6 +168,10 @@ def _cell(value: object) -> object:
 
 def credit_text(document: Mapping[str, Any], width: int | None = None) -> str:
     """What is left."""
+    if "endpoints" in document:
+        return "\n".join(
+            f"{one_line(one['name'])}: {_of_endpoint(one, credit_text)}" for one in document["endpoints"]
+        )
     balance = document["balance"]
     if balance is None:
         return f"{document['base_url']} has no balance call: credits are not checked there"

@@ -234,6 +234,7 @@ def summary_lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("tokens", _tokens_phrase(summary["tokens"])),
         ("cost", _cost_phrase(summary)),
         *(("judge", _judge_phrase(name, sums)) for name, sums in summary.get("judges", {}).items()),
+        *(("endpoint", _endpoint_phrase(name, one)) for name, one in summary.get("endpoints", {}).items()),
         ("shared", _shared_phrase(summary.get("shared", 0))),
         ("time", _time_phrase(summary)),
         *(pilot_lines(summary["pilot"]) if summary.get("is_pilot") and summary["pilot"] else ()),
@@ -246,6 +247,12 @@ def summary_lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _judge_phrase(name: str, sums: Mapping[str, Any]) -> str:
     cost = money(_decimal(sums["cost_usd"]), _decimal(sums["cost_credits"]))
     return f"{one_line(name)}: {counted(sums['answered'], 'verdict')}, {cost} of the cost"
+
+
+def _endpoint_phrase(name: str, one: Mapping[str, Any]) -> str:
+    cost = f", {money(_decimal(one['cost_usd']), _decimal(one['cost_credits']))} of the cost"
+    why = "" if one["left_out"] is None else f"; left out: {one_line(one['left_out'])}"
+    return f"{one_line(name)}: {counted(one['answered'], 'answer')}{cost if one['answered'] else ''}{why}"
 
 
 def _shared_phrase(shared: int) -> str:

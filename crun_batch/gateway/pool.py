@@ -23,7 +23,7 @@ from crun_batch.gateway.per_minute import NEVER
 from crun_batch.gateway.pool_seams import Hooks, PoolSettings, Route, Sending, TicketSource
 from crun_batch.gateway.queues import Queues
 from crun_batch.gateway.retry import decide, retried
-from crun_batch.gateway.shares import Shares
+from crun_batch.gateway.spread import AnyLane
 from crun_batch.gateway.troubles import Troubles, minutes, set_aside_halt
 from crun_batch.records import Again, Failure, Fault, Halt, Outcome, Reply, Response, Ticket
 
@@ -56,9 +56,8 @@ class Pool:
         self._deadline_seconds = settings.attempt_timeout_seconds
         self._epoch_seconds = epoch_seconds
         self._random = random.Random(0)
-        lanes = [route.lane for route in routes]
-        self._queues = Queues(lanes)
-        self._shares = Shares(settings.concurrency, lanes) if self._queues.only_lane is None else None
+        self._queues = Queues([route.queued_in for route in routes], settings.concurrency)
+        self._shares = self._queues.shares
         self._troubles = Troubles()
         self._set_aside = dict(settings.refused)
         self._source_ended = False
@@ -103,6 +102,10 @@ class Pool:
             if len(self._set_aside) == len(self._routes):
                 self.stop(halt)
             self._step_soon()
+
+    def leave_out(self, endpoint: str | None, halt: Halt) -> None:
+        """An endpoint can pay no more; there is but one, so the run stops."""
+        self.stop(halt)
 
     def abandon(self) -> None:
         """End now: what is in flight is not waited for, its outcome stays unknown."""
@@ -222,7 +225,7 @@ class Pool:
             drawn = self._draw(1)
             if not drawn:
                 return soonest
-            lane = self._routes[drawn[0].unit.variant].lane
+            lane = self._routes[drawn[0].unit.variant].queued_in
             self._queues.add(drawn, lane)
             if lane in hungry or len(self._queues.of(lane)) == 1:
                 soonest = min(soonest, self._send_from(lane, now))
@@ -245,7 +248,7 @@ class Pool:
                 drawn.append(ticket)
         return drawn
 
-    def _may_take(self, lane: Lane) -> bool:
+    def _may_take(self, lane: AnyLane) -> bool:
         """Whether a lane among several may take one more place."""
         free = self._settings.concurrency - self.in_flight
         return self._shares is None or self._shares.may_take(lane, free)
@@ -266,16 +269,17 @@ class Pool:
         soonest = limit - quiet
         if self._settings.set_aside is not None:
             for variant, route in enumerate(self._routes):
-                since = self._troubles.failing_since(route.lane)
+                since = self._troubles.failing_since(route.queued_in)
                 if since is not None and now - since >= limit:
                     halt = Halt(EXIT_GATEWAY_REFUSED, f"no success for {minutes(now - since)}")
-                    self.refuse(variant, self._troubles.named(halt, route.lane))
+                    self.refuse(variant, self._troubles.named(halt, route.queued_in))
                 elif since is not None:
                     soonest = min(soonest, limit - (now - since))
         return max(0.001, soonest)
 
-    def _send_from(self, lane: Lane, now: float) -> float:
+    def _send_from(self, lane: AnyLane, now: float) -> float:
         """Send what waits in a lane, while it may; seconds until the next may."""
+        assert isinstance(lane, Lane)
         queue = self._queues.of(lane)
         while queue and self.in_flight < self._settings.concurrency:
             ticket = queue[0]
@@ -390,4 +394,5 @@ class Pool:
         if follow_up is not None:
             self._queues.add_first(follow_up)
         if isinstance(decision, Again):
-            self._queues.add_later(retried(ticket, decision), self._loop.time() + decision.delay_seconds)
+            now = self._loop.time()
+            self._queues.add_later(retried(ticket, decision, now), now + decision.delay_seconds)

@@ -11,6 +11,7 @@ from msgspec import Struct
 from crun_batch.gateway.admission import Admitted, Lane
 from crun_batch.gateway.protocols import Protocol as WireProtocol
 from crun_batch.gateway.retry import RetryPolicy
+from crun_batch.gateway.spread import AnyLane, Destination, Spread
 from crun_batch.records import Attempt, Fault, Outcome, Response, Ticket
 
 
@@ -26,6 +27,17 @@ class Route(Struct, frozen=True):
     """The variant's, for people."""
     key: str = "the key"
     """Where its key is from, for people."""
+    spread: Spread | None = None
+    """Of a list of endpoints: what gives each ticket one of them."""
+    place: Destination | None = None
+    """That endpoint, where this is the way to it."""
+    by_endpoint: Mapping[str, Route] = {}
+    """Of a list: the way to each of its endpoints; the fields above are then those of the first."""
+
+    @property
+    def queued_in(self) -> AnyLane:
+        """What its tickets wait for."""
+        return self.lane if self.spread is None else self.spread
 
 
 class Hooks(Protocol):

@@ -10,8 +10,9 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
-from crun_batch.gateway.admission import Lane
 from crun_batch.gateway.per_minute import NEVER
+from crun_batch.gateway.shares import Shares
+from crun_batch.gateway.spread import AnyLane
 from crun_batch.records import Ticket
 
 MOST_WAITING_BYTES = 64 * 2**20
@@ -20,18 +21,20 @@ TICKET_BYTES = 2048
 
 
 class Queues:
-    """Waiting tickets; `lanes` has one for each variant."""
+    """Waiting tickets; `lanes` has one for each variant. At most `concurrency` are in flight."""
 
-    def __init__(self, lanes: Sequence[Lane]) -> None:
+    def __init__(self, lanes: Sequence[AnyLane], concurrency: int) -> None:
         self._lanes = lanes
-        self._queues: dict[Lane, deque[Ticket]] = {lane: deque() for lane in lanes}
+        self._queues: dict[AnyLane, deque[Ticket]] = {lane: deque() for lane in lanes}
         self._later: list[tuple[float, int, Ticket]] = []
         self._sequence = 0
         self._bytes = 0
         self.only_lane = lanes[0] if len(self._queues) == 1 else None
         """The lane of all tickets, where there is but one."""
+        self.shares = Shares(concurrency, lanes) if self.only_lane is None else None
+        """Of the places in flight, where there are several."""
 
-    def __iter__(self) -> Iterator[tuple[Lane, deque[Ticket]]]:
+    def __iter__(self) -> Iterator[tuple[AnyLane, deque[Ticket]]]:
         return iter(self._queues.items())
 
     def __bool__(self) -> bool:
@@ -48,11 +51,11 @@ class Queues:
             return len(self._queues)
         return sum(bool(queue) or lane.in_flight > 0 for lane, queue in self._queues.items())
 
-    def of(self, lane: Lane) -> deque[Ticket]:
+    def of(self, lane: AnyLane) -> deque[Ticket]:
         """One lane's tickets, the next one first. Taken from here with `take`."""
         return self._queues[lane]
 
-    def add(self, tickets: Sequence[Ticket], lane: Lane) -> None:
+    def add(self, tickets: Sequence[Ticket], lane: AnyLane) -> None:
         """New tickets of a lane, to go after what waits there."""
         self._queues[lane].extend(tickets)
         self._bytes += sum([len(ticket.body) for ticket in tickets]) + TICKET_BYTES * len(tickets)
@@ -68,7 +71,7 @@ class Queues:
         heapq.heappush(self._later, (due, self._sequence, ticket))
         self._bytes += _bytes_of(ticket)
 
-    def take(self, lane: Lane) -> Ticket:
+    def take(self, lane: AnyLane) -> Ticket:
         """The next ticket of a lane, which is about to go."""
         ticket = self._queues[lane].popleft()
         self._bytes -= len(ticket.body) + TICKET_BYTES

@@ -75,9 +75,13 @@ def decide(
             assert_never(failure.action)
 
 
-def retried(ticket: Ticket, decision: Again) -> Ticket:
-    """The same request, one attempt later."""
-    return structs.replace(ticket, attempt=ticket.attempt + 1, tries=decision.tries)
+def retried(ticket: Ticket, decision: Again, now: float) -> Ticket:
+    """The same request, one attempt later; of several endpoints it avoids those that failed, each for its time."""
+    avoids = ticket.avoids
+    if ticket.endpoint is not None:
+        others = [one for one in avoids if one[0] != ticket.endpoint and one[1] > now]
+        avoids = (*others, (ticket.endpoint, now + decision.not_there_seconds))
+    return structs.replace(ticket, attempt=ticket.attempt + 1, tries=decision.tries, avoids=avoids)
 
 
 def _is_about_the_way(failure: Failure) -> bool:

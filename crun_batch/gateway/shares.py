@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from crun_batch.gateway.admission import Lane
 from crun_batch.gateway.per_minute import NEVER
+from crun_batch.gateway.spread import AnyLane
 
 REMEMBERED_SECONDS = 30.0
 """A lane's peak counts at least so long, at most twice: a pause does not cost it the places that it had."""
@@ -19,14 +19,14 @@ REMEMBERED_SECONDS = 30.0
 class Shares:
     """The places of several lanes; `look` is called before places are taken, `took` for each that is."""
 
-    def __init__(self, concurrency: int, lanes: Sequence[Lane]) -> None:
+    def __init__(self, concurrency: int, lanes: Sequence[AnyLane]) -> None:
         self._concurrency = concurrency
         self._lanes = tuple(dict.fromkeys(lanes))
         self._peaks = dict.fromkeys(self._lanes, 0)
         self._former_peaks = dict.fromkeys(self._lanes, 0)
         self._turned_at = -NEVER
         self._share = concurrency
-        self._kept: dict[Lane, int] = {}
+        self._kept: dict[AnyLane, int] = {}
         self._all_kept = 0
 
     def look(self, now: float, unfinished: int) -> None:
@@ -41,11 +41,11 @@ class Shares:
             kept = self._kept[lane] = max(0, min(self._share, 2 * peak + 1) - lane.in_flight)
             self._all_kept += kept
 
-    def may_take(self, lane: Lane, free: int) -> bool:
+    def may_take(self, lane: AnyLane, free: int) -> bool:
         """Whether the lane may have one of the free places: its share, or what is kept for no other."""
         return lane.in_flight < self._share or free > self._all_kept - self._kept[lane]
 
-    def took(self, lane: Lane) -> None:
+    def took(self, lane: AnyLane) -> None:
         """The lane has taken a place."""
         self._peaks[lane] = max(self._peaks[lane], lane.in_flight)
         if self._kept[lane] > 0:

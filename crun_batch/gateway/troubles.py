@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from msgspec import structs
 
 from crun_batch.errors import EXIT_GATEWAY_REFUSED, EXIT_OUT_OF_MONEY
-from crun_batch.gateway.admission import Lane
+from crun_batch.gateway.spread import AnyLane
 from crun_batch.records import Halt
 
 REMEMBERED_FAILURES = 20
@@ -19,22 +19,22 @@ class Troubles:
     """The latest failures of a session, and since when each lane has had nothing else."""
 
     def __init__(self) -> None:
-        self._latest: deque[tuple[Lane, str]] = deque(maxlen=REMEMBERED_FAILURES)
-        self._failing_since: dict[Lane, float] = {}
+        self._latest: deque[tuple[AnyLane, str]] = deque(maxlen=REMEMBERED_FAILURES)
+        self._failing_since: dict[AnyLane, float] = {}
 
-    def failed(self, lane: Lane, now: float, message: str) -> None:
+    def failed(self, lane: AnyLane, now: float, message: str) -> None:
         self._failing_since.setdefault(lane, now)
         self._latest.append((lane, message))
 
-    def answered(self, lane: Lane) -> None:
+    def answered(self, lane: AnyLane) -> None:
         if self._failing_since:
             self._failing_since.pop(lane, None)
 
-    def failing_since(self, lane: Lane) -> float | None:
+    def failing_since(self, lane: AnyLane) -> float | None:
         """When the first failure came after which the lane answered nothing; None: its last request was good."""
         return self._failing_since.get(lane)
 
-    def named(self, halt: Halt, lane: Lane | None = None) -> Halt:
+    def named(self, halt: Halt, lane: AnyLane | None = None) -> Halt:
         """The halt with what failed last, in one lane or in all, where the gateway or the money is its reason."""
         if halt.exit_code not in (EXIT_OUT_OF_MONEY, EXIT_GATEWAY_REFUSED):
             return halt

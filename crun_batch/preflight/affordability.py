@@ -13,7 +13,7 @@ from crun_batch.gateway.pool import NO_ROOM
 from crun_batch.load.job.secrets import secrets_sent
 from crun_batch.load.prompt.rejections import REJECTED_ADVICE
 from crun_batch.preflight.assessment import Assessment
-from crun_batch.preflight.gateway_facts import GatewayFacts, GatewayOffer, refusals_in, remarks_on
+from crun_batch.preflight.gateway_facts import GatewayFacts, GatewayOffer, beside, refusals_in, remarks_on
 from crun_batch.preflight.judge_costs import STORED
 from crun_batch.pricing.budget import Budget, Needs, Preflight, Reservations, may_start, used_up
 from crun_batch.pricing.estimate import Limits, combine
@@ -44,25 +44,53 @@ def reservations_of(context: RunContext) -> Reservations:
 
 def judge(context: RunContext, assessment: Assessment, gateways: Sequence[GatewayFacts]) -> Preflight:
     """May the open units be sent, as far as caps and balances go? A gateway's balance is for its own variants."""
-    reservations = reservations_of(context)
-    if len(gateways) == 1:
-        return _judged(context, assessment, gateways[0].offer, reservations)
+    reservations, keep = reservations_of(context), context.workload.job.budget.keep_credits
+    lists = _lists(gateways)
+    if len(lists) == 1:
+        return _judged(context, assessment, _offer_of(lists[0], keep), reservations)
     verdict = _judged(context, assessment, None, reservations)
     notes = list(verdict.notes)
-    for facts in gateways if verdict.may_start else ():
-        own = structs.replace(assessment, estimate=_estimate_of(assessment.estimate, facts))
+    for one in lists if verdict.may_start else ():
+        own = structs.replace(assessment, estimate=_estimate_of(assessment.estimate, one))
         uncapped = Reservations(Budget())
-        verdict = _judged(context, own, facts.offer, uncapped)
+        verdict = _judged(context, own, _offer_of(one, keep), uncapped)
         notes += verdict.notes
         if not verdict.may_start:
-            sentence = f"{facts.job.endpoint.base_url}: {verdict.sentence}"
+            where = " and ".join(dict.fromkeys(facts.job.endpoint.base_url for facts in one))
+            sentence = f"{where}: {verdict.sentence}"
             return structs.replace(verdict, sentence=sentence, notes=tuple(dict.fromkeys(notes)))
     return structs.replace(verdict, notes=tuple(dict.fromkeys(notes)))
 
 
-def _estimate_of(estimate: Estimate, facts: GatewayFacts) -> Estimate:
-    """The part of the estimate about a gateway's variants and judges, whose other entries are named after them."""
-    names = {variant.name for variant in facts.targets}
+def _lists(gateways: Sequence[GatewayFacts]) -> list[list[GatewayFacts]]:
+    """The gateways, together where the same rows may go to them."""
+    found: list[list[GatewayFacts]] = []
+    for facts in gateways:
+        related = [one for one in found if any(other in beside(facts, gateways) for other in one)]
+        found = [one for one in found if one not in related]
+        found.append([*(facts for one in related for facts in one), facts])
+    return found
+
+
+def _offer_of(gateways: Sequence[GatewayFacts], keep: Decimal) -> GatewayOffer:
+    """What a list of gateways offers together: a row may be paid from each balance, and of each some must stay."""
+    if len(gateways) == 1:
+        return gateways[0].offer
+    asked = [facts.offer for facts in gateways if facts.offer.refusal is None]
+    balances = [offer.balance for offer in asked if offer.balance is not None]
+    amounts = [balance.amount for balance in balances if balance.amount is not None]
+    if len({balance.unit for balance in balances}) > 1 or len(amounts) < len(balances):
+        return GatewayOffer(balance_fault="these balances do not add up")
+    if len(amounts) < len(asked) or not amounts:
+        return GatewayOffer(
+            balance_fault=next((offer.balance_fault for offer in asked if offer.balance_fault), None)
+        )
+    return GatewayOffer(balance=structs.replace(balances[0], amount=sum(amounts) - keep * (len(amounts) - 1)))
+
+
+def _estimate_of(estimate: Estimate, gateways: Sequence[GatewayFacts]) -> Estimate:
+    """The part of the estimate about some gateways' variants and judges: their entries are named after them."""
+    names = {variant.name for facts in gateways for variant in facts.targets}
     own = [
         entry
         for entry in estimate.variants
@@ -158,7 +186,9 @@ def estimate_document(
     refusals = refusals_in(context.workload, gateways)
     refused = [] if refusals.sentence is None else [refusals.sentence]
     refused += [f"{name} would be set aside: {why}" for name, why in refusals.set_aside.items()]
-    remarks = [remark for facts in gateways for remark in remarks_on(facts)]
+    left_out = {(name, halt.reason) for (_, name), halt in refusals.left_out.items()}
+    refused += [f"endpoint {name} would be left out: {why}" for name, why in sorted(left_out)]
+    remarks = [remark for facts in gateways for remark in remarks_on(facts, gateways)]
     checks = [*refused, *([verdict.sentence] if verdict.sentence else []), *remarks, *verdict.notes]
     return {
         "name": context.workload.job.name,

@@ -5,7 +5,7 @@ Owns which rows are read for it and how they are told apart by variant, model an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
 from typing import Any
@@ -121,9 +121,21 @@ def assess(
     latency_seconds = _latency_seconds(context)
     combined = combine(
         [estimate for group in estimates for estimate in group],
-        Limits(limits.concurrency, limits.requests_per_minute, limits.tokens_per_minute, latency_seconds),
+        speed_limits(context, limits.concurrency, latency_seconds),
     )
     return Assessment(combined, total_open, rejections, partial(_limit_of, context), open_units=whole(open_units))
+
+
+def speed_limits(context: RunContext, concurrency: int, latency_seconds: float | None) -> Limits:
+    """What bounds the speed: the limits per minute of all endpoints together; none as soon as one has none."""
+    each = [one.limits for one in context.workload.job.at_each_endpoint]
+    requests = _together([one.requests_per_minute for one in each])
+    return Limits(concurrency, requests, _together([one.tokens_per_minute for one in each]), latency_seconds)
+
+
+def _together(limits: Sequence[int | None]) -> int | None:
+    known = [limit for limit in limits if limit is not None]
+    return sum(known) if len(known) == len(limits) else None
 
 
 def _open_repeats(context: RunContext, row: Row, variant: int) -> int:
@@ -224,7 +236,7 @@ class _Tallies:
     def _tally(self, request: Request, turn: int, may_write_cache: bool) -> tuple[Tally, Counter]:
         model = request.model
         counter = remembering(token_counter(model or ""))
-        choice = self._prices.choice(model)
+        choice, *others = self._prices.choices(model)
         terms = Terms(
             name=self.variant.name if turn == 0 else f"{self.variant.name}, turn {turn + 1}",
             model=model or "",
@@ -237,6 +249,7 @@ class _Tallies:
             counter_name=counter.name,
             counter_exact=counter.exact,
             credits_per_usd=self._job.prices.credits_per_usd,
+            other_prices=tuple(other.price for other in others),
         )
         return Tally(terms), counter
 

@@ -16,7 +16,9 @@ from crun_batch.pricing.budget import Reservations
 from crun_batch.records import Halt, decimal_text, pico_of
 
 ReadBalance = Callable[[], Awaitable[Balance | None]]
-KeepBalance = Callable[[Reservations, Callable[[Halt], None]], Coroutine[Any, Any, None]]
+LeaveOut = Callable[[str | None, Halt], None]
+"""Told that an endpoint of a list has no credit left; None: the only one, without which the session stops."""
+KeepBalance = Callable[[Reservations, LeaveOut], Coroutine[Any, Any, None]]
 """Runs beside the sending: bounds what may be spent by the balance, and stops the session where it runs low."""
 
 
@@ -29,8 +31,8 @@ def balance_keeper(gateways: Sequence[GatewayFacts], platform: Platform) -> Keep
     if not keepers:
         return None
 
-    async def keep(reservations: Reservations, stop: Callable[[Halt], None]) -> None:
-        await asyncio.gather(*(keeper(reservations, stop) for keeper in keepers))
+    async def keep(reservations: Reservations, leave_out: LeaveOut) -> None:
+        await asyncio.gather(*(keeper(reservations, leave_out) for keeper in keepers))
 
     return keep
 
@@ -41,7 +43,7 @@ def _keeper(facts: GatewayFacts, platform: Platform, *, bounds: bool) -> KeepBal
         return None
     source = offer.balance.source
 
-    async def keep(reservations: Reservations, stop: Callable[[Halt], None]) -> None:
+    async def keep(reservations: Reservations, leave_out: LeaveOut) -> None:
         observe(offer.balance if bounds else None, job, reservations)
         async with gateway_at(job.endpoint.base_url, endpoint, platform) as gateway:
             while True:
@@ -50,7 +52,8 @@ def _keeper(facts: GatewayFacts, platform: Platform, *, bounds: bool) -> KeepBal
                 if isinstance(balance, Balance):
                     observe(balance if bounds else None, job, reservations)
                     if balance.amount is not None and balance.amount <= job.budget.keep_credits:
-                        stop(Halt(EXIT_OUT_OF_MONEY, _too_low(balance, job.budget.keep_credits)))
+                        too_low = Halt(EXIT_OUT_OF_MONEY, _too_low(balance, job.budget.keep_credits))
+                        leave_out(facts.endpoint_name, too_low)
 
     return keep
 

@@ -132,7 +132,11 @@ def _described(workload: Workload, seen_rows: CheckedRows) -> dict[str, Any]:
         "name": job.name,
         "model": job.model,
         "endpoint": {"base_url": job.endpoint.base_url, "protocol": job.endpoint.protocol},
-        "secrets": secrets_sent(target.job for target in workload.targets),
+        "secrets": secrets_sent(at.job for target in workload.targets for at in target.at_each_endpoint),
+        "endpoints": [
+            {"name": one.endpoint.name, "base_url": one.endpoint.base_url, "weight": one.endpoint.weight}
+            for one in job.at_each_endpoint
+        ],
         "output_dir": str(job.output.dir),
         "templates": _templates(job),
         "variants": [variant.name for variant in workload.variants],
@@ -197,13 +201,19 @@ def _warnings(workload: Workload, environ: Mapping[str, str]) -> list[str]:
     """What stands in the way of `run`, or makes its bill unknown, without being a mistake in the job."""
     job = workload.job
     said = [
-        *_complaints(lambda: resolve_secrets(job, environ)),
+        *(
+            says
+            for one in job.at_each_endpoint
+            for says in _complaints(lambda one=one: resolve_secrets(one, environ))
+        ),
         *_complaints(lambda: ensure_file_descriptors(job.limits.concurrency)),
     ]
-    if job.endpoint.auth == "none" and not _is_said_to_need_no_key(job):
-        said.append(
-            "endpoint names no key, so none is sent: add endpoint.api_key_env, or auth: none if that is meant"
-        )
+    for index, one in enumerate(job.at_each_endpoint):
+        if one.endpoint.auth == "none" and not _is_said_to_need_no_key(job, index):
+            key = one.endpoint_key
+            said.append(
+                f"{key} names no key, so none is sent: add {key}.api_key_env, or auth: none if that is meant"
+            )
     for judge in workload.judges:
         said += _complaints(lambda judge=judge: judge.secrets(environ))
         key = f"score[{judge.written.index}]"
@@ -220,10 +230,12 @@ def _warnings(workload: Workload, environ: Mapping[str, str]) -> list[str]:
     return said
 
 
-def _is_said_to_need_no_key(job: Job) -> bool:
+def _is_said_to_need_no_key(job: Job, index: int) -> bool:
     """Whether the job itself says so, or sends a header with a value from the environment."""
     written = job.document.tree.get("endpoint") or {}
-    return written.get("auth") == "none" or any("${" in value for value in job.endpoint.headers.values())
+    one = written[index] if isinstance(written, list) else written
+    headers = job.at_each_endpoint[index].endpoint.headers
+    return one.get("auth") == "none" or any("${" in value for value in headers.values())
 
 
 def _complaints(attempt: Any) -> Sequence[str]:

@@ -43,7 +43,7 @@ class GatewayFacts(Struct, frozen=True):
 
     offer: GatewayOffer
     targets: tuple[Target, ...]
-    """Variants and judges."""
+    """Variants and judges, each at the one endpoint that leads here."""
     endpoints: tuple[Endpoint, ...]
 
     @property
@@ -51,27 +51,52 @@ class GatewayFacts(Struct, frozen=True):
         """One that names this gateway."""
         return self.targets[0].job
 
+    @property
+    def endpoint_name(self) -> str | None:
+        """What it is called where it has a name."""
+        return self.targets[0].endpoint_name
+
+    def named(self, sentence: str) -> str:
+        """The sentence with the endpoint's name before it, where it has one."""
+        return named(sentence, self.endpoint_name)
+
+
+def named(sentence: str, endpoint: str | None) -> str:
+    """The sentence, with the name of its endpoint where it has one."""
+    return sentence if endpoint is None else f"endpoint {endpoint}: {sentence}"
+
 
 def sellers_of(gateways: Sequence[GatewayFacts]) -> list[Seller]:
     """The gateways as far as prices go."""
-    return [
-        Seller(
-            facts.job.endpoint.base_url,
-            facts.offer.models,
-            frozenset(variant.job.model for variant in facts.targets),
-        )
-        for facts in gateways
-    ]
+    sellers: dict[tuple[int, str | None], Seller] = {}
+    for number, facts in enumerate(gateways):
+        for target in facts.targets:
+            key, asked = (number, target.endpoint_name), target.job.model
+            known = sellers.get(key)
+            models = {asked} if known is None else {asked, *known.asked}
+            sellers[key] = Seller(target.job, facts.offer.models, frozenset(models))
+    return list(sellers.values())
 
 
-def endpoints_by_target(gateways: Sequence[GatewayFacts]) -> list[Endpoint]:
-    """The endpoints in the order of the variants, then the judges."""
-    pairs = [
-        (variant.index, endpoint)
+class TargetAtEndpoint(Struct, frozen=True):
+    """A target at one of its endpoints, and how it is reached there."""
+
+    target: Target
+    endpoint: Endpoint
+
+
+Ways = tuple[TargetAtEndpoint, ...]
+"""To one target: one, or one for each endpoint of a list, in its order."""
+
+
+def ways_by_target(gateways: Sequence[GatewayFacts], targets: Sequence[Target]) -> list[Ways]:
+    """The ways to each target."""
+    found = {
+        (target.index, target.endpoint_name): TargetAtEndpoint(target, endpoint)
         for facts in gateways
-        for variant, endpoint in zip(facts.targets, facts.endpoints, strict=True)
-    ]
-    return [endpoint for _, endpoint in sorted(pairs, key=lambda pair: pair[0])]
+        for target, endpoint in zip(facts.targets, facts.endpoints, strict=True)
+    }
+    return [tuple(found[one.index, at.endpoint_name] for at in one.at_each_endpoint) for one in targets]
 
 
 def unlisted_models(facts: GatewayFacts) -> dict[str | None, str]:
@@ -103,11 +128,12 @@ async def ask_gateways(workload: Workload, options: RunOptions) -> tuple[Gateway
     A simulator is started here. Raises InputError (a key is missing).
     """
     workload.start_gateway()
-    endpoints = endpoints_of(workload.targets, options.environ, simulated=options.simulate)
-    for phrase in secret_phrases(secrets_sent(target.job for target in workload.targets)):
+    asked = [at for target in workload.targets for at in target.at_each_endpoint]
+    endpoints = endpoints_of(asked, options.environ, simulated=options.simulate)
+    for phrase in secret_phrases(secrets_sent(at.job for at in asked)):
         options.say(f"secrets: {phrase}")
     found: dict[tuple[str, Hashable], list[tuple[Target, Endpoint]]] = {}
-    for variant, endpoint in zip(workload.targets, endpoints, strict=True):
+    for variant, endpoint in zip(asked, endpoints, strict=True):
         found.setdefault((variant.job.endpoint.base_url, endpoint.account), []).append((variant, endpoint))
     gateways = []
     for served in found.values():
@@ -154,6 +180,8 @@ class Refusals(Struct, frozen=True):
 
     set_aside: Mapping[str, str]
     """Variant -> why it is set aside while the others are sent."""
+    left_out: Mapping[tuple[str, str], Halt]
+    """(Variant or judge, endpoint of its list) -> why that one is left out while the others are sent to."""
     sentence: str | None
     """Why nothing may be sent; None: something may."""
 
@@ -163,11 +191,24 @@ def refusals_in(workload: Workload, gateways: Sequence[GatewayFacts]) -> Refusal
 
     A judge that is refused stops all before the start: its answers would be paid for and not judged.
     """
-    refused = {target.name: why for facts in gateways for target, why in _refused_targets(facts)}
+    left_out = {
+        (target.name, target.endpoint_name): why for facts in gateways for target, why in _refused_targets(facts)
+    }
+    refused: dict[str, str] = {}
+    for target in workload.targets:
+        names = [at.endpoint_name for at in target.at_each_endpoint]
+        reasons = {name: why for name in names if (why := left_out.get((target.name, name))) is not None}
+        if len(reasons) == len(names):
+            refused[target.name] = "; ".join(named(why, name) for name, why in reasons.items())
+    others = {
+        (target, name): Halt(EXIT_GATEWAY_REFUSED, why)
+        for (target, name), why in left_out.items()
+        if name is not None and target not in refused
+    }
     variants = {variant.name for variant in workload.variants}
     others_go_on = workload.job.limits.on_variant_failure == "set_aside" and refused.keys() < variants
     sentences = "; ".join(dict.fromkeys(refused.values())) or None
-    return Refusals(refused, None) if others_go_on else Refusals({}, sentences)
+    return Refusals(refused, others, None) if others_go_on else Refusals({}, others, sentences)
 
 
 def _refused_targets(facts: GatewayFacts) -> Iterator[tuple[Target, str]]:
@@ -188,18 +229,32 @@ def refusal_of(workload: Workload, gateways: Sequence[GatewayFacts], say: Callab
     sentence = refusals_in(workload, gateways).sentence
     for facts in gateways:
         for note in facts.offer.notes:
-            say(note)
+            say(facts.named(note))
     if sentence is not None:
         return Halt(EXIT_GATEWAY_REFUSED, sentence)
     for facts in gateways:
         for doubt in _doubts(facts):
-            say(doubt)
+            say(facts.named(doubt))
         fault = facts.offer.balance_fault
-        if fault is not None and facts.job.budget.credits == "require":
-            raise RefusedToStart(fault, advice=f"Try again, or {WITHOUT_BALANCE} to start without looking at it.")
+        if fault is not None and _must_be_read(facts, gateways):
+            advice = f"Try again, or {WITHOUT_BALANCE} to start without looking at it."
+            raise RefusedToStart(facts.named(fault), advice=advice)
         if fault is not None:
-            say(fault)
+            say(facts.named(fault))
     return None
+
+
+def _must_be_read(facts: GatewayFacts, gateways: Sequence[GatewayFacts]) -> bool:
+    """Whether a balance that cannot be read refuses the start: not where others of its list can be asked."""
+    return facts.job.budget.credits == "require" and not any(
+        one.offer.balance_fault is None and one.offer.refusal is None for one in beside(facts, gateways)
+    )
+
+
+def beside(facts: GatewayFacts, gateways: Sequence[GatewayFacts]) -> list[GatewayFacts]:
+    """The other gateways to which the same rows may go."""
+    indexes = {target.index for target in facts.targets}
+    return [one for one in gateways if one is not facts and indexes & {target.index for target in one.targets}]
 
 
 def _doubts(facts: GatewayFacts) -> list[str]:
@@ -207,10 +262,10 @@ def _doubts(facts: GatewayFacts) -> list[str]:
     return [] if facts.offer.is_complete else list(unlisted_models(facts).values())
 
 
-def remarks_on(facts: GatewayFacts) -> list[str]:
+def remarks_on(facts: GatewayFacts, gateways: Sequence[GatewayFacts]) -> list[str]:
     """What an estimate says of this gateway beside refusals: what could not be asked, what is odd."""
-    fault, is_required = facts.offer.balance_fault, facts.job.budget.credits == "require"
+    fault, is_required = facts.offer.balance_fault, _must_be_read(facts, gateways)
     remarks = list(facts.offer.notes)
     if fault is not None:
         remarks.append(f"{fault}; run needs it, or {WITHOUT_BALANCE}" if is_required else fault)
-    return [*remarks, *_doubts(facts)]
+    return [facts.named(remark) for remark in (*remarks, *_doubts(facts))]

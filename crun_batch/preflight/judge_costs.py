@@ -72,7 +72,7 @@ def partial_terms(
     judge: Judge, workload: Workload, prices: Prices, counter: Counter
 ) -> Callable[[str, int, int | None], Terms]:
     """Makes a judge's terms: of its name, the answers that its question carries, and their most tokens."""
-    choice = prices.choice(judge.job.model)
+    choice, *others = prices.choices(judge.job.model)
 
     def terms(name: str, carried: int, most_tokens: int | None) -> Terms:
         return Terms(
@@ -87,6 +87,7 @@ def partial_terms(
             earlier_answers=carried,
             earlier_limit_tokens=most_tokens,
             may_write_cache=judge.may_write_cache(encode(judge.job.params)),
+            other_prices=tuple(other.price for other in others),
         )
 
     return terms

@@ -27,13 +27,17 @@ def gateway_job(job: Job | str | Path | None, options: RunOptions) -> Job:
 async def offered_models(job: Job, environ: Mapping[str, str], at: datetime) -> dict[str, Any]:
     """The models with their prices; `models` null: there is no such call; `fault`: why it failed.
 
-    Raises InputError where the key is missing.
+    Of a list of endpoints what the first says, and each in `endpoints`. Raises InputError where a key is missing.
     """
+    return _of_list([await _models_at(one, environ, at) for one in job.at_each_endpoint])
+
+
+async def _models_at(job: Job, environ: Mapping[str, str], at: datetime) -> dict[str, Any]:
     base_url = job.endpoint.base_url
     async with _gateway(job, environ) as gateway:
         found = await list_models(gateway)
     if isinstance(found, ControlFault):
-        return {"base_url": base_url, "models": None, "fault": found.message}
+        return {"name": job.endpoint.name, "base_url": base_url, "models": None, "fault": found.message}
     models = None
     if found is not None:
         models = []
@@ -42,24 +46,37 @@ async def offered_models(job: Job, environ: Mapping[str, str], at: datetime) -> 
             choice = choose_price(model.id, base_url, job_spec=spec, quote=model.quote, at=at)
             price = None if choice.price is None else price_as_text(choice.price)
             models.append({"id": model.id, "price": price, "price_from": choice.reason})
-    return {"base_url": base_url, "models": models, "fault": None}
+    return {"name": job.endpoint.name, "base_url": base_url, "models": models, "fault": None}
 
 
 async def offered_credit(job: Job, environ: Mapping[str, str]) -> dict[str, Any]:
     """The balance; `balance` null: there is no such call; its `amount` null: unlimited; `fault`: why it failed.
 
-    Raises InputError where the key is missing.
+    Of a list of endpoints what the first says, and each in `endpoints`. Raises InputError where a key is missing.
     """
+    return _of_list([await _credit_at(one, environ) for one in job.at_each_endpoint])
+
+
+async def _credit_at(job: Job, environ: Mapping[str, str]) -> dict[str, Any]:
     base_url = job.endpoint.base_url
     async with _gateway(job, environ) as gateway:
         found = await read_balance(gateway) or await _refused_key(gateway)
     if isinstance(found, ControlFault):
-        return {"base_url": base_url, "balance": None, "fault": found.message}
+        return {"name": job.endpoint.name, "base_url": base_url, "balance": None, "fault": found.message}
     balance = None
     if found is not None:
         amount = None if found.amount is None else decimal_text(pico_of(found.amount))
         balance = {"amount": amount, "unit": found.unit, "source": found.source}
-    return {"base_url": base_url, "balance": balance, "fault": None}
+    return {"name": job.endpoint.name, "base_url": base_url, "balance": balance, "fault": None}
+
+
+def _of_list(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """One answer, or that of the first with those of all; a call that has failed at each of them has failed."""
+    if len(found) == 1:
+        return found[0]
+    faults = [f"endpoint {one['name']}: {one['fault']}" for one in found if one["fault"] is not None]
+    fault = "; ".join(faults) if len(faults) == len(found) else None
+    return {**found[0], "fault": fault, "endpoints": found}
 
 
 def _gateway(job: Job, environ: Mapping[str, str]) -> ControlClient:

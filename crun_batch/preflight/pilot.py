@@ -15,12 +15,12 @@ from msgspec import Struct, structs
 from crun_batch.errors import EXIT_REFUSED_TO_START, RefusedToStart
 from crun_batch.gateway.control import Balance
 from crun_batch.options import Platform
-from crun_batch.preflight.assessment import RowsRead, columns_read
+from crun_batch.preflight.assessment import RowsRead, columns_read, speed_limits
 from crun_batch.preflight.balance import ReadBalance, balance_reader
 from crun_batch.preflight.gateway_facts import GatewayFacts
 from crun_batch.preflight.pilot_sums import MICROSECONDS, PilotRowSums, forecast_of, row_sums, run_sums
 from crun_batch.pricing.account import Sums
-from crun_batch.pricing.estimate import Limits, time_needed
+from crun_batch.pricing.estimate import time_needed
 from crun_batch.pricing.pilot import Agreement, Forecast, Measured, measure, measured_versus_priced
 from crun_batch.records import Halt, Row, decimal_text
 from crun_batch.state.run_state import RunContext, RunState
@@ -243,7 +243,7 @@ def _seconds(context: RunContext, sums: Sequence[PilotRowSums], open_rows: int) 
             continue
         latency_seconds = (busy_end - busy.known) / MICROSECONDS / requests
         concurrency = min(limits.concurrency, requests)
-        bounds = Limits(concurrency, limits.requests_per_minute, limits.tokens_per_minute, latency_seconds)
+        bounds = speed_limits(context, concurrency, latency_seconds)
         needed = time_needed(requests, tokens_end - tokens.known, bounds)
         ends[end] = None if needed.seconds is None else round(needed.seconds, 3)
         ends["limited_by"] = needed.limited_by or ends["limited_by"]

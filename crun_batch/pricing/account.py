@@ -99,6 +99,8 @@ class BookedAttempt(Struct, frozen=True, gc=False):
     hold: Hold
     tries: Tries
     latency_us: int = 0
+    endpoint: str | None = None
+    """Where it went, of several by name."""
 
 
 class Account(Struct):
@@ -112,6 +114,8 @@ class Account(Struct):
     """When the session that is sending began, in microseconds since 1970; None: none is."""
     judges: dict[str, Sums] = msgspec.field(default_factory=dict)
     """The same for each judge, by its name: its requests belong to no unit's result."""
+    endpoints: dict[str, Sums] = msgspec.field(default_factory=dict)
+    """The same once more for each named endpoint: what its gateway may bill."""
 
     def session_killed(self, last_us: int) -> None:
         """Book the time of a session that wrote its last event then and never ended."""
@@ -131,6 +135,8 @@ class Account(Struct):
 
         An attempt of a `judge` belongs to no unit's result: it stands in the judge's sums, and for itself.
         """
+        if end.endpoint is not None:
+            _book(UnitSoFar(), self.endpoints.setdefault(end.endpoint, Sums()), end)
         if judge is not None:
             question = UnitSoFar(started_at=started_at)
             _book(question, self.judges.setdefault(judge, Sums()), end)
@@ -179,6 +185,7 @@ class Account(Struct):
             "seconds": self.seconds,
             "began_us": self.began_us,
             "judges": msgspec.to_builtins(self.judges),
+            "endpoints": msgspec.to_builtins(self.endpoints),
         }
 
     @classmethod
@@ -188,10 +195,11 @@ class Account(Struct):
             (row_id, variant, repeat): msgspec.convert(unit, UnitSoFar)
             for row_id, variant, repeat, unit in checkpoint["open_units"]
         }
-        variants, judges = (
-            msgspec.convert(checkpoint.get(name, {}), dict[str, Sums]) for name in ("variants", "judges")
+        variants, judges, endpoints = (
+            msgspec.convert(checkpoint.get(name, {}), dict[str, Sums])
+            for name in ("variants", "judges", "endpoints")
         )
-        return cls(variants, units, checkpoint["seconds"], checkpoint.get("began_us"), judges)
+        return cls(variants, units, checkpoint["seconds"], checkpoint.get("began_us"), judges, endpoints)
 
     def _new_sums(self, variant: str) -> Sums:
         sums = self.variants[variant] = Sums()

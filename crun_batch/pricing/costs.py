@@ -6,7 +6,7 @@ hold up. What is not known is None, never 0. Must not know: where a price is fro
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Literal
@@ -114,6 +114,39 @@ def holds(
         return Hold(*_converted(atto, rates, _divide_up))
 
     return at
+
+
+def dearest_holds(
+    prices: Sequence[Price | None],
+    output_bound_tokens: int | None,
+    credits_per_usd: Decimal | None,
+    *,
+    may_write_cache: bool = False,
+) -> Callable[[int], Hold]:
+    """`holds` for requests that may be charged at any of these prices: the most in each unit, or unknown there."""
+    each = [
+        holds(price, output_bound_tokens, credits_per_usd, may_write_cache=may_write_cache) for price in prices
+    ]
+    if len(each) == 1:
+        return each[0]
+
+    def at(input_bound_tokens: int) -> Hold:
+        found = [one(input_bound_tokens) for one in each]
+        return Hold(most([one.usd_pico for one in found]), most([one.credits_pico for one in found]))
+
+    return at
+
+
+def least(amounts: Sequence[int | None]) -> int | None:
+    """The smallest; None where one is unknown."""
+    known = [amount for amount in amounts if amount is not None]
+    return min(known) if len(known) == len(amounts) else None
+
+
+def most(amounts: Sequence[int | None]) -> int | None:
+    """The largest; None where one is unknown."""
+    known = [amount for amount in amounts if amount is not None]
+    return max(known) if len(known) == len(amounts) else None
 
 
 def both_units(

@@ -19,7 +19,7 @@ from decimal import Decimal
 from msgspec import Struct
 
 from crun_batch.pricing.budget import Needs, Unit
-from crun_batch.pricing.costs import charge, hold
+from crun_batch.pricing.costs import charge, dearest_holds, least
 from crun_batch.pricing.figures import Estimate, Identical, MinimumCharge, Span, TimeNeeded, VariantEstimate
 from crun_batch.records import Cost, Hold, Price, Usage, decimal_text
 
@@ -54,6 +54,8 @@ class Terms(Struct, frozen=True):
     """Whether input may be billed at the price of cache writes."""
     shares_identical: bool = False
     """Of identical requests only one is sent."""
+    other_prices: tuple[Price | None, ...] = ()
+    """Of the other endpoints that a request may go to: the low end is the cheapest's, the high the dearest's."""
 
 
 class Finished(Struct, frozen=True):
@@ -152,20 +154,14 @@ class Tally:
         """Length -> the least and the most that a request of it costs."""
         terms = self.terms
         low, high = {}, {}
+        prices, ratio = (terms.price, *terms.other_prices), terms.credits_per_usd
+        carried = terms.earlier_limit_tokens or terms.max_output_tokens or 0
+        at_most = dearest_holds(prices, terms.max_output_tokens, ratio, may_write_cache=terms.may_write_cache)
         for length in self.lengths | self.repeated:
-            cost = charge(
-                terms.price, Usage(input_tokens=length, output_tokens=1), credits_per_usd=terms.credits_per_usd
-            )
-            low[length] = Hold(cost.usd_pico, cost.credits_pico)
-            carried = terms.earlier_limit_tokens or terms.max_output_tokens or 0
-            grown = length + terms.earlier_answers * carried
-            high[length] = hold(
-                terms.price,
-                grown,
-                terms.max_output_tokens,
-                terms.credits_per_usd,
-                may_write_cache=terms.may_write_cache,
-            )
+            used = Usage(input_tokens=length, output_tokens=1)
+            costs = [charge(price, used, credits_per_usd=ratio) for price in prices]
+            low[length] = Hold(least([one.usd_pico for one in costs]), least([one.credits_pico for one in costs]))
+            high[length] = at_most(length + terms.earlier_answers * carried)
         return low, high
 
     def _minimum(self, scale: Callable[[int], int]) -> MinimumCharge | None:
@@ -203,6 +199,8 @@ class Tally:
             yield f"input tokens are an approximation ({terms.counter_name})"
         if self.uncounted_parts:
             yield f"{self.uncounted_parts:,} images or files are not in the input tokens"
+        if terms.other_prices and None not in (terms.price, *terms.other_prices):
+            yield "its endpoints charge differently: low as at the cheapest, high as at the dearest"
         if terms.price is None:
             yield terms.price_reason or f"the price of {terms.model} is unknown"
         if terms.max_output_tokens is None:

@@ -126,14 +126,14 @@ def _facts(path: Path, document: dict[str, Any], statuses: Sequence[StatusLine])
     job = document["job"]
     answered = dict.fromkeys(line.model for line in sorted(statuses, key=lambda line: -line.rows))
     models = tuple(model for model in answered if model)[:MODELS_SHOWN]
-    address = urlsplit(job["endpoint"]["base_url"])
-    port = f":{address.port}" if address.port else ""
+    endpoint = job["endpoint"]
+    endpoints = endpoint if isinstance(endpoint, list) else [endpoint]
     source = job["input"].get("query") or job["input"].get("table") or "a table given in Python"
     budget = (job["budget"].get(f"max_cost_{unit}") for unit in ("usd", "credits"))
     return Facts(
         models=models or ((job["model"],) if job.get("model") else ()),
-        gateway=f"{address.scheme}://{address.hostname}{port}{address.path}",
-        protocol=job["endpoint"]["protocol"],
+        gateway=", ".join(dict.fromkeys(_address(one["base_url"]) for one in endpoints)),
+        protocol=endpoints[0]["protocol"],
         table=source if isinstance(source, str) else orjson.dumps(source).decode(),
         prompt={name: _prompt_text(value) for name, value in job["prompt"].items() if value},
         repeats=job["repeats"],
@@ -141,6 +141,12 @@ def _facts(path: Path, document: dict[str, Any], statuses: Sequence[StatusLine])
         budget=Amount(*(None if cap is None else Decimal(str(cap)) for cap in budget)),
         versions=document["versions"],
     )
+
+
+def _address(base_url: str) -> str:
+    address = urlsplit(base_url)
+    port = f":{address.port}" if address.port else ""
+    return f"{address.scheme}://{address.hostname}{port}{address.path}"
 
 
 def _prompt_text(value: Any) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 
 from crun_batch.gateway.classify import check
 from crun_batch.gateway.protocols import PROTOCOLS
+from crun_batch.load.job.endpoint_sections import EndpointSpec
 from crun_batch.load.job.job import Job
 from crun_batch.load.job.judges import judge_jobs
-from crun_batch.load.job.sections import EndpointSpec
 from crun_batch.load.job.sweep import variations
 from crun_batch.records import Reply, Response
 

@@ -153,13 +153,13 @@ class AttemptRecorder:
         tries = tries_after(ticket.tries, result, outcome.decision)
         if usage is not None and usage.input_tokens is not None:
             self._token_ratio.learn(usage.input_tokens, len(ticket.body))
-        cost = self._bill.cost(ticket.model, result)
+        cost = self._bill.cost(ticket.model, result, ticket.endpoint)
         ended = "done" if isinstance(result, Reply) else result.outcome
         self.reservations.settle(ticket.hold, FREE if ended in ("rejected", "not_sent") else cost)
         so_far = self.account.ended(
             (start.id, start.variant, start.repeat),
             start.started_at,
-            BookedAttempt(ended, usage, cost, ticket.hold, tries, sent.latency_us),
+            BookedAttempt(ended, usage, cost, ticket.hold, tries, sent.latency_us, ticket.endpoint),
             judge=start.judge,
         )
         settled = ConcludedAttempt(

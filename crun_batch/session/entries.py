@@ -105,6 +105,7 @@ def start_event(ticket: Ticket, serial: int, target: str, started_at: int) -> St
         held_usd=ticket.hold.usd_pico,
         held_credits=ticket.hold.credits_pico,
         judge=ticket.judge,
+        endpoint=ticket.endpoint,
     )
 
 
@@ -155,6 +156,7 @@ def read_event(settled: ConcludedAttempt, final: FinalPart | None) -> ReadEvent:
         final is None and start.judge is None and isinstance(settled.decision, GiveUp),
         final,
         start.judge,
+        start.endpoint,
     )
 
 

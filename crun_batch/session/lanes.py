@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from msgspec import structs
+
 from crun_batch.gateway.admission import Lane
 from crun_batch.gateway.pool import Pool
 from crun_batch.gateway.pool_seams import Hooks, PoolSettings, Route, TicketSource
 from crun_batch.gateway.protocols import PROTOCOLS
 from crun_batch.gateway.retry import RetryPolicy
+from crun_batch.gateway.spread import Destination, Spread, Tell
+from crun_batch.gateway.spread_pool import SpreadPool
 from crun_batch.load.job.secrets import key_in_words
+from crun_batch.preflight.gateway_facts import TargetAtEndpoint, Ways
 from crun_batch.session.resources import Resources
 from crun_batch.state.run_state import RunContext
-from crun_batch.workload.endpoint import Endpoint
 from crun_batch.workload.target import Target
 
 
@@ -34,15 +38,13 @@ def pool_of(
         source.skip(target)
         options.say(f"{routes[target].name} is set aside, the others go on: {reason}")
 
-    refused = {
-        number: resources.set_aside[route.name]
-        for number, route in enumerate(routes)
-        if route.name in resources.set_aside
-    }
+    named = resources.refusals.set_aside
+    refused = {number: named[route.name] for number, route in enumerate(routes) if route.name in named}
     for target, reason in refused.items():
         set_aside(target, reason)
     others_go_on = limits.on_variant_failure == "set_aside" and len(routes) > 1
-    return Pool(
+    make = Pool if all(route.spread is None for route in routes) else SpreadPool
+    return make(
         wire=resources.wire,
         routes=routes,
         source=source,
@@ -59,25 +61,69 @@ def pool_of(
     )
 
 
-def routes_of(targets: Sequence[Target], endpoints: Sequence[Endpoint], resources: Resources) -> tuple[Route, ...]:
+def routes_of(context: RunContext, targets: Sequence[Target], resources: Resources) -> tuple[Route, ...]:
     """One for each target; those that share an account and a model share its limits."""
-    return tuple(
-        Route(
-            _lane_of(target, endpoint, resources),
-            target.url,
-            endpoint.headers,
-            PROTOCOLS[target.protocol_name],
-            target.job.endpoint.stream,
-            target.name,
-            key_in_words(target.job),
-        )
-        for target, endpoint in zip(targets, endpoints, strict=True)
+    routes = []
+    for target in targets:
+        ways = resources.ways[target.index]
+        if len(ways) == 1 and ways[0].target.endpoint_name is None:
+            routes.append(_route_of(ways[0], resources))
+        else:
+            routes.append(_spread_route(context, target, ways, resources))
+    return tuple(routes)
+
+
+def _route_of(way: TargetAtEndpoint, resources: Resources) -> Route:
+    target = way.target
+    return Route(
+        _lane_of(way, resources),
+        target.url,
+        way.endpoint.headers,
+        PROTOCOLS[target.protocol_name],
+        target.job.endpoint.stream,
+        target.name,
+        key_in_words(target.job),
     )
 
 
-def _lane_of(target: Target, endpoint: Endpoint, resources: Resources) -> Lane:
-    limits = target.job.limits
-    key = (target.job.endpoint.base_url, endpoint.account, target.job.model)
+def _spread_route(context: RunContext, target: Target, ways: Ways, resources: Resources) -> Route:
+    """To the endpoints of a list; those that refuse already now are left out from the start."""
+    routes = [_route_of(way, resources) for way in ways]
+    endpoints = [way.target.job.endpoint for way in ways]
+    lanes = tuple(route.lane for route in routes)
+    spread = resources.spreads.get(lanes)
+    if spread is None:
+        pairs = zip(endpoints, lanes, strict=True)
+        places = [Destination(one.name or "", lane, one.weight) for one, lane in pairs]
+        spread = resources.spreads[lanes] = Spread(places, _telling(context))
+    for place in spread.places:
+        why = resources.refusals.left_out.get((target.name, place.name))
+        if why is not None:
+            spread.leave_out(place, why)
+    by_endpoint = {
+        place.name: structs.replace(route, spread=spread, place=place)
+        for route, place in zip(routes, spread.places, strict=True)
+    }
+    return structs.replace(routes[0], spread=spread, by_endpoint=by_endpoint)
+
+
+def _telling(context: RunContext) -> Tell:
+    """Says it, and keeps it for the summary."""
+
+    def tell(endpoint: str, why: str | None) -> None:
+        if why is None:
+            context.state.left_out.pop(endpoint, None)
+            context.options.say(f"endpoint {endpoint} answers again")
+        else:
+            context.state.left_out[endpoint] = why
+            context.options.say(f"endpoint {endpoint} is left out, the others go on: {why}")
+
+    return tell
+
+
+def _lane_of(way: TargetAtEndpoint, resources: Resources) -> Lane:
+    target, limits = way.target, way.target.job.limits
+    key = (target.job.endpoint.base_url, way.endpoint.account, target.job.model)
     if key not in resources.lanes:
         resources.lanes[key] = Lane(
             ceiling=limits.concurrency,

@@ -8,7 +8,7 @@ from typing import Any
 from crun_batch.gateway.classify import check, check_fault
 from crun_batch.gateway.protocols import PROTOCOLS
 from crun_batch.gateway.retry import RetryPolicy, decide
-from crun_batch.load.job.sections import EndpointSpec
+from crun_batch.load.job.endpoint_sections import EndpointSpec
 from crun_batch.pricing.bill import Bill
 from crun_batch.records import Cost, Failure, Fault, Reply, Response, Tries
 from crun_batch.session.entries import NO_TRIES, ConcludedAttempt, read_event, tries_after
@@ -66,7 +66,7 @@ def _read(context: RunContext, bill: Bill, start: StartEvent, end: EndEvent) -> 
         latency_us=end.latency_us,
         http_status=end.http_status,
         result=result,
-        cost=bill.cost(named, result),
+        cost=bill.cost(named, result, start.endpoint),
         tries=tries_after(before, result, decision),
         decision=decision,
     )
@@ -77,10 +77,15 @@ def _asked_by(context: RunContext, start: StartEvent) -> tuple[str | None, Endpo
     if start.judge is not None:
         job = context.state.document["job"]
         judge: Mapping[str, Any] = next((spec for spec in job["score"] if spec["name"] == start.judge), {})
-        return judge.get("model"), EndpointSpec.model_validate(judge.get("endpoint") or job["endpoint"])
+        return judge.get("model"), EndpointSpec.model_validate(one_of(judge.get("endpoint") or job["endpoint"]))
     variants = {variant.name: variant for variant in context.workload.variants}
     variant = variants.get(start.variant, context.workload.variants[0])
     return variant.job.model, variant.job.endpoint
+
+
+def one_of(endpoint: Any) -> Any:
+    """An endpoint of job.json, or one of its list: they are asked and read in the same way."""
+    return endpoint[0] if isinstance(endpoint, list) else endpoint
 
 
 def arrival_of(end: EndEvent) -> Response | Fault:

@@ -70,7 +70,7 @@ async def _run_watched(context: RunContext, resources: Resources, pool: Pool, re
     if options.watch is not None:
         beside.append(show(options.watch, meter))
     if resources.keep_balance is not None:
-        beside.append(resources.keep_balance(recorder.attempts.reservations, pool.stop))
+        beside.append(resources.keep_balance(recorder.attempts.reservations, pool.leave_out))
     watchers = [asyncio.create_task(watcher) for watcher in beside]
     try:
         return await pool.run()

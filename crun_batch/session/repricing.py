@@ -20,7 +20,7 @@ from crun_batch.state.job_document import record_job
 from crun_batch.state.run_state import RunContext, RunState
 from crun_batch.store.directory import write_json
 from crun_batch.store.recover import recover
-from crun_batch.store.reprice import VariantCosts, costs_to_be, reprice_files, unit_costs, variant_costs
+from crun_batch.store.reprice import AttemptCosts, Of, attempt_costs, costs_to_be, reprice_files, unit_costs
 
 
 def choose_prices(context: RunContext, gateways: Sequence[GatewayFacts]) -> tuple[Prices, Repricing | None]:
@@ -71,8 +71,7 @@ def _repricing(context: RunContext, prices: Prices) -> Repricing | None:
     job, frozen = workload.job, frozen_prices(state.document)
     models = {variant.name: variant.job.model for variant in workload.variants}
     judges = {judge.spec.name: judge.job.model for judge in workload.judges}
-    for model in (*frozen.models, *models.values(), *judges.values()):
-        prices.choice(model or None)
+    prices.choose_all([*(key.model for key in frozen.models), *models.values(), *judges.values()])
     corrects = context.options.correct_prices or bool(state.document.get("corrects"))
     repriced = must_reprice(job, state.document, correct_prices=corrects) and state.recovered is not None
     told = changes(frozen, prices, job, corrected=corrects)
@@ -122,18 +121,21 @@ def _price_anew(context: RunContext, repricing: Repricing) -> None:
 def _account_anew(state: RunState) -> None:
     """Put the sums over the priced attempts in the place of the old ones."""
     account, run, schema = state.account, state.directory, state.schema
-    _sum_anew(state, variant_costs(run, schema))
+    _sum_anew(state, attempt_costs(run, schema))
     for unit in unit_costs(run, schema, account.open_units):
         so_far, cost = account.open_units[unit.key], unit.cost
         so_far.cost_usd, so_far.cost_credits = cost.usd_pico, cost.credits_pico
         so_far.cost_source = cost.source
 
 
-def _sum_anew(state: RunState, sums_anew: Iterable[VariantCosts]) -> None:
+def _sum_anew(state: RunState, sums_anew: Iterable[AttemptCosts]) -> None:
     account = state.account
+    books: dict[Of, dict[str, Sums]] = {
+        "variant": account.variants,
+        "judge": account.judges,
+        "endpoint": account.endpoints,
+    }
     for costs in sums_anew:
-        sums = {name: getattr(costs, name) for name in costs.__struct_fields__ if name not in ("variant", "judge")}
-        if costs.judge is not None:
-            account.judges[costs.judge] = structs.replace(account.judges.get(costs.judge, Sums()), **sums)
-        elif costs.variant is not None:
-            account.variants[costs.variant] = structs.replace(account.variants.get(costs.variant, Sums()), **sums)
+        book = books[costs.of]
+        sums = {name: getattr(costs, name) for name in costs.__struct_fields__ if name not in ("of", "name")}
+        book[costs.name] = structs.replace(book.get(costs.name, Sums()), **sums)

@@ -11,13 +11,15 @@ from msgspec import Struct, field
 
 from crun_batch.gateway.admission import Lane
 from crun_batch.gateway.http.wire import Wire, open_wire
+from crun_batch.gateway.spread import Spread
 from crun_batch.preflight.balance import KeepBalance, balance_keeper
-from crun_batch.preflight.gateway_facts import endpoints_by_target, refusals_in
+from crun_batch.preflight.gateway_facts import Refusals, Ways, refusals_in, ways_by_target
 from crun_batch.preflight.plan import Plan
 from crun_batch.pricing.bill import Bill
+from crun_batch.records import Price
 from crun_batch.session.summaries import Extent, extent_of, running_summary
 from crun_batch.state.run_state import RunContext
-from crun_batch.workload.endpoint import Endpoint, ca_files_of
+from crun_batch.workload.endpoint import ca_files_of
 from crun_batch.workload.redaction import Redactor
 
 
@@ -36,8 +38,10 @@ class Resources(Struct, frozen=True):
 
     wire: Wire
     bill: Bill
-    endpoints: Sequence[Endpoint]
-    """One for each variant, then one for each judge."""
+    prices_of: Callable[[str | None], Sequence[Price | None]]
+    """Model -> what it may cost, at whichever of its endpoints."""
+    ways: Sequence[Ways]
+    """To each variant, then to each judge."""
     redact: Redactor
     executor: Executor | None
     """Reads the table ahead, and says that there may be threads; None: everything in place."""
@@ -45,9 +49,11 @@ class Resources(Struct, frozen=True):
     summary: Callable[[int, float], Mapping[str, Any]]
     """What summary.json says after this session has finished so many units in so many seconds."""
     keep_balance: KeepBalance | None
-    set_aside: Mapping[str, str]
-    """Variants that their gateways refuse already before the first request, each with the reason."""
+    refusals: Refusals
+    """Whom the gateways refuse already before the first request."""
     lanes: Lanes = field(default_factory=Lanes)
+    spreads: dict[tuple[Lane, ...], Spread] = field(default_factory=dict)
+    """What spreads requests over several lanes, by these."""
 
 
 @asynccontextmanager
@@ -56,26 +62,27 @@ async def open_resources(context: RunContext, plan: Plan) -> AsyncIterator[Resou
     workload, options = context.workload, context.options
     wire = options.wire(workload.job) if options.wire is not None else _wire(context)
     threads = nullcontext() if options.platform.in_place else ThreadPoolExecutor(1, thread_name_prefix="table")
-    endpoints = endpoints_by_target(plan.gateways)
+    ways = ways_by_target(plan.gateways, workload.targets)
     try:
         with threads as executor:
             yield Resources(
                 wire=wire,
                 bill=Bill(plan.prices.price, workload.job.prices.credits_per_usd),
-                endpoints=endpoints,
-                redact=endpoints[0].redact,
+                prices_of=plan.prices.prices,
+                ways=ways,
+                redact=ways[0][0].endpoint.redact,
                 executor=executor,
                 extent=extent_of(context, plan.pilot),
                 summary=running_summary(context),
                 keep_balance=balance_keeper(plan.gateways, options.platform),
-                set_aside=refusals_in(workload, plan.gateways).set_aside,
+                refusals=refusals_in(workload, plan.gateways),
             )
     finally:
         await wire.close()
 
 
 def _wire(context: RunContext) -> Wire:
-    targets = context.workload.targets
+    targets = [at for target in context.workload.targets for at in target.at_each_endpoint]
     return open_wire(
         connections=context.workload.job.limits.concurrency,
         urls=[target.url for target in targets],

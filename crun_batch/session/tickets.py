@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 
 from crun_batch.pricing.account import UnitSoFar
-from crun_batch.pricing.costs import holds
+from crun_batch.pricing.costs import dearest_holds
 from crun_batch.records import Hold, Price, Row, Ticket, Tries, Unit
 from crun_batch.workload.request import Request
 
@@ -38,11 +38,11 @@ class Tickets:
 
     def __init__(
         self,
-        price_of: Callable[[str | None], Price | None],
+        prices_of: Callable[[str | None], Sequence[Price | None]],
         credits_per_usd: Decimal | None,
         token_ratio: TokenRatio,
     ) -> None:
-        self._price_of = price_of
+        self._prices_of = prices_of
         self._credits_per_usd = credits_per_usd
         self._token_ratio = token_ratio
         self._holds: dict[tuple[str | None, int | None, bool], Callable[[int], Hold]] = {}
@@ -73,12 +73,12 @@ class Tickets:
         )
 
     def hold(self, request: Request) -> Hold:
-        """The most that the request can cost."""
+        """The most that the request can cost, at whichever endpoint it goes to."""
         terms = (request.model, request.output_bound_tokens, request.may_write_cache)
         at = self._holds.get(terms)
         if at is None:
-            at = self._holds[terms] = holds(
-                self._price_of(request.model),
+            at = self._holds[terms] = dearest_holds(
+                self._prices_of(request.model),
                 request.output_bound_tokens,
                 self._credits_per_usd,
                 may_write_cache=request.may_write_cache,

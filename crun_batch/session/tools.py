@@ -69,12 +69,11 @@ def make_pool(
             context, resources, targets=names, journal=journal, sealer=sealer, token_ratio=token_ratio
         ),
         tally=UnitTally(names, context.workload.job.limits.stop_at_error_rate, refuse),
-        tickets=Tickets(resources.bill.price_of, resources.bill.credits_per_usd, token_ratio),
+        tickets=Tickets(resources.prices_of, resources.bill.credits_per_usd, token_ratio),
         journal=journal,
         wake=wake,
     )
     recorder, source = make(tools)
-    endpoints = [resources.endpoints[target.index] for target in targets]
-    routes = routes_of(targets, endpoints, resources)
+    routes = routes_of(context, targets, resources)
     pool = pool_of(context, resources, routes, source, recorder)
     return recorder, pool

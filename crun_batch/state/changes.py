@@ -94,7 +94,9 @@ def _changes_text(workload: Workload, state: RunState, changed: list[tuple[int, 
 def _job_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     def lines(job: Mapping[str, Any]) -> list[str]:
         shaping = {key: job.get(key) for key in ("model", "prompt", "params", "output_schema", "sweep")}
-        shaping["endpoint"] = {key: (job.get("endpoint") or {}).get(key) for key in ("protocol", "stream")}
+        endpoint = job.get("endpoint") or {}
+        one = endpoint[0] if isinstance(endpoint, list) else endpoint  # those of a list are the same in this
+        shaping["endpoint"] = {key: one.get(key) for key in ("protocol", "stream")}
         return orjson.dumps(shaping, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS).decode().splitlines()
 
     diff = list(difflib.unified_diff(lines(before), lines(now), "job of the run", "job now", lineterm="", n=0))

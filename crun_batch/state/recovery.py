@@ -79,6 +79,7 @@ def book(account: Account, event: Event) -> None:
             Hold(event.held_usd, event.held_credits),
             Tries(event.counted, event.unknown_retries),
             event.latency_us or 0,
+            event.endpoint,
         )
         unit = account.ended(key, event.started_at, end, judge=event.judge)
         if event.judge is not None:

@@ -40,6 +40,8 @@ class RunState(Struct, kw_only=True):
     """The money of the run, as this session spends it; None: nothing was sent."""
     prices: Mapping[str, Any] = {}
     """The prices of this session, once they are chosen."""
+    left_out: dict[str, str] = {}
+    """Endpoints of a list to which nothing is sent now -> why."""
     failed_verdicts: int = 0
     """Questions to judges that this session got no verdict for."""
 

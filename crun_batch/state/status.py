@@ -98,7 +98,8 @@ def _summary_now(
 ) -> dict[str, Any]:
     finished = sum(account.totals().statuses.values())
     pilot, is_pilot = summary.get("pilot"), summary.get("is_pilot", False)
-    place = RunFacts(summary["name"], run.path, summary["resume_command"], pilot, is_pilot)
+    left_out = {name: why for name, one in summary.get("endpoints", {}).items() if (why := one["left_out"])}
+    place = RunFacts(summary["name"], run.path, summary["resume_command"], pilot, is_pilot, left_out)
     open_count = max(0, summary["rows"]["total"] - finished)
     seconds = max(summary["seconds"], account.seconds)
     return summary_of(account, place, ending, open_count=open_count, seconds=seconds)
@@ -108,7 +109,7 @@ def _give_up(now: JournalNow) -> None:
     """Book what was in flight at a kill as the next session will: its outcome is unknown, its hold stays."""
     for start in now.in_flight.values():
         hold = Hold(start.held_usd, start.held_credits)
-        end = BookedAttempt("unknown", None, Cost(), hold, Tries())
+        end = BookedAttempt("unknown", None, Cost(), hold, Tries(), endpoint=start.endpoint)
         key = start.id, start.variant, start.repeat
         now.account.ended(key, start.started_at, end, judge=start.judge)
 

@@ -55,6 +55,8 @@ class RunFacts(Struct, frozen=True):
     """What the run's last pilot told, as `piloting` writes it."""
     is_pilot: bool = False
     """Whether this session is that pilot: later ones do not tell it again."""
+    left_out: Mapping[str, str] = {}
+    """Endpoints of a list to which nothing is sent now -> why."""
 
 
 def summary_of(
@@ -91,6 +93,7 @@ def summary_of(
         "shared": totals.shared,
         "variants": {name: _of_variant(sums) for name, sums in account.variants.items()},
         "judges": {name: _of_judge(sums) for name, sums in account.judges.items()},
+        "endpoints": _of_endpoints(account, place.left_out),
         "seconds": round(seconds, 3),
         "rows_per_second": round(finished / seconds, 3) if seconds else 0.0,
         "output_dir": str(place.directory),
@@ -118,6 +121,14 @@ def _of_judge(sums: Sums) -> dict[str, Any]:
         "answered": sums.done,
         "cost_usd": _cost(sums, "usd"),
         "cost_credits": _cost(sums, "credits"),
+    }
+
+
+def _of_endpoints(account: Account, left_out: Mapping[str, str]) -> dict[str, Any]:
+    """Of each endpoint that has a name what a judge has, and why nothing is sent there, where that is so."""
+    names = sorted({*account.endpoints, *left_out})
+    return {
+        name: {**_of_judge(account.endpoints.get(name, Sums())), "left_out": left_out.get(name)} for name in names
     }
 
 

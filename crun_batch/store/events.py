@@ -38,6 +38,8 @@ class StartEvent(Struct, frozen=True, tag_field="e", tag="start", omit_defaults=
     held_credits: int | None = None
     judge: str | None = None
     """The judge that is asked; `variant` and `repeat` are then those of the answer that it judges."""
+    endpoint: str | None = None
+    """Where it goes, of several by name."""
 
 
 class EndFault(Struct, frozen=True, omit_defaults=True):
@@ -176,6 +178,7 @@ class ReadEvent(Struct, frozen=True, tag_field="e", tag="read", omit_defaults=Tr
     """The unit ends with this failure, and its final part, which needs the row, is yet to be written."""
     final: FinalPart | None = None
     judge: str | None = None
+    endpoint: str | None = None
 
 
 class FinalEvent(Struct, frozen=True, tag_field="e", tag="final", omit_defaults=True):

@@ -51,6 +51,7 @@ _READ_TYPES: dict[str, pl.DataType] = {
     "turn": pl.Int32(),
     "purpose": pl.String(),
     "judge": pl.String(),
+    "endpoint": pl.String(),
     "attempt": pl.Int32(),
     "outcome": pl.String(),
     "http_status": pl.Int32(),

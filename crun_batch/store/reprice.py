@@ -6,10 +6,10 @@ leaves some files priced the old way, and doing it again finishes. Must not know
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -38,6 +38,8 @@ class Stored(Struct, frozen=True):
     hold: Hold
     judge: str | None = None
     """Of a judge's request; its variant is that of the answer."""
+    endpoint: str | None = None
+    """Where it went, of several by name."""
     started_at: int = 0
     """When it was sent, in microseconds since 1970, UTC."""
 
@@ -53,11 +55,14 @@ class UnitCost(Struct, frozen=True):
     cost: Cost
 
 
-class VariantCosts(Struct, frozen=True):
-    """Sums over the attempts of one variant or judge, named as in plan.account.Sums; amounts in pico."""
+Of = Literal["variant", "judge", "endpoint"]
 
-    variant: str | None
-    judge: str | None
+
+class AttemptCosts(Struct, frozen=True):
+    """Sums over the attempts of one variant, judge or endpoint, named as in `pricing.account.Sums`; in pico."""
+
+    of: Of
+    name: str
     unpriced: int
     priced_usd: int
     priced_credits: int
@@ -70,7 +75,7 @@ class VariantCosts(Struct, frozen=True):
 
 
 _PRICES = b"crun_batch.prices"
-_PRICED_BY = ("variant", "judge", "outcome")
+_PRICED_BY = ("variant", "judge", "endpoint", "outcome")
 _COSTS = ("cost_usd", "cost_credits", "cost_source")
 _HOLDS = ("held_usd", "held_credits")
 _DIGITS = pa.decimal128(38, 0)
@@ -111,24 +116,33 @@ def _replace(run: RunDirectory, path: Path, table: pa.Table, fingerprint: str) -
     put_in_place(run, [path], [entry])
 
 
-def variant_costs(run: RunDirectory, schema: RunSchema) -> list[VariantCosts]:
-    """The sums over the sealed attempts, as an account keeps them: those of judges by judge."""
+_ATTEMPTS_OF: Mapping[Of, str] = {
+    "variant": "judge is null",
+    "judge": "judge is not null",
+    "endpoint": "endpoint is not null",
+}
+"""By what an account sums attempts, and which of them: those of a judge are of no variant."""
+
+
+def attempt_costs(run: RunDirectory, schema: RunSchema) -> list[AttemptCosts]:
+    """The sums over the sealed attempts, as an account keeps them."""
     with _database() as connection:
-        return _variant_costs(connection, _attempts_source(run, schema))
+        return _attempt_costs(connection, _attempts_source(run, schema))
 
 
-def costs_to_be(run: RunDirectory, schema: RunSchema, charge: Charge, fingerprint: str) -> list[VariantCosts]:
-    """`variant_costs` as they will be once all recorded attempts are priced anew; nothing is written.
+def costs_to_be(run: RunDirectory, schema: RunSchema, charge: Charge, fingerprint: str) -> list[AttemptCosts]:
+    """`attempt_costs` as they will be once all recorded attempts are priced anew; nothing is written.
 
     In memory is one file at a time.
     """
     now = snapshot(run, schema)
-    sums: dict[tuple[str | None, str | None], VariantCosts] = {}
+    sums: dict[tuple[Of, str], AttemptCosts] = {}
     with _database() as connection:
         for attempts in _priced_tables(run, now.sealed, now.attempts, charge, fingerprint):
-            connection.register("priced", attempts.select([*_PRICED_BY, *_COSTS, *_HOLDS]))
-            for costs in _variant_costs(connection, "priced"):
-                key = costs.variant, costs.judge
+            known = [name for name in _PRICED_BY if name in attempts.column_names]
+            connection.register("priced", attempts.select([*known, *_COSTS, *_HOLDS]))
+            for costs in _attempt_costs(connection, "priced"):
+                key = costs.of, costs.name
                 sums[key] = _added(sums[key], costs) if key in sums else costs
             connection.unregister("priced")
     return list(sums.values())
@@ -145,28 +159,37 @@ def _priced_tables(
         yield _priced_attempts(live, charge)
 
 
-def _added(first: VariantCosts, second: VariantCosts) -> VariantCosts:
-    names = VariantCosts.__struct_fields__[2:]
+def _added(first: AttemptCosts, second: AttemptCosts) -> AttemptCosts:
+    names = AttemptCosts.__struct_fields__[2:]
     sums = (getattr(first, name) + getattr(second, name) for name in names)
-    return VariantCosts(first.variant, first.judge, *sums)
+    return AttemptCosts(first.of, first.name, *sums)
 
 
-def _variant_costs(connection: duckdb.DuckDBPyConnection, source: str) -> list[VariantCosts]:
+def _attempt_costs(connection: duckdb.DuckDBPyConnection, source: str) -> list[AttemptCosts]:
+    columns = {name for name, *_ in connection.execute(f"describe select * from {source}").fetchall()}
+    return [
+        costs
+        for of in _ATTEMPTS_OF
+        if of in columns  # files of an earlier version know no endpoint
+        for costs in _costs_of(connection, source, of)
+    ]
+
+
+def _costs_of(connection: duckdb.DuckDBPyConnection, source: str, of: Of) -> list[AttemptCosts]:
     may_cost = "outcome in ('done', 'unknown')"
     rows = connection.execute(f"""
-            select case when judge is null then variant end, judge,
-                count(*) filter (outcome = 'done' and cost_usd is null and cost_credits is null),
+            select {of}, count(*) filter (outcome = 'done' and cost_usd is null and cost_credits is null),
                 count(cost_usd), count(cost_credits),
                 coalesce(sum(cost_usd), 0), coalesce(sum(cost_credits), 0),
                 count(*) filter ({may_cost} and cost_usd is null and held_usd is null),
                 count(*) filter ({may_cost} and cost_credits is null and held_credits is null),
                 coalesce(sum(held_usd) filter ({may_cost} and cost_usd is null), 0),
                 coalesce(sum(held_credits) filter ({may_cost} and cost_credits is null), 0)
-            from {source} group by 1, 2
+            from {source} where {_ATTEMPTS_OF[of]} group by 1
         """).fetchall()
     return [
-        VariantCosts(variant, judge, unpriced, *row[:2], *map(_pico, row[2:4]), *row[4:6], *map(_pico, row[6:]))
-        for variant, judge, unpriced, *row in rows
+        AttemptCosts(of, name, unpriced, *row[:2], *map(_pico, row[2:4]), *row[4:6], *map(_pico, row[6:]))
+        for name, unpriced, *row in rows
     ]
 
 
@@ -206,11 +229,15 @@ def _stored(table: pa.Table) -> Iterable[Stored]:
     names = ("variant", "judge", "model", "outcome", *TOKENS, "reported_usd", *_COSTS, *_HOLDS)
     moments = table.column("started_at").cast(pa.int64()).to_pylist()
     columns = (table.column(name).to_pylist() for name in names)
-    for started_at, variant, judge, model, outcome, *rest in zip(moments, *columns, strict=True):
+    known = "endpoint" in table.column_names  # files of an earlier version have none
+    endpoints = table.column("endpoint").to_pylist() if known else [None] * table.num_rows
+    told = zip(moments, endpoints, *columns, strict=True)
+    for started_at, endpoint, variant, judge, model, outcome, *rest in told:
         tokens, (reported_usd, usd, credit, source, held_usd, held_credits) = rest[:5], rest[5:]
         yield Stored(
             variant=variant,
             judge=judge,
+            endpoint=endpoint,
             model=model,
             outcome=outcome,
             usage=None if tokens[0] is None else Usage(*(count or 0 for count in tokens)),
@@ -280,7 +307,7 @@ def _attempts_source(run: RunDirectory, schema: RunSchema) -> str:
 
 
 def _nothing(schema: RunSchema) -> str:
-    names = [*map(quoted, schema.unit_columns), "judge", "outcome", *_COSTS, *_HOLDS, "serial"]
+    names = [*map(quoted, schema.unit_columns), "judge", "endpoint", "outcome", *_COSTS, *_HOLDS, "serial"]
     return f"(select {', '.join(f'null as {name}' for name in names)} limit 0)"
 
 

@@ -42,13 +42,16 @@ class Endpoint(Struct, frozen=True):
 
 
 def endpoint_of(job: Job, environ: Mapping[str, str], *, simulated: bool) -> Endpoint:
-    """Raises InputError where the key or a header's variable is missing."""
-    (endpoint,) = endpoints_of([Target(0, job.name, job)], environ, simulated=simulated)
+    """Of the job's only or first endpoint. Raises InputError where the key or a header's variable is missing."""
+    (endpoint,) = endpoints_of([Target(0, job.name, job.at_each_endpoint[0])], environ, simulated=simulated)
     return endpoint
 
 
 def endpoints_of(asked: Sequence[Target], environ: Mapping[str, str], *, simulated: bool) -> tuple[Endpoint, ...]:
-    """One for each who is asked; each redacts the secrets of all. Raises InputError, as `endpoint_of` does."""
+    """One for each who is asked, at one endpoint; each redacts the secrets of all.
+
+    Raises InputError, as `endpoint_of` does.
+    """
     if simulated:
         headers = Headers({**auth_headers("bearer", SIMULATOR_KEY), "content-type": "application/json"})
         return tuple(Endpoint(headers, Redactor(())) for _ in asked)

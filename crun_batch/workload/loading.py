@@ -36,14 +36,14 @@ def load(job: Job | str | Path, table: object | None, options: RunOptions, stack
 
 
 def _simulated(job: Job, table: object | None, options: RunOptions, stack: ExitStack) -> Workload:
-    from crun_batch.workload.simulation import pointing_at, simulator_for
+    from crun_batch.workload.simulation import pointing_at, simulators_for
 
     folder = job.output.dir
     job = job.with_overrides({"output.dir": str(folder.with_name(f"{folder.name}-simulated"))})
-    simulator = stack.enter_context(simulator_for(job, options.simulator))
-    redirected = pointing_at(simulator)
+    simulators = stack.enter_context(simulators_for(job, options.simulator))
+    redirected = pointing_at(simulators, job)
     workload = load_workload(job.with_overrides(redirected), table, redirected)
-    return structs.replace(workload, start_gateway=simulator.start)
+    return structs.replace(workload, start_gateway=lambda: [one.start() for one in simulators])
 
 
 def read_job(job: Job | str | Path, table: object | None, options: RunOptions) -> Job:

@@ -6,11 +6,12 @@ a run with nothing to send starts none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from decimal import Decimal
 from typing import Any
 
+from crun_batch.load.job.file import ForEachEndpoint
 from crun_batch.load.job.job import Job
 from crun_batch.load.job.sweep import variations
 from crun_batch.simulator.process import SimulatorProcess
@@ -20,22 +21,26 @@ SIMULATED_BALANCE_CREDITS = Decimal(1_000_000_000)
 
 
 @contextmanager
-def simulator_for(job: Job, settings: Mapping[str, Any]) -> Iterator[SimulatorProcess]:
-    """A simulator that has its address and is not started, for as long as the context lasts.
+def simulators_for(job: Job, settings: Mapping[str, Any]) -> Iterator[list[SimulatorProcess]]:
+    """A simulator for each endpoint, with its address and not started, for as long as the context lasts.
 
-    It offers the models of all variants and judges, at the job's prices.
+    Each offers the models of all variants and judges, at the prices that the job has there.
     """
-    simulator = SimulatorProcess(read_settings(settings, base=_settings_for(job)))
-    try:
-        yield simulator.listen()
-    finally:
-        simulator.stop()
+    with ExitStack() as stack:
+        simulators = []
+        for one in job.at_each_endpoint:
+            simulator = SimulatorProcess(read_settings(settings, base=_settings_for(one)))
+            stack.callback(simulator.stop)
+            simulators.append(simulator.listen())
+        yield simulators
 
 
-def pointing_at(simulator: SimulatorProcess) -> dict[str, object]:
-    """Keys that point a job, and each of its variants, at this simulator."""
+def pointing_at(simulators: Sequence[SimulatorProcess], job: Job) -> dict[str, object]:
+    """Keys that point a job, and each of its variants, at these simulators; endpoints keep their names."""
+    names = [one.endpoint.name for one in job.at_each_endpoint]
     return {
-        "endpoint.base_url": simulator.base_url,
+        **({} if None in names else {"endpoint.name": ForEachEndpoint(names)}),
+        "endpoint.base_url": ForEachEndpoint(one.base_url for one in simulators),
         "endpoint.auth": "none",
         "endpoint.api_key_env": None,
         "endpoint.api_key_file": None,

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from crun_batch.errors import InputError
 from crun_batch.gateway.protocols import PROTOCOLS
@@ -47,6 +47,17 @@ class Target(Struct, frozen=True, dict=True):
     @property
     def protocol_name(self) -> ProtocolName:
         return self.job.endpoint.protocol
+
+    @cached_property
+    def at_each_endpoint(self) -> tuple[Target, ...]:
+        """Itself at each of its job's endpoints, that one alone; itself where there is one."""
+        jobs = self.job.at_each_endpoint
+        return (self,) if jobs[0] is self.job else tuple(structs.replace(self, job=job) for job in jobs)
+
+    @property
+    def endpoint_name(self) -> str | None:
+        """What the endpoint is called in records and messages; None: it is the only one, and nobody named it."""
+        return self.job.endpoint.name
 
     @property
     def url(self) -> str:
@@ -86,7 +97,7 @@ class Target(Struct, frozen=True, dict=True):
         return may_write_cache(self.protocol_name, body)
 
     def secrets(self, environ: Mapping[str, str]) -> Secrets:
-        """The key and the headers of its endpoint. Raises InputError that names all that are missing."""
+        """The key and the headers of its one endpoint. Raises InputError that names all that are missing."""
         return resolve_secrets(self.job, environ)
 
 

@@ -12,7 +12,7 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
@@ -143,8 +143,25 @@ def overridden(document: Document, overrides: Mapping[str, object], *, source: s
     return structs.replace(document, tree=tree, places=places, mistakes=tuple(mistakes))
 
 
+class ForEachEndpoint(tuple[Any, ...]):
+    """A value for each endpoint of a list, in its order, from the front again where there are more."""
+
+
 def put(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> bool:
-    """Set the key at `path`, with the mappings on the way to it; whether there is room for them."""
+    """Set the key at `path`, with the mappings on the way to it; whether there is room for them.
+
+    A key below `endpoint` is set in every endpoint of a list.
+    """
+    endpoints = tree.get("endpoint")
+    if path[0] == "endpoint" and len(path) > 1 and isinstance(endpoints, list):
+        values = value if isinstance(value, ForEachEndpoint) else (value,)
+        are_put = [
+            isinstance(one, dict) and put(one, path[1:], copied(values[index % len(values)]))
+            for index, one in enumerate(endpoints)
+        ]
+        return all(are_put)
+    if isinstance(value, ForEachEndpoint):
+        value = value[0]
     for part in path[:-1]:
         if tree.get(part) is None:
             tree[part] = {}
@@ -162,8 +179,8 @@ def copied(value: Any) -> Any:
     return [copied(child) for child in value] if isinstance(value, list | tuple) else value
 
 
-def plain_tree(document: Document, *, exact: Collection[str]) -> tuple[dict[str, Any], list[Mistake]]:
-    """The tree as plain JSON values; `Decimal` stays under the top keys named in `exact` and is a float elsewhere.
+def plain_tree(document: Document, *, is_exact: Callable[[KeyPath], bool]) -> tuple[dict[str, Any], list[Mistake]]:
+    """The tree as plain JSON values; `Decimal` stays where it `is_exact` and is a float elsewhere.
 
     Refused: what JSON cannot hold (dates, NaN, integers over 64 bits, half characters, Python objects).
     """
@@ -180,7 +197,7 @@ def plain_tree(document: Document, *, exact: Collection[str]) -> tuple[dict[str,
             return {str(key): plain(child, (*path, str(key))) for key, child in value.items()}
         if isinstance(value, list | tuple):
             return [plain(child, (*path, index)) for index, child in enumerate(value)]
-        return float(value) if isinstance(value, Decimal) and path[0] not in exact else value
+        return float(value) if isinstance(value, Decimal) and not is_exact(path) else value
 
     return plain(document.tree, ()), mistakes
 

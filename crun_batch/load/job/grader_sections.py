@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, Strict
 
-from crun_batch.load.job.sections import EndpointSpec, Flag, Name, Section, Share, Template, Text
+from crun_batch.load.job.endpoint_sections import EndpointSpec
+from crun_batch.load.job.sections import Flag, Name, Section, Share, Template, Text
 
 
 def _pattern(value: str) -> str:

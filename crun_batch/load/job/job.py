@@ -21,6 +21,15 @@ from pydantic import Field, PrivateAttr, ValidationError
 
 from crun_batch.errors import InputError, Mistake
 from crun_batch.load.folders import Folders, checked_folders
+from crun_batch.load.job.endpoint_lists import (
+    BASE_URL_VARIABLE,
+    at_each_endpoint,
+    has_own_terms,
+    listed_mistake,
+    with_endpoint_defaults,
+    with_own_terms,
+)
+from crun_batch.load.job.endpoint_sections import EndpointSpec, PricesSpec
 from crun_batch.load.job.file import (
     FORMATS,
     Format,
@@ -35,35 +44,28 @@ from crun_batch.load.job.file import (
 from crun_batch.load.job.grader_sections import GraderSpec
 from crun_batch.load.job.mistakes import mistakes_of
 from crun_batch.load.job.output_schema import schema_of_class
-from crun_batch.load.job.places import KEYWORDS_SOURCE, Document, Place
+from crun_batch.load.job.places import KEYWORDS_SOURCE, Document, KeyPath
 from crun_batch.load.job.rules import OUTPUT_LIMITS, broken_rules
 from crun_batch.load.job.sections import (
-    DEFAULT_BASE_URL,
     Axes,
     BudgetSpec,
     Count,
     CountOrZero,
-    EndpointSpec,
     Flag,
     InputSpec,
     LimitsSpec,
     Name,
     OutputSpec,
-    PricesSpec,
     PromptSpec,
     Schema,
     Section,
     Text,
 )
 
-DEFAULT_KEY_VARIABLE = "CRUN_API_KEY"
-BASE_URL_VARIABLE = "CRUN_BASE_URL"
 ANYWHERE = (Path("/"),)
 """For those who only look where a job writes, or whom it asks: they send none of its texts."""
 """What a job made from keyword arguments is called in mistakes."""
 _CLASS_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
-_AMOUNTS = ("prices", "budget")
-"""Top keys under which numbers stay exact decimals."""
 
 
 class Job(Section):
@@ -78,7 +80,7 @@ class Job(Section):
     input: InputSpec = InputSpec()
     """Where the rows come from, and which of them are used."""
     endpoint: EndpointSpec = EndpointSpec()
-    """Which gateway is called, how, and where its key is found."""
+    """Which gateway is called, how, and where its key is found; or a list of such endpoints for the same model."""
     model: Text | None = None
     """The model to ask. Required, but with `prompt.body_column`."""
     prompt: PromptSpec = PromptSpec()
@@ -110,6 +112,8 @@ class Job(Section):
 
     _document: Document = PrivateAttr()
     _max_output_tokens: int | None = PrivateAttr(None)
+    _placed: tuple[Job, ...] = PrivateAttr(())
+    """Itself at each endpoint of a list, or at the one that has limits or prices of its own."""
 
     def __init__(
         self, document: Document | None = None, /, *, base_dir: Path | str | None = None, **keys: Any
@@ -117,16 +121,30 @@ class Job(Section):
         if document is None:
             document = _from_keywords(keys, base_dir)
         document, mistakes = _readied(document)
-        checked = _with_defaults(document)
-        mistakes += broken_rules(checked)
+        at_each, wrong = at_each_endpoint(document)
+        checked = at_each[0] if at_each else with_endpoint_defaults(document)
+        found = broken_rules(checked)
         try:
-            super().__init__(**checked.tree)
+            super().__init__(**(checked.tree if not wrong or at_each else {**checked.tree, "endpoint": {}}))
         except ValidationError as error:
-            mistakes += mistakes_of(error, checked, Job)
+            found += mistakes_of(error, checked, Job)
+        mistakes += [*wrong, *(listed_mistake(one, checked) for one in found)]
+        placed = _placed(at_each or ([checked] if has_own_terms(checked) else []), mistakes)
         if mistakes:
             raise InputError(sorted(mistakes, key=lambda mistake: mistake.line or 0)) from None
         self._document = document
+        self._placed = placed
         self._max_output_tokens = self.params.pop("max_output_tokens", None)
+
+    @property
+    def at_each_endpoint(self) -> tuple[Job, ...]:
+        """The job at each of its endpoints: that one alone, its own limits and prices; itself where it has one."""
+        return self._placed or (self,)
+
+    @property
+    def endpoint_key(self) -> str:
+        """What its `endpoint` is called in mistakes: of a list with the place there."""
+        return self._document.endpoint_key or "endpoint"
 
     @property
     def document(self) -> Document:
@@ -174,6 +192,8 @@ class Job(Section):
     def public_dict(self) -> dict[str, object]:
         """The resolved job as a JSON value that `parse_job` reads back. Headers as written: no secret is in it."""
         tree = self.model_dump(mode="json")
+        if isinstance(self._document.tree.get("endpoint"), list):
+            tree["endpoint"] = [one.model_dump(mode="json")["endpoint"] for one in self._placed]
         tree["score"] = [spec.model_dump(mode="json", exclude_unset=True) for spec in self.score]
         if self._max_output_tokens is not None:
             tree["params"] = {"max_output_tokens": self._max_output_tokens, **self.params}
@@ -258,6 +278,13 @@ def parse_job(
 def job_schema() -> dict[str, object]:
     """The JSON Schema of a job file, for editors."""
     schema = Job.model_json_schema()
+    one = schema["properties"]["endpoint"]
+    spec = {"$ref": "#/$defs/EndpointSpec"}
+    several = {"type": "array", "items": spec, "minItems": 1}
+    schema["properties"]["endpoint"] = {
+        **{key: value for key, value in one.items() if key != "$ref"},
+        "anyOf": [spec, several],
+    }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "crun_batch job"}
 
 
@@ -282,7 +309,7 @@ def _safe_name(stem: str) -> str:
 def _readied(document: Document) -> tuple[Document, list[Mistake]]:
     """The document with plain values, and with the texts and the schema that it keeps in files."""
     document, wrong_class = _with_schema_of_class(document)
-    tree, mistakes = plain_tree(document, exact=_AMOUNTS)
+    tree, mistakes = plain_tree(document, is_exact=_is_amount)
     mistakes = [*wrong_class, *mistakes]
     mistakes = [*document.mistakes, *mistakes]
     tree["prompt"] = with_files(tree.get("prompt"), ("prompt",), document, mistakes)
@@ -291,7 +318,7 @@ def _readied(document: Document) -> tuple[Document, list[Mistake]]:
             grader["prompt"] = with_files(grader["prompt"], ("score", index, "prompt"), document, mistakes)
     if isinstance(tree.get("output_schema"), str):
         tree["output_schema"] = _schema_file(tree["output_schema"], document, mistakes)
-    return structs.replace(document, tree=tree, mistakes=()), mistakes
+    return _with_output_dir(structs.replace(document, tree=tree, mistakes=())), mistakes
 
 
 def _with_schema_of_class(document: Document) -> tuple[Document, list[Mistake]]:
@@ -319,30 +346,34 @@ def _schema_file(name: str, document: Document, mistakes: list[Mistake]) -> dict
     except InputError as error:
         mistakes += error.mistakes
         return {}
-    schema, wrong = plain_tree(Document(str(path), document.base_dir, reading.tree, reading.places), exact=())
+    schema, wrong = plain_tree(
+        Document(str(path), document.base_dir, reading.tree, reading.places), is_exact=lambda _: False
+    )
     mistakes += [*reading.mistakes, *wrong]
     return schema
 
 
-def _with_defaults(document: Document) -> Document:
-    """The document with the defaults that depend on other keys, where those keys are mappings at all."""
+def _placed(documents: Sequence[Document], mistakes: list[Mistake]) -> tuple[Job, ...]:
+    """A job at each endpoint; adds to `mistakes` what is wrong there and not told yet."""
+    jobs = []
+    for document in documents:
+        try:
+            jobs.append(Job(with_own_terms(document)))
+        except InputError as error:
+            found = [listed_mistake(one, document) for one in error.mistakes]
+            of_endpoint = [one for one in found if (one.key or "").startswith("endpoint")]
+            mistakes += [one for one in (of_endpoint or found) if one not in mistakes]
+    return tuple(jobs)
+
+
+def _is_amount(path: KeyPath) -> bool:
+    """Whether numbers there stay exact decimals."""
+    return path[0] in ("prices", "budget") or (path[0] == "endpoint" and "prices" in path)
+
+
+def _with_output_dir(document: Document) -> Document:
     tree = dict(document.tree)
     output = tree.get("output") or {}
     if isinstance(output, Mapping) and output.get("dir") is None:
         tree["output"] = {**output, "dir": f"runs/{tree.get('name') or 'job'}"}
-    endpoint = tree.get("endpoint") or {}
-    if not isinstance(endpoint, Mapping):
-        return structs.replace(document, tree=tree)
-    default_url = document.default_base_url or DEFAULT_BASE_URL
-    written = endpoint.get("base_url")
-    is_default = written is None or str(written).rstrip("/") in (DEFAULT_BASE_URL, default_url.rstrip("/"))
-    named = endpoint.get("api_key_env") or endpoint.get("api_key_file")
-    if is_default and not named and endpoint.get("auth") != "none":
-        endpoint = {**endpoint, "api_key_env": DEFAULT_KEY_VARIABLE}
-        named = DEFAULT_KEY_VARIABLE
-    auth = endpoint.get("auth") or ("bearer" if named else "none")
-    tree["endpoint"] = {**endpoint, "base_url": default_url if written is None else written, "auth": auth}
-    places = dict(document.places)
-    if written is None and document.default_base_url:
-        places["endpoint", "base_url"] = Place(f"the variable {BASE_URL_VARIABLE}")
-    return structs.replace(document, tree=tree, places=places)
+    return structs.replace(document, tree=tree)

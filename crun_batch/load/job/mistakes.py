@@ -113,6 +113,7 @@ def _unknown_key(path: KeyPath, job: type[BaseModel]) -> str:
     if ours is not None and ours != dotted(path):
         return f"unknown key; it is {ours} here"
     known = [key for key in known_keys(job) if "*" not in key and key[:1] != ("score",)]
+    known.sort(key=len)
     elsewhere = [dotted(key) for key in known if key[-1] == name] or _alike(name, known)
     if elsewhere:
         return f"unknown key; did you mean {elsewhere[0]}?"

@@ -59,6 +59,8 @@ class Document(Struct, frozen=True):
     """Folders besides `base_dir` whose files rows and SQL may read."""
     needs_table: bool = True
     """False: `input.table` may be absent, because a frame comes from Python."""
+    endpoint_key: str | None = None
+    """Of a job at one of its endpoints, which has that one alone: what it is called in the job file."""
 
     def mistake(self, path: KeyPath, message: str) -> Mistake:
         """A mistake at `path`, with the place of its nearest key that was written."""

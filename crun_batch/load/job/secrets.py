@@ -85,12 +85,12 @@ def _key(job: Job, environ: Mapping[str, str], mistakes: list[Mistake]) -> str |
     key = environ.get(name, "").strip()
     if not key:
         says = f"the variable {name} is not set: put the API key into it (export {name}=...)"
-        mistakes.append(Mistake(says, file=job.source, key="endpoint.api_key_env"))
+        mistakes.append(Mistake(says, file=job.source, key=f"{job.endpoint_key}.api_key_env"))
     return _sendable(key, f"the variable {name}", "api_key_env", job, mistakes)
 
 
 def _key_file_text(path: Path, job: Job, mistakes: list[Mistake]) -> str:
-    key = "endpoint.api_key_file"
+    key = f"{job.endpoint_key}.api_key_file"
     try:
         with path.open("rb") as file:
             text = file.read(MAX_KEY_FILE_BYTES).decode().strip()
@@ -111,7 +111,7 @@ def _filled(name: str, template: str, job: Job, environ: Mapping[str, str], mist
     for variable in dict.fromkeys(variables):
         if not environ.get(variable):
             says = f"the variable {variable} is not set"
-            mistakes.append(Mistake(says, file=job.source, key=f"endpoint.headers.{name}"))
+            mistakes.append(Mistake(says, file=job.source, key=f"{job.endpoint_key}.headers.{name}"))
     value = HEADER_VARIABLE.sub(lambda match: environ.get(match[1], "").strip(), template)
     what = f"the header with {', '.join(variables)}" if variables else "the header"
     return _sendable(value, what, f"headers.{name}", job, mistakes)
@@ -121,5 +121,5 @@ def _sendable(value: str, what: str, key: str, job: Job, mistakes: list[Mistake]
     """The value, which must be one line of printable ASCII: anything else cannot stand in a header."""
     if not all(" " <= character <= "~" or character == "\t" for character in value):
         says = f"{what} holds a line break or a character that no header can carry"
-        mistakes.append(Mistake(says, file=job.source, key=f"endpoint.{key}"))
+        mistakes.append(Mistake(says, file=job.source, key=f"{job.endpoint_key}.{key}"))
     return value

@@ -27,10 +27,7 @@ from typing_extensions import TypedDict
 
 from crun_batch.load.job.addresses import base_url, query
 from crun_batch.load.job.csv_values import Delimiter, Encoding, Quote
-from crun_batch.load.job.moments import Moment
 from crun_batch.load.job.places import split_dotted
-
-DEFAULT_BASE_URL = "https://api.crun.ai/api/v1"
 
 
 class Section(BaseModel):
@@ -151,6 +148,7 @@ Flag = Annotated[bool, Strict()]
 Count = Annotated[int, Strict(), Field(ge=1)]
 CountOrZero = Annotated[int, Strict(), Field(ge=0)]
 Duration = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
+Weight = Annotated[float, Strict(), Field(gt=0, le=1000, allow_inf_nan=False)]
 Share = Annotated[float, Strict(), Field(ge=0, le=1)]
 Amount = Annotated[Decimal, BeforeValidator(_amount), Field(ge=0, lt=10**12, decimal_places=12)]
 PositiveAmount = Annotated[Decimal, BeforeValidator(_amount), Field(gt=0, lt=10**12, decimal_places=12)]
@@ -211,29 +209,6 @@ class InputSpec(Section):
     """Only a random choice of rows. Excludes `limit`."""
     csv: CsvSpec | None = None
     """How .csv and .tsv files are written, where not as usual."""
-
-
-class EndpointSpec(Section):
-    """Which gateway is called, how, and where its key is found. The key itself never stands in a job file."""
-
-    base_url: Url = DEFAULT_BASE_URL
-    """Address under which the protocol's path is called. The variable CRUN_BASE_URL changes the default."""
-    protocol: Literal["chat", "responses", "messages", "completions"] = "chat"
-    """The form of requests and replies; each has its path: /chat/completions, /responses, ..."""
-    api_key_env: EnvironmentName | None = None
-    """Variable that holds the key. Default: CRUN_API_KEY with the default base_url, otherwise none."""
-    api_key_file: Text | None = None
-    """File that holds the key and nothing else, relative to the job file. Excludes `api_key_env`."""
-    ca_file: Text | None = None
-    """File of CA certificates (PEM), relative to the job file: trusted here besides the system's."""
-    auth: Literal["bearer", "x-api-key", "none"] = "bearer"
-    """How the key is sent. Default: bearer where a key is named, otherwise none."""
-    headers: dict[str, str] = {}
-    """More headers. ${NAME} is read from the environment at the start and never written anywhere."""
-    query: Query = {}
-    """What follows '?' in the address of every call, such as {api-version: 2024-10-21}. No key belongs here."""
-    stream: Flag = False
-    """Ask for streamed replies; they are stored assembled."""
 
 
 class Message(TypedDict):
@@ -319,59 +294,6 @@ class BudgetSpec(Section):
     def is_capped(self) -> bool:
         """Whether the run's cost has a cap, so that every request needs a bound."""
         return self.max_cost_usd is not None or self.max_cost_credits is not None
-
-
-class PriceTier(Section):
-    """Prices of a whole request with more input than a threshold."""
-
-    above_input_tokens: Count
-    """Threshold: applies to requests with more input tokens."""
-    input_per_mtok: Amount | None = None
-    """Per million input tokens. Default: the model's."""
-    output_per_mtok: Amount | None = None
-    """Per million output tokens. Default: the model's."""
-    cached_input_per_mtok: Amount | None = None
-    """Per million input tokens read from cache. Default: the model's."""
-    cache_write_per_mtok: Amount | None = None
-    """Per million input tokens written to cache. Default: the model's."""
-
-
-class ModelPrice(Section):
-    """What one model costs."""
-
-    currency: Literal["usd", "credits"]
-    """Unit of the amounts."""
-    input_per_mtok: Amount
-    """Per million input tokens."""
-    output_per_mtok: Amount
-    """Per million output tokens."""
-    cached_input_per_mtok: Amount | None = None
-    """Per million input tokens read from cache. Default: the input price."""
-    cache_write_per_mtok: Amount | None = None
-    """Per million input tokens written to cache. Default: the input price."""
-    minimum_per_request: Amount | None = None
-    """Least charge of a request. Default: not known; behind CRUN the price is then unknown."""
-    tiers: tuple[PriceTier, ...] = ()
-    """Other prices for long inputs, thresholds rising."""
-    valid_from: Moment | None = None
-    """From when on this price holds, such as 2026-11-01 or 2026-11-01T12:00:00Z: what was sent since then is
-    priced anew, until then the last session's price holds. Default: from the first session that has it."""
-
-    @model_validator(mode="after")
-    def _tiers_rise(self) -> ModelPrice:
-        thresholds = [tier.above_input_tokens for tier in self.tiers]
-        if thresholds != sorted(set(thresholds)):
-            raise ValueError("tiers must have rising values of above_input_tokens")
-        return self
-
-
-class PricesSpec(Section):
-    """Prices that go before the gateway's own and public lists. Amounts are numbers or texts, taken exactly."""
-
-    credits_per_usd: PositiveAmount | None = None
-    """Credits that one dollar buys. Default: not known; then dollars and credits never meet."""
-    models: dict[str, ModelPrice] = {}
-    """Model id -> its price."""
 
 
 class OutputSpec(Section):

@@ -165,9 +165,13 @@ def _variation(job: Job, levels: tuple[Level, ...], overrides: Mapping[str, obje
 
 
 def _remove(tree: Any, path: tuple[str, ...]) -> None:
-    for part in path[:-1]:
-        tree = tree[part]
-    del tree[path[-1]]
+    if isinstance(tree, list):  # of endpoints
+        for one in tree:
+            _remove(one, path)
+    elif len(path) > 1:
+        _remove(tree[path[0]], path[1:])
+    else:
+        del tree[path[0]]
 
 
 def _placed(mistake: Mistake, failing: Sequence[tuple[Level, ...]], axes: Sequence[Sequence[Level]]) -> Mistake:
