@@ -63,6 +63,24 @@ def test_before_the_first_call_each_secret_and_its_address_are_said(at, tmp_path
     assert [] == [value for value in ENVIRON.values() if value in json.dumps([document, said])]
 
 
+def test_each_endpoint_of_a_list_is_named(at, tmp_path):
+    """In what check says, in what run says before the first call, and in the estimate's document."""
+    (tmp_path / "t.csv").write_text("id,text\na,b\n")
+    other = at.base_url.replace("127.0.0.1", "localhost")
+    endpoints = [{"base_url": at.base_url, "api_key_env": "SIM_KEY"}, {"base_url": other, "api_key_env": "TEAM"}]
+    keys = {"model": "gpt-5.4", "prompt": {"user": "{{ text }}"}, "budget": {"credits": "off"}}
+    made = crun_batch.Job(endpoint=endpoints, input={"table": str(tmp_path / "t.csv"), "id": "id"}, **keys)
+    said: list[str] = []
+    wanted = [
+        {"name": "SIM_KEY", "as": "key", "base_url": at.base_url},
+        {"name": "TEAM", "as": "key", "base_url": other},
+    ]
+    environ = {**ENVIRON, "TEAM": "ak_sim_team"}
+    assert wanted == crun_batch.check(made, environ=environ)["secrets"]
+    assert wanted == crun_batch.estimate(made, environ=environ, say=said.append)["secrets"]
+    assert [f"secrets: SIM_KEY (key) goes to {at.base_url}", f"secrets: TEAM (key) goes to {other}"] == said[:2]
+
+
 def test_a_simulated_run_sends_none(at, tmp_path):
     asked: list[Any] = []
     said: list[str] = []

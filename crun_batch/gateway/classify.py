@@ -107,7 +107,7 @@ def _success_of_other_form(protocol: Protocol, response: Response, stream: bool)
         if start and (stream or named or start.startswith((b"data:", b"event:", b":"))):
             return _stream(protocol, response)
     try:
-        return _mended(_payload(protocol, decode(response.body)))
+        return _repaired(_payload(protocol, decode(response.body)))
     except ValueError as error:
         coding = response.headers.get("content-encoding", "").strip().lower()
         what = f"its body is no JSON: {error}" if start else "its body is empty"
@@ -146,7 +146,7 @@ def _stream(protocol: Protocol, response: Response) -> Reply | Failure:
     if payload is None or not assembled.complete:
         words = "the stream was cut before its end" if payload else "no event of this protocol came"
         return Failure("unknown", "connection" if payload else "bad_reply", "retry", f"HTTP 200, but {words}")
-    result = _mended(_payload(protocol, payload))
+    result = _repaired(_payload(protocol, payload))
     if isinstance(result, Failure):
         return result
     try:
@@ -155,7 +155,7 @@ def _stream(protocol: Protocol, response: Response) -> Reply | Failure:
         return _unwritable(error, result.usage)
 
 
-def _mended(result: Reply | Failure) -> Reply | Failure:
+def _repaired(result: Reply | Failure) -> Reply | Failure:
     """A reply whose texts are Unicode: halves of a surrogate pair that stand together are joined.
 
     A lone half fails the row: its bytes are kept, and no other character may take its place silently.

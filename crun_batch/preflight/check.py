@@ -132,7 +132,7 @@ def _described(workload: Workload, seen_rows: CheckedRows) -> dict[str, Any]:
         "name": job.name,
         "model": job.model,
         "endpoint": {"base_url": job.endpoint.base_url, "protocol": job.endpoint.protocol},
-        "secrets": secrets_sent(at.job for target in workload.targets for at in target.at_each_endpoint),
+        "secrets": secrets_sent(target.job for target in workload.targets),
         "endpoints": [
             {"name": one.endpoint.name, "base_url": one.endpoint.base_url, "weight": one.endpoint.weight}
             for one in job.at_each_endpoint

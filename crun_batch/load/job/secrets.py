@@ -64,7 +64,7 @@ def secrets_sent(jobs: Iterable[Job]) -> list[dict[str, str]]:
     Names only, and without a look at their values: so that who did not write the job sees it before it runs.
     """
     found: dict[tuple[str, str, str], None] = {}
-    for endpoint in (job.endpoint for job in jobs):
+    for endpoint in (at.endpoint for job in jobs for at in job.at_each_endpoint):
         key = endpoint.api_key_file or endpoint.api_key_env
         if key is not None:
             found[key, "key", endpoint.base_url] = None
