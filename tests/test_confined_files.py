@@ -43,7 +43,7 @@ def place(tmp_path, monkeypatch) -> SimpleNamespace:
 
 
 def rows(keys: dict[str, Any], folders: Folders) -> str:
-    spec = {"table": None, "query": None, "where": None, "id": None, "limit": None, "sample": None, "csv": None}
+    spec = dict.fromkeys(("table", "query", "where", "id", "limit", "sample", "csv", "sheet"))
     table = open_table(SimpleNamespace(**{**spec, **keys}), folders=folders)
     return str([row.values for batch in table.rows(table.schema.names) for row in batch])
 
@@ -126,7 +126,7 @@ def test_a_predicate_reads_no_other_file_either(place):
 def test_a_large_query_still_spills(place):
     """The engine's own temporary folder is no file of the job's, and it may write there."""
     query = "select k, repeat('x', 200) as text from range(3000000) t(k) order by hash(k)"
-    spec = SimpleNamespace(table=None, query=query, where=None, id="k", limit=5, sample=None, csv=None)
+    spec = SimpleNamespace(table=None, query=query, where=None, id="k", limit=5, sample=None, csv=None, sheet=None)
     assert 3_000_000 == open_table(spec, folders=Folders(place.job)).source_rows
 
 

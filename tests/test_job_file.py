@@ -60,6 +60,7 @@ EVERY_KEY: dict[str, Any] = {
         "limit": 10,
         "sample": {"rows": 5, "seed": 7},
         "csv": {"delimiter": ";", "encoding": "cp1252", "quote": "none"},
+        "sheet": "Reviews",
     },
     "endpoint": {
         "name": "main",

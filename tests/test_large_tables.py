@@ -32,7 +32,7 @@ ROWS = 6_000
 
 
 def opened(path: Path, **keys: Any) -> Table:
-    told = dict.fromkeys(("query", "where", "id", "limit", "sample", "csv"))
+    told = dict.fromkeys(("query", "where", "id", "limit", "sample", "csv", "sheet"))
     return open_table(SimpleNamespace(**{**told, "table": str(path), **keys}), folders=Folders(path.parent))
 
 
@@ -169,7 +169,9 @@ def test_duplicates_are_found_whatever_the_passes(
     """
     kept = [f"id {each}" for each in ids] if as_text else ids
     twice = [each for each, count in Counter(kept).items() if count > 1][:5]
-    spec = SimpleNamespace(table=None, query=None, where=None, id="id", limit=None, sample=None, csv=None)
+    spec = SimpleNamespace(
+        table=None, query=None, where=None, id="id", limit=None, sample=None, csv=None, sheet=None
+    )
     with pytest.MonkeyPatch.context() as patch:
         few_rows, at_once = few_at_once
         patch.setattr(table_ids, "FEW_ROWS", few_rows)
@@ -199,7 +201,9 @@ def test_finished_ids_find_their_rows(
     finished = pa.table({"id": pa.array(sought, pa.int64()), "what": pa.array(range(len(sought)), pa.int64())})
     if sought_as_text:
         finished = finished.set_column(0, "id", finished.column(0).cast(pa.string()))
-    spec = SimpleNamespace(table=None, query=None, where=None, id="id", limit=None, sample=None, csv=None)
+    spec = SimpleNamespace(
+        table=None, query=None, where=None, id="id", limit=None, sample=None, csv=None, sheet=None
+    )
     table = open_table(spec, folders=Folders(Path()), frame=frame)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(table_module, "KEYS_AT_ONCE", 0 if very_many else 1 << 24)

@@ -28,7 +28,9 @@ def table_in(folder: Path, limit: int | None = None, where: str | None = None) -
     path = folder / "rows.parquet"
     if not path.exists():
         pq.write_table(pa.table({"n": range(ROWS)}), path, row_group_size=700)
-    spec = SimpleNamespace(table=str(path), query=None, where=where, id=None, limit=limit, sample=None, csv=None)
+    spec = SimpleNamespace(
+        table=str(path), query=None, where=where, id=None, limit=limit, sample=None, csv=None, sheet=None
+    )
     return open_table(spec, folders=Folders(folder))
 
 

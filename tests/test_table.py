@@ -62,6 +62,7 @@ class Input:
     limit: int | None = None
     sample: Sample | None = None
     csv: Csv | None = None
+    sheet: str | None = None
 
 
 PACKED: dict[str, Callable[[bytes], bytes]] = {

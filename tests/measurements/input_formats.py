@@ -19,6 +19,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from xlsx_kit import write_xlsx
+
 CHILD = """
 import re, sys, time
 from pathlib import Path
@@ -69,12 +72,17 @@ def write_array(path: Path, count: int) -> None:
         file.write("]")
 
 
+def write_workbook(path: Path, count: int) -> None:
+    write_xlsx(path, {"Reviews": [("id", "text", "share"), *rows(count)]})
+
+
 WRITERS: dict[str, Callable[[Path, int], None]] = {
     ".parquet": write_parquet,
     ".csv": write_csv,
     ".csv.gz": write_csv,
     ".jsonl.zst": write_zstd,
     ".json": write_array,
+    ".xlsx": write_workbook,
 }
 
 

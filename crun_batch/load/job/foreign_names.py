@@ -41,6 +41,7 @@ _NAMES: Mapping[str, str] = {
     "input.limit": "limit max_rows num_rows n_rows max_examples num_examples head max_samples_rows",
     "input.sample": "sample sampling subset shuffle",
     "input.csv": "delimiter separator sep encoding quotechar",
+    "input.sheet": "sheet sheet_name worksheet",
     "output.dir": "output_dir out_dir output_path out outdir output_folder run_dir save_path results_dir",
     "output.columns": "columns output_columns keep_columns carry",
     "output_schema": "schema json_schema response_schema response_format response_model output_format"

@@ -195,8 +195,8 @@ class InputSpec(Section):
     """Where the rows come from, and which of them are used."""
 
     table: Paths | None = None
-    """Path, glob or list of them: .parquet .csv .tsv .jsonl/.ndjson .json (an array of objects) .arrow/.feather;
-    texts also packed (.csv.gz, .jsonl.zst); relative to the job file."""
+    """Path, glob or list of them: .parquet .csv .tsv .jsonl/.ndjson .json (an array of objects) .xlsx
+    .arrow/.feather; texts also packed (.csv.gz, .jsonl.zst); relative to the job file."""
     query: Text | None = None
     """DuckDB SQL instead of `table`; needs `id`. Reads files below the job's folder, or --allow-path."""
     where: Text | None = None
@@ -209,6 +209,8 @@ class InputSpec(Section):
     """Only a random choice of rows. Excludes `limit`."""
     csv: CsvSpec | None = None
     """How .csv and .tsv files are written, where not as usual."""
+    sheet: Text | None = None
+    """Sheet of an .xlsx, by name. Default: its only one."""
 
 
 class Message(TypedDict):

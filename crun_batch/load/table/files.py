@@ -10,7 +10,7 @@ import glob
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from crun_batch.errors import InputError, Mistake
+from crun_batch.load.table.arrow_reader import open_arrow
 from crun_batch.load.table.csv_reader import CsvDialect, open_csv
 from crun_batch.load.table.jsonl_reader import open_json_array, open_jsonl
 from crun_batch.load.table.source import (
@@ -99,65 +100,10 @@ class ParquetPart(Struct, frozen=True):
                     yield from ((place + offset, batch) for offset, batch in batches)
 
 
-class ArrowPart(Struct, frozen=True):
-    """One Arrow IPC file or stream: on disk or, without a path, in a mapped buffer that lives with the part."""
-
-    path: Path | None
-    buffer: pa.Buffer | None
-    stream: bool
-    schema: pa.Schema
-    rows: int
-    from_text: bool = False
-    sparse: bool = False
-    damage: tuple[Damage, ...] = ()
-
-    def read(self, columns: Sequence[str], _spans: Spans) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """These columns, in order, in the file's own batches: mapped, or unpacked one at a time.
-
-        `included_fields` would copy each batch, and one batch may be the whole file.
-        """
-        batches = _arrow_batches(self.path, self.buffer, stream=self.stream)
-        return numbered((batch.select(list(columns)) for batch in batches), self.rows)
-
-    def line(self, _place: int) -> int | None:
-        """None: there are no lines."""
-        return None
-
-
 def open_parquet(path: Path) -> ParquetPart:
     """Reads the footer only."""
     with pq.ParquetFile(path) as file:
         return ParquetPart(path, plain_schema(file.schema_arrow), file.metadata.num_rows)
-
-
-def open_arrow(path: Path) -> ArrowPart:
-    """An IPC file or stream, whatever the suffix says; the row count comes from the batches' headers."""
-    with path.open("rb") as file:
-        start = file.read(6)
-    if start[:4] == b"FEA1":
-        raise InputError(Mistake("is Feather version 1; write it again as Arrow IPC (version 2)", file=str(path)))
-    return arrow_part(path, None, stream=start != b"ARROW1")
-
-
-def arrow_part(path: Path | None, buffer: pa.Buffer | None, *, stream: bool) -> ArrowPart:
-    """The part over an IPC file or stream, on disk or in a buffer."""
-    with pa.BufferReader(buffer) if path is None else pa.memory_map(str(path)) as file:
-        reader = pa.ipc.open_stream(file) if stream else pa.ipc.open_file(file)
-        schema = plain_schema(reader.schema)
-        rows = 0 if stream else reader.count_rows()
-    if stream:
-        rows = sum(len(batch) for batch in _arrow_batches(path, buffer, stream=True))
-    return ArrowPart(path, buffer, stream, schema, rows)
-
-
-def _arrow_batches(path: Path | None, buffer: pa.Buffer | None, *, stream: bool) -> Iterator[pa.RecordBatch]:
-    with pa.BufferReader(buffer) if path is None else pa.memory_map(str(path)) as file:
-        if stream:
-            yield from pa.ipc.open_stream(file)
-        else:
-            reader = pa.ipc.open_file(file)
-            for number in range(reader.num_record_batches):
-                yield reader.get_batch(number)
 
 
 def _row_group(file: pq.ParquetFile, number: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -223,37 +169,61 @@ _TEXTS: dict[str, Callable[[Path], Part]] = {
     ".ndjson": open_jsonl,
     ".json": open_json_array,
 }
+WORKBOOK = ".xlsx"
 OPENERS: dict[str, Callable[[Path], Part]] = {
     ".parquet": open_parquet,
     **{suffix + packed: opener for suffix, opener in _TEXTS.items() for packed in ("", *PACKINGS)},
     ".arrow": open_arrow,
     ".feather": open_arrow,
 }
-SUFFIXES = (".parquet", *(suffix + packed for suffix in DELIMITERS for packed in ("", *PACKINGS)), *OPENERS)
-_ALLOWED = f"{', '.join((*DELIMITERS, *_TEXTS))} (also with {' or '.join(PACKINGS)}), .parquet, .arrow, .feather"
+SUFFIXES = (
+    ".parquet",
+    *(suffix + packed for suffix in DELIMITERS for packed in ("", *PACKINGS)),
+    *OPENERS,
+    WORKBOOK,
+)
+_ALLOWED = (
+    f"{', '.join((*DELIMITERS, *_TEXTS))} (also with {' or '.join(PACKINGS)}), .parquet, .arrow, .feather, .xlsx"
+)
 _SIGNATURES = (
     (b"\x1f\x8b", ".gz", "packed with gzip; let its name end in .gz"),
     (b"\x28\xb5\x2f\xfd", ".zst", "packed with zstd; let its name end in .zst"),
     (b"PAR1\x15", ".parquet", "Parquet; let its name end in .parquet"),
     (b"ARROW1\0\0", ".arrow", "Arrow; let its name end in .arrow"),
-    (b"PK\x03\x04", ".xlsx", "a zip archive; unpack it"),
+    (b"PK\x03\x04", ".xlsx", "a zip archive or a workbook; unpack it, or let its name end in .xlsx"),
 )
 """(first bytes that no text begins with, suffix of such a file, what it is and what to do)."""
 
 
-def open_files(table: str | Sequence[str], base_dir: Path, csv: CsvLike | None = None) -> Source:
+def _open_xlsx(path: Path, sheet: str | None) -> Part:
+    """Few tables are workbooks, and none else needs a reader of XML."""
+    from crun_batch.load.table.xlsx_reader import open_xlsx
+
+    return open_xlsx(path, sheet)
+
+
+class HowWritten(NamedTuple):
+    """What the job says of its files besides their names: how cells are written, which sheet is meant."""
+
+    csv: CsvLike | None = None
+    sheet: str | None = None
+
+
+def open_files(table: str | Sequence[str], base_dir: Path, how: HowWritten) -> Source:
     """The source over a path, glob or list of them. Raises InputError with every file's first mistake.
 
     A mistake's row is its position over all files; where an earlier file has mistakes, only its line is known.
     """
     paths = find_files([table] if isinstance(table, str) else table, base_dir)
+    if how.sheet is not None and not any(path.name.lower().endswith(WORKBOOK) for path in paths):
+        raise InputError(Mistake("names a sheet, and the table is no .xlsx; remove it", key="input.sheet"))
     stamps: list[Stamp] = []
     parts: list[Part] = []
     mistakes: list[Mistake] = []
     for path in paths:
         try:
             stamps.append(stamp_of(path))
-            parts.append(_open(path, csv))
+            parts.append(_open(path, how))
         except InputError as error:
             before = None if mistakes else sum(part.rows for part in parts)
             mistakes.extend(_over_all_files(mistake, before) for mistake in error.mistakes)
@@ -268,15 +238,17 @@ def _over_all_files(mistake: Mistake, rows_before: int | None) -> Mistake:
     return replace(mistake, row=None if rows_before is None else mistake.row + rows_before)
 
 
-def _open(path: Path, csv: CsvLike | None) -> Part:
+def _open(path: Path, how: HowWritten) -> Part:
     suffix = next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), None)
     if suffix is None:
         message = f"is of a format that is not known; allowed are {_ALLOWED}"
         raise InputError(Mistake(message, file=str(path), key=KEY))
     try:
         _refuse_misnamed(path, suffix)
+        if suffix == WORKBOOK:
+            return _open_xlsx(path, how.sheet)
         usual = DELIMITERS.get(f".{suffix.split('.')[1]}")
-        return OPENERS[suffix](path) if usual is None else open_csv(path, _dialect(csv, usual))
+        return OPENERS[suffix](path) if usual is None else open_csv(path, _dialect(how.csv, usual))
     except OSError as error:
         message = f"cannot be read: {error.strerror or error}"
         raise InputError(Mistake(message, file=str(path), key=KEY)) from error

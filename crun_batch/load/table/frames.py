@@ -1,22 +1,16 @@
-"""Tables that are no files: polars, pandas and Arrow values passed from Python, and results that can be read once.
-
-What can be read only once, or need not fit into memory, goes to a temporary Arrow file that is removed from its
-folder as soon as it is mapped: it vanishes with the process, however that ends.
-"""
+"""Tables that are no files: polars, pandas and Arrow values from Python, and results that can be read once."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 from msgspec import Struct
 
-from crun_batch.errors import DiskFailed, InputError, Mistake
-from crun_batch.load.table.files import ArrowPart, arrow_part
+from crun_batch.errors import InputError, Mistake
+from crun_batch.load.table.arrow_reader import ArrowPart, mapped, temporary_file
 from crun_batch.load.table.source import BATCH_ROWS, Damage, Part, Source, Spans, numbered, source_of
 from crun_batch.load.table.types import convert, plain_schema
 
@@ -78,32 +72,17 @@ def _part(frame: object) -> Part:
 def spill(reader: pa.RecordBatchReader) -> ArrowPart:
     """The reader's rows in a temporary file. Raises DiskFailed where it cannot be written."""
     schema = plain_schema(reader.schema)
-    with _temporary_file() as path:
+    with temporary_file() as path:
         with pa.ipc.new_file(str(path), schema) as writer:
             for batch in reader:
                 for start in range(0, len(batch), BATCH_ROWS):
                     arrays = batch.slice(start, BATCH_ROWS).columns
                     columns = [convert(array, field.type) for array, field in zip(arrays, schema, strict=True)]
                     writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
-        return _mapped(path)
+        return mapped(path)
 
 
 def _spill_lazy(frame: pl.LazyFrame) -> ArrowPart:
-    with _temporary_file() as path:
+    with temporary_file() as path:
         frame.sink_ipc(path, maintain_order=True)
-        return _mapped(path)
-
-
-@contextmanager
-def _temporary_file() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="crun-batch-") as folder:
-        try:
-            yield Path(folder) / "rows.arrow"
-        except OSError as error:
-            advice = "make room in the folder for temporary files, or set TMPDIR to another"
-            raise DiskFailed(f"the table's rows could not be kept in {folder}: {error}", advice=advice) from error
-
-
-def _mapped(path: Path) -> ArrowPart:
-    with pa.memory_map(str(path)) as file:
-        return arrow_part(None, file.read_buffer(), stream=False)
+        return mapped(path)

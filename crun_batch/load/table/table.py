@@ -24,7 +24,7 @@ from msgspec.structs import replace
 from crun_batch.errors import InputError, Mistake
 from crun_batch.load.folders import Folders
 from crun_batch.load.table import sql
-from crun_batch.load.table.files import CsvLike, open_files
+from crun_batch.load.table.files import CsvLike, HowWritten, open_files
 from crun_batch.load.table.frames import open_frame, spill
 from crun_batch.load.table.ids import KEYS_AT_ONCE, Identities, places_of, repeated_keys, with_ids
 from crun_batch.load.table.selection import Selection, select_all, select_positions
@@ -66,6 +66,8 @@ class InputLike(Protocol):
     def sample(self) -> SampleLike | None: ...
     @property
     def csv(self) -> CsvLike | None: ...
+    @property
+    def sheet(self) -> str | None: ...
 
 
 class Table(Struct, frozen=True):
@@ -333,7 +335,7 @@ def _source(spec: InputLike, folders: Folders, frame: object | None) -> Source:
             return source_of([spill(reader)], [None])
     if spec.table is None:
         raise InputError(Mistake("there is no table; give `table` or `query`", key="input"))
-    return open_files(spec.table, folders.base, spec.csv)
+    return open_files(spec.table, folders.base, HowWritten(spec.csv, spec.sheet))
 
 
 def _checked(spec: InputLike, source: Source, folders: Folders) -> tuple[str, ...]:
