@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         compare,
         credits,
         estimate,
+        export,
         follow,
         load_job,
         models,
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "api": (
-        *("aestimate", "arun", "check", "compare", "credits", "estimate", "follow"),
+        *("aestimate", "arun", "check", "compare", "credits", "estimate", "export", "follow"),
         *("load_job", "models", "open_run", "report", "run", "runs", "show", "status", "verify"),
     ),
     "errors": (
@@ -100,6 +101,7 @@ __all__ = [
     "compare",
     "credits",
     "estimate",
+    "export",
     "follow",
     "job_schema",
     "load_job",

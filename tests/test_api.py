@@ -13,7 +13,6 @@ from crun_batch.cli.commands import app
 
 COMMANDS_WITHOUT_A_FUNCTION = {
     "init": "writes files for a person",
-    "export": "Run.export",
     "sql": "Run.sql",
     "simulator": "crun_batch.simulator",
     "schema": "job_schema",

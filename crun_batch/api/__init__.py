@@ -1,6 +1,6 @@
 """The public functions: one for each command."""
 
-from crun_batch.api.directories import follow, runs, show
+from crun_batch.api.directories import export, follow, runs, show
 from crun_batch.api.jobs import (
     aestimate,
     arun,
@@ -24,6 +24,7 @@ __all__ = [
     "compare",
     "credits",
     "estimate",
+    "export",
     "follow",
     "load_job",
     "models",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from crun_batch.state.status import find_run
 
 if TYPE_CHECKING:
+    from crun_batch.reporting.exporting import AnyFormat
     from crun_batch.reporting.run import Run
 
     AnyRun = Run | str | Path
@@ -70,6 +71,45 @@ def show(
     from crun_batch.reporting.one_row import show_row
 
     return show_row(_directory(run, simulate), id, table=table, allow_paths=allow_paths, raw=raw)
+
+
+def export(  # what help() shows
+    run: AnyRun,
+    format: AnyFormat,
+    target: BinaryIO | str | Path,
+    *,
+    where: str | None = None,
+    columns: Sequence[str] | str = (),
+    status: Sequence[str] | str = (),
+    table: object | None = None,
+    allow_paths: Sequence[str | Path] = (),
+    simulate: bool = False,
+) -> dict[str, int]:
+    """Write a run's results, the live ones included, for other tools. Streams: memory does not grow with rows.
+
+    Args:
+        run: a run directory, its job file, or a `Run`.
+        format: csv, jsonl, parquet or html (the columns of results); openai-batch (the lines of an OpenAI Batch
+            output file, each reply as it came); openai-batch-requests (of its input file: what was asked);
+            chat-jsonl (messages with their answer, for fine-tuning; only `ok` rows where `status` names no other).
+        target: a file, which is whole or as it was before, or a binary stream (parquet: one that can seek).
+        where: a predicate of SQL over the columns of results.
+        columns: the columns, in their order; default: all.
+        status: only these statuses.
+        table: the table that the run was given from Python, for the two forms that tell what was asked.
+        allow_paths: folders whose files the rows may name, as for the run.
+        simulate: of a job file, its simulated run.
+
+    Returns `rows` (written) and `left_out`: those whose prompt, rendered again, has another hash than the recorded
+    one (the table has changed since), or that have no answer to tell. Raises InputError, RunDamaged, DiskFailed.
+
+    """
+    from msgspec import structs
+
+    from crun_batch.reporting.exporting import ExportOptions, export_run, names_in
+
+    options = ExportOptions(where, names_in(columns), names_in(status), table, tuple(allow_paths))
+    return structs.asdict(export_run(_directory(run, simulate), format, target, options))
 
 
 def _directory(run: AnyRun, simulate: bool) -> Path:

@@ -18,6 +18,8 @@ from crun_batch.cli import options
 from crun_batch.cli.output import leave_standard_output, out, out_bytes, out_json, say, width
 from crun_batch.cli.watching import follow_run
 
+AnyFormat = Literal["csv", "jsonl", "parquet", "html", "openai-batch", "chat-jsonl", "openai-batch-requests"]
+
 
 def runs(
     folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to look.")] = Path(),
@@ -86,24 +88,43 @@ def show(
     return 0
 
 
-def export(
+def export(  # noqa: PLR0913
     run: options.RunPlace,
-    format: Annotated[Literal["csv", "jsonl", "openai-batch"], typer.Option("--format", help="The form.")],
+    format: Annotated[AnyFormat, typer.Option("--format", help="The form.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to.")] = None,
+    where: Annotated[str | None, typer.Option("--where", metavar="SQL", help="A predicate over results.")] = None,
+    columns: Annotated[str | None, typer.Option("--columns", metavar="NAME[,NAME]", help="Only these.")] = None,
+    status: Annotated[str | None, typer.Option("--status", metavar="STATUS[,STATUS]", help="Only these.")] = None,
+    allow_path: options.AllowPaths = None,
     simulate: options.SimulatedRun = False,
 ) -> int:
     """Write the results in another format.
 
-    To standard output, or to a file. In csv, a text that a spreadsheet would run as a formula gets a leading
-    apostrophe. openai-batch gives the lines of an OpenAI Batch output file, with each reply as it came.
+    To standard output, or to a file, which is whole or as it was before. In csv, a text that a spreadsheet would
+    run as a formula gets a leading apostrophe. openai-batch gives the lines of an OpenAI Batch output file, with
+    each reply as it came, openai-batch-requests those of its input file. chat-jsonl gives the messages with their
+    answer, for fine-tuning: of ok rows, or of those with --status. What was asked is rendered again and checked by
+    its hash; rows of a table that has changed since are left out, and counted.
     """
-    found = crun_batch.open_run(run, simulate=simulate)
-    if output is not None:
-        say(f"{found.export(format, output):,} rows to {output}")
-        return 0
+    target = sys.stdout.buffer if output is None else output
     try:
-        found.export(format, sys.stdout.buffer)
-        out_bytes(b"")
+        told = crun_batch.export(
+            run,
+            format,
+            target,
+            where=where,
+            columns=columns or (),
+            status=status or (),
+            allow_paths=tuple(allow_path or ()),
+            simulate=simulate,
+        )
+        if output is None:
+            out_bytes(b"")
     except BrokenPipeError:
         leave_standard_output()
+        return 0
+    if output is not None:
+        say(f"{told['rows']:,} rows to {output}")
+    if told["left_out"]:
+        say(f"{told['left_out']:,} rows left out: the table has changed since, or there is no answer")
     return 0

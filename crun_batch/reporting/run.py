@@ -5,25 +5,24 @@ Reads only: nothing here needs the lock, and a run that is being written can be 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from crun_batch.console.words import summary_text
 from crun_batch.errors import InputError
+from crun_batch.reporting.exporting import AnyFormat, ExportOptions, export_run, names_in
 from crun_batch.reporting.notebook import summary_html
 from crun_batch.state.commands import as_seen_from
 from crun_batch.store import views
 from crun_batch.store.directory import RunDirectory, read_json
-from crun_batch.store.disk import opened_for_people
 from crun_batch.store.views import attempts_frame, results_frame
 
 if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
-    from crun_batch.store.export import Format
     from crun_batch.store.verify import Finding
 
 
@@ -79,18 +78,23 @@ class Run:
 
         return verify(self.directory, data=data)
 
-    def export(self, format: Format, target: BinaryIO | str | Path) -> int:
-        """Write the results as csv, jsonl or openai-batch in UTF-8; returns how many rows.
+    def export(
+        self,
+        format: AnyFormat,
+        target: BinaryIO | str | Path,
+        *,
+        where: str | None = None,
+        columns: Sequence[str] = (),
+        status: Sequence[str] | str = (),
+        table: object | None = None,
+    ) -> int:
+        """Write the results in another form; returns how many rows. See `crun_batch.export`.
 
         `target` is a binary stream, or the path of a file, whose folder is made where it is missing and which is
-        replaced. Raises DiskFailed where the file cannot be written.
+        replaced when all is written. Raises InputError, DiskFailed where the file cannot be written.
         """
-        from crun_batch.store.export import export
-
-        if isinstance(target, str | Path):
-            with opened_for_people(Path(target)) as stream:
-                return export(self.directory, format, stream)
-        return export(self.directory, format, target)
+        options = ExportOptions(where, names_in(columns), names_in(status), table)
+        return export_run(self.directory, format, target, options).rows
 
     def report(self) -> str:
         """The summary in words."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import polars as pl
 import pyarrow as pa
@@ -76,24 +76,40 @@ def unscored(run: RunDirectory, schema: RunSchema, known: pa.Table) -> pa.Record
 @contextmanager
 def by_position(table: Table, answers: pa.RecordBatchReader) -> Iterator[Iterator[Answer]]:
     """The answers in the order of their rows' positions, sorted outside of memory where they are many."""
+    with in_table_order(table, answers, SEQUENCE) as lines:
+        yield (Answer(*line) for line in lines)
+
+
+@contextmanager
+def in_table_order(table: Table, lines: pa.RecordBatchReader, then: str) -> Iterator[Iterator[tuple[Any, ...]]]:
+    """Lines whose first column is `id`, with the row's position in its place: in that order, then by `then`.
+
+    Those whose row is not in the table are left out. Sorted outside of memory where they are many.
+    """
     import duckdb
 
-    placed = pa.schema([pa.field("position", pa.int64()), *list(_ANSWERS)[1:]])
-    found = (batch.select(placed.names) for batch in table.positions_of(answers))
+    placed = pa.schema([pa.field("position", pa.int64()), *list(lines.schema)[1:]])
+    found = (batch.select(placed.names) for batch in table.positions_of(lines))
     with tempfile.TemporaryDirectory(prefix="crun-batch-") as spill:
         config: dict[str, Any] = {"memory_limit": "512MB", "threads": 2, "temp_directory": spill}
         with duckdb.connect(config=config) as connection:
             connection.register("answers", pa.RecordBatchReader.from_batches(placed, found))
-            ordered = f"select * from answers order by position, {SEQUENCE}"
+            ordered = f"select * from answers order by position, {then}"
             reader = connection.sql(ordered).to_arrow_reader(_BATCH_ROWS)
-            yield (
-                Answer(*line)
-                for batch in reader
-                for line in zip(*map(pa.Array.to_pylist, batch.columns), strict=True)
-            )
+            yield (line for batch in reader for line in zip(*map(pa.Array.to_pylist, batch.columns), strict=True))
 
 
-def with_rows(rows: Iterator[list[Row]], answers: Iterator[Answer]) -> Iterator[tuple[Answer, Row]]:
+class Placed(Protocol):
+    """Something of the row at a position."""
+
+    @property
+    def position(self) -> int: ...
+
+
+P = TypeVar("P", bound=Placed)
+
+
+def with_rows(rows: Iterator[list[Row]], answers: Iterator[P]) -> Iterator[tuple[P, Row]]:
     """Each answer with its row; those whose row is not among `rows` are left out."""
     answer = next(answers, None)
     if answer is None:

@@ -184,13 +184,36 @@ def make_folder_for(path: Path) -> None:
 
 @contextmanager
 def opened_for_people(path: Path) -> Iterator[BinaryIO]:
-    """A file named by a person, to write into; what it held goes. Raises DiskFailed, while it is written too."""
+    """A file named by a person, to write into: whole under its name at the end, else as it was before.
+
+    What is no file (a pipe, a device) is written as it comes. Raises DiskFailed, while it is written too.
+    """
     make_folder_for(path)
     try:
-        with path.open("wb") as stream:
-            yield stream
+        if path.exists() and not path.is_file():
+            with path.open("wb") as stream:
+                yield stream
+        else:
+            with _replacing(path.resolve()) as stream:
+                yield stream
     except OSError as error:
         raise DiskFailed(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """A dot file of this process beside `path`, that takes its name and its rights when all is written."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with unfinished.open("wb") as stream:
+            if path.exists():
+                unfinished.chmod(path.stat().st_mode & 0o777)
+            yield stream
+            stream.flush()
+            _sync_data(stream.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 class DiskFile(io.RawIOBase):

@@ -1,4 +1,4 @@
-"""A run's results in the formats of other tools: CSV, JSONL, OpenAI's batch output.
+"""A run's results in the formats of other tools: CSV, JSONL, Parquet, a page, OpenAI's batch output.
 
 Streams; memory does not grow with rows. Amounts are written as exact decimal text, moments as ISO 8601 in UTC,
 nested values in CSV as JSON text. Reads only.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import html
 import io
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime, time, timedelta
@@ -16,12 +17,14 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import orjson
+import pyarrow.parquet as pq
 
+from crun_batch.store.chosen import ALL, Chosen, chosen_batches, chosen_schema, chosen_view
 from crun_batch.store.directory import RunDirectory
-from crun_batch.store.schema import quoted, results_schema
-from crun_batch.store.views import connect, current_finals, run_schema, snapshot
+from crun_batch.store.schema import quoted
+from crun_batch.store.views import run_schema
 
-Format = Literal["csv", "jsonl", "openai-batch"]
+Format = Literal["csv", "jsonl", "parquet", "html", "openai-batch"]
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 _CONTROLS = {
     **{code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n\r"},
@@ -29,31 +32,42 @@ _CONTROLS = {
 }
 """Characters that steer a terminal, or turn its text around, and how they are written where people look."""
 _ROWS_AT_ONCE = 1024
+_FRAME_LINES = 3
+_PAGE_HEAD = (
+    "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+    "<style>body{font:14px sans-serif}table{border-collapse:collapse}th,td{border:1px solid #ccc;padding:4px 6px;"
+    "text-align:left;vertical-align:top;white-space:pre-wrap;max-width:60ch;overflow-wrap:anywhere}"
+    "th{position:sticky;top:0;background:#eee}td:first-child{position:sticky;left:0;background:#fff}</style>"
+)
 
 
-def export(path: Path, format: Format, stream: BinaryIO, *, guard_formulas: bool = True) -> int:
-    """Write the results, the live ones included, to `stream` in UTF-8; returns how many rows.
+def export(
+    path: Path, format: Format, stream: BinaryIO, chosen: Chosen = ALL, *, guard_formulas: bool = True
+) -> int:
+    """Write the chosen results, the live ones included, to `stream` in UTF-8; returns how many rows.
 
     `guard_formulas`: in CSV, a text cell that a spreadsheet would run as a formula gets a leading apostrophe, and
-    control characters other than tabs and ends of lines are written out as escapes.
+    control characters other than tabs and ends of lines are written out as escapes. Parquet needs a stream that
+    knows its position. Raises InputError for a predicate or a column that is wrong.
     """
     if format == "csv":
-        return _csv(path, stream, guard_formulas=guard_formulas)
-    lines = _result_lines(path) if format == "jsonl" else _batch_lines(path)
+        return _csv(path, stream, chosen, guard_formulas=guard_formulas)
+    if format == "parquet":
+        return _parquet(path, stream, chosen)
     count = 0
-    for line in lines:
+    for line in _PAGES[format](path, chosen):
         stream.write(line + b"\n")
         count += 1
-    return count
+    return count - (_FRAME_LINES if format == "html" else 0)
 
 
-def _csv(path: Path, stream: BinaryIO, *, guard_formulas: bool) -> int:
+def _csv(path: Path, stream: BinaryIO, chosen: Chosen, *, guard_formulas: bool) -> int:
     text = io.TextIOWrapper(stream, encoding="utf-8", newline="", write_through=True)
     writer = csv.writer(text)
-    names = results_schema(run_schema(RunDirectory(path))).names
+    names = chosen_schema(path, chosen).names
     writer.writerow([_guarded(name) if guard_formulas else name for name in names])
     count = 0
-    for row in _rows(path):
+    for row in _rows(path, chosen):
         cells = [_cell(value) for value in row.values()]
         writer.writerow([_guarded(cell) if isinstance(value, str | dict | list) and guard_formulas else cell
                          for cell, value in zip(cells, row.values(), strict=True)])  # fmt: skip
@@ -62,24 +76,46 @@ def _csv(path: Path, stream: BinaryIO, *, guard_formulas: bool) -> int:
     return count
 
 
-def _result_lines(path: Path) -> Iterator[bytes]:
-    for row in _rows(path):
+def _parquet(path: Path, stream: BinaryIO, chosen: Chosen) -> int:
+    count = 0
+    with pq.ParquetWriter(stream, chosen_schema(path, chosen), compression="zstd") as writer:
+        for batch in chosen_batches(path, chosen):
+            writer.write_batch(batch)
+            count += batch.num_rows
+    return count
+
+
+def _result_lines(path: Path, chosen: Chosen) -> Iterator[bytes]:
+    for row in _rows(path, chosen):
         yield orjson.dumps(_plain(row))
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    run = RunDirectory(path)
-    now = snapshot(run, run_schema(run))
-    for table in current_finals(now, results_schema(now.schema).names):
-        for batch in table.to_batches(_ROWS_AT_ONCE):
-            yield from batch.to_pylist()
+def _page_lines(path: Path, chosen: Chosen) -> Iterator[bytes]:
+    """One page that opens offline: a table, every cell a text; _FRAME_LINES lines and one for each row."""
+    names = chosen_schema(path, chosen).names
+    titles = "".join(f"<th>{_escaped(name)}</th>" for name in names)
+    yield f"<!doctype html><meta charset=utf-8><title>{_escaped(path.name)}</title>{_PAGE_HEAD}".encode()
+    yield f"<table><thead><tr>{titles}</tr></thead><tbody>".encode()
+    for row in _rows(path, chosen):
+        cells = "".join(f"<td>{'' if value is None else _escaped(_cell(value))}</td>" for value in row.values())
+        yield f"<tr>{cells}</tr>".replace("\n", "&#10;").encode("utf-8", "replace")
+    yield b"</tbody></table>"
 
 
-def _batch_lines(path: Path) -> Iterator[bytes]:
+def _escaped(value: Any) -> str:
+    return html.escape(str(value).translate(_CONTROLS))
+
+
+def _rows(path: Path, chosen: Chosen) -> Iterator[dict[str, Any]]:
+    for batch in chosen_batches(path, chosen):
+        yield from batch.to_pylist()
+
+
+def _batch_lines(path: Path, chosen: Chosen) -> Iterator[bytes]:
     """One line per result, with the reply of its last attempt that was to answer."""
     schema = run_schema(RunDirectory(path))
     keys = ", ".join(map(quoted, schema.unit_columns))
-    with connect(path) as connection:
+    with chosen_view(path, chosen) as connection:
         [(plain,)] = connection.execute(
             "select count(distinct variant) <= 1 and coalesce(max(repeat), 0) = 0 from results"
         ).fetchall()
@@ -87,7 +123,7 @@ def _batch_lines(path: Path) -> Iterator[bytes]:
             f"with last as (select {keys}, max(serial) as serial from attempts "
             f"where purpose in ('answer', 'repair') group by {keys}) "
             f"select {quoted(schema.id_name)} as id, r.variant, r.repeat, r.error_kind, r.error_message, "
-            f"a.serial, a.http_status, a.request_id, a.reply_body from results r "
+            f"a.serial, a.http_status, a.request_id, a.reply_body from chosen r "
             f"left join last using ({keys}) left join attempts a on a.serial = last.serial"
         ).to_arrow_reader(_ROWS_AT_ONCE)
         name = _custom_id if plain else _unit_id
@@ -159,3 +195,11 @@ _TEXTS: tuple[tuple[type, Callable[[Any], str]], ...] = (
     (timedelta, str),
     (bytes, lambda value: base64.b64encode(value).decode()),
 )
+
+
+_PAGES: Mapping[Format, Callable[[Path, Chosen], Iterator[bytes]]] = {
+    "jsonl": _result_lines,
+    "html": _page_lines,
+    "openai-batch": _batch_lines,
+}
+"""Formats that are made line by line."""

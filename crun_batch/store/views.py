@@ -157,14 +157,19 @@ def query(path: Path, sql: str) -> pa.Table:
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             raise InputError("the query must be one SELECT over `results` and `attempts`")
         with connect(path) as connection:
-            folder = str(path.resolve()).replace("'", "''")
-            connection.execute(f"set allowed_directories = ['{folder}/']")
-            connection.execute("set python_enable_replacements = false")
-            connection.execute("set enable_external_access = false")
-            connection.execute("set lock_configuration = true")
+            confine(connection, path)
             return connection.sql(sql).to_arrow_table()
     except duckdb.Error as error:
         raise InputError(f"the query failed: {error}") from error
+
+
+def confine(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """From now on the connection reads this run's files and nothing else, whatever it is asked."""
+    folder = str(path.resolve()).replace("'", "''")
+    connection.execute(f"set allowed_directories = ['{folder}/']")
+    connection.execute("set python_enable_replacements = false")
+    connection.execute("set enable_external_access = false")
+    connection.execute("set lock_configuration = true")
 
 
 def finished_units(path: Path, *, with_hashes: bool = False) -> pa.RecordBatchReader:
