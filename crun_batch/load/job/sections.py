@@ -196,7 +196,8 @@ class InputSpec(Section):
 
     table: Paths | None = None
     """Path, glob or list of them: .parquet .csv .tsv .jsonl/.ndjson .json (an array of objects) .xlsx
-    .arrow/.feather; texts also packed (.csv.gz, .jsonl.zst); relative to the job file."""
+    .arrow/.feather; texts also packed (.csv.gz, .jsonl.zst). Or one sqlite:///file?table=name. Relative to the
+    job file."""
     query: Text | None = None
     """DuckDB SQL instead of `table`; needs `id`. Reads files below the job's folder, or --allow-path."""
     where: Text | None = None

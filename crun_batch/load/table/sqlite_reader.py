@@ -1,0 +1,163 @@
+"""One table of an SQLite database: `sqlite:///file?table=name`, read by Python's own sqlite3.
+
+The rules:
+- The rows come in the order of their rowid or, without one, of the primary key; a view has no order and is refused.
+- The database is opened for reading only, and its rows are kept in a temporary file, as one moment's view of it: a
+  writer may go on, and what it writes is read by the next start.
+- A column has the type of its values, not of its declaration, which SQLite does not hold to: whole numbers,
+  numbers, texts or bytes. Values of several kinds are refused, with a row of each.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, quote, unquote
+
+import pyarrow as pa
+
+from crun_batch.errors import InputError, Mistake
+from crun_batch.load.table.arrays import array_of
+from crun_batch.load.table.arrow_reader import ArrowPart
+from crun_batch.load.table.frames import spill
+from crun_batch.load.table.source import BATCH_ROWS
+from crun_batch.load.table.types import suggestion
+
+_SCHEME = "sqlite:///"
+KEY = "input.table"
+_EXACT_IN_FLOAT = 2**53
+_TYPES = (
+    (frozenset[str](), pa.null()),
+    (frozenset({"integer"}), pa.int64()),
+    (frozenset({"integer", "real"}), pa.float64()),
+    (frozenset({"text"}), pa.string()),
+    (frozenset({"blob"}), pa.binary()),
+)
+_WORDS = {"integer": "a whole number", "real": "a number", "text": "a text", "blob": "bytes"}
+
+
+class DatabaseTable(NamedTuple):
+    """A table of a database in a file."""
+
+    path: Path
+    name: str
+
+
+def database_table(address: str, base_dir: Path) -> DatabaseTable:
+    """What an address names; its path is relative to `base_dir`. Raises InputError where it names no table."""
+    path, _, query = address.removeprefix(_SCHEME).partition("?")
+    keys = dict(parse_qsl(query))
+    if not path or set(keys) != {"table"}:
+        raise InputError(Mistake(f"`{address}` names no table; write {_SCHEME}FILE?table=NAME", key=KEY))
+    found = base_dir / unquote(path)
+    if not found.is_file():
+        message = f"there is no file `{unquote(path)}` in {base_dir}; paths are relative to the job file"
+        raise InputError(Mistake(message, key=KEY))
+    return DatabaseTable(found, keys["table"])
+
+
+def open_sqlite(table: DatabaseTable) -> ArrowPart:
+    """The rows as they are now. Raises InputError with what is wrong with the database or a column."""
+    address = f"file:{quote(str(table.path.resolve()))}?mode=ro"
+    try:
+        with closing(sqlite3.connect(address, uri=True, isolation_level=None)) as connection:
+            connection.execute("pragma trusted_schema = off")
+            connection.execute("begin")
+            columns, order = _columns(connection, table)
+            schema = _schema(connection, table, columns, order)
+            return spill(pa.RecordBatchReader.from_batches(schema, _batches(connection, table, schema, order)))
+    except sqlite3.Error as error:
+        raise InputError(Mistake(f"cannot be read: {error}", file=str(table.path), key=KEY)) from error
+
+
+def _columns(connection: sqlite3.Connection, table: DatabaseTable) -> tuple[list[str], str]:
+    """The names of the columns, and what the rows are ordered by."""
+    kinds = dict(connection.execute("select name, type from sqlite_master where type in ('table', 'view')"))
+    if kinds.get(table.name) != "table":
+        message = (
+            f"has no table `{table.name}`; {suggestion(table.name, _tables(kinds)).replace('columns', 'tables')}"
+        )
+        if table.name in kinds:
+            message = f"`{table.name}` is a view, whose rows have no order; make it a table with a primary key"
+        raise InputError(Mistake(message, file=str(table.path), key=KEY))
+    described = list(
+        connection.execute("select name, pk from pragma_table_xinfo(?) where hidden <> 1", (table.name,))
+    )
+    names = [name for name, _ in described]
+    rowid = next((each for each in ("rowid", "_rowid_", "oid") if each not in map(str.casefold, names)), None)
+    without = connection.execute(
+        "select wr from pragma_table_list(?) where schema = 'main'", (table.name,)
+    ).fetchone()
+    if rowid is not None and not without[0]:
+        return names, rowid
+    keys = [_identifier(name) for name, place in sorted(described, key=lambda each: each[1]) if place]
+    if not keys:
+        message = (
+            f"the rows of `{table.name}` have no order: its columns hide the rowid, and there is no primary key"
+        )
+        raise InputError(Mistake(message, file=str(table.path), key=KEY))
+    return names, ", ".join(keys)
+
+
+def _tables(kinds: dict[str, str]) -> list[str]:
+    return [name for name, kind in kinds.items() if kind == "table" and not name.startswith("sqlite_")]
+
+
+def _schema(connection: sqlite3.Connection, table: DatabaseTable, columns: Sequence[str], order: str) -> pa.Schema:
+    kinds: dict[str, dict[str, int]] = {name: {} for name in columns}
+    listed = ", ".join(f"typeof({_identifier(name)})" for name in columns)
+    rows = connection.execute(f"select {listed} from {_identifier(table.name)} order by {order}")
+    for number, row in enumerate(rows):
+        for name, kind in zip(columns, row, strict=True):
+            if kind != "null":
+                kinds[name].setdefault(kind, number)
+    fields, mistakes = [], []
+    for name, found in kinds.items():
+        kind = next((kind for allowed, kind in _TYPES if found.keys() <= allowed), None)
+        if kind is None:
+            mistakes.append(_mixed(table, name, found))
+        fields.append((name, kind or pa.null()))
+    if mistakes:
+        raise InputError(mistakes)
+    return pa.schema(fields)
+
+
+def _mixed(table: DatabaseTable, name: str, kinds: dict[str, int]) -> Mistake:
+    (before, kind), (row, other), *_ = sorted((row, _WORDS[kind]) for kind, row in kinds.items())
+    message = f"column `{name}` has {other} here and {kind} in row {before}; use one kind in the whole column"
+    return Mistake(message, file=str(table.path), row=row)
+
+
+def _batches(
+    connection: sqlite3.Connection, table: DatabaseTable, schema: pa.Schema, order: str
+) -> Iterator[pa.RecordBatch]:
+    listed = ", ".join(map(_identifier, schema.names))
+    cursor = connection.execute(f"select {listed} from {_identifier(table.name)} order by {order}")
+    first = 0
+    while rows := cursor.fetchmany(BATCH_ROWS):
+        arrays = [
+            _array(table, field, values, first)
+            for field, values in zip(schema, zip(*rows, strict=True), strict=True)
+        ]
+        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+        first += len(rows)
+
+
+def _array(table: DatabaseTable, field: pa.Field, values: Sequence[Any], first: int) -> pa.Array:
+    if pa.types.is_binary(field.type):
+        return pa.array(values, field.type)
+    if pa.types.is_floating(field.type):
+        for row, value in enumerate(values, first):
+            if isinstance(value, int) and abs(value) > _EXACT_IN_FLOAT:
+                message = (
+                    f"column `{field.name}` has {value}, too long beside its numbers with a fraction; cast it"
+                )
+                raise InputError(Mistake(message, file=str(table.path), row=row))
+    return array_of(values, field.type)
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
