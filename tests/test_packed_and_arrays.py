@@ -87,6 +87,8 @@ def test_an_element_is_delivered_byte_for_byte(tmp_path: Path) -> None:
         (b'[{"a": 1},\n[2]]', 2, 1, "each element must be one JSON object"),
         (b'[{"a": 1},\n"x"]', 2, 1, "each element must be one JSON object"),
         (b'[{"a": 1},\n{"a":\n nil, "long": "enough to go on"}]', 3, 1, "column `a`: is not valid JSON"),
+        (b'[{"a": 1},\n{"a": }]', 2, 1, "column `a`: is not valid JSON: Expecting value"),
+        (b'[{"a": 1},\n{"a": 2, }]', 2, 1, "column `a`: is not valid JSON"),
         (b'[{"a": 1},\n{"a": NaN}]', 2, 1, "column `a`: NaN is no JSON; write null instead"),
         (b'[{"a": 1},\n{"a": "\xff"}]', 2, None, "byte 0xff is not UTF-8"),
         (b'[{"a": ' + b"[" * 100_000, 1, 0, "nested too deeply"),

@@ -88,10 +88,10 @@ class _Array:
             try:
                 return _scan(self._text, self._at)[1]
             except json.JSONDecodeError as error:
-                is_cut = error.msg.startswith("Unterminated") or error.pos >= len(self._text) - _UNFINISHED
-                if is_cut and self._read_on():
+                is_cut = error.msg.startswith("Unterminated") or error.pos >= len(self._text)
+                if (is_cut or error.pos >= len(self._text) - _UNFINISHED) and self._read_on():
                     continue
-                raise self._ended() if is_cut and error.pos >= len(self._text) else self._invalid(error) from error
+                raise self._ended() if is_cut else self._invalid(error) from error
             except RecursionError as error:
                 raise self._wrong("is not valid JSON: it is nested too deeply") from error
 
@@ -109,6 +109,8 @@ class _Array:
 
     def _read_on(self) -> bool:
         """Reads as much again as is waiting, a piece at least; False where the file has ended."""
+        if self._has_ended:
+            return False  # the text stays as it is: the place of a mistake in it has been told already
         waiting = self._text[self._at :]
         if len(waiting) >= MOST_RECORD_BYTES:
             raise too_long(self._path, "the element", self._line)
@@ -119,7 +121,7 @@ class _Array:
             read.append(self._decoded(piece, waiting))
             wanted -= len(piece)
         self._text, self._at = waiting + "".join(read), 0
-        return bool(read)
+        return True
 
     def _decoded(self, piece: bytes, waiting: str) -> str:
         try:

@@ -1,7 +1,7 @@
 """One table of an SQLite database: `sqlite:///file?table=name`, read by Python's own sqlite3.
 
 The rules:
-- The rows come in the order of their rowid or, without one, of the primary key; a view has no order and is refused.
+- The rows come in the order of their rowid or, without one, of the primary key; a view has none and is refused.
 - The database is opened for reading only, and its rows are kept in a temporary file, as one moment's view of it: a
   writer may go on, and what it writes is read by the next start.
 - A column has the type of its values, not of its declaration, which SQLite does not hold to: whole numbers,
