@@ -23,10 +23,8 @@ ENDED = (0, 1, -signal.SIGKILL)
 def moved(nursery: Nursery, order: dict[str, Any], place: Path, chance: random.Random) -> int:
     """The directory is elsewhere for the rest of the session, and back before the next one."""
     elsewhere = place.with_name(f"{place.name}-elsewhere")
-    code = nursery.session(order, None, (_soon(chance), lambda _: _renamed(place, elsewhere)))
+    code = nursery.session(order, None, (_soon(chance), lambda pid: _renamed(pid, place, elsewhere)))
     if elsewhere.exists():
-        if place.exists():  # moved before the session had its lock: it has made another one
-            place.rename(place.with_name(f"{place.name}-anew"))
         elsewhere.rename(place)
     return code
 
@@ -63,9 +61,22 @@ def _soon(chance: random.Random) -> float:
     return 0.2 + chance.expovariate(1 / 0.5)
 
 
-def _renamed(place: Path, elsewhere: Path) -> None:
-    with suppress(FileNotFoundError):
+def _renamed(pid: int, place: Path, elsewhere: Path) -> None:
+    """Once the session has it open: one that finds none makes another, and pays for all of it with good reason."""
+    lock = str(place / ".lock")
+    with suppress(FileNotFoundError):  # the session has ended
+        while lock not in _open_files(pid):
+            time.sleep(0.01)
         place.rename(elsewhere)
+
+
+def _open_files(pid: int) -> set[str]:
+    """Raises FileNotFoundError where there is no such process."""
+    files = set()
+    for descriptor in list(Path(f"/proc/{pid}/fd").iterdir()):
+        with suppress(FileNotFoundError):  # closed meanwhile
+            files.add(str(descriptor.readlink()))
+    return files
 
 
 def _stopped(pid: int, chance: random.Random) -> None:
