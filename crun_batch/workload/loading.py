@@ -8,7 +8,7 @@ from pathlib import Path
 
 from msgspec import structs
 
-from crun_batch.errors import InputError, Mistake
+from crun_batch.errors import InputError, Mistake, refusals_of_the_system
 from crun_batch.load.job.job import Job, load_job
 from crun_batch.load.job.sweep import Variation, variations
 from crun_batch.load.prompt.render import Renderer
@@ -25,7 +25,11 @@ MOST_UNITS = 1_000_000_000
 
 
 def load(job: Job | str | Path, table: object | None, options: RunOptions, stack: ExitStack) -> Workload:
-    """What is to be done, open until the stack is closed; with `simulate` the job is pointed at a simulator."""
+    """What is to be done, open until the stack is closed; with `simulate` the job is pointed at a simulator.
+
+    Until then what the system refuses about a file is InputError or DiskFailed, whoever meets it.
+    """
+    stack.enter_context(refusals_of_the_system())
     loaded = read_job(job, table, options)
     simulates = options.simulate
     workload = _simulated(loaded, table, options, stack) if simulates else load_workload(loaded, table)

@@ -14,6 +14,7 @@ import resource
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,9 @@ def _live(order: dict[str, Any]) -> None:
     except CrunBatchError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         code = error.exit_code
+    except BaseException:
+        traceback.print_exc()
+        raise
     finally:
         os._exit(code)
 

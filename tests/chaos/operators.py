@@ -25,6 +25,8 @@ def moved(nursery: Nursery, order: dict[str, Any], place: Path, chance: random.R
     elsewhere = place.with_name(f"{place.name}-elsewhere")
     code = nursery.session(order, None, (_soon(chance), lambda pid: _renamed(pid, place, elsewhere)))
     if elsewhere.exists():
+        if place.exists():  # moved before the session had all its folders: it has made those it lacked
+            place.rename(place.with_name(f"{place.name}-anew"))
         elsewhere.rename(place)
     return code
 
