@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import orjson
 import pyarrow as pa
@@ -21,14 +21,13 @@ from crun_batch.gateway.protocols.protocol import decode
 from crun_batch.load.prompt.rejections import RowRejected
 from crun_batch.records import Row
 from crun_batch.scoring.answers import in_table_order, with_rows
-from crun_batch.store.chosen import Chosen, chosen_batches
+from crun_batch.store.chosen import AskedFormat, Chosen, Exported, chosen_batches
 from crun_batch.store.directory import RunDirectory, read_json
 from crun_batch.workload.loading import load_workload
 from crun_batch.workload.recorded_job import check_has_table, recorded_job
 from crun_batch.workload.request import Request, Variant
 from crun_batch.workload.workload import Workload
 
-AskedFormat = Literal["chat-jsonl", "openai-batch-requests"]
 _COLUMNS = ("variant", "repeat", "output_text", "outputs", "tool_calls", "request_hash")
 
 
@@ -42,14 +41,6 @@ class Result(Struct, frozen=True):
     outputs: list[str] | None
     tool_calls: str | None
     request_hash: str | None
-
-
-class Exported(Struct, frozen=True):
-    """How many rows were written, and how many were not."""
-
-    rows: int
-    left_out: int
-    """Whose prompt is another one today, or that have none: nothing is told of what they were asked."""
 
 
 def export_asked(

@@ -10,8 +10,7 @@ from msgspec import Struct
 
 from crun_batch.errors import InputError
 from crun_batch.records import Status
-from crun_batch.reporting.asked_export import AskedFormat, Exported, export_asked
-from crun_batch.store.chosen import Chosen
+from crun_batch.store.chosen import AskedFormat, Chosen, Exported
 from crun_batch.store.disk import opened_for_people
 from crun_batch.store.export import Format, export
 
@@ -52,6 +51,8 @@ def export_run(path: Path, format: AnyFormat, target: BinaryIO | str | Path, opt
 
 def _written(path: Path, format: AnyFormat, stream: BinaryIO, chosen: Chosen, options: ExportOptions) -> Exported:
     if format in get_args(AskedFormat):
+        from crun_batch.reporting.asked_export import export_asked  # renders: other exports need no templates
+
         asked: Any = format
         return export_asked(path, asked, stream, chosen, table=options.table, allow_paths=options.allow_paths)
     plain: Format = format  # type: ignore[assignment]

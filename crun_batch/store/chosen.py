@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 from msgspec import Struct
@@ -23,6 +23,16 @@ if TYPE_CHECKING:
     import duckdb
 
 _ROWS_AT_ONCE = 1024
+AskedFormat = Literal["chat-jsonl", "openai-batch-requests"]
+"""Forms of export that put results beside what was asked."""
+
+
+class Exported(Struct, frozen=True):
+    """How many rows were written, and how many were not."""
+
+    rows: int
+    left_out: int
+    """Whose prompt is another one today, or that have none: nothing is told of what they were asked."""
 
 
 class Chosen(Struct, frozen=True):
