@@ -163,3 +163,52 @@ def test_an_estimate_says_why_run_would_be_refused(
     assert (6, False) == (document["requests"], document["may_start"])
     assert refused.stop_reason == document["checks"][0]
     assert "no balance call" not in f"{document['checks']}"
+
+
+WITHOUT_KEY: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
+    "the key's variable": ({}, {}, "SIM_KEY is not set"),
+    "an empty variable": ({}, {"SIM_KEY": " "}, "SIM_KEY is not set"),
+    "a header's variable": ({"headers": {"X-Team": "${TEAM}"}}, ENVIRON, "TEAM is not set"),
+    "both": ({"headers": {"X-Team": "${TEAM}"}}, {}, "SIM_KEY, TEAM are not set"),
+    "a key's file": (
+        {"api_key_env": None, "api_key_file": "/nowhere/key"},
+        {},
+        "/nowhere/key cannot be read: No such file or directory",
+    ),
+}
+
+
+@pytest.mark.parametrize("lacking", WITHOUT_KEY)
+@pytest.mark.parametrize("credits", ["require", "warn", "off"])
+def test_an_estimate_needs_no_key_and_says_that_run_does(
+    lacking: str, credits: str, gateway: SimulatorProcess, tmp_path: Path
+) -> None:
+    """Where the job knows the price, the figures are those that the estimate with the key has."""
+    endpoint, environ, cause = WITHOUT_KEY[lacking]
+    asked = job(gateway, tmp_path, endpoint=endpoint, budget={"credits": credits})
+    known = crun_batch.estimate(job(gateway, tmp_path, budget={"credits": credits}), table=TABLE, environ=ENVIRON)
+    document = crun_batch.estimate(asked, table=TABLE, environ=environ)
+    what = "its models" if credits == "off" else "its models and balance"
+    assert f"{cause}: the gateway was not asked for {what}; run needs it" in document["checks"]
+    assert (True, None) == (document["may_start"], document["balance"])
+    assert known["cost_credits"] == document["cost_credits"]
+    with pytest.raises(crun_batch.InputError, match=cause.partition(" ")[0].rstrip(",")):
+        crun_batch.run(asked, table=TABLE, environ=environ)
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_one_endpoint_of_a_list_without_its_key_is_named_and_the_others_are_asked(
+    gateway: SimulatorProcess, tmp_path: Path
+) -> None:
+    """A balance that is known in part refuses nothing."""
+    base = job(gateway, tmp_path).document.tree
+    listed = [
+        {"name": name, "base_url": gateway.base_url, "api_key_env": variable}
+        for name, variable in (("here", "SIM_KEY"), ("there", "OTHER_KEY"))
+    ]
+    asked = crun_batch.Job(**{**base, "endpoint": listed})
+    document = crun_batch.estimate(asked, table=TABLE, environ=ENVIRON)
+    note = (
+        "endpoint there: OTHER_KEY is not set: the gateway was not asked for its models and balance; run needs it"
+    )
+    assert (True, [note]) == (document["may_start"], document["checks"])

@@ -138,7 +138,8 @@ def estimate(
     """What the open rows of a job will cost. Sends nothing; asks the gateway for its models and the balance.
 
     Arguments are those of `run`. Returns the document that `estimate --json` prints: tokens, amounts as decimal
-    text (`low`, `expected`, `high`; null where unknown), `balance`, `may_start`. Raises what `run` raises.
+    text (`low`, `expected`, `high`; null where unknown), `balance`, `may_start`, `checks`.
+    Raises what `run` raises, but not for a key that is missing: the gateway is not asked then, as `checks` says.
     """
     asked = aestimate(job, table=table, limit=limit, output_dir=output_dir, simulate=simulate, **overrides)
     return _finished(asked)

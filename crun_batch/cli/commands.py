@@ -108,6 +108,7 @@ def estimate(  # noqa: PLR0913 - one parameter for each option
 
     Reads every row that is still open, asks the gateway for its models and the balance, and shows what the rows
     cost at least and at most, what is expected once rows have finished, and how long the limits make it take.
+    Without the gateway's key it does not ask, and says so.
     """
     from crun_batch.cli.screen import Screen
     from crun_batch.console.estimates import estimate_text

@@ -76,6 +76,9 @@ def _offer_of(gateways: Sequence[GatewayFacts], keep: Decimal) -> GatewayOffer:
     """What a list of gateways offers together: a row may be paid from each balance, and of each some must stay."""
     if len(gateways) == 1:
         return gateways[0].offer
+    not_asked = [facts.offer for facts in gateways if facts.offer.not_asked is not None]
+    if not_asked:
+        return not_asked[0]
     asked = [facts.offer for facts in gateways if facts.offer.refusal is None]
     balances = [offer.balance for offer in asked if offer.balance is not None]
     amounts = [balance.amount for balance in balances if balance.amount is not None]
@@ -123,6 +126,7 @@ def _judged(
     has_no_amount = (
         offer is None
         or offer.refusal is not None
+        or offer.not_asked is not None
         or offer.balance_fault is not None
         or (balance is not None and balance.amount is None)
     )

@@ -34,6 +34,8 @@ class GatewayOffer(Struct, frozen=True):
     notes: tuple[str, ...] = ()
     refusal: str | None = None
     """Why the gateway refuses this job already now: its key is not accepted."""
+    not_asked: str | None = None
+    """Why it was not asked, where that is no mistake: an estimate sends nothing and needs no key."""
     is_complete: bool = False
     """Whether a model that is not in `models` is known not to exist."""
 
@@ -122,14 +124,17 @@ def _is_listed(name: str, listed: set[str]) -> bool:
     )
 
 
-async def ask_gateways(workload: Workload, options: RunOptions) -> tuple[GatewayFacts, ...]:
+async def ask_gateways(
+    workload: Workload, options: RunOptions, *, may_lack_keys: bool = False
+) -> tuple[GatewayFacts, ...]:
     """Every gateway that the job names, asked once under each key; it is said first who gets which.
 
-    A simulator is started here. Raises InputError (a key is missing).
+    A simulator is started here. Raises InputError (a key is missing); with `may_lack_keys`, a gateway without its
+    key is not asked, and says so.
     """
     workload.start_gateway()
     asked = [at for target in workload.targets for at in target.at_each_endpoint]
-    endpoints = endpoints_of(asked, options.environ, simulated=options.simulate)
+    endpoints = endpoints_of(asked, options.environ, simulated=options.simulate, may_lack=may_lack_keys)
     for phrase in secret_phrases(secrets_sent(at.job for at in asked)):
         options.say(f"secrets: {phrase}")
     found: dict[tuple[str, Hashable], list[tuple[Target, Endpoint]]] = {}
@@ -146,6 +151,9 @@ async def ask_gateways(workload: Workload, options: RunOptions) -> tuple[Gateway
 
 async def ask(job: Job, endpoint: Endpoint, platform: Platform) -> GatewayOffer:
     """Models and balance. What cannot be learned is said in the offer; a refused key is its `refusal`."""
+    if endpoint.lacks is not None:
+        what = "its models" if job.budget.credits == "off" else "its models and balance"
+        return GatewayOffer(not_asked=f"{endpoint.lacks}: the gateway was not asked for {what}; run needs it")
     async with gateway_at(job.endpoint.base_url, endpoint, platform) as gateway:
         models = await list_models(gateway)
         if isinstance(models, ControlFault) and models.kind == "refused":
@@ -265,7 +273,7 @@ def _doubts(facts: GatewayFacts) -> list[str]:
 def remarks_on(facts: GatewayFacts, gateways: Sequence[GatewayFacts]) -> list[str]:
     """What an estimate says of this gateway beside refusals: what could not be asked, what is odd."""
     fault, is_required = facts.offer.balance_fault, _must_be_read(facts, gateways)
-    remarks = list(facts.offer.notes)
+    remarks = [*facts.offer.notes, *([] if facts.offer.not_asked is None else [facts.offer.not_asked])]
     if fault is not None:
         remarks.append(f"{fault}; run needs it, or {WITHOUT_BALANCE}" if is_required else fault)
     return [facts.named(remark) for remark in (*remarks, *_doubts(facts))]

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from crun_batch.errors import InputError
 from crun_batch.gateway.control import auth_headers
 from crun_batch.load.job.addresses import query_text
 from crun_batch.load.job.job import Job
-from crun_batch.load.job.secrets import Secrets
+from crun_batch.load.job.secrets import Secrets, unset_variables
 from crun_batch.records import Headers
 from crun_batch.workload.redaction import Redactor
 from crun_batch.workload.target import Target
@@ -31,11 +32,14 @@ class Endpoint(Struct, frozen=True):
     """Trusted besides the system's certificates."""
     query: str = ""
     """What follows the path of every call, the control calls' too."""
+    lacks: str | None = None
+    """Which of its secrets is not there, where it was asked for without: nothing can be sent."""
 
     @property
     def account(self) -> Hashable:
         """The same for requests that a gateway counts together, whatever their protocol."""
-        return tuple(sorted(item for item in self.headers.items() if item[0].lower() not in PROTOCOL_HEADERS))
+        own = sorted(item for item in self.headers.items() if item[0].lower() not in PROTOCOL_HEADERS)
+        return (self.lacks, *own)
 
     def __repr__(self) -> str:
         return "Endpoint(...)"
@@ -47,20 +51,38 @@ def endpoint_of(job: Job, environ: Mapping[str, str], *, simulated: bool) -> End
     return endpoint
 
 
-def endpoints_of(asked: Sequence[Target], environ: Mapping[str, str], *, simulated: bool) -> tuple[Endpoint, ...]:
+def endpoints_of(
+    asked: Sequence[Target], environ: Mapping[str, str], *, simulated: bool, may_lack: bool = False
+) -> tuple[Endpoint, ...]:
     """One for each who is asked, at one endpoint; each redacts the secrets of all.
 
-    Raises InputError, as `endpoint_of` does.
+    Raises InputError, as `endpoint_of` does; with `may_lack`, what is missing is said in the endpoint.
     """
     if simulated:
         headers = Headers({**auth_headers("bearer", SIMULATOR_KEY), "content-type": "application/json"})
         return tuple(Endpoint(headers, Redactor(())) for _ in asked)
-    secrets = [one.secrets(environ) for one in asked]
+    lacks = [_lacks(one, environ) if may_lack else None for one in asked]
+    secrets = [
+        one.secrets(environ) if lack is None else Secrets(None, {}) for one, lack in zip(asked, lacks, strict=True)
+    ]
     redact = Redactor([value for one in secrets for value in one.hidden])
     return tuple(
-        Endpoint(_headers(one.job, own), redact, ca_file_of(one.job), query_text(one.job.endpoint.query))
-        for one, own in zip(asked, secrets, strict=True)
+        Endpoint(_headers(one.job, own), redact, ca_file_of(one.job), query_text(one.job.endpoint.query), lack)
+        for one, own, lack in zip(asked, secrets, lacks, strict=True)
     )
+
+
+def _lacks(one: Target, environ: Mapping[str, str]) -> str | None:
+    """Why the secrets of this endpoint cannot be read, in words; None: they can."""
+    try:
+        one.secrets(environ)
+    except InputError as error:
+        unset = unset_variables(one.job, environ)
+        verb = "is" if len(unset) == 1 else "are"
+        return (
+            f"{', '.join(unset)} {verb} not set" if unset else "; ".join(found.message for found in error.mistakes)
+        )
+    return None
 
 
 def ca_file_of(job: Job) -> Path | None:

@@ -48,6 +48,14 @@ def resolve_secrets(job: Job, environ: Mapping[str, str]) -> Secrets:
     return Secrets(key, headers, (environ[name].strip() for name in sorted(named)))
 
 
+def unset_variables(job: Job, environ: Mapping[str, str]) -> list[str]:
+    """The variables that the job's key and headers come from and that are not set, by their names."""
+    endpoint = job.endpoint
+    key = [endpoint.api_key_env] if endpoint.api_key_env is not None and endpoint.api_key_file is None else []
+    headers = [name for template in endpoint.headers.values() for name in HEADER_VARIABLE.findall(template)]
+    return [name for name in dict.fromkeys([*key, *headers]) if not environ.get(name, "").strip()]
+
+
 def key_in_words(job: Job) -> str:
     """Which key is sent, and where to change it."""
     endpoint = job.endpoint
