@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from measurements.budget_simulations import simulate
 
+from crun_batch.load.job.job import Job
 from crun_batch.pricing.budget import Budget, Needs, Preflight, Reservations, may_start, rows_that_fit
 from crun_batch.records import PICO, Cost, Hold, Price, ProtocolName
 from crun_batch.session.tickets import Tickets, TokenRatio
-from crun_batch.workload.bodies import may_write_cache
 from crun_batch.workload.request import Request
+from crun_batch.workload.target import Target
 
 
 def test_random_jobs_never_overshoot_and_use_their_budget() -> None:
@@ -245,5 +246,7 @@ def test_an_emptied_purse_fits_no_row() -> None:
 def test_what_may_write_a_cache_holds_twice_its_input(protocol: ProtocolName, body: bytes, times: int) -> None:
     """Where no price of cache writes is given: by Anthropic's protocol, and where the body asks for a cache."""
     price = Price(currency="usd", source="job", input_atto=10**9, output_atto=0)
-    request = Request(body, "0" * 32, "m", 1000, 10, may_write_cache=may_write_cache(protocol, body))
+    job = Job(model="m", prompt={"user": "a"}, endpoint={"protocol": protocol, "base_url": "http://h/v1"})
+    writes = Target(0, "m", job).may_write_cache(body)
+    request = Request(body, "0" * 32, "m", 1000, 10, may_write_cache=writes)
     assert Hold(times * 1000 * 1000, None) == Tickets(lambda _: [price], None, TokenRatio()).hold(request)

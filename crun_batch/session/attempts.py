@@ -81,8 +81,9 @@ class AttemptRecorder:
             start_event(one.ticket, one.serial, self.targets[one.ticket.unit.variant], started_at)
             for one in attempts
         ]
+        sent = {start.n: InFlight(start, sent_at) for start in starts}
         self._journal.append_starts(starts)
-        self._in_flight.update({start.n: InFlight(start, sent_at) for start in starts})
+        self._in_flight.update(sent)
         return attempts
 
     def arrived(self, arrivals: Sequence[tuple[Attempt, Response | Fault]]) -> list[Response | Fault]:

@@ -70,12 +70,13 @@ class RowRecorder:
         settled = [self.attempts.concluded(outcome) for outcome in outcomes]
         endings = [self._ending(outcome, *one) for outcome, one in zip(outcomes, settled, strict=True)]
         events = [read_event(one, final) for (one, _), (final, _) in zip(settled, endings, strict=True)]
+        follow_ups = [follow_up for _, follow_up in endings]
         self._journal.append_reads(events)
         for outcome, event in zip(outcomes, events, strict=True):
             if event.final is not None:
                 self._finish(outcome, event, event.final)
         self.attempts.rotate()
-        return [follow_up for _, follow_up in endings]
+        return follow_ups
 
     def _ending(
         self, outcome: Outcome, settled: ConcludedAttempt, so_far: UnitSoFar
@@ -177,6 +178,7 @@ class RowRecorder:
         *,
         shared: bool = False,
     ) -> None:
-        self.attempts.account.finished(key, status, kind, replaces=replaces, shared=shared)
-        self._done.finish(self._slot_of(unit.position, unit.variant, unit.repeat), status, kind)
+        slot = self._slot_of(unit.position, unit.variant, unit.repeat)
         self.tally.count(unit.variant, is_ok=status == "ok", is_error=status == "error")
+        self.attempts.account.finished(key, status, kind, replaces=replaces, shared=shared)
+        self._done.finish(slot, status, kind)

@@ -51,13 +51,14 @@ class Tickets:
         self, unit: Unit, row: Row, request: Request, *, so_far: UnitSoFar | None, replaces: str | None
     ) -> Ticket:
         """The unit's next attempt, its earlier ones counted."""
+        bound_tokens = self.bound_tokens(request)
         return Ticket(
             unit=unit,
             row=row,
             body=request.body,
             request_hash=request.request_hash,
             hold=self.hold(request),
-            bound_tokens=self.bound_tokens(request),
+            bound_tokens=bound_tokens,
             attempt=so_far.attempts + 1 if so_far is not None else 1,
             tries=so_far.tries if so_far is not None else NO_TRIES,
             model=request.model,

@@ -81,7 +81,7 @@ def _listed(place: Path) -> ListedRun:
         return _told(RunDirectory(place))
     except (RunDamaged, OSError, KeyError, TypeError, ValueError) as error:
         words = f"damaged: {error}" if isinstance(error, RunDamaged | OSError) else "damaged: summary.json"
-        return ListedRun(str(place), problem=words, last_active=_last_active(RunDirectory(place)))
+        return ListedRun(str(place), problem=words, last_active=_last_active(RunDirectory(place, to_verify=True)))
 
 
 def _told(run: RunDirectory) -> ListedRun:

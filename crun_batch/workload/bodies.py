@@ -10,6 +10,8 @@ from typing import Any
 
 from crun_batch.records import ProtocolName
 
+CACHE_CONTROL = b'"cache_control"'
+"""The field by which a body asks for its input to be kept in a cache."""
 OUTPUT_LIMITS: Mapping[ProtocolName, tuple[str, ...]] = {
     "chat": ("max_completion_tokens", "max_tokens"),
     "responses": ("max_output_tokens",),
@@ -35,11 +37,6 @@ def output_limit_tokens(fields: Mapping[str, Any], protocol: ProtocolName) -> in
     """The most tokens of a reply. None: the body does not say."""
     limits = [fields[name] for name in OUTPUT_LIMITS[protocol] if type(fields.get(name)) is int]
     return max(limits) if limits else None
-
-
-def may_write_cache(protocol: ProtocolName, body: bytes) -> bool:
-    """Whether input may be billed as written to a cache: always with `messages`, else where the body asks."""
-    return protocol == "messages" or b'"cache_control"' in body
 
 
 def unbounded_by(fields: Mapping[str, Any], protocol: ProtocolName) -> str | None:

@@ -22,7 +22,7 @@ from crun_batch.load.job.judges import JudgeJob, judge_jobs
 from crun_batch.load.job.secrets import Secrets, resolve_secrets
 from crun_batch.load.prompt.rejections import RowRejected
 from crun_batch.records import ProtocolName, Row
-from crun_batch.workload.bodies import may_write_cache
+from crun_batch.workload.bodies import CACHE_CONTROL
 
 
 class RequestTerms(Struct, frozen=True):
@@ -34,6 +34,8 @@ class RequestTerms(Struct, frozen=True):
     max_output_tokens: int | None
     output_limit_tokens: int | None
     stream: bool
+    caches_input: bool
+    """Whether the protocol may bill any input as written to a cache."""
 
 
 class Target(Struct, frozen=True, dict=True):
@@ -74,6 +76,7 @@ class Target(Struct, frozen=True, dict=True):
             max_output_tokens=job.max_output_tokens,
             output_limit_tokens=job.output_limit_tokens,
             stream=job.endpoint.stream,
+            caches_input=self.protocol_name == "messages",
         )
 
     def body(
@@ -93,8 +96,8 @@ class Target(Struct, frozen=True, dict=True):
             raise RowRejected(row, str(error)) from None
 
     def may_write_cache(self, body: bytes) -> bool:
-        """Whether the input of this body may be billed as written to a cache."""
-        return may_write_cache(self.protocol_name, body)
+        """Whether input may be billed as written to a cache: always with `messages`, else where the body asks."""
+        return self.terms.caches_input or CACHE_CONTROL in body
 
     def secrets(self, environ: Mapping[str, str]) -> Secrets:
         """The key and the headers of its one endpoint. Raises InputError that names all that are missing."""
