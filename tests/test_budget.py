@@ -246,7 +246,8 @@ def test_an_emptied_purse_fits_no_row() -> None:
 def test_what_may_write_a_cache_holds_twice_its_input(protocol: ProtocolName, body: bytes, times: int) -> None:
     """Where no price of cache writes is given: by Anthropic's protocol, and where the body asks for a cache."""
     price = Price(currency="usd", source="job", input_atto=10**9, output_atto=0)
-    job = Job(model="m", prompt={"user": "a"}, endpoint={"protocol": protocol, "base_url": "http://h/v1"})
+    endpoint = {"protocol": protocol, "base_url": "http://h/v1"}
+    job = Job(model="m", prompt={"user": "a"}, endpoint=endpoint, params={"max_output_tokens": 9})
     writes = Target(0, "m", job).may_write_cache(body)
     request = Request(body, "0" * 32, "m", 1000, 10, may_write_cache=writes)
     assert Hold(times * 1000 * 1000, None) == Tickets(lambda _: [price], None, TokenRatio()).hold(request)
