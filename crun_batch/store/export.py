@@ -103,7 +103,7 @@ def _page_lines(path: Path, chosen: Chosen) -> Iterator[bytes]:
 
 
 def _escaped(value: Any) -> str:
-    return html.escape(str(value).translate(_CONTROLS))
+    return html.escape(_without_controls(str(value)))
 
 
 def _rows(path: Path, chosen: Chosen) -> Iterator[dict[str, Any]]:
@@ -165,8 +165,13 @@ def _embedded(body: str | None) -> Any:
     return orjson.Fragment(body.replace("\n", " ").replace("\r", " "))
 
 
+def _without_controls(text: str) -> str:
+    """Most texts hold none: these are left as they are at once, translating takes many times as long."""
+    return text if text.isascii() and text.isprintable() else text.translate(_CONTROLS)
+
+
 def _guarded(cell: str) -> str:
-    shown = cell.translate(_CONTROLS)
+    shown = _without_controls(cell)
     return "'" + shown if shown.startswith(_FORMULA_STARTS) else shown
 
 
