@@ -82,16 +82,23 @@ def _known(span: Mapping[str, str | None]) -> bool:
 
 
 def _costs(estimate: Mapping[str, Any]) -> list[str]:
-    phrases = [_span(estimate[key], show) for key, show in MONEY.items() if _known(estimate[key])]
+    is_exact = all(variant["counter_exact"] for variant in estimate["variants"])
+    phrases = [
+        _span(estimate[key], show, is_exact=is_exact) for key, show in MONEY.items() if _known(estimate[key])
+    ]
     return phrases or [UNKNOWN]
 
 
-def _span(span: Mapping[str, str | None], show: Show) -> str:
+def _span(span: Mapping[str, str | None], show: Show, *, is_exact: bool) -> str:
+    """Where tokens are counted by an approximation, neither end is a bound, and neither is called one."""
+
     def text(end: str) -> str:
         value = span[end]
         return UNKNOWN if value is None else show(Decimal(value))
 
     middle = f"expected {text('expected')}, " if span["expected"] is not None else ""
+    if not is_exact:
+        return f"{middle}about {text('low')} to {text('high')}"
     return f"{middle}at least {text('low')}, at most {text('high')}"
 
 
