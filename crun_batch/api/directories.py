@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from crun_batch.state.status import find_run
+from crun_batch.api.jobs import directory_of
 
 if TYPE_CHECKING:
     from crun_batch.reporting.exporting import AnyFormat
@@ -39,7 +39,7 @@ def follow(run: AnyRun, *, every_seconds: float = 1.0, simulate: bool = False) -
     """
     from crun_batch.state.following import WatchPace, follow_run
 
-    return follow_run(_directory(run, simulate), WatchPace(every_seconds=every_seconds))
+    return follow_run(directory_of(run, simulate), WatchPace(every_seconds=every_seconds))
 
 
 def show(
@@ -70,7 +70,7 @@ def show(
     """
     from crun_batch.reporting.one_row import show_row
 
-    return show_row(_directory(run, simulate), id, table=table, allow_paths=allow_paths, raw=raw)
+    return show_row(directory_of(run, simulate), id, table=table, allow_paths=allow_paths, raw=raw)
 
 
 def export(  # what help() shows
@@ -109,8 +109,4 @@ def export(  # what help() shows
     from crun_batch.reporting.exporting import ExportOptions, export_run, names_in
 
     options = ExportOptions(where, names_in(columns), names_in(status), table, tuple(allow_paths))
-    return structs.asdict(export_run(_directory(run, simulate), format, target, options))
-
-
-def _directory(run: AnyRun, simulate: bool) -> Path:
-    return find_run(Path(run), simulate=simulate) if isinstance(run, str | Path) else run.directory
+    return structs.asdict(export_run(directory_of(run, simulate), format, target, options))

@@ -198,7 +198,7 @@ def compare(
     from crun_batch.reporting.comparing import ComparisonOptions, compare_runs
 
     options = ComparisonOptions(score=score, baseline=baseline, label=label, gold=gold)
-    return compare_runs([_directory(run, simulate) for run in runs], options)
+    return compare_runs([directory_of(run, simulate) for run in runs], options)
 
 
 def report(*runs: AnyRun, path: str | Path | None = None, simulate: bool = False) -> Report:
@@ -210,7 +210,7 @@ def report(*runs: AnyRun, path: str | Path | None = None, simulate: bool = False
     """
     from crun_batch.reporting.read import make_report
 
-    return make_report([_directory(run, simulate) for run in runs], path)
+    return make_report([directory_of(run, simulate) for run in runs], path)
 
 
 def models(
@@ -249,7 +249,7 @@ def open_run(run: str | Path, *, simulate: bool = False) -> Run:
     """
     from crun_batch.reporting.run import run_in
 
-    return run_in(_directory(run, simulate))
+    return run_in(directory_of(run, simulate))
 
 
 def status(run: AnyRun, *, simulate: bool = False) -> dict[str, Any]:
@@ -260,7 +260,7 @@ def status(run: AnyRun, *, simulate: bool = False) -> dict[str, Any]:
     """
     from crun_batch.state.status import status_of
 
-    return status_of(_directory(run, simulate))
+    return status_of(directory_of(run, simulate))
 
 
 def verify(run: AnyRun, *, data: bool = False, simulate: bool = False) -> list[Finding]:
@@ -270,7 +270,7 @@ def verify(run: AnyRun, *, data: bool = False, simulate: bool = False) -> list[F
     """
     from crun_batch.state.status import findings_of
 
-    return findings_of(_directory(run, simulate), data=data)
+    return findings_of(directory_of(run, simulate), data=data)
 
 
 def load_job(path: str | Path, **overrides: Any) -> Job:
@@ -285,7 +285,8 @@ def load_job(path: str | Path, **overrides: Any) -> Job:
     return read_job_file(Path(path), options.overrides, environ=options.environ, allow_paths=options.allow_paths)
 
 
-def _directory(run: AnyRun, simulate: bool) -> Path:
+def directory_of(run: AnyRun, simulate: bool) -> Path:
+    """Where a run is that was given as itself or as its place."""
     from crun_batch.state.status import find_run
 
     return find_run(Path(run), simulate=simulate) if isinstance(run, str | Path) else run.directory

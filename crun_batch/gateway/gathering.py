@@ -10,7 +10,7 @@ LONGEST_GATHER_SECONDS, GATHER_SHARE = 0.005, 0.01
 def gather_seconds(took_seconds: float) -> float:
     """Of a reply that took so long: 2 ms where that is a twentieth of it at most, 5 ms where it is a hundredth.
 
-    The loop counts whole milliseconds: where replies take less than 10 ms they do not wait, and come together
+    The loop counts whole milliseconds: where replies take less than 10 ms they do not wait, and come together.
     """
     briefly = min(MOST_GATHER_SHARE * took_seconds, GATHER_SECONDS)
     return max(briefly, min(GATHER_SHARE * took_seconds, LONGEST_GATHER_SECONDS))

@@ -244,7 +244,7 @@ class Pool:
             if ticket == "wait" or ticket == "end":
                 self._source_ended = ticket == "end"
                 break
-            if ticket.unit.variant not in self._set_aside:
+            if not self._is_set_aside(ticket):
                 drawn.append(ticket)
         return drawn
 
@@ -281,7 +281,7 @@ class Pool:
         """Send what waits in a lane, while it may; seconds until the next may."""
         assert isinstance(lane, Lane)
         queue = self._queues.of(lane)
-        while queue and self.in_flight < self._settings.concurrency:
+        while queue and self._has_room():
             ticket = queue[0]
             wait = lane.wait_seconds(now, ticket.bound_tokens)
             if wait > 0.0:
@@ -389,7 +389,7 @@ class Pool:
         decision, ticket = outcome.decision, outcome.attempt.ticket
         if isinstance(decision, Halt):
             self.refuse(ticket.unit.variant, decision)
-        if ticket.unit.variant in self._set_aside:
+        if self._is_set_aside(ticket):
             return
         if follow_up is not None:
             self._queues.add_first(follow_up)

@@ -58,7 +58,7 @@ class Queues:
     def add(self, tickets: Sequence[Ticket], lane: AnyLane) -> None:
         """New tickets of a lane, to go after what waits there."""
         self._queues[lane].extend(tickets)
-        self._bytes += sum([len(ticket.body) for ticket in tickets]) + TICKET_BYTES * len(tickets)
+        self._bytes += sum(map(_bytes_of, tickets))
 
     def add_first(self, ticket: Ticket) -> None:
         """A ticket that goes before all that waits in its lane: its unit was begun before theirs."""
@@ -74,7 +74,7 @@ class Queues:
     def take(self, lane: AnyLane) -> Ticket:
         """The next ticket of a lane, which is about to go."""
         ticket = self._queues[lane].popleft()
-        self._bytes -= len(ticket.body) + TICKET_BYTES
+        self._bytes -= _bytes_of(ticket)
         return ticket
 
     def move_due(self, now: float) -> float:

@@ -9,12 +9,11 @@ from typing import Any
 import pyarrow as pa
 from msgspec import structs
 
-from crun_batch.errors import RunDirectoryError, refusals_of_the_system
+from crun_batch.errors import RunDirectoryError
 from crun_batch.store.schema import RunSchema, schema_from_document
 from crun_batch.workload.workload import Workload
 
 
-@refusals_of_the_system()
 def refuse_a_strangers_folder(path: Path) -> None:
     """A folder that holds something else is not written into. Raises RunDirectoryError."""
     if path.exists() and not path.is_dir():

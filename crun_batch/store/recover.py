@@ -174,16 +174,17 @@ def late_events(run: RunDirectory) -> Iterator[StartEvent | EndEvent]:
 
 def _late_lines(run: RunDirectory, head: HeadEvent, path: Path) -> bytes:
     """The late replies that the segment does not have; with their starts, where a power cut took those."""
-    in_flight = {start.n for start in _open_ends(head, replay(path))[0]}
-    known = {event.n for event in replay(path) if isinstance(event, StartEvent | EndEvent | ReadEvent)}
-    lost = {event.n: event for event in late_events(run) if isinstance(event, StartEvent) and event.n not in known}
+    starts, _, next_serial = _open_ends(head, replay(path))
+    in_flight = {start.n for start in starts}
+    lost: dict[int, StartEvent] = {}
     lines = []
     for event in late_events(run):
-        if not isinstance(event, EndEvent):
-            continue
-        if event.n in in_flight:
+        if isinstance(event, StartEvent):
+            if event.n >= next_serial:
+                lost[event.n] = event
+        elif event.n in in_flight:
             lines.append(encode_line(event))
-        elif event.n in lost and event.n >= head.next_serial:
+        elif event.n in lost:
             lines += [encode_line(lost[event.n]), encode_line(event)]
     return b"".join(lines)
 

@@ -13,7 +13,7 @@ from crun_batch.gateway.protocols.protocol import encode, request_hash
 from crun_batch.load.prompt.rejections import RowRejected
 from crun_batch.load.prompt.render import Renderer
 from crun_batch.records import Prompt, Purpose, Row
-from crun_batch.workload.bodies import CACHE_CONTROL, model_of, output_limit_tokens, unbounded_by
+from crun_batch.workload.bodies import model_of, output_limit_tokens, unbounded_by
 from crun_batch.workload.target import Target
 
 REMOTE_PART_TOKENS = 20_000
@@ -64,7 +64,7 @@ class Variant(Target, frozen=True, dict=True):
             terms.model,
             bound,
             terms.output_limit_tokens,
-            may_write_cache=terms.caches_input or CACHE_CONTROL in body,
+            may_write_cache=self.may_write_cache(body),
         )
 
     def later_bodies(self, row: Row) -> list[bytes]:
