@@ -15,28 +15,16 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from bench_pages import save, write_pages
 
-SERVER = Path(__file__).parents[1] / "tests" / "refusing_server.py"
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from refusing_server import served
+
 GOALS = {0.01: 0.9, 0.03: 0.85, 0.1: 0.7}
 IN_FLIGHT = 64
-
-
-@contextmanager
-def served(*arguments: str) -> Iterator[str]:
-    """The server's URL for as long as the context lasts."""
-    process = subprocess.Popen([sys.executable, str(SERVER), *arguments], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
-    finally:
-        process.kill()
-        process.wait()
 
 
 def measured(rows: int, *arguments: str) -> dict[str, Any]:

@@ -160,12 +160,17 @@ class Played(Struct):
 
     def mean_inside(self, begin: float, end: float) -> float:
         """Requests that the gateway worked on, averaged over the time between."""
-        first = bisect_left(self.changes, (begin, 0))
-        area, since, inside = 0.0, begin, self.changes[first - 1][1] if first else 0
-        for at, after in self.changes[first : bisect_left(self.changes, (end, 0))]:
-            area += inside * (at - since)
-            since, inside = at, after
-        return (area + inside * (end - since)) / (end - begin)
+        return mean_between(self.changes, begin, end)
+
+
+def mean_between(changes: Sequence[tuple[float, int]], begin: float, end: float) -> float:
+    """The mean of a number over a time, of (when it changed, to what) in order; 0 before the first."""
+    first = bisect_left(changes, (begin, 0))
+    area, since, inside = 0.0, begin, changes[first - 1][1] if first else 0
+    for at, after in changes[first : bisect_left(changes, (end, 0))]:
+        area += inside * (at - since)
+        since, inside = at, after
+    return (area + inside * (end - since)) / (end - begin)
 
 
 class PlayedWire:

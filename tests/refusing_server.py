@@ -12,7 +12,11 @@ import asyncio
 import json
 import random
 import re
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 MODEL = re.compile(rb'"model":\s*"([^"]*)"')
@@ -107,6 +111,18 @@ class Connection(asyncio.Protocol):
     def _write(self, reply: bytes) -> None:
         if not self._transport.is_closing():
             self._transport.write(reply)
+
+
+@contextmanager
+def served(*arguments: str) -> Iterator[str]:
+    """The URL of one in a process of its own, for as long as the context lasts."""
+    process = subprocess.Popen([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
+    finally:
+        process.kill()
+        process.wait()
 
 
 async def serve(settings: argparse.Namespace) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,26 +9,19 @@ from typing import Any
 
 import polars as pl
 import pytest
+import refusing_server
 import run_kit as kit
 
 import crun_batch
 from crun_batch.load.job.job import Job
 from crun_batch.simulator.process import SimulatorProcess
 
-SERVER = Path(__file__).parent / "refusing_server.py"
-
 
 @contextmanager
 def served(*arguments: str) -> Iterator[str]:
     """The base URL of a refusing server for as long as the context lasts."""
-    command = [sys.executable, str(SERVER), "--latency-seconds", "0.01", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield f"http://127.0.0.1:{process.stdout.readline().strip()}/v1"
-    finally:
-        process.kill()
-        process.wait()
+    with refusing_server.served("--latency-seconds", "0.01", *arguments) as url:
+        yield f"{url}/v1"
 
 
 def sweep(url: str, folder: Path, **limits: Any) -> Job:

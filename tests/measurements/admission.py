@@ -69,12 +69,7 @@ class Played(Struct, frozen=True):
 
     def mean_inside(self, begin: float, end: float) -> float:
         """Requests that the gateway worked on, averaged over the time between."""
-        first = bisect_left(self.changes, (begin, 0))
-        area, since, inside = 0.0, begin, self.changes[first - 1][1] if first else 0
-        for at, after in self.changes[first : bisect_left(self.changes, (end, 0))]:
-            area += inside * (at - since)
-            since, inside = at, after
-        return (area + inside * (end - since)) / (end - begin)
+        return played_pool.mean_between(self.changes, begin, end)
 
     def answered(self, begin: float, end: float) -> int:
         return sum(sent.taken and begin <= sent.back_at < end for sent in self.sent)
