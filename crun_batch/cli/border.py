@@ -6,6 +6,7 @@ traceback passes here, unless CRUN_BATCH_DEBUG asks for it.
 
 from __future__ import annotations
 
+import atexit
 import resource
 import signal
 import sys
@@ -40,29 +41,36 @@ LEAST_ADDRESS_SPACE_BYTES = 5 * 2**29
 
 
 class _Signalled(SystemExit):
-    """A signal outside of sending: a SystemExit, which event loops and libraries let pass."""
+    """A signal outside of sending: a SystemExit, which event loops and libraries let pass.
 
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.signal = signal.Signals(number)
+    A library in C that meets it may end the process at once, with this exit code and without coming back here.
+    """
 
-
-def _caught(number: int, _: object) -> None:
-    raise _Signalled(number)
+    def __init__(self, number: signal.Signals) -> None:
+        self.exit_code, self.name = SIGNALS[number]
+        super().__init__(self.exit_code)
 
 
 def guarded(command: Callable[[], int | None], given: Sequence[str]) -> int:
     """Run `command`, made of the arguments `given`; its exit code, or that of what stopped it."""
     make_standard_error_patient()
-    former = {number: signal.signal(number, _caught) for number in wanted_signals()}
+
+    def caught(number: int, _: object) -> None:
+        signalled = _Signalled(signal.Signals(number))
+        atexit.register(say_ended, signalled.name)
+        raise signalled
+
+    def say_ended(name: str) -> None:
+        say(f"{name}: ended; what was recorded stays{_way_on(given)}")
+
+    former = {number: signal.signal(number, caught) for number in wanted_signals()}
     try:
         refuse_little_address_space()
         with refusals_of_the_system():
             return command() or 0
-    except _Signalled as caught:
-        exit_code, name = SIGNALS[caught.signal]
-        say(f"{name}: ended; what was recorded stays{_way_on(given)}")
-        return exit_code
+    except _Signalled as signalled:
+        say_ended(signalled.name)
+        return signalled.exit_code
     except typer.TyperException as error:
         return _usage(error)
     except CrunBatchError as error:
@@ -78,6 +86,7 @@ def guarded(command: Callable[[], int | None], given: Sequence[str]) -> int:
         complain_of_bug(error)
         return EXIT_BUG
     finally:
+        atexit.unregister(say_ended)
         for number, handler in former.items():
             signal.signal(number, handler)
 
