@@ -641,7 +641,8 @@ def test_a_signal_that_a_library_in_c_meets_first_ends_the_command_as_any_other(
     """Such a library may print the error that it finds, which ends the process there and then."""
     inside = "import os, signal; os.kill(os.getpid(), signal.SIGTERM); [None for _ in range(1000)]"
     command = f"ctypes.pythonapi.PyRun_SimpleString({inside.encode()!r})"
-    words = f"import ctypes; from crun_batch.cli.border import guarded; guarded(lambda: {command}, ['run', 'job.yaml'])"
+    border = "import ctypes; from crun_batch.cli.border import guarded"
+    words = f"{border}; guarded(lambda: {command}, ['run', 'job.yaml'])"
     ended = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=False)
     assert 143 == ended.returncode
     assert ended.stderr.startswith("SIGTERM: ended; what was recorded stays; resume with: ")

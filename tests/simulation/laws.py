@@ -97,10 +97,10 @@ def _was_left_open(stage: Stage, ends: tuple[str, ...], found: tuple[str, ...]) 
 
     Then it is asked again although its retries after unknown outcomes (`max_unknown_retries`) are used up, and
     that is right: where nothing has ever answered, a connection that is lost after sending says more about the way
-    (http to a port that speaks TLS, a proxy that drops what it does not like) than about the row, and a final error
-    would leave a hole that no later start fills. It is no retry of ours: the session has ended and said why, and
-    somebody has started the next one. What it may cost is bounded as any unknown outcome is (`_books_agree`), and
-    such a start risks each unit once more and not twice: the count of its retries goes on from where it was.
+    (http to a port that speaks TLS, a proxy that drops what it does not like) than about the row, and a final
+    error would leave a hole that no later start fills. It is no retry of ours: the session has ended and said why,
+    and somebody has started the next one. What it may cost is bounded as any unknown outcome is (`_books_agree`),
+    and such a start risks each unit once more and not twice: the count of its retries goes on from where it was.
     A session may have been killed on its way to that exit.
     """
     may_have_reached_nothing = [code for code in stage.played.exit_codes if code in (EXIT_GATEWAY_REFUSED, None)]
