@@ -11,7 +11,7 @@ from pathlib import Path
 
 from crun_batch.store.directory import RunDirectory, open_directory
 from crun_batch.store.disk import Disk, write_file
-from crun_batch.store.events import FinalPart, ReadEvent, StartEvent, end_event
+from crun_batch.store.events import FinalPart, RawEnd, ReadEvent, StartEvent
 from crun_batch.store.manifest import ManifestEntry, append_manifest
 
 SECOND = 1_000_000
@@ -190,12 +190,12 @@ def start(n: int, row: int | None = None, **fields) -> StartEvent:
     return StartEvent(n=n, id=str(row), position=row, variant=fields.pop("variant", "base"), **fields)
 
 
-def end(n: int, body: bytes = b'{"ok": 1}', status: int | None = 200, **fields):
-    return end_event(
+def end(n: int, body: bytes = b'{"ok": 1}', status: int | None = 200, **fields) -> RawEnd:
+    return RawEnd(
         n,
         finished_at=START + n * SECOND + 250_000,
         latency_us=250_000,
-        status=status,
+        http_status=status,
         headers={"x-request-id": f"req-{n}"},
         body=body,
         **fields,
@@ -233,7 +233,7 @@ OK = FinalPart("ok", as_read=True)
 
 def answer(journal, row: int | None = None, *, final: FinalPart | None = OK, body: bytes = b'{"ok": 1}', **fields):
     """One whole attempt: start, end, read."""
-    n = journal.next_serial()
+    n = next(journal.serials)
     row = n if row is None else row
     variant = {name: fields[name] for name in ("variant", "repeat") if name in fields}
     journal.append_starts([start(n, row, **variant)])

@@ -50,7 +50,7 @@ def send_until_full(journal, concurrency, length_of):
             admitted = 0
             while len(flying) + admitted < concurrency and journal.has_room_for(admitted + 1):
                 admitted += 1
-            serials = [journal.next_serial() for _ in range(admitted)]
+            serials = [next(journal.serials) for _ in range(admitted)]
             journal.append_starts([start(n) for n in serials])
         except DiskFailed:
             break
@@ -115,7 +115,7 @@ def test_a_reply_that_is_too_long_for_what_is_left_does_not_make_others_unreadab
     """One of 1.2 MB that does not fit into the reserve of 1 MiB, then ten small ones: those are kept."""
     run.disk = SmallDisk(MEBIBYTE + 20_000)
     journal = journal_of(run)
-    serials = [journal.next_serial() for _ in range(11)]
+    serials = [next(journal.serials) for _ in range(11)]
     journal.append_starts([start(n) for n in serials])
     with pytest.raises(DiskFailed, match="could not be kept"):
         journal.append_ends([end(1, b"x" * 1_200_000), *(end(n, b"y" * 40_000) for n in serials[1:])])
@@ -129,7 +129,7 @@ def test_where_there_is_no_place_for_one_reply_nothing_is_sent(run):
     """Exit 7 says how to go on; with others in flight it only waits for them."""
     run.disk = SmallDisk(MEBIBYTE + 60_000)
     journal = journal_of(run, settings=JournalSettings(reserve_bytes=MEBIBYTE))
-    journal.append_starts([start(journal.next_serial()) for _ in range(2)])
+    journal.append_starts([start(next(journal.serials)) for _ in range(2)])
     journal.append_ends([end(1, b"x" * 40_000)])
     assert journal.has_room_for(1)
     journal.append_ends([end(2, b"x" * 15_000)])
@@ -293,14 +293,14 @@ def test_a_run_directory_that_goes_away_stops_the_run_at_the_next_sync(tmp_path,
     run = open_run(tmp_path / "run")
     journal = journal_of(run)
     answer(journal)
-    flying = journal.next_serial()
+    flying = next(journal.serials)
     journal.append_starts([start(flying)])
     journal.sync()
     place = goes_away(run)
     here = sorted((path, path.stat().st_size) for path in run.path.rglob("*") if path.is_file())
     journal.sync()
     with pytest.raises(DiskFailed, match="moved, replaced or deleted"):
-        journal.append_starts([start(journal.next_serial())])
+        journal.append_starts([start(next(journal.serials))])
     journal.append_ends([end(flying, b"paid")])
     assert None is journal.maybe_rotate(dict, force=True), "a reply waits to be read"
     if goes_away is not without_its_segment:

@@ -68,7 +68,7 @@ def test_the_lines_of_a_batch_are_those_of_openai(run):
     journal = journal_of(run)
     answer(journal, 1, body=b'{\n "a": 1.10\r\n}')
     answer(journal, 2, body=b"<html>", http_status=502, final=FinalPart("error", error_kind="server"))
-    n = journal.next_serial()
+    n = next(journal.serials)
     journal.append_starts([start(n, 3)])
     lost = {"http_status": None, "outcome": "unknown", "error_kind": "timeout", "error_message": "no reply"}
     journal.append_reads([read(n, 3, FinalPart("error", as_read=True), **lost)])

@@ -331,7 +331,7 @@ def test_stored_tokens_are_priced_anew(run):
     rotate_and_seal(run, journal)
     answer(journal, 1, final=FinalPart("ok", as_read=True, attempt_count=2))
     answer(journal, 3, cost_usd=77, cost_source="reply", reported_usd="0.000000000077")
-    n = journal.next_serial()
+    n = next(journal.serials)
     journal.append_starts([start(n)])
     nothing = dict.fromkeys(("input_tokens", "output_tokens", "cost_usd", "cost_source"))
     nothing |= dict.fromkeys(("cached_input_tokens", "cache_write_tokens", "reasoning_tokens"))

@@ -183,7 +183,7 @@ def test_bodies_of_any_kind_are_kept(run):
     def fill(journal):
         answer(journal, body=b"data: x\n\n", assembled='{"a":1}')
         answer(journal, body=b"\xff\xfe")
-        n = journal.next_serial()
+        n = next(journal.serials)
         journal.append_starts([start(n)])
         journal.append_reads([read(n, None, outcome="unknown", http_status=None, cost_usd=None)])
 
@@ -247,7 +247,7 @@ def test_the_pieces_that_a_segment_is_parsed_in_do_not_show(tmp_path, order, pie
     """Replies are read long after they came, in another order, and rows without an attempt come between."""
 
     def fill(journal):
-        numbers = [journal.next_serial() for _ in order]
+        numbers = [next(journal.serials) for _ in order]
         journal.append_starts([start(n) for n in numbers])
         journal.append_ends([end(n, body=b'{"says": %d}' % n) for n in numbers])
         for n in order:

@@ -268,7 +268,7 @@ def test_a_second_host_is_seen_where_the_file_system_keeps_no_lock_between_hosts
     first = open_run(tmp_path / "run")
     journal = create_journal(first, None, syncer=ManualSyncer())
     answer(journal)
-    flying = journal.next_serial()
+    flying = next(journal.serials)
     journal.append_starts([start(flying)])
     journal.sync()
     monkeypatch.setattr("fcntl.flock", lambda descriptor, how: None)
@@ -278,7 +278,7 @@ def test_a_second_host_is_seen_where_the_file_system_keeps_no_lock_between_hosts
     content = second.segment(1).read_bytes()
     journal.sync()
     with pytest.raises(RunInUse, match=r"opened by process .* on the-other"):
-        journal.append_starts([start(journal.next_serial())])
+        journal.append_starts([start(next(journal.serials))])
     with pytest.raises(RunInUse):
         journal.append_ends([end(flying)])
     with pytest.raises(RunInUse):

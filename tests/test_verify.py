@@ -189,7 +189,7 @@ def test_what_came_after_the_last_publication_is_no_finding(tmp_path):
     path = build(tmp_path / "run")
     run = open_run(path)
     journal = resume_journal(run, recover(run), syncer=ManualSyncer())
-    journal.append_starts([start(journal.next_serial(), 8)])
+    journal.append_starts([start(next(journal.serials), 8)])
     journal.append_reads([read(5, 1, FinalPart("ok", as_read=True, supersedes=True, cost_usd=2 * 10**9 + 1 + 5))])
     journal.close()
     run.summary.unlink()

@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from msgspec import Struct, structs
 
 from crun_batch.preflight.affordability import reservations_of
-from crun_batch.pricing.account import BookedAttempt, UnitSoFar
-from crun_batch.pricing.budget import FREE
+from crun_batch.pricing.account import UnitSoFar
+from crun_batch.pricing.bookkeeping import AttemptEnd, Bookkeeper
 from crun_batch.records import Attempt, Fault, Outcome, Reply, Response, Ticket
 from crun_batch.session.entries import ConcludedAttempt, start_event, tries_after
 from crun_batch.session.resources import Resources
 from crun_batch.session.sealing import Sealer
 from crun_batch.session.tickets import TokenRatio
 from crun_batch.state.run_state import RunContext
-from crun_batch.store.events import EndEvent, EndFault, StartEvent, end_event
+from crun_batch.store.events import EndFault, RawEnd, StartEvent
 from crun_batch.store.journal import Journal
 
 BYTES_SEARCHED_TOGETHER = 2**20
@@ -54,7 +54,7 @@ class AttemptRecorder:
         self.reservations = context.state.reservations = reservations_of(context)
         self._journal = journal
         self._sealer = sealer
-        self._bill = resources.bill
+        self._books = Bookkeeper(resources.bill, self.reservations, self.account)
         self._redact = resources.redact
         self._token_ratio = token_ratio
         self._clock = context.options.clock
@@ -76,7 +76,9 @@ class AttemptRecorder:
         """Record that the requests are about to go."""
         self._admitted = 0
         started_at, sent_at = self._clock.epoch_us(), self._clock.monotonic()
-        attempts = [Attempt(ticket, self._journal.next_serial()) for ticket in tickets]
+        attempts = [
+            Attempt(ticket, serial) for ticket, serial in zip(tickets, self._journal.serials, strict=False)
+        ]
         starts = [
             start_event(one.ticket, one.serial, self.targets[one.ticket.unit.variant], started_at)
             for one in attempts
@@ -93,7 +95,7 @@ class AttemptRecorder:
         """
         now = self._clock.monotonic()
         kept: list[Response | Fault] = []
-        ends: list[EndEvent] = []
+        ends: list[RawEnd] = []
         bug: Exception | None = None
         are_clean = self._are_clean([arrival for _, arrival in arrivals])
         for attempt, arrival in arrivals:
@@ -122,7 +124,7 @@ class AttemptRecorder:
         headers = {name: words(value) for name, value in arrival.headers.items()}
         return structs.replace(arrival, body=body, headers=headers)
 
-    def _end_of(self, attempt: Attempt, arrival: Response | Fault, now: float) -> EndEvent:
+    def _end_of(self, attempt: Attempt, arrival: Response | Fault, now: float) -> RawEnd:
         sent = self._in_flight[attempt.serial]
         sent.latency_us = round((now - sent.sent_at) * 1e6)
         sent.finished_at = sent.start.started_at + sent.latency_us
@@ -136,37 +138,56 @@ class AttemptRecorder:
                     headers[name] = value
         else:
             fault = EndFault(arrival.stage, arrival.kind, arrival.message)
-        return end_event(
+        return RawEnd(
             attempt.serial,
-            finished_at=sent.finished_at,
-            latency_us=sent.latency_us,
-            status=arrival.status,
-            headers=headers,
-            body=arrival.body,
-            fault=fault,
+            sent.finished_at,
+            sent.latency_us,
+            arrival.status,
+            headers,
+            arrival.body,
+            fault,
         )
 
-    def concluded(self, outcome: Outcome) -> tuple[ConcludedAttempt, UnitSoFar]:
-        """Price what came, settle its hold, book it: the attempt that is over, and its unit with it."""
-        ticket, result = outcome.attempt.ticket, outcome.result
-        sent = self._in_flight.pop(outcome.attempt.serial)
-        start, usage = sent.start, result.usage
-        tries = tries_after(ticket.tries, result, outcome.decision)
+    def concluded(self, outcomes: Sequence[Outcome]) -> list[tuple[ConcludedAttempt, UnitSoFar]]:
+        """Price what came, settle its hold, book it: the attempts that are over, and their units with them."""
+        flights = [self._in_flight.pop(outcome.attempt.serial) for outcome in outcomes]
+        ends = [self._ended(outcome, sent) for outcome, sent in zip(outcomes, flights, strict=True)]
+        return [
+            (
+                ConcludedAttempt(
+                    sent.start,
+                    sent.finished_at,
+                    sent.latency_us,
+                    sent.http_status,
+                    end.result,
+                    cost,
+                    end.tries,
+                    outcome.decision,
+                ),
+                so_far,
+            )
+            for outcome, sent, end, (cost, so_far) in zip(
+                outcomes, flights, ends, self._books.book(ends), strict=True
+            )
+        ]
+
+    def _ended(self, outcome: Outcome, sent: InFlight) -> AttemptEnd:
+        ticket, result, start = outcome.attempt.ticket, outcome.result, sent.start
+        usage = result.usage
         if usage is not None and usage.input_tokens is not None:
             self._token_ratio.learn(usage.input_tokens, len(ticket.body))
-        cost = self._bill.cost(ticket.model, result, ticket.endpoint)
-        ended = "done" if isinstance(result, Reply) else result.outcome
-        self.reservations.settle(ticket.hold, FREE if ended in ("rejected", "not_sent") else cost)
-        so_far = self.account.ended(
+        return AttemptEnd(
             (start.id, start.variant, start.repeat),
             start.started_at,
-            BookedAttempt(ended, usage, cost, ticket.hold, tries, sent.latency_us, ticket.endpoint),
-            judge=start.judge,
+            ticket.model,
+            result,
+            "done" if isinstance(result, Reply) else result.outcome,
+            ticket.hold,
+            tries_after(ticket.tries, result, outcome.decision),
+            sent.latency_us,
+            ticket.endpoint,
+            start.judge,
         )
-        settled = ConcludedAttempt(
-            start, sent.finished_at, sent.latency_us, sent.http_status, result, cost, tries, outcome.decision
-        )
-        return settled, so_far
 
     def rotate(self) -> None:
         """Begin another segment where this one is full; the full one is sealed."""

@@ -33,11 +33,12 @@ class JudgeRecorder:
 
     def concluded(self, outcomes: Sequence[Outcome]) -> list[Ticket | None]:
         """Price what came, settle its hold, record it."""
-        concluded = [self.attempts.concluded(outcome) for outcome in outcomes]
-        self._journal.append_reads([read_event(one, None) for one, _ in concluded])
+        concluded = self.attempts.concluded(outcomes)
+        is_full = self._journal.append_reads([read_event(one, None) for one, _ in concluded])
         for outcome in outcomes:
             is_failure = isinstance(outcome.result, Failure)
             if not is_failure or isinstance(outcome.decision, GiveUp):
                 self.tally.count(outcome.attempt.ticket.unit.variant, is_ok=not is_failure, is_error=is_failure)
-        self.attempts.rotate()
+        if is_full:
+            self.attempts.rotate()
         return [None for _ in outcomes]

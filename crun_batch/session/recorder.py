@@ -51,6 +51,7 @@ class RowRecorder:
         self._done = state.done
         self._slot_of = workload.slots.of
         self._encode_carried = carried_encoder(state.schema.carried, workload.carried)
+        self._carries = len(state.schema.carried) > 0
         self._now_us = context.options.clock.epoch_us
 
     def reserve(self, ticket: Ticket) -> bool:
@@ -67,15 +68,16 @@ class RowRecorder:
 
     def concluded(self, outcomes: Sequence[Outcome]) -> list[Ticket | None]:
         """Price what came, settle its hold, record it; where a unit is done, record its result with it."""
-        settled = [self.attempts.concluded(outcome) for outcome in outcomes]
+        settled = self.attempts.concluded(outcomes)
         endings = [self._ending(outcome, *one) for outcome, one in zip(outcomes, settled, strict=True)]
         events = [read_event(one, final) for (one, _), (final, _) in zip(settled, endings, strict=True)]
         follow_ups = [follow_up for _, follow_up in endings]
-        self._journal.append_reads(events)
+        is_full = self._journal.append_reads(events)
         for outcome, event in zip(outcomes, events, strict=True):
             if event.final is not None:
                 self._finish(outcome, event, event.final)
-        self.attempts.rotate()
+        if is_full:
+            self.attempts.rotate()
         return follow_ups
 
     def _ending(
@@ -113,12 +115,16 @@ class RowRecorder:
     def _final(
         self, ticket: Ticket, settled: ConcludedAttempt, so_far: UnitSoFar, verdict: UnitResult | None
     ) -> FinalPart:
-        carried = self._encode_carried(ticket.row.values)
+        carried = self._carried(ticket.row)
         part = final_part(settled, so_far, carried=carried, replaces=ticket.replaces)
         if verdict is None:
             return part
         conversation = self._conversations[ticket.unit.variant]
         return conversation_part(part, verdict, so_far, conversation.unit_hash(ticket.row, so_far.answers))
+
+    def _carried(self, row: Row) -> dict[str, str | None]:
+        """The columns that travel from the row into its results."""
+        return self._encode_carried(row.values) if self._carries else {}
 
     def rejected(self, unit: Unit, row: Row, replaces: str | None, message: str) -> None:
         """A row without a prompt: its unit fails without an attempt."""
@@ -156,7 +162,7 @@ class RowRecorder:
         now = self._now_us()
         part = structs.replace(
             part,
-            carried=self._encode_carried(row.values),
+            carried=self._carried(row),
             replaces=replaces,
             supersedes=replaces is not None,
             finished_at=now,

@@ -70,6 +70,19 @@ class EndEvent(Struct, frozen=True, tag_field="e", tag="end", omit_defaults=True
         return (self.body or "").encode()
 
 
+class RawEnd(Struct, frozen=True, gc=False):
+    """What becomes an end event: the same, with the bytes of the reply."""
+
+    n: int
+    finished_at: int
+    latency_us: int
+    http_status: int | None
+    headers: Mapping[str, str] | None
+    body: bytes
+    """Any bytes."""
+    fault: EndFault | None = None
+
+
 class FinalPart(Struct, frozen=True, omit_defaults=True, gc=False):
     """The final result of a unit. Tokens and costs are sums over all the unit's attempts so far.
 
@@ -227,21 +240,14 @@ def whole_final(read: ReadEvent, final: FinalPart) -> FinalPart:
     return structs.replace(final, as_read=False, **inherited)
 
 
-def end_event(
-    n: int,
-    *,
-    finished_at: int,
-    latency_us: int,
-    status: int | None,
-    headers: Mapping[str, str] | None,
-    body: bytes,
-    fault: EndFault | None = None,
-) -> EndEvent:
-    """The end event of a raw reply; `body` may be any bytes."""
+def end_event(raw: RawEnd) -> EndEvent:
+    """The end event of a raw reply."""
+    text, text64 = None, None
     try:
-        return EndEvent(n, finished_at, latency_us, status, headers, body.decode(), None, fault)
+        text = raw.body.decode()
     except UnicodeDecodeError:
-        return EndEvent(n, finished_at, latency_us, status, headers, None, base64.b64encode(body).decode(), fault)
+        text64 = base64.b64encode(raw.body).decode()
+    return EndEvent(raw.n, raw.finished_at, raw.latency_us, raw.http_status, raw.headers, text, text64, raw.fault)
 
 
 def encode_line(event: Struct) -> bytes:

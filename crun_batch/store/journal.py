@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import count
 from typing import Any
 
 from msgspec import Struct, structs
@@ -25,10 +26,12 @@ from crun_batch.store.events import (
     EndEvent,
     FinalEvent,
     HeadEvent,
+    RawEnd,
     ReadEvent,
     StartEvent,
     encode_line,
     encode_lines,
+    end_event,
 )
 from crun_batch.store.late import LateReplies
 from crun_batch.store.recover import Recovered
@@ -74,6 +77,8 @@ class Journal:
         self._file = LiveSegment(run, head.segment)
         self._closed: dict[int, int] = {}
         self._next_serial = head.next_serial
+        self.serials: Iterator[int] = count(head.next_serial)
+        """For the next attempts: each is given out once."""
         self._in_flight = {start.n: start for start in head.in_flight}
         self._unread = set(unread)
         self._late: set[int] = set()
@@ -96,12 +101,6 @@ class Journal:
     def segment(self) -> int:
         """Number of the open segment."""
         return self._file.number
-
-    def next_serial(self) -> int:
-        """The serial `n` for the next attempt: given out once."""
-        serial = self._next_serial
-        self._next_serial = serial + 1
-        return serial
 
     def has_room_for(self, replies: int) -> bool:
         """Whether so many more requests may go, all replies in flight kept even if the disk is full by then.
@@ -136,13 +135,15 @@ class Journal:
         self._reserve.learn_start(max((len(line) for _, line in lines), default=0))
         self._add(lines)
         self._in_flight.update({event.n: event for event in events})
+        self._next_serial = max([self._next_serial, *(event.n + 1 for event in events)])
 
-    def append_ends(self, events: Sequence[EndEvent]) -> None:
+    def append_ends(self, ends: Sequence[RawEnd]) -> None:
         """Raw replies, before they are parsed.
 
         On a full disk they go to the reserve, from where the next start takes them. Raises DiskFailed when one
         could not be written there either.
         """
+        events = [end_event(end) for end in ends]
         lines = _lines(events)
         self._reserve.learn(max((len(line) for _, line in lines), default=0), len(self._in_flight))
         self._add(lines)
@@ -151,8 +152,8 @@ class Journal:
                 self._in_flight.pop(event.n, None)
                 self._unread.add(event.n)
 
-    def append_reads(self, events: Sequence[ReadEvent]) -> None:
-        """What was made of the replies. Raises DiskFailed when one could not be written.
+    def append_reads(self, events: Sequence[ReadEvent]) -> bool:
+        """What was made of the replies; says whether the segment is full. Raises DiskFailed if one is not written.
 
         The next start then reads the reply anew, as it does one that went to the reserve: for that, nothing is
         written here.
@@ -162,6 +163,7 @@ class Journal:
         for event in events:
             self._in_flight.pop(event.n, None)
             self._unread.discard(event.n)
+        return self._is_full
 
     def append_final(self, event: FinalEvent) -> None:
         """A unit that ended without an attempt. Raises DiskFailed when it could not be written."""
@@ -193,7 +195,7 @@ class Journal:
         `checkpoint` gives what the runner must know to go on without the older segments, JSON-able. Does nothing
         while an end waits for its read. `force` also closes a segment that is not full. Raises DiskFailed.
         """
-        if self._unread or not (force or self._file.length >= self._settings.segment_bytes):
+        if self._unread or not (force or self._is_full):
             return None
         if self._held:
             held, self._held = self._held, []
@@ -215,6 +217,10 @@ class Journal:
         )
         self.poll()
         return closed
+
+    @property
+    def _is_full(self) -> bool:
+        return self._file.length >= self._settings.segment_bytes
 
     def checksum_of(self, closed: int) -> int:
         """The CRC-32 of a closed segment, as it was written; told once."""
