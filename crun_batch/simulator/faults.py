@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
 
 from crun_batch.errors import InputError, Mistake
 from crun_batch.simulator.settings import Settings
@@ -45,6 +44,21 @@ AFTER = frozenset(
     }
 )
 """Kinds that hit the reply: the request was done and charged."""
+BATCH_FAULTS = frozenset(
+    {
+        "upload_lost",
+        "create_lost",
+        "create_failed",
+        "failed_lines",
+        "output_gone",
+        "shuffled",
+        "line_errors",
+        "missing",
+        "doubled",
+        "expired",
+    }
+)
+"""What goes wrong with batches, see `batches.faults`; the rate of each counts by itself."""
 _MARKER = re.compile(r"\[\[fault:([a-z_0-9]+)(?:\*(\d+|always))?\]\]")
 _STATUS = re.compile(r"[45]\d\d")
 _CODE = re.compile(r"code_(\d{3})")
@@ -67,8 +81,9 @@ def is_kind(kind: str) -> bool:
     return kind in BEFORE or kind in AFTER or status_of(kind) is not None or code_of(kind) is not None
 
 
-def check_kinds(faults: Mapping[str, float]) -> None:
+def check_kinds(settings: Settings) -> None:
     """Raise InputError for kinds of faults that do not exist, and for rates that together pass 1."""
+    faults = settings.faults
     mistakes = [
         Mistake(
             f"unknown fault {kind!r}; known are HTTP statuses, code_NNN and {', '.join(sorted(BEFORE | AFTER))}",
@@ -79,6 +94,11 @@ def check_kinds(faults: Mapping[str, float]) -> None:
     ]
     if sum(faults.values()) > 1 + 1e-9:
         mistakes.append(Mistake("the rates of all faults together are above 1", key="faults"))
+    mistakes += [
+        Mistake(f"unknown fault {kind!r}; known are {', '.join(sorted(BATCH_FAULTS))}", key="batch_faults")
+        for kind in settings.batch_faults
+        if kind not in BATCH_FAULTS
+    ]
     if mistakes:
         raise InputError(mistakes)
 

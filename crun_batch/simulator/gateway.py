@@ -13,15 +13,15 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from statistics import NormalDist
 from typing import Any
 
 import orjson
 from msgspec import structs
 
-from crun_batch.errors import InputError
 from crun_batch.simulator.asks import Ask, ModelAnswer
+from crun_batch.simulator.batches.routes import BatchCall, BatchService, route_of
 from crun_batch.simulator.connection import Delivery, ReceivedRequest, reply_bytes, whole
 from crun_batch.simulator.control import CONTROLS, CRUN_BALANCE, SimulatedAccount
 from crun_batch.simulator.deliveries import Body, Headers, deliver, with_error
@@ -31,7 +31,7 @@ from crun_batch.simulator.faults import AFTER, check_kinds, code_of, drawn, mark
 from crun_batch.simulator.generation import Generation, Rejected
 from crun_batch.simulator.ledger import Ledger
 from crun_batch.simulator.refusals import Refusal, Shape, error_body, refusal
-from crun_batch.simulator.settings import BASE_PATH, FIXED_AT_START, Settings, pico, read_settings
+from crun_batch.simulator.settings import BASE_PATH, Settings, changed_settings, pico
 
 _RETRY_AFTER_STATUSES = frozenset({429, 455, 503, 529})
 _INVERSE_NORMAL = NormalDist().inv_cdf
@@ -40,14 +40,17 @@ _INVERSE_NORMAL = NormalDist().inv_cdf
 class SimulatedGateway:
     """All that the gateway knows: settings, books, limits, what it remembers of earlier requests."""
 
-    def __init__(self, settings: Settings, ledger: Ledger | None = None) -> None:
-        check_kinds(settings.faults)
+    def __init__(
+        self, settings: Settings, ledger: Ledger | None = None, epoch_seconds: Callable[[], float] = time.time
+    ) -> None:
+        check_kinds(settings)
         self.settings = settings
         self._generation = Generation(settings, ledger)
         self.ledger = self._generation.ledger
         self.stats = self._generation.stats
         self._key_names = {key: name for name, key in settings.keys.items()}
         self._shown = (self.ledger.balance_pico, -math.inf)
+        self.batches = BatchService(self._generation, epoch_seconds)
 
     def handle(self, request: ReceivedRequest) -> Delivery:
         """The delivery for any request under the base path."""
@@ -55,6 +58,9 @@ class SimulatedGateway:
         endpoint = ENDPOINTS.get(path) if path is not request.path else None
         if endpoint is not None and request.method == "POST":
             return self._generate(endpoint, request)
+        batched = None if path is request.path else route_of(self.settings.gateway_style, request.method, path)
+        if batched is not None:
+            return self._batched(*batched, request)
         control = CONTROLS[self.settings.gateway_style].get(path) if path is not request.path else None
         if control is not None and request.method in ("GET", "HEAD"):
             return self._control(path, request)
@@ -66,16 +72,28 @@ class SimulatedGateway:
 
     def change(self, changes: Mapping[str, Any]) -> None:
         """Take on new settings, named as in Settings; raises InputError, and then nothing has changed."""
-        fixed = FIXED_AT_START.intersection(changes)
-        if fixed:
-            raise InputError(f"{', '.join(sorted(fixed))} cannot change while the simulator runs")
-        settings = read_settings(changes, base=self.settings)
-        check_kinds(settings.faults)
+        settings = changed_settings(changes, base=self.settings)
+        check_kinds(settings)
         self.settings = settings
         self._generation.take(settings)
         self._key_names = {key: name for name, key in settings.keys.items()}
         if "balance_credits" in changes:
             self.ledger.balance_pico = pico(settings.balance_credits)
+
+    def _batched(self, call: BatchCall, name: str, request: ReceivedRequest) -> Delivery:
+        key_name = self._key_name(request)
+        if key_name is None:
+            problem = refusal(401, "Incorrect API key provided.", code="invalid_api_key")
+            return self._refuse(problem, call.shape, request)
+        answer = self.batches.answer(call, name, key_name, request, self.settings)
+        if isinstance(answer, Delivery):
+            self.stats.count(request.path.replace(name, "{id}") if name else request.path, 200)
+            return answer
+        if isinstance(answer, str):
+            self.stats.fault(answer)
+            self.stats.count(request.path, 0)
+            return Delivery([], "reset")
+        return self._refuse(answer, call.shape, request)
 
     def _control(self, path: str, request: ReceivedRequest) -> Delivery:
         strict = path == CRUN_BALANCE and self.settings.balance_key == "x-api-key"

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 
 import orjson
 from msgspec import structs
 
-from crun_batch.simulator.answers import MESSAGE_TOKENS, answer
+from crun_batch.simulator.answers import MESSAGE_TOKENS, answer, input_tokens
 from crun_batch.simulator.asks import Ask, Invalid, ModelAnswer
 from crun_batch.simulator.control import usd_text
 from crun_batch.simulator.deliveries import Headers
@@ -50,6 +51,9 @@ class Generation:
         self._settings = settings
         self._tokenizer = load_tokenizer(settings.tokenizer)
         self._prices = {name: price_of(model, settings) for name, model in settings.models.items()}
+        self._batch_prices = {
+            name: price_of(model, settings, settings.batch_price_share) for name, model in settings.models.items()
+        }
 
     def read(self, endpoint: ApiEndpoint, body: bytes) -> Ask:
         """What the body asks of this endpoint. Raises Refused."""
@@ -78,6 +82,10 @@ class Generation:
             message = f"Previous response with id '{ask.previous}' not found."
             raise Rejected(refusal(400, message, code="previous_response_not_found", param="previous_response_id"))
         return structs.replace(ask, messages=(*earlier, *ask.messages))
+
+    def input_tokens(self, ask: Ask) -> int:
+        """How many tokens the question has."""
+        return input_tokens(ask, self._tokenizer)
 
     def answer(self, ask: Ask) -> ModelAnswer:
         """The answer with its usage. Raises Refused where the question is too long."""
@@ -126,20 +134,24 @@ class Generation:
         self, answered: ModelAnswer, ask: Ask, endpoint: ApiEndpoint, key_name: str, sha256: str, outcome: str
     ) -> ModelAnswer:
         """Book it; the answer with its cost, where the gateway tells that. Raises Refused without credit."""
+        about = {
+            "key_name": key_name,
+            "endpoint": endpoint.path,
+            "request_sha256": sha256,
+            "outcome": outcome,
+        }
+        return self._booked(answered, ask, charge_pico(self._prices[ask.model], answered.usage), about)
+
+    def charge_batched(self, answered: ModelAnswer, ask: Ask, about: Mapping[str, str]) -> ModelAnswer:
+        """As `charge`, at the price of batches; `about` are the fields of a Charge that name the request."""
+        return self._booked(answered, ask, charge_pico(self._batch_prices[ask.model], answered.usage), about)
+
+    def _booked(self, answered: ModelAnswer, ask: Ask, amount: int, about: Mapping[str, str]) -> ModelAnswer:
         settings = self._settings
-        amount = charge_pico(self._prices[ask.model], answered.usage)
         if self.ledger.balance_pico < amount:
             self.stats.reject("credit")
             raise Rejected(OUT_OF_CREDIT[settings.out_of_credit])
-        self.ledger.charge(
-            answered.usage,
-            amount,
-            key_name=key_name,
-            endpoint=endpoint.path,
-            model=ask.model,
-            request_sha256=sha256,
-            outcome=outcome,
-        )
+        self.ledger.charge(answered.usage, amount, model=ask.model, **about)
         if ask.store:
             instructions = ("system", ask.echo.get("instructions"))
             kept = tuple(message for message in ask.messages if message != instructions)

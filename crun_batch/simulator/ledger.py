@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,17 @@ class LedgerPrice(Struct, frozen=True):
     minimum: int
 
 
-def price_of(model: Model, settings: Settings) -> LedgerPrice:
-    """The price that a request to this model is charged by, in the style of this gateway."""
-    price = pico_per_token(model.input_per_mtok)
+def price_of(model: Model, settings: Settings, share: Decimal = Decimal(1)) -> LedgerPrice:
+    """The price that a request to this model is charged by, in the style of this gateway; a share of it."""
+    price = pico_per_token(model.input_per_mtok * share)
     cached, written = model.cached_input_per_mtok, model.cache_write_per_mtok
+    has_minimum = settings.gateway_style in ("crun", "kie")
     return LedgerPrice(
         input=price,
-        output=pico_per_token(model.output_per_mtok),
-        cached=price if cached is None else pico_per_token(cached),
-        cache_write=price if written is None else pico_per_token(written),
-        minimum=pico(model.minimum_per_request) if settings.gateway_style in ("crun", "kie") else 0,
+        output=pico_per_token(model.output_per_mtok * share),
+        cached=price if cached is None else pico_per_token(cached * share),
+        cache_write=price if written is None else pico_per_token(written * share),
+        minimum=pico(model.minimum_per_request * share) if has_minimum else 0,
     )
 
 
@@ -53,7 +55,7 @@ def charge_pico(price: LedgerPrice, usage: ModelUsage) -> int:
     return max(price.minimum, tokens)
 
 
-class Charge(Struct, frozen=True, gc=False):
+class Charge(Struct, frozen=True, omit_defaults=True, gc=False):
     """One charged request. `outcome` is `answered` or the fault that kept the reply from its client."""
 
     serial: int
@@ -69,6 +71,9 @@ class Charge(Struct, frozen=True, gc=False):
     request_sha256: str
     at_seconds: float
     outcome: str
+    batch: str | None = None
+    """The batch that it came in, and its custom id there."""
+    custom_id: str | None = None
 
 
 class Ledger:

@@ -180,6 +180,20 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Longer request bodies are refused with 413."""
     stored_responses: Count = 10_000
     """How many of the last replies of /responses can be named by `previous_response_id`."""
+    batch_seconds: Seconds = 1.0
+    """How long a batch takes, in the styles that have batches: plain (OpenAI's and Anthropic's), litellm."""
+    batch_cancel_seconds: Seconds = 0.0
+    """How long a batch that is to be cancelled still works on its lines."""
+    batch_price_share: Decimal = Decimal("0.5")
+    """What a request costs in a batch, as a share of its price."""
+    batch_most_requests: Annotated[int, Meta(ge=1)] = 50_000
+    """Batches with more requests are refused."""
+    batch_enqueued_tokens: Limit = None
+    """A batch with which more input tokens than this wait for their turn, per key and model, fails."""
+    batch_list_lag_seconds: Seconds = 0.0
+    """How old a batch is before the list of batches tells it."""
+    batch_faults: dict[str, Share] = {}
+    """Kind of fault -> the share of calls, batches or lines that it hits; see the module batches.faults."""
     ledger_path: str | None = None
     """A file to which every charge is appended, one JSON line each, before its reply is sent."""
     ledger_entries: bool = True
@@ -204,9 +218,19 @@ def read_settings(mapping: Mapping[str, Any], base: Settings | None = None) -> S
     except msgspec.ValidationError as error:
         raise InputError(Mistake(f"simulator settings: {_words(error)}")) from None
     mistakes = [mistake for model, entry in settings.models.items() for mistake in _price_mistakes(model, entry)]
+    if not 0 <= settings.batch_price_share <= 1:
+        mistakes.append(Mistake("is no share: from 0 to 1", key="batch_price_share"))
     if mistakes:
         raise InputError(mistakes)
     return settings
+
+
+def changed_settings(changes: Mapping[str, Any], base: Settings) -> Settings:
+    """The settings of a running simulator with some of them changed; raises InputError."""
+    fixed = FIXED_AT_START.intersection(changes)
+    if fixed:
+        raise InputError(f"{', '.join(sorted(fixed))} cannot change while the simulator runs")
+    return read_settings(changes, base=base)
 
 
 def read_settings_file(path: Path) -> Settings:
