@@ -23,11 +23,15 @@ if TYPE_CHECKING:
         load_job,
         models,
         open_run,
+        pause,
         report,
+        resume,
         run,
         runs,
+        set,
         show,
         status,
+        stop,
         verify,
     )
     from crun_batch.console.progress import Progress, VariantProgress
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
         DiskFailed,
         InputError,
         Mistake,
+        NotRunning,
         RefusedToStart,
         RequestsChanged,
         RunDamaged,
@@ -55,10 +60,11 @@ if TYPE_CHECKING:
 _HOMES = {
     "api": (
         *("aestimate", "arun", "check", "compare", "credits", "estimate", "export", "follow"),
-        *("load_job", "models", "open_run", "report", "run", "runs", "show", "status", "verify"),
+        *("load_job", "models", "open_run", "pause", "report", "resume", "run", "runs", "set", "show"),
+        *("status", "stop", "verify"),
     ),
     "errors": (
-        *("CrunBatchError", "DiskFailed", "InputError", "Mistake", "RefusedToStart"),
+        *("CrunBatchError", "DiskFailed", "InputError", "Mistake", "NotRunning", "RefusedToStart"),
         *("RequestsChanged", "RunDamaged", "RunDirectoryError", "RunInUse"),
     ),
     "console.progress": ("Progress", "VariantProgress"),
@@ -82,6 +88,7 @@ __all__ = [
     "InputError",
     "Job",
     "Mistake",
+    "NotRunning",
     "Progress",
     "RefusedToStart",
     "Report",
@@ -109,11 +116,15 @@ __all__ = [
     "models",
     "open_run",
     "open_wire",
+    "pause",
     "report",
+    "resume",
     "run",
     "runs",
+    "set",
     "show",
     "status",
+    "stop",
     "verify",
 ]
 

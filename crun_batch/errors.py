@@ -5,6 +5,7 @@
     ├── RefusedToStart      3   credits, budget, an unknown price, not confirmed; nothing was sent
     ├── RunDirectoryError   6   in use, of another job, or damaged
     │   ├── RunInUse
+    │   ├── NotRunning          no session runs there that could be told anything
     │   ├── RequestsChanged     a finished unit's request would now differ
     │   └── RunDamaged
     └── DiskFailed          7   a write, fsync or rename failed
@@ -96,6 +97,10 @@ class RunDirectoryError(CrunBatchError):
 
 class RunInUse(RunDirectoryError):
     """Another process writes to this run directory."""
+
+
+class NotRunning(RunDirectoryError):
+    """No session runs in this directory, so there is nobody to tell anything."""
 
 
 class RequestsChanged(RunDirectoryError):

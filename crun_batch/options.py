@@ -15,6 +15,8 @@ from msgspec import Struct, field, structs
 from crun_batch.console.progress import Progress
 from crun_batch.errors import InputError
 from crun_batch.gateway.http.wire import Wire
+from crun_batch.gateway.steering import Steer
+from crun_batch.load.deadline import Deadline, deadline_of
 from crun_batch.load.job.job import Job
 from crun_batch.records import ErrorKind, Status
 
@@ -104,6 +106,14 @@ class RunOptions(Struct, frozen=True):
     handle_signals: bool = True
     clock: Clock = SYSTEM_CLOCK
     wire: Callable[[Job], Wire] | None = None
+    deadline: Deadline | None = None
+    """When it is to stop, as `until` and `max_minutes` say; None: when it is done."""
+    metrics_port: int | None = None
+    """Serve figures for Prometheus on this port of the loopback; 0: a free one."""
+    otel: bool = False
+    """Export figures by OpenTelemetry, to where its own variables say; needs the extra `otel`."""
+    steer: Steer | None = None
+    """Leases the session its part of the job's limits and money (`gateway.steering`); None: all is its own."""
     platform: Platform = Platform()
     environ: Mapping[str, str] = field(default_factory=lambda: Environ(os.environ))
 
@@ -121,6 +131,8 @@ JOB_KEYS = {
     "output_dir": "output.dir",
 }
 """Short names of overrides in Python and on the command line."""
+DEADLINE_NAMES = ("until", "max_minutes")
+"""Arguments that say when a run is to stop."""
 _STATUSES = frozenset(get_args(Status))
 RETRY_GROUPS = {"failed": _STATUSES - {"ok"}, "all": _STATUSES}
 """Names of several endings for `retry`: `failed` is every status but ok, `all` is every status."""
@@ -135,11 +147,13 @@ def options_of(overrides: Mapping[str, Any], **named: Any) -> RunOptions:
     """
     given = {name: value for name, value in named.items() if value is not None and value is not False}
     overrides = {**given, **overrides}
+    overrides, deadline = _deadline_in(overrides)
     own = {name: value for name, value in overrides.items() if name in RunOptions.__struct_fields__}
     own |= {"retry": kinds(own["retry"])} if "retry" in own else {}
     if isinstance(own.get("allow_paths"), str | Path):
         own["allow_paths"] = (own["allow_paths"],)
     own |= {"allow_paths": tuple(own["allow_paths"])} if "allow_paths" in own else {}
+    own |= {} if deadline is None else {"deadline": deadline}
     keys = {JOB_KEYS[name]: value for name, value in overrides.items() if name in JOB_KEYS and value is not None}
     for name, value in overrides.items():
         if name in own or name in JOB_KEYS:
@@ -151,8 +165,15 @@ def options_of(overrides: Mapping[str, Any], **named: Any) -> RunOptions:
     return RunOptions(**{**own, "overrides": {**keys, **own.get("overrides", {})}})
 
 
+def _deadline_in(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], Deadline | None]:
+    """The arguments without those that say when to stop, and what they say. Raises InputError."""
+    others = {name: value for name, value in overrides.items() if name not in DEADLINE_NAMES}
+    clock: Clock = overrides.get("clock") or SYSTEM_CLOCK
+    return others, deadline_of(overrides.get("until"), overrides.get("max_minutes"), clock.now())
+
+
 def _no_argument(name: str) -> str:
-    known = sorted({*RunOptions.__struct_fields__, *JOB_KEYS, *Job.model_fields})
+    known = sorted({*RunOptions.__struct_fields__, *JOB_KEYS, *DEADLINE_NAMES, *Job.model_fields})
     near = difflib.get_close_matches(name, known, n=1)
     meant = f"did you mean {near[0]!r}? " if near else ""
     keys = "a key of a section is given in its section, as in params={'max_output_tokens': 200}"

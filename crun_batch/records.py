@@ -25,6 +25,8 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "other"
 OutcomeClass = Literal["done", "rejected", "not_sent", "unknown"]
 Purpose = Literal["answer", "repair", "judge"]
 CostSource = Literal["reply", "job", "models", "list"]
+Room = Literal["held", "wait", "none"]
+"""Of a request's money: reserved; no room, but more may come from outside; no room."""
 ErrorKind = Literal[
     "timeout",
     "connection",

@@ -230,8 +230,8 @@ class Nothing:
     def together(self) -> Iterator[None]:
         yield
 
-    def reserve(self, ticket: Ticket) -> bool:
-        return True
+    def reserve(self, ticket: Ticket) -> Literal["held", "wait", "none"]:
+        return "held"
 
     def started(self, tickets: Sequence[Ticket]) -> list[Attempt]:
         return [Attempt(ticket, next(self._serials)) for ticket in tickets]
@@ -266,8 +266,12 @@ def play(
     seed: int = 1,
     hooks: Hooks | None = None,
     settings: PoolSettings | None = None,
+    moves: Sequence[tuple[float, Callable[[Pool], None]]] = (),
 ) -> Played:
-    """So many rows, or work without end for so many seconds, through the pool; a lane for each gateway."""
+    """So many rows, or work without end for so many seconds, through the pool; a lane for each gateway.
+
+    `moves`: what somebody does to the pool, each at its time.
+    """
     loop = VirtualLoop()
     gateways = [gateways] if isinstance(gateways, Gateway) else gateways
     wire = PlayedWire(gateways, loop, seed)
@@ -284,6 +288,8 @@ def play(
     )
 
     async def whole() -> Halt | None:
+        for at, move in moves:
+            loop.call_later(at, move, pool)
         if seconds < math.inf:
             loop.call_later(seconds, pool.stop, Halt(0, "enough"))
         return await pool.run()

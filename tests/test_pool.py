@@ -18,7 +18,7 @@ from crun_batch.gateway.pool import Pool
 from crun_batch.gateway.pool_seams import PoolSettings, Route
 from crun_batch.gateway.protocols import PROTOCOLS
 from crun_batch.gateway.retry import RetryPolicy
-from crun_batch.records import Attempt, Fault, Halt, Outcome, Response, Row, Ticket, Unit
+from crun_batch.records import Attempt, Fault, Halt, Outcome, Response, Room, Row, Ticket, Unit
 
 BODY = b'{"choices": [{"message": {"content": "4"}, "finish_reason": "stop"}]}'
 
@@ -38,8 +38,8 @@ class Tape:
         if len(self.events) > before:
             self.events.append("|")
 
-    def reserve(self, ticket: Ticket) -> bool:
-        return True
+    def reserve(self, ticket: Ticket) -> Room:
+        return "held"
 
     def started(self, tickets: Sequence[Ticket]) -> list[Attempt]:
         self.events += [f"start {ticket.unit.position}" for ticket in tickets]

@@ -1,6 +1,6 @@
 """The public functions: one for each command."""
 
-from crun_batch.api.directories import export, follow, runs, show
+from crun_batch.api.directories import export, follow, runs, show, verify
 from crun_batch.api.jobs import (
     aestimate,
     arun,
@@ -14,8 +14,8 @@ from crun_batch.api.jobs import (
     report,
     run,
     status,
-    verify,
 )
+from crun_batch.api.steering import pause, resume, set, stop
 
 __all__ = [
     "aestimate",
@@ -29,10 +29,14 @@ __all__ = [
     "load_job",
     "models",
     "open_run",
+    "pause",
     "report",
+    "resume",
     "run",
     "runs",
+    "set",
     "show",
     "status",
+    "stop",
     "verify",
 ]

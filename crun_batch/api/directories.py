@@ -11,6 +11,7 @@ from crun_batch.api.jobs import directory_of
 if TYPE_CHECKING:
     from crun_batch.reporting.exporting import AnyFormat
     from crun_batch.reporting.run import Run
+    from crun_batch.store.verify import Finding
 
     AnyRun = Run | str | Path
 
@@ -110,3 +111,13 @@ def export(  # what help() shows
 
     options = ExportOptions(where, names_in(columns), names_in(status), table, tuple(allow_paths))
     return structs.asdict(export_run(directory_of(run, simulate), format, target, options))
+
+
+def verify(run: AnyRun, *, data: bool = False, simulate: bool = False) -> list[Finding]:
+    """What is wrong with a run's files, or odd; `data`: every byte against its checksum. Repairs nothing.
+
+    Of each finding: `file`, `what`, `severity` (error: damage or a broken promise). Raises InputError (no run).
+    """
+    from crun_batch.state.findings import findings_of
+
+    return findings_of(directory_of(run, simulate), data=data)

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from crun_batch.load.job.job import Job
     from crun_batch.options import AnyJob
     from crun_batch.reporting.comparing import RunComparison
     from crun_batch.reporting.read import Report
     from crun_batch.reporting.run import Run
-    from crun_batch.store.verify import Finding
 
     AnyRun = Run | str | Path
 
@@ -39,6 +40,10 @@ def run(
     until_budget: bool = False,
     redo_changed: bool = False,
     correct_prices: bool = False,
+    until: datetime | str | None = None,
+    max_minutes: float | None = None,
+    metrics_port: int | None = None,
+    otel: bool = False,
     progress: bool = False,
     **overrides: Any,
 ) -> Run:
@@ -57,6 +62,11 @@ def run(
         until_budget: start although budget or credits will not last; stop there.
         redo_changed: send finished rows again whose request is another one now.
         correct_prices: the job's earlier prices were wrong: what is recorded is priced anew.
+        until: send nothing new from this moment on: `06:00` (the next), a date and a time, a datetime. What is in
+            flight is waited for; the run is then `interrupted`, exit code 143.
+        max_minutes: the same after so many minutes.
+        metrics_port: serve figures for Prometheus on this port of 127.0.0.1, at /metrics; 0: a free one.
+        otel: export figures by OpenTelemetry, where its own variables (`OTEL_*`) say; needs `crun-batch[otel]`.
         progress: show a bar on standard error, in a notebook a widget (text without ipywidgets).
         overrides: sections of the job (`budget={"max_cost_usd": 5}`), or fields of `RunOptions`.
 
@@ -67,23 +77,8 @@ def run(
         DiskFailed: what was recorded stays; run again.
 
     """
-    ended = arun(
-        job,
-        table=table,
-        limit=limit,
-        max_cost_usd=max_cost_usd,
-        max_cost_credits=max_cost_credits,
-        output_dir=output_dir,
-        simulate=simulate,
-        pilot=pilot,
-        retry=retry,
-        until_budget=until_budget,
-        redo_changed=redo_changed,
-        correct_prices=correct_prices,
-        progress=progress,
-        **overrides,
-    )
-    return _finished(ended)
+    given = {name: value for name, value in locals().items() if name != "overrides"}
+    return _finished(arun(**given, **overrides))
 
 
 async def arun(
@@ -100,6 +95,10 @@ async def arun(
     until_budget: bool = False,
     redo_changed: bool = False,
     correct_prices: bool = False,
+    until: datetime | str | None = None,
+    max_minutes: float | None = None,
+    metrics_port: int | None = None,
+    otel: bool = False,
     progress: bool = False,
     **overrides: Any,
 ) -> Run:
@@ -120,6 +119,10 @@ async def arun(
         until_budget=until_budget,
         redo_changed=redo_changed,
         correct_prices=correct_prices,
+        until=until,
+        max_minutes=max_minutes,
+        metrics_port=metrics_port,
+        otel=otel,
         progress=progress,
     )
     summary = await run_job(job, table, options)
@@ -261,16 +264,6 @@ def status(run: AnyRun, *, simulate: bool = False) -> dict[str, Any]:
     from crun_batch.state.status import status_of
 
     return status_of(directory_of(run, simulate))
-
-
-def verify(run: AnyRun, *, data: bool = False, simulate: bool = False) -> list[Finding]:
-    """What is wrong with a run's files, or odd; `data`: every byte against its checksum. Repairs nothing.
-
-    Of each finding: `file`, `what`, `severity` (error: damage or a broken promise). Raises InputError (no run).
-    """
-    from crun_batch.state.status import findings_of
-
-    return findings_of(directory_of(run, simulate), data=data)
 
 
 def load_job(path: str | Path, **overrides: Any) -> Job:

@@ -16,7 +16,7 @@ import typer
 from msgspec import structs
 
 import crun_batch
-from crun_batch.cli import options, reading
+from crun_batch.cli import options, reading, steering
 from crun_batch.cli.border import guarded
 from crun_batch.cli.output import (
     complain,
@@ -147,6 +147,10 @@ def run(  # noqa: PLR0913 - one parameter for each option
     until_budget: options.UntilBudget = False,
     redo_changed: options.RedoChanged = False,
     correct_prices: options.CorrectPrices = False,
+    until: options.Until = None,
+    max_minutes: options.MaxMinutes = None,
+    metrics_port: options.MetricsPort = None,
+    otel: options.Otel = False,
     simulate: options.Simulate = False,
     simulator: options.SimulatorSettings = None,
     set_: options.Settings = None,
@@ -173,15 +177,16 @@ def run(  # noqa: PLR0913 - one parameter for each option
             until_budget=until_budget,
             redo_changed=redo_changed,
             correct_prices=correct_prices,
+            until=until,
+            max_minutes=max_minutes,
+            metrics_port=metrics_port,
+            otel=otel,
             simulate=simulate,
             simulator=options.simulator_settings(simulator, simulate=simulate),
             output_dir=output_dir,
             overrides=options.pairs(set_, "--set"),
             allow_paths=tuple(allow_path or ()),
-            confirm=lambda estimate: screen.confirm(estimate, ask=not (yes or simulate)),
-            say=screen.say,
-            watch=screen.watch,
-            tick=screen.tick,
+            **screen.watching(ask=not (yes or simulate)),
             resume_command=options.resume_command(sys.argv),
         )
     finally:
@@ -195,6 +200,10 @@ def run(  # noqa: PLR0913 - one parameter for each option
 
 app.command()(reading.runs)
 app.command()(reading.status)
+app.command()(steering.set)
+app.command()(steering.pause)
+app.command()(steering.resume)
+app.command()(steering.stop)
 app.command()(reading.show)
 
 

@@ -93,6 +93,24 @@ MaxCostCredits = Annotated[
 UntilBudget = Annotated[
     bool, typer.Option("--until-budget", help="Start although budget or credits will not last; stop there.")
 ]
+Until = Annotated[
+    str | None,
+    typer.Option("--until", metavar="TIME", help="Stop at this time: 06:00 (the next one), 2026-11-29 06:00."),
+]
+MaxMinutes = Annotated[float | None, typer.Option("--max-minutes", metavar="N", help="Stop after N minutes.")]
+MetricsPort = Annotated[
+    int | None,
+    typer.Option(
+        "--metrics-port",
+        min=0,
+        max=65535,
+        metavar="N",
+        help="Serve figures for Prometheus on 127.0.0.1:N; 0: any.",
+    ),
+]
+Otel = Annotated[
+    bool, typer.Option("--otel", help="Export figures by OpenTelemetry, as its OTEL_* variables say.")
+]
 CorrectPrices = Annotated[
     bool, typer.Option("--correct-prices", help="The earlier prices were wrong: price what is recorded anew.")
 ]
@@ -131,6 +149,7 @@ def _json_or_text(value: str) -> Any:
 def resume_command(arguments: Sequence[str]) -> str:
     """The command that goes on with this run, to be typed as it is: without --pilot, with --yes.
 
+    --until stays where it is a time of the day, which comes again.
     --yes is not added to `--retry all`, which asks again, and pays for, what this session has finished.
     """
     program = Path(arguments[0])
@@ -140,11 +159,11 @@ def resume_command(arguments: Sequence[str]) -> str:
     rest = iter(arguments[1:])
     for argument in rest:
         option, _, value = argument.partition("=")
-        if argument in ("--pilot", "--retry"):
+        if argument in ("--pilot", "--retry", "--until"):
             value = next(rest, "")
         if option == "--retry":
             retried = value
-        if option != "--pilot":
-            kept += [argument, value] if argument == "--retry" else [argument]
+        if option != "--pilot" and not (option == "--until" and "-" in value):
+            kept += [argument, value] if argument in ("--retry", "--until") else [argument]
     asks_itself = {"--yes", "-y"} & set(kept) or "all" in [part.strip() for part in retried.split(",")]
     return shlex.join([*name, *kept, *([] if asks_itself else ["--yes"])])

@@ -79,6 +79,15 @@ class Screen:
             for bar in self._bars:  # forgets how long its last line was: blanks after the new one would not fit
                 bar.sp = bar.status_printer(sys.stderr)
 
+    def watching(self, *, ask: bool) -> dict[str, Any]:
+        """What a run is given so that its progress is shown here; its bill is asked about where `ask` says so."""
+        return {
+            "confirm": lambda estimate: self.confirm(estimate, ask=ask),
+            "say": self.say,
+            "watch": self.watch,
+            "tick": self.tick,
+        }
+
     def confirm(self, estimate: Mapping[str, Any], *, ask: bool) -> bool:
         """Show what it will cost, and ask where `ask` says so. Raises RefusedToStart where nobody can answer."""
         self.close()

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from crun_batch.console.amounts import UNKNOWN, count, counted, credit_amount, money, usd
+from crun_batch.console.steering_words import steering_lines
 from crun_batch.console.words import leading_columns, one_line, printable_line, secret_phrases, summary_text, table
 
 UNITS = ("usd", "credits")
@@ -77,6 +78,7 @@ def status_text(status: Mapping[str, Any], run: str, width: int | None = None) -
     lines = [summary_text(status)]
     if status["holder"]:
         lines.append(f"  process  {one_line(status['holder'])}, {count(status['in_flight'])} in flight")
+    lines += [f"  {name:<8} {phrase}" for name, phrase in steering_lines(status)]
     suspects = status["suspects"]
     if suspects:
         rows = [

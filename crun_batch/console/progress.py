@@ -45,6 +45,8 @@ class Progress(Struct, frozen=True):
     """Why nothing goes out right now: 'cooling down after 429, 12 s'."""
     variants: tuple[VariantProgress, ...] = ()
     """Of a sweep."""
+    stops_in_seconds: float | None = None
+    """When it is to stop, where it was told to."""
 
     def text(self) -> str:
         """Everything in one line, for a log or a pipe."""
@@ -59,10 +61,17 @@ class Progress(Struct, frozen=True):
             f"held {reserved}" if reserved else "",
             f"{count(self.in_flight)} in flight (limit {count(self.limit)})",
             f"{UNKNOWN if self.eta_seconds is None else duration(self.eta_seconds)} left",
+            stops(self),
             one_line(self.waiting_reason or ""),
             by_variant(self),
         ]
         return ", ".join(phrase for phrase in phrases if phrase)
+
+
+def stops(progress: Progress) -> str:
+    """When it is to stop; empty where nobody said so, or where it would be done before."""
+    seconds, left = progress.stops_in_seconds, progress.eta_seconds
+    return "" if seconds is None or (left is not None and left < seconds) else f"stops in {duration(seconds)}"
 
 
 def spent(progress: Progress) -> str:
@@ -106,6 +115,7 @@ def tqdm_postfix(progress: Progress) -> str:
         *not_ok(progress),
         f"{spent(progress)} of about {projected(progress)}",
         f"{count(progress.in_flight)}/{count(progress.limit)} in flight",
+        stops(progress),
         one_line(progress.waiting_reason or ""),
         by_variant(progress),
     ]

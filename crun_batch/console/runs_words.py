@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from crun_batch.console.amounts import count, counted, credit_amount, duration, money, rate, share, usd
+from crun_batch.console.steering_words import steering_lines
 from crun_batch.console.words import display_width, one_line, shorten, summary_headline, summary_text, table
 
 _STATUSES_NOT_OK = ("error", "invalid", "truncated", "refused")
@@ -78,6 +79,7 @@ def followed_line(status: Mapping[str, Any]) -> str:
         rate(status["rows_per_second"]),
         money(_decimal(status["cost_usd"]), _decimal(status["cost_credits"])),
         f"{count(status['in_flight'])} in flight" if status["holder"] else "",
+        *(f"{name} {phrase}" for name, phrase in steering_lines(status) if name != "set"),
     ]
     return ", ".join(phrase for phrase in phrases if phrase)
 
@@ -87,6 +89,7 @@ def followed_block(status: Mapping[str, Any], width: int, height: int) -> str:
     lines = [summary_text(status)]
     if status["holder"]:
         lines.append(f"  process  {one_line(status['holder'])}, {count(status['in_flight'])} in flight")
+    lines += [f"  {name:<8} {phrase}" for name, phrase in steering_lines(status)]
     lines.append("  " + _bar(status, max(10, width - 4)))
     shown = "\n".join(lines).splitlines()
     return "\n".join(shorten(line, width - 1) for line in shown[: max(1, height - 1)])

@@ -49,6 +49,14 @@ class AdaptiveLimit:
         self._probe_step = 0.0
         self._before_the_cut: tuple[float, float, int] | None = None
 
+    def set_ceiling(self, ceiling: int) -> None:
+        """Another ceiling: the limit falls to a lower one at once, and rises to a higher one as it does ever."""
+        if ceiling == self.ceiling:
+            return
+        self.ceiling = ceiling
+        self.trial.interrupt()
+        self.value = min(self.value, float(ceiling)) if self._adaptive else float(ceiling)
+
     def crowded(self, now: float) -> None:
         """All places are taken and more requests wait: before the first refusal, rise by the clock."""
         if self._refused_level == NEVER and now - self._risen_at >= RAMP_SECONDS:
@@ -168,6 +176,35 @@ class Lane:
         self._waves_in_a_row = 0
         self._wave_at = self._cut_at = -NEVER
         self._evidence = Evidence(ceiling)
+
+    def set_ceiling(self, ceiling: int) -> None:
+        """Another ceiling of requests in flight; those above a lower one are waited for."""
+        self._evidence.grow(ceiling)
+        self.limit.set_ceiling(ceiling)
+
+    def set_rates(self, requests_per_minute: float | None, tokens_per_minute: float | None) -> None:
+        """Other limits per minute; None: none. A limit of tokens counts what went under a former one."""
+        if requests_per_minute is None:
+            self._pace = None
+        elif self._pace is None:
+            self._pace = Pace(requests_per_minute)
+        else:
+            self._pace.set_limit(requests_per_minute)
+        if self._window is not None:
+            self._window.limit = NEVER if tokens_per_minute is None else tokens_per_minute
+        elif tokens_per_minute is not None:
+            self._window = TokenWindow(tokens_per_minute)
+
+    def heed_wave(self, now: float, until: float) -> None:
+        """Others under the same limits met a wave of refusals: one cut and one pause for all of them.
+
+        The pause of a wave that was met here, or has been told of, may become longer; that is no second cut.
+        """
+        if until > self.paused_until and now < until:
+            if now >= self.paused_until:
+                self._cut_at = now
+                self.limit.halve(again=False)
+            self.paused_until = until
 
     def wait_seconds(self, now: float, tokens: int) -> float:
         """0: the request may go now. Infinite: not before another one is back."""

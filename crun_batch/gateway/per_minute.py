@@ -23,9 +23,13 @@ class Pace:
     """
 
     def __init__(self, per_minute: float) -> None:
+        self._next_due = -NEVER
+        self.set_limit(per_minute)
+
+    def set_limit(self, per_minute: float) -> None:
+        """Another limit from the next request on: the one before it counts with what it was spaced by."""
         self._spacing_seconds = 60.0 / per_minute * (1 + 1e-9)
         self._slack_seconds = int(per_minute * 0.005) * self._spacing_seconds
-        self._next_due = -NEVER
 
     def wait_seconds(self, now: float) -> float:
         return max(0.0, self._next_due - self._slack_seconds - now)
@@ -51,14 +55,15 @@ class TokenWindow:
     alone exceeds the limit goes when the window is empty.
     """
 
-    def __init__(self, per_minute: int) -> None:
-        self._limit = per_minute
+    def __init__(self, per_minute: float) -> None:
+        self.limit = per_minute
+        """May change at any time: what was admitted in the last minute counts under the new one. NEVER: none."""
         self._slices: deque[TokenSlice] = deque()
         self._total = 0
 
     def wait_seconds(self, now: float, tokens: int) -> float:
         self._forget(now)
-        excess = self._total + tokens - self._limit
+        excess = self._total + tokens - self.limit
         if excess <= 0:
             return 0.0
         for entry in self._slices:

@@ -16,25 +16,23 @@ from collections.abc import Callable, Sequence
 
 from crun_batch.errors import EXIT_GATEWAY_REFUSED, EXIT_OUT_OF_MONEY
 from crun_batch.gateway.admission import Admitted, Lane
-from crun_batch.gateway.classify import NO_HINTS, check, check_fault, rate_hints
+from crun_batch.gateway.arrivals import read_arrival
 from crun_batch.gateway.gathering import gather_seconds
 from crun_batch.gateway.http.wire import Wire
 from crun_batch.gateway.per_minute import NEVER
-from crun_batch.gateway.pool_seams import Hooks, PoolSettings, Route, Sending, TicketSource
+from crun_batch.gateway.pool_seams import NO_ROOM, Hooks, PoolSettings, Route, Sending, TicketSource
 from crun_batch.gateway.queues import Queues
 from crun_batch.gateway.retry import decide, retried
 from crun_batch.gateway.spread import AnyLane
 from crun_batch.gateway.troubles import Troubles, minutes, set_aside_halt
-from crun_batch.records import Again, Failure, Fault, Halt, Outcome, Reply, Response, Ticket
+from crun_batch.records import Again, Failure, Fault, Halt, Outcome, Reply, Response, Room, Ticket
 
 FEWEST_DRAWN_AT_ONCE = 64
 """Tickets of lanes that cannot send, drawn on the way to those that can, before others have the loop."""
-NO_ROOM = "the budget has no room for one more request"
-"""Why a run halts whose next request cannot be reserved, with none in flight that could give room."""
 
 
 class Pool:
-    """Sends every ticket of the source, at most `concurrency` at once. One use; `run` returns why it ended."""
+    """Sends every ticket of the source, as many at once as it may. One use; `run` returns why it ended."""
 
     def __init__(
         self,
@@ -46,13 +44,16 @@ class Pool:
         settings: PoolSettings,
         epoch_seconds: Callable[[], float],
     ) -> None:
-        self.in_flight = 0
+        self.in_flight, self._places = 0, 0
         self.halt: Halt | None = None
+        self.waits_for_money = False
+        """The next request has no room under the caps, and these may be raised."""
         self._wire = wire
         self._routes = routes
         self._source = source
         self._hooks = hooks
         self._settings = settings
+        self._allowance = settings.allowed()
         self._deadline_seconds = settings.attempt_timeout_seconds
         self._epoch_seconds = epoch_seconds
         self._random = random.Random(0)
@@ -113,7 +114,7 @@ class Pool:
         self._over.set()
 
     def wake(self) -> None:
-        """The source has a ticket again."""
+        """The source has a ticket again, or what the pool may use has changed."""
         self._step_soon()
 
     @property
@@ -124,8 +125,10 @@ class Pool:
 
     @property
     def limit(self) -> int:
-        """Requests that may be in flight now: the lanes' limits together, at most `concurrency`."""
-        return min(self._settings.concurrency, sum(int(lane.limit.value) for lane, _ in self._queues))
+        """Requests that may be in flight now: the lanes' limits together, as far as the pool may."""
+        return min(
+            self._allowance.places(self._loop.time()), sum(int(lane.limit.value) for lane, _ in self._queues)
+        )
 
     def _step_soon(self) -> None:
         if not self._step_is_due:
@@ -194,11 +197,13 @@ class Pool:
         send before. 3. Then new tickets, in their order, while there is a lane that could send and has none.
         """
         soonest = min(self._give_up(now), self._queues.move_due(now))
+        self._places, self.waits_for_money = self._allowance.places(now), False
         if self.halt is not None:
             return NEVER
         lane = self._queues.only_lane
         if lane is None:
             assert self._shares is not None
+            self._shares.concurrency = self._allowance.most
             self._shares.look(now, self._queues.unfinished(self._source_ended))
             return min(soonest, self._send_waiting(now), self._send_new(now))
         soonest = min(soonest, self._send_from(lane, now))
@@ -211,15 +216,14 @@ class Pool:
         return soonest
 
     def _send_waiting(self, now: float) -> float:
-        waits = [self._send_from(lane, now) for lane, queue in self._queues if queue]
-        return min(waits, default=NEVER)
+        return min([self._send_from(lane, now) for lane, queue in self._queues if queue], default=NEVER)
 
     def _send_new(self, now: float) -> float:
         """Draw until no lane that could send lacks a ticket; a paused one's tickets pile up meanwhile."""
         waits = {lane: lane.wait_seconds(now, 0) for lane, queue in self._queues if not queue}
         hungry = {lane for lane, wait in waits.items() if wait == 0.0 and self._may_take(lane)}
         soonest = min((wait for wait in waits.values() if wait > 0.0), default=NEVER)
-        for _ in range(max(FEWEST_DRAWN_AT_ONCE, self._settings.concurrency)):
+        for _ in range(max(FEWEST_DRAWN_AT_ONCE, self._places)):
             if not hungry or not self._may_draw():
                 return soonest
             drawn = self._draw(1)
@@ -250,18 +254,21 @@ class Pool:
 
     def _may_take(self, lane: AnyLane) -> bool:
         """Whether a lane among several may take one more place."""
-        free = self._settings.concurrency - self.in_flight
+        free = self._places - self.in_flight
         return self._shares is None or self._shares.may_take(lane, free)
 
     def _is_set_aside(self, ticket: Ticket) -> bool:
         return ticket.unit.variant in self._set_aside
 
     def _has_room(self) -> bool:
-        return self.in_flight < self._settings.concurrency and self.halt is None
+        return self.in_flight < self._places and self.halt is None
 
     def _give_up(self, now: float) -> float:
         """Halt where nothing succeeded for too long, or set aside what fails alone; seconds until that may be."""
         limit = self._settings.give_up_after_seconds
+        if self.in_flight == 0 and (self._places == 0 or self.waits_for_money):  # nothing could succeed
+            self._last_success = now
+            self._troubles.start_anew(now)
         quiet = now - self._last_success
         if quiet >= limit and (self.in_flight or self._queues):
             self.halt = Halt(EXIT_GATEWAY_REFUSED, f"no success for {minutes(quiet)}")
@@ -288,9 +295,9 @@ class Pool:
                 return wait
             if self._shares is not None and not self._may_take(lane):
                 return NEVER
-            if not self._hooks.reserve(ticket):
-                if self.in_flight == 0:
-                    self.halt = Halt(EXIT_OUT_OF_MONEY, NO_ROOM)
+            room = self._hooks.reserve(ticket)
+            if room != "held":
+                self._has_no_money(room)
                 return NEVER
             self._queues.take(lane)
             self.in_flight += 1
@@ -298,6 +305,12 @@ class Pool:
             if self._shares is not None:
                 self._shares.took(lane)
         return NEVER
+
+    def _has_no_money(self, room: Room) -> None:
+        """The next request cannot be reserved, and none in flight can give room: wait for more, or end."""
+        self.waits_for_money = room == "wait"
+        if self.in_flight == 0 and not self.waits_for_money:
+            self.halt = Halt(EXIT_OUT_OF_MONEY, NO_ROOM)
 
     def _start(self) -> None:
         """Record all that was admitted as started; it goes once that is written."""
@@ -341,7 +354,7 @@ class Pool:
         """Read recorded replies, decide, conclude. What an error leaves unread here, the next start reads."""
         epoch_seconds = self._epoch_seconds()
         results = [
-            self._read(sending.route, arrival, now, epoch_seconds)
+            read_arrival(sending.route, arrival, now, epoch_seconds)
             for sending, arrival in zip(sent, arrivals, strict=True)
         ]
         outcomes = [self._decided(sending, result, now) for sending, result in zip(sent, results, strict=True)]
@@ -373,17 +386,6 @@ class Pool:
             key=sending.route.key,
         )
         return Outcome(sending.attempt, result, decision)
-
-    def _read(self, route: Route, arrival: Response | Fault, now: float, epoch_seconds: float) -> Reply | Failure:
-        if isinstance(arrival, Fault):
-            return check_fault(arrival)
-        result = check(route.protocol, arrival, stream=route.stream, now_epoch_seconds=epoch_seconds)
-        hints = rate_hints(arrival.headers, epoch_seconds)
-        if hints is not NO_HINTS and not (isinstance(result, Failure) and result.action == "cool_down"):
-            route.lane.heed(now, hints)
-        if not isinstance(result, Failure) or result.action != "stop_unreached":
-            route.lane.was_reached = True
-        return result
 
     def _follow(self, outcome: Outcome, follow_up: Ticket | None) -> None:
         decision, ticket = outcome.decision, outcome.attempt.ticket

@@ -12,7 +12,11 @@ from crun_batch.gateway.admission import Admitted, Lane
 from crun_batch.gateway.protocols import Protocol as WireProtocol
 from crun_batch.gateway.retry import RetryPolicy
 from crun_batch.gateway.spread import AnyLane, Destination, Spread
-from crun_batch.records import Attempt, Fault, Outcome, Response, Ticket
+from crun_batch.gateway.steering import Allowance
+from crun_batch.records import Attempt, Fault, Outcome, Response, Room, Ticket
+
+NO_ROOM = "the budget has no room for one more request"
+"""Why a run halts whose next request cannot be reserved, with none in flight that could give room."""
 
 
 class Route(Struct, frozen=True):
@@ -46,8 +50,8 @@ class Hooks(Protocol):
     def together(self) -> AbstractContextManager[None]:
         """What is recorded inside is written when the block ends, at once."""
 
-    def reserve(self, ticket: Ticket) -> bool:
-        """Hold the ticket's money; False: the budget has no room for it now."""
+    def reserve(self, ticket: Ticket) -> Room:
+        """Hold the ticket's money; "none": no room for it now; "wait": none now, more may come from outside."""
 
     def started(self, tickets: Sequence[Ticket]) -> list[Attempt]:
         """These requests are about to go."""
@@ -85,3 +89,9 @@ class PoolSettings(Struct, frozen=True):
     """Told that a variant was set aside, and why: none of its tickets is sent any more. None: the run stops."""
     refused: Mapping[int, str] = {}
     """Variants that are set aside from the start, each with the reason: their source makes no tickets."""
+    allowance: Allowance | None = None
+    """Says what may be in flight at each moment, `concurrency` included. None: `concurrency`, always."""
+
+    def allowed(self) -> Allowance:
+        """What says how many may be in flight."""
+        return self.allowance or Allowance(self.concurrency)

@@ -41,6 +41,12 @@ class RefusalGeneration:
         self.sent = [0] * (ceiling + 1)
         self.refused = [0] * (ceiling + 1)
 
+    def grow(self, ceiling: int) -> None:
+        """Have room for levels up to this one."""
+        more = [0] * (ceiling + 1 - len(self.sent))
+        self.sent += more
+        self.refused += more
+
     def clear(self) -> None:
         self.sent[:] = bytes(len(self.sent))
         self.refused[:] = bytes(len(self.refused))
@@ -63,6 +69,16 @@ class Evidence:
         self._counted_from = 0
         self._latest_refused: deque[int] = deque(maxlen=LONGEST_STREAK)
         self._suspect_borne = self._suspect_refused = 0
+
+    def grow(self, ceiling: int) -> None:
+        """More may be in flight from now on; nothing that is known is forgotten."""
+        self._current.grow(ceiling)
+        self._older.grow(ceiling)
+        former, wanted = self._levels, 2 * ceiling + LATER_COUNTED
+        if wanted > len(former):
+            self._levels = [0] * wanted
+            for serial in range(max(1, self._serial - len(former) + 1), self._serial + 1):
+                self._levels[serial % wanted] = former[serial % len(former)]
 
     def sent(self, level: int) -> int:
         """A request goes; returns its serial number among the lane's."""

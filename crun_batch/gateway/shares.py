@@ -20,7 +20,7 @@ class Shares:
     """The places of several lanes; `look` is called before places are taken, `took` for each that is."""
 
     def __init__(self, concurrency: int, lanes: Sequence[AnyLane]) -> None:
-        self._concurrency = concurrency
+        self.concurrency = concurrency
         self._lanes = tuple(dict.fromkeys(lanes))
         self._peaks = dict.fromkeys(self._lanes, 0)
         self._former_peaks = dict.fromkeys(self._lanes, 0)
@@ -34,7 +34,7 @@ class Shares:
         if now - self._turned_at >= REMEMBERED_SECONDS:
             self._turned_at = now
             self._former_peaks, self._peaks = self._peaks, {lane: lane.in_flight for lane in self._lanes}
-        self._share = -(-self._concurrency // max(1, unfinished))
+        self._share = -(-self.concurrency // max(1, unfinished))
         self._all_kept = 0
         for lane in self._lanes:
             peak = max(self._peaks[lane], self._former_peaks[lane])

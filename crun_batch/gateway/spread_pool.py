@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from msgspec import structs
 
-from crun_batch.errors import EXIT_OUT_OF_MONEY
 from crun_batch.gateway.admission import Admitted
 from crun_batch.gateway.per_minute import NEVER
-from crun_batch.gateway.pool import NO_ROOM, Pool
+from crun_batch.gateway.pool import Pool
 from crun_batch.gateway.pool_seams import Route, Sending
 from crun_batch.gateway.spread import AnyLane, Spread
 from crun_batch.records import Failure, Halt, Outcome, Reply, Ticket
@@ -48,9 +47,9 @@ class SpreadPool(Pool):
                 continue
             if not self._may_take(lane):
                 return soonest
-            if not self._hooks.reserve(ticket):
-                if self.in_flight == 0:
-                    self.halt = Halt(EXIT_OUT_OF_MONEY, NO_ROOM)
+            room = self._hooks.reserve(ticket)
+            if room != "held":
+                self._has_no_money(room)
                 return soonest
             self._queues.take(lane)
             self.in_flight += 1

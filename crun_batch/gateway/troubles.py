@@ -30,6 +30,11 @@ class Troubles:
         if self._failing_since:
             self._failing_since.pop(lane, None)
 
+    def start_anew(self, now: float) -> None:
+        """Nothing could go for a while: who was failing has been so since now."""
+        if self._failing_since:
+            self._failing_since = dict.fromkeys(self._failing_since, now)
+
     def failing_since(self, lane: AnyLane) -> float | None:
         """When the first failure came after which the lane answered nothing; None: its last request was good."""
         return self._failing_since.get(lane)

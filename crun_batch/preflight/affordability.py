@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import structs
 
 from crun_batch.errors import EXIT_OUT_OF_MONEY, InputError
-from crun_batch.gateway.pool import NO_ROOM
+from crun_batch.gateway.pool_seams import NO_ROOM
 from crun_batch.load.job.secrets import secrets_sent
 from crun_batch.load.prompt.rejections import REJECTED_ADVICE
 from crun_batch.preflight.assessment import Assessment
@@ -33,13 +33,15 @@ def reservations_of(context: RunContext) -> Reservations:
     """The budget of the run directory, with what its sessions so far spent and hold."""
     budget, totals = context.workload.job.budget, context.state.account.totals()
     return Reservations(
-        Budget(
-            None if budget.max_cost_usd is None else pico_of(budget.max_cost_usd),
-            None if budget.max_cost_credits is None else pico_of(budget.max_cost_credits),
-        ),
+        context.state.caps or caps_of(budget.max_cost_usd, budget.max_cost_credits),
         spent=Hold(totals.cost_usd, totals.cost_credits),
         unknown=Hold(totals.held_usd, totals.held_credits),
     )
+
+
+def caps_of(max_cost_usd: Decimal | None, max_cost_credits: Decimal | None) -> Budget:
+    """What a job's budget says, in pico."""
+    return Budget(*(None if cap is None else pico_of(cap) for cap in (max_cost_usd, max_cost_credits)))
 
 
 def judge(context: RunContext, assessment: Assessment, gateways: Sequence[GatewayFacts]) -> Preflight:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from msgspec import Struct, structs
 
+from crun_batch.console.amounts import duration
 from crun_batch.errors import RefusedToStart
 from crun_batch.preflight.affordability import bill_at_most, estimate_document, judge, refuse_rejected
-from crun_batch.preflight.assessment import assess, enough, with_measured
+from crun_batch.preflight.assessment import Assessment, assess, enough, with_measured
 from crun_batch.preflight.gateway_facts import GatewayFacts, refusals_in
 from crun_batch.preflight.pilot import Pilot, begin_pilot
 from crun_batch.preflight.prices import Prices
@@ -53,7 +54,19 @@ def _confirm(context: RunContext, plan: Plan) -> None:
     verdict = judge(context, assessment, plan.gateways)
     if not verdict.may_start:
         raise RefusedToStart(verdict.sentence)
+    verdict = structs.replace(verdict, notes=(*verdict.notes, *_stop_notes(context, assessment)))
     document = estimate_document(context, assessment, plan.gateways, verdict)
     confirm_start = context.options.confirm
     if confirm_start is not None and not confirm_start(document):
         raise RefusedToStart("not confirmed; nothing was sent")
+
+
+def _stop_notes(context: RunContext, assessment: Assessment) -> list[str]:
+    """When the run was told to stop, and whether that is before it can be through."""
+    deadline = context.options.deadline
+    if deadline is None:
+        return []
+    left = max(0.0, deadline.at.timestamp() - context.options.clock.epoch_seconds())
+    needed = assessment.estimate.time_low.seconds or 0.0
+    said = f"it stops {deadline.words}, in {duration(left)}"
+    return [f"{said}: the limits alone take {duration(needed)}, so some rows stay open" if needed > left else said]

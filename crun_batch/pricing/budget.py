@@ -16,7 +16,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from crun_batch.records import PICO, Cost, Hold
+from crun_batch.records import PICO, Cost, Hold, Room
 
 CreditsMode = Literal["require", "warn", "off"]
 Unit = Literal["usd", "credits"]
@@ -46,6 +46,13 @@ class Purse(Struct):
     """The balance, as it was read last."""
     largest_hold_pico: int = 0
     """Of the requests that were to be sent, whether there was room for them or not."""
+    has_met_unbounded: bool = False
+    """Whether one of these had no bound in this unit: under a cap it would never fit."""
+
+    @property
+    def committed_pico(self) -> int:
+        """What is spent or may be: nobody can take it back."""
+        return self.spent_pico + self.held_pico + self.unknown_pico
 
     @property
     def limit_pico(self) -> int | None:
@@ -59,7 +66,7 @@ class Purse(Struct):
     def free_pico(self) -> int | None:
         """What is neither spent nor held. None: no limit. Negative after an overrun or a fallen balance."""
         limit = self.limit_pico
-        return None if limit is None else limit - self.spent_pico - self.held_pico - self.unknown_pico
+        return None if limit is None else limit - self.committed_pico
 
     def fits(self, hold_pico: int | None) -> bool:
         """Whether a request may hold that much; None: nothing bounds it.
@@ -76,6 +83,15 @@ class Purse(Struct):
     def asks(self, hold_pico: int | None) -> None:
         """A request is to be sent that would hold so much."""
         self.largest_hold_pico = max(self.largest_hold_pico, hold_pico or 0)
+        if hold_pico is None:
+            self.has_met_unbounded = True
+
+    def may_fit_under(self, hold_pico: int | None) -> bool:
+        """Whether a higher cap alone would make room for a request."""
+        if self.cap_pico is None:
+            return self.fits(hold_pico)
+        floor = self.floor_cap_pico
+        return hold_pico is not None and (floor is None or hold_pico <= floor - self.committed_pico)
 
     def cap_to_finish_pico(self, bill_pico: int | None, open_units: int) -> int:
         """The cap under which what is open fits.
@@ -119,6 +135,21 @@ class Reservations:
     def __init__(self, budget: Budget, *, spent: Hold | Cost = _NOTHING, unknown: Hold = _NOTHING) -> None:
         self.usd = Purse(budget.max_usd_pico, None, spent.usd_pico or 0, 0, unknown.usd_pico or 0)
         self.credits = Purse(budget.max_credits_pico, None, spent.credits_pico or 0, 0, unknown.credits_pico or 0)
+        self.more_may_come = False
+        """Whether somebody may raise the caps: what only they refuse waits for that."""
+
+    def set_caps(self, budget: Budget) -> None:
+        """Other caps from now on. Raises ValueError for one below what is committed: that is gone."""
+        caps = ((self.usd, budget.max_usd_pico), (self.credits, budget.max_credits_pico))
+        if any(cap is not None and cap < purse.committed_pico for purse, cap in caps):
+            raise ValueError("a cap below what is spent and held")
+        for purse, cap in caps:
+            purse.cap_pico = cap
+
+    def refusal(self, hold: Hold) -> Room:
+        """What is said of a request that does not fit now."""
+        may_fit = self.usd.may_fit_under(hold.usd_pico) and self.credits.may_fit_under(hold.credits_pico)
+        return "wait" if self.more_may_come and may_fit else "none"
 
     def can_hold(self, hold: Hold) -> bool:
         """Whether this much may be reserved now; False may turn True when a request in flight settles."""

@@ -13,7 +13,7 @@ from msgspec import Struct, structs
 from crun_batch.preflight.affordability import reservations_of
 from crun_batch.pricing.account import UnitSoFar
 from crun_batch.pricing.bookkeeping import AttemptEnd, Bookkeeper
-from crun_batch.records import Attempt, Fault, Outcome, Reply, Response, Ticket
+from crun_batch.records import Attempt, Fault, Outcome, Reply, Response, Room, Ticket
 from crun_batch.session.entries import ConcludedAttempt, start_event, tries_after
 from crun_batch.session.resources import Resources
 from crun_batch.session.sealing import Sealer
@@ -61,16 +61,17 @@ class AttemptRecorder:
         self._in_flight: dict[int, InFlight] = {}
         self._admitted = 0
 
-    def reserve(self, ticket: Ticket) -> bool:
-        """Hold the request's bound under the budget; False: no room now, there or for its reply on the disk.
+    def reserve(self, ticket: Ticket) -> Room:
+        """Hold the request's bound under the budget, where there is room, there and for its reply on the disk.
 
         Raises DiskFailed where the disk has no room for a reply and none is in flight.
         """
         if not self._journal.has_room_for(self._admitted + 1):
-            return False
-        has_room = self.reservations.reserve(ticket.hold)
-        self._admitted += has_room
-        return has_room
+            return "none"
+        if not self.reservations.reserve(ticket.hold):
+            return self.reservations.refusal(ticket.hold)
+        self._admitted += 1
+        return "held"
 
     def started(self, tickets: Sequence[Ticket]) -> list[Attempt]:
         """Record that the requests are about to go."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from crun_batch.records import Attempt, Failure, Fault, GiveUp, Outcome, Response, Ticket
+from crun_batch.records import Attempt, Failure, Fault, GiveUp, Outcome, Response, Room, Ticket
 from crun_batch.session.entries import read_event
 from crun_batch.session.tools import Tools
 
@@ -19,8 +19,8 @@ class JudgeRecorder:
         self.together = tools.journal.together
         """Records made inside reach the disk when the block ends, in one write."""
 
-    def reserve(self, ticket: Ticket) -> bool:
-        """Hold the question's bound under the budget; False: no room now."""
+    def reserve(self, ticket: Ticket) -> Room:
+        """Hold the question's bound under the budget, where there is room."""
         return self.attempts.reserve(ticket)
 
     def started(self, tickets: Sequence[Ticket]) -> list[Attempt]:

@@ -56,6 +56,7 @@ def pool_of(
             give_up_after_seconds=limits.give_up_after_minutes * 60,
             set_aside=set_aside if others_go_on else None,
             refused=refused,
+            allowance=resources.steering.allowance,
         ),
         epoch_seconds=options.clock.epoch_seconds,
     )
@@ -122,13 +123,4 @@ def _telling(context: RunContext) -> Tell:
 
 
 def _lane_of(way: TargetAtEndpoint, resources: Resources) -> Lane:
-    target, limits = way.target, way.target.job.limits
-    key = (target.job.endpoint.base_url, way.endpoint.account, target.job.model)
-    if key not in resources.lanes:
-        resources.lanes[key] = Lane(
-            ceiling=limits.concurrency,
-            adaptive=limits.adaptive,
-            requests_per_minute=limits.requests_per_minute,
-            tokens_per_minute=limits.tokens_per_minute,
-        )
-    return resources.lanes[key]
+    return resources.steering.lane_of(way.target.job, way.endpoint.account)

@@ -60,7 +60,7 @@ async def send_until_done(
 async def _run_watched(context: RunContext, resources: Resources, pool: Pool, recorder: Recorder) -> Halt | None:
     """The pool; beside it the display, the summary and the balance."""
     options, clock = context.options, context.options.clock.monotonic
-    meter = Meter(pool, recorder, resources.extent, clock)
+    meter = Meter(pool, recorder, resources, options.clock)
     started = clock()
 
     def summary() -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from msgspec import structs
 
 from crun_batch.pricing.account import Answered, UnitKey, UnitSoFar
-from crun_batch.records import Attempt, Failure, Fault, GiveUp, Outcome, Reply, Response, Row, Ticket, Unit
+from crun_batch.records import Attempt, Failure, Fault, GiveUp, Outcome, Reply, Response, Room, Row, Ticket, Unit
 from crun_batch.session.entries import (
     ConcludedAttempt,
     conversation_part,
@@ -54,8 +54,8 @@ class RowRecorder:
         self._carries = len(state.schema.carried) > 0
         self._now_us = context.options.clock.epoch_us
 
-    def reserve(self, ticket: Ticket) -> bool:
-        """Hold the request's bound under the budget; False: no room now."""
+    def reserve(self, ticket: Ticket) -> Room:
+        """Hold the request's bound under the budget, where there is room."""
         return self.attempts.reserve(ticket)
 
     def started(self, tickets: Sequence[Ticket]) -> list[Attempt]:

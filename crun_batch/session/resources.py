@@ -9,28 +9,18 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from crun_batch.gateway.admission import Lane
-from crun_batch.gateway.http.wire import Wire, open_wire
+from crun_batch.gateway.http.wire import WidenedWire, Wire, open_wire
 from crun_batch.gateway.spread import Spread
 from crun_batch.preflight.balance import KeepBalance, balance_keeper
 from crun_batch.preflight.gateway_facts import Refusals, Ways, refusals_in, ways_by_target
 from crun_batch.preflight.plan import Plan
 from crun_batch.pricing.bill import Bill
 from crun_batch.records import Price
+from crun_batch.session.steering import Steering
 from crun_batch.session.summaries import Extent, extent_of, running_summary
 from crun_batch.state.run_state import RunContext
 from crun_batch.workload.endpoint import ca_files_of
 from crun_batch.workload.redaction import Redactor
-
-
-class Lanes(dict[tuple[str, Hashable, str | None], Lane]):
-    """The limits of each (base URL, account, model) that has been asked in this session.
-
-    An account is known by its key: the repr, which tracebacks print, shows none.
-    """
-
-    def __repr__(self) -> str:
-        return f"Lanes({len(self)})"
 
 
 class Resources(Struct, frozen=True):
@@ -51,8 +41,8 @@ class Resources(Struct, frozen=True):
     keep_balance: KeepBalance | None
     refusals: Refusals
     """Whom the gateways refuse already before the first request."""
-    lanes: Lanes = field(default_factory=Lanes)
-    spreads: dict[tuple[Lane, ...], Spread] = field(default_factory=dict)
+    steering: Steering
+    spreads: dict[tuple[Hashable, ...], Spread] = field(default_factory=dict)
     """What spreads requests over several lanes, by these."""
 
 
@@ -76,9 +66,14 @@ async def open_resources(context: RunContext, plan: Plan) -> AsyncIterator[Resou
                 summary=running_summary(context),
                 keep_balance=balance_keeper(plan.gateways, options.platform),
                 refusals=refusals_in(workload, plan.gateways),
+                steering=Steering(context, wire.widen if isinstance(wire, WidenedWire) else _nothing),
             )
     finally:
         await wire.close()
+
+
+def _nothing(_: int) -> None:
+    """A wire that is somebody's own bears what it bears."""
 
 
 def _wire(context: RunContext) -> Wire:

@@ -75,5 +75,6 @@ def make_pool(
     )
     recorder, source = make(tools)
     routes = routes_of(context, targets, resources)
-    pool = pool_of(context, resources, routes, source, recorder)
+    pool = pool_of(context, resources, routes, source, resources.steering.watched(recorder))
+    resources.steering.attach(pool, recorder.attempts.reservations)
     return recorder, pool

@@ -15,8 +15,9 @@ from crun_batch.console.amounts import duration
 from crun_batch.console.progress import Progress, VariantProgress
 from crun_batch.errors import DiskFailed
 from crun_batch.gateway.pool import Pool
+from crun_batch.options import Clock
 from crun_batch.pricing.account import Sums
-from crun_batch.session.summaries import Extent
+from crun_batch.session.resources import Resources
 from crun_batch.session.tools import Recorder
 from crun_batch.store.directory import RunDirectory, write_json
 
@@ -33,13 +34,15 @@ STOOD_STILL_SECONDS = 5.0
 class Meter:
     """A session's progress; the rate is that of the last RATE_OVER_SECONDS."""
 
-    def __init__(self, pool: Pool, recorder: Recorder, extent: Extent, monotonic: Callable[[], float]) -> None:
+    def __init__(self, pool: Pool, recorder: Recorder, resources: Resources, clock: Clock) -> None:
         self._pool = pool
         self._attempts = recorder.attempts
         self._tally = recorder.tally
-        self._extent = extent
-        self._monotonic = monotonic
-        self._readings: deque[tuple[float, int]] = deque([(monotonic(), 0)])
+        self._extent = resources.extent
+        self._steering = resources.steering
+        self._clock = clock
+        self._monotonic = clock.monotonic
+        self._readings: deque[tuple[float, int]] = deque([(clock.monotonic(), 0)])
 
     def read(self) -> Progress:
         """The figures of this moment."""
@@ -66,6 +69,7 @@ class Meter:
             limit=self._pool.limit,
             eta_seconds=left / rows_per_second if rows_per_second else None,
             waiting_reason=self._waiting_reason(),
+            stops_in_seconds=self._stops_in_seconds(),
             variants=self._variants(),
         )
 
@@ -91,8 +95,14 @@ class Meter:
     def _waiting_reason(self) -> str | None:
         if self._pool.halt is not None:
             return "stopping"
+        if self._steering.waiting_reason is not None:
+            return self._steering.waiting_reason
         seconds = self._pool.waiting_seconds
         return f"cooling down, {duration(seconds)}" if seconds >= 1 else None
+
+    def _stops_in_seconds(self) -> float | None:
+        deadline = self._steering.deadline
+        return None if deadline is None else max(0.0, deadline.at.timestamp() - self._clock.epoch_seconds())
 
 
 def _projected(totals: Sums, spent_pico: int | None, left: int) -> int | None:

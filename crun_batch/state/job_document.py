@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
 
 from crun_batch.state.run_state import RunContext, RunState
-from crun_batch.store.directory import read_json, write_json
+from crun_batch.state.steered import steering_begun, tell_what_no_longer_holds, value_of
+from crun_batch.store.directory import RunDirectory, read_json, write_json
 from crun_batch.store.schema import schema_document
 from crun_batch.workload.workload import Workload
 
@@ -20,6 +21,8 @@ LIBRARIES = (
 
 def record_job(context: RunContext, prices: Mapping[str, Any]) -> None:
     """The job as it is run now, and the prices that hold from now on. Raises DiskFailed."""
+    if not context.state.steering:
+        context.state.steering = steering_begun(context.state.document)
     created_at = context.options.clock.now().isoformat(timespec="seconds")
     document = job_document(context.workload, context.state, prices=prices, created_at=created_at)
     directory = context.state.directory
@@ -40,6 +43,7 @@ def job_document(
         "variants": [variant.name for variant in workload.variants],
         "prices": prices,
         "earlier_prices": state.document.get("earlier_prices", []),
+        "steering": state.steering,
         "run_schema": schema_document(state.schema),
         "versions": _versions(),
     }
@@ -59,6 +63,16 @@ def record_scores(workload: Workload, state: RunState) -> None:
         document["job"] |= {"score": scores}
         document["run_schema"] = schema_document(state.schema)
         write_json(directory, directory.job, document)
+
+
+def record_steering(directory: RunDirectory, steering: Mapping[str, Any]) -> None:
+    """What people have told the session, in its job.json. Raises DiskFailed."""
+    write_json(directory, directory.job, {**read_json(directory.job), "steering": steering})
+
+
+def tell_former_steering(workload: Workload, document: Mapping[str, Any], say: Callable[[str], None]) -> None:
+    """Say what people set while the last session ran and is no longer so."""
+    tell_what_no_longer_holds(document, partial(value_of, workload.job), say)
 
 
 def fingerprint(workload: Workload) -> dict[str, Any]:

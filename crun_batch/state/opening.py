@@ -11,7 +11,7 @@ from functools import partial
 from crun_batch.options import RunOptions
 from crun_batch.state.background import BackgroundCall
 from crun_batch.state.changes import compare_requests
-from crun_batch.state.job_document import fingerprint
+from crun_batch.state.job_document import fingerprint, tell_former_steering
 from crun_batch.state.ownership import (
     columns_added,
     refuse_a_strangers_folder,
@@ -45,6 +45,7 @@ def open_state(workload: Workload, options: RunOptions, stack: ExitStack) -> Run
             options.say(f"the journal ended in a torn line of {state.recovered.cut_bytes} bytes: cut off")
         if next(state.recovered.records(), None) is not None:  # killed before it could publish
             publish(directory, state.schema)
+    tell_former_steering(workload, state.document, options.say)
     added = columns_added(state.schema, state.document)
     finished = sum(state.account.totals().statuses.values())
     if added and finished:

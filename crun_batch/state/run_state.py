@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from crun_batch.options import RunOptions
 from crun_batch.pricing.account import Account
-from crun_batch.pricing.budget import Reservations
+from crun_batch.pricing.budget import Budget, Reservations
 from crun_batch.records import Hold, Row
 from crun_batch.state.background import BackgroundCall
 from crun_batch.state.done import DoneMarks, open_rows, open_units
@@ -38,6 +38,10 @@ class RunState(Struct, kw_only=True):
     """What all sessions together will have cost once everything is done: the estimate's high end."""
     reservations: Reservations | None = None
     """The money of the run, as this session spends it; None: nothing was sent."""
+    steering: Mapping[str, Any] = {}
+    """What job.json says of what people told this session, and those before it (`steered`)."""
+    caps: Budget | None = None
+    """What may be spent since somebody has changed it in this session; None: what the job says."""
     prices: Mapping[str, Any] = {}
     """The prices of this session, once they are chosen."""
     left_out: dict[str, str] = {}

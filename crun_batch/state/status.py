@@ -16,6 +16,7 @@ from crun_batch.errors import InputError, refusals_of_the_system
 from crun_batch.pricing.account import Account, BookedAttempt
 from crun_batch.records import Cost, Hold, Tries, decimal_text
 from crun_batch.state.commands import as_seen_from
+from crun_batch.state.steered import steering_now
 from crun_batch.state.summary import RUNNING, RunEnding, RunFacts, summary_of
 from crun_batch.store.directory import RunDirectory, read_json
 from crun_batch.store.holder import holder
@@ -23,15 +24,16 @@ from crun_batch.store.holder import holder
 if TYPE_CHECKING:
     from crun_batch.state.recovery import JournalNow
     from crun_batch.store.events import StartEvent
-    from crun_batch.store.verify import Finding
 
 SUSPECTS_SHOWN = 20
 KILLED = RunEnding("killed", None, "its process ended without a word; run it again to resume")
 
 
 def status_of(path: Path) -> dict[str, Any]:
-    """summary.json as it would be now, with `holder`, `in_flight` and `suspects`.
+    """summary.json as it would be now, with `holder`, `in_flight`, `suspects` and `steering`.
 
+    `steering`: how people have set the running session, or the last one: `paused` (at, by; None: it is not),
+    `values` (key -> value, was, at, by), `stopped`.
     `suspects`: the first SUSPECTS_SHOWN attempts that may have been billed without a recorded reply. Raises
     InputError where there is no run, RunDamaged.
     """
@@ -41,7 +43,14 @@ def status_of(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: {no_summary(run, process)}")
     summary = as_seen_from(path, read_json(run.summary))
     if process is None and summary["status"] != RUNNING.status:
-        return {**summary, "holder": None, "in_flight": 0, "suspects": _unknown_attempts(path, summary)}
+        suspects = _unknown_attempts(path, summary)
+        return {
+            **summary,
+            "holder": None,
+            "in_flight": 0,
+            "suspects": suspects,
+            "steering": steering_now(run),
+        }
     from crun_batch.state.recovery import journal_now
 
     now = journal_now(run)
@@ -51,16 +60,13 @@ def status_of(path: Path) -> dict[str, Any]:
     suspects = _unknown_attempts(path, summary)
     if process is None:
         suspects += map(_suspect, islice(now.in_flight.values(), SUSPECTS_SHOWN - len(suspects)))
-    return {**summary, "holder": process, "in_flight": len(now.in_flight), "suspects": suspects}
-
-
-def findings_of(path: Path, *, data: bool) -> list[Finding]:
-    """What `verify` finds in a run directory. Raises InputError where there is no run."""
-    from crun_batch.store.verify import verify
-
-    if not (path / "journal").is_dir():
-        raise InputError(f"{path}: there is no run here (no journal)")
-    return verify(path, data=data)
+    return {
+        **summary,
+        "holder": process,
+        "in_flight": len(now.in_flight),
+        "suspects": suspects,
+        "steering": steering_now(run),
+    }
 
 
 @refusals_of_the_system()

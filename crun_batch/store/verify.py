@@ -16,6 +16,7 @@ from msgspec import Struct
 from pyarrow import ArrowException
 
 from crun_batch.errors import CrunBatchError
+from crun_batch.store.control import CONTROL_NAME
 from crun_batch.store.directory import RunDirectory, read_json
 from crun_batch.store.disk import temporary
 from crun_batch.store.events import HeadEvent
@@ -191,6 +192,7 @@ def _strangers(run: RunDirectory) -> Iterator[Finding]:
         for path in (run.job, run.summary, run.results, run.manifest, run.reserve, run.sync_failed)
     }
     known |= {".lock", "report.html", *(_name(run, run.segment(number)) for number in run.segments())}
+    known |= {CONTROL_NAME} if (run.path / CONTROL_NAME).is_socket() else set()
     known |= _live_files(run) | listed | {_name(run, path) for path in _kept_files(run)}
     for path in sorted(run.path.rglob("*")):
         name = _name(run, path)

@@ -35,8 +35,13 @@ class ByteBudget:
     """
 
     def __init__(self, total_bytes: int, connections: int) -> None:
+        self._total_bytes = total_bytes
         self.share_bytes = total_bytes // 2 // connections
         self.free_bytes = total_bytes - self.share_bytes * connections
+
+    def share_among(self, connections: int) -> None:
+        """More connections from now on: smaller shares. A body that has more than that borrows as it grows."""
+        self.share_bytes = min(self.share_bytes, self._total_bytes // 2 // connections)
 
     def borrow(self, byte_count: int) -> bool:
         """Take from the common half; False, and nothing taken, where it has not that much left."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from crun_batch.gateway.http.addresses import HostAddress, Origin, checked_headers, target_of
 from crun_batch.gateway.http.bodies import WireSettings
 from crun_batch.gateway.http.connecting import Way
+from crun_batch.gateway.http.descriptors import ensure_file_descriptors
 from crun_batch.gateway.http.exchange import WireRequest
 from crun_batch.gateway.http.proxies import proxy_for
 from crun_batch.gateway.http.site import Site
@@ -51,6 +52,7 @@ class DirectWire:
         Raises InputError where a URL, a proxy of the environment or a file of certificates cannot be used.
         """
         self._settings = settings
+        self._connections = settings.connections
         self._sites: dict[Origin, Site] = {}
         self._is_closed = False
         self._routes: dict[tuple[str, str, int], ConnectionRoute] = {}
@@ -95,10 +97,16 @@ class DirectWire:
 
     def _make_room(self) -> None:
         """Close an idle connection where with a new one there would be too many, over all sites."""
-        if sum(site.open_connections for site in self._sites.values()) >= self._settings.connections:
+        if sum(site.open_connections for site in self._sites.values()) >= self._connections:
             idle = [site for site in self._sites.values() if site.idle_connections]
             if idle:
                 max(idle, key=lambda site: site.idle_connections).close_oldest()
+
+    def widen(self, connections: int) -> None:
+        """See `wire.WidenedWire.widen`."""
+        ensure_file_descriptors(connections)
+        self._settings.budget.share_among(connections)
+        self._connections = max(self._connections, connections)
 
     async def close(self) -> None:
         """See `wire.Wire.close`."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from crun_batch.gateway.http.bodies import MAX_BODY_BYTES, MAX_BYTES_IN_FLIGHT, ByteBudget, WireSettings
 from crun_batch.gateway.http.descriptors import ensure_file_descriptors
@@ -34,6 +34,15 @@ class Wire(Protocol):
 
     async def close(self) -> None:
         """Close idle connections. Calls still under way end as faults of unknown outcome."""
+        ...
+
+
+@runtime_checkable
+class WidenedWire(Protocol):
+    """A wire that may be told of more calls at one time than it was opened for."""
+
+    def widen(self, connections: int) -> None:
+        """From now on so many. Raises InputError where the process may not open that many files."""
         ...
 
 

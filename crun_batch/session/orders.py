@@ -1,0 +1,125 @@
+"""What people tell a running session: other limits and caps, a pause, an end. Checked, done, and put into words.
+
+A change is checked as the job file is, and in the whole: where one value is wrong nothing changes. What is
+committed of the money cannot be taken back, so no cap goes below it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from crun_batch.console.amounts import from_pico, money
+from crun_batch.errors import EXIT_TERMINATED, InputError, Mistake
+from crun_batch.load.job.job import Job
+from crun_batch.preflight.affordability import caps_of
+from crun_batch.pricing.budget import Budget, Purse
+from crun_batch.records import Halt
+from crun_batch.session.steering import Steering
+from crun_batch.state.steered import value_of
+
+SETTABLE = (
+    "limits.concurrency",
+    "limits.requests_per_minute",
+    "limits.tokens_per_minute",
+    "budget.max_cost_usd",
+    "budget.max_cost_credits",
+)
+"""Keys of the job file that may change while a session runs; the others shape what has been sent already."""
+SOURCE = "set"
+Order = Callable[[Steering, Mapping[str, Any], str], list[dict[str, Any]]]
+"""Does what is asked for whoever is named; returns what it changed: key, old, new."""
+
+
+def set_values(steering: Steering, question: Mapping[str, Any], user: str) -> list[dict[str, Any]]:
+    """Other limits and caps from now on. Raises InputError with every mistake; then nothing has changed."""
+    values = question.get("values")
+    if not isinstance(values, dict) or not values:
+        raise InputError(f"name what is to change, as in limits.concurrency=200; it may be {', '.join(SETTABLE)}")
+    unknown = [Mistake(_unknown(key), key=key) for key in values if key not in SETTABLE]
+    if unknown:
+        raise InputError(unknown)
+    before, job = steering.job, steering.job.with_overrides(values, source=SOURCE)
+    refusals = [*_refused_caps(job, steering, values), *_overruled(steering, values)]
+    if refusals:
+        raise InputError(refusals)
+    steering.set_job(job)
+    if any(key.startswith("budget.") for key in values):
+        steering.set_caps(_caps_of(job))
+    return [{"key": key, "old": value_of(before, key), "new": value_of(job, key)} for key in values]
+
+
+def pause(steering: Steering, question: Mapping[str, Any], user: str) -> list[dict[str, Any]]:
+    """No new requests until `resume`."""
+    return _paused(steering, is_paused=True)
+
+
+def resume(steering: Steering, question: Mapping[str, Any], user: str) -> list[dict[str, Any]]:
+    """Go on after a pause."""
+    return _paused(steering, is_paused=False)
+
+
+def stop(steering: Steering, question: Mapping[str, Any], user: str) -> list[dict[str, Any]]:
+    """An orderly end: no new requests, what is in flight is waited for."""
+    was_stopping = steering.is_stopping
+    steering.stop(Halt(EXIT_TERMINATED, f"stopped by {user}"))
+    return [{"key": "stop", "old": was_stopping, "new": True}]
+
+
+ORDERS: Mapping[str, Order] = {"set": set_values, "pause": pause, "resume": resume, "stop": stop}
+
+
+def _paused(steering: Steering, *, is_paused: bool) -> list[dict[str, Any]]:
+    before = steering.allowance.is_paused
+    steering.set_paused(is_paused=is_paused)
+    return [{"key": "pause", "old": before, "new": is_paused}]
+
+
+def _unknown(key: str) -> str:
+    near = difflib.get_close_matches(key, SETTABLE, n=1)
+    if near:
+        return f"there is nothing of this name to set; did you mean {near[0]}?"
+    return f"it cannot change while the run goes on; what can: {', '.join(SETTABLE)}"
+
+
+def _refused_caps(job: Job, steering: Steering, values: Mapping[str, Any]) -> list[Mistake]:
+    caps, purses = _caps_of(job), steering.purses
+    units = (("usd", caps.max_usd_pico, purses.usd), ("credits", caps.max_credits_pico, purses.credits))
+    told = ((unit, _cap_problem(unit, cap, purse)) for unit, cap, purse in units if cap is not None)
+    mistakes = [Mistake(problem, key=f"budget.max_cost_{unit}") for unit, problem in told if problem]
+    return [mistake for mistake in mistakes if mistake.key in values]
+
+
+def _cap_problem(unit: str, cap_pico: int, purse: Purse) -> str | None:
+    if purse.has_met_unbounded:
+        return (
+            f"what a request costs in {unit} is not known, so nothing could be reserved under a cap: the run "
+            "would end at once"
+        )
+    if cap_pico >= purse.committed_pico:
+        return None
+    spent, held = _money(purse.spent_pico, unit), _money(purse.committed_pico - purse.spent_pico, unit)
+    return (
+        f"{_money(cap_pico, unit)} is less than what is gone: {spent} spent and {held} held for requests in "
+        "flight or of unknown outcome; `stop` ends the run"
+    )
+
+
+def _caps_of(job: Job) -> Budget:
+    return caps_of(job.budget.max_cost_usd, job.budget.max_cost_credits)
+
+
+def _overruled(steering: Steering, values: Mapping[str, Any]) -> list[Mistake]:
+    """A limit that every endpoint has its own of would change nothing."""
+    keys = [key for key in values if key.startswith("limits.")]
+    return [
+        Mistake("every endpoint of the job has its own, which goes before it", key=key)
+        for key in keys
+        if steering.is_overruled(key.removeprefix("limits."))
+    ]
+
+
+def _money(pico: int, unit: str) -> str:
+    amount = from_pico(pico)
+    return money(amount, None) if unit == "usd" else money(None, amount)

@@ -1,0 +1,90 @@
+"""What people have told the sessions of a run: kept in job.json, and told again where it no longer holds.
+
+The job file is the contract: a value that was set while a session ran holds until that session ends. `steering` in
+job.json has `now`, how the latest session was set in the end, and `log`, the last MOST_KEPT times that anything
+was told, each with `at`, `by`, and what it changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from crun_batch.console.words import one_line
+from crun_batch.store.directory import RunDirectory, read_json
+
+if TYPE_CHECKING:
+    from crun_batch.load.job.job import Job
+
+MOST_KEPT = 1000
+NOTHING_TOLD: Mapping[str, Any] = {"paused": None, "values": {}, "stopped": None}
+"""How a session stands that nobody has told anything."""
+
+
+def steering_begun(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What job.json says of it at the start of a session: the log goes on, what was set is over."""
+    return {"now": dict(NOTHING_TOLD), "log": document.get("steering", {}).get("log", [])}
+
+
+def steering_after(steering: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    """The same once more was told: `do`, `at`, `by`, and of `set` the `changes` (key, old, new)."""
+    now, mark = dict(steering["now"]), {"at": told["at"], "by": told["by"]}
+    if told["do"] == "set":
+        former = now["values"]
+        now["values"] = {
+            **former,
+            **{
+                one["key"]: {
+                    "value": one["new"],
+                    "was": former.get(one["key"], {"was": one["old"]})["was"],
+                    **mark,
+                }
+                for one in told["changes"]
+            },
+        }
+    elif told["do"] == "stop":
+        now["stopped"] = now["stopped"] or mark
+    else:
+        now["paused"] = mark if told["do"] == "pause" else None
+    return {"now": now, "log": [*steering["log"], dict(told)][-MOST_KEPT:]}
+
+
+def steering_now(directory: RunDirectory) -> dict[str, Any]:
+    """How the running session, or else the last one, was steered: `paused`, `values`, `stopped`."""
+    document = read_json(directory.job) if directory.job.exists() else {}
+    return {**NOTHING_TOLD, **document.get("steering", {}).get("now", {})}
+
+
+def tell_what_no_longer_holds(
+    document: Mapping[str, Any], value_of: Callable[[str], Any], say: Callable[[str], None]
+) -> None:
+    """Say what was set while the last session ran and is another value now: `value_of` gives today's by key."""
+    now = {**NOTHING_TOLD, **document.get("steering", {}).get("now", {})}
+    for key, one in now["values"].items():
+        today = value_of(key)
+        if today != one["value"]:
+            say(
+                f"{key} was set to {written(one['value'])} while the last session ran ({by_whom(one)}); the job "
+                f"says {written(today)}, which holds now: to keep it, change the job, or add "
+                f"--set {key}={written(one['value'])}"
+            )
+    if now["paused"] is not None:
+        say(f"the last session was paused when it ended ({by_whom(now['paused'])}); this one is not")
+
+
+def value_of(job: Job, key: str) -> Any:
+    """The value of a key of `limits` or `budget`, as JSON: a number, an amount as decimal text, None for none."""
+    section, name = key.split(".")
+    value = getattr(getattr(job, section), name)
+    return f"{value.normalize():f}" if isinstance(value, Decimal) else value
+
+
+def written(value: Any) -> str:
+    """A value as it is written after `KEY=`."""
+    return "null" if value is None else str(value)
+
+
+def by_whom(mark: Mapping[str, Any]) -> str:
+    """2026-11-28 14:02 by alice."""
+    return one_line(f"{str(mark['at'])[:16].replace('T', ' ')} UTC by {mark['by']['user']}")
