@@ -47,6 +47,10 @@ after it; exit 5 before the gateway's first answer and retry after it), fail thi
 or put it back, uncounted, under the shared cooldown."""
 
 
+AUTO_TIER = "auto"
+"""Asks for whatever service tier the account has. It is the name of none: what it was, the reply says."""
+
+
 class Headers(dict[str, str]):
     """HTTP headers of our requests. A value may be the key: the repr, which tracebacks print, shows names only."""
 
@@ -127,6 +131,8 @@ class Usage(Struct, frozen=True, gc=False):
     cache_write_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0
+    service_tier: str | None = None
+    """At which of the gateway's tiers it was served, as the reply names it, else as it was asked for."""
 
     @property
     def total_tokens(self) -> int | None:
@@ -164,6 +170,8 @@ class Ticket(Struct, frozen=True, gc=False):
     """Of a question to a judge: the score's name; the unit's variant is then the judge's place among them."""
     answered_by: str | None = None
     """Of a question to a judge: the variant whose answer is judged."""
+    service_tier: str | None = None
+    """The gateway's tier that it asks for."""
     endpoint: str | None = None
     """Of several the one that it goes to, or, while it waits to be sent again, the one that it went to last."""
     avoids: tuple[tuple[str, float], ...] = ()
@@ -333,6 +341,13 @@ class Price(Struct, frozen=True):
     request_pico: int = 0
     """A fee on top of the tokens of every request (OpenRouter's `pricing.request`)."""
     tiers: tuple[tuple[int, Price], ...] = ()
+    service_tiers: tuple[tuple[str, Price], ...] = ()
+    """(Name, price) of the gateway's tiers that charge otherwise: flex, priority. All else is the standard one."""
+
+
+def tier_named(told: object) -> str | None:
+    """The service tier that a reply or a request names; None where it names none."""
+    return told if isinstance(told, str) and told and told.lower() != AUTO_TIER else None
 
 
 def decimal_text(pico: int) -> str:

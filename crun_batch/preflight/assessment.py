@@ -213,7 +213,7 @@ class _Tallies:
         self.variant = variant
         self._prices = prices
         self._job = context.workload.job
-        self._tallies: dict[tuple[str | None, int, bool], tuple[Tally, Counter]] = {}
+        self._tallies: dict[tuple[str | None, int, bool, str | None], tuple[Tally, Counter]] = {}
 
     def add(self, row: Row, repeats: int, rejections: Rejections) -> None:
         try:
@@ -224,10 +224,10 @@ class _Tallies:
             return
         unit_hash = request.unit_hash
         for turn, body in enumerate((request.body, *later)):
-            key = request.model, turn, self.variant.may_write_cache(body)
+            key = request.model, turn, self.variant.may_write_cache(body), request.service_tier
             known = self._tallies.get(key)
             if known is None:
-                known = self._tallies[key] = self._tally(request, *key[1:])
+                known = self._tallies[key] = self._tally(request, *key[1:3])
             tally, counter = known
             counted = count_body(body, counter)
             tally.row()
@@ -236,7 +236,7 @@ class _Tallies:
     def _tally(self, request: Request, turn: int, may_write_cache: bool) -> tuple[Tally, Counter]:
         model = request.model
         counter = remembering(token_counter(model or ""))
-        choice, *others = self._prices.choices(model)
+        choice, *others = self._prices.choices(model, request.service_tier)
         terms = Terms(
             name=self.variant.name if turn == 0 else f"{self.variant.name}, turn {turn + 1}",
             model=model or "",
@@ -250,6 +250,7 @@ class _Tallies:
             counter_exact=counter.exact,
             credits_per_usd=self._job.prices.credits_per_usd,
             other_prices=tuple(other.price for other in others),
+            service_tier=request.service_tier,
         )
         return Tally(terms), counter
 

@@ -52,16 +52,16 @@ def _costs_at(context: RunContext, prices: Prices) -> dict[tuple[str, bool], tup
     models |= {(judge.spec.name, True): judge.job.model for judge in workload.judges}
     with connect(context.state.directory.path) as connection:
         rows = connection.execute(
-            f"select coalesce(judge, variant), judge is not null, endpoint, model, {tokens}, "
+            f"select coalesce(judge, variant), judge is not null, endpoint, model, service_tier, {tokens}, "
             "case when cost_source = 'reply' then (cost_usd * 1000000000000)::hugeint end, "
             "case when cost_source = 'reply' then (cost_credits * 1000000000000)::hugeint end, count(*) "
             "from attempts where outcome = 'done' group by all"
         ).fetchall()
     found: dict[tuple[str, bool], tuple[int, Cost]] = {}
-    for name, is_judge, endpoint, answered_by, *counts, usd, credits_, number in rows:
+    for name, is_judge, endpoint, answered_by, service_tier, *counts, usd, credits_, number in rows:
         cost = Cost(usd, credits_, "reply")
         if usd is None and credits_ is None:
-            usage = None if None in counts[:1] else Usage(*(count or 0 for count in counts))
+            usage = None if None in counts[:1] else Usage(*(count or 0 for count in counts), service_tier)
             done = Failure("done", "bad_reply", "fail_row", "", usage=usage)
             cost = bill.cost(models.get((name, is_judge)) or answered_by, done, endpoint)
         priced = number if cost.usd_pico is not None or cost.credits_pico is not None else 0

@@ -72,7 +72,8 @@ def partial_terms(
     judge: Judge, workload: Workload, prices: Prices, counter: Counter
 ) -> Callable[[str, int, int | None], Terms]:
     """Makes a judge's terms: of its name, the answers that its question carries, and their most tokens."""
-    choice, *others = prices.choices(judge.job.model)
+    tier = judge.terms.service_tier
+    choice, *others = prices.choices(judge.job.model, tier)
 
     def terms(name: str, carried: int, most_tokens: int | None) -> Terms:
         return Terms(
@@ -88,6 +89,7 @@ def partial_terms(
             earlier_limit_tokens=most_tokens,
             may_write_cache=judge.may_write_cache(encode(judge.job.params)),
             other_prices=tuple(other.price for other in others),
+            service_tier=tier,
         )
 
     return terms

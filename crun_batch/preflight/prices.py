@@ -22,6 +22,7 @@ from crun_batch.pricing.bill import FREE_OUTCOMES, Bill
 from crun_batch.pricing.costs import charge
 from crun_batch.pricing.prices import PriceChoice, choose_price, price_as_text
 from crun_batch.pricing.repricing import difference, price_from_text, rebound, reprice
+from crun_batch.pricing.service_tiers import prices_by_request, tier_without_price
 from crun_batch.records import Cost, Hold, Price, decimal_text
 from crun_batch.store.reprice import Stored
 
@@ -95,17 +96,18 @@ class Prices:
         """The price, or None where it is unknown."""
         return self.choice(model, endpoint).price
 
-    def choices(self, model: str | None) -> list[PriceChoice]:
+    def choices(self, model: str | None, service_tier: str | None = None) -> list[PriceChoice]:
         """The prices that a request of the model may have, each once: one for all, or those of its endpoints.
 
-        One that is unknown comes first, with the endpoint in its reason.
+        Of one that asks for a service tier also those of the tiers at which it may be served instead. One that is
+        unknown comes first, with the endpoint in its reason.
         """
         found: dict[Price | None, PriceChoice] = {}
         for key in self.keys(model):
-            choice = self.choice(*key)
-            if choice.price is None and key.endpoint is not None:
-                choice = structs.replace(choice, reason=f"endpoint {key.endpoint}: {choice.reason}")
-            found.setdefault(choice.price, choice)
+            for choice in self._choices_at(self.choice(*key), model, service_tier):
+                if choice.price is None and key.endpoint is not None:
+                    choice = structs.replace(choice, reason=f"endpoint {key.endpoint}: {choice.reason}")
+                found.setdefault(choice.price, choice)
         return sorted(found.values(), key=lambda choice: choice.price is not None)
 
     def keys(self, model: str | None) -> list[Priced]:
@@ -113,9 +115,15 @@ class Prices:
         names = [seller.endpoint for seller in self._sellers_of(model)]
         return [Priced(model, name) for name in dict.fromkeys(names)]
 
-    def prices(self, model: str | None) -> list[Price | None]:
+    def _choices_at(self, choice: PriceChoice, model: str | None, service_tier: str | None) -> list[PriceChoice]:
+        by_tier = [structs.replace(choice, price=price) for price in prices_by_request(choice.price, service_tier)]
+        if choice.price is not None and by_tier[0].price is None:
+            return [PriceChoice(None, tier_without_price(model or "", service_tier or ""))]
+        return by_tier
+
+    def prices(self, model: str | None, service_tier: str | None = None) -> list[Price | None]:
         """As `choices`, the prices alone."""
-        return [choice.price for choice in self.choices(model)]
+        return [choice.price for choice in self.choices(model, service_tier)]
 
     def choose_all(self, models: Iterable[str | None]) -> None:
         """Choose what these models cost everywhere, so that job.json tells it."""
@@ -306,12 +314,13 @@ class Repricing(Struct, frozen=True):
         price = self.prices.price(model, stored.endpoint)
         if self._keeps(stored.cost, price):
             return self._in_both_units(stored.cost), stored.hold
+        hold = self._hold(stored, key, price)
         if stored.outcome in FREE_OUTCOMES:
-            return self.bill.nothing(model, stored.endpoint), self._hold(stored.hold, key, price)
+            return self.bill.nothing(model, stored.endpoint), hold
         cost = Cost()
         if stored.outcome == "done":
             cost = reprice(price, stored.usage, stored.cost, self.bill.credits_per_usd)
-        return cost, self._hold(stored.hold, key, price)
+        return cost, hold
 
     def _keeps(self, cost: Cost, price: Price | None) -> bool:
         """A list's price of the time stays, as long as the job file has none."""
@@ -324,10 +333,10 @@ class Repricing(Struct, frozen=True):
         both = charge(None, None, reported_usd=stated, credits_per_usd=self.bill.credits_per_usd)
         return structs.replace(cost, credits_pico=both.credits_pico)
 
-    def _hold(self, hold: Hold, key: Priced, price: Price | None) -> Hold:
+    def _hold(self, stored: Stored, key: Priced, price: Price | None) -> Hold:
         before = self.frozen.price(key)
         if self.frozen.repricing is not None and self.frozen.repricing != self.fingerprint:
             return Hold()
         if difference(before, price) is None and self.frozen.credits_per_usd == self.bill.credits_per_usd:
-            return hold
-        return rebound(hold, before, price, self.bill.credits_per_usd)
+            return stored.hold
+        return rebound(stored.hold, before, price, self.bill.credits_per_usd, stored.service_tier)

@@ -11,6 +11,7 @@ from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Literal
 
+from crun_batch.pricing.service_tiers import price_at
 from crun_batch.records import PICO, Cost, Hold, Price, Usage, divide_half_even, scaled
 
 ATTO = 10**18
@@ -38,7 +39,8 @@ def charge(
     A cost that the reply itself states wins (source `reply`, in dollars). Cached tokens have their own price;
     where none was given, the input price, which bounds it. Tokens written to a cache have theirs, and cost more
     than input (Anthropic: 1.25 to 2 times): where none was given, the cost is unknown. The other unit comes
-    from `credits_per_usd`, or stays None.
+    from `credits_per_usd`, or stays None. A request is charged as at the service tier that served it: unknown
+    where the price names no such tier.
     """
     cost = Cost() if usage is None else charges(price, credits_per_usd)(usage)
     reported = None if reported_usd is None else reported_amount(reported_usd)
@@ -56,7 +58,8 @@ def charges(price: Price | None, credits_per_usd: Decimal | None) -> Callable[[U
     rates, source = _rates(price.currency, credits_per_usd), price.source
 
     def of(usage: Usage) -> Cost:
-        amount_atto = _amount_atto(price, usage)
+        served_at = price if usage.service_tier is None else price_at(price, usage.service_tier)
+        amount_atto = None if served_at is None else _amount_atto(served_at, usage)
         if amount_atto is None:
             return unknown
         return Cost(*_converted(amount_atto, rates, divide_half_even), source)

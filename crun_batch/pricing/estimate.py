@@ -55,7 +55,10 @@ class Terms(Struct, frozen=True):
     shares_identical: bool = False
     """Of identical requests only one is sent."""
     other_prices: tuple[Price | None, ...] = ()
-    """Of the other endpoints that a request may go to: the low end is the cheapest's, the high the dearest's."""
+    """Of the other endpoints that a request may go to, and of other tiers that may serve it: the low end is the
+    cheapest's, the high the dearest's."""
+    service_tier: str | None = None
+    """The gateway's tier that is asked for."""
 
 
 class Finished(Struct, frozen=True):
@@ -200,7 +203,9 @@ class Tally:
         if self.uncounted_parts:
             yield f"{self.uncounted_parts:,} images or files are not in the input tokens"
         if terms.other_prices and None not in (terms.price, *terms.other_prices):
-            yield "its endpoints charge differently: low as at the cheapest, high as at the dearest"
+            tier = terms.service_tier
+            where = "its endpoints" if tier is None else f"the tiers that service_tier {tier} may be served at"
+            yield f"{where} charge differently: low as at the cheapest, high as at the dearest"
         if terms.price is None:
             yield terms.price_reason or f"the price of {terms.model} is unknown"
         if terms.max_output_tokens is None:

@@ -21,6 +21,7 @@ import msgspec.structs
 from msgspec import Struct
 
 from crun_batch.pricing.costs import ATTO, is_amount
+from crun_batch.pricing.service_tiers import STANDARD
 from crun_batch.records import CostSource, Price, decimal_text, pico_of, scaled
 
 CRUN_HOST = "api.crun.ai"
@@ -104,10 +105,21 @@ def price_from_job(spec: object) -> Price:
     """Price of the job file: {currency, input_per_mtok, output_per_mtok, ...}, amounts as Decimal.
 
     `tiers` is a list of the same fields with `above_input_tokens`; what a tier leaves out is as in the base.
+    `service_tiers` are whole prices by name, in the same currency; without a minimum theirs is the model's.
     """
+    currency, minimum = _get(spec, "currency"), _get(spec, "minimum_per_request")
+    service_tiers = _get(spec, "service_tiers") or {}
+    price = _price_at_one_tier(spec, currency, minimum)
+    others = tuple(
+        (name.lower(), _price_at_one_tier(own, currency, minimum)) for name, own in service_tiers.items()
+    )
+    return msgspec.structs.replace(price, service_tiers=others)
+
+
+def _price_at_one_tier(spec: object, currency: Any, model_minimum: Decimal | None) -> Price:
     base = {name: _per_mtok(_get(spec, key)) for name, key in _PER_MTOK_FIELDS.items()}
-    currency = _get(spec, "currency")
-    minimum = _get(spec, "minimum_per_request")
+    own_minimum = _get(spec, "minimum_per_request")
+    minimum = model_minimum if own_minimum is None else own_minimum
     minimum_pico = 0 if minimum is None else pico_of(minimum)
     tiers = []
     for tier in _get(spec, "tiers") or ():
@@ -141,7 +153,8 @@ def price_from_list(model: str, base_url: str, *, at: datetime) -> Price | None:
     """Public list price (genai-prices, bundled with its release) of `model`, at the provider's own host only.
 
     Charges that token counts do not show (web searches, audio, images) are not in it. None for an unknown
-    host or model, and for a model whose text is billed by anything but input and output tokens.
+    host or model, and for a model whose text is billed by anything but input and output tokens. The service tiers
+    are those whose price is listed and holds at that moment.
     """
     from genai_prices import data_snapshot  # loads in 0.4 s: only where a list price is asked for
 
@@ -153,7 +166,30 @@ def price_from_list(model: str, base_url: str, *, at: datetime) -> Price | None:
         _, found = snapshot.find_provider_model(model, provider, None, None)
     except LookupError:
         return None
-    prices: dict[str, Any] = {key: value for key, value in vars(found.get_prices(at)).items() if value is not None}
+    base = _price_listed(vars(found.get_prices(at)))
+    if base is None:
+        return None
+    tiers = {
+        name: _price_listed(vars(found.get_prices(at, {"service_tier": name})))
+        for name in _listed_tiers(found, at)
+    }
+    own = tuple((name.lower(), price) for name, price in tiers.items() if price is not None)
+    return msgspec.structs.replace(base, service_tiers=own)
+
+
+def _listed_tiers(found: Any, at: datetime) -> list[str]:
+    """The service tiers that a model of the list has prices of their own for, at that moment."""
+    names = [
+        variant.when["service_tier"]
+        for variant in found.price_variants or ()
+        if set(variant.when) == {"service_tier"} and (variant.constraint is None or variant.constraint.active(at))
+    ]
+    return [name for name in dict.fromkeys(names) if name.lower() not in STANDARD]
+
+
+def _price_listed(amounts: Mapping[str, Any]) -> Price | None:
+    """One price of the list; None where something else than input and output tokens is billed."""
+    prices = {key: value for key, value in amounts.items() if value is not None}
     if "input_mtok" not in prices or "output_mtok" not in prices or prices.keys() & set(_UNPRICEABLE_LIST_KEYS):
         return None
     requests_kcount = prices.get("requests_kcount")
@@ -176,6 +212,8 @@ def price_as_text(price: Price) -> dict[str, object]:
     text["minimum_per_request"] = decimal_text(price.minimum_pico)
     text["fee_per_request"] = decimal_text(price.request_pico)
     text["tiers"] = [{"above_input_tokens": above, **price_as_text(tier)} for above, tier in price.tiers]
+    if price.service_tiers:
+        text["service_tiers"] = {name: price_as_text(own) for name, own in price.service_tiers}
     return text
 
 

@@ -63,9 +63,16 @@ class Questions:
         body = judge.body(row, messages, judge.job.params, judge.job.output_schema)
         hashed = request_hash(judge.terms.path, body)
         limit = judge.terms.output_limit_tokens
-        writes = judge.may_write_cache(body)
-        bound = len(body)
-        return Request(body, hashed, judge.terms.model, bound, limit, purpose="judge", may_write_cache=writes)
+        return Request(
+            body,
+            hashed,
+            judge.terms.model,
+            len(body),
+            limit,
+            purpose="judge",
+            may_write_cache=judge.may_write_cache(body),
+            service_tier=judge.terms.service_tier,
+        )
 
     def key(self, asked: str, row_id: int | str, variant: str, repeat: int) -> int:
         """64 bits that name a verdict: of the request's hash and the unit; of identical ones that share, no id."""

@@ -14,7 +14,7 @@ from crun_batch.preflight.affordability import reservations_of
 from crun_batch.pricing.account import UnitSoFar
 from crun_batch.pricing.bookkeeping import AttemptEnd, Bookkeeper
 from crun_batch.records import Attempt, Fault, Outcome, Reply, Response, Room, Ticket
-from crun_batch.session.entries import ConcludedAttempt, start_event, tries_after
+from crun_batch.session.entries import ConcludedAttempt, at_asked_tier, start_event, tries_after
 from crun_batch.session.resources import Resources
 from crun_batch.session.sealing import Sealer
 from crun_batch.session.tickets import TokenRatio
@@ -173,7 +173,8 @@ class AttemptRecorder:
         ]
 
     def _ended(self, outcome: Outcome, sent: InFlight) -> AttemptEnd:
-        ticket, result, start = outcome.attempt.ticket, outcome.result, sent.start
+        ticket, start = outcome.attempt.ticket, sent.start
+        result = at_asked_tier(outcome.result, ticket.service_tier)
         usage = result.usage
         if usage is not None and usage.input_tokens is not None:
             self._token_ratio.learn(usage.input_tokens, len(ticket.body))

@@ -22,6 +22,7 @@ from crun_batch.records import (
     Ticket,
     Tries,
     Unit,
+    tier_named,
 )
 from crun_batch.store.events import FinalPart, ReadEvent, StartEvent
 from crun_batch.workload.conversation import UnitResult
@@ -39,6 +40,7 @@ class _Absent(Struct, frozen=True):
     cache_write_tokens: None = None
     output_tokens: None = None
     reasoning_tokens: None = None
+    service_tier: None = None
     reported_usd: None = None
     text: None = None
     tool_calls: None = None
@@ -77,6 +79,14 @@ def tries_after(before: Tries, result: Reply | Failure, decision: Decision | Non
     return decision.tries if isinstance(decision, Again | GiveUp) else before
 
 
+def at_asked_tier(result: Reply | Failure, asked: str | None) -> Reply | Failure:
+    """The result; its tokens count as served at the tier that was asked for where the reply names none."""
+    usage, asked = result.usage, tier_named(asked)
+    if asked is None or usage is None or usage.service_tier is not None:
+        return result
+    return structs.replace(result, usage=structs.replace(usage, service_tier=asked))
+
+
 def unit_key(unit: Unit, variant: str) -> UnitKey:
     """The unit's name in the account."""
     return str(unit.row_id), variant, unit.repeat
@@ -106,6 +116,7 @@ def start_event(ticket: Ticket, serial: int, target: str, started_at: int) -> St
         held_credits=ticket.hold.credits_pico,
         judge=ticket.judge,
         endpoint=ticket.endpoint,
+        service_tier=ticket.service_tier,
     )
 
 
@@ -157,6 +168,7 @@ def read_event(settled: ConcludedAttempt, final: FinalPart | None) -> ReadEvent:
         final,
         start.judge,
         start.endpoint,
+        usage.service_tier or start.service_tier,
     )
 
 

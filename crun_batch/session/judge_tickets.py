@@ -63,4 +63,5 @@ class JudgeTickets:
                     model=request.model,
                     answered_by=answer.variant,
                     judge=judge.spec.name,
+                    service_tier=request.service_tier,
                 )

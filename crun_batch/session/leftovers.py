@@ -11,7 +11,7 @@ from crun_batch.gateway.retry import RetryPolicy, decide
 from crun_batch.load.job.endpoint_sections import EndpointSpec
 from crun_batch.pricing.bill import Bill
 from crun_batch.records import Cost, Failure, Fault, Reply, Response, Tries
-from crun_batch.session.entries import NO_TRIES, ConcludedAttempt, read_event, tries_after
+from crun_batch.session.entries import NO_TRIES, ConcludedAttempt, at_asked_tier, read_event, tries_after
 from crun_batch.state.recovery import book
 from crun_batch.state.run_state import RunContext
 from crun_batch.store.events import EndEvent, StartEvent
@@ -53,6 +53,7 @@ def _read(context: RunContext, bill: Bill, start: StartEvent, end: EndEvent) -> 
         result: Reply | Failure = check_fault(arrival)
     else:
         result = check(PROTOCOLS[endpoint.protocol], arrival, stream=endpoint.stream)
+    result = at_asked_tier(result, start.service_tier)
     decision = None
     if isinstance(result, Failure):
         policy = RetryPolicy(limits.max_attempts, limits.max_unknown_retries)

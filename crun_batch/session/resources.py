@@ -28,8 +28,8 @@ class Resources(Struct, frozen=True):
 
     wire: Wire
     bill: Bill
-    prices_of: Callable[[str | None], Sequence[Price | None]]
-    """Model -> what it may cost, at whichever of its endpoints."""
+    prices_of: Callable[[str | None, str | None], Sequence[Price | None]]
+    """Model, service tier that is asked for -> what it may cost, at whichever endpoint and tier it is served."""
     ways: Sequence[Ways]
     """To each variant, then to each judge."""
     redact: Redactor

@@ -38,14 +38,14 @@ class Tickets:
 
     def __init__(
         self,
-        prices_of: Callable[[str | None], Sequence[Price | None]],
+        prices_of: Callable[[str | None, str | None], Sequence[Price | None]],
         credits_per_usd: Decimal | None,
         token_ratio: TokenRatio,
     ) -> None:
         self._prices_of = prices_of
         self._credits_per_usd = credits_per_usd
         self._token_ratio = token_ratio
-        self._holds: dict[tuple[str | None, int | None, bool], Callable[[int], Hold]] = {}
+        self._holds: dict[tuple[str | None, int | None, bool, str | None], Callable[[int], Hold]] = {}
 
     def ticket(
         self, unit: Unit, row: Row, request: Request, *, so_far: UnitSoFar | None, replaces: str | None
@@ -65,6 +65,7 @@ class Tickets:
             replaces=replaces,
             turn=request.turn,
             purpose=request.purpose,
+            service_tier=request.service_tier,
         )
 
     def bound_tokens(self, request: Request) -> int:
@@ -74,12 +75,12 @@ class Tickets:
         )
 
     def hold(self, request: Request) -> Hold:
-        """The most that the request can cost, at whichever endpoint it goes to."""
-        terms = (request.model, request.output_bound_tokens, request.may_write_cache)
+        """The most that the request can cost, at whichever endpoint it goes to and whichever tier serves it."""
+        terms = (request.model, request.output_bound_tokens, request.may_write_cache, request.service_tier)
         at = self._holds.get(terms)
         if at is None:
             at = self._holds[terms] = dearest_holds(
-                self._prices_of(request.model),
+                self._prices_of(request.model, request.service_tier),
                 request.output_bound_tokens,
                 self._credits_per_usd,
                 may_write_cache=request.may_write_cache,

@@ -41,6 +41,8 @@ class Ask(Struct, frozen=True):
     """Whether the reply can be named by a later `previous_response_id`."""
     previous: str | None = None
     """The reply whose conversation this one goes on with (/responses)."""
+    service_tier: str | None = None
+    """The tier that the request asks for."""
     echo: dict[str, Any] = {}
     """Fields of the request that the reply repeats (/responses)."""
 
@@ -64,6 +66,8 @@ class ModelAnswer(Struct, frozen=True):
     finish: Literal["stop", "length"]
     usage: ModelUsage
     tool: str | None = None
+    service_tier: str | None = None
+    """The tier that served it, where the reply says so."""
     cost_usd: str | None = None
     """What the reply says it cost, where this style of gateway says so."""
 

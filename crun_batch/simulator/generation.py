@@ -17,13 +17,16 @@ from crun_batch.simulator.asks import Ask, Invalid, ModelAnswer
 from crun_batch.simulator.control import usd_text
 from crun_batch.simulator.deliveries import Headers
 from crun_batch.simulator.endpoints.form import ApiEndpoint
-from crun_batch.simulator.ledger import Ledger, charge_pico, price_of
+from crun_batch.simulator.ledger import Ledger, charge_pico, price_of, tier_prices_of
 from crun_batch.simulator.limits import RateLimits
 from crun_batch.simulator.memory import Memory
 from crun_batch.simulator.refusals import OUT_OF_CREDIT, Refusal, refusal
 from crun_batch.simulator.settings import Settings, pico
 from crun_batch.simulator.stats import Stats
 from crun_batch.simulator.tokens import load_tokenizer
+
+STANDARD_TIERS = ("auto", "default", "standard_only")
+"""OpenAI's and Anthropic's words for no tier in particular."""
 
 
 class Rejected(Exception):
@@ -54,6 +57,7 @@ class Generation:
         self._batch_prices = {
             name: price_of(model, settings, settings.batch_price_share) for name, model in settings.models.items()
         }
+        self._tier_prices = {name: tier_prices_of(model, settings) for name, model in settings.models.items()}
 
     def read(self, endpoint: ApiEndpoint, body: bytes) -> Ask:
         """What the body asks of this endpoint. Raises Refused."""
@@ -75,6 +79,10 @@ class Generation:
                 param="model",
             )
             raise Rejected(structs.replace(problem, kind="invalid_request_error", shape="openai"))
+        tier = ask.service_tier
+        if tier is not None and tier not in STANDARD_TIERS and tier not in self._tier_prices[ask.model]:
+            message = f"Invalid service_tier argument: '{tier}' is not supported for model '{ask.model}'."
+            raise Rejected(refusal(self._settings.invalid_status, message, param="service_tier"))
         if ask.previous is None:
             return ask
         earlier = self.memory.recall(ask.previous)
@@ -140,7 +148,13 @@ class Generation:
             "request_sha256": sha256,
             "outcome": outcome,
         }
-        return self._booked(answered, ask, charge_pico(self._prices[ask.model], answered.usage), about)
+        tier = self._served_tier(ask)
+        price = self._tier_prices[ask.model].get(tier or "")
+        if tier is not None and price is not None:
+            about["service_tier"] = tier
+        amount = charge_pico(price or self._prices[ask.model], answered.usage)
+        booked = self._booked(answered, ask, amount, about)
+        return structs.replace(booked, service_tier=tier) if self._settings.names_tier else booked
 
     def charge_batched(self, answered: ModelAnswer, ask: Ask, about: Mapping[str, str]) -> ModelAnswer:
         """As `charge`, at the price of batches; `about` are the fields of a Charge that name the request."""
@@ -161,3 +175,11 @@ class Generation:
         if settings.gateway_style not in ("openrouter", "litellm"):
             return answered
         return structs.replace(answered, cost_usd=usd_text(amount, settings))
+
+    def _served_tier(self, ask: Ask) -> str | None:
+        """Which service tier serves the request; None: nobody spoke of one."""
+        asked = ask.service_tier or "auto"
+        served = self._settings.served_tiers.get(asked, asked)
+        if served != "auto":
+            return served
+        return None if ask.service_tier is None else "default"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from crun_batch.simulator.asks import ModelUsage
 from crun_batch.simulator.settings import Model, Settings, pico, pico_per_token
@@ -41,6 +41,17 @@ def price_of(model: Model, settings: Settings, share: Decimal = Decimal(1)) -> L
         cache_write=price if written is None else pico_per_token(written * share),
         minimum=pico(model.minimum_per_request * share) if has_minimum else 0,
     )
+
+
+def tier_prices_of(model: Model, settings: Settings) -> dict[str, LedgerPrice]:
+    """Service tier -> what a request costs there."""
+    prices = {}
+    for name, own in model.service_tiers.items():
+        stated = {key: getattr(own, key) for key in own.__struct_fields__}
+        if own.minimum_per_request is None:
+            stated["minimum_per_request"] = model.minimum_per_request
+        prices[name] = price_of(structs.replace(model, **stated), settings)
+    return prices
 
 
 def charge_pico(price: LedgerPrice, usage: ModelUsage) -> int:
@@ -74,6 +85,8 @@ class Charge(Struct, frozen=True, omit_defaults=True, gc=False):
     batch: str | None = None
     """The batch that it came in, and its custom id there."""
     custom_id: str | None = None
+    service_tier: str | None = None
+    """The tier whose price it was; None: the model's own."""
 
 
 class Ledger:

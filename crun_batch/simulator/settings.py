@@ -42,6 +42,17 @@ OutOfCredit = Literal[
 ]
 
 
+class TierPrice(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a model costs at another service tier than the standard one; amounts as of a model."""
+
+    input_per_mtok: Decimal
+    output_per_mtok: Decimal
+    cached_input_per_mtok: Decimal | None = None
+    cache_write_per_mtok: Decimal | None = None
+    minimum_per_request: Decimal | None = None
+    """Without it the model's."""
+
+
 class Model(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One model that the gateway offers: its prices in credits, at most 6 decimals, and what it can do."""
 
@@ -63,11 +74,23 @@ class Model(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How often the answer style `number` gives the right answer."""
     owned_by: str = "simulator"
     """What `GET /models` says under this name."""
+    service_tiers: dict[str, TierPrice] = {}
+    """What requests cost that ask for one of these by `service_tier`; others than the standard are refused."""
 
 
 MODELS = {
     "gpt-5.4": Model(
-        input_per_mtok=Decimal(500), cached_input_per_mtok=Decimal(50), output_per_mtok=Decimal(3000)
+        input_per_mtok=Decimal(500),
+        cached_input_per_mtok=Decimal(50),
+        output_per_mtok=Decimal(3000),
+        service_tiers={
+            "flex": TierPrice(
+                input_per_mtok=Decimal(250), cached_input_per_mtok=Decimal(25), output_per_mtok=Decimal(1500)
+            ),
+            "priority": TierPrice(
+                input_per_mtok=Decimal(1000), cached_input_per_mtok=Decimal(100), output_per_mtok=Decimal(6000)
+            ),
+        },
     ),
     "gpt-5.4-mini": Model(
         input_per_mtok=Decimal(100), cached_input_per_mtok=Decimal(10), output_per_mtok=Decimal(600), accuracy=0.9
@@ -178,6 +201,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Time between two bytes of a dripping reply."""
     max_body_bytes: Annotated[int, Meta(ge=1)] = 64 * 1024 * 1024
     """Longer request bodies are refused with 413."""
+    served_tiers: dict[str, str] = {}
+    """Service tier that is asked for (`auto` where none is) -> the one that serves and bills it instead."""
+    names_tier: bool = True
+    """Say in the reply which service tier it was, where one was asked for or served instead."""
     stored_responses: Count = 10_000
     """How many of the last replies of /responses can be named by `previous_response_id`."""
     batch_seconds: Seconds = 1.0
@@ -217,7 +244,10 @@ def read_settings(mapping: Mapping[str, Any], base: Settings | None = None) -> S
         settings = msgspec.convert({**msgspec.to_builtins(known), **mapping}, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise InputError(Mistake(f"simulator settings: {_words(error)}")) from None
-    mistakes = [mistake for model, entry in settings.models.items() for mistake in _price_mistakes(model, entry)]
+    priced: dict[str, Model | TierPrice] = {**settings.models}
+    for model, entry in settings.models.items():
+        priced |= {f"{model}.service_tiers.{name}": tier for name, tier in entry.service_tiers.items()}
+    mistakes = [mistake for place, entry in priced.items() for mistake in _price_mistakes(place, entry)]
     if not 0 <= settings.batch_price_share <= 1:
         mistakes.append(Mistake("is no share: from 0 to 1", key="batch_price_share"))
     if mistakes:
@@ -276,9 +306,9 @@ def _words(error: msgspec.ValidationError) -> str:
     return re.sub(r"`\$(\.?)", "`", str(error))
 
 
-def _price_mistakes(model: str, entry: Model) -> list[Mistake]:
+def _price_mistakes(place: str, entry: Model | TierPrice) -> list[Mistake]:
     return [
-        Mistake(f"{amount} is no price: 0 or more, at most 6 decimals", key=f"models.{model}.{name}")
+        Mistake(f"{amount} is no price: 0 or more, at most 6 decimals", key=f"models.{place}.{name}")
         for name in entry.__struct_fields__
         if isinstance(amount := getattr(entry, name), Decimal)
         and (not amount.is_finite() or amount < 0 or amount * _MICRO % 1 != 0)

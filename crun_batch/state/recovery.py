@@ -110,6 +110,7 @@ def usage_of(event: ReadEvent) -> Usage | None:
         event.cache_write_tokens or 0,
         event.output_tokens,
         event.reasoning_tokens or 0,
+        event.service_tier,
     )
 
 

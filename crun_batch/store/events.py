@@ -40,6 +40,8 @@ class StartEvent(Struct, frozen=True, tag_field="e", tag="start", omit_defaults=
     """The judge that is asked; `variant` and `repeat` are then those of the answer that it judges."""
     endpoint: str | None = None
     """Where it goes, of several by name."""
+    service_tier: str | None = None
+    """The gateway's tier that it asks for."""
 
 
 class EndFault(Struct, frozen=True, omit_defaults=True):
@@ -192,6 +194,8 @@ class ReadEvent(Struct, frozen=True, tag_field="e", tag="read", omit_defaults=Tr
     final: FinalPart | None = None
     judge: str | None = None
     endpoint: str | None = None
+    service_tier: str | None = None
+    """At which the reply says it was served, else which was asked for."""
 
 
 class FinalEvent(Struct, frozen=True, tag_field="e", tag="final", omit_defaults=True):

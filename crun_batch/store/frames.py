@@ -52,6 +52,7 @@ _READ_TYPES: dict[str, pl.DataType] = {
     "purpose": pl.String(),
     "judge": pl.String(),
     "endpoint": pl.String(),
+    "service_tier": pl.String(),
     "attempt": pl.Int32(),
     "outcome": pl.String(),
     "http_status": pl.Int32(),

@@ -71,6 +71,9 @@ ATTEMPTS: Mapping[str, Meaning] = {
     "turn": Meaning("", "of a conversation, from 0"),
     "purpose": Meaning("", "answer, repair (an answer that did not fit, sent back), judge"),
     "judge": Meaning("", "the score whose judge was asked; null for answers and repairs"),
+    "service_tier": Meaning(
+        "", "the gateway's tier that is billed: the one that the reply names, else the one that was asked for"
+    ),
     "endpoint": Meaning("", "where it went, by name; null where the job has one endpoint, without a name"),
     "attempt": Meaning("", "which attempt of the unit, from 1"),
     "outcome": Meaning(

@@ -40,6 +40,8 @@ class Stored(Struct, frozen=True):
     """Of a judge's request; its variant is that of the answer."""
     endpoint: str | None = None
     """Where it went, of several by name."""
+    service_tier: str | None = None
+    """At which it was served, else which it asked for."""
     started_at: int = 0
     """When it was sent, in microseconds since 1970, UTC."""
 
@@ -229,23 +231,29 @@ def _stored(table: pa.Table) -> Iterable[Stored]:
     names = ("variant", "judge", "model", "outcome", *TOKENS, "reported_usd", *_COSTS, *_HOLDS)
     moments = table.column("started_at").cast(pa.int64()).to_pylist()
     columns = (table.column(name).to_pylist() for name in names)
-    known = "endpoint" in table.column_names  # files of an earlier version have none
-    endpoints = table.column("endpoint").to_pylist() if known else [None] * table.num_rows
-    told = zip(moments, endpoints, *columns, strict=True)
-    for started_at, endpoint, variant, judge, model, outcome, *rest in told:
+    endpoints, service_tiers = (_later_column(table, name) for name in ("endpoint", "service_tier"))
+    told = zip(moments, endpoints, service_tiers, *columns, strict=True)
+    for started_at, endpoint, service_tier, variant, judge, model, outcome, *rest in told:
         tokens, (reported_usd, usd, credit, source, held_usd, held_credits) = rest[:5], rest[5:]
         yield Stored(
             variant=variant,
             judge=judge,
             endpoint=endpoint,
+            service_tier=service_tier,
             model=model,
             outcome=outcome,
-            usage=None if tokens[0] is None else Usage(*(count or 0 for count in tokens)),
+            usage=None if tokens[0] is None else Usage(*(count or 0 for count in tokens), service_tier),
             reported_usd=reported_usd,
             cost=Cost(_pico(usd), _pico(credit), source),
             hold=Hold(_pico(held_usd), _pico(held_credits)),
             started_at=started_at or 0,
         )
+
+
+def _later_column(table: pa.Table, name: str) -> list[str | None]:
+    """A column that files of an earlier version have not."""
+    known = name in table.column_names
+    return table.column(name).to_pylist() if known else [None] * table.num_rows
 
 
 def _money(pico: list[int | None]) -> pa.Array:

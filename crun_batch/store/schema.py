@@ -133,6 +133,7 @@ def attempts_schema(schema: RunSchema) -> pa.Schema:
             pa.field("purpose", pa.string()),
             pa.field("judge", pa.string()),
             pa.field("endpoint", pa.string()),
+            pa.field("service_tier", pa.string()),
             pa.field("attempt", pa.int32()),
             pa.field("outcome", pa.string()),
             pa.field("http_status", pa.int32()),

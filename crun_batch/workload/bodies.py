@@ -33,6 +33,12 @@ def model_of(fields: Mapping[str, Any]) -> str | None:
     return model if isinstance(model, str) else None
 
 
+def service_tier_of(fields: Mapping[str, Any]) -> str | None:
+    """The gateway's tier that the body, or the params of one, ask for: OpenAI's, Groq's and Anthropic's name."""
+    tier = fields.get("service_tier")
+    return tier if isinstance(tier, str) and tier else None
+
+
 def output_limit_tokens(fields: Mapping[str, Any], protocol: ProtocolName) -> int | None:
     """The most tokens of a reply. None: the body does not say."""
     limits = [fields[name] for name in OUTPUT_LIMITS[protocol] if type(fields.get(name)) is int]

@@ -122,9 +122,17 @@ class Conversation:
         bound = max(len(whole), len(body)) + _reasoning_bound(answers)
         path = PROTOCOLS[variant.protocol_name].path
         hashed = request_hash(path, body)
-        writes = variant.may_write_cache(whole)
-        limit = job.output_limit_tokens
-        return Request(body, hashed, job.model, bound, limit, turn, purpose, may_write_cache=writes)
+        return Request(
+            body,
+            hashed,
+            job.model,
+            bound,
+            job.output_limit_tokens,
+            turn,
+            purpose,
+            may_write_cache=variant.may_write_cache(whole),
+            service_tier=variant.terms.service_tier,
+        )
 
     def _messages(
         self, prompt: Prompt, answers: Sequence[Answered], turn: int, purpose: Any

@@ -13,7 +13,7 @@ from crun_batch.gateway.protocols.protocol import encode, request_hash
 from crun_batch.load.prompt.rejections import RowRejected
 from crun_batch.load.prompt.render import Renderer
 from crun_batch.records import Prompt, Purpose, Row
-from crun_batch.workload.bodies import model_of, output_limit_tokens, unbounded_by
+from crun_batch.workload.bodies import model_of, output_limit_tokens, service_tier_of, unbounded_by
 from crun_batch.workload.target import Target
 
 REMOTE_PART_TOKENS = 20_000
@@ -32,6 +32,8 @@ class Request(Struct, frozen=True, gc=False):
     purpose: Purpose = "answer"
     may_write_cache: bool = False
     """Whether its input may be billed at the price of cache writes."""
+    service_tier: str | None = None
+    """The gateway's tier that it asks for."""
     whole_hash: str | None = None
     """Of a first request that opens a conversation: the hash of all that the row will ask."""
 
@@ -65,6 +67,7 @@ class Variant(Target, frozen=True, dict=True):
             bound,
             terms.output_limit_tokens,
             may_write_cache=self.may_write_cache(body),
+            service_tier=terms.service_tier,
         )
 
     def later_bodies(self, row: Row) -> list[bytes]:
@@ -90,6 +93,7 @@ class Variant(Target, frozen=True, dict=True):
             len(body),
             job.output_limit_tokens,
             may_write_cache=self.may_write_cache(body),
+            service_tier=self.terms.service_tier,
             whole_hash=request_hash(path, body + later),
         )
 
@@ -101,5 +105,12 @@ class Variant(Target, frozen=True, dict=True):
             raise RowRejected(row, complaint)
         bound = len(body) + remote_parts * REMOTE_PART_TOKENS
         limit = output_limit_tokens(fields, self.protocol_name)
-        writes = self.may_write_cache(body)
-        return Request(body, request_hash(path, body), model_of(fields), bound, limit, may_write_cache=writes)
+        return Request(
+            body,
+            request_hash(path, body),
+            model_of(fields),
+            bound,
+            limit,
+            may_write_cache=self.may_write_cache(body),
+            service_tier=service_tier_of(fields),
+        )

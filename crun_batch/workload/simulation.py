@@ -15,7 +15,7 @@ from crun_batch.load.job.file import ForEachEndpoint
 from crun_batch.load.job.job import Job
 from crun_batch.load.job.sweep import variations
 from crun_batch.simulator.process import SimulatorProcess
-from crun_batch.simulator.settings import MODELS, Model, Settings, read_settings
+from crun_batch.simulator.settings import MODELS, Model, Settings, TierPrice, read_settings
 
 SIMULATED_BALANCE_CREDITS = Decimal(1_000_000_000)
 
@@ -73,4 +73,14 @@ def _simulated_model(spec: Any, job: Job) -> Model:
         cached_input_per_mtok=amount(spec.cached_input_per_mtok),
         cache_write_per_mtok=amount(spec.cache_write_per_mtok),
         minimum_per_request=amount(spec.minimum_per_request or 0),
+        service_tiers={
+            name.lower(): TierPrice(
+                input_per_mtok=amount(own.input_per_mtok),
+                output_per_mtok=amount(own.output_per_mtok),
+                cached_input_per_mtok=amount(own.cached_input_per_mtok),
+                cache_write_per_mtok=amount(own.cache_write_per_mtok),
+                minimum_per_request=amount(own.minimum_per_request),
+            )
+            for name, own in spec.service_tiers.items()
+        },
     )

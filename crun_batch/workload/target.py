@@ -22,7 +22,7 @@ from crun_batch.load.job.judges import JudgeJob, judge_jobs
 from crun_batch.load.job.secrets import Secrets, resolve_secrets
 from crun_batch.load.prompt.rejections import RowRejected
 from crun_batch.records import ProtocolName, Row
-from crun_batch.workload.bodies import CACHE_CONTROL
+from crun_batch.workload.bodies import CACHE_CONTROL, service_tier_of
 
 
 class RequestTerms(Struct, frozen=True):
@@ -36,6 +36,8 @@ class RequestTerms(Struct, frozen=True):
     stream: bool
     caches_input: bool
     """Whether the protocol may bill any input as written to a cache."""
+    service_tier: str | None
+    """The gateway's tier that all of them ask for."""
 
 
 class Target(Struct, frozen=True, dict=True):
@@ -77,6 +79,7 @@ class Target(Struct, frozen=True, dict=True):
             output_limit_tokens=job.output_limit_tokens,
             stream=job.endpoint.stream,
             caches_input=self.protocol_name == "messages",
+            service_tier=service_tier_of(job.params),
         )
 
     def body(

@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 
 from crun_batch.gateway.protocols.finish_reasons import REASON_OF_MEANING, finish_meaning
 from crun_batch.gateway.protocols.reading import MOST_TOKENS
-from crun_batch.records import Reply, Usage, is_missing
+from crun_batch.records import Reply, Usage, is_missing, tier_named
 
 _Count = Annotated[int, Meta(ge=0, le=MOST_TOKENS)]
 
@@ -44,6 +44,7 @@ class _Usage(Struct, gc=False):
     cache_read_input_tokens: None = None
     cache_creation_input_tokens: None = None
     cost: None = None
+    service_tier: None = None
 
 
 class _Message(Struct, gc=False):
@@ -64,6 +65,7 @@ class _Plain(Struct, gc=False):
     usage: _Usage
     id: str | None = None
     model: str | None = None
+    service_tier: str | None = None
     error: None = None
     type: None = None
 
@@ -99,7 +101,7 @@ def read_plain(body: bytes) -> Reply | None:
     return Reply(
         text=text,
         finish_reason=REASON_OF_MEANING[meaning],
-        usage=Usage(input_tokens, cached, cache_written, output_tokens, reasoning),
+        usage=Usage(input_tokens, cached, cache_written, output_tokens, reasoning, tier_named(plain.service_tier)),
         model=plain.model or None,
         response_id=plain.id or None,
     )

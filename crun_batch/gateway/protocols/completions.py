@@ -65,7 +65,7 @@ def assemble(stream_body: bytes) -> Assembled:
     choice: JsonObject = {"index": 0, "text": None, "finish_reason": None}
     payload: JsonObject = {"object": "text_completion", "choices": [choice]}
     for event in stream.events:
-        payload.update({key: event[key] for key in ("id", "created", "model") if event.get(key)})
+        payload.update({key: event[key] for key in ("id", "created", "model", "service_tier") if event.get(key)})
         if event.get("usage"):
             payload["usage"] = told_last(payload.get("usage"), event["usage"], openai_usage)
         for chunk in objects(event.get("choices"))[:1]:

@@ -29,6 +29,7 @@ from crun_batch.gateway.protocols.reading import (
     only_output,
     plausible,
     reply_of,
+    service_tier,
     text_of_parts,
     tool_call,
     tool_calls_text,
@@ -163,7 +164,7 @@ def usage_of(payload: JsonObject) -> Usage | None:
         return only_output(output_tokens)
     return plausible(
         fresh is not None,
-        Usage((fresh or 0) + cached + written, cached, written, output_tokens, thinking),
+        Usage((fresh or 0) + cached + written, cached, written, output_tokens, thinking, service_tier(payload)),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from crun_batch.gateway.failures import message_line
 from crun_batch.gateway.protocols.finish_reasons import REASON_OF_MEANING, FinishMeaning, finish_meaning
 from crun_batch.gateway.protocols.protocol import JsonObject, encode
-from crun_batch.records import Failure, OutcomeClass, Reply, Usage, is_missing
+from crun_batch.records import Failure, OutcomeClass, Reply, Usage, is_missing, tier_named
 
 MOST_TOKENS = 10**9
 """A larger count is a broken number: no model reads or writes a thousandth of it in one request."""
@@ -112,7 +112,14 @@ def openai_usage(payload: JsonObject) -> Usage | None:
     elif unlisted > 0:
         output_tokens += unlisted
         reasoning = max(reasoning, unlisted)
-    return plausible(unlisted >= 0, Usage(input_tokens, cached, written, output_tokens, reasoning))
+    tier = service_tier(payload)
+    return plausible(unlisted >= 0, Usage(input_tokens, cached, written, output_tokens, reasoning, tier))
+
+
+def service_tier(payload: JsonObject) -> str | None:
+    """At which tier the reply says that it was served: OpenAI beside the usage, Anthropic in it."""
+    usage = json_object(payload.get("usage"))
+    return tier_named(payload.get("service_tier")) or tier_named(usage.get("service_tier"))
 
 
 def plausible(agrees: bool, usage: Usage) -> Usage | None:

@@ -6,9 +6,9 @@ endpoints must be in `endpoint_lists`.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field
 
 from crun_batch.load.job.moments import Moment
 from crun_batch.load.job.sections import (
@@ -43,6 +43,33 @@ class PriceTier(Section):
     """Per million input tokens written to cache. Default: the model's."""
 
 
+def _rising(tiers: tuple[PriceTier, ...]) -> tuple[PriceTier, ...]:
+    thresholds = [tier.above_input_tokens for tier in tiers]
+    if thresholds != sorted(set(thresholds)):
+        raise ValueError("must have rising values of above_input_tokens")
+    return tiers
+
+
+PriceTiers = Annotated[tuple[PriceTier, ...], AfterValidator(_rising)]
+
+
+class ServiceTierPrice(Section):
+    """What a model costs at one of the gateway's service tiers, in the model's currency."""
+
+    input_per_mtok: Amount
+    """Per million input tokens."""
+    output_per_mtok: Amount
+    """Per million output tokens."""
+    cached_input_per_mtok: Amount | None = None
+    """Per million input tokens read from cache. Default: this tier's input price."""
+    cache_write_per_mtok: Amount | None = None
+    """Per million input tokens written to cache. Default: not known."""
+    minimum_per_request: Amount | None = None
+    """Least charge of a request. Default: the model's."""
+    tiers: PriceTiers = ()
+    """Other prices for long inputs, thresholds rising."""
+
+
 class ModelPrice(Section):
     """What one model costs."""
 
@@ -55,21 +82,18 @@ class ModelPrice(Section):
     cached_input_per_mtok: Amount | None = None
     """Per million input tokens read from cache. Default: the input price."""
     cache_write_per_mtok: Amount | None = None
-    """Per million input tokens written to cache. Default: the input price."""
+    """Per million input tokens written to cache. Default: not known; nor is then what a request costs that wrote
+    some."""
     minimum_per_request: Amount | None = None
     """Least charge of a request. Default: not known; behind CRUN the price is then unknown."""
-    tiers: tuple[PriceTier, ...] = ()
+    tiers: PriceTiers = ()
     """Other prices for long inputs, thresholds rising."""
+    service_tiers: dict[Text, ServiceTierPrice] = Field(default_factory=dict)
+    """The gateway's service tiers (flex, priority) -> what the model costs there. What the reply names is billed,
+    else what params.service_tier asks for; a tier that is not here has no known price."""
     valid_from: Moment | None = None
     """From when on this price holds, such as 2026-11-01 or 2026-11-01T12:00:00Z: what was sent since then is
     priced anew, until then the last session's price holds. Default: from the first session that has it."""
-
-    @model_validator(mode="after")
-    def _tiers_rise(self) -> ModelPrice:
-        thresholds = [tier.above_input_tokens for tier in self.tiers]
-        if thresholds != sorted(set(thresholds)):
-            raise ValueError("tiers must have rising values of above_input_tokens")
-        return self
 
 
 class PricesSpec(Section):

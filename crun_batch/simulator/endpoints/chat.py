@@ -22,6 +22,7 @@ _FIELDS = {
     "tool_choice": form.Field((str, dict)),
     "stop": form.Field((str, list)),
     "seed": form.Field((int,)),
+    "service_tier": form.TEXT,
 }
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 _TEXTS = frozenset({"text", "refusal"})
@@ -48,6 +49,7 @@ def read(payload: dict[str, Any]) -> Ask:
         tool=_tool(payload),
         definitions=form.definitions_text(payload.get("tools"), schema),
         sampling=form.sampling_text(payload),
+        service_tier=payload.get("service_tier"),
         usage_chunk=bool((payload.get("stream_options") or {}).get("include_usage")),
     )
 
@@ -94,6 +96,7 @@ def reply(ask: Ask, answer: ModelAnswer) -> dict[str, Any]:
             {"index": 0, "message": _said(answer), "logprobs": None, "finish_reason": _finish(answer)},
         ],
         "usage": form.openai_usage(answer),
+        **form.tier(answer),
     }
 
 
@@ -134,6 +137,7 @@ def events(ask: Ask, answer: ModelAnswer, settings: Settings) -> form.Events:
         "object": "chat.completion.chunk",
         "created": form.CREATED,
         "model": ask.model,
+        **form.tier(answer),
     }
     middle = {**whole, "id": "", "created": 0} if crun else whole
     chunks = [{**whole, "choices": [_choice(first)], **extra}]

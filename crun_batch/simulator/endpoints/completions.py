@@ -16,6 +16,7 @@ _FIELDS = {
     "stream": form.FLAG,
     "stop": form.Field((str, list)),
     "seed": form.Field((int,)),
+    "service_tier": form.TEXT,
 }
 
 
@@ -35,6 +36,7 @@ def read(payload: dict[str, Any]) -> Ask:
         messages=(("prompt", prompt),),
         max_output_tokens=payload.get("max_tokens"),
         sampling=form.sampling_text(payload),
+        service_tier=payload.get("service_tier"),
     )
 
 
@@ -47,6 +49,7 @@ def reply(ask: Ask, answer: ModelAnswer) -> dict[str, Any]:
         "model": ask.model,
         "choices": [{"index": 0, "text": answer.text, "logprobs": None, "finish_reason": answer.finish}],
         "usage": form.openai_usage(answer),
+        **form.tier(answer),
     }
 
 

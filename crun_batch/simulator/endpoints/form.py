@@ -142,6 +142,11 @@ def openai_usage(answer: ModelAnswer) -> dict[str, Any]:
     return written
 
 
+def tier(answer: ModelAnswer) -> dict[str, str]:
+    """The service tier that served it, where the reply says so."""
+    return {} if answer.service_tier is None else {"service_tier": answer.service_tier}
+
+
 def fragment(text: str) -> Any:
     """JSON text to be written as it stands; as a JSON string where it is not JSON (a malformed tool call)."""
     try:

@@ -20,6 +20,7 @@ _FIELDS = {
     "tool_choice": form.MAPPING,
     "stop_sequences": form.ITEMS,
     "metadata": form.MAPPING,
+    "service_tier": form.TEXT,
 }
 _TEXTS = frozenset({"text"})
 _OTHERS = frozenset({"image", "document", "tool_use", "tool_result", "thinking", "redacted_thinking"})
@@ -50,6 +51,7 @@ def read(payload: dict[str, Any]) -> Ask:
         tool=_tool(payload),
         definitions=form.definitions_text(payload.get("tools")),
         sampling=form.sampling_text(payload),
+        service_tier=payload.get("service_tier"),
     )
 
 
@@ -92,6 +94,7 @@ def _usage(answer: ModelAnswer, output_tokens: int) -> dict[str, Any]:
         "cache_creation_input_tokens": usage.cache_write_tokens,
         "cache_read_input_tokens": usage.cached_tokens,
         "output_tokens": output_tokens,
+        **form.tier(answer),
     }
 
 

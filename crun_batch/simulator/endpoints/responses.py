@@ -28,6 +28,7 @@ _FIELDS = {
     "prompt_cache_retention": form.TEXT,
     "truncation": form.TEXT,
     "parallel_tool_calls": form.FLAG,
+    "service_tier": form.TEXT,
 }
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 _TEXTS = frozenset({"input_text", "output_text", "text", "refusal"})
@@ -74,6 +75,7 @@ def read(payload: dict[str, Any]) -> Ask:
         tool=_tool(payload),
         definitions=form.definitions_text(payload.get("tools"), schema),
         sampling=form.sampling_text(payload),
+        service_tier=payload.get("service_tier"),
         store=payload.get("store") is not False,
         previous=payload.get("previous_response_id"),
         echo={name: payload[name] for name in _DEFAULTS if payload.get(name) is not None},
@@ -137,6 +139,7 @@ def _head(ask: Ask, answer: ModelAnswer, status: str) -> dict[str, Any]:
         "error": None,
         "incomplete_details": None,
         "model": ask.model,
+        **form.tier(answer),
         "output": [],
         "usage": None,
     }
