@@ -236,6 +236,7 @@ def summary_lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         *(("judge", _judge_phrase(name, sums)) for name, sums in summary.get("judges", {}).items()),
         *(("endpoint", _endpoint_phrase(name, one)) for name, one in summary.get("endpoints", {}).items()),
         ("shared", _shared_phrase(summary.get("shared", 0))),
+        ("reused", reused_phrase(summary.get("reused"))),
         ("time", _time_phrase(summary)),
         *(pilot_lines(summary["pilot"]) if summary.get("is_pilot") and summary["pilot"] else ()),
         ("results", one_line(summary["output_dir"])),
@@ -257,6 +258,16 @@ def _endpoint_phrase(name: str, one: Mapping[str, Any]) -> str:
 
 def _shared_phrase(shared: int) -> str:
     return f"{counted(shared, 'row')} given the answer to an identical request, at no cost" if shared else ""
+
+
+def reused_phrase(reused: Mapping[str, Any] | None) -> str:
+    """What was taken over from earlier runs, and what it had cost there; "" for nothing."""
+    if not reused or not reused["rows"]:
+        return ""
+    usd, credits_ = (_decimal(reused[f"saved_{unit}"]) for unit in ("usd", "credits"))
+    unknown = reused["rows"] - reused["of_known_cost"]
+    doubt = f" (of {count(unknown)} it is not known)" if unknown else ""
+    return f"{counted(reused['rows'], 'answer')} of earlier runs, which had cost {money(usd, credits_)}{doubt}"
 
 
 def summary_headline(summary: Mapping[str, Any]) -> str:

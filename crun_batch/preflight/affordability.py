@@ -200,6 +200,7 @@ def estimate_document(
         "name": context.workload.job.name,
         "open_rows": assessment.open_rows,
         **assessment.estimate.to_dict(),
+        "reused": assessment.reused.to_dict(),
         "balance": None
         if balance is None
         else {"amount": _text(balance.amount), "unit": balance.unit, "source": balance.source},

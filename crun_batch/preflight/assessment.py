@@ -19,7 +19,7 @@ from crun_batch.preflight.prices import Prices
 from crun_batch.pricing.estimate import SAMPLE_ABOVE_ROWS, SAMPLE_ROWS, Finished, Limits, Tally, Terms, combine
 from crun_batch.pricing.figures import Estimate, Span
 from crun_batch.pricing.tokens import Counter, count_body, remembering, token_counter
-from crun_batch.records import Row, pico_of
+from crun_batch.records import Row, Unit, decimal_text, pico_of
 from crun_batch.scoring.docket import Backlog
 from crun_batch.scoring.questions import Questions
 from crun_batch.state.run_state import RunContext
@@ -28,6 +28,21 @@ from crun_batch.workload.request import Request, Variant
 REJECTIONS_SHOWN = 20
 ESTIMATE_SEED = 0
 NOTHING_WAITS = Backlog()
+
+
+class Reused(Struct, frozen=True):
+    """Units that are given an earlier run's answer and not sent, and what those had cost there, in pico."""
+
+    rows: int = 0
+    of_known_cost: int = 0
+    usd_pico: int = 0
+    credits_pico: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a summary says it."""
+        usd, credits_ = (decimal_text(one) if one else None for one in (self.usd_pico, self.credits_pico))
+        known = self.of_known_cost
+        return {"rows": self.rows, "of_known_cost": known, "saved_usd": usd, "saved_credits": credits_}
 
 
 class Assessment(Struct, frozen=True):
@@ -41,6 +56,7 @@ class Assessment(Struct, frozen=True):
     limit_option: str = "--limit"
     open_units: int | None = None
     """Of the open rows; a row has one for each of its variants and repeats that is not finished."""
+    reused: Reused = Reused()
 
 
 class RowsRead(Struct, frozen=True):
@@ -90,7 +106,7 @@ def assess(
 
     `waiting`: the questions about stored answers, which come on top. `left_out`: variants that are not sent.
     """
-    workload, done, repeats = context.workload, context.state.done, context.workload.repeats
+    workload, done, repeats = context.workload, context.state.done, range(context.workload.repeats)
     judges = _Judges(context, prices)
     tallies = [_Tallies(variant, prices, context) for variant in workload.variants if variant.name not in left_out]
     is_new = done.open_slots() == workload.unit_slots
@@ -103,9 +119,9 @@ def assess(
             for tallied in tallies:
                 to_ask = repeats if is_new else _open_repeats(context, row, tallied.index)
                 if to_ask:
-                    open_units += to_ask
+                    open_units += len(to_ask)
                     tallied.add(row, to_ask, rejections)
-                    judges.add(row, tallied.variant, to_ask)
+                    judges.add(row, tallied.variant, len(to_ask))
             is_open = open_units > units_before
             open_rows += is_open
             judges.row(is_open=is_open)
@@ -123,7 +139,14 @@ def assess(
         [estimate for group in estimates for estimate in group],
         speed_limits(context, limits.concurrency, latency_seconds),
     )
-    return Assessment(combined, total_open, rejections, partial(_limit_of, context), open_units=whole(open_units))
+    return Assessment(
+        combined,
+        total_open,
+        rejections,
+        partial(_limit_of, context),
+        open_units=whole(open_units),
+        reused=Reused(*(whole(sum(one)) for one in zip(*(tallied.reused for tallied in tallies), strict=True))),
+    )
 
 
 def speed_limits(context: RunContext, concurrency: int, latency_seconds: float | None) -> Limits:
@@ -138,11 +161,13 @@ def _together(limits: Sequence[int | None]) -> int | None:
     return sum(known) if len(known) == len(limits) else None
 
 
-def _open_repeats(context: RunContext, row: Row, variant: int) -> int:
+def _open_repeats(context: RunContext, row: Row, variant: int) -> Sequence[int]:
     workload, done = context.workload, context.state.done
-    return sum(
-        done.is_open(workload.slots.of(row.position, variant, repeat)) for repeat in range(workload.repeats)
-    )
+    return [
+        repeat
+        for repeat in range(workload.repeats)
+        if done.is_open(workload.slots.of(row.position, variant, repeat))
+    ]
 
 
 def _latency_seconds(context: RunContext) -> float | None:
@@ -213,9 +238,12 @@ class _Tallies:
         self.variant = variant
         self._prices = prices
         self._job = context.workload.job
+        self._taken_over = context.taken_over
+        self.reused = [0, 0, 0, 0]
+        """As the fields of Reused."""
         self._tallies: dict[tuple[str | None, int, bool, str | None], tuple[Tally, Counter]] = {}
 
-    def add(self, row: Row, repeats: int, rejections: Rejections) -> None:
+    def add(self, row: Row, repeats: Sequence[int], rejections: Rejections) -> None:
         try:
             request = self.variant.request(row)
             later = self.variant.later_bodies(row) if request.whole_hash is not None else ()
@@ -223,6 +251,9 @@ class _Tallies:
             rejections.add(error)
             return
         unit_hash = request.unit_hash
+        to_send = len(repeats) if self._job.reuse is None else self._not_taken_over(row, repeats, unit_hash)
+        if not to_send:
+            return
         for turn, body in enumerate((request.body, *later)):
             key = request.model, turn, self.variant.may_write_cache(body), request.service_tier
             known = self._tallies.get(key)
@@ -231,7 +262,20 @@ class _Tallies:
             tally, counter = known
             counted = count_body(body, counter)
             tally.row()
-            tally.add(counted.tokens, unit_hash, counted.uncounted_parts, repeats)
+            tally.add(counted.tokens, unit_hash, counted.uncounted_parts, to_send)
+
+    def _not_taken_over(self, row: Row, repeats: Sequence[int], unit_hash: str) -> int:
+        """How many of these repeats must be sent; those that an earlier run answered are counted."""
+        to_send = 0
+        for repeat in repeats:
+            unit = Unit(row.position, row.row_id, self.index, repeat)
+            taken = self._taken_over(unit, self.variant.name, unit_hash)
+            if taken is None:
+                to_send += 1
+                continue
+            told = (1, taken.has_known_saving, taken.saved_usd or 0, taken.saved_credits or 0)
+            self.reused = [so_far + one for so_far, one in zip(self.reused, told, strict=True)]
+        return to_send
 
     def _tally(self, request: Request, turn: int, may_write_cache: bool) -> tuple[Tally, Counter]:
         model = request.model

@@ -20,6 +20,7 @@ from crun_batch.load.job.job import Job, load_job, load_readable_parts
 from crun_batch.load.job.secrets import resolve_secrets, secrets_sent
 from crun_batch.load.prompt.rejections import Rejections, RowRejected
 from crun_batch.records import Row
+from crun_batch.state.reuse import open_reuse
 from crun_batch.workload.loading import load_workload
 from crun_batch.workload.request import Variant
 from crun_batch.workload.workload import Workload
@@ -52,6 +53,7 @@ def check_job(
             for renderer in workload.renderers:
                 renderer.close()
         mistakes += seen_rows.rejections.mistakes(source)
+        mistakes += _reuse_mistakes(workload)
         document |= {"table": _table(workload), "rejected_rows": seen_rows.rejections.rows}
         if not mistakes:
             document |= {**_described(workload, seen_rows), "warnings": _warnings(workload, environ)}
@@ -83,6 +85,15 @@ def _workload(job: Job, mistakes: list[Mistake]) -> Workload | None:
     except InputError as error:
         mistakes += error.mistakes
         return None
+
+
+def _reuse_mistakes(workload: Workload) -> list[Mistake]:
+    """What is wrong with the runs that answers are to be taken from. Raises RunDamaged."""
+    try:
+        open_reuse(workload)
+    except InputError as error:
+        return list(error.mistakes)
+    return []
 
 
 class CheckedRows(Struct):

@@ -84,6 +84,13 @@ class Sums(Struct):
     error_kinds: dict[str, int] = msgspec.field(default_factory=dict)
     shared: int = 0
     """Finished units that were given the answer to an identical request."""
+    reused: int = 0
+    """Finished units whose answer is an earlier run's."""
+    saved_usd: int = 0
+    """What those answers had cost there, as far as it is known."""
+    saved_credits: int = 0
+    saved_unknown: int = 0
+    """Those whose cost is known in no unit."""
 
     def plus(self, other: Sums) -> Sums:
         """Both together."""
@@ -155,11 +162,17 @@ class Account(Struct):
         *,
         replaces: str | None = None,
         shared: bool = False,
+        saved: Cost | None = None,
     ) -> None:
-        """Book a unit's final result; `replaces` is the ending (`status:error_kind`) that it had before."""
+        """Book a unit's final result; `replaces` is the ending (`status:error_kind`) that it had before.
+
+        `saved`: what an answer of an earlier run had cost there.
+        """
         self.open_units.pop(key, None)
         sums = self.variants.get(key[1]) or self._new_sums(key[1])
         sums.shared += shared
+        if saved is not None:
+            _book_saved(sums, saved)
         sums.statuses[status] = sums.statuses.get(status, 0) + 1
         if replaces is not None:
             former_status, _, former_kind = replaces.partition(":")
@@ -240,6 +253,13 @@ def _book(unit: UnitSoFar, sums: Sums, end: BookedAttempt) -> None:
         sums.cache_write_tokens += usage.cache_write_tokens
         sums.output_tokens += usage.output_tokens
         sums.reasoning_tokens += usage.reasoning_tokens
+
+
+def _book_saved(sums: Sums, saved: Cost) -> None:
+    sums.reused += 1
+    sums.saved_usd += saved.usd_pico or 0
+    sums.saved_credits += saved.credits_pico or 0
+    sums.saved_unknown += saved.usd_pico is None and saved.credits_pico is None
 
 
 def _book_held(sums: Sums, end: BookedAttempt) -> None:

@@ -25,7 +25,7 @@ def close(context: RunContext, graders: Graders, docket: Docket, halt: Halt | No
     workload, state = context.workload, context.state
     record_scores(workload, state)
     score_answers(context, graders, docket)
-    publish(state.directory, state.schema)
+    publish(state.directory, state.schema, context.open_units)
     totals, open_count = state.account.totals(), context.open_units
     ending = ending_of(
         how_to_go_on(halt, context),

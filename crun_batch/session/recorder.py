@@ -150,6 +150,11 @@ class RowRecorder:
         """An identical request was answered: its answer is the unit's, at no cost."""
         self._finish_unsent(unit, row, part, replaces)
 
+    def reused(self, unit: Unit, row: Row, part: FinalPart) -> None:
+        """An earlier run was answered: its answer is the unit's, at no cost."""
+        output = self._conversations[unit.variant].output_of(part.text)
+        self._finish_unsent(unit, row, structs.replace(part, output=output), None)
+
     def _share(self, unit: Unit, part: FinalPart) -> None:
         """Give a whole result to the units that wait for it."""
         if self._sharing is None or part.attempt_count == 0:
@@ -169,8 +174,7 @@ class RowRecorder:
             started_at=part.started_at or now,
         )
         self._journal.append_final(FinalEvent(str(unit.row_id), unit.position, variant, part, unit.repeat))
-        is_shared = part.attempt_count == 0 and part.request_hash is not None
-        self._count(unit_key(unit, variant), unit, part.status, part.error_kind, replaces, shared=is_shared)
+        self._count(unit_key(unit, variant), unit, part.status, part.error_kind, replaces, unsent=part)
         self._share(unit, part)
         self.attempts.rotate()
 
@@ -182,9 +186,11 @@ class RowRecorder:
         kind: str | None,
         replaces: str | None,
         *,
-        shared: bool = False,
+        unsent: FinalPart | None = None,
     ) -> None:
+        """`unsent`: a result that came without a request of its own."""
         slot = self._slot_of(unit.position, unit.variant, unit.repeat)
         self.tally.count(unit.variant, is_ok=status == "ok", is_error=status == "error")
-        self.attempts.account.finished(key, status, kind, replaces=replaces, shared=shared)
+        shared, saved = (False, None) if unsent is None else (unsent.is_shared, unsent.saved)
+        self.attempts.account.finished(key, status, kind, replaces=replaces, shared=shared, saved=saved)
         self._done.finish(slot, status, kind)

@@ -36,6 +36,9 @@ class Unsent(Protocol):
     def shared(self, unit: Unit, row: Row, replaces: str | None, part: FinalPart) -> None:
         """The unit is given the answer to an identical request."""
 
+    def reused(self, unit: Unit, row: Row, part: FinalPart) -> None:
+        """The unit is given the answer of an earlier run."""
+
     def resumed(self, unit: Unit, row: Row, replaces: str | None, first: Request) -> Request | None:
         """An earlier session recorded answers, or the end: what the unit asks next; None: that is its result."""
 
@@ -101,6 +104,7 @@ class RowTickets:
         unsent: Unsent,
         sharing: Sharing | None,
     ) -> None:
+        self._taken_over = None if context.workload.job.reuse is None else context.taken_over
         self._variants = context.workload.variants
         self._repeats = context.workload.repeats
         self._slot_of = context.workload.slots.of
@@ -185,6 +189,11 @@ class RowTickets:
         next_request: Request | None = request
         if so_far is not None and (so_far.answers or so_far.failure):
             next_request = self._unsent.resumed(unit, row, one.replaces, request)
+        elif self._taken_over is not None:
+            taken = self._taken_over(unit, one.variant, request.unit_hash)
+            if taken is not None:
+                self._unsent.reused(unit, row, taken)
+                next_request = None
         if next_request is None or (
             self._sharing is not None and not self._is_sent(unit, row, one.replaces, request, so_far)
         ):

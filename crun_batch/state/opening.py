@@ -21,7 +21,7 @@ from crun_batch.state.ownership import (
 from crun_batch.state.reading import last_pilot
 from crun_batch.state.recovery import account_now, done_marks, recover_journal
 from crun_batch.state.retry import reopen
-from crun_batch.state.run_state import RunState
+from crun_batch.state.run_state import RunContext, RunState
 from crun_batch.store.directory import RunDirectory, open_directory, read_json
 from crun_batch.store.results import publish
 from crun_batch.workload.workload import Workload
@@ -44,7 +44,7 @@ def open_state(workload: Workload, options: RunOptions, stack: ExitStack) -> Run
         if state.recovered.cut_bytes:
             options.say(f"the journal ended in a torn line of {state.recovered.cut_bytes} bytes: cut off")
         if next(state.recovered.records(), None) is not None:  # killed before it could publish
-            publish(directory, state.schema)
+            publish(directory, state.schema, RunContext(workload, options, state).open_units)
     tell_former_steering(workload, state.document, options.say)
     added = columns_added(state.schema, state.document)
     finished = sum(state.account.totals().statuses.values())

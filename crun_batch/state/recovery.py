@@ -96,7 +96,8 @@ def book(account: Account, event: Event) -> None:
             final.status,
             kind,
             replaces=final.replaces,
-            shared=final.attempt_count == 0 and final.request_hash is not None,
+            shared=final.is_shared,
+            saved=final.saved,
         )
 
 

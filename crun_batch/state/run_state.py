@@ -10,10 +10,12 @@ from msgspec import Struct
 from crun_batch.options import RunOptions
 from crun_batch.pricing.account import Account
 from crun_batch.pricing.budget import Budget, Reservations
-from crun_batch.records import Hold, Row
+from crun_batch.records import Hold, Row, Unit
 from crun_batch.state.background import BackgroundCall
 from crun_batch.state.done import DoneMarks, open_rows, open_units
+from crun_batch.state.reuse import Reuse, open_reuse
 from crun_batch.store.directory import RunDirectory
+from crun_batch.store.events import FinalPart
 from crun_batch.store.recover import Recovered
 from crun_batch.store.schema import RunSchema
 from crun_batch.workload.workload import Workload
@@ -46,6 +48,8 @@ class RunState(Struct, kw_only=True):
     """The prices of this session, once they are chosen."""
     left_out: dict[str, str] = {}
     """Endpoints of a list to which nothing is sent now -> why."""
+    reuse: Reuse | None = None
+    """The earlier runs that answers are taken from, once one is asked for."""
     failed_verdicts: int = 0
     """Questions to judges that this session got no verdict for."""
 
@@ -67,6 +71,26 @@ class RunContext(Struct, frozen=True):
     def open_units(self) -> int:
         """Units of the selected rows that have no final result."""
         return open_units(self.workload, self.state.done)
+
+    @property
+    def reuse(self) -> Reuse:
+        """The earlier runs that the job takes answers from. Raises InputError, RunDamaged, DiskFailed."""
+        if self.state.reuse is None:
+            self.state.reuse = open_reuse(self.workload)
+        return self.state.reuse
+
+    def taken_over(self, unit: Unit, variant: str, unit_hash: str) -> FinalPart | None:
+        """The result that an earlier run has for the unit; None: it must be sent.
+
+        What was tried here, or is asked again, is this run's own to finish.
+        """
+        if self.workload.job.reuse is None:
+            return None
+        slot = self.workload.slots.of(unit.position, unit.variant, unit.repeat)
+        was_tried = (str(unit.row_id), variant, unit.repeat) in self.state.account.open_units
+        if was_tried or slot in self.state.done.replaced:
+            return None
+        return self.reuse.part(unit_hash, unit.repeat, unit.variant)
 
     def open_rows(self) -> Iterator[list[Row]]:
         """The selected rows that still have something to do, in batches."""

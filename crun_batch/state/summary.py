@@ -91,6 +91,7 @@ def summary_of(
         "unknown_attempts": totals.unknown,
         "unpriced_attempts": totals.unpriced,
         "shared": totals.shared,
+        "reused": _reused(totals),
         "variants": {name: _of_variant(sums) for name, sums in account.variants.items()},
         "judges": {name: _of_judge(sums) for name, sums in account.judges.items()},
         "endpoints": _of_endpoints(account, place.left_out),
@@ -103,6 +104,13 @@ def summary_of(
         "ended": ending.status != RUNNING.status,
         "attempt_totals": _attempt_totals(totals),
     }
+
+
+def _reused(totals: Sums) -> dict[str, Any]:
+    """The results that are earlier runs' answers, and what those had cost there: what was saved."""
+    known = totals.reused - totals.saved_unknown
+    usd, credits_ = (decimal_text(one) if one else None for one in (totals.saved_usd, totals.saved_credits))
+    return {"rows": totals.reused, "of_known_cost": known, "saved_usd": usd, "saved_credits": credits_}
 
 
 def _of_variant(sums: Sums) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from zlib import crc32
 import msgspec
 from msgspec import Struct, structs
 
+from crun_batch.records import Cost
+
 FORMAT = 1
 """Version of the journal's format, in the head of every segment."""
 
@@ -124,6 +126,26 @@ class FinalPart(Struct, frozen=True, omit_defaults=True, gc=False):
     """An earlier final of the same unit is replaced by this one (retry, redo)."""
     replaces: str | None = None
     """The ending of that earlier final: `status`, or `status:error_kind`."""
+    reused_from: str | None = None
+    """The run whose answer this is, as the job file names it."""
+    saved_usd: int | None = None
+    """Of such an answer: what it had cost there, in pico."""
+    saved_credits: int | None = None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether it is the answer to another unit's identical request."""
+        return self.attempt_count == 0 and self.request_hash is not None and self.reused_from is None
+
+    @property
+    def has_known_saving(self) -> bool:
+        """Whether it is known what an earlier run's answer had cost there."""
+        return self.saved_usd is not None or self.saved_credits is not None
+
+    @property
+    def saved(self) -> Cost | None:
+        """What was not spent again; None: nothing was taken over."""
+        return None if self.reused_from is None else Cost(self.saved_usd, self.saved_credits)
 
 
 INHERITED = (

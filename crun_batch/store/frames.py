@@ -208,6 +208,7 @@ def _final_type(schema: RunSchema) -> pl.Struct:
         "output": pl.String(),
         "outputs": pl.List(pl.String()),
         "supersedes": pl.Boolean(),
+        "reused_from": pl.String(),
     }
     if schema.carried.names:
         fields["carried"] = pl.Struct(dict.fromkeys(schema.carried.names, pl.String()))
@@ -247,6 +248,7 @@ def _parts_table(reads: Columns, finals: Columns, number: int, schema: RunSchema
         SEQUENCE: pc.add(columns[SEQUENCE], constant(number * 2**32, pa.int64())),
         SUPERSEDES: _filled(parts["supersedes"], False),
         "status": parts["status"],
+        "reused_from": parts["reused_from"],
         "outputs": parts["outputs"],
         "attempt_count": _filled(parts["attempt_count"], 1),
         "unknown_attempts": _filled(parts["unknown_attempts"], 0),

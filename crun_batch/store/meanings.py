@@ -62,6 +62,9 @@ RESULTS: Mapping[str, Meaning] = {
     "started_at": Meaning("UTC, microseconds", "when the first attempt was about to go"),
     "finished_at": Meaning("UTC, microseconds", "when the last attempt was over"),
     "request_hash": Meaning("", "names the request: the same bytes to the same path have the same hash"),
+    "reused_from": Meaning(
+        "", "the earlier run that the answer was taken over from, as `reuse` names it; null: it was asked here"
+    ),
 }
 """Of `results`: one row for each finished unit (row, variant, repeat)."""
 

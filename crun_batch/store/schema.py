@@ -105,6 +105,7 @@ def results_schema(schema: RunSchema) -> pa.Schema:
             pa.field("started_at", MOMENT),
             pa.field("finished_at", MOMENT),
             pa.field("request_hash", pa.string()),
+            pa.field("reused_from", pa.string()),
         ]
     )
 

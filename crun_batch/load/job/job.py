@@ -56,6 +56,7 @@ from crun_batch.load.job.sections import (
     LimitsSpec,
     Name,
     OutputSpec,
+    Paths,
     PromptSpec,
     Schema,
     Section,
@@ -97,6 +98,9 @@ class Job(Section):
     into the job (null removes a key). See above."""
     repeats: Count = 1
     """How often each row is asked."""
+    reuse: Paths | None = None
+    """Run directories (one or a list, from the current directory): where one of them has an answer to the same
+    request of the same repeat at the same address, it is taken over at no cost, and not asked again."""
     share_identical: Flag = False
     """Send identical requests of one variant and repeat once; the other rows get the answer, at no cost."""
     score: tuple[GraderSpec, ...] = ()
