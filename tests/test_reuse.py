@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from bill_kit import MODEL, PLAIN, PRICE, Bench, gateway, sums_of_attempts, wait_for
 
-from crun_batch import InputError, RunDamaged, check, open_run
+from crun_batch import InputError, RunDamaged, check, open_run, report
 from crun_batch.console.estimates import estimate_text
 from crun_batch.console.words import summary_text
 from crun_batch.simulator import SimulatorProcess
@@ -42,6 +42,16 @@ def second_of(bench: Bench, **changes: Any) -> Path:
     return folder
 
 
+def kill_after(bench: Bench, answers: int) -> None:
+    """Start the job in a process, and kill -9 it once so many requests are answered."""
+    process = bench.start()
+    try:
+        wait_for(lambda: bench.answered > answers, seconds=150)
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def answers(run: Any) -> list[dict[str, Any]]:
     """What the run's results say, without where they are from."""
     return run.results().sort("id", "repeat").select(ANSWERS).collect().to_dicts()
@@ -66,6 +76,7 @@ def test_answers_are_taken_over_at_no_cost(simulator: SimulatorProcess, tmp_path
     assert (0, "0") == (estimated["requests"], estimated["cost_credits"]["high"])
     assert "40 answers of earlier runs, which had cost" in summary_text(run.summary)
     assert "40 answers of earlier runs, which had cost" in estimate_text(estimated)
+    assert "Taken over: 40 answers of earlier runs, which had cost" in report(run).text()
     assert {None} == {*first.results().collect()["reused_from"]}
     assert [] == run.verify(data=True)
 
@@ -164,10 +175,7 @@ def test_a_kill_asks_nothing_twice_and_takes_nothing_twice(simulator: SimulatorP
     simulator.change(latency_seconds=0.05)
     folder = second_of(bench)
     before, charged = bench.answered, bench.charged
-    process = bench.start()
-    wait_for(lambda: bench.answered > before + 20)
-    process.kill()
-    process.communicate()
+    kill_after(bench, before + 20)
     simulator.change(latency_seconds=0.0)
     recorded = (
         open_run(folder).sql("select count(*) as n from results where reused_from is not null")["n"][0].as_py()
@@ -200,10 +208,7 @@ def test_a_killed_runs_answers_are_taken_from_its_journal(simulator: SimulatorPr
     """What was recorded was paid, published or not."""
     simulator.change(latency_seconds=0.05)
     bench = Bench(tmp_path, simulator, rows=120)
-    process = bench.start()
-    wait_for(lambda: bench.answered > 30)
-    process.kill()
-    process.communicate()
+    kill_after(bench, 30)
     simulator.change(latency_seconds=0.0)
     recorded = open_run(bench.run_folder).results().collect().height
     second_of(bench)

@@ -29,6 +29,7 @@ def estimate_text(estimate: Mapping[str, Any], width: int | None = None) -> str:
         ("balance", _balance(estimate)),
         ("time", _time(estimate)),
         *(("identical", phrase) for phrase in _identical_phrases(estimate)),
+        *(("cheaper", phrase) for phrase in _cheaper_phrases(estimate)),
         *(("note", one_line(note)) for note in _notes(estimate)),
     ]
     if not estimate["may_start"]:
@@ -152,6 +153,23 @@ def _identical_phrases(estimate: Mapping[str, Any]) -> list[str]:
                 else f"share_identical: true sends each once{worth}"
             )
         )
+    return phrases
+
+
+def _cheaper_phrases(estimate: Mapping[str, Any]) -> list[str]:
+    """The cheapest other way to ask the same, for each variant that has one."""
+    phrases = []
+    for told in estimate.get("ways", ()):
+        best = told["cheapest"]
+        if best is None:
+            continue
+        show = UNIT[told["currency"]]
+        ends = [end for end in ("low", "high") if best["cost"][end] is not None]
+        cost = " to ".join(dict.fromkeys(show(Decimal(best["cost"][end])) for end in ends))
+        saves = " to ".join(dict.fromkeys(f"{best['saves'][end]:.0%}".replace("%", " %") for end in ends))
+        of = f" of {told['variant']}" if len(estimate["ways"]) > 1 else ""
+        how = f" ({best['job']})" if best["job"] else ""
+        phrases.append(one_line(f"{best['way']}{of}{how}: {cost}, which saves {saves}"))
     return phrases
 
 

@@ -10,6 +10,7 @@ from crun_batch.preflight.affordability import estimate_document, judge, refuse_
 from crun_batch.preflight.assessment import assess, everything, with_measured
 from crun_batch.preflight.gateway_facts import ask_gateways, refusals_in, sellers_of
 from crun_batch.preflight.prices import Prices, frozen_prices
+from crun_batch.preflight.ways import ways_document
 from crun_batch.scoring.docket import waiting_now
 from crun_batch.state.reading import read_state
 from crun_batch.state.run_state import RunContext
@@ -29,4 +30,5 @@ async def estimate_job(job: AnyJob, table: object | None, options: RunOptions) -
         assessment = with_measured(assessment, context.state.pilot)
         refuse_rejected(context, assessment)
         verdict = judge(context, assessment, gateways)
-        return estimate_document(context, assessment, gateways, verdict)
+        document = estimate_document(context, assessment, gateways, verdict)
+        return {**document, "ways": ways_document(context, prices, assessment.estimate)}

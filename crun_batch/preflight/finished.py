@@ -61,7 +61,10 @@ def _costs_at(context: RunContext, prices: Prices) -> dict[tuple[str, bool], tup
     for name, is_judge, endpoint, answered_by, service_tier, *counts, usd, credits_, number in rows:
         cost = Cost(usd, credits_, "reply")
         if usd is None and credits_ is None:
-            usage = None if None in counts[:1] else Usage(*(count or 0 for count in counts), service_tier)
+            usage = None
+            if counts[0] is not None:
+                read, cached, written, output, reasoning = (count or 0 for count in counts)
+                usage = Usage(read, cached, written, output, reasoning, service_tier)
             done = Failure("done", "bad_reply", "fail_row", "", usage=usage)
             cost = bill.cost(models.get((name, is_judge)) or answered_by, done, endpoint)
         priced = number if cost.usd_pico is not None or cost.credits_pico is not None else 0

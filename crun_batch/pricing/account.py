@@ -300,4 +300,4 @@ def added(left: Usage, right: Usage) -> Usage:
     """Token counts of two attempts together; a count that only one of them told is that one's."""
     pairs = zip(structs.astuple(left)[:-1], structs.astuple(right)[:-1], strict=True)
     counts = (one if other is None else other if one is None else one + other for one, other in pairs)
-    return Usage(*counts, service_tier=right.service_tier or left.service_tier)
+    return structs.replace(Usage(*counts), service_tier=right.service_tier or left.service_tier)

@@ -169,22 +169,23 @@ def price_from_list(model: str, base_url: str, *, at: datetime) -> Price | None:
     base = _price_listed(vars(found.get_prices(at)))
     if base is None:
         return None
-    tiers = {
-        name: _price_listed(vars(found.get_prices(at, {"service_tier": name})))
-        for name in _listed_tiers(found, at)
-    }
+    contexts = _listed_contexts(found, at)
+    tiers = {name: _price_listed(vars(found.get_prices(at, context))) for name, context in contexts.items()}
     own = tuple((name.lower(), price) for name, price in tiers.items() if price is not None)
     return msgspec.structs.replace(base, service_tiers=own)
 
 
-def _listed_tiers(found: Any, at: datetime) -> list[str]:
-    """The service tiers that a model of the list has prices of their own for, at that moment."""
-    names = [
-        variant.when["service_tier"]
+def _listed_contexts(found: Any, at: datetime) -> dict[str, dict[str, str]]:
+    """The service tiers that a model of the list has prices of their own for at that moment, as the list asks.
+
+    What a batch costs stands there as a way of processing; Anthropic's replies call it a tier too.
+    """
+    named = [
+        (variant.when.get("service_tier") or variant.when.get("processing"), variant.when)
         for variant in found.price_variants or ()
-        if set(variant.when) == {"service_tier"} and (variant.constraint is None or variant.constraint.active(at))
+        if len(variant.when) == 1 and (variant.constraint is None or variant.constraint.active(at))
     ]
-    return [name for name in dict.fromkeys(names) if name.lower() not in STANDARD]
+    return {name: when for name, when in named if name is not None and name.lower() not in STANDARD}
 
 
 def _price_listed(amounts: Mapping[str, Any]) -> Price | None:

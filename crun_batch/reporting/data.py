@@ -266,6 +266,8 @@ class ReportData(Struct, frozen=True):
     variants: tuple[VariantLine, ...]
     samples: tuple[ShownSample, ...]
     id_name: str
+    reused: str = ""
+    """What was taken over from earlier runs, and what it had cost there, in words; "" for nothing."""
 
     @property
     def finished(self) -> int:

@@ -36,6 +36,7 @@ from crun_batch.reporting.words import (
     exact_text,
     money_text,
     percentage,
+    reused_sentence,
     rows_sentence,
     time_sentence,
     warnings,
@@ -112,7 +113,7 @@ def _section(section: PageSection, prefix: str) -> Markup:
 
 
 def _head(data: ReportData) -> Markup:
-    sentences = (rows_sentence(data), cost_sentence(data), time_sentence(data))
+    sentences = (rows_sentence(data), cost_sentence(data), reused_sentence(data), time_sentence(data))
     at = []
     if data.started_at is not None and data.ended_at is not None:
         at = [f"{_moment(data.started_at)} to {_moment(data.ended_at)} UTC"]

@@ -17,6 +17,7 @@ import duckdb
 import orjson
 from msgspec import Struct, to_builtins
 
+from crun_batch.console.words import reused_phrase
 from crun_batch.reporting.data import Amount, Facts, ReportData, StatusLine
 from crun_batch.reporting.page import report_html
 from crun_batch.reporting.spread import distributions, labels, samples, timeline
@@ -91,6 +92,7 @@ def read_report(path: Path) -> ReportData:
             variants=variant_lines(connection, schema, statuses, latencies),
             samples=samples(connection, schema),
             id_name=schema.id_name,
+            reused=reused_phrase(summary.get("reused")),
         )
 
 

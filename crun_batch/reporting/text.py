@@ -11,6 +11,7 @@ from crun_batch.reporting.tables import ShownTable, bill_tables, retried_table, 
 from crun_batch.reporting.words import (
     cost_sentence,
     percentage,
+    reused_sentence,
     rows_sentence,
     time_sentence,
     warnings,
@@ -26,7 +27,7 @@ def report_text(runs: Sequence[ReportData], *, width: int | None = None) -> str:
 
 
 def _run_text(data: ReportData, width: int | None) -> str:
-    sentences = [rows_sentence(data), cost_sentence(data), time_sentence(data)]
+    sentences = [rows_sentence(data), cost_sentence(data), reused_sentence(data), time_sentence(data)]
     simulated = " (simulated: no money was spent)" if data.facts.simulated else ""
     lines = [f"{data.name}: {data.status}{simulated}", *filter(None, sentences)]
     lines += [f"! {sentence}" for _, sentence in warnings(data)]

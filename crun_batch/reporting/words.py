@@ -86,6 +86,11 @@ def cost_sentence(data: ReportData) -> str:
     return f"{known} {money_text(data.cost)}" + (f": {each} a row." if data.finished else ".")
 
 
+def reused_sentence(data: ReportData) -> str:
+    """40 answers of earlier runs, which had cost $0.2, were taken over; "" where none was."""
+    return f"Taken over: {data.reused}." if data.reused else ""
+
+
 def time_sentence(data: ReportData) -> str:
     """It took 1.6 s (841 rows/s)."""
     if not data.seconds:

@@ -123,12 +123,18 @@ def _answers(now: Snapshot, group_of: Callable[[str], int | None]) -> Iterator[t
             keys = [_key(asked, repeat, groups[variant] or 0) for asked, repeat, variant in told]
             was_shared = frame["attempt_count"] == 0
             index = pl.DataFrame({"key": pl.Series(keys, dtype=pl.UInt64), "was_shared": was_shared})
-            yield frame.select(ANSWER_COLUMNS).to_arrow().cast(_SPOOLED), index
+            yield _spoolable(frame), index
+
+
+def _spoolable(frame: pl.DataFrame) -> pa.Table:
+    return frame.select(ANSWER_COLUMNS).to_arrow(compat_level=pl.CompatLevel.oldest()).cast(_SPOOLED)
 
 
 def _integers(column: pl.Series) -> array[int]:
     """Eight bytes each, however many they are."""
     values = array("Q")
+    if not len(column):
+        return values
     values.frombytes(memoryview(column.rechunk().to_arrow().buffers()[1])[: 8 * len(column)])
     return values
 

@@ -6,7 +6,7 @@ leaves some files priced the old way, and doing it again finishes. Must not know
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -242,12 +242,19 @@ def _stored(table: pa.Table) -> Iterable[Stored]:
             service_tier=service_tier,
             model=model,
             outcome=outcome,
-            usage=None if tokens[0] is None else Usage(*(count or 0 for count in tokens), service_tier),
+            usage=_usage(tokens, service_tier),
             reported_usd=reported_usd,
             cost=Cost(_pico(usd), _pico(credit), source),
             hold=Hold(_pico(held_usd), _pico(held_credits)),
             started_at=started_at or 0,
         )
+
+
+def _usage(tokens: Sequence[int | None], service_tier: str | None) -> Usage | None:
+    if tokens[0] is None:
+        return None
+    read, cached, written, output, reasoning = (count or 0 for count in tokens)
+    return Usage(read, cached, written, output, reasoning, service_tier)
 
 
 def _later_column(table: pa.Table, name: str) -> list[str | None]:

@@ -1,0 +1,47 @@
+"""Several rows in one request: what stands around them, and what the answers look like that come back.
+
+Owns the two forms: `json` (an array of exactly so many answers, by a schema) and `lines` (a terse line for each
+row). Items are named by short numbers, which cost a token, and not by the rows' ids.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+PackFormat = Literal["json", "lines"]
+FORMATS: tuple[PackFormat, ...] = ("json", "lines")
+_MANY = "Below are {rows} items, numbered [1] to [{rows}]. Treat each as if it were the only one. "
+_HOW: Mapping[PackFormat, str] = {
+    "json": "Give the answer to each beside its number n.",
+    "lines": "Answer with one line for each: its number, a space, the answer.",
+}
+
+
+def instruction(rows: int, form: PackFormat) -> str:
+    """What follows the system prompt."""
+    return _MANY.format(rows=rows) + _HOW[form]
+
+
+def packed_text(texts: Sequence[str]) -> str:
+    """The user's message that holds these rows' texts."""
+    return "\n\n".join(f"[{number}] {text}" for number, text in enumerate(texts, 1))
+
+
+def packed_schema(rows: int) -> dict[str, Any]:
+    """The JSON Schema of the answers to so many rows."""
+    answer: dict[str, Any] = {"type": "object"}
+    answer |= {"properties": {"n": {"type": "integer"}, "answer": {"type": "string"}}}
+    answer |= {"required": ["n", "answer"], "additionalProperties": False}
+    answers = {"type": "array", "items": answer, "minItems": rows, "maxItems": rows}
+    schema = {"type": "object", "properties": {"answers": answers}, "required": ["answers"]}
+    return {**schema, "additionalProperties": False}
+
+
+def packed_reply(answers: Sequence[str], form: PackFormat) -> str:
+    """The reply that holds these answers, as a model writes it."""
+    if form == "lines":
+        return "\n".join(f"{number} {answer}" for number, answer in enumerate(answers, 1))
+    listed = [{"n": number, "answer": answer} for number, answer in enumerate(answers, 1)]
+    return json.dumps({"answers": listed}, ensure_ascii=False, separators=(",", ":"))

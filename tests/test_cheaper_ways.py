@@ -1,0 +1,239 @@
+"""The laws of the cheaper ways: the same answers, priced in each way to ask, by arithmetic that a hand can do."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from run_kit import ENVIRON, job, simulator
+
+import crun_batch
+from crun_batch.console.estimates import estimate_text
+from crun_batch.pricing.prices import price_from_job, price_from_list
+from crun_batch.pricing.service_tiers import price_at
+from crun_batch.pricing.tokens import token_counter
+from crun_batch.pricing.ways import AnswerLength, Frame, Offer, PricedWay, cheapest, ways_of
+from crun_batch.records import PICO
+from crun_batch.workload.packing import instruction, packed_reply, packed_schema, packed_text
+
+AT = datetime(2026, 11, 1, tzinfo=UTC)
+OPENAI = "https://api.openai.com/v1"
+MINI = price_from_job(
+    {
+        "currency": "credits",
+        "input_per_mtok": Decimal(100),
+        "cached_input_per_mtok": Decimal(10),
+        "output_per_mtok": Decimal(600),
+        "minimum_per_request": Decimal("0.01"),
+    }
+)
+"""The price of README's job."""
+FREE_OF_MINIMUM = price_from_job(
+    {
+        "currency": "credits",
+        "input_per_mtok": Decimal(100),
+        "cached_input_per_mtok": Decimal(10),
+        "output_per_mtok": Decimal(600),
+    }
+)
+
+
+def costs(texts: list[int], answer: AnswerLength, *offers: Offer) -> list[PricedWay]:
+    return ways_of(texts, answer, offers, lambda pico: pico)
+
+
+def alone(tokens: int, price: Any = MINI) -> Offer:
+    return Offer("as it is", "", Frame(1, tokens), price)
+
+
+@pytest.mark.parametrize(
+    ("frame", "saves"),
+    [
+        (Frame(2, 85, 8, 16), -0.31),
+        (Frame(10, 85, 8, 80), 0.03),
+        (Frame(10, 60, 4, 36), 0.36),
+    ],
+)
+def test_packing_by_hand(frame: Frame, saves: float) -> None:
+    """20 rows of 20 tokens behind 30, answers of 2.08: alone each costs the minimum of 0.01, 0.2 together.
+
+    Two rows as JSON: (85 + 2 x 28) x 0.0001 + round(16 + 4.16) x 0.0006 = 0.0261, ten times that is 31 % more.
+    Ten rows as JSON: (85 + 280) x 0.0001 + 101 x 0.0006 = 0.0971. Ten lines: (60 + 240) x 0.0001 + 57 x 0.0006.
+    """
+    as_is, packed = costs([20] * 20, AnswerLength(2.08), alone(30), Offer("packed", "", frame, MINI))
+    assert 20 * PICO // 100 == as_is.low
+    assert saves == pytest.approx(float(packed.saving(as_is)[0] or 0), abs=0.006)
+
+
+def test_a_cached_prefix_by_hand() -> None:
+    """Ten requests of 1,500 + 300 tokens: the first pays all, nine read 1,500 at a tenth."""
+    cached = Offer("cached", "", Frame(1, 1500, prefix_tokens=1500), FREE_OF_MINIMUM, is_cached=True)
+    as_is, way = costs([300] * 10, AnswerLength(20), alone(1500, FREE_OF_MINIMUM), cached)
+    assert 10 * (180_000_000_000 + 12_000_000_000) == as_is.low
+    assert 180_000_000_000 + 9 * (30_000_000_000 + 15_000_000_000) + 10 * 12_000_000_000 == way.low
+
+
+def test_a_written_prefix_costs_what_a_write_costs() -> None:
+    """One write at 1.25 times the input, then reads; with one row it costs more than it saves."""
+    price = price_from_job(
+        {
+            "currency": "usd",
+            "input_per_mtok": Decimal(4),
+            "output_per_mtok": Decimal(0),
+            "cached_input_per_mtok": Decimal("0.4"),
+            "cache_write_per_mtok": Decimal(5),
+        }
+    )
+    frame = Frame(1, 1000, prefix_tokens=1000)
+    offer = Offer("cached", "", frame, price, is_cached=True, writes_cache=True)
+    [one] = costs([0], AnswerLength(0), offer)
+    [three] = costs([0] * 3, AnswerLength(0), offer)
+    assert (5 * 10**9, 5 * 10**9 + 2 * 4 * 10**8) == (one.low, three.low)
+
+
+@settings(deadline=None)
+@given(
+    texts=st.lists(st.integers(1, 500), min_size=1, max_size=60),
+    rows=st.sampled_from([1, 2, 5, 10, 25, 50]),
+    tokens=st.integers(0, 50),
+)
+def test_each_row_is_in_one_pack(texts: list[int], rows: int, tokens: int) -> None:
+    """Without overhead and minimum, packing changes nothing but how often the prefix is paid."""
+    packs = -(-len(texts) // rows)
+    [way] = costs(texts, AnswerLength(tokens), Offer("", "", Frame(rows, 7), FREE_OF_MINIMUM))
+    expected = (sum(texts) + 7 * packs) * 10**8 + len(texts) * tokens * 6 * 10**8
+    assert expected == way.low
+
+
+def test_nothing_is_named_under_a_tenth() -> None:
+    """By what is expected; before the first answer at the end where it saves less."""
+    as_is = PricedWay("as it is", "", 100, None, 1000)
+    assert None is cheapest(as_is, [PricedWay("a", "", 50, None, 950), PricedWay("b", "", 91, None, 100)])
+    assert "a" == getattr(
+        cheapest(as_is, [PricedWay("a", "", 50, None, 900), PricedWay("b", "", 91, None, 100)]), "name", None
+    )
+    known = PricedWay("as it is", "", 100, 200, 1000)
+    assert "a" == getattr(
+        cheapest(known, [PricedWay("a", "", 50, 100, 1100), PricedWay("b", "", 1, 190, 1)]), "name", None
+    )
+    assert None is cheapest(as_is, [])
+
+
+def test_a_batchs_price_is_the_lists() -> None:
+    """Half of the standard price for gpt-5.4, from the day on which it was listed."""
+    price = price_from_list("gpt-5.4", OPENAI, at=AT)
+    batch = price_at(price, "batch")
+    assert price is not None
+    assert batch is not None
+    assert (price.input_atto, price.output_atto) == (2 * batch.input_atto, 2 * batch.output_atto)
+
+
+def test_what_stands_around_packed_rows() -> None:
+    """Short numbers and nothing else; the schema asks for exactly so many."""
+    assert "[1] a\n\n[2] b" == packed_text(["a", "b"])
+    assert "1 x\n2 y" == packed_reply(["x", "y"], "lines")
+    assert '{"answers":[{"n":1,"answer":"x"}]}' == packed_reply(["x"], "json")
+    answers = packed_schema(3)["properties"]["answers"]
+    assert (3, 3) == (answers["minItems"], answers["maxItems"])
+
+
+def told(folder: Path, rows: list[dict[str, Any]], **keys: Any) -> dict[str, Any]:
+    """The estimate of a job against the simulator."""
+    with simulator() as at:
+        return crun_batch.estimate(job(at, folder, **keys), table=pl.DataFrame(rows), environ=ENVIRON)
+
+
+def test_an_estimate_counts_the_jobs_own_texts(tmp_path: Path) -> None:
+    """40 short rows behind 300 words: lines of 25 rows save most; the amounts are those of the tokens sent."""
+    system = "Consider every word with care. " * 50
+    rows = [{"id": n, "text": f"Is {n} even?"} for n in range(40)]
+    document = told(
+        tmp_path,
+        rows,
+        model="gpt-5.4-mini",
+        prompt={"system": system, "user": "{{ text }}"},
+        params={"max_output_tokens": 4},
+    )
+    [ways] = document["ways"]
+    assert document["cost_credits"]["low"] == ways["as_it_is"]["low"]
+    assert document["cost_credits"]["high"] == ways["as_it_is"]["high"]
+    named = {way["way"]: way for way in ways["ways"]}
+    assert {f"{rows} rows in one request as {form}" for rows in (2, 5, 10, 25) for form in ("json", "lines")} <= {
+        *named
+    }
+    assert "50 rows in one request as lines" not in named
+    count = token_counter("gpt-5.4-mini").count
+    fixed = 3 + 4 + 4 + count(f"{system}\n\n{instruction(10, 'lines')}")
+    item = round(count(packed_text([""] * 10)) / 10)
+    own = [count(row["text"]) for row in rows]
+    output = 4 * (count(packed_reply(["x"] * 10, "lines")) - 10)
+    expected = (4 * fixed + 40 * item + sum(own)) * Decimal("0.0001") + (output + 40) * Decimal("0.0006")
+    assert expected == pytest.approx(
+        Decimal(named["10 rows in one request as lines"]["cost"]["low"]), rel=Decimal("0.01")
+    )
+    assert "25 rows in one request as lines" in (ways["cheapest"] or {})["way"]
+    assert "cheaper" in estimate_text(document, 80)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"prompt": {"system": "{{ text }}", "user": "{{ text }}"}},
+        {
+            "params": {
+                "max_output_tokens": 9,
+                "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}],
+            }
+        },
+        {"output_schema": {"type": "object", "properties": {"n": {"type": "integer"}}}},
+        {"endpoint": {"protocol": "completions"}},
+        {"prompt": {"turns": ["{{ text }}", "and?"]}},
+    ],
+)
+def test_what_cannot_be_packed_is_not_priced_so(tmp_path: Path, keys: dict[str, Any]) -> None:
+    """A system prompt of its own, tools, a schema, a conversation."""
+    rows = [{"id": n, "text": f"Is {n} even?"} for n in range(10)]
+    ways = told(tmp_path, rows, **keys)["ways"]
+    assert [] == [way["way"] for told_ in ways for way in told_["ways"] if "rows in one request" in way["way"]]
+
+
+def test_a_long_prefix_is_priced_as_cached(tmp_path: Path) -> None:
+    """From 1,024 tokens on, with the price of cached input; the template's own beginning belongs to it."""
+    rows = [{"id": n, "text": f"Number {n}"} for n in range(20)]
+    for words, is_priced in ((2_000, True), (300, False)):
+        document = told(tmp_path, rows, prompt={"user": "a b " * (words // 2) + "{{ text }}"})
+        named = [way["way"] for way in document["ways"][0]["ways"]]
+        assert is_priced == ("a cached prefix" in named)
+
+
+def test_flex_and_batch_are_priced_where_their_price_is_known(tmp_path: Path) -> None:
+    """The job's table names them; the cheapest says what to write."""
+    models = {
+        "gpt-5.4": {
+            "currency": "credits",
+            "input_per_mtok": 500,
+            "output_per_mtok": 3000,
+            "minimum_per_request": 0,
+            "service_tiers": {"flex": {"input_per_mtok": 250, "output_per_mtok": 1500}},
+        }
+    }
+    rows = [{"id": n, "text": f"Number {n}"} for n in range(3)]
+    document = told(tmp_path, rows, prices={"models": models}, params={"max_output_tokens": 9, "tools": []})
+    [ways] = document["ways"]
+    best = ways["cheapest"]
+    assert "params: {service_tier: flex}" == best["job"] or "the flex tier" in best["way"]
+    flex = next(way for way in ways["ways"] if way["way"] == "the flex tier")
+    assert {"low": 0.5, "expected": None, "high": 0.5} == flex["saves"]
+    assert not any("batch" in way["way"] for way in ways["ways"])
+
+
+def test_an_unknown_price_tells_nothing(tmp_path: Path) -> None:
+    """No way is cheaper than what is not known."""
+    document = told(tmp_path, [{"id": 1, "text": "x"}], prices={})
+    assert [] == document["ways"]
