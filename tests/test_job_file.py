@@ -48,6 +48,24 @@ PRICE: dict[str, Any] = {
             "cache_write_per_mtok": 1200,
         }
     ],
+    "service_tiers": {
+        "flex": {
+            "input_per_mtok": 250,
+            "output_per_mtok": 1500,
+            "cached_input_per_mtok": 25,
+            "cache_write_per_mtok": 300,
+            "minimum_per_request": 0.005,
+            "tiers": [
+                {
+                    "above_input_tokens": 200000,
+                    "input_per_mtok": 500,
+                    "output_per_mtok": 3000,
+                    "cached_input_per_mtok": 50,
+                    "cache_write_per_mtok": 600,
+                }
+            ],
+        }
+    },
 }
 OWN_LIMITS = {"concurrency": 4, "adaptive": False, "requests_per_minute": 60, "tokens_per_minute": 20000}
 EVERY_KEY: dict[str, Any] = {
@@ -94,6 +112,7 @@ EVERY_KEY: dict[str, Any] = {
     "repair_attempts": 2,
     "sweep": {"params.temperature": [0, 0.7], "who": {"gpt": {"model": "gpt-5.4"}}},
     "repeats": 3,
+    "reuse": ["runs/may", "runs/june"],
     "share_identical": True,
     "score": [
         {
@@ -625,7 +644,7 @@ def test_price_tiers_rise():
     tier = {"above_input_tokens": 5, "input_per_mtok": 1, "output_per_mtok": 1}
     price = {"currency": "usd", "input_per_mtok": 1, "output_per_mtok": 1, "tiers": [tier, tier]}
     (mistake,) = complaints(changed(SMALLEST, {"prices.models.m": price}))
-    assert ("prices.models.m", True) == (mistake.key, "rising" in mistake.message)
+    assert ("prices.models.m.tiers", True) == (mistake.key, "rising" in mistake.message)
 
 
 @pytest.mark.parametrize(
@@ -775,9 +794,8 @@ def renamed(value: Any, path: tuple[str, ...], name: str) -> Any:
 
 def sections(path: tuple[str, ...]) -> tuple[str, ...]:
     """A key's path as it stands in EVERY_KEY, without list positions."""
-    return tuple(
-        "gpt-5.4" if part == "*" and path[at - 1] in ("prices", "models") else part for at, part in enumerate(path)
-    )
+    names = {"prices": "gpt-5.4", "models": "gpt-5.4", "service_tiers": "flex"}
+    return tuple(names.get(path[at - 1], part) if part == "*" else part for at, part in enumerate(path))
 
 
 RENAMABLE = sorted(tuple(part for part in sections(path) if part != "*") for path in known_keys(Job))

@@ -17,6 +17,7 @@ import pytest
 from anthropic.types.message_create_params import MessageCreateParamsNonStreaming, MessageCreateParamsStreaming
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from openai.types.chat.completion_create_params import (
     CompletionCreateParamsNonStreaming as ChatRequest,
 )
@@ -165,8 +166,9 @@ def test_a_lone_surrogate_in_a_prompt_is_sent_as_json_may_write_it() -> None:
 
 # replies
 
+POSITIVE = Reply("positive", "stop", USAGE, None, "gpt-5.4", "chatcmpl-1")
 REPLIES = {
-    "chat": Reply("positive", "stop", USAGE, None, "gpt-5.4", "chatcmpl-1"),
+    "chat": replace(POSITIVE, usage=replace(USAGE, service_tier="default")),
     "chat_tools": Reply(
         None,
         "tool_calls",
@@ -380,8 +382,8 @@ def test_a_response_that_is_not_finished_is_no_answer_and_not_sent_again(status:
 # streams
 
 STREAMS = {
-    "chat_openai": REPLIES["chat"],
-    "chat_crun": REPLIES["chat"],
+    "chat_openai": POSITIVE,
+    "chat_crun": POSITIVE,
     "chat_tools": Reply(
         None,
         "tool_calls",

@@ -141,11 +141,10 @@ def test_every_field_of_an_attempt_and_its_final_reaches_its_column(run):
     carried = carried_encoder(schema.carried)({"lang": "dé", "when": datetime(2026, 1, 2, 3, 4, 5, 6)})
     final = FinalPart(
         "ok", as_read=True, carried=carried, output='{"label":"x"}', outputs=["a", "b"],
-        attempt_count=2, unknown_attempts=1, cost_usd=123, input_tokens=99,
+        attempt_count=2, unknown_attempts=1, cost_usd=123, input_tokens=99, reused_from="runs/may",
     )  # fmt: skip
-    attempts, parts = sealed(
-        run, schema, lambda journal: answer(journal, 7, final=final, tool_calls="[]", endpoint="main")
-    )
+    told = {"final": final, "tool_calls": "[]", "endpoint": "main", "service_tier": "flex"}
+    attempts, parts = sealed(run, schema, lambda journal: answer(journal, 7, **told))
     moment = datetime.fromtimestamp(START / 1e6 + 1, UTC)
     assert {
         "review_id": 7, "lang": "dé", "when": datetime(2026, 1, 2, 3, 4, 5, 6), "variant": "base", "axis_temp": 0,
@@ -156,11 +155,12 @@ def test_every_field_of_an_attempt_and_its_final_reaches_its_column(run):
         "cache_write_tokens": 0, "output_tokens": 5, "reasoning_tokens": 0, "cost_usd": Decimal(123).scaleb(-12),
         "cost_credits": None, "cost_source": "job", "attempt_count": 2, "unknown_attempts": 1,
         "latency_seconds": 0.25, "started_at": moment, "finished_at": moment + timedelta(milliseconds=250),
-        "request_hash": "hash7", "_sequence": 2**32 + 3, "_supersedes": False,
+        "request_hash": "hash7", "reused_from": "runs/may", "_sequence": 2**32 + 3, "_supersedes": False,
     } == parts.to_pylist()[0]  # fmt: skip
     assert {
         "serial": 1, "review_id": 7, "variant": "base", "axis_temp": 0, "axis_who": '{"model":"m"}', "repeat": 0,
-        "turn": 0, "purpose": "answer", "judge": None, "endpoint": "main", "attempt": 1, "outcome": "done",
+        "turn": 0, "purpose": "answer", "judge": None, "endpoint": "main", "service_tier": "flex",
+        "attempt": 1, "outcome": "done",
         "http_status": 200,
         "error_kind": None,
         "error_message": None, "finish_reason": "stop", "model": "m", "response_id": "resp1",
