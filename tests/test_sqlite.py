@@ -101,12 +101,13 @@ def test_what_is_wrong_with_a_table_is_named(statements: list[str], words: str, 
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ("sqlite:///a.db", "names no table; write sqlite:///FILE?table=NAME"),
+        ("sqlite:///a.db", "names no rows; write sqlite:///FILE?table=NAME, or ?query=select ..."),
         ("sqlite:///no.db?table=t", "there is no file `no.db`"),
         ("sqlite:///text.db?table=t", "file is not a database"),
-        (["sqlite:///a.db?table=t"], "stands in a list"),
-        ("postgresql://u:secret@host/db", "`postgresql://` is not read; fetch the file or the rows first"),
-        ("https://host/rows.csv?token=secret", "`https://` is not read"),
+        (["sqlite:///a.db?table=t", "text.db"], "stands in a list"),
+        ("postgresql://u:secret@host/db", "holds a password, which has no place in a job file"),
+        ("https://host/rows.csv?token=secret", "holds credentials, which have no place in a job file"),
+        ("ftp://u:secret@host/rows.csv", "`ftp://` is not read"),
     ],
 )
 def test_an_address_that_is_no_table_is_told(table: Any, words: str, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ modules.
 from __future__ import annotations
 
 import glob
-import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -171,7 +170,6 @@ _TEXTS: dict[str, Callable[[Path], Part]] = {
     ".json": open_json_array,
 }
 WORKBOOK = ".xlsx"
-DATABASE = "sqlite:///"
 OPENERS: dict[str, Callable[[Path], Part]] = {
     ".parquet": open_parquet,
     **{suffix + packed: opener for suffix, opener in _TEXTS.items() for packed in ("", *PACKINGS)},
@@ -204,13 +202,6 @@ def _open_xlsx(path: Path, sheet: str | None) -> Part:
     return open_xlsx(path, sheet)
 
 
-def _open_database(address: str, base_dir: Path) -> Source:
-    """As little wanted by most as workbooks; its rows are kept, so no file is watched."""
-    from crun_batch.load.table.sqlite_reader import database_table, open_sqlite
-
-    return source_of([open_sqlite(database_table(address, base_dir))], [None])
-
-
 class HowWritten(NamedTuple):
     """What the job says of its files besides their names: how cells are written, which sheet is meant."""
 
@@ -223,33 +214,38 @@ def open_files(table: str | Sequence[str], base_dir: Path, how: HowWritten) -> S
 
     A mistake's row is its position over all files; where an earlier file has mistakes, only its line is known.
     """
-    if isinstance(table, str) and table.startswith(DATABASE):
-        return _open_database(table, base_dir)
     paths = find_files([table] if isinstance(table, str) else table, base_dir)
-    if how.sheet is not None and not any(path.name.lower().endswith(WORKBOOK) for path in paths):
-        raise InputError(Mistake("names a sheet, and the table is no .xlsx; remove it", key="input.sheet"))
+    refuse_needless_sheet(paths, how)
     stamps: list[Stamp] = []
     parts: list[Part] = []
     mistakes: list[Mistake] = []
     for path in paths:
         try:
             stamps.append(stamp_of(path))
-            parts.append(_open(path, how))
+            parts.append(open_file(path, how))
         except InputError as error:
             before = None if mistakes else sum(part.rows for part in parts)
-            mistakes.extend(_over_all_files(mistake, before) for mistake in error.mistakes)
+            mistakes.extend(over_all_files(mistake, before) for mistake in error.mistakes)
     if mistakes:
         raise InputError(mistakes)
     return source_of(parts, stamps)
 
 
-def _over_all_files(mistake: Mistake, rows_before: int | None) -> Mistake:
+def refuse_needless_sheet(paths: Sequence[Path], how: HowWritten) -> None:
+    """Raises InputError where a sheet is named and nothing has sheets."""
+    if how.sheet is not None and not any(path.name.lower().endswith(WORKBOOK) for path in paths):
+        raise InputError(Mistake("names a sheet, and the table is no .xlsx; remove it", key="input.sheet"))
+
+
+def over_all_files(mistake: Mistake, rows_before: int | None) -> Mistake:
+    """The mistake of one file with its row over all files, where it is known how many are before it."""
     if mistake.row is None:
         return mistake
     return replace(mistake, row=None if rows_before is None else mistake.row + rows_before)
 
 
-def _open(path: Path, how: HowWritten) -> Part:
+def open_file(path: Path, how: HowWritten) -> Part:
+    """One file, in the format that its name says. Raises InputError where it is none, or cannot be read."""
     suffix = next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), None)
     if suffix is None:
         message = f"is of a format that is not known; allowed are {_ALLOWED}"
@@ -306,10 +302,6 @@ def _matches(pattern: str, base_dir: Path) -> list[Path]:
 
 
 def _nothing(pattern: str, base_dir: Path) -> str:
-    if pattern.startswith(DATABASE):
-        return f"`{pattern}` stands in a list; a table of a database is read alone"
-    if address := re.match(r"[a-z][a-z0-9+]*://", pattern):
-        return f"`{address[0]}` is not read; fetch the file or the rows first, and name the file here"
     if (base_dir / pattern).is_dir():
         return f"`{pattern}` is a folder; name its files, such as `{pattern.rstrip('/')}/*.parquet`"
     kind = "no file matches" if glob.has_magic(pattern) else "there is no file"

@@ -91,6 +91,11 @@ class Source(Struct, frozen=True):
         """The files in reading order; none for a query or a frame."""
         return tuple(part.path for part in self.parts if part.path is not None)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the files are called, in the same order: where they lie, if these are copies."""
+        return tuple(name for part in self.parts if (name := _name(part)) is not None)
+
     def batches(self, columns: Sequence[str], spans: Spans) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Batches of at most BATCH_ROWS rows with these columns in this order, each with its first row's position.
 
@@ -215,7 +220,8 @@ def _different(parts: Sequence[Part], name: str) -> Mistake:
 
 
 def _name(part: Part) -> str | None:
-    return None if part.path is None else str(part.path)
+    """What a part is called: its path, or the address that it was copied from."""
+    return getattr(part, "name", None) or (None if part.path is None else str(part.path))
 
 
 def _unchanged(path: Path | None, stamp: Stamp | None) -> None:

@@ -1,7 +1,8 @@
-"""One table of an SQLite database: `sqlite:///file?table=name`, read by Python's own sqlite3.
+"""Rows of an SQLite database, by Python's own sqlite3: `sqlite:///file?table=name` or `?query=select ...`.
 
 The rules:
 - The rows come in the order of their rowid or, without one, of the primary key; a view has none and is refused.
+  Those of a query come in the order of the id column, which it therefore needs.
 - The database is opened for reading only, and its rows are kept in a temporary file, as one moment's view of it: a
   writer may go on, and what it writes is read by the next start.
 - A column has the type of its values, not of its declaration, which SQLite does not hold to: whole numbers,
@@ -40,23 +41,39 @@ _WORDS = {"integer": "a whole number", "real": "a number", "text": "a text", "bl
 
 
 class DatabaseTable(NamedTuple):
-    """A table of a database in a file."""
+    """A table of a database in a file, or the rows of a query."""
 
     path: Path
     name: str
+    query: str | None = None
+    id_column: str | None = None
+
+    @property
+    def rows(self) -> str:
+        """What the rows are selected from."""
+        return _identifier(self.name) if self.query is None else f"({self.query}\n)"
 
 
-def database_table(address: str, base_dir: Path) -> DatabaseTable:
-    """What an address names; its path is relative to `base_dir`. Raises InputError where it names no table."""
-    path, _, query = address.removeprefix(_SCHEME).partition("?")
-    keys = dict(parse_qsl(query))
-    if not path or set(keys) != {"table"}:
-        raise InputError(Mistake(f"`{address}` names no table; write {_SCHEME}FILE?table=NAME", key=KEY))
+def database_table(address: str, base_dir: Path, id_column: str | None = None) -> DatabaseTable:
+    """What an address names; its path is relative to `base_dir`. Raises InputError where it names no rows.
+
+    All behind `?query=` is SQL, as it is written.
+    """
+    path, _, wanted = address.removeprefix(_SCHEME).partition("?")
+    is_query = wanted.startswith("query=")
+    query = wanted.removeprefix("query=").strip().rstrip(";") if is_query else None
+    keys = {} if is_query else dict(parse_qsl(wanted))
+    if not path or not address.startswith(_SCHEME) or not (query or set(keys) == {"table"}):
+        says = f"`{address}` names no rows; write {_SCHEME}FILE?table=NAME, or ?query=select ..."
+        raise InputError(Mistake(says, key=KEY))
+    if query is not None and id_column is None:
+        says = "a query needs an `id` column: the order of its rows is not certain, so their position is no id"
+        raise InputError(Mistake(says, key="input.id"))
     found = base_dir / unquote(path)
     if not found.is_file():
         message = f"there is no file `{unquote(path)}` in {base_dir}; paths are relative to the job file"
         raise InputError(Mistake(message, key=KEY))
-    return DatabaseTable(found, keys["table"])
+    return DatabaseTable(found, keys.get("table", "query"), query, id_column)
 
 
 def open_sqlite(table: DatabaseTable) -> ArrowPart:
@@ -75,6 +92,9 @@ def open_sqlite(table: DatabaseTable) -> ArrowPart:
 
 def _columns(connection: sqlite3.Connection, table: DatabaseTable) -> tuple[list[str], str]:
     """The names of the columns, and what the rows are ordered by."""
+    if table.query is not None:
+        described = connection.execute(f"select * from {table.rows} limit 0").description
+        return [name for name, *_ in described], _identifier(table.id_column or "")
     kinds = dict(connection.execute("select name, type from sqlite_master where type in ('table', 'view')"))
     if kinds.get(table.name) != "table":
         message = (
@@ -109,7 +129,7 @@ def _tables(kinds: dict[str, str]) -> list[str]:
 def _schema(connection: sqlite3.Connection, table: DatabaseTable, columns: Sequence[str], order: str) -> pa.Schema:
     kinds: dict[str, dict[str, int]] = {name: {} for name in columns}
     listed = ", ".join(f"typeof({_identifier(name)})" for name in columns)
-    rows = connection.execute(f"select {listed} from {_identifier(table.name)} order by {order}")
+    rows = connection.execute(f"select {listed} from {table.rows} order by {order}")
     for number, row in enumerate(rows):
         for name, kind in zip(columns, row, strict=True):
             if kind != "null":
@@ -135,7 +155,7 @@ def _batches(
     connection: sqlite3.Connection, table: DatabaseTable, schema: pa.Schema, order: str
 ) -> Iterator[pa.RecordBatch]:
     listed = ", ".join(map(_identifier, schema.names))
-    cursor = connection.execute(f"select {listed} from {_identifier(table.name)} order by {order}")
+    cursor = connection.execute(f"select {listed} from {table.rows} order by {order}")
     first = 0
     while rows := cursor.fetchmany(BATCH_ROWS):
         arrays = [

@@ -24,9 +24,10 @@ from msgspec.structs import replace
 from crun_batch.errors import InputError, Mistake
 from crun_batch.load.folders import Folders
 from crun_batch.load.table import sql
-from crun_batch.load.table.files import CsvLike, HowWritten, open_files
+from crun_batch.load.table.files import CsvLike, HowWritten
 from crun_batch.load.table.frames import open_frame, spill
 from crun_batch.load.table.ids import KEYS_AT_ONCE, Identities, places_of, repeated_keys, with_ids
+from crun_batch.load.table.opening import open_source
 from crun_batch.load.table.selection import Selection, select_all, select_positions
 from crun_batch.load.table.source import Source, source_of
 from crun_batch.load.table.types import convert, suggestion, with_shortest_floats
@@ -304,7 +305,7 @@ def open_table(spec: InputLike, *, folders: Folders, frame: object | None = None
     """
     source = _source(spec, folders, frame)
     if not source.rows:
-        file = str(source.files[0]) if source.files else None
+        file = next(iter(source.names), None)
         raise InputError(Mistake("the table has no rows", file=file, key="input.table"))
     folders = Folders(folders.base, (*folders.allowed, *source.files))
     columns = _checked(spec, source, folders)
@@ -335,7 +336,7 @@ def _source(spec: InputLike, folders: Folders, frame: object | None) -> Source:
             return source_of([spill(reader)], [None])
     if spec.table is None:
         raise InputError(Mistake("there is no table; give `table` or `query`", key="input"))
-    return open_files(spec.table, folders.base, HowWritten(spec.csv, spec.sheet))
+    return open_source(spec.table, folders.base, HowWritten(spec.csv, spec.sheet), spec.id)
 
 
 def _checked(spec: InputLike, source: Source, folders: Folders) -> tuple[str, ...]:
