@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         check,
         compare,
         credits,
+        doctor,
         estimate,
         export,
         follow,
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "api": (
-        *("aestimate", "arun", "check", "compare", "credits", "estimate", "export", "follow"),
+        *("aestimate", "arun", "check", "compare", "credits", "doctor", "estimate", "export", "follow"),
         *("load_job", "models", "open_run", "pause", "report", "resume", "run", "runs", "set", "show"),
         *("status", "stop", "verify"),
     ),
@@ -107,6 +108,7 @@ __all__ = [
     "check",
     "compare",
     "credits",
+    "doctor",
     "estimate",
     "export",
     "follow",

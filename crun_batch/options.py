@@ -17,6 +17,7 @@ from crun_batch.errors import InputError
 from crun_batch.gateway.http.wire import Wire
 from crun_batch.gateway.steering import Steer
 from crun_batch.load.deadline import Deadline, deadline_of
+from crun_batch.load.job.env_file import read_env_file
 from crun_batch.load.job.job import Job
 from crun_batch.records import ErrorKind, Status
 
@@ -115,9 +116,16 @@ class RunOptions(Struct, frozen=True):
     steer: Steer | None = None
     """Leases the session its part of the job's limits and money (`gateway.steering`); None: all is its own."""
     platform: Platform = Platform()
+    may_lack_keys: bool = True
+    """Of an estimate: whether a gateway whose key is missing is just not asked. False: as for a run, a mistake."""
     environ: Mapping[str, str] = field(default_factory=lambda: Environ(os.environ))
+    env_file: str | Path | None = None
+    """File of lines NAME=value: what `environ` lacks of them is added to it."""
 
     def __post_init__(self) -> None:
+        if self.env_file is not None:
+            variables = read_env_file(Path(self.env_file).expanduser())
+            structs.force_setattr(self, "environ", Environ({**variables, **self.environ}))
         if not isinstance(self.environ, Environ):
             structs.force_setattr(self, "environ", Environ(self.environ))
 

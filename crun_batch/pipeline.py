@@ -7,7 +7,7 @@
     plan     estimate, budget, balance, confirmation            may we start
     send     pool and journal, until all is done or it stops    every event on disk
              first the rows, then the judges of their answers
-    close    seal, score, publish, summarise                    what people read
+    close    seal, score, publish, summarise, tell              what people read
 
 Each step is one call on the `RunContext`, in this order.
 """
@@ -23,7 +23,7 @@ from crun_batch.preflight.plan import make_plan
 from crun_batch.reporting.progress_bar import shown
 from crun_batch.scoring.computed import graders_of
 from crun_batch.scoring.docket import open_docket
-from crun_batch.session.closing import close, refused
+from crun_batch.session.ending import close_and_tell, refused
 from crun_batch.session.repricing import choose_prices, record_prices, reprice_finished
 from crun_batch.session.sending import send
 from crun_batch.state.opening import open_state
@@ -45,7 +45,7 @@ async def run_job(job: AnyJob, table: object | None, options: RunOptions) -> dic
         if not context.open_units and not docket.waiting.calls:
             options.say(f"nothing to send: all {workload.selected_units:,} results are there")
             reprice_finished(context)
-            return close(context, graders, docket, None)
+            return close_and_tell(context, graders, docket, None)
         gateways = await ask_gateways(workload, options)
         refusal = refusal_of(workload, gateways, options.say)
         if refusal is not None:
@@ -54,4 +54,4 @@ async def run_job(job: AnyJob, table: object | None, options: RunOptions) -> dic
         plan = await make_plan(context, graders, gateways, prices, docket)
         record_prices(context, prices, repricing)
         halt = await send(context, plan)
-        return close(context, graders, plan.docket, halt)
+        return close_and_tell(context, graders, plan.docket, halt)

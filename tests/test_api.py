@@ -14,6 +14,7 @@ from crun_batch.cli.commands import app
 COMMANDS_WITHOUT_A_FUNCTION = {
     "init": "writes files for a person",
     "sql": "Run.sql",
+    "completion": "prints what a shell reads",
     "simulator": "crun_batch.simulator",
     "schema": "job_schema",
 }

@@ -1004,7 +1004,9 @@ def test_the_reference_is_what_the_model_says():
 def test_the_reference_shows_a_job_that_loads():
     """The examples in the reference are jobs, and the sweep has the variants that are named there."""
     text = REFERENCE.read_text(encoding="utf-8")
-    example, sweep, endpoints = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    example, profile, on_end, sweep, endpoints = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert 600 == parse(example.partition("prices:")[0] + profile).limits.requests_per_minute
+    assert "SLACK_WEBHOOK" == parse(example + on_end).on_end.webhook_env
     listed = parse(example + endpoints).at_each_endpoint
     assert ["team-a", "team-b", "other"] == [one.endpoint.name for one in listed]
     assert "label-reviews" == parse(example).name

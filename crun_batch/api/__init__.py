@@ -15,6 +15,7 @@ from crun_batch.api.jobs import (
     run,
     status,
 )
+from crun_batch.api.machine import doctor
 from crun_batch.api.steering import pause, resume, set, stop
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "check",
     "compare",
     "credits",
+    "doctor",
     "estimate",
     "export",
     "follow",

@@ -78,7 +78,7 @@ def run(
 
     """
     given = {name: value for name, value in locals().items() if name != "overrides"}
-    return _finished(arun(**given, **overrides))
+    return finished(arun(**given, **overrides))
 
 
 async def arun(
@@ -145,7 +145,7 @@ def estimate(
     Raises what `run` raises, but not for a key that is missing: the gateway is not asked then, as `checks` says.
     """
     asked = aestimate(job, table=table, limit=limit, output_dir=output_dir, simulate=simulate, **overrides)
-    return _finished(asked)
+    return finished(asked)
 
 
 async def aestimate(
@@ -227,7 +227,7 @@ def models(
     from crun_batch.preflight.offers import gateway_job, offered_models
 
     options = options_of(overrides, environ=environ)
-    return _finished(offered_models(gateway_job(job, options), options.environ, options.clock.now()))
+    return finished(offered_models(gateway_job(job, options), options.environ, options.clock.now()))
 
 
 def credits(
@@ -242,7 +242,7 @@ def credits(
     from crun_batch.preflight.offers import gateway_job, offered_credit
 
     options = options_of(overrides, environ=environ)
-    return _finished(offered_credit(gateway_job(job, options), options.environ))
+    return finished(offered_credit(gateway_job(job, options), options.environ))
 
 
 def open_run(run: str | Path, *, simulate: bool = False) -> Run:
@@ -285,7 +285,7 @@ def directory_of(run: AnyRun, simulate: bool) -> Path:
     return find_run(Path(run), simulate=simulate) if isinstance(run, str | Path) else run.directory
 
 
-def _finished(work: Coroutine[Any, Any, T]) -> T:
+def finished(work: Coroutine[Any, Any, T]) -> T:
     """Run to its end; where an event loop is running (a notebook), in a thread of its own."""
     import asyncio
     from concurrent.futures import ThreadPoolExecutor

@@ -16,12 +16,11 @@ import typer
 from msgspec import structs
 
 import crun_batch
-from crun_batch.cli import options, reading, steering
+from crun_batch.cli import options, reading, setting_up, steering
 from crun_batch.cli.border import guarded
 from crun_batch.cli.output import (
     complain,
     out,
-    out_for_the_record,
     out_json,
     say,
     width,
@@ -72,6 +71,7 @@ def init(folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to.
 def check(
     job: options.JobFile,
     allow_path: options.AllowPaths = None,
+    env_file: options.EnvFile = None,
     set_: options.Settings = None,
     json: options.AsJson = False,
 ) -> int:
@@ -82,7 +82,7 @@ def check(
     """
     from crun_batch.console.listings import check_text
 
-    document = crun_batch.check(job, overrides=options.pairs(set_, "--set"), allow_paths=tuple(allow_path or ()))
+    document = crun_batch.check(job, **options.for_job(set_, env_file, allow_path))
     mistakes = [Mistake(**mistake) for mistake in document["mistakes"]]
     if json:
         out_json(document)
@@ -102,6 +102,7 @@ def estimate(  # noqa: PLR0913 - one parameter for each option
     set_: options.Settings = None,
     output_dir: options.OutputDir = None,
     allow_path: options.AllowPaths = None,
+    env_file: options.EnvFile = None,
     json: options.AsJson = False,
 ) -> int:
     """Estimate tokens, cost and time; nothing is sent.
@@ -110,28 +111,16 @@ def estimate(  # noqa: PLR0913 - one parameter for each option
     cost at least and at most, what is expected once rows have finished, and how long the limits make it take.
     Without the gateway's key it does not ask, and says so.
     """
-    from crun_batch.cli.screen import Screen
-    from crun_batch.console.estimates import estimate_text
+    from crun_batch.cli.running import show_estimate
 
-    screen = Screen()
-    try:
-        document = crun_batch.estimate(
-            job,
-            limit=limit,
-            simulate=simulate,
-            simulator=options.simulator_settings(simulator, simulate=simulate),
-            output_dir=output_dir,
-            overrides=options.pairs(set_, "--set"),
-            allow_paths=tuple(allow_path or ()),
-            say=screen.say,
-            tick=screen.tick,
-        )
-    finally:
-        screen.close()
-    if json:
-        out_json(document)
-    else:
-        out(estimate_text(document, width()))
+    given = {
+        "limit": limit,
+        "simulate": simulate,
+        "simulator": options.simulator_settings(simulator, simulate=simulate),
+        "output_dir": output_dir,
+        **options.for_job(set_, env_file, allow_path),
+    }
+    show_estimate(job, given, json=json)
     return 0
 
 
@@ -139,6 +128,7 @@ def estimate(  # noqa: PLR0913 - one parameter for each option
 def run(  # noqa: PLR0913 - one parameter for each option
     job: options.JobFile,
     yes: options.Yes = False,
+    dry_run: options.DryRun = False,
     limit: options.Limit = None,
     pilot: options.Pilot = None,
     retry: options.Retry = None,
@@ -156,6 +146,7 @@ def run(  # noqa: PLR0913 - one parameter for each option
     set_: options.Settings = None,
     output_dir: options.OutputDir = None,
     allow_path: options.AllowPaths = None,
+    env_file: options.EnvFile = None,
     json: options.AsJson = False,
 ) -> int:
     """Run the job, resuming where it stopped.
@@ -163,39 +154,29 @@ def run(  # noqa: PLR0913 - one parameter for each option
     Checks credits and budget, shows the bill to expect and asks; --yes does not ask. Ctrl-C once ends in an
     orderly way, twice at once; the same command resumes. A finished run sends nothing and exits as it did.
     """
-    from crun_batch.cli.screen import Screen
+    from crun_batch.cli.running import dry_run_exit, run_to_its_end
 
-    screen = Screen()
-    try:
-        done = crun_batch.run(
-            job,
-            limit=limit,
-            pilot=pilot,
-            retry=() if retry is None else retry,
-            max_cost_usd=max_cost_usd,
-            max_cost_credits=max_cost_credits,
-            until_budget=until_budget,
-            redo_changed=redo_changed,
-            correct_prices=correct_prices,
-            until=until,
-            max_minutes=max_minutes,
-            metrics_port=metrics_port,
-            otel=otel,
-            simulate=simulate,
-            simulator=options.simulator_settings(simulator, simulate=simulate),
-            output_dir=output_dir,
-            overrides=options.pairs(set_, "--set"),
-            allow_paths=tuple(allow_path or ()),
-            **screen.watching(ask=not (yes or simulate)),
-            resume_command=options.resume_command(sys.argv),
-        )
-    finally:
-        screen.close()
-    if json:
-        out_json(done.summary)
-    else:
-        out_for_the_record(done.report())
-    return done.exit_code or 0
+    given = {
+        "limit": limit,
+        "pilot": pilot,
+        "retry": () if retry is None else retry,
+        "max_cost_usd": max_cost_usd,
+        "max_cost_credits": max_cost_credits,
+        "until_budget": until_budget,
+        "redo_changed": redo_changed,
+        "correct_prices": correct_prices,
+        "until": until,
+        "max_minutes": max_minutes,
+        "metrics_port": metrics_port,
+        "otel": otel,
+        "simulate": simulate,
+        "simulator": options.simulator_settings(simulator, simulate=simulate),
+        "output_dir": output_dir,
+        **options.for_job(set_, env_file, allow_path),
+    }
+    if dry_run:
+        return dry_run_exit(job, given, json=json)
+    return run_to_its_end(job, given, ask=not (yes or simulate), json=json)
 
 
 app.command()(reading.runs)
@@ -305,20 +286,30 @@ app.command()(reading.export)
 
 
 @app.command()
-def models(job: options.AnyJobFile = None, set_: options.Settings = None, json: options.AsJson = False) -> int:
+def models(
+    job: options.AnyJobFile = None,
+    env_file: options.EnvFile = None,
+    set_: options.Settings = None,
+    json: options.AsJson = False,
+) -> int:
     """List what the gateway offers, with known prices."""
     from crun_batch.console.listings import models_text
 
-    document = crun_batch.models(job, overrides=options.pairs(set_, "--set"))
+    document = crun_batch.models(job, **options.for_job(set_, env_file))
     return _answer(document, models_text, json=json)
 
 
 @app.command()
-def credits(job: options.AnyJobFile = None, set_: options.Settings = None, json: options.AsJson = False) -> int:
+def credits(
+    job: options.AnyJobFile = None,
+    env_file: options.EnvFile = None,
+    set_: options.Settings = None,
+    json: options.AsJson = False,
+) -> int:
     """Show what is left of the account's credit."""
     from crun_batch.console.listings import credit_text
 
-    document = crun_batch.credits(job, overrides=options.pairs(set_, "--set"))
+    document = crun_batch.credits(job, **options.for_job(set_, env_file))
     return _answer(document, credit_text, json=json)
 
 
@@ -346,6 +337,10 @@ def schema() -> int:
     """Print the JSON Schema of job files, for editors."""
     out_json(crun_batch.job_schema())
     return 0
+
+
+app.command()(setting_up.doctor)
+app.command()(setting_up.completion)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

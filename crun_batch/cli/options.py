@@ -69,6 +69,13 @@ AllowPaths = Annotated[
     list[str] | None,
     typer.Option("--allow-path", metavar="DIR", help="Rows and SQL may also read files below DIR; repeatable."),
 ]
+EnvFile = Annotated[
+    Path | None,
+    typer.Option("--env-file", metavar="FILE", help="Variables from a file, such as .env, where not set."),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show the bill and whether it may start; send and write nothing.")
+]
 OutputDir = Annotated[str | None, typer.Option("--output-dir", metavar="DIR", help="The run directory.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="Only the first N rows.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Start without asking.")]
@@ -128,6 +135,17 @@ def pairs(written: Sequence[str] | None, option: str) -> dict[str, str]:
     if wrong:
         raise InputError([Mistake(f"{option} takes KEY=VALUE, not {text!r}") for text in wrong])
     return {key.strip(): value for key, _, value in (text.partition("=") for text in written or ())}
+
+
+def for_job(
+    set_: Sequence[str] | None, env_file: Path | None, allow_path: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """What --set, --env-file and --allow-path are called by the public functions."""
+    return {
+        "overrides": pairs(set_, "--set"),
+        "env_file": env_file,
+        "allow_paths": tuple(allow_path or ()),
+    }
 
 
 def simulator_settings(written: Sequence[str] | None, *, simulate: bool) -> dict[str, Any]:

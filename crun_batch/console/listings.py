@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -63,6 +64,7 @@ def _sending_text(document: Mapping[str, Any]) -> str:
         f"({judge['endpoint']['protocol']}) is asked about each answer"
         for judge in document["judges"]
     ]
+    lines += _on_end_lines(document["on_end"])
     if identical:
         least = "at least " if document["identical"]["is_minimum"] else ""
         saved = f"{least}{count(identical)} of {counted(requests, 'request')} repeat an earlier one"
@@ -73,12 +75,24 @@ def _sending_text(document: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _on_end_lines(on_end: Mapping[str, Any]) -> list[str]:
+    command, variable = on_end["command"], on_end["webhook_env"]
+    words = command if isinstance(command, str) else shlex.join(command or ())
+    lines = [f"when it ends: runs {one_line(words)}"] if words else []
+    if variable:
+        lines.append(f"when it ends: posts how it went to the address in {one_line(variable)}")
+    return lines
+
+
 def status_text(status: Mapping[str, Any], run: str, width: int | None = None) -> str:
     """The summary of this moment, who writes, and which attempts may have been billed without a reply."""
     lines = [summary_text(status)]
     if status["holder"]:
         lines.append(f"  process  {one_line(status['holder'])}, {count(status['in_flight'])} in flight")
     lines += [f"  {name:<8} {phrase}" for name, phrase in steering_lines(status)]
+    told = status["on_end"]
+    for who, why in (told["failed"] if told is not None else {}).items():
+        lines.append(f"  on_end   nobody was told by the {one_line(who)}: {one_line(why)}")
     suspects = status["suspects"]
     if suspects:
         rows = [

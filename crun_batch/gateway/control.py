@@ -13,7 +13,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 from decimal import Decimal
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlencode
@@ -123,6 +125,8 @@ class ControlClient:
         self._attempts = attempts
         self._sleep = sleep
         self._redact: Callable[[str], str] = self._without_headers
+        self.told_time: datetime | None = None
+        """The gateway's clock in its last reply, UTC; None where it told none."""
         settings = WireSettings(ByteBudget(2 * MAX_REPLY_BYTES, 1), MAX_REPLY_BYTES, deadline_seconds / 2)
         self._wire = _wire(settings, base_url, ca_file, transport)
 
@@ -162,6 +166,7 @@ class ControlClient:
                 "bad_reply" if result.kind == "bad_reply" else "unreachable"
             )
             return ControlFault(kind, self._sentence(url, result.message))
+        self.told_time = _time_in(result.headers.get("date"))
         return _answer(result)
 
     def fault(self, url: str, answer: ControlReply) -> ControlFault:
@@ -299,6 +304,14 @@ def _is_transient(result: Response | Fault) -> bool:
     if isinstance(result, Fault):
         return result.kind != "bad_reply" and not result.is_lasting
     return _answer(result).status in TRANSIENT
+
+
+def _time_in(date: str | None) -> datetime | None:
+    """A Date header (RFC 9110, 6.6.1), which is always in UTC."""
+    try:
+        return None if date is None else parsedate_to_datetime(date).astimezone(UTC)
+    except ValueError:
+        return None
 
 
 def _last_result(state: RetryCallState) -> Any:

@@ -17,6 +17,7 @@ from msgspec import field as struct_field
 from crun_batch.errors import InputError, Mistake
 from crun_batch.gateway.http.descriptors import ensure_file_descriptors
 from crun_batch.load.job.job import Job, load_job, load_readable_parts
+from crun_batch.load.job.on_end import on_end_problems
 from crun_batch.load.job.secrets import resolve_secrets, secrets_sent
 from crun_batch.load.prompt.rejections import Rejections, RowRejected
 from crun_batch.records import Row
@@ -149,6 +150,7 @@ def _described(workload: Workload, seen_rows: CheckedRows) -> dict[str, Any]:
             for one in job.at_each_endpoint
         ],
         "output_dir": str(job.output.dir),
+        "on_end": job.on_end.model_dump(mode="json"),
         "templates": _templates(job),
         "variants": [variant.name for variant in workload.variants],
         "judges": [
@@ -174,7 +176,7 @@ def _table(workload: Workload) -> dict[str, Any]:
     used = {name for variant in workload.variants for name in variant.renderer.columns}
     carried = {column: name for name, column in workload.carried.items()}
     return {
-        "files": [str(file) for file in table.files],
+        "files": list(table.source.names),
         "source_rows": table.source_rows,
         "selected_rows": table.selected_rows,
         "id": table.id_name,
@@ -212,6 +214,7 @@ def _warnings(workload: Workload, environ: Mapping[str, str]) -> list[str]:
     """What stands in the way of `run`, or makes its bill unknown, without being a mistake in the job."""
     job = workload.job
     said = [
+        *on_end_problems(job, environ),
         *(
             says
             for one in job.at_each_endpoint

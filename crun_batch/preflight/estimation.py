@@ -22,7 +22,7 @@ async def estimate_job(job: AnyJob, table: object | None, options: RunOptions) -
     with ExitStack() as stack:
         workload = load(job, table, options, stack)
         context = RunContext(workload, options, read_state(workload))
-        gateways = await ask_gateways(workload, options, may_lack_keys=True)
+        gateways = await ask_gateways(workload, options, may_lack_keys=options.may_lack_keys)
         former = frozen_prices(context.state.document).models
         prices = Prices(workload.job, sellers_of(gateways), options.clock.now(), former)
         left_out = refusals_in(workload, gateways).set_aside

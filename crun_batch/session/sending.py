@@ -9,11 +9,11 @@ from crun_batch.preflight.pilot import conclude_pilot
 from crun_batch.preflight.plan import Plan
 from crun_batch.records import Halt
 from crun_batch.session.judging import judge_answers
+from crun_batch.session.outside import recorded_outside
 from crun_batch.session.repricing import record_late_prices
 from crun_batch.session.resources import open_resources
 from crun_batch.session.rows import send_rows
 from crun_batch.session.steerers import place_for_figures, steered_session
-from crun_batch.state.job_document import record_job
 from crun_batch.state.run_state import RunContext
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ async def send(context: RunContext, plan: Plan) -> Halt | None:
         server = place_for_figures(context.options)
         if server is not None:
             stack.callback(server.server_close)
-        record_job(context, plan.prices.to_document())
-        halt = await _send(context, plan, server)
+        async with recorded_outside(context, plan.prices.to_document()):
+            halt = await _send(context, plan, server)
     record_late_prices(context, plan.prices)
     if plan.pilot is None:
         return halt

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from crun_batch.errors import InputError, refusals_of_the_system
 from crun_batch.pricing.account import Account, BookedAttempt
 from crun_batch.records import Cost, Hold, Tries, decimal_text
-from crun_batch.state.commands import as_seen_from
 from crun_batch.state.steered import steering_now
 from crun_batch.state.summary import RUNNING, RunEnding, RunFacts, summary_of
-from crun_batch.store.directory import RunDirectory, read_json
+from crun_batch.state.told import told_summary
+from crun_batch.store.directory import RunDirectory
 from crun_batch.store.holder import holder
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def status_of(path: Path) -> dict[str, Any]:
     process = holder(path)
     if not run.summary.exists():
         raise InputError(f"{path}: {no_summary(run, process)}")
-    summary = as_seen_from(path, read_json(run.summary))
+    summary = told_summary(path, run)
     if process is None and summary["status"] != RUNNING.status:
         suspects = _unknown_attempts(path, summary)
         return {
@@ -56,7 +56,8 @@ def status_of(path: Path) -> dict[str, Any]:
     now = journal_now(run)
     if process is None:
         _give_up(now)
-    summary = _summary_now(run, summary, now.account, RUNNING if process else KILLED)
+    told = {"on_end": summary["on_end"]}
+    summary = _summary_now(run, summary, now.account, RUNNING if process else KILLED) | told
     suspects = _unknown_attempts(path, summary)
     if process is None:
         suspects += map(_suspect, islice(now.in_flight.values(), SUSPECTS_SHOWN - len(suspects)))

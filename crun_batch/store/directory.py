@@ -58,6 +58,8 @@ class RunDirectory:
         self.results = path / "results.parquet"
         self.job = path / "job.json"
         self.summary = path / "summary.json"
+        self.on_end = path / "on_end.json"
+        """Whether somebody was told of the last session's end; written by who tells, when the session is over."""
         self.manifest_lock = threading.Lock()
         """Sealing, publishing and the session may write the manifest from different threads."""
         self._lock = lock
@@ -70,7 +72,8 @@ class RunDirectory:
 
     def foreign_entries(self) -> Iterator[tuple[str, str]]:
         """(name, what is wrong) of what stands in a place of the run's and is neither file nor folder."""
-        ours = {LOCK_NAME, self.job.name, self.summary.name, self.journal.name, self.attempts.name}
+        files = (self.job, self.summary, self.on_end, self.journal, self.attempts)
+        ours = {LOCK_NAME, *(path.name for path in files)}
         for folder in (self.path, self.attempts, self.journal, self.parts):
             for entry in _entries(folder):
                 is_own = entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)

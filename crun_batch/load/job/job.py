@@ -22,7 +22,6 @@ from pydantic import Field, PrivateAttr, ValidationError
 from crun_batch.errors import InputError, Mistake
 from crun_batch.load.folders import Folders, checked_folders
 from crun_batch.load.job.endpoint_lists import (
-    BASE_URL_VARIABLE,
     at_each_endpoint,
     has_own_terms,
     listed_mistake,
@@ -45,6 +44,7 @@ from crun_batch.load.job.grader_sections import GraderSpec
 from crun_batch.load.job.mistakes import mistakes_of
 from crun_batch.load.job.output_schema import schema_of_class
 from crun_batch.load.job.places import KEYWORDS_SOURCE, Document, KeyPath
+from crun_batch.load.job.profiles import with_shared_files
 from crun_batch.load.job.rules import OUTPUT_LIMITS, broken_rules
 from crun_batch.load.job.sections import (
     Axes,
@@ -55,6 +55,7 @@ from crun_batch.load.job.sections import (
     InputSpec,
     LimitsSpec,
     Name,
+    OnEndSpec,
     OutputSpec,
     Paths,
     PromptSpec,
@@ -65,7 +66,8 @@ from crun_batch.load.job.sections import (
 
 ANYWHERE = (Path("/"),)
 """For those who only look where a job writes, or whom it asks: they send none of its texts."""
-"""What a job made from keyword arguments is called in mistakes."""
+READ_WITH_THE_FILE = ("extends", "env_file")
+"""Keys that name files for what stands in the resolved job, or never in a job."""
 _CLASS_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
@@ -78,6 +80,10 @@ class Job(Section):
 
     name: Name = "job"
     """Name of the job. Default: the file's stem."""
+    extends: Paths | None = None
+    """A file, or several, with what jobs share: endpoint, limits, budget, prices, env_file. See above."""
+    env_file: Text | None = None
+    """File of lines NAME=value, such as .env, for variables that are not set otherwise. See above."""
     input: InputSpec = InputSpec()
     """Where the rows come from, and which of them are used."""
     endpoint: EndpointSpec = EndpointSpec()
@@ -113,6 +119,8 @@ class Job(Section):
     """Prices that go before the gateway's own and public lists."""
     output: OutputSpec = OutputSpec()
     """Where results go and what they carry."""
+    on_end: OnEndSpec = OnEndSpec()
+    """Who is told when a run ends."""
 
     _document: Document = PrivateAttr()
     _max_output_tokens: int | None = PrivateAttr(None)
@@ -135,7 +143,7 @@ class Job(Section):
         mistakes += [*wrong, *(listed_mistake(one, checked) for one in found)]
         placed = _placed(at_each or ([checked] if has_own_terms(checked) else []), mistakes)
         if mistakes:
-            raise InputError(sorted(mistakes, key=lambda mistake: mistake.line or 0)) from None
+            raise InputError(sorted(mistakes, key=document.order)) from None
         self._document = document
         self._placed = placed
         self._max_output_tokens = self.params.pop("max_output_tokens", None)
@@ -191,11 +199,15 @@ class Job(Section):
 
     def with_overrides(self, overrides: Mapping[str, object], *, source: str = "--set") -> Job:
         """The job with `overrides` (dotted key -> text or Python value), checked anew. Raises InputError."""
+        read_with_it = [key for key in READ_WITH_THE_FILE if key in overrides]
+        if read_with_it:
+            says = "is read with the job file: give it to load_job, or to Job(...) itself"
+            raise InputError([Mistake(says, file=source, key=key) for key in read_with_it])
         return Job(overridden(self._document, overrides, source=source))
 
     def public_dict(self) -> dict[str, object]:
         """The resolved job as a JSON value that `parse_job` reads back. Headers as written: no secret is in it."""
-        tree = self.model_dump(mode="json")
+        tree = self.model_dump(mode="json", exclude=set(READ_WITH_THE_FILE))
         if isinstance(self._document.tree.get("endpoint"), list):
             tree["endpoint"] = [one.model_dump(mode="json")["endpoint"] for one in self._placed]
         tree["score"] = [spec.model_dump(mode="json", exclude_unset=True) for spec in self.score]
@@ -273,10 +285,9 @@ def parse_job(
         tree={**reading.tree, "name": _safe_name(Path(source).stem) if name is None else name},
         places=reading.places,
         mistakes=reading.mistakes,
-        default_base_url=(os.environ if environ is None else environ).get(BASE_URL_VARIABLE) or None,
         needs_table=needs_table,
     )
-    return Job(overridden(document, overrides))
+    return Job(with_shared_files(document, overrides, os.environ if environ is None else environ))
 
 
 def job_schema() -> dict[str, object]:
@@ -297,13 +308,9 @@ def _from_keywords(keys: Mapping[str, Any], base_dir: Path | str | None) -> Docu
         key: value.model_dump(exclude_unset=True) if isinstance(value, Section) else value
         for key, value in keys.items()
     }
-    return Document(
-        source=KEYWORDS_SOURCE,
-        base_dir=Path(base_dir) if base_dir is not None else Path.cwd(),
-        tree=tree,
-        default_base_url=os.environ.get(BASE_URL_VARIABLE) or None,
-        needs_table=False,
-    )
+    base_dir = Path(base_dir) if base_dir is not None else Path.cwd()
+    document = Document(source=KEYWORDS_SOURCE, base_dir=base_dir, tree=tree, needs_table=False)
+    return with_shared_files(document, {}, os.environ)
 
 
 def _safe_name(stem: str) -> str:

@@ -18,7 +18,7 @@ from crun_batch.load.job.places import KeyPath
 
 OWN = ("model", "endpoint", "params", "output_schema")
 """Keys of a judge that are keys of its job."""
-TAKEN_OVER = ("name", "limits", "budget", "prices")
+TAKEN_OVER = ("name", "env_file", "limits", "budget", "prices")
 _QUESTION = {"user": "."}
 """Stands where a job has its prompt: a judge's is rendered over a row and an answer."""
 

@@ -68,6 +68,11 @@ class Document(Struct, frozen=True):
         place = next((place for place in places if place), Place(self.source))
         return Mistake(masked(message), file=place.file, line=place.line, key=dotted(path) or None)
 
+    def order(self, mistake: Mistake) -> tuple[bool, str, int]:
+        """Sorts mistakes: the job's own by their lines, then those of each other file."""
+        is_elsewhere = mistake.file not in (None, self.source)
+        return is_elsewhere, mistake.file or "", mistake.line or 0
+
 
 def masked(text: str) -> str:
     """The text with everything that looks like an API key taken out."""

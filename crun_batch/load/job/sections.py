@@ -128,6 +128,12 @@ def _schema(value: Any) -> Any:
     return value
 
 
+def _bucket_address(value: str) -> str:
+    if not re.fullmatch(r"(s3|gs|az)://[^/@:?#]+/[^?#]+", value):
+        raise ValueError("must be s3://BUCKET/PATH, gs://BUCKET/PATH or az://CONTAINER/PATH, without credentials")
+    return value
+
+
 def _folder(value: Any) -> Any:
     if isinstance(value, Path):
         return value
@@ -154,6 +160,7 @@ Amount = Annotated[Decimal, BeforeValidator(_amount), Field(ge=0, lt=10**12, dec
 PositiveAmount = Annotated[Decimal, BeforeValidator(_amount), Field(gt=0, lt=10**12, decimal_places=12)]
 Paths = Annotated[str | tuple[str, ...], BeforeValidator(_text_or_list), _TEXTS]
 Url = Annotated[str, AfterValidator(base_url)]
+BucketAddress = Annotated[str, AfterValidator(_bucket_address)]
 Query = Annotated[dict[str, str], BeforeValidator(query)]
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]{0,59}$")]
 EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -196,8 +203,9 @@ class InputSpec(Section):
 
     table: Paths | None = None
     """Path, glob or list of them: .parquet .csv .tsv .jsonl/.ndjson .json (an array of objects) .xlsx
-    .arrow/.feather; texts also packed (.csv.gz, .jsonl.zst). Or one sqlite:///file?table=name. Relative to the
-    job file."""
+    .arrow/.feather; texts also packed (.csv.gz, .jsonl.zst). Relative to the job file, or elsewhere: https://
+    s3:// gs:// az:// hf://datasets/. Or rows of one database: sqlite:///file?table=name, postgresql://...?query=.
+    """
     query: Text | None = None
     """DuckDB SQL instead of `table`; needs `id`. Reads files below the job's folder, or --allow-path."""
     where: Text | None = None
@@ -307,7 +315,21 @@ class OutputSpec(Section):
     columns: Columns | None = None
     """Input columns carried into results: a list ({new: column} renames), a mapping, or all. Default: id and
     those that the prompt uses. One added later is null in the results that were finished before."""
+    publish: BucketAddress | None = None
+    """s3://BUCKET/PATH (gs://, az://): where sealed attempts are copied as they come, and results at the end, each
+    compared by its hash. Not under --simulate."""
 
     @field_serializer("dir", when_used="json")
     def _folder_as_text(self, folder: Path) -> str:
         return folder.as_posix()
+
+
+class OnEndSpec(Section):
+    """Who is told when a run ends, however it ends: how it went, as one JSON document. Not under --simulate."""
+
+    command: Paths | None = None
+    """A program and its arguments, run without a shell: the document is its standard input. A text is split at
+    blanks, as a shell does."""
+    webhook_env: EnvironmentName | None = None
+    """Variable that holds an https address, a secret as a key is: the document is posted there. Its `text` is what
+    Slack and Mattermost show."""
