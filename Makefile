@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: help demo test lint fast chaos bench docs clean
+.PHONY: help demo test lint fast chaos bench docs dist clean
 
 help:
 	@echo "make demo   install, run a real job through the bundled simulator, show its results"
@@ -13,6 +13,7 @@ help:
 	@echo "make fast   the test suite alone, stopping at the first failure"
 	@echo "make chaos  the long fault suite; writes docs/promises.md"
 	@echo "make bench  the benchmarks; writes docs/benchmarks.md"
+	@echo "make dist   wheel and sdist, checked, installed and run in empty environments: lowest and newest versions"
 	@echo "make docs   the documentation as a site, in build/docs"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -44,6 +45,10 @@ bench: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/sphinx-build --fail-on-warning --quiet -b html docs build/docs
 	@echo "build/docs/index.html"
+
+dist: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dist]'
+	$(BIN)/pytest -m dist tests/test_distribution.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
