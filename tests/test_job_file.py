@@ -70,6 +70,8 @@ PRICE: dict[str, Any] = {
 OWN_LIMITS = {"concurrency": 4, "adaptive": False, "requests_per_minute": 60, "tokens_per_minute": 20000}
 EVERY_KEY: dict[str, Any] = {
     "name": "label-reviews",
+    "extends": ["team/gateway.yaml"],
+    "env_file": ".env",
     "input": {
         "table": ["a.parquet", "b/*.csv"],
         "query": "select 1 as k",
@@ -166,7 +168,8 @@ EVERY_KEY: dict[str, Any] = {
         "credits_per_usd": 200,
         "models": {"gpt-5.4": PRICE},
     },
-    "output": {"dir": "runs/x", "columns": ["review_id", {"language": "lang"}]},
+    "output": {"dir": "runs/x", "columns": ["review_id", {"language": "lang"}], "publish": "s3://bucket/runs"},
+    "on_end": {"command": ["notify-send", "done"], "webhook_env": "HOOK"},
 }
 
 

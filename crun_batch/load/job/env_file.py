@@ -18,7 +18,7 @@ from msgspec import structs
 
 from crun_batch.errors import InputError, Mistake
 from crun_batch.load.job.endpoint_lists import BASE_URL_VARIABLE
-from crun_batch.load.job.places import Document
+from crun_batch.load.job.places import Document, path_from
 
 MOST_BYTES = 1 << 20
 _NAME = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)", re.DOTALL)
@@ -69,7 +69,7 @@ def variables_of(env_file: object, base_dir: Path, environ: Mapping[str, str]) -
     """
     if not isinstance(env_file, str) or not env_file:
         return environ
-    return layered(read_env_file(base_dir / Path(env_file).expanduser()), environ)
+    return layered(read_env_file(path_from(base_dir, env_file)), environ)
 
 
 def with_default_base_url(document: Document, environ: Mapping[str, str]) -> Document:

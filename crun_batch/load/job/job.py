@@ -80,10 +80,6 @@ class Job(Section):
 
     name: Name = "job"
     """Name of the job. Default: the file's stem."""
-    extends: Paths | None = None
-    """A file, or several, with what jobs share: endpoint, limits, budget, prices, env_file. See above."""
-    env_file: Text | None = None
-    """File of lines NAME=value, such as .env, for variables that are not set otherwise. See above."""
     input: InputSpec = InputSpec()
     """Where the rows come from, and which of them are used."""
     endpoint: EndpointSpec = EndpointSpec()
@@ -121,6 +117,10 @@ class Job(Section):
     """Where results go and what they carry."""
     on_end: OnEndSpec = OnEndSpec()
     """Who is told when a run ends."""
+    extends: Paths | None = None
+    """A file, or several, with what jobs share: endpoint, limits, budget, prices, env_file, on_end. See above."""
+    env_file: Text | None = None
+    """File of lines NAME=value, such as .env, for variables that are not set otherwise. See above."""
 
     _document: Document = PrivateAttr()
     _max_output_tokens: int | None = PrivateAttr(None)

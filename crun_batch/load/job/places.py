@@ -69,9 +69,17 @@ class Document(Struct, frozen=True):
         return Mistake(masked(message), file=place.file, line=place.line, key=dotted(path) or None)
 
     def order(self, mistake: Mistake) -> tuple[bool, str, int]:
-        """Sorts mistakes: the job's own by their lines, then those of each other file."""
-        is_elsewhere = mistake.file not in (None, self.source)
-        return is_elsewhere, mistake.file or "", mistake.line or 0
+        """Sorts mistakes: those without a line, the job's own by their lines, then those of each other file."""
+        is_elsewhere = mistake.line is not None and mistake.file != self.source
+        return is_elsewhere, (mistake.file or "") if is_elsewhere else "", mistake.line or 0
+
+
+def path_from(folder: Path, name: str) -> Path:
+    """The path that a key names, relative to a folder; `~` is the home of who runs it, where there is one."""
+    try:
+        return folder / Path(name).expanduser()
+    except RuntimeError:  # ~somebody who is unknown here: reading it says that there is no such file
+        return folder / name
 
 
 def masked(text: str) -> str:

@@ -22,7 +22,7 @@ from msgspec import Struct, structs
 from crun_batch.errors import InputError, Mistake
 from crun_batch.load.job.env_file import with_default_base_url
 from crun_batch.load.job.file import FORMATS, copied, format_of, overridden, put, read_text, read_tree
-from crun_batch.load.job.places import Document, KeyPath, Place, dotted
+from crun_batch.load.job.places import Document, KeyPath, Place, dotted, path_from
 
 KEY = "extends"
 SHARED = ("endpoint", "limits", "budget", "prices", "env_file", "on_end")
@@ -44,22 +44,20 @@ class Layer(Struct, frozen=True):
 
 
 def with_shared_files(document: Document, overrides: Mapping[str, object], environ: Mapping[str, str]) -> Document:
-    """The document over its profiles and under its overrides, with the address that its variables give.
-
-    Raises InputError where a profile cannot be read.
-    """
+    """The document over its profiles and under its overrides, with the address that its variables give."""
     extends = {key: value for key, value in overrides.items() if key == KEY}
     document = overridden(with_profiles(overridden(document, extends)), overrides)
     return with_default_base_url(document, environ)
 
 
 def with_profiles(document: Document) -> Document:
-    """The document over what it extends. Raises InputError where a profile cannot be read."""
+    """The document over what it extends; among its mistakes are those of the profiles."""
     if document.tree.get(KEY) is None:
         return document
     own = Layer(copied(document.tree), document.places, document.mistakes)
     merged = _ProfileReader(document.base_dir).over_its_profiles(own, document.source, document.base_dir, ())
-    return structs.replace(document, tree=merged.tree, places=merged.places, mistakes=merged.mistakes)
+    mistakes = tuple(dict.fromkeys(merged.mistakes))
+    return structs.replace(document, tree=merged.tree, places=merged.places, mistakes=mistakes)
 
 
 class _ProfileReader:
@@ -73,11 +71,16 @@ class _ProfileReader:
         """A file's keys over those of the profiles that it names; `within` are the files on the way to it."""
         place = own.places.get((KEY,), Place(source))
         below = Layer({}, {})
-        for name in _names(own.tree.get(KEY), place):
-            below = _over(self._profile(folder / Path(name).expanduser(), place, within), below)
+        try:
+            for name in _names(own.tree.get(KEY), place):
+                below = _over(self._profile(path_from(folder, name), place, within), below)
+        except InputError as error:  # told with all that is wrong in the job
+            below = structs.replace(below, mistakes=(*below.mistakes, *error.mistakes))
         return _over(own, below)
 
     def _profile(self, path: Path, place: Place, within: tuple[Path, ...]) -> Layer:
+        if "\0" in str(path):
+            raise _mistake("names no usable path", place)
         real = Path(os.path.realpath(path))
         if real in within:
             circle = " -> ".join(one.name for one in (*within[within.index(real) :], real))
