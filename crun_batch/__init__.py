@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         export,
         follow,
         load_job,
+        merge,
         models,
         open_run,
         pause,
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "api": (
         *("aestimate", "arun", "check", "compare", "credits", "doctor", "estimate", "export", "follow"),
-        *("load_job", "models", "open_run", "pause", "report", "resume", "run", "runs", "set", "show"),
+        *("load_job", "merge", "models", "open_run", "pause", "report", "resume", "run", "runs", "set", "show"),
         *("status", "stop", "verify"),
     ),
     "errors": (
@@ -115,6 +116,7 @@ __all__ = [
     "job_schema",
     "load_job",
     "map",
+    "merge",
     "models",
     "open_run",
     "open_wire",

@@ -107,10 +107,11 @@ def _refuse_no_table(frame: Any) -> None:
 
 
 def _refuse_own_names(keys: Mapping[str, Any]) -> None:
-    """What `run` takes and `map` gives it."""
-    for name in ("job", "table"):
+    """What `run` takes and `map` gives it, or has no use for."""
+    given = "the table is its first argument, the job is made of prompt, model and the sections given"
+    shards = "it answers every row of the frame; give each machine its part of the frame, or a job file to `run`"
+    for name, advice in {"job": given, "table": given, "shard": shards}.items():
         if name in keys:
-            advice = "the table is its first argument, the job is made of prompt, model and the sections given"
             raise InputError(f"map() takes no argument {name!r}; {advice}")
 
 

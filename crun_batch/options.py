@@ -58,6 +58,34 @@ def _silent(_: object) -> None:
     """Nobody watches."""
 
 
+class Shard(Struct, frozen=True):
+    """One of `count` parts of a job's rows; `number` counts from 1."""
+
+    number: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    def folder_name(self, name: str) -> str:
+        """The name of its run directory, after that of the job's."""
+        return f"{name}-shard-{self.number}-of-{self.count}"
+
+    def share_of(self, amount: int) -> int:
+        """Its part of what all shards have together: the parts of all of them add up to exactly that."""
+        return amount * self.number // self.count - amount * (self.number - 1) // self.count
+
+
+def shard_from(text: str | Shard) -> Shard:
+    """The shard that `2/4` means. Raises InputError for any other text."""
+    if isinstance(text, Shard):
+        return text
+    number, slash, count = (part.strip() for part in text.partition("/"))
+    if slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count):
+        return Shard(int(number), int(count))
+    raise InputError(f"--shard takes NUMBER/COUNT, counted from 1, such as 2/4 of 1/4 to 4/4; not {text!r}")
+
+
 class Platform(Struct, frozen=True):
     """The defaults are the real things."""
 
@@ -92,6 +120,8 @@ class RunOptions(Struct, frozen=True):
     """Statuses and error kinds whose finished units are asked again."""
     until_budget: bool = False
     redo_changed: bool = False
+    shard: Shard | None = None
+    """Only these of the selected rows; None: all of them."""
     correct_prices: bool = False
     """The job file's earlier prices were wrong: all that they priced is priced anew by today's."""
     confirm: Callable[[Mapping[str, Any]], bool] | None = None
@@ -158,6 +188,7 @@ def options_of(overrides: Mapping[str, Any], **named: Any) -> RunOptions:
     overrides, deadline = _deadline_in(overrides)
     own = {name: value for name, value in overrides.items() if name in RunOptions.__struct_fields__}
     own |= {"retry": kinds(own["retry"])} if "retry" in own else {}
+    own |= {"shard": shard_from(own["shard"])} if own.get("shard") is not None else {}
     if isinstance(own.get("allow_paths"), str | Path):
         own["allow_paths"] = (own["allow_paths"],)
     own |= {"allow_paths": tuple(own["allow_paths"])} if "allow_paths" in own else {}

@@ -24,7 +24,7 @@ from crun_batch.reporting.progress_bar import shown
 from crun_batch.scoring.computed import graders_of
 from crun_batch.scoring.docket import open_docket
 from crun_batch.session.ending import close_and_tell, refused
-from crun_batch.session.repricing import choose_prices, record_prices, reprice_finished
+from crun_batch.session.repricing import begin_empty, choose_prices, record_prices, reprice_finished
 from crun_batch.session.sending import send
 from crun_batch.state.opening import open_state
 from crun_batch.state.run_state import RunContext
@@ -44,6 +44,7 @@ async def run_job(job: AnyJob, table: object | None, options: RunOptions) -> dic
         docket = open_docket(context, graders, None)
         if not context.open_units and not docket.waiting.calls:
             options.say(f"nothing to send: all {workload.selected_units:,} results are there")
+            begin_empty(context)
             reprice_finished(context)
             return close_and_tell(context, graders, docket, None)
         gateways = await ask_gateways(workload, options)

@@ -19,6 +19,7 @@ ORDER = (
     "__init__",
     "mapping",
     "api",
+    "scale",
     "pipeline",
     "reporting",
     "session",

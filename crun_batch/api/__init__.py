@@ -1,6 +1,6 @@
 """The public functions: one for each command."""
 
-from crun_batch.api.directories import export, follow, runs, show, verify
+from crun_batch.api.directories import export, follow, merge, runs, show, verify
 from crun_batch.api.jobs import (
     aestimate,
     arun,
@@ -29,6 +29,7 @@ __all__ = [
     "export",
     "follow",
     "load_job",
+    "merge",
     "models",
     "open_run",
     "pause",

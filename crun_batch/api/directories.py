@@ -43,6 +43,32 @@ def follow(run: AnyRun, *, every_seconds: float = 1.0, simulate: bool = False) -
     return follow_run(directory_of(run, simulate), WatchPace(every_seconds=every_seconds))
 
 
+def merge(*runs: AnyRun, output_dir: str | Path, unfinished: bool = False) -> Run:
+    """Make one run of all shards of a job: one results.parquet, attempts, summary and job.json, verified.
+
+    Args:
+        runs: the run directories of the shards (`run(..., shard="1/4")`), or `Run` objects; a job file means all
+            shards beside its run directory.
+        output_dir: where the new run is to be: no such directory yet, or an empty one.
+        unfinished: also of shards with open rows, or that were killed; the new run then goes on with them.
+
+    The new run is like one that a single machine has made, and `run(job, output_dir=...)` goes on with it. Nothing
+    is sent, the shards stay as they are, and a kill leaves a whole new run or none. Raises InputError (no run, a
+    shard named twice), RunDirectoryError with all that is wrong (other jobs, missing, overlapping, unfinished),
+    RunInUse, RunDamaged, DiskFailed.
+
+    """
+    from crun_batch.reporting.run import Run
+    from crun_batch.scale.merge import merge_shards
+    from crun_batch.state.status import find_shards
+
+    places = [
+        run for one in runs for run in (find_shards(Path(one)) if isinstance(one, str | Path) else [one.directory])
+    ]
+    summary = merge_shards(places, Path(output_dir), unfinished=unfinished)
+    return Run(Path(output_dir), summary)
+
+
 def show(
     run: AnyRun,
     id: int | str,

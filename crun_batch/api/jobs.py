@@ -36,6 +36,7 @@ def run(
     output_dir: str | Path | None = None,
     simulate: bool = False,
     pilot: int | None = None,
+    shard: str | None = None,
     retry: Collection[str] = (),
     until_budget: bool = False,
     redo_changed: bool = False,
@@ -57,6 +58,7 @@ def run(
         max_cost_credits: the same in credits.
         output_dir: the run directory.
         simulate: against the bundled simulator: no key, no cost; into `<output_dir>-simulated`.
+        shard: `"2/4"`: the rows of the second of four shards, under its part of the budget; see `merge`.
         pilot: send so many random rows, then stop with the bill to expect in `Run.summary["pilot"]`.
         retry: statuses and error kinds whose finished units are sent again; `failed` is all but ok, `all` is all.
         until_budget: start although budget or credits will not last; stop there.
@@ -91,6 +93,7 @@ async def arun(
     output_dir: str | Path | None = None,
     simulate: bool = False,
     pilot: int | None = None,
+    shard: str | None = None,
     retry: Collection[str] = (),
     until_budget: bool = False,
     redo_changed: bool = False,
@@ -115,6 +118,7 @@ async def arun(
         output_dir=output_dir,
         simulate=simulate,
         pilot=pilot,
+        shard=shard,
         retry=retry,
         until_budget=until_budget,
         redo_changed=redo_changed,
@@ -136,6 +140,7 @@ def estimate(
     limit: int | None = None,
     output_dir: str | Path | None = None,
     simulate: bool = False,
+    shard: str | None = None,
     **overrides: Any,
 ) -> dict[str, Any]:
     """What the open rows of a job will cost. Sends nothing; asks the gateway for its models and the balance.
@@ -144,7 +149,9 @@ def estimate(
     text (`low`, `expected`, `high`; null where unknown), `balance`, `may_start`, `checks`.
     Raises what `run` raises, but not for a key that is missing: the gateway is not asked then, as `checks` says.
     """
-    asked = aestimate(job, table=table, limit=limit, output_dir=output_dir, simulate=simulate, **overrides)
+    asked = aestimate(
+        job, table=table, limit=limit, output_dir=output_dir, simulate=simulate, shard=shard, **overrides
+    )
     return finished(asked)
 
 
@@ -155,17 +162,20 @@ async def aestimate(
     limit: int | None = None,
     output_dir: str | Path | None = None,
     simulate: bool = False,
+    shard: str | None = None,
     **overrides: Any,
 ) -> dict[str, Any]:
     """The same as `estimate`, on the event loop that is running."""
     from crun_batch.options import options_of
     from crun_batch.preflight.estimation import estimate_job
 
-    options = options_of(overrides, limit=limit, output_dir=output_dir, simulate=simulate)
+    options = options_of(overrides, limit=limit, output_dir=output_dir, simulate=simulate, shard=shard)
     return await estimate_job(job, table, options)
 
 
-def check(job: AnyJob, *, environ: Mapping[str, str] | None = None, **overrides: Any) -> dict[str, Any]:
+def check(
+    job: AnyJob, *, environ: Mapping[str, str] | None = None, shard: str | None = None, **overrides: Any
+) -> dict[str, Any]:
     """Everything about a job that can be known without calling anybody; `mistakes` is empty where it may run.
 
     Returns the document that `check --json` prints: the table's columns, templates, three requests, warnings.
@@ -173,8 +183,8 @@ def check(job: AnyJob, *, environ: Mapping[str, str] | None = None, **overrides:
     from crun_batch.options import options_of
     from crun_batch.preflight.check import check_job
 
-    options = options_of(overrides, environ=environ)
-    return check_job(job, options.overrides, options.environ, options.allow_paths)
+    options = options_of(overrides, environ=environ, shard=shard)
+    return check_job(job, options.overrides, options.environ, options.allow_paths, options.shard)
 
 
 def compare(

@@ -70,6 +70,7 @@ def init(folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to.
 @app.command()
 def check(
     job: options.JobFile,
+    shard: options.Shard = None,
     allow_path: options.AllowPaths = None,
     env_file: options.EnvFile = None,
     set_: options.Settings = None,
@@ -82,7 +83,7 @@ def check(
     """
     from crun_batch.console.listings import check_text
 
-    document = crun_batch.check(job, **options.for_job(set_, env_file, allow_path))
+    document = crun_batch.check(job, shard=shard, **options.for_job(set_, env_file, allow_path))
     mistakes = [Mistake(**mistake) for mistake in document["mistakes"]]
     if json:
         out_json(document)
@@ -97,6 +98,7 @@ def check(
 def estimate(  # noqa: PLR0913 - one parameter for each option
     job: options.JobFile,
     limit: options.Limit = None,
+    shard: options.Shard = None,
     simulate: options.Simulate = False,
     simulator: options.SimulatorSettings = None,
     set_: options.Settings = None,
@@ -115,6 +117,7 @@ def estimate(  # noqa: PLR0913 - one parameter for each option
 
     given = {
         "limit": limit,
+        "shard": shard,
         "simulate": simulate,
         "simulator": options.simulator_settings(simulator, simulate=simulate),
         "output_dir": output_dir,
@@ -130,6 +133,7 @@ def run(  # noqa: PLR0913 - one parameter for each option
     yes: options.Yes = False,
     dry_run: options.DryRun = False,
     limit: options.Limit = None,
+    shard: options.Shard = None,
     pilot: options.Pilot = None,
     retry: options.Retry = None,
     max_cost_usd: options.MaxCostUsd = None,
@@ -158,6 +162,7 @@ def run(  # noqa: PLR0913 - one parameter for each option
 
     given = {
         "limit": limit,
+        "shard": shard,
         "pilot": pilot,
         "retry": () if retry is None else retry,
         "max_cost_usd": max_cost_usd,
@@ -186,6 +191,7 @@ app.command()(steering.pause)
 app.command()(steering.resume)
 app.command()(steering.stop)
 app.command()(reading.show)
+app.command()(reading.merge)
 
 
 @app.command()

@@ -83,6 +83,10 @@ Pilot = Annotated[
     int | None,
     typer.Option("--pilot", min=1, metavar="N", help="Send N random rows, show the bill to expect, and stop."),
 ]
+Shard = Annotated[
+    str | None,
+    typer.Option("--shard", metavar="I/N", help="Only the rows of shard I of N, in a run directory of its own."),
+]
 Retry = Annotated[
     str | None,
     typer.Option(

@@ -1,4 +1,4 @@
-"""The commands that look into run directories: which there are, how one goes, its rows, its results for others.
+"""The commands about run directories: which there are, how one goes, its rows, its results, shards made one run.
 
 As in `commands`: arguments in, one public call, words and an exit code out.
 """
@@ -15,7 +15,7 @@ import typer
 
 import crun_batch
 from crun_batch.cli import options
-from crun_batch.cli.output import leave_standard_output, out, out_bytes, out_json, say, width
+from crun_batch.cli.output import leave_standard_output, out, out_bytes, out_for_the_record, out_json, say, width
 from crun_batch.cli.watching import follow_run
 
 AnyFormat = Literal["csv", "jsonl", "parquet", "html", "openai-batch", "chat-jsonl", "openai-batch-requests"]
@@ -86,6 +86,31 @@ def show(
     else:
         out(row_text(document, width()))
     return 0
+
+
+def merge(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Directories of shards, or a job file for all of its own."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The new run directory.")],
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="Also shards with open rows, or that were killed.")
+    ] = False,
+    json: options.AsJson = False,
+) -> int:
+    """Make one run of all shards of a job.
+
+    One results.parquet, attempts, summary and job.json, verified: report, compare, sql, export and run work on it
+    as on any run. Shards of other jobs, missing ones, those that are there twice, unfinished or damaged are
+    refused and named. The shards stay as they are; nothing is sent. Exits as the run would have.
+    """
+    done = crun_batch.merge(*runs, output_dir=output, unfinished=unfinished)
+    if json:
+        out_json(done.summary)
+    else:
+        out_for_the_record(done.report())
+    return done.exit_code or 0
 
 
 def export(  # noqa: PLR0913

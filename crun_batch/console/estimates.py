@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from crun_batch.console.amounts import UNKNOWN, count, counted, credit_amount, duration, usd
-from crun_batch.console.words import one_line, reused_phrase, table
+from crun_batch.console.words import named, one_line, reused_phrase, table
 
 Show = Callable[[Decimal], str]
 MONEY: Mapping[str, Show] = {"cost_usd": usd, "cost_credits": credit_amount}
@@ -18,10 +18,10 @@ TOKEN_COLUMNS = ("variant", "model", "requests", "input tokens", "output tokens,
 
 def estimate_text(estimate: Mapping[str, Any], width: int | None = None) -> str:
     """What would be sent, what it costs at least and at most, the balance, the time, and what to mind."""
-    head = f"{estimate['name']}: {counted(estimate['requests'], 'request')} for {_rows(estimate['open_rows'])}"
+    head = f"{named(estimate)}: {counted(estimate['requests'], 'request')} for {_rows(estimate['open_rows'])}"
     reused = reused_phrase(estimate.get("reused"))
     if not estimate["requests"]:
-        return f"{one_line(estimate['name'])}: nothing left to send{f'; {reused}' if reused else ''}"
+        return f"{named(estimate)}: nothing left to send{f'; {reused}' if reused else ''}"
     lines = [
         *(("cost", phrase) for phrase in _costs(estimate)),
         *(("", phrase) for phrase in _minimum_phrases(estimate)),

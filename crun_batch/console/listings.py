@@ -12,7 +12,15 @@ from typing import Any
 
 from crun_batch.console.amounts import UNKNOWN, count, counted, credit_amount, money, usd
 from crun_batch.console.steering_words import steering_lines
-from crun_batch.console.words import leading_columns, one_line, printable_line, secret_phrases, summary_text, table
+from crun_batch.console.words import (
+    leading_columns,
+    named,
+    one_line,
+    printable_line,
+    secret_phrases,
+    summary_text,
+    table,
+)
 
 UNITS = ("usd", "credits")
 
@@ -32,7 +40,7 @@ def _table_text(document: Mapping[str, Any], width: int | None) -> str:
     files = ", ".join(read["files"][:3]) + (
         f" and {len(read['files']) - 3} more" if len(read["files"]) > 3 else ""
     )
-    head = f"{document['name']}: {chosen}" + (f" from {one_line(files)}" if files else "") + f", id: {read['id']}"
+    head = f"{named(document)}: {chosen}" + (f" from {one_line(files)}" if files else "") + f", id: {read['id']}"
     columns = [
         (column["name"], column["type"], "prompt" if column["used"] else "", column["carried_as"] or "")
         for column in read["columns"]

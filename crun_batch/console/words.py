@@ -275,7 +275,13 @@ def summary_headline(summary: Mapping[str, Any]) -> str:
     reason = one_line(summary.get("stop_reason") or _why_not_zero(summary))
     end = _ENDS[summary["status"]] + (f": {reason}" if reason else "")
     exit_code = summary.get("exit_code")
-    return f"{one_line(summary['name'])}: {end}" + ("" if exit_code is None else f" (exit code {exit_code})")
+    return f"{named(summary)}: {end}" + ("" if exit_code is None else f" (exit code {exit_code})")
+
+
+def named(document: Mapping[str, Any]) -> str:
+    """The job's name, with the shard that a document is about."""
+    shard = document.get("shard")
+    return one_line(document["name"]) + (f", shard {shard}" if shard else "")
 
 
 def _why_not_zero(summary: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -33,15 +33,18 @@ def reservations_of(context: RunContext) -> Reservations:
     """The budget of the run directory, with what its sessions so far spent and hold."""
     budget, totals = context.workload.job.budget, context.state.account.totals()
     return Reservations(
-        context.state.caps or caps_of(budget.max_cost_usd, budget.max_cost_credits),
+        context.state.caps or caps_of(budget.max_cost_usd, budget.max_cost_credits, context.workload.part_of),
         spent=Hold(totals.cost_usd, totals.cost_credits),
         unknown=Hold(totals.held_usd, totals.held_credits),
     )
 
 
-def caps_of(max_cost_usd: Decimal | None, max_cost_credits: Decimal | None) -> Budget:
-    """What a job's budget says, in pico."""
-    return Budget(*(None if cap is None else pico_of(cap) for cap in (max_cost_usd, max_cost_credits)))
+def caps_of(
+    max_cost_usd: Decimal | None, max_cost_credits: Decimal | None, part_of: Callable[[int], int]
+) -> Budget:
+    """What may be spent here, in pico: `part_of` what a job's budget says, which is that of all its shards."""
+    caps = (max_cost_usd, max_cost_credits)
+    return Budget(*(None if cap is None else part_of(pico_of(cap)) for cap in caps))
 
 
 def judge(context: RunContext, assessment: Assessment, gateways: Sequence[GatewayFacts]) -> Preflight:
@@ -147,7 +150,9 @@ def how_to_go_on(halt: Halt | None, context: RunContext) -> Halt | None:
     if halt is None or halt.exit_code != EXIT_OUT_OF_MONEY:
         return halt
     if halt.reason == NO_ROOM:
-        return structs.replace(halt, reason=f"{halt.reason}: {used_up(reservations_of(context))}")
+        shard = context.workload.shard
+        how = [used_up(reservations_of(context)), *(() if shard is None else shard.caps)]
+        return structs.replace(halt, reason=f"{halt.reason}: {'; '.join(how)}")
     return structs.replace(halt, reason=f"{halt.reason}; top it up and start again, what is finished stays")
 
 
@@ -178,7 +183,11 @@ def caps_to_go_on(halt: Halt | None, context: RunContext) -> dict[str, int]:
         for unit, purse, bill_pico in purses
         if purse.cap_pico is not None
     }
-    return {unit: pico for unit, pico in needed.items() if pico > (getattr(reservations, unit).cap_pico or 0)}
+    shard = context.workload.shard
+    times = 1 if shard is None else shard.which.count
+    return {
+        unit: pico * times for unit, pico in needed.items() if pico > (getattr(reservations, unit).cap_pico or 0)
+    }
 
 
 def estimate_document(
@@ -195,9 +204,12 @@ def estimate_document(
     left_out = {(name, halt.reason) for (_, name), halt in refusals.left_out.items()}
     refused += [f"endpoint {name} would be left out: {why}" for name, why in sorted(left_out)]
     remarks = [remark for facts in gateways for remark in remarks_on(facts, gateways)]
+    shard = context.workload.shard
+    remarks += [] if shard is None else [*shard.caps, *shard.remarks]
     checks = [*refused, *([verdict.sentence] if verdict.sentence else []), *remarks, *verdict.notes]
     return {
         "name": context.workload.job.name,
+        "shard": None if shard is None else str(shard.which),
         "open_rows": assessment.open_rows,
         **assessment.estimate.to_dict(),
         "reused": assessment.reused.to_dict(),

@@ -10,6 +10,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
+import pyarrow as pa
 from msgspec import Struct, structs
 
 from crun_batch.load.prompt.rejections import Rejections, RowRejected
@@ -177,11 +178,13 @@ def _latency_seconds(context: RunContext) -> float | None:
 
 
 def _limit_of(context: RunContext, open_rows: int) -> int:
-    """How many of the first rows have at most so many open ones among them."""
-    rows = 0
-    for batch in context.workload.table.rows(()):
+    """How many of the first rows, those of other shards too, have at most so many open ones of ours among them."""
+    rows, workload = 0, context.workload
+    table = workload.table if workload.shard is None else workload.shard.undivided
+    is_ours = memoryview(workload.table.selected.cast(pa.uint8()).buffers()[1])
+    for batch in table.rows(()):
         for row in batch:
-            open_rows -= context.has_open(row)
+            open_rows -= bool(is_ours[row.position]) and context.has_open(row)
             if open_rows < 0:
                 return rows
             rows += 1

@@ -15,15 +15,16 @@ from msgspec import Struct
 from msgspec import field as struct_field
 
 from crun_batch.errors import InputError, Mistake
-from crun_batch.gateway.http.descriptors import ensure_file_descriptors
 from crun_batch.load.job.job import Job, load_job, load_readable_parts
-from crun_batch.load.job.on_end import on_end_problems
-from crun_batch.load.job.secrets import resolve_secrets, secrets_sent
+from crun_batch.load.job.secrets import secrets_sent
 from crun_batch.load.prompt.rejections import Rejections, RowRejected
+from crun_batch.options import Shard
+from crun_batch.preflight.warnings import warnings_of
 from crun_batch.records import Row
 from crun_batch.state.reuse import open_reuse
 from crun_batch.workload.loading import load_workload
 from crun_batch.workload.request import Variant
+from crun_batch.workload.sharding import in_its_folder, one_shard
 from crun_batch.workload.workload import Workload
 
 REQUESTS_SHOWN = 3
@@ -37,6 +38,7 @@ def check_job(
     overrides: Mapping[str, object],
     environ: Mapping[str, str],
     allow_paths: Sequence[str | Path] = (),
+    shard: Shard | None = None,
 ) -> dict[str, Any]:
     """Everything about a job that can be known without calling anybody; `mistakes` is empty where it may run.
 
@@ -46,7 +48,8 @@ def check_job(
     source = given.source if isinstance(given, Job) else str(given)
     job = _job(given, overrides, environ, allow_paths, mistakes)
     document: dict[str, Any] = {"source": source, "mistakes": [], "rejected_rows": 0, "warnings": []}
-    workload = _workload(job, mistakes) if job is not None else None
+    job = None if job is None else in_its_folder(job, shard, overrides)
+    workload = _workload(job, shard, mistakes) if job is not None else None
     if workload is not None:
         try:
             seen_rows = _read_all(workload)
@@ -57,7 +60,7 @@ def check_job(
         mistakes += _reuse_mistakes(workload)
         document |= {"table": _table(workload), "rejected_rows": seen_rows.rejections.rows}
         if not mistakes:
-            document |= {**_described(workload, seen_rows), "warnings": _warnings(workload, environ)}
+            document |= {**_described(workload, seen_rows), "warnings": warnings_of(workload, environ)}
     document["mistakes"] = [_plain(mistake) for mistake in mistakes]
     return document
 
@@ -80,9 +83,9 @@ def _job(
         return load_readable_parts(path, overrides)
 
 
-def _workload(job: Job, mistakes: list[Mistake]) -> Workload | None:
+def _workload(job: Job, shard: Shard | None, mistakes: list[Mistake]) -> Workload | None:
     try:
-        return load_workload(job)
+        return one_shard(load_workload(job), shard)
     except InputError as error:
         mistakes += error.mistakes
         return None
@@ -142,6 +145,7 @@ def _described(workload: Workload, seen_rows: CheckedRows) -> dict[str, Any]:
     job, repeats = workload.job, workload.repeats
     return {
         "name": job.name,
+        "shard": None if workload.shard is None else str(workload.shard.which),
         "model": job.model,
         "endpoint": {"base_url": job.endpoint.base_url, "protocol": job.endpoint.protocol},
         "secrets": secrets_sent(target.job for target in workload.targets),
@@ -208,56 +212,6 @@ def shortened(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: shortened(part) for key, part in value.items()}
     return [shortened(part) for part in value] if isinstance(value, list) else value
-
-
-def _warnings(workload: Workload, environ: Mapping[str, str]) -> list[str]:
-    """What stands in the way of `run`, or makes its bill unknown, without being a mistake in the job."""
-    job = workload.job
-    said = [
-        *on_end_problems(job, environ),
-        *(
-            says
-            for one in job.at_each_endpoint
-            for says in _complaints(lambda one=one: resolve_secrets(one, environ))
-        ),
-        *_complaints(lambda: ensure_file_descriptors(job.limits.concurrency)),
-    ]
-    for index, one in enumerate(job.at_each_endpoint):
-        if one.endpoint.auth == "none" and not _is_said_to_need_no_key(job, index):
-            key = one.endpoint_key
-            said.append(
-                f"{key} names no key, so none is sent: add {key}.api_key_env, or auth: none if that is meant"
-            )
-    for judge in workload.judges:
-        said += _complaints(lambda judge=judge: judge.secrets(environ))
-        key = f"score[{judge.written.index}]"
-        if judge.job.output_limit_tokens is None:
-            said.append(f"{key}.params.max_output_tokens is not set: nothing bounds what {judge.name} costs")
-        if judge.job.model not in job.prices.models:
-            said.append(f"prices.models has no {judge.job.model!r}, the model of {judge.name}")
-    if job.output_limit_tokens is None and job.prompt.body_column is None:
-        said.append("params.max_output_tokens is not set: nothing bounds what a request costs")
-    if job.model is not None and job.model not in job.prices.models:
-        said.append(
-            f"prices.models has no {job.model!r}: its cost is known only if the gateway or a list names it"
-        )
-    return said
-
-
-def _is_said_to_need_no_key(job: Job, index: int) -> bool:
-    """Whether the job itself says so, or sends a header with a value from the environment."""
-    written = job.document.tree.get("endpoint") or {}
-    one = written[index] if isinstance(written, list) else written
-    headers = job.at_each_endpoint[index].endpoint.headers
-    return one.get("auth") == "none" or any("${" in value for value in headers.values())
-
-
-def _complaints(attempt: Any) -> Sequence[str]:
-    try:
-        attempt()
-    except InputError as error:
-        return [str(mistake) for mistake in error.mistakes]
-    return []
 
 
 def _plain(mistake: Mistake) -> dict[str, Any]:

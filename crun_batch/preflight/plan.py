@@ -53,7 +53,8 @@ def _confirm(context: RunContext, plan: Plan) -> None:
     context.state.bill_at_most = bill_at_most(context, assessment)
     verdict = judge(context, assessment, plan.gateways)
     if not verdict.may_start:
-        raise RefusedToStart(verdict.sentence)
+        shard = context.workload.shard
+        raise RefusedToStart(verdict.sentence, advice="" if shard is None else "; ".join(shard.caps))
     verdict = structs.replace(verdict, notes=(*verdict.notes, *_stop_notes(context, assessment)))
     document = estimate_document(context, assessment, plan.gateways, verdict)
     confirm_start = context.options.confirm

@@ -6,7 +6,7 @@ knows exactly what an uninterrupted one would know. All amounts are integers of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -217,6 +217,19 @@ class Account(Struct):
     def _new_sums(self, variant: str) -> Sums:
         sums = self.variants[variant] = Sums()
         return sums
+
+
+def together(accounts: Iterable[Account]) -> Account:
+    """The account of several runs that have no unit in common, as one run would keep it; times add up too."""
+    whole = Account()
+    for one in accounts:
+        for mine, theirs in ((whole.variants, one.variants), (whole.judges, one.judges)):
+            mine |= {name: mine.get(name, Sums()).plus(sums) for name, sums in theirs.items()}
+        for name, sums in one.endpoints.items():
+            whole.endpoints[name] = whole.endpoints.get(name, Sums()).plus(sums)
+        whole.open_units |= one.open_units
+        whole.seconds += one.seconds
+    return whole
 
 
 def _finished_requests(by_name: Mapping[str, Sums]) -> dict[str, Finished]:

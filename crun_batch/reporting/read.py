@@ -17,7 +17,7 @@ import duckdb
 import orjson
 from msgspec import Struct, to_builtins
 
-from crun_batch.console.words import reused_phrase
+from crun_batch.console.words import named, reused_phrase
 from crun_batch.reporting.data import Amount, Facts, ReportData, StatusLine
 from crun_batch.reporting.page import report_html
 from crun_batch.reporting.spread import distributions, labels, samples, timeline
@@ -70,7 +70,7 @@ def read_report(path: Path) -> ReportData:
         latencies = next((spread.variants for spread in spreads if spread.name == "latency"), {})
         started_at, ended_at = _extent(connection)
         return ReportData(
-            name=summary["name"],
+            name=named(summary),
             directory=str(path),
             status=summary["status"],
             exit_code=summary["exit_code"],

@@ -46,7 +46,7 @@ def set_values(steering: Steering, question: Mapping[str, Any], user: str) -> li
         raise InputError(refusals)
     steering.set_job(job)
     if any(key.startswith("budget.") for key in values):
-        steering.set_caps(_caps_of(job))
+        steering.set_caps(_caps_of(job, steering))
     return [{"key": key, "old": value_of(before, key), "new": value_of(job, key)} for key in values]
 
 
@@ -84,7 +84,7 @@ def _unknown(key: str) -> str:
 
 
 def _refused_caps(job: Job, steering: Steering, values: Mapping[str, Any]) -> list[Mistake]:
-    caps, purses = _caps_of(job), steering.purses
+    caps, purses = _caps_of(job, steering), steering.purses
     units = (("usd", caps.max_usd_pico, purses.usd), ("credits", caps.max_credits_pico, purses.credits))
     told = ((unit, _cap_problem(unit, cap, purse)) for unit, cap, purse in units if cap is not None)
     mistakes = [Mistake(problem, key=f"budget.max_cost_{unit}") for unit, problem in told if problem]
@@ -106,8 +106,8 @@ def _cap_problem(unit: str, cap_pico: int, purse: Purse) -> str | None:
     )
 
 
-def _caps_of(job: Job) -> Budget:
-    return caps_of(job.budget.max_cost_usd, job.budget.max_cost_credits)
+def _caps_of(job: Job, steering: Steering) -> Budget:
+    return caps_of(job.budget.max_cost_usd, job.budget.max_cost_credits, steering.part_of)
 
 
 def _overruled(steering: Steering, values: Mapping[str, Any]) -> list[Mistake]:

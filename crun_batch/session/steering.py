@@ -58,6 +58,8 @@ class Steering:
         self.halt: Halt | None = None
         """Why the session was told to stop, if it was."""
         self._watchers: list[Callable[[Any], Any]] = []
+        self.part_of = context.workload.part_of
+        """What of the job's caps is for the rows of this run: a shard's part, or all."""
         self._state = context.state
         self._widen = widen
         self._lanes = Lanes()

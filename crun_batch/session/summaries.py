@@ -43,4 +43,6 @@ def place_of(context: RunContext) -> RunFacts:
     """What a summary says of the run that no sum can tell."""
     state, options = context.state, context.options
     name, is_pilot = context.workload.job.name, options.pilot is not None
-    return RunFacts(name, state.directory.path, options.resume_command, state.pilot, is_pilot, state.left_out)
+    shard = None if context.workload.shard is None else str(context.workload.shard.which)
+    path, command = state.directory.path, options.resume_command
+    return RunFacts(name, path, command, state.pilot, is_pilot, state.left_out, shard)

@@ -26,6 +26,14 @@ def as_seen_from(path: Path, summary: dict[str, Any]) -> dict[str, Any]:
     return {**summary, "output_dir": str(path), "resume_command": command}
 
 
+def of_all_rows(command: str | None, directory: Path) -> str | None:
+    """A shard's command, for the run in this directory that has the rows of all shards."""
+    if command is None:
+        return None
+    words = _without(list(_without(shlex.split(command), "--shard")), "--output-dir")
+    return shlex.join([*words, "--output-dir", str(directory)])
+
+
 def under_caps(command: str | None, caps: Mapping[str, int]) -> str | None:
     """The command with these caps (unit -> pico) in place of those that it names; each is rounded up."""
     if command is None:

@@ -55,14 +55,21 @@ def _versions() -> dict[str, str]:
 
 
 def record_scores(workload: Workload, state: RunState) -> None:
-    """The scores that the job asks for now, in a job.json that names others. Raises DiskFailed."""
+    """The scores that the job asks for now, in a job.json that names others, and the table that they are of.
+
+    Raises DiskFailed.
+    """
     directory = state.directory
     document = read_json(directory.job) if directory.job.exists() else {}
-    scores = workload.job.public_dict()["score"]
-    if document and document["job"].get("score") != scores:
-        document["job"] |= {"score": scores}
-        document["run_schema"] = schema_document(state.schema)
-        write_json(directory, directory.job, document)
+    if not document:
+        return
+    scores, table = workload.job.public_dict()["score"], state.fingerprint["table"]
+    if document["job"].get("score") == scores and document["fingerprint"]["table"] == table:
+        return
+    document["job"] |= {"score": scores}
+    document["fingerprint"] |= {"table": table}
+    document["run_schema"] = schema_document(state.schema)
+    write_json(directory, directory.job, document)
 
 
 def record_steering(directory: RunDirectory, steering: Mapping[str, Any]) -> None:
@@ -79,4 +86,5 @@ def fingerprint(workload: Workload) -> dict[str, Any]:
     """`RunState.fingerprint`, computed."""
     requests = {variant.name: variant.job.request_fingerprint() for variant in workload.variants}
     reads_files = any(variant.renderer.reads_local_files for variant in workload.variants)
-    return {"requests": requests, "table": workload.table.fingerprint(), "reads_local_files": reads_files}
+    shard = {} if workload.shard is None else {"shard": workload.shard.document()}
+    return {"requests": requests, "table": workload.table.fingerprint(), "reads_local_files": reads_files, **shard}

@@ -16,6 +16,7 @@ from crun_batch.state.ownership import (
     columns_added,
     refuse_a_strangers_folder,
     refuse_another_job,
+    refuse_another_shard,
     schema_going_on,
 )
 from crun_batch.state.reading import last_pilot
@@ -64,6 +65,7 @@ def _recovered_state(workload: Workload, directory: RunDirectory) -> RunState:
     """Recover the journal, seal what a kill left, mark what is done."""
     document = read_json(directory.job) if directory.job.exists() else {}
     refuse_another_job(workload, document, directory.path)
+    refuse_another_shard(workload, document, directory.path)
     schema = schema_going_on(workload.run_schema(), document, directory.path)
     fingerprinting = BackgroundCall(partial(fingerprint, workload))
     recovered = recover_journal(directory, schema)

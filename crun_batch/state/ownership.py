@@ -39,6 +39,44 @@ def refuse_another_job(workload: Workload, document: Mapping[str, Any], path: Pa
             )
 
 
+def refuse_another_shard(workload: Workload, document: Mapping[str, Any], path: Path) -> None:
+    """The rows of one shard are not mixed with those of another, or of all. Raises RunDirectoryError."""
+    if not document:
+        return
+    theirs, mine = shard_of(document), None if workload.shard is None else workload.shard.document()
+    if theirs == mine:
+        return
+    if theirs is not None and mine is not None and theirs["by"] != mine["by"]:
+        raise RunDirectoryError(
+            f"{path} holds rows that were divided by {_divided_by(theirs)}; this job divides them by "
+            f"{_divided_by(mine)}, which gives each shard other rows",
+            advice="Go on as the shards were begun (share_identical, and the columns of the prompts), or start "
+            "all of them anew in other directories.",
+        )
+    started = "" if theirs is None else f"go on with it by --shard {theirs['number']}/{theirs['count']}, or "
+    own = "" if mine is None else "leave --output-dir out: each shard then has a directory of its own. "
+    raise RunDirectoryError(
+        f"{path} holds {_rows_of(theirs)} of this job; these are {_rows_of(mine)}",
+        advice=f"{started}{own or 'give this run another --output-dir. '}".capitalize()
+        + "`crun-batch merge` makes one run of all shards.",
+    )
+
+
+def shard_of(document: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Which shard a job.json is about, as `ShardOfRows.document` says it; None: all rows."""
+    found: dict[str, Any] | None = document["fingerprint"].get("shard")
+    return found
+
+
+def _rows_of(shard: Mapping[str, Any] | None) -> str:
+    return "all rows" if shard is None else f"the rows of shard {shard['number']}/{shard['count']}"
+
+
+def _divided_by(shard: Mapping[str, Any]) -> str:
+    by = shard["by"]
+    return "their id" if by == "id" else f"their values of {', '.join(by)}"
+
+
 def schema_going_on(schema: RunSchema, document: Mapping[str, Any], path: Path) -> RunSchema:
     """The columns of a run that may already have some: the levels of variants that are no longer asked stay.
 

@@ -6,6 +6,7 @@ where one is read.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from itertools import islice
@@ -55,7 +56,7 @@ def status_of(path: Path) -> dict[str, Any]:
 
     now = journal_now(run)
     if process is None:
-        _give_up(now)
+        give_up(now)
     told = {"on_end": summary["on_end"]}
     summary = _summary_now(run, summary, now.account, RUNNING if process else KILLED) | told
     suspects = _unknown_attempts(path, summary)
@@ -88,7 +89,42 @@ def find_run(path: Path, *, simulate: bool = False) -> Path:
     for candidate in candidates:
         if RunDirectory(candidate).job.exists():
             return candidate
-    raise InputError(f"{path}: there is no run of this job yet (no {' and no '.join(map(str, candidates))})")
+    shards = [str(shard) for one in candidates for shard in shards_beside(one)]
+    beside = f"; there are shards of it: {', '.join(shards)}" if shards else ""
+    found = f"there is no run of this job yet (no {' and no '.join(map(str, candidates))}){beside}"
+    raise InputError(f"{path}: {found}")
+
+
+@refusals_of_the_system()
+def find_shards(path: Path) -> list[Path]:
+    """The run directory itself, or those of all shards of a job file; the simulated ones if only these are there.
+
+    Raises InputError where there are none.
+    """
+    if path.is_dir():
+        return [path]
+    if not path.exists():
+        raise InputError(f"{path}: there is no run directory and no job file of that name")
+    from crun_batch.load.job.job import ANYWHERE, load_job
+
+    folder = load_job(path, allow_paths=ANYWHERE).output.dir
+    found = shards_beside(folder) or shards_beside(folder.with_name(f"{folder.name}-simulated"))
+    if not found:
+        raise InputError(f"{path}: there are no shards of this job yet (no {folder}-shard-1-of-...)")
+    return found
+
+
+def shards_beside(folder: Path) -> list[Path]:
+    """The run directories of the shards of a job whose own is at `folder`, in their order."""
+    pattern = re.compile(re.escape(folder.name.removesuffix("-simulated")) + r"-shard-(\d+)-of-\d+(-simulated)?")
+    is_simulated = folder.name.endswith("-simulated")
+    beside = folder.parent.iterdir() if folder.parent.is_dir() else ()
+    found = [
+        (match, one) for one in beside if (match := pattern.fullmatch(one.name)) and (one / "journal").is_dir()
+    ]
+    return [
+        one for match, one in sorted(found, key=lambda pair: int(pair[0][1])) if bool(match[2]) == is_simulated
+    ]
 
 
 def no_summary(run: RunDirectory, process: str | None) -> str:
@@ -106,13 +142,14 @@ def _summary_now(
     finished = sum(account.totals().statuses.values())
     pilot, is_pilot = summary.get("pilot"), summary.get("is_pilot", False)
     left_out = {name: why for name, one in summary.get("endpoints", {}).items() if (why := one["left_out"])}
-    place = RunFacts(summary["name"], run.path, summary["resume_command"], pilot, is_pilot, left_out)
+    command, shard = summary["resume_command"], summary.get("shard")
+    place = RunFacts(summary["name"], run.path, command, pilot, is_pilot, left_out, shard)
     open_count = max(0, summary["rows"]["total"] - finished)
     seconds = max(summary["seconds"], account.seconds)
     return summary_of(account, place, ending, open_count=open_count, seconds=seconds)
 
 
-def _give_up(now: JournalNow) -> None:
+def give_up(now: JournalNow) -> None:
     """Book what was in flight at a kill as the next session will: its outcome is unknown, its hold stays."""
     for start in now.in_flight.values():
         hold = Hold(start.held_usd, start.held_credits)

@@ -57,6 +57,8 @@ class RunFacts(Struct, frozen=True):
     """Whether this session is that pilot: later ones do not tell it again."""
     left_out: Mapping[str, str] = {}
     """Endpoints of a list to which nothing is sent now -> why."""
+    shard: str | None = None
+    """Which of several shards of the rows this is; None: all rows."""
 
 
 def summary_of(
@@ -71,6 +73,7 @@ def summary_of(
     finished = sum(totals.statuses.values())
     return {
         "name": place.name,
+        "shard": place.shard,
         "status": ending.status,
         "stop_reason": ending.reason,
         "exit_code": ending.exit_code,

@@ -216,7 +216,7 @@ def current_finals(now: Snapshot, columns: list[str], coded: Sequence[str] = ())
     last = superseding(now)
     types = pa.unify_schemas([results_schema(now.schema), parts_schema(now.schema)])
     fields = (types.field(name) for name in columns)
-    conform = _conformer(pa.schema([field.with_type(CODED) if field.name in coded else field for field in fields]))
+    conform = conformer(pa.schema([field.with_type(CODED) if field.name in coded else field for field in fields]))
     scored = [name for name in columns if name in score_columns(now.schema)]
     scores = _scores(now).select(SEQUENCE, *scored) if scored else None
     units = now.schema.unit_columns if last.height else []
@@ -263,7 +263,9 @@ def _finals(now: Snapshot, columns: list[str], coded: Sequence[str]) -> Iterator
     yield now.finals.select(columns)
 
 
-def _conformer(target: pa.Schema) -> Callable[[pa.Table], pa.Table]:
+def conformer(target: pa.Schema) -> Callable[[pa.Table], pa.Table]:
+    """Makes tables of these columns, in this order; those that a table does not have are null."""
+
     def conform(table: pa.Table) -> pa.Table:
         there = dict(zip(table.column_names, table.columns, strict=True))
         columns = [

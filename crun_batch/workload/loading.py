@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -10,14 +10,14 @@ from msgspec import structs
 
 from crun_batch.errors import InputError, Mistake, refusals_of_the_system
 from crun_batch.load.job.job import Job, load_job
-from crun_batch.load.job.sweep import Variation, variations
-from crun_batch.load.prompt.render import Renderer
+from crun_batch.load.job.sweep import variations
 from crun_batch.load.prompt.score_templates import ScoreTemplates
-from crun_batch.load.table.table import Table, open_table
+from crun_batch.load.table.table import open_table
 from crun_batch.options import RunOptions
 from crun_batch.workload.columns import carried_columns, check_names, output_column
-from crun_batch.workload.request import Variant
+from crun_batch.workload.sharding import in_its_folder, one_shard
 from crun_batch.workload.target import judges_of
+from crun_batch.workload.variants import compiled_variants
 from crun_batch.workload.workload import Workload
 
 MOST_UNITS = 1_000_000_000
@@ -30,9 +30,10 @@ def load(job: Job | str | Path, table: object | None, options: RunOptions, stack
     Until then what the system refuses about a file is InputError or DiskFailed, whoever meets it.
     """
     stack.enter_context(refusals_of_the_system())
-    loaded = read_job(job, table, options)
+    loaded = in_its_folder(read_job(job, table, options), options.shard, options.overrides)
     simulates = options.simulate
     workload = _simulated(loaded, table, options, stack) if simulates else load_workload(loaded, table)
+    workload = one_shard(workload, options.shard)
     for renderer in workload.renderers:
         stack.callback(renderer.close)
     stack.callback(workload.templates.close)
@@ -71,11 +72,7 @@ def load_workload(job: Job, frame: object | None = None, overrides: Mapping[str,
     """
     varied = variations(job, overrides)
     table = open_table(job.input, folders=job.folders, frame=frame)
-    renderers = _renderers(varied, table)
-    variants = tuple(
-        Variant(index, one.name, one.job, renderer, one.axes)
-        for index, (one, renderer) in enumerate(zip(varied, renderers, strict=True))
-    )
+    variants = compiled_variants(varied, table)
     templates = ScoreTemplates(job.score, schema=table.schema, job_source=job.source)
     carried = carried_columns(job, table, variants)
     judges = judges_of(job, overrides, len(variants))
@@ -91,30 +88,3 @@ def _refuse_too_many(workload: Workload) -> None:
         asked = f"{workload.table.source_rows:,} rows x {len(workload.variants):,} variants x {workload.repeats:,}"
         says = f"makes {asked} repeats; at most {MOST_UNITS:,} requests are kept track of in one run"
         raise InputError(Mistake(says, file=workload.job.source, key="repeats"))
-
-
-def _renderers(varied: Sequence[Variation], table: Table) -> list[Renderer]:
-    """One for each prompt. Raises InputError with the mistakes of all prompts."""
-    made: list[tuple[Variation, Renderer]] = []
-    mistakes: dict[Mistake, None] = {}
-    for one in varied:
-        if any(other.job.prompt == one.job.prompt for other, _ in made):
-            continue
-        try:
-            renderer = Renderer(
-                one.job.prompt, schema=table.schema, folders=one.job.folders, job_source=one.job.source
-            )
-        except InputError as error:
-            mistakes |= dict.fromkeys(_of_variant(mistake, one, varied) for mistake in error.mistakes)
-        else:
-            made.append((one, renderer))
-    if mistakes:
-        raise InputError(list(mistakes))
-    return [next(renderer for other, renderer in made if other.job.prompt == one.job.prompt) for one in varied]
-
-
-def _of_variant(mistake: Mistake, one: Variation, varied: Sequence[Variation]) -> Mistake:
-    """Names the variant where there are several; where all have the same prompt, it is the job's mistake."""
-    if all(other.job.prompt == one.job.prompt for other in varied):
-        return mistake
-    return structs.replace(mistake, message=f"{mistake.message} (sweep, variant {one.name})")

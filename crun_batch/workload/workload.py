@@ -6,6 +6,7 @@ Owns how many units there are and where each has its place. Nothing is sent or w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pyarrow as pa
 from msgspec import Struct
@@ -15,6 +16,7 @@ from crun_batch.load.job.output_schema import Column, arrow_type
 from crun_batch.load.prompt.render import Renderer
 from crun_batch.load.prompt.score_templates import ScoreTemplates
 from crun_batch.load.table.table import Table
+from crun_batch.options import Shard
 from crun_batch.records import UnitSlots
 from crun_batch.store.schema import RunSchema
 from crun_batch.workload.request import Variant
@@ -23,6 +25,24 @@ from crun_batch.workload.target import Judge, Target
 
 def _runs_elsewhere() -> None:
     """A gateway that is not ours to start."""
+
+
+class ShardOfRows(Struct, frozen=True):
+    """One of several parts of the selected rows, and how these were divided."""
+
+    which: Shard
+    columns: tuple[str, ...]
+    """Rows with the same values in these columns stay together; empty: each row goes by its id."""
+    undivided: Table
+    """The selected rows of all shards."""
+    caps: tuple[str, ...] = ()
+    """What a cap of the budget means here, a sentence for each."""
+    remarks: tuple[str, ...] = ()
+    """What else whoever starts it must know."""
+
+    def document(self) -> dict[str, Any]:
+        """What tells it from any other part of the same rows."""
+        return {"number": self.which.number, "count": self.which.count, "by": list(self.columns) or "id"}
 
 
 class Workload(Struct, frozen=True):
@@ -38,6 +58,8 @@ class Workload(Struct, frozen=True):
     output: Column | None = None
     """The column of the answers under an output schema, the same for all variants."""
     judges: tuple[Judge, ...] = ()
+    shard: ShardOfRows | None = None
+    """Which of several shards of the rows `table` gives; None: all of them."""
     start_gateway: Callable[[], object] = _runs_elsewhere
     """Called before the first request: starts the simulator where that is the gateway."""
 
@@ -45,6 +67,10 @@ class Workload(Struct, frozen=True):
     def targets(self) -> tuple[Target, ...]:
         """The variants, then the judges."""
         return (*self.variants, *self.judges)
+
+    def part_of(self, amount: int) -> int:
+        """What of an amount that is the whole job's is for these rows: a shard's part, or all of it."""
+        return amount if self.shard is None else self.shard.which.share_of(amount)
 
     @property
     def repeats(self) -> int:

@@ -167,7 +167,7 @@ class Table(Struct, frozen=True):
         """
         if self.id_column is None:
             return chain.from_iterable(_by_position(batch, self.source_rows) for batch in finished)
-        everything = self._identities(select_all(self.source_rows))
+        everything = self.identities(select_all(self.source_rows))
         if self.source_rows > KEYS_AT_ONCE:
             return sql.join_positions(finished, everything, self.id_type)
         return places_of(everything, self.id_type).find(finished)
@@ -227,7 +227,7 @@ class Table(Struct, frozen=True):
     def _ids(self, batch: pa.RecordBatch) -> pa.Array:
         return convert(batch.column(self.id_column), self.id_type)
 
-    def _identities(self, selection: Selection) -> Identities:
+    def identities(self, selection: Selection) -> Identities:
         """A maker of streams of (position, id) over a selection."""
 
         def by_column() -> Iterator[pa.RecordBatch]:
@@ -256,7 +256,7 @@ class Table(Struct, frozen=True):
     def _duplicated_ids(self) -> list[Mistake]:
         if self.id_column is None:
             return []
-        everything = self._identities(select_all(self.source_rows))
+        everything = self.identities(select_all(self.source_rows))
         suspects = repeated_keys(everything, self.source_rows)
         if suspects is None:
             return []
@@ -280,7 +280,7 @@ class Table(Struct, frozen=True):
     def _sampled(self, count: int, seed: int) -> Selection:
         if count >= self.selection.rows:
             return self.selection
-        chosen = sql.smallest_hashes(self._identities(self.selection), self.id_type, count, seed)
+        chosen = sql.smallest_hashes(self.identities(self.selection), self.id_type, count, seed)
         return select_positions(chosen, self.source_rows)
 
     def _matching(self, where: str, columns: Sequence[str], folders: Folders) -> Selection:

@@ -1,0 +1,1 @@
+"""One job in several runs: its shards brought together."""
