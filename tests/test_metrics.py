@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import http.server
 import socket
 import threading
 import time
@@ -238,6 +239,35 @@ def test_opentelemetry_gets_the_same_figures_through_its_own_sdk(
     assert (ROWS, BUCKETS_SECONDS) == (latency.count, tuple(latency.explicit_bounds))
     [cost] = [point.value for point in found["crun_batch_cost"] if point.attributes == {"unit": "credits"}]
     assert abs(Decimal(str(cost)) - run_kit.spent_credits(done)) < Decimal("1e-6")
+
+
+def test_opentelemetry_exports_to_where_its_own_variables_say(
+    gateway: SimulatorProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By OTLP over HTTP, at the end of the run at the latest; no prompt and no key go there."""
+    received: list[tuple[str, bytes]] = []
+
+    class Collector(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append((self.path, self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Nothing is said."""
+
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with http.server.HTTPServer(("127.0.0.1", 0), Collector) as server:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        table = run_kit.texts(5).with_columns(text=run_kit.pl.lit(SECRET_PROMPT))
+        assert 0 == run_kit.run(run_kit.job(gateway, tmp_path), table, otel=True).exit_code
+        server.shutdown()
+    assert {"/v1/metrics"} == {path for path, _ in received}
+    sent = b"".join(body for _, body in received)
+    assert b"crun_batch_rows" in sent and b"crun-batch" in sent
+    assert SECRET_PROMPT.encode() not in sent and run_kit.ENVIRON["SIM_KEY"].encode() not in sent
 
 
 def test_without_the_extra_it_is_said_what_to_install(

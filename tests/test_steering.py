@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import stat
@@ -25,9 +27,13 @@ import pytest
 import run_kit
 
 import crun_batch
+from crun_batch.cli.options import resume_command
+from crun_batch.console.steering_words import answer_text, steering_lines
 from crun_batch.errors import InputError, NotRunning, RunDirectoryError
+from crun_batch.gateway.steering import Lease
 from crun_batch.load.deadline import deadline_of
 from crun_batch.options import options_of
+from crun_batch.session.orders import set_values
 from crun_batch.simulator.process import SimulatorProcess
 from crun_batch.state import steered
 from crun_batch.store import control
@@ -244,6 +250,38 @@ def test_what_is_wrong_is_refused_in_the_whole_and_changes_nothing(
         assert [] == read_json(folder / "run" / "job.json")["steering"]["log"]
         assert {} == crun_batch.status(folder / "run")["steering"]["values"]
         assert process.poll() is None
+
+
+def test_an_endpoint_keeps_the_limits_of_its_own_and_the_job_says_the_rest(
+    gateway: SimulatorProcess, tmp_path: Path
+) -> None:
+    """A rate that no endpoint takes from the job is refused; places in flight are the job's, whatever they say."""
+    found: dict[str, Any] = {}
+
+    async def steer(session: Any) -> None:
+        session.lease(Lease(asyncio.get_running_loop().time() + 600, 8))
+        while not session._named:  # noqa: ASYNC110 - until the session has made its lanes
+            await asyncio.sleep(0.01)
+        with pytest.raises(InputError, match="every endpoint of the job has its own"):
+            set_values(session, {"values": {"limits.requests_per_minute": 5}}, "ada")
+        values = {"limits.concurrency": 6, "limits.tokens_per_minute": 10**9}
+        found["changes"] = set_values(session, {"values": values}, "ada")
+        found["terms"] = [session._terms(own) for _, own in session._named.values()]
+
+    own = {"requests_per_minute": 6000, "concurrency": 2}
+    endpoints = [
+        {"name": name, "base_url": gateway.base_url, "api_key_env": f"KEY_{name}", "limits": {**own, **more}}
+        for name, more in (("a", {}), ("b", {"tokens_per_minute": 10**6}))
+    ]
+    keys = {"KEY_a": "ak_sim_first", "KEY_b": "ak_sim_second"}
+    tree = {**run_kit.job(gateway, tmp_path).public_dict(), "endpoint": endpoints}
+    job = crun_batch.Job(**tree)
+    done = crun_batch.run(job, table=run_kit.texts(6), environ=keys, handle_signals=False, steer=steer)
+    assert 6 == done.summary["rows"]["total"] - done.summary["rows"]["open"]
+    assert [(64, 6), (None, 10**9)] == [(one["old"], one["new"]) for one in found["changes"]]
+    assert [(2, 6000.0, 10**9), (2, 6000.0, 10**6)] == [
+        (one.ceiling, one.requests_per_minute, one.tokens_per_minute) for one in found["terms"]
+    ]
 
 
 # --- pause, resume, stop ---------------------------------------------------------------------------------------
@@ -512,8 +550,8 @@ def test_when_the_time_is_up_nothing_new_is_sent_and_what_is_in_flight_is_kept(
         code, out, err = ended(process)
     assert 143 == code
     assert "note      it stops after 0.3 minutes, in " in err
-    assert "the time is up (after 0.3 minutes): no new requests; waiting for " in err
-    assert "interrupted: the time is up (after 0.3 minutes) (exit code 143)" in out
+    assert "stops after 0.3 minutes, as asked: no new requests; waiting for " in err
+    assert "interrupted: stopped after 0.3 minutes, as asked (exit code 143)" in out
     assert re.search(r"resume   .* run job\.yaml .*--max-minutes 0\.3", out), out
     summary = crun_batch.open_run(folder / "run").summary
     assert 0 < summary["rows"]["ok"] == sent(gateway) - before and 0 == summary["unknown_attempts"]
@@ -552,7 +590,7 @@ def test_a_time_of_the_day_is_the_next_one_here(
     try:
         deadline = deadline_of(until_, None, NOW)
         assert deadline is not None and expected == deadline.at.isoformat()
-        assert f"until {until_}" == deadline.words
+        assert f"at {until_}" == deadline.words
     finally:
         monkeypatch.undo()
         time.tzset()
@@ -573,7 +611,7 @@ def test_a_day_whose_clock_is_set_has_its_times_too(monkeypatch: pytest.MonkeyPa
 
 def test_the_sooner_of_two_ends_counts() -> None:
     found = [deadline_of(until_, minutes, NOW) for until_, minutes in (("21:00", 10), ("20:35", 10))]
-    assert ["after 10 minutes", "until 20:35"] == [one and one.words for one in found]
+    assert ["after 10 minutes", "at 20:35"] == [one and one.words for one in found]
     assert deadline_of(None, None, NOW) is None
 
 
@@ -591,3 +629,70 @@ def test_the_sooner_of_two_ends_counts() -> None:
 def test_what_is_no_time_is_refused(values: tuple[Any, Any], words: str) -> None:
     with pytest.raises(InputError, match=re.escape(words)):
         deadline_of(*values, NOW)
+
+
+# --- words ------------------------------------------------------------------------------------------------------
+
+
+def answer(do: str, old: object, new: object, key: str = "pause") -> dict[str, Any]:
+    change = {"key": key, "old": old, "new": new}
+    return {"do": do, "changes": [change], "in_flight": 1, "attempt_timeout_seconds": 90.0}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (
+            answer("pause", False, True),
+            "paused; 1 request in flight, waited for 1 min 30 s at most; to go on: crun-batch resume R",
+        ),
+        (
+            answer("pause", True, True),
+            "was paused already; 1 request in flight, waited for 1 min 30 s at most; "
+            "to go on: crun-batch resume R",
+        ),
+        (answer("resume", True, False), "goes on"),
+        (answer("resume", False, False), "it was not paused"),
+        (answer("stop", False, True), "stops; 1 request in flight, waited for 1 min 30 s at most"),
+        (answer("stop", True, True), "was stopping already; 1 request in flight, waited for 1 min 30 s at most"),
+        (answer("set", None, "5", "budget.max_cost_usd"), "budget.max_cost_usd: none -> 5"),
+        (answer("set", 8, 8, "limits.concurrency"), "limits.concurrency: 8 -> 8"),
+    ],
+)
+def test_an_answer_says_what_has_changed_and_what_comes_next(given: dict[str, Any], expected: str) -> None:
+    assert expected == answer_text(given, "R")
+
+
+def test_a_name_that_is_no_plain_text_harms_no_terminal() -> None:
+    """Who told a session something is shown without the control characters of his name."""
+    mark = {"at": "2026-11-28T14:02:11+00:00", "by": {"user": "a\x1b[2Jda"}}
+    status = {"holder": "process 1", "steering": {"paused": mark, "stopped": None, "values": {}}}
+    [(name, phrase)] = steering_lines(status)
+    assert ("paused", "since 2026-11-28 14:02:11 UTC by a\ufffd[2Jda") == (name, phrase)
+    assert [] == steering_lines({**status, "holder": None})
+
+
+@pytest.mark.parametrize(
+    ("stops_in", "eta", "said"),
+    [(3600.0, None, True), (3600.0, 7200.0, True), (3600.0, 60.0, False), (None, 1.0, False)],
+)
+def test_the_progress_says_when_it_stops_where_it_is_not_done_before(
+    stops_in: float | None, eta: float | None, said: bool
+) -> None:
+    progress = crun_batch.Progress(10, 1, stops_in_seconds=stops_in, eta_seconds=eta)
+    assert said == ("stops in 1 h" in progress.text())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--until", "06:00"], ["--until", "06:00"]),
+        (["--until=06:00"], ["--until=06:00"]),
+        (["--until", "2026-11-29 06:00"], []),
+        (["--until=2026-11-29T06:00"], []),
+        (["--max-minutes", "90"], ["--max-minutes", "90"]),
+    ],
+)
+def test_the_command_to_go_on_stops_at_a_time_that_comes_again(arguments: list[str], expected: list[str]) -> None:
+    command_ = shlex.split(resume_command(["crun-batch", "run", "job.yaml", *arguments]))
+    assert ["crun-batch", "run", "job.yaml", *expected, "--yes"] == command_

@@ -22,7 +22,7 @@ class Deadline(Struct, frozen=True):
     at: datetime
     """With its zone."""
     words: str
-    """As it was asked for: until 06:00, after 90 minutes."""
+    """As it was asked for: at 06:00, after 90 minutes."""
 
 
 def deadline_of(until: object, max_minutes: object, now: datetime) -> Deadline | None:
@@ -40,7 +40,7 @@ def _until(until: object, now: datetime) -> Deadline:
     if at <= now:
         raise InputError(Mistake(f"{at.isoformat(sep=' ', timespec='seconds')} is over", key="until"))
     said = until.isoformat(sep=" ", timespec="seconds") if isinstance(until, datetime) else str(until).strip()
-    return Deadline(at, f"until {said}")
+    return Deadline(at, f"at {said}")
 
 
 def _written(text: str, now: datetime) -> datetime:

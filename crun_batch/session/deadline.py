@@ -20,7 +20,7 @@ async def keep_deadline(deadline: Deadline, steering: Steering, options: RunOpti
         await asyncio.sleep(min(left, LOOKED_EVERY_SECONDS))
     timeout_seconds = steering.job.limits.attempt_timeout_seconds
     options.say(
-        f"the time is up ({deadline.words}): no new requests; waiting for {steering.in_flight} in flight, "
+        f"stops {deadline.words}, as asked: no new requests; waiting for {steering.in_flight} in flight, "
         f"at most {timeout_seconds:g} s"
     )
-    steering.stop(Halt(EXIT_TERMINATED, f"the time is up ({deadline.words})"))
+    steering.stop(Halt(EXIT_TERMINATED, f"stopped {deadline.words}, as asked"))

@@ -116,7 +116,7 @@ def _refused(exit_code: int, words: str) -> dict[str, Any]:
 
 def _words(told: Mapping[str, Any]) -> str:
     """What the session's own terminal says of it."""
-    done = {"pause": "paused", "resume": "goes on", "stop": "stops"}.get(told["do"], "set")
+    done = {"pause": "paused", "resume": "resumed", "stop": "stopped"}.get(told["do"], "set")
     values = [f"{one['key']} {written(one['old'])} -> {written(one['new'])}" for one in told["changes"]]
     values = values if told["do"] == "set" else []
     return one_line(f"{done} by {told['by']['user']}" + (f": {', '.join(values)}" if values else ""))

@@ -111,8 +111,8 @@ def _caps_of(job: Job, steering: Steering) -> Budget:
 
 
 def _overruled(steering: Steering, values: Mapping[str, Any]) -> list[Mistake]:
-    """A limit that every endpoint has its own of would change nothing."""
-    keys = [key for key in values if key.startswith("limits.")]
+    """A limit per minute that every endpoint has its own of would change nothing; places are the job's anyway."""
+    keys = [key for key in values if key.endswith("_per_minute")]
     return [
         Mistake("every endpoint of the job has its own, which goes before it", key=key)
         for key in keys
