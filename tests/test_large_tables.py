@@ -190,13 +190,16 @@ def test_duplicates_are_found_whatever_the_passes(
     sought=st.lists(st.integers(-60, 60), max_size=60),
     as_text=st.booleans(),
     sought_as_text=st.booleans(),
-    very_many=st.booleans(),
+    few_at_once=st.sampled_from([(1 << 16, 1 << 24), (0, 1 << 24), (0, 0)]),
 )
 @settings(deadline=None, max_examples=80)
 def test_finished_ids_find_their_rows(
-    ids: list[int], sought: list[int], as_text: bool, sought_as_text: bool, very_many: bool
+    ids: list[int], sought: list[int], as_text: bool, sought_as_text: bool, few_at_once: tuple[int, int]
 ) -> None:
-    """Each where its id stands, numbers and their texts alike; no id that is not there is found, in any order."""
+    """Each where its id stands, numbers and their texts alike; no id that is not there is found, in any order.
+
+    Few ids are found as they are, more by their keys, very many of them by a join.
+    """
     frame = pa.table({"id": pa.array(ids).cast(pa.string()) if as_text else ids})
     finished = pa.table({"id": pa.array(sought, pa.int64()), "what": pa.array(range(len(sought)), pa.int64())})
     if sought_as_text:
@@ -206,7 +209,8 @@ def test_finished_ids_find_their_rows(
     )
     table = open_table(spec, folders=Folders(Path()), frame=frame)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(table_module, "KEYS_AT_ONCE", 0 if very_many else 1 << 24)
+        patch.setattr(table_ids, "FEW_ROWS", few_at_once[0])
+        patch.setattr(table_module, "KEYS_AT_ONCE", few_at_once[1])
         batches = list(table.positions_of(finished.to_reader(7)))
     found = sorted((row["position"], row["what"]) for batch in batches for row in batch.to_pylist())
     assert sorted((ids.index(each), what) for what, each in enumerate(sought) if each in ids) == found
@@ -222,7 +226,8 @@ def test_texts_with_one_key_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(table_ids, "key_of", colliding)
     table = pa.table({"position": [0], "id": ["a"]})
-    places = places_of(table.to_batches, pa.string())
+    monkeypatch.setattr(table_ids, "FEW_ROWS", 0)
+    places = places_of(table.to_batches, 1, pa.string())
     sought = pa.table({"id": ["b", "a", "c"], "what": [1, 2, 3]})
     assert [{"position": 0, "what": 2}] == pa.Table.from_batches(places.find(sought.to_reader())).to_pylist()
 

@@ -8,6 +8,7 @@ from decimal import Decimal
 import pyarrow as pa
 from msgspec import Struct
 
+from crun_batch.load.table.arrays import array_of
 from crun_batch.pricing.pilot import Forecast, forecast
 from crun_batch.records import PICO, Row
 from crun_batch.state.run_state import RunState
@@ -34,7 +35,8 @@ def row_sums(state: RunState, rows: Sequence[Row]) -> list[PilotRowSums]:
         return []
     row_id = quoted(state.schema.id_name)
     with connect(state.directory.path) as connection:
-        connection.register("pilot_rows", pa.table({"id": [str(row.row_id) for row in rows]}))
+        ids = array_of([str(row.row_id) for row in rows], pa.string())
+        connection.register("pilot_rows", pa.table([ids], names=["id"]))
         found = connection.execute(f"""
             select coalesce(sum(output_tokens), 0)::bigint,
                 (coalesce(sum(input_tokens), 0) + coalesce(sum(output_tokens), 0))::bigint,

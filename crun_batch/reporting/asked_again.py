@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from msgspec import Struct
 
 from crun_batch.errors import InputError
@@ -54,7 +52,7 @@ class AskedAgain:
         self._shape = None if workload.output is None else shape_of(workload.output)
         self._questions = Questions(workload)
         columns = tuple(dict.fromkeys([*workload.columns, *self._questions.columns]))
-        self.row = _row(workload, row_id, columns)
+        self.row = workload.row(row_id, columns)
 
     def bodies(self, variant: str, attempts: Sequence[Attempted]) -> list[bytes | None]:
         """Of a unit's attempts in order (judges' left out): the body of each, None where it is another today."""
@@ -108,18 +106,6 @@ def open_again(job: Job, frame: object | None, row_id: int | str, stack: ExitSta
         return AskedAgain(load_workload(job, frame), row_id, stack)
     except InputError as error:
         return f"the table cannot be read: {error}"
-
-
-def _row(workload: Workload, row_id: int | str, columns: Sequence[str]) -> Row | None:
-    """The row of that id, wherever it stands in the table now, selected or not."""
-    table = workload.table
-    sought = pa.record_batch({"id": pa.array([row_id], workload.run_schema().stored_id_type)})
-    reader = pa.RecordBatchReader.from_batches(sought.schema, [sought])
-    positions = [place for found in table.positions_of(reader) for place in found.column("position").to_pylist()]
-    if not positions:
-        return None
-    wanted = pc.equal(pa.arange(0, table.source_rows), positions[0])
-    return next((row for batch in table.unselected().rows(columns, wanted=wanted) for row in batch), None)
 
 
 def said_of(unit: Mapping[str, Any], output: Any) -> Said:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec import Struct
@@ -19,7 +18,8 @@ from crun_batch.load.table.table import Table
 from crun_batch.records import Row
 from crun_batch.scoring.extract import json_value
 from crun_batch.store.directory import RunDirectory
-from crun_batch.store.schema import SEQUENCE, RunSchema
+from crun_batch.store.schema import SEQUENCE, RunSchema, constant
+from crun_batch.store.scores import scores_near
 from crun_batch.store.views import current_finals, snapshot
 
 _BATCH_ROWS = 4_096
@@ -55,7 +55,7 @@ def unscored(run: RunDirectory, schema: RunSchema, known: pa.Table) -> pa.Record
 
     What came without a text is an answer that is missing, and has a score; what never came (an error) has none.
     """
-    scored = pl.DataFrame(pl.from_arrow(known.select([SEQUENCE])))
+    scored = known.select([SEQUENCE])
     now = snapshot(run, schema)
     output = ["output"] if schema.output is not None else []
 
@@ -64,10 +64,12 @@ def unscored(run: RunDirectory, schema: RunSchema, known: pa.Table) -> pa.Record
         for table in current_finals(now, wanted):
             has_output = pc.is_valid(table.column("output")) if output else pa.nulls(len(table), pa.bool_())
             columns = [table.column(0).cast(pa.string()), *table.columns[1:5], has_output]
-            keys = pl.DataFrame({SEQUENCE: pl.from_arrow(table.column(1))})
-            came = pl.Series(table["output_text"]).is_not_null() | (pl.Series(table["status"]) != "error")
-            kept = ~keys[SEQUENCE].is_in(scored[SEQUENCE].implode()) & came
-            chosen = pa.Table.from_arrays(columns, schema=_ANSWERS).filter(kept.to_arrow())
+            sequences = table.column(SEQUENCE)
+            near = scores_near(scored, sequences).column(SEQUENCE)
+            no_error = pc.not_equal(table.column("status"), constant("error", pa.string()))
+            came = pc.or_(pc.is_valid(table.column("output_text")), no_error)
+            kept = pc.and_not(came, pc.is_in(sequences, value_set=near))
+            chosen = pa.Table.from_arrays(columns, schema=_ANSWERS).filter(kept)
             yield from chosen.to_batches()
 
     return pa.RecordBatchReader.from_batches(_ANSWERS, batches())

@@ -61,7 +61,7 @@ def open_docket(context: RunContext, graders: Graders, rows: Sequence[Row] | Non
         chosen = bytearray(workload.table.source_rows)
         for row in rows:
             chosen[row.position] = True
-        wanted = pa.array(chosen, pa.uint8()).cast(pa.bool_())
+        wanted = pa.Array.from_buffers(pa.uint8(), len(chosen), [None, pa.py_buffer(chosen)]).cast(pa.bool_())
     shelf = Shelf(directory, schema, known, wanted)
     may_be_late = state.recovered is not None and bool(state.recovered.unread)
     return Docket(shelf, questions, record, _backlog(workload, shelf, questions, record), may_be_late)

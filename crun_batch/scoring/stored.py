@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from crun_batch.load.table.arrays import array_of
 from crun_batch.records import Row, is_missing
 from crun_batch.scoring.answers import Answer, by_position, unscored, with_rows
 from crun_batch.scoring.computed import Graders, fingerprint_of
@@ -156,6 +157,6 @@ class _Scores:
 
     def _pack(self) -> None:
         columns = zip(*self._lines, strict=True) if self._lines else [()] * len(self._schema)
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)]
+        arrays = [array_of(column, field.type) for column, field in zip(columns, self._schema, strict=True)]
         self._batches.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
         self._lines = []

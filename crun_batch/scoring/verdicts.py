@@ -11,8 +11,8 @@ import math
 from array import array
 from bisect import bisect_left
 from functools import partial
+from typing import TYPE_CHECKING
 
-import polars as pl
 import pyarrow as pa
 
 from crun_batch.gateway.classify import check
@@ -24,6 +24,9 @@ from crun_batch.store.directory import RunDirectory
 from crun_batch.store.schema import RunSchema, quoted
 from crun_batch.store.views import connect
 from crun_batch.workload.target import Judge
+
+if TYPE_CHECKING:
+    import polars as pl
 
 _BATCH_ROWS = 4_096
 
@@ -105,6 +108,8 @@ def _scores_of(body: bytes, judges: tuple[Judge, ...]) -> dict[str, float]:
 
 
 def _sorted(keys: array[int], serials: array[int], scores: dict[str, array[float]]) -> Verdicts:
+    import polars as pl  # only where judges have spoken
+
     columns = {"key": _series(keys, pa.uint64()), "serial": _series(serials, pa.int64())}
     columns |= {f"score {name}": _series(values, pa.float64()) for name, values in scores.items()}
     frame = pl.DataFrame(columns).sort("key", "serial").unique("key", keep="first", maintain_order=True)
@@ -113,6 +118,8 @@ def _sorted(keys: array[int], serials: array[int], scores: dict[str, array[float
 
 
 def _series(values: array[int] | array[float], kind: pa.DataType) -> pl.Series:
+    import polars as pl
+
     return pl.Series(pl.from_arrow(pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])))
 
 

@@ -15,20 +15,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
-import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 from msgspec import Struct, structs
 
 from crun_batch.records import Row, Unit
+from crun_batch.store.directory import RunDirectory
 from crun_batch.store.events import FinalPart
-from crun_batch.store.views import connect
+from crun_batch.store.schema import constant
+from crun_batch.store.views import current_finals, run_schema, snapshot
 from crun_batch.workload.workload import Workload
 
 MOST_BYTES = 256 * 2**20
 MOST_WAITING = 10_000
 ENTRY_BYTES = 200
 """What remembering an answer costs beside its own bytes."""
-_BATCH_ROWS = 4_096
 _SHARED = (
     "status",
     "error_kind",
@@ -42,6 +43,7 @@ _SHARED = (
     "cost_source",
     "request_hash",
 )
+_COSTS = ("cost_usd", "cost_credits")
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(FinalPart).decode
@@ -147,20 +149,34 @@ def recorded_answers(
     `output_of` gives (variant, text) -> the value of the column `output`. Streams.
     """
     variants = {variant.name: variant.index for variant in workload.variants}
-    left_out = ", ".join(f"'{status}'" for status in sorted({"error", *reopened}))
-    with connect(path) as connection:
-        reader = connection.sql(
-            f"select variant, repeat, cost_usd, cost_credits, {', '.join(_SHARED)} from results "
-            f"where request_hash is not null and attempt_count > 0 and status not in ({left_out})"
-        ).to_arrow_reader(_BATCH_ROWS)
-        for batch in reader:
-            for values in pl.DataFrame(pa.table(batch)).iter_rows(named=True):
-                variant, repeat = variants.get(values.pop("variant")), values.pop("repeat")
-                if variant is not None and repeat < workload.repeats:
-                    text = values.pop("output_text")
-                    known = {name: None if values[name] is None else 0 for name in ("cost_usd", "cost_credits")}
-                    part = FinalPart(**{**values, **known, "text": text, "output": output_of(variant, text)})
-                    yield Unit(-1, "", variant, repeat), part
+    run = RunDirectory(path)
+    columns = ["variant", "repeat", "attempt_count", *_COSTS, *_SHARED]
+    for table in current_finals(snapshot(run, run_schema(run)), columns):
+        answers = _asked_answers(table, frozenset({"error", *reopened}))
+        cells = (column.to_pylist() for column in answers.columns)
+        for row in zip(*cells, strict=True):
+            values = dict(zip(answers.column_names, row, strict=True))
+            variant, repeat = variants.get(values.pop("variant")), values.pop("repeat")
+            if variant is not None and repeat < workload.repeats:
+                text = values.pop("output_text")
+                known = {name: 0 if values[name] else None for name in _COSTS}
+                part = FinalPart(**{**values, **known, "text": text, "output": output_of(variant, text)})
+                yield Unit(-1, "", variant, repeat), part
+
+
+def _asked_answers(finals: pa.Table, left_out: frozenset[str]) -> pa.Table:
+    """Those that came of a request, without these statuses; of a cost whether it is known."""
+    asked = pc.and_(
+        pc.is_valid(finals.column("request_hash")),
+        pc.greater(finals.column("attempt_count"), constant(0, pa.int32())),
+    )
+    for status in left_out:
+        asked = pc.and_(asked, pc.not_equal(finals.column("status"), constant(status, pa.string())))
+    answers = finals.filter(asked).drop_columns(["attempt_count"])
+    for name in _COSTS:
+        index = answers.schema.get_field_index(name)
+        answers = answers.set_column(index, name, answers.column(name).is_valid())
+    return answers
 
 
 def _key(unit: Unit, unit_hash: str) -> bytes:

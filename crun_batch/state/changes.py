@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
-import polars as pl
 
 from crun_batch.errors import RequestsChanged
 from crun_batch.load.prompt.rejections import RowRejected
@@ -105,6 +104,8 @@ def _job_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
 
 def _row_changes(workload: Workload, state: RunState, rows: list[Row]) -> list[str]:
     """The carried columns of some changed rows, as recorded and as they are now."""
+    import polars as pl
+
     frame = results_frame(state.directory.path)
     id_name = workload.table.id_name
     lines = []

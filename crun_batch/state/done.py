@@ -6,9 +6,10 @@ Owns the done marks and what follows from them: how many units are open, which r
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
 
-import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from crun_batch.records import Row
 from crun_batch.workload.workload import Workload
@@ -42,20 +43,18 @@ class DoneMarks:
 
     def open_rows(self, slots_per_row: int) -> pa.BooleanArray:
         """For every row of the source, whether it has an open slot."""
-        rows = self._series().reshape((-1, slots_per_row))
-        return (rows.arr.min() == OPEN).to_arrow()
+        return reduce(pc.or_, self._open(slots_per_row))
 
     def open_among(self, rows: pa.BooleanArray, slots_per_row: int) -> int:
         """The open slots of the rows of the source whose bit is set."""
-        codes, chosen = self._series(), pl.Series(pl.from_arrow(rows))
-        return sum(
-            int(((codes.gather_every(slots_per_row, offset) == OPEN) & chosen).sum())
-            for offset in range(slots_per_row)
-        )
+        return sum(pc.and_(is_open, rows).true_count for is_open in self._open(slots_per_row))
 
-    def _series(self) -> pl.Series:
-        codes = pa.Array.from_buffers(pa.uint8(), len(self._codes), [None, pa.py_buffer(bytes(self._codes))])
-        return pl.Series(pl.from_arrow(codes))
+    def _open(self, slots_per_row: int) -> Iterator[pa.BooleanArray]:
+        """For the first slot of every row, then for the second and so on: whether it is open."""
+        for offset in range(slots_per_row):
+            codes = self._codes[offset::slots_per_row]
+            finished = pa.Array.from_buffers(pa.uint8(), len(codes), [None, pa.py_buffer(codes)]).cast(pa.bool_())
+            yield pc.invert(finished)
 
     def reopen(self, slot: int) -> None:
         """Let the unit be asked again; its earlier result stays until the new one replaces it."""

@@ -6,8 +6,6 @@ outcome, and keeps its hold.
 
 from __future__ import annotations
 
-import polars as pl
-import pyarrow as pa
 from msgspec import Struct
 
 from crun_batch.pricing.account import Account, Answered, BookedAttempt
@@ -22,6 +20,7 @@ from crun_batch.records import (
     Usage,
 )
 from crun_batch.state.done import DoneMarks
+from crun_batch.state.marking import mark_done
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.events import Event, FinalEvent, HeadEvent, ReadEvent, StartEvent
 from crun_batch.store.recover import Recovered, recover, replay
@@ -147,22 +146,7 @@ def recover_journal(directory: RunDirectory, schema: RunSchema) -> Recovered | N
 
 def done_marks(workload: Workload, directory: RunDirectory, *, is_new: bool) -> DoneMarks:
     """Which units have a final result; none in a new run."""
-    return DoneMarks(workload.unit_slots) if is_new else mark_done(workload, finished_units(directory.path))
-
-
-def mark_done(workload: Workload, finished: pa.RecordBatchReader) -> DoneMarks:
-    """Mark every unit that has a final result, wherever its row stands in the table now."""
     done = DoneMarks(workload.unit_slots)
-    codes = pl.zeros(workload.unit_slots, dtype=pl.UInt8, eager=True)
-    variants = {variant.name: variant.index for variant in workload.variants}
-    for batch in workload.table.positions_of(finished):
-        endings = pl.DataFrame(batch).group_by("variant", "repeat", "status", "error_kind").agg("position")
-        for (variant, repeat, status, kind), positions in zip(
-            endings.drop("position").iter_rows(), endings["position"], strict=True
-        ):
-            if variant not in variants or repeat >= workload.repeats:
-                continue
-            slots = positions * workload.slots.per_row + workload.slots.of(0, variants[variant], repeat)
-            codes = codes.scatter(slots, done.code(status, kind))
-    done.mark_all(bytearray(codes.to_arrow().buffers()[1])[: workload.unit_slots])
+    if not is_new:
+        mark_done(done, workload, finished_units(directory.path))
     return done

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-import polars as pl
-
 from crun_batch.pricing.account import Account, UnitKey, UnitSoFar
 from crun_batch.records import Usage, pico_of
 from crun_batch.state.done import DoneMarks
@@ -23,6 +21,8 @@ def reopen(done: DoneMarks, account: Account, kinds: frozenset[str], *, path: Pa
     """Open the units whose status or error kind is among `kinds`; how many they are."""
     count = done.reopen_endings(kinds)
     if count:
+        import polars as pl  # a run that asks nothing again does without
+
         asked_again = results_frame(path).filter(
             pl.col("status").is_in(kinds) | pl.col("error_kind").is_in(kinds).fill_null(value=False)
         )
@@ -33,10 +33,14 @@ def reopen(done: DoneMarks, account: Account, kinds: frozenset[str], *, path: Pa
 
 def recall(account: Account, units: Iterable[UnitKey], *, path: Path, id_name: str) -> None:
     """Put the sums of these units' attempts back into the account."""
-    account.open_units.update(_sums_of_attempts(path, id_name, list(units)))
+    keys = list(units)
+    if keys:
+        account.open_units.update(_sums_of_attempts(path, id_name, keys))
 
 
 def _sums_of_attempts(path: Path, id_name: str, units: list[UnitKey]) -> Iterable[tuple[UnitKey, UnitSoFar]]:
+    import polars as pl
+
     keys = pl.DataFrame(units, schema={"id": pl.String, "variant": pl.String, "repeat": pl.Int32}, orient="row")
     attempts = attempts_frame(path).with_columns(pl.col(id_name).cast(pl.String).alias("id"))
     sums = (

@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crun_batch.errors import InputError, Mistake, RunDamaged
 from crun_batch.load.job.sweep import variations
 from crun_batch.records import pico_of
 from crun_batch.store.directory import RunDirectory, read_json
 from crun_batch.store.events import FinalPart
-from crun_batch.store.recorded import RecordedAnswers, open_answers
 from crun_batch.store.views import run_schema
 from crun_batch.workload.recorded_job import recorded_job
 from crun_batch.workload.workload import Workload
+
+if TYPE_CHECKING:
+    from crun_batch.store.recorded import RecordedAnswers
 
 SIMULATED = "-simulated"
 """What the directory of a simulated run is called after; each simulation has an address of its own."""
@@ -30,6 +32,8 @@ class Earlier:
 
     def __init__(self, name: str, path: Path, places: Sequence[frozenset[str]]) -> None:
         """`places`: of each variant of this job the addresses that it may be sent to."""
+        from crun_batch.store.recorded import open_answers  # with polars: most jobs take from no other run
+
         self.name = name
         theirs = _places_of(path)
         self._groups = list(dict.fromkeys(theirs.values()))

@@ -1,23 +1,23 @@
 """A segment as two tables: its attempts and its finals, in the columns that users see.
 
-The lines' checksums are checked and the lines sorted by kind here; parsing is Polars' work and the rest Arrow's,
-outside the interpreter lock. Owns: what each column is computed from. Must not know: where the tables go.
+The lines' checksums are checked here; all else, splitting and parsing them too, is Arrow's work, outside the
+interpreter lock. Owns: what each column is computed from. Must not know: where the tables go.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
 import msgspec
 import orjson
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
 import pyarrow.json
+from msgspec import Struct
 
 from crun_batch.errors import RunDamaged
 from crun_batch.store.carried import decode_column
@@ -37,30 +37,30 @@ from crun_batch.store.schema import (
 )
 
 _COUNTS = (*TOKENS, "cost_usd", "cost_credits", "latency_us", "started_at", "finished_at")
-_INHERITED_TYPES = {name: pl.Int64() if name in _COUNTS else pl.String() for name in INHERITED}
-_KEYS = {"id": pl.String(), "variant": pl.String(), "repeat": pl.Int32()}
-_END_TYPES = {
-    "n": pl.Int64(),
-    "body": pl.String(),
-    "body64": pl.String(),
-    "headers": pl.Struct({"x-request-id": pl.String(), "request-id": pl.String()}),
+_INHERITED_TYPES = {name: pa.int64() if name in _COUNTS else pa.string() for name in INHERITED}
+_KEYS = {"id": pa.string(), "variant": pa.string(), "repeat": pa.int32()}
+_END_TYPES: dict[str, pa.DataType] = {
+    "n": pa.int64(),
+    "body": pa.string(),
+    "body64": pa.string(),
+    "headers": pa.struct({"x-request-id": pa.string(), "request-id": pa.string()}),
 }
-_READ_TYPES: dict[str, pl.DataType] = {
-    "n": pl.Int64(),
+_READ_TYPES: dict[str, pa.DataType] = {
+    "n": pa.int64(),
     **_KEYS,
-    "turn": pl.Int32(),
-    "purpose": pl.String(),
-    "judge": pl.String(),
-    "endpoint": pl.String(),
-    "service_tier": pl.String(),
-    "attempt": pl.Int32(),
-    "outcome": pl.String(),
-    "http_status": pl.Int32(),
+    "turn": pa.int32(),
+    "purpose": pa.string(),
+    "judge": pa.string(),
+    "endpoint": pa.string(),
+    "service_tier": pa.string(),
+    "attempt": pa.int32(),
+    "outcome": pa.string(),
+    "http_status": pa.int32(),
     **_INHERITED_TYPES,
-    "held_usd": pl.Int64(),
-    "held_credits": pl.Int64(),
-    "reported_usd": pl.String(),
-    "assembled": pl.String(),
+    "held_usd": pa.int64(),
+    "held_credits": pa.int64(),
+    "reported_usd": pa.string(),
+    "assembled": pa.string(),
 }
 _DEFAULTS: dict[str, Any] = {
     "repeat": 0,
@@ -85,27 +85,34 @@ def segment_tables(
     every line must be whole. `checksum`: the CRC-32 of all that was written, where it is known: a file that fits
     it need not be checked line by line. Raises RunDamaged, naming the line.
     """
-    length = _whole_length(path, live=live, checksum=checksum)
-    read_types = {**_READ_TYPES, "final": _final_type(schema)}
+    pieces = segment_pieces(path, number, schema, live=live, checksum=checksum)
     attempts, parts = [no_rows(attempts_schema(schema))], [no_rows(parts_schema(schema))]
+    for piece in pieces:
+        attempts.append(piece[0])
+        parts.append(piece[1])
+    return pa.concat_tables(attempts), pa.concat_tables(parts)
+
+
+def segment_pieces(
+    path: Path, number: int, schema: RunSchema, *, live: bool, checksum: int | None = None
+) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """The same, of a few MB of the segment at a time. All lines are checked before this returns."""
+    return _pieces(path, _whole_length(path, live=live, checksum=checksum), number, schema)
+
+
+def _pieces(path: Path, length: int, number: int, schema: RunSchema) -> Iterator[tuple[pa.Table, pa.Table]]:
+    read_types = {**_READ_TYPES, "final": _final_type(schema)}
     awaited: Columns | None = None
-    no_finals: Columns | None = None
     for lines in _lines(path, length):
-        kinds = frozenset(lines["kind"].unique())
-        if kinds.isdisjoint(('"end"', '"read', '"fina')):
+        ends, reads = _events(lines, "end", _END_TYPES), _events(lines, "read", read_types)
+        finals = _events(lines, "final", read_types)
+        if not any(len(events[SEQUENCE]) for events in (ends, reads, finals)):
             continue
-        ends, reads = _events(lines, '"end"', _END_TYPES), _events(lines, '"read', read_types)
-        if '"fina' in kinds:
-            finals = _events(lines, '"fina', read_types)
-        else:
-            finals = no_finals = no_finals or _decoded_events(lines.clear(), read_types)
         reads |= {name: _filled(reads[name], value) for name, value in _DEFAULTS.items()}
         ends = ends if awaited is None else _joined(awaited, ends)
-        attempts.append(_attempts_table(reads, ends, schema))
-        parts.append(_parts_table(reads, finals, number, schema))
+        yield _attempts_table(reads, ends, schema), _parts_table(reads, finals, number, schema)
         unread = pc.invert(pc.is_in(ends["n"], value_set=reads["n"]))
         awaited = {name: column.filter(unread) for name, column in ends.items()}
-    return pa.concat_tables(attempts), pa.concat_tables(parts)
 
 
 def _whole_length(path: Path, *, live: bool, checksum: int | None) -> int:
@@ -138,46 +145,74 @@ def _is_torn(rest: bytes, start: int) -> bool:
     return all((synced_bytes(payload) or 0) <= start for payload in payloads)
 
 
-def _lines(path: Path, length: int) -> Iterator[pl.DataFrame]:
-    """Payload, kind and number (from 0) of the lines in the first `length` bytes, a piece of the file at a time.
+class _Lines(Struct, frozen=True):
+    """The payloads of some lines in their order, and the number of the first one, from 0."""
 
-    The kind is what follows `{"e":`, cut to 5 characters.
-    """
-    columns = {"payload": pl.String(), "checksum": pl.String()}
+    payloads: pa.BinaryArray
+    first: int
+
+
+def _lines(path: Path, length: int) -> Iterator[_Lines]:
+    """The lines in the first `length` bytes, a piece of the file at a time."""
+    wanted = pyarrow.csv.ConvertOptions(column_types={"payload": pa.binary()}, include_columns=["payload"])
+    layout = pyarrow.csv.ParseOptions(delimiter="\t", quote_char=False)
     first = 0
     with path.open("rb") as file:
         while file.tell() < length:
             data = file.read(min(_PIECE_BYTES, length - file.tell()))
             data += file.readline() if file.tell() < length else b""
-            lines = pl.read_csv(data, separator="\t", quote_char=None, has_header=False, schema=columns)
-            yield lines.select(
-                "payload",
-                pl.col("payload").str.slice(5, 5).alias("kind"),
-                pl.int_range(first, first + pl.len(), dtype=pl.Int64).alias(SEQUENCE),
+            reading = pyarrow.csv.ReadOptions(
+                use_threads=False, block_size=len(data) + 1, column_names=["payload", "checksum"]
             )
-            first += lines.height
+            lines = pyarrow.csv.read_csv(pa.BufferReader(data), reading, layout, wanted)
+            yield _Lines(_whole(lines.column("payload")), first)
+            first += lines.num_rows
 
 
-def _events(lines: pl.DataFrame, kind: str, types: Mapping[str, pl.DataType]) -> Columns:
+def _events(lines: _Lines, kind: str, types: Mapping[str, pa.DataType]) -> Columns:
     """The fields of all events of one kind, and the numbers of their lines."""
-    return _decoded_events(lines.filter(pl.col("kind") == kind), types)
+    own = pc.starts_with(lines.payloads, f'{{"e":"{kind}"')
+    decoded = _decoded(lines.payloads.filter(own), _schema_of(types))
+    columns = {name: _whole(decoded.column(name)) for name in types}
+    numbers = pc.indices_nonzero(own).cast(pa.int64())
+    return {**columns, SEQUENCE: pc.add(numbers, constant(lines.first, pa.int64()))}
 
 
-def _decoded_events(own: pl.DataFrame, types: Mapping[str, pl.DataType]) -> Columns:
-    events = _decoded(own["payload"], types).struct.unnest().with_columns(own[SEQUENCE])
-    table = events.to_arrow(compat_level=pl.CompatLevel.oldest())
-    return {name: _whole(table.column(name)) for name in table.column_names}
+def _schema_of(types: Mapping[str, pa.DataType]) -> pa.Schema:
+    return pa.schema([pa.field(name, kind) for name, kind in types.items()])
 
 
-def _decoded(payloads: pl.Series, types: Mapping[str, pl.DataType]) -> pl.Series:
+def _decoded(payloads: pa.BinaryArray, schema: pa.Schema) -> pa.Table:
+    if not len(payloads):
+        return no_rows(schema)
     try:
-        return payloads.str.json_decode(pl.Struct(types))
-    except pl.exceptions.ComputeError:
-        bounded = [orjson.dumps(_bounded(msgspec.json.decode(payload))).decode() for payload in payloads]
-        return pl.Series(bounded, dtype=pl.String()).str.json_decode(pl.Struct(types))
+        return _parsed(_bytes_of(payloads), schema)
+    except pa.ArrowInvalid:
+        bounded = [orjson.dumps(_bounded(msgspec.json.decode(payload))) for payload in payloads.to_pylist()]
+        return _parsed(pa.py_buffer(b"".join(bounded)), schema)
+
+
+def _bytes_of(texts: pa.BinaryArray) -> pa.Buffer:
+    """What the values are together, without a copy."""
+    _, offsets, data = texts.buffers()
+    places = pa.Array.from_buffers(pa.int32(), len(texts) + 1, [None, offsets], offset=texts.offset)
+    start = places[0].as_py()
+    return data.slice(start, places[-1].as_py() - start)
+
+
+def _parsed(objects: pa.Buffer, schema: pa.Schema) -> pa.Table:
+    """JSON objects, one after the other, with the fields of the schema; other fields are left out."""
+    return pyarrow.json.read_json(
+        pa.BufferReader(objects),
+        pyarrow.json.ReadOptions(use_threads=False, block_size=objects.size + 1),
+        pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+    )
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:
+    """All of a column as one array. Arrow would import pandas to make an empty one."""
+    if not column.num_chunks:
+        return pa.nulls(0, column.type)
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
@@ -198,21 +233,21 @@ def _bounded(value: Any) -> Any:
     return value
 
 
-def _final_type(schema: RunSchema) -> pl.Struct:
-    fields: dict[str, Any] = {
-        "status": pl.String(),
-        "as_read": pl.Boolean(),
+def _final_type(schema: RunSchema) -> pa.StructType:
+    fields: dict[str, pa.DataType] = {
+        "status": pa.string(),
+        "as_read": pa.bool_(),
         **_INHERITED_TYPES,
-        "attempt_count": pl.Int32(),
-        "unknown_attempts": pl.Int32(),
-        "output": pl.String(),
-        "outputs": pl.List(pl.String()),
-        "supersedes": pl.Boolean(),
-        "reused_from": pl.String(),
+        "attempt_count": pa.int32(),
+        "unknown_attempts": pa.int32(),
+        "output": pa.string(),
+        "outputs": pa.list_(pa.string()),
+        "supersedes": pa.bool_(),
+        "reused_from": pa.string(),
     }
     if schema.carried.names:
-        fields["carried"] = pl.Struct(dict.fromkeys(schema.carried.names, pl.String()))
-    return pl.Struct(fields)
+        fields["carried"] = pa.struct(dict.fromkeys(schema.carried.names, pa.string()))
+    return pa.struct(fields)
 
 
 def _attempts_table(reads: Columns, ends: Columns, schema: RunSchema) -> pa.Table:
@@ -304,8 +339,8 @@ def _table(columns: Columns, special: Columns, target: pa.Schema, schema: RunSch
 def axis_column(variants: pa.Array, field: pa.Field, schema: RunSchema) -> pa.Array:
     """The values of one axis column, from the variants' names."""
     coded = variants.dictionary_encode()
-    values = [schema.axis_values(name)[field.name] for name in coded.dictionary.to_pylist()]
-    return pa.array(values, field.type).take(coded.indices)
+    values = (schema.axis_values(name)[field.name] for name in coded.dictionary.to_pylist())
+    return _of_json(map(orjson.dumps, values), field.type).take(coded.indices)
 
 
 def _arrow(array: pa.Array, data_type: pa.DataType) -> pa.Array:
@@ -318,22 +353,23 @@ def _arrow(array: pa.Array, data_type: pa.DataType) -> pa.Array:
 
 def _typed_output(texts: pa.Array, data_type: pa.DataType) -> pa.Array:
     """The objects as their type. One that does not fit its columns is null; `output_text` has it."""
-    if len(texts) == 0:
-        return pa.array([], data_type)
-    lines = b"\n".join(b'{"value":%b}' % (text or "null").encode() for text in texts.to_pylist())
-    options = pyarrow.json.ParseOptions(
-        explicit_schema=pa.schema([pa.field("value", data_type)]), unexpected_field_behavior="ignore"
-    )
-    reading = pyarrow.json.ReadOptions(block_size=len(lines) + 1)
+    objects = [(text or "null").encode() for text in texts.to_pylist()]
     try:
-        table = pyarrow.json.read_json(io.BytesIO(lines), read_options=reading, parse_options=options)
-        return table.column("value").combine_chunks()
+        return _of_json(objects, data_type)
     except pa.ArrowInvalid:
-        return pa.concat_arrays([_one_output(text, data_type) for text in texts.to_pylist()])
+        return pa.concat_arrays([_one_output(value, data_type) for value in objects])
 
 
-def _one_output(text: str | None, data_type: pa.DataType) -> pa.Array:
+def _one_output(value: bytes, data_type: pa.DataType) -> pa.Array:
     try:
-        return pa.array([orjson.loads(text) if text is not None else None], data_type)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        return _of_json([value], data_type)
+    except pa.ArrowInvalid:
         return pa.nulls(1, data_type)
+
+
+def _of_json(values: Iterable[bytes], data_type: pa.DataType) -> pa.Array:
+    """Values of JSON in their type; `pa.array` would import pandas first. Raises pa.ArrowInvalid."""
+    objects = b"".join(b'{"value":%b}' % value for value in values)
+    if not objects:
+        return pa.nulls(0, data_type)
+    return _whole(_parsed(pa.py_buffer(objects), _schema_of({"value": data_type})).column("value"))

@@ -96,7 +96,7 @@ def reprice_files(run: RunDirectory, schema: RunSchema, charge: Charge, fingerpr
     for number in now.sealed:
         path = run.attempt_file(number)
         if not _is_priced(path, fingerprint):
-            _replace(run, path, _priced_attempts(pq.read_table(path), charge), fingerprint)
+            _replace(run, path, _priced_attempts(_read(path), charge), fingerprint)
             changed += 1
     with _database() as connection:
         _sum_units_of_many_attempts(connection, [run.attempt_file(number) for number in now.sealed], schema)
@@ -104,7 +104,7 @@ def reprice_files(run: RunDirectory, schema: RunSchema, charge: Charge, fingerpr
             path = run.part(number)
             if not _is_priced(path, fingerprint):
                 sums = _unit_sums(connection, path, run.attempt_file(number), schema)
-                _replace(run, path, _with_columns(pq.read_table(path), sums), fingerprint)
+                _replace(run, path, _with_columns(_read(path), sums), fingerprint)
                 changed += 1
     return changed
 
@@ -155,7 +155,7 @@ def _priced_tables(
 ) -> Iterator[pa.Table]:
     for number in sealed:
         path = run.attempt_file(number)
-        table = pq.read_table(path)
+        table = _read(path)
         yield table if _is_priced(path, fingerprint) else _priced_attempts(table, charge)
     if live.num_rows:
         yield _priced_attempts(live, charge)
@@ -330,3 +330,9 @@ _SUMS = (
     "sum(cost_usd) as cost_usd, sum(cost_credits) as cost_credits, "
     "arg_max(cost_source, serial) filter (cost_source is not null) as cost_source"
 )
+
+
+def _read(path: Path) -> pa.Table:
+    """The whole file. `pq.read_table` would load Arrow's datasets for it, and they pandas."""
+    with pq.ParquetFile(path) as file:
+        return file.read()

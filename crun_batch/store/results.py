@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,12 +19,11 @@ from crun_batch.errors import DiskFailed
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.disk import sync_file, temporary
 from crun_batch.store.manifest import append_manifest, read_manifest
-from crun_batch.store.schema import SEQUENCE, RunSchema, no_rows, results_schema
+from crun_batch.store.schema import SEQUENCE, RunSchema, results_schema
 from crun_batch.store.seal import file_digest, put_in_place, write_parquet
 from crun_batch.store.views import Snapshot, current_finals, snapshot
 
 _GENERATION = re.compile(r"results-(\d{6,})\.parquet|\.results-(\d{6,})\.parquet\.tmp")
-_ROWS_AT_ONCE = 16_384
 THROUGH = b"crun_batch.through"
 """Key of a generation's metadata: the sequence of the last final that it takes into account."""
 MADE_OF = b"crun_batch.made_of"
@@ -50,7 +48,7 @@ def publish(run: RunDirectory, schema: RunSchema, rows_open: int | None = None) 
     if previous is not None and (rows := _rows_of_the_same(run, previous, origin)) is not None:
         return rows
     _sync_live(run)
-    entry = write_parquet(run, target, columns, _gathered(current_finals(now, columns.names), columns), origin)
+    entry = write_parquet(run, target, columns, current_finals(now, columns.names), origin)
     put_in_place(run, [target], [entry])
     _link(run, target)
     _remove_older(run, [number for number in present if number != previous])
@@ -122,19 +120,6 @@ def _sync_live(run: RunDirectory) -> None:
             sync_file(run.disk, run.segment(number))
     except OSError as error:
         raise DiskFailed(f"{run.journal}: cannot be synced: {error.strerror or error}") from error
-
-
-def _gathered(tables: Iterator[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
-    """The same rows in tables of a row group's size, so that small parts do not make small groups."""
-    waiting: list[pa.Table] = []
-    rows = 0
-    for table in tables:
-        waiting.append(table)
-        rows += table.num_rows
-        if rows >= _ROWS_AT_ONCE:
-            yield pa.concat_tables(waiting)
-            waiting, rows = [], 0
-    yield pa.concat_tables([no_rows(schema), *waiting])
 
 
 def _link(run: RunDirectory, target: Path) -> None:

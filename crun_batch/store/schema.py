@@ -6,6 +6,7 @@ Owns: names, order and types of the columns of `results` and `attempts`. Pure.
 from __future__ import annotations
 
 import base64
+from array import array
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -233,6 +234,15 @@ def no_rows(schema: pa.Schema) -> pa.Table:
 @lru_cache(maxsize=64)
 def constant(value: str | float, data_type: pa.DataType) -> pa.Scalar:
     """A value for Arrow's functions. They would make one of a Python value too, and import pandas for it."""
-    import polars as pl
-
-    return pl.Series([value]).to_arrow()[0].cast(data_type)
+    buffers: list[Any]
+    if isinstance(value, str):
+        encoded = value.encode()
+        kind, buffers = pa.string(), [array("i", [0, len(encoded)]), encoded]
+    elif isinstance(value, bool):
+        kind, buffers = pa.bool_(), [bytes([value])]
+    elif isinstance(value, int):
+        kind, buffers = pa.int64(), [array("q", [value])]
+    else:
+        kind, buffers = pa.float64(), [array("d", [value])]
+    whole = pa.Array.from_buffers(kind, 1, [None, *map(pa.py_buffer, buffers)])
+    return whole[0].cast(data_type)

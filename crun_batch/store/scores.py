@@ -33,7 +33,7 @@ def scores_table(run: RunDirectory, schema: RunSchema) -> pa.Table:
     """
     target = scores_schema(schema).remove(1)
     try:
-        found = pq.read_table(run.scores, page_checksum_verification=True)
+        found = _read(run)
     except FileNotFoundError:
         return no_rows(target)
     columns = [
@@ -43,12 +43,19 @@ def scores_table(run: RunDirectory, schema: RunSchema) -> pa.Table:
     return pa.table(columns, schema=target)
 
 
+def scores_near(scores: pa.Table, sequences: pa.ChunkedArray) -> pa.Table:
+    """The lines among which those of these finals are: of a million a few thousand."""
+    extent, known = pc.min_max(sequences), scores.column(SEQUENCE)
+    inside = pc.and_(pc.greater_equal(known, extent["min"]), pc.less_equal(known, extent["max"]))
+    return scores.filter(inside)
+
+
 def complete_scores(run: RunDirectory, schema: RunSchema, fingerprint: str) -> pa.Table:
     """The lines, in `scores_schema`, that need not be computed again; none of another fingerprint."""
     columns = scores_schema(schema)
     if not run.scores.exists():
         return no_rows(columns)
-    found = pq.read_table(run.scores, page_checksum_verification=True)
+    found = _read(run)
     if (found.schema.metadata or {}).get(FINGERPRINT) != fingerprint.encode():
         return no_rows(columns)
     kept = found.filter(pc.invert(found.column(INCOMPLETE)))
@@ -61,3 +68,9 @@ def write_scores(run: RunDirectory, schema: RunSchema, table: pa.Table, fingerpr
     ordered = table.sort_by(SEQUENCE)
     entry = write_parquet(run, run.scores, scores_schema(schema), [ordered], metadata)
     put_in_place(run, [run.scores], [entry])
+
+
+def _read(run: RunDirectory) -> pa.Table:
+    """The whole file. `pq.read_table` would load Arrow's datasets for it, and they pandas."""
+    with pq.ParquetFile(run.scores, page_checksum_verification=True) as file:
+        return file.read()

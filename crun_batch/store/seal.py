@@ -2,14 +2,17 @@
 
 Temporary names, sync, read back, rename, sync of the folders, manifest, and only then the segment is unlinked:
 a crash at any point leaves the segment or its files, and while the segment is there its files do not count.
-Doing it again gives the same. Made for a thread: the work is done in Polars, Arrow and hashlib.
+Doing it again gives the same. Made for a thread: the work is done in Arrow and hashlib, a row group at a
+time.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,11 +21,12 @@ from msgspec import Struct
 from crun_batch.errors import DiskFailed
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.disk import DiskFile, temporary
-from crun_batch.store.frames import segment_tables
+from crun_batch.store.frames import segment_pieces
 from crun_batch.store.manifest import ManifestEntry, append_manifest
-from crun_batch.store.schema import RunSchema
+from crun_batch.store.schema import RunSchema, attempts_schema, no_rows, parts_schema
 
 _ROWS_PER_GROUP = 16_384
+_ROWS_READ_BACK = 2_048
 _LOW_CARDINALITY = (
     "variant",
     "purpose",
@@ -50,12 +54,19 @@ def seal_segment(run: RunDirectory, number: int, schema: RunSchema, checksum: in
     `checksum` is that of `Journal.checksum_of`, where this process wrote the segment. Raises RunDamaged when a
     line is damaged, DiskFailed when a file cannot be written; the segment is then still there.
     """
-    attempts, finals = segment_tables(run.segment(number), number, schema, live=False, checksum=checksum)
-    files = [(run.part(number), finals), (run.attempt_file(number), attempts)]
-    entries = [write_parquet(run, path, table.schema, [table]) for path, table in files]
-    put_in_place(run, [path for path, _ in files], entries)
+    pieces = segment_pieces(run.segment(number), number, schema, live=False, checksum=checksum)
+    part, attempt_file = run.part(number), run.attempt_file(number)
+    with (
+        ParquetFile(run, part, parts_schema(schema)) as finals,
+        ParquetFile(run, attempt_file, attempts_schema(schema)) as attempts,
+    ):
+        for new_attempts, new_finals in pieces:
+            attempts.add(new_attempts)
+            finals.add(new_finals)
+        entries = [finals.finish(), attempts.finish()]
+    put_in_place(run, [part, attempt_file], entries)
     _remove(run, [run.segment(number)])
-    return Sealed(number, attempts.num_rows, finals.num_rows)
+    return Sealed(number, entries[1].rows, entries[0].rows)
 
 
 def write_parquet(
@@ -69,29 +80,81 @@ def write_parquet(
 
     Raises DiskFailed: a write failed, or what was read back is not what was written.
     """
-    name = temporary(path)
-    schema = schema.with_metadata(metadata)
-    try:
-        rows = 0
-        with DiskFile(run.disk, name) as file:
-            with pq.ParquetWriter(
-                file,
-                schema,
+    with ParquetFile(run, path, schema, metadata) as file:
+        for table in tables:
+            file.add(table)
+        return file.finish()
+
+
+class ParquetFile:
+    """A file that is written under its temporary name: small tables go in, row groups of one size come out.
+
+    Holds one row group. Raises DiskFailed: a write failed, or what was read back is not what was written.
+    """
+
+    def __init__(
+        self, run: RunDirectory, path: Path, schema: pa.Schema, metadata: dict[bytes, bytes] | None = None
+    ) -> None:
+        self._run, self._path, self._name = run, path, temporary(path)
+        self._schema = schema.with_metadata(metadata)
+        self._waiting: list[pa.Table] = []
+        self._waiting_rows = self._rows = 0
+        with _writing(self._name), ExitStack() as stack:
+            self._file = stack.enter_context(DiskFile(run.disk, self._name))
+            writer = pq.ParquetWriter(
+                self._file,
+                self._schema,
                 compression="zstd",
                 compression_level=1,
                 use_dictionary=[column for column in _LOW_CARDINALITY if column in schema.names],
                 write_page_checksum=True,
-            ) as writer:
-                for table in tables:
-                    writer.write_table(table.replace_schema_metadata(metadata), row_group_size=_ROWS_PER_GROUP)
-                    rows += table.num_rows
-            file.sync()
-            written, digest = file.tell(), file.digest()
+            )
+            self._writer = stack.enter_context(writer)
+            self._opened = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with _writing(self._name):
+            self._opened.close()
+
+    def add(self, table: pa.Table) -> None:
+        """Write the rows, as soon as there are enough for a row group."""
+        self._waiting.append(table.replace_schema_metadata(self._schema.metadata))
+        self._waiting_rows += table.num_rows
+        while self._waiting_rows >= _ROWS_PER_GROUP:
+            self._write_group()
+
+    def finish(self) -> ManifestEntry:
+        """Write what waits, sync, read everything back; what the manifest must say."""
+        if self._waiting_rows or not self._rows:
+            self._write_group()
+        with _writing(self._name):
+            self._writer.close()
+            self._file.sync()
+        written, digest = self._file.tell(), self._file.digest()
+        if digest != file_digest(self._name) or self._rows != _rows_read_back(self._name):
+            raise DiskFailed(f"{self._name}: what was read back is not what was written")
+        place = str(self._path.relative_to(self._run.path))
+        return ManifestEntry(place, self._rows, written, digest, replaces=_present_digest(self._path))
+
+    def _write_group(self) -> None:
+        together = pa.concat_tables([no_rows(self._schema), *self._waiting])
+        group = together.slice(0, _ROWS_PER_GROUP)
+        with _writing(self._name):
+            self._writer.write_table(group, row_group_size=_ROWS_PER_GROUP)
+        self._rows += group.num_rows
+        self._waiting_rows -= group.num_rows
+        self._waiting = [together.slice(_ROWS_PER_GROUP)] if self._waiting_rows else []
+
+
+@contextmanager
+def _writing(name: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise DiskFailed(f"{name}: cannot write: {error}") from error
-    if digest != file_digest(name) or rows != _rows_read_back(name):
-        raise DiskFailed(f"{name}: what was read back is not what was written")
-    return ManifestEntry(str(path.relative_to(run.path)), rows, written, digest, replaces=_present_digest(path))
 
 
 def put_in_place(run: RunDirectory, paths: list[Path], entries: list[ManifestEntry]) -> None:
@@ -120,7 +183,7 @@ def _present_digest(path: Path) -> str | None:
 
 def _rows_read_back(path: Path) -> int:
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
-        return sum(batch.num_rows for batch in file.iter_batches(use_threads=False))
+        return sum(batch.num_rows for batch in file.iter_batches(_ROWS_READ_BACK, use_threads=False))
 
 
 def _remove(run: RunDirectory, paths: list[Path]) -> None:

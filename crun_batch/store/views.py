@@ -2,7 +2,8 @@
 
 Sealed files count where their segment is gone; live segments are read up to their last whole line. Another
 process may be writing: a segment that vanishes between listing and reading has been sealed, and the listing is
-made again. A final that supersedes hides the earlier ones of its unit. Reads only.
+made again. A final that supersedes hides the earlier ones of its unit. Reads only. Most runs have none of those
+and ask for no frame: polars and DuckDB are loaded where they are needed.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -35,19 +35,14 @@ from crun_batch.store.schema import (
     schema_from_document,
     score_columns,
 )
-from crun_batch.store.scores import scores_table
+from crun_batch.store.scores import scores_near, scores_table
 
 if TYPE_CHECKING:
     import duckdb
+    import polars as pl
 
 _LISTINGS = 20
 _PATTERN = re.compile(r"[*?\[]")
-_CASTS = pl.ScanCastOptions(
-    integer_cast=["upcast", "allow-float"],
-    float_cast="upcast",
-    missing_struct_fields="insert",
-    extra_struct_fields="ignore",
-)
 CODED = pa.dictionary(pa.int32(), pa.string())
 """Text of which there are few different ones."""
 FINISHED = pa.schema(
@@ -104,16 +99,19 @@ def snapshot(run: RunDirectory, schema: RunSchema) -> Snapshot:
 
 def results_frame(path: Path) -> pl.LazyFrame:
     """One row per finished unit, the live ones included, in the columns of `results`."""
+    import polars as pl
+
     now = _snapshot_of(path)
     frame = _scan([now.run.part(number) for number in now.sealed], now.finals)
     last = superseding(now)
-    if last.height:
+    if last is not None:
         keys = now.schema.unit_columns
         frame = frame.join(last.lazy(), on=keys, how="left", maintain_order="left").filter(
             pl.col(LAST).is_null() | (pl.col(SEQUENCE) >= pl.col(LAST))
         )
     if now.schema.scores:
-        frame = frame.join(_scores(now).lazy(), on=SEQUENCE, how="left", maintain_order="left")
+        scores = pl.DataFrame(pl.from_arrow(scores_table(now.run, now.schema)))
+        frame = frame.join(scores.lazy(), on=SEQUENCE, how="left", maintain_order="left")
     return frame.select(results_schema(now.schema).names)
 
 
@@ -136,7 +134,7 @@ def connect(path: Path) -> duckdb.DuckDBPyConnection:
         connection.register("_scores", scores_table(now.run, now.schema))
         current += f" left join _scores on _scores.{SEQUENCE} = final.{SEQUENCE}"
     last = superseding(now)
-    if last.height:  # looking each unit up costs several times what reading it does
+    if last is not None:  # looking each unit up costs several times what reading it does
         connection.register("_superseding", last.to_arrow())
         same_unit = " and ".join(f"last.{quoted(key)} = final.{quoted(key)}" for key in now.schema.unit_columns)
         older = f"{same_unit} and final.{SEQUENCE} < last._last"
@@ -197,15 +195,20 @@ def attempt_totals(path: Path) -> AttemptTotals:
     return AttemptTotals(*(int(value) for value in row))
 
 
-def superseding(now: Snapshot) -> pl.DataFrame:
-    """The units that have a superseding final, with the sequence of the last one in `_last`."""
+def superseding(now: Snapshot) -> pl.DataFrame | None:
+    """The units that have a superseding final, with the sequence of the last one in `_last`; None for none."""
     keys = now.schema.unit_columns
     found = [_superseding_rows(now.finals, keys)]
     for number in now.sealed:
         with pq.ParquetFile(now.run.part(number)) as file:
             if pc.any(file.read([SUPERSEDES]).column(0)).as_py():
                 found.append(_superseding_rows(file.read([*keys, SEQUENCE, SUPERSEDES]), keys))
-    return pl.concat(found).group_by(keys).agg(pl.col(SEQUENCE).max().alias(LAST))
+    if not any(table.num_rows for table in found):
+        return None
+    import polars as pl
+
+    rows = pl.concat([pl.DataFrame(pl.from_arrow(table)) for table in found])
+    return rows.group_by(keys).agg(pl.col(SEQUENCE).max().alias(LAST))
 
 
 def current_finals(now: Snapshot, columns: list[str], coded: Sequence[str] = ()) -> Iterator[pa.Table]:
@@ -218,12 +221,12 @@ def current_finals(now: Snapshot, columns: list[str], coded: Sequence[str] = ())
     fields = (types.field(name) for name in columns)
     conform = conformer(pa.schema([field.with_type(CODED) if field.name in coded else field for field in fields]))
     scored = [name for name in columns if name in score_columns(now.schema)]
-    scores = _scores(now).select(SEQUENCE, *scored) if scored else None
-    units = now.schema.unit_columns if last.height else []
-    keys = [*units, *([SEQUENCE] if last.height or scored else [])]
+    scores = scores_table(now.run, now.schema).select([SEQUENCE, *scored]) if scored else None
+    units = [] if last is None else now.schema.unit_columns
+    keys = [*units, *([SEQUENCE] if units or scored else [])]
     needed = [name for name in dict.fromkeys([*columns, *keys]) if name not in scored]
     for table in _finals(now, needed, [name for name in coded if name not in units]):
-        kept = table.filter(_holds(table, last, units)) if last.height else table
+        kept = table if last is None else table.filter(_holds(table, last, units))
         yield conform(kept if scores is None else _with_scores(kept, scores))
 
 
@@ -234,15 +237,12 @@ def parquet_source(files: list[Path]) -> str:
     return f"read_parquet([{paths}], union_by_name = true)"
 
 
-def _scores(now: Snapshot) -> pl.DataFrame:
-    return pl.DataFrame(pl.from_arrow(scores_table(now.run, now.schema)))
-
-
-def _with_scores(table: pa.Table, scores: pl.DataFrame) -> pa.Table:
-    keys = pl.DataFrame(pl.from_arrow(table.select([SEQUENCE])))
-    found = keys.join(scores, on=SEQUENCE, how="left", maintain_order="left").drop(SEQUENCE)
-    for column in found:
-        table = table.append_column(column.name, column.to_arrow())
+def _with_scores(table: pa.Table, scores: pa.Table) -> pa.Table:
+    sequences = table.column(SEQUENCE)
+    near = scores_near(scores, sequences)
+    places = pc.index_in(sequences, value_set=near.column(SEQUENCE))
+    for name in scores.column_names[1:]:
+        table = table.append_column(name, near.column(name).take(places))
     return table
 
 
@@ -278,14 +278,15 @@ def conformer(target: pa.Schema) -> Callable[[pa.Table], pa.Table]:
 
 
 def _holds(table: pa.Table, last: pl.DataFrame, keys: list[str]) -> pa.Array:
+    import polars as pl
+
     rows = pl.DataFrame(pl.from_arrow(table.select([*keys, SEQUENCE])))
     joined = rows.join(last, on=keys, how="left", maintain_order="left")
     return joined.select(pl.col(LAST).is_null() | (pl.col(SEQUENCE) >= pl.col(LAST))).to_series().to_arrow()
 
 
-def _superseding_rows(table: pa.Table, keys: list[str]) -> pl.DataFrame:
-    chosen = table.filter(table.column(SUPERSEDES)).select([*keys, SEQUENCE])
-    return pl.DataFrame(pl.from_arrow(chosen))
+def _superseding_rows(table: pa.Table, keys: list[str]) -> pa.Table:
+    return table.filter(table.column(SUPERSEDES)).select([*keys, SEQUENCE])
 
 
 def _snapshot_of(path: Path) -> Snapshot:
@@ -294,6 +295,8 @@ def _snapshot_of(path: Path) -> Snapshot:
 
 
 def _scan(files: list[Path], live: pa.Table) -> pl.LazyFrame:
+    import polars as pl
+
     frame = pl.DataFrame(pl.from_arrow(live))
     if not files:
         return frame.lazy()
@@ -303,7 +306,12 @@ def _scan(files: list[Path], live: pa.Table) -> pl.LazyFrame:
         schema=frame.schema,
         missing_columns="insert",
         extra_columns="ignore",
-        cast_options=_CASTS,
+        cast_options=pl.ScanCastOptions(
+            integer_cast=["upcast", "allow-float"],
+            float_cast="upcast",
+            missing_struct_fields="insert",
+            extra_struct_fields="ignore",
+        ),
     )
     return pl.concat([sealed, frame.lazy()])
 

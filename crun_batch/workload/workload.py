@@ -5,7 +5,7 @@ Owns how many units there are and where each has its place. Nothing is sent or w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -15,9 +15,10 @@ from crun_batch.load.job.job import Job
 from crun_batch.load.job.output_schema import Column, arrow_type
 from crun_batch.load.prompt.render import Renderer
 from crun_batch.load.prompt.score_templates import ScoreTemplates
+from crun_batch.load.table.lookup import find_row
 from crun_batch.load.table.table import Table
 from crun_batch.options import Shard
-from crun_batch.records import UnitSlots
+from crun_batch.records import Row, UnitSlots
 from crun_batch.store.schema import RunSchema
 from crun_batch.workload.request import Variant
 from crun_batch.workload.target import Judge, Target
@@ -100,6 +101,10 @@ class Workload(Struct, frozen=True):
     def slots(self) -> UnitSlots:
         """Which place each of them has."""
         return UnitSlots(len(self.variants), self.repeats)
+
+    def row(self, row_id: int | str, columns: Sequence[str]) -> Row | None:
+        """The row of that id with the values of these columns; None where the table has no such id any more."""
+        return find_row(self.table, row_id, columns)
 
     def run_schema(self) -> RunSchema:
         table = self.table

@@ -40,6 +40,7 @@ _READ_BUFFER_BYTES = 1 << 20
 _BATCH_BYTES = 8 << 20
 _LITTLE = 8
 """Rows of a row group are few when so many times as many are still fewer than it has."""
+_LONG_BYTES = 64 << 20
 _SLICES_AT_ONCE = 2
 _COMPRESSIONS = {"UNCOMPRESSED", "SNAPPY", "GZIP", "ZSTD"}
 _PLAIN_TYPES = {pa.string(), pa.large_string(), pa.bool_(), pa.float32(), pa.float64(), pa.date32()}
@@ -63,7 +64,7 @@ class ParquetPart(Struct, frozen=True):
                 rows = file.metadata.row_group(number).num_rows
                 needed = spans(first, first + rows)
                 is_little = sum(end - start for start, end in needed) * _LITTLE < rows
-                if is_little and _is_plain(file, number, columns):
+                if is_little and _is_long(file, number, columns) and _is_plain(file, number, columns):
                     yield from self._slices(columns, needed, _rows_at_once(file, number, columns))
                 elif needed:
                     batches = numbered(_row_group(file, number, columns), rows)
@@ -133,6 +134,12 @@ def _up_to(
         if first + place >= end:
             return
         yield first + place, batch
+
+
+def _is_long(file: pq.ParquetFile, number: int, columns: Sequence[str]) -> bool:
+    """Whether reading these columns of a row group takes longer than loading polars."""
+    size: int = sum(chunk.total_uncompressed_size for chunk in _chunks(file, number, columns))
+    return size > _LONG_BYTES
 
 
 def _is_plain(file: pq.ParquetFile, number: int, columns: Sequence[str]) -> bool:

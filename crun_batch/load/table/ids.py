@@ -2,8 +2,8 @@
 
 A whole number is its own key, a text's are hashes: equal ones raise a suspicion in the search for duplicates, and
 two of 64 bits each decide where an id stands. So ten million ids of any length are compared in a few hundred MB,
-and more than KEYS_AT_ONCE of them in several passes. Few ids are compared as they are, and polars, which makes the
-keys, is not loaded.
+and more than KEYS_AT_ONCE of them in several passes. Few ids are compared and found as they are, and polars, which
+makes the keys, is not loaded.
 """
 
 from __future__ import annotations
@@ -73,21 +73,12 @@ class Places(Struct, frozen=True):
 
     def find(self, finished: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         """The batches with `position` (int64) in place of their column `id`, without those that stand nowhere."""
-        waiting: list[pa.RecordBatch] = []
-        rows = 0
-        for batch in finished:
-            waiting.append(batch)
-            rows += len(batch)
-            if rows >= _SOUGHT_AT_ONCE:
-                yield from self._found(waiting)
-                waiting, rows = [], 0
-        if rows:
-            yield from self._found(waiting)
+        for table in _sought(finished, self.id_type):
+            yield from self._found(table)
 
-    def _found(self, batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    def _found(self, finished: pa.Table) -> list[pa.RecordBatch]:
         import polars as pl
 
-        finished = with_ids(pa.Table.from_batches(batches).unify_dictionaries().combine_chunks(), self.id_type)
         ids = finished.column("id").combine_chunks()
         keys, checks = key_of(ids), None if self.checks is None else key_of(ids, 1)
         others = finished.drop_columns("id")
@@ -106,8 +97,44 @@ class Places(Struct, frozen=True):
         return found
 
 
-def places_of(identities: Identities, id_type: pa.DataType) -> Places:
-    """Where each id stands, the first at position 0."""
+class FewPlaces(Struct, frozen=True):
+    """Where a few unique ids stand: each at its index."""
+
+    id_type: pa.DataType
+    ids: pa.Array
+
+    def find(self, finished: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        """As those of many ids are found."""
+        for table in _sought(finished, self.id_type):
+            positions = pc.index_in(table.column("id"), value_set=self.ids).cast(pa.int64())
+            others = table.drop_columns("id")
+            names = ["position", *others.column_names]
+            placed = pa.Table.from_arrays([positions, *others.columns], names)
+            yield from placed.filter(positions.is_valid()).to_batches()
+
+
+def _sought(finished: pa.RecordBatchReader, id_type: pa.DataType) -> Iterator[pa.Table]:
+    """Very many of the units at once, their ids in this type."""
+    waiting: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in finished:
+        waiting.append(batch)
+        rows += len(batch)
+        if rows >= _SOUGHT_AT_ONCE:
+            yield _with_ids_of(waiting, id_type)
+            waiting, rows = [], 0
+    if rows:
+        yield _with_ids_of(waiting, id_type)
+
+
+def _with_ids_of(batches: list[pa.RecordBatch], id_type: pa.DataType) -> pa.Table:
+    return with_ids(pa.Table.from_batches(batches).unify_dictionaries().combine_chunks(), id_type)
+
+
+def places_of(identities: Identities, rows: int, id_type: pa.DataType) -> Places | FewPlaces:
+    """Where each of so many ids stands, the first at position 0."""
+    if rows <= FEW_ROWS:
+        return FewPlaces(id_type, pa.concat_arrays([batch.column("id") for batch in identities()]))
     keys, checks = _keys(identities, id_type)
     if keys.is_sorted():
         return Places(id_type, keys, checks, None)

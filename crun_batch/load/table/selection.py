@@ -1,7 +1,4 @@
-"""Which rows of a source are wanted: one bit per row, so that ten million rows cost 1.25 MB. Pure.
-
-Where all rows are wanted there is nothing to compute, and polars is not loaded.
-"""
+"""Which rows of a source are wanted: one bit per row, so that ten million rows cost 1.25 MB. Pure."""
 
 from __future__ import annotations
 
@@ -11,6 +8,8 @@ from collections.abc import Iterable
 import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec import Struct
+
+from crun_batch.load.table.arrays import array_of
 
 PLACES = 100
 PLACE_ROWS = 2048
@@ -50,8 +49,6 @@ class Selection(Struct, frozen=True):
 
         Each block stands at random in its part of the rows and gives random rows, the same for the same seed.
         """
-        import polars as pl
-
         if count >= self.rows:
             return self
         rng = random.Random(seed)
@@ -62,10 +59,10 @@ class Selection(Struct, frozen=True):
             block = min(max(PLACE_ROWS, stop - begin), end - first)
             start = rng.randint(first, end - block)
             chosen += rng.sample(range(start, start + block), stop - begin)
-        positions = pl.Series(chosen, dtype=pl.Int64).to_arrow()
+        positions = array_of(chosen, pa.int64())
         if self.mask is not None:
             positions = pc.indices_nonzero(self.mask.slice(0, self.end)).take(positions)
-        return select_positions([pa.record_batch({"position": positions})], self.end)
+        return select_positions([pa.record_batch([positions], names=["position"])], self.end)
 
     def spans(self, start: int, end: int) -> list[tuple[int, int]]:
         """Where the wanted rows from position `start` to `end` stand, to within SPAN_ROWS, in order."""
@@ -74,11 +71,9 @@ class Selection(Struct, frozen=True):
             return []
         if self.mask is None:
             return [(start, end)]
-        import polars as pl
-
-        rows = pl.Series(pl.from_arrow(pc.indices_nonzero(self.mask.slice(start, end - start))))
+        rows = pc.indices_nonzero(self.mask.slice(start, end - start)).cast(pa.int64())
         found: list[tuple[int, int]] = []
-        for block in (rows // SPAN_ROWS).unique(maintain_order=True):
+        for block in pc.divide(rows, array_of([SPAN_ROWS], pa.int64())[0]).unique().to_pylist():
             begin, stop = start + block * SPAN_ROWS, min(start + (block + 1) * SPAN_ROWS, end)
             if found and found[-1][1] == begin:
                 begin = found.pop()[0]
@@ -103,10 +98,7 @@ def select_all(source_rows: int) -> Selection:
 
 def select_positions(batches: Iterable[pa.RecordBatch], source_rows: int) -> Selection:
     """The rows at the positions in the batches' only column, each at most once, in any order."""
-    import polars as pl
-
-    wanted = pl.zeros(source_rows, dtype=pl.UInt8, eager=True)
-    positions = [pl.Series(pl.from_arrow(batch.column(0))) for batch in batches]
-    if positions:
-        wanted = wanted.scatter(pl.concat(positions), 1)
-    return Selection(sum(map(len, positions)), source_rows, wanted.cast(pl.Boolean).to_arrow())
+    columns = [batch.column(0).cast(pa.int64()) for batch in batches]
+    positions = pa.concat_arrays([pa.nulls(0, pa.int64()), *columns])
+    marked = pc.scatter(positions.is_valid(), positions, max_index=source_rows - 1)
+    return Selection(len(positions), source_rows, marked.is_valid())

@@ -132,7 +132,7 @@ def predicate_columns(where: str, schema: pa.Schema, folders: Folders) -> tuple[
     with _engine(folders) as connection, feed.errors("input.where"):
         tree = _where_tree(connection, where)
         _confine(connection, folders, _refuse_unsafe(tree, folders, "input.where"))
-        connection.from_arrow(schema.empty_table()).filter(where)
+        connection.from_arrow(pa.Table.from_batches([], schema)).filter(where)
     if any(node.get("type") == "STAR" and node.get("columns") for node in _nodes(tree)):
         raise InputError(Mistake("COLUMNS(...) is not possible here; name the columns", key="input.where"))
     references = (node["column_names"] for node in _nodes(tree) if node.get("class") == "COLUMN_REF")

@@ -170,7 +170,7 @@ class Table(Struct, frozen=True):
         everything = self.identities(select_all(self.source_rows))
         if self.source_rows > KEYS_AT_ONCE:
             return sql.join_positions(finished, everything, self.id_type)
-        return places_of(everything, self.id_type).find(finished)
+        return places_of(everything, self.source_rows, self.id_type).find(finished)
 
     def _among(self, wanted: pa.BooleanArray | None) -> Selection:
         return self.selection if wanted is None else self.selection.among(wanted)
