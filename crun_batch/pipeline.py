@@ -18,16 +18,12 @@ from contextlib import ExitStack
 from typing import Any
 
 from crun_batch.options import AnyJob, RunOptions
-from crun_batch.preflight.gateway_facts import ask_gateways, refusal_of
-from crun_batch.preflight.plan import make_plan
 from crun_batch.reporting.progress_bar import shown
 from crun_batch.scoring.computed import graders_of
 from crun_batch.scoring.docket import open_docket
 from crun_batch.session.ending import close_and_tell, refused
-from crun_batch.session.repricing import begin_empty, choose_prices, record_prices, reprice_finished
-from crun_batch.session.sending import send
-from crun_batch.state.opening import open_state
-from crun_batch.state.run_state import RunContext
+from crun_batch.session.finished import close_finished
+from crun_batch.state.opening import open_context
 from crun_batch.workload.loading import load
 
 
@@ -40,13 +36,16 @@ async def run_job(job: AnyJob, table: object | None, options: RunOptions) -> dic
         options = stack.enter_context(shown(options))
         workload = load(job, table, options, stack)
         graders = graders_of(workload)
-        context = RunContext(workload, options, open_state(workload, options, stack))
+        context = open_context(workload, options, stack)
         docket = open_docket(context, graders, None)
         if not context.open_units and not docket.waiting.calls:
             options.say(f"nothing to send: all {workload.selected_units:,} results are there")
-            begin_empty(context)
-            reprice_finished(context)
-            return close_and_tell(context, graders, docket, None)
+            return close_finished(context, graders, docket)
+        from crun_batch.preflight.gateway_facts import ask_gateways, refusal_of  # not loaded by a finished run
+        from crun_batch.preflight.plan import make_plan
+        from crun_batch.session.repricing import choose_prices, record_prices
+        from crun_batch.session.sending import send
+
         gateways = await ask_gateways(workload, options)
         refusal = refusal_of(workload, gateways, options.say)
         if refusal is not None:

@@ -11,12 +11,11 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 from msgspec import Struct, structs
 
-from crun_batch.gateway.control import ModelInfo
 from crun_batch.load.job.job import Job
 from crun_batch.pricing.bill import FREE_OUTCOMES, Bill
 from crun_batch.pricing.costs import charge
@@ -25,6 +24,9 @@ from crun_batch.pricing.repricing import difference, price_from_text, rebound, r
 from crun_batch.pricing.service_tiers import prices_by_request, tier_without_price
 from crun_batch.records import Cost, Hold, Price, decimal_text
 from crun_batch.store.reprice import Stored
+
+if TYPE_CHECKING:
+    from crun_batch.gateway.control import ModelInfo
 
 SEVERAL_PRICES = (
     "{model} is asked at several gateways, which do not charge the same; add prices.models.{model} to the job file"

@@ -6,7 +6,6 @@ from typing import Any
 
 from msgspec import structs
 
-from crun_batch.preflight.affordability import caps_to_go_on, how_to_go_on
 from crun_batch.records import Halt
 from crun_batch.scoring.computed import Graders
 from crun_batch.scoring.docket import Docket
@@ -27,8 +26,9 @@ def close(context: RunContext, graders: Graders, docket: Docket, halt: Halt | No
     score_answers(context, graders, docket)
     publish(state.directory, state.schema, context.open_units)
     totals, open_count = state.account.totals(), context.open_units
+    halt, caps = _going_on(context, halt)
     ending = ending_of(
-        how_to_go_on(halt, context),
+        halt,
         totals,
         open_count,
         is_pilot=context.options.pilot is not None,
@@ -36,11 +36,20 @@ def close(context: RunContext, graders: Graders, docket: Docket, halt: Halt | No
     )
     seconds = state.account.seconds
     place = place_of(context)
-    command = under_caps(place.resume_command, caps_to_go_on(halt, context))
+    command = under_caps(place.resume_command, caps)
     place = structs.replace(place, resume_command=command)
     summary = summary_of(state.account, place, ending, open_count=open_count, seconds=seconds)
     write_json(state.directory, state.directory.summary, summary)
     return summary
+
+
+def _going_on(context: RunContext, halt: Halt | None) -> tuple[Halt | None, dict[str, int]]:
+    """The halt with what to do next, and the caps under which the rest would fit."""
+    if halt is None:
+        return None, {}
+    from crun_batch.preflight.affordability import caps_to_go_on, how_to_go_on
+
+    return how_to_go_on(halt, context), caps_to_go_on(halt, context)
 
 
 def refused(context: RunContext, halt: Halt) -> dict[str, Any]:

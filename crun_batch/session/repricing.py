@@ -51,20 +51,6 @@ def record_prices(context: RunContext, prices: Prices, repricing: Repricing | No
     record_job(context, prices.to_document())
 
 
-def begin_empty(context: RunContext) -> None:
-    """Record a new run without a single row, as a shard of few rows may be, like any other. Raises DiskFailed."""
-    if context.state.recovered is None:
-        record_job(context, {})
-        open_journal(context).close()
-
-
-def reprice_finished(context: RunContext) -> None:
-    """Of a run with nothing left to send: what is recorded, priced anew where the job file's prices changed."""
-    correct_prices = context.options.correct_prices
-    if must_reprice(context.workload.job, context.state.document, correct_prices=correct_prices):
-        record_prices(context, *choose_prices(context, ()))
-
-
 def record_late_prices(context: RunContext, prices: Prices) -> None:
     """A model that only a request body named was priced when it was met: job.json says so. Raises DiskFailed."""
     if prices.told() != context.state.prices:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from crun_batch.preflight.pilot import Pilot
 from crun_batch.state.run_state import RunContext
 from crun_batch.state.summary import RUNNING, RunFacts, summary_of
+
+if TYPE_CHECKING:
+    from crun_batch.preflight.pilot import Pilot
 
 
 class Extent(Struct, frozen=True):

@@ -28,8 +28,8 @@ from crun_batch.store.results import publish
 from crun_batch.workload.workload import Workload
 
 
-def open_state(workload: Workload, options: RunOptions, stack: ExitStack) -> RunState:
-    """The run directory, locked until the stack is closed, with what of the work is done.
+def open_context(workload: Workload, options: RunOptions, stack: ExitStack) -> RunContext:
+    """The run in its directory, locked until the stack is closed, with what of the work is done.
 
     What a kill left unpublished is published; with `options.retry` the units that ended so are open again. Raises
     RunInUse, RunDamaged, RequestsChanged, RunDirectoryError (another job's), DiskFailed.
@@ -58,7 +58,7 @@ def open_state(workload: Workload, options: RunOptions, stack: ExitStack) -> Run
         id_name = workload.table.id_name
         reopened = reopen(state.done, state.account, options.retry, path=path, id_name=id_name)
         options.say(f"{reopened:,} finished units are asked again ({', '.join(sorted(options.retry))})")
-    return state
+    return RunContext(workload, options, state)
 
 
 def _recovered_state(workload: Workload, directory: RunDirectory) -> RunState:
