@@ -23,6 +23,7 @@ from crun_batch.load.job.sections import (
     Text,
     Url,
     Weight,
+    not_written,
 )
 
 DEFAULT_BASE_URL = "https://api.crun.ai/api/v1"
@@ -146,7 +147,7 @@ class EndpointSpec(Section):
     """Ask for streamed replies; they are stored assembled."""
     weight: Weight = 1.0
     """In a list: how much of the work it gets beside what the others' weights say."""
-    limits: EndpointLimits = EndpointLimits()
+    limits: EndpointLimits = not_written()
     """Its own limits, in the place of the job's."""
     prices: dict[Text, ModelPrice] = Field(default_factory=dict)
     """What models cost here, where that is not what `prices.models` says."""

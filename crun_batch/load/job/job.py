@@ -62,6 +62,7 @@ from crun_batch.load.job.sections import (
     Schema,
     Section,
     Text,
+    not_written,
 )
 
 ANYWHERE = (Path("/"),)
@@ -80,13 +81,13 @@ class Job(Section):
 
     name: Name = "job"
     """Name of the job. Default: the file's stem."""
-    input: InputSpec = InputSpec()
+    input: InputSpec = not_written()
     """Where the rows come from, and which of them are used."""
-    endpoint: EndpointSpec = EndpointSpec()
+    endpoint: EndpointSpec = not_written()
     """Which gateway is called, how, and where its key is found; or a list of such endpoints for the same model."""
     model: Text | None = None
     """The model to ask. Required, but with `prompt.body_column`."""
-    prompt: PromptSpec = PromptSpec()
+    prompt: PromptSpec = not_written()
     """What is asked."""
     params: dict[str, Any] = Field(default_factory=dict)
     """Parameters of the request. max_output_tokens is translated per protocol; all else passes through."""
@@ -107,13 +108,13 @@ class Job(Section):
     """Send identical requests of one variant and repeat once; the other rows get the answer, at no cost."""
     score: tuple[GraderSpec, ...] = ()
     """Graders: each gives the column score_<name>, 0 to 1."""
-    limits: LimitsSpec = LimitsSpec()
+    limits: LimitsSpec = not_written()
     """How fast, how long, how often."""
-    budget: BudgetSpec = BudgetSpec()
+    budget: BudgetSpec = not_written()
     """What the run may cost."""
-    prices: PricesSpec = PricesSpec()
+    prices: PricesSpec = not_written()
     """Prices that go before the gateway's own and public lists."""
-    output: OutputSpec = OutputSpec()
+    output: OutputSpec = not_written()
     """Where results go and what they carry."""
     on_end: OnEndSpec = OnEndSpec()
     """Who is told when a run ends."""
@@ -292,7 +293,9 @@ def parse_job(
 
 def job_schema() -> dict[str, object]:
     """The JSON Schema of a job file, for editors."""
-    schema = Job.model_json_schema()
+    from crun_batch.load.job.meanings import with_meanings
+
+    schema = with_meanings(Job.model_json_schema(), Job)
     one = schema["properties"]["endpoint"]
     spec = {"$ref": "#/$defs/EndpointSpec"}
     several = {"type": "array", "items": spec, "minItems": 1}

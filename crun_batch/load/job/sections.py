@@ -33,9 +33,7 @@ from crun_batch.load.job.places import split_dotted
 class Section(BaseModel):
     """A mapping of known keys. A key without a value (null) counts as not written."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True, defer_build=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -43,6 +41,14 @@ class Section(BaseModel):
         if not isinstance(keys, Mapping):
             return keys
         return {key: value for key, value in keys.items() if value is not None or key not in cls.model_fields}
+
+
+def not_written() -> Any:
+    """The default of a section: what its keys' defaults say, made by the job's one validator and not by its own.
+
+    A validator for each section, made while this is loaded, would take as long as that of the whole job.
+    """
+    return Field({}, validate_default=True)
 
 
 def _text_or_list(value: Any) -> Any:
@@ -225,7 +231,7 @@ class InputSpec(Section):
 class Message(TypedDict):
     """One message of a conversation."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid", use_attribute_docstrings=True)  # type: ignore[misc]
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     """Who speaks."""
