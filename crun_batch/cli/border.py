@@ -15,6 +15,7 @@ from contextlib import suppress
 
 import typer
 
+from crun_batch.cli.lean import load_arrow_for
 from crun_batch.cli.options import resume_command
 from crun_batch.cli.output import (
     complain_of,
@@ -66,6 +67,7 @@ def guarded(command: Callable[[], int | None], given: Sequence[str]) -> int:
     former = {number: signal.signal(number, caught) for number in wanted_signals()}
     try:
         refuse_little_address_space()
+        load_arrow_for(given)
         with refusals_of_the_system():
             return command() or 0
     except _Signalled as signalled:
