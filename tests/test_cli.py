@@ -30,7 +30,7 @@ from crun_batch import open_run
 from crun_batch.cli import commands as cli
 from crun_batch.cli.options import pairs, resume_command
 from crun_batch.cli.screen import Screen
-from crun_batch.cli.versions import TOLD_LIBRARIES, versions_text
+from crun_batch.cli.versions import TOLD_LIBRARIES
 from crun_batch.errors import InputError
 from crun_batch.options import kinds
 from crun_batch.simulator import SimulatorProcess, start_simulator
@@ -106,42 +106,6 @@ def finished(folder: Path, command: Any) -> Path:
     return Path(done.document["output_dir"])
 
 
-HEAVY = (
-    *("polars", "pyarrow", "pandas", "duckdb", "pydantic", "typer", "rich", "minijinja", "ruamel"),
-    *("jsonschema_rs", "httpx", "httptools", "tenacity", "tqdm", "asyncio", "uvloop", "genai_prices"),
-    *("urllib.request", "crun_batch.simulator", "crun_batch.gateway.pool", "crun_batch.preflight"),
-    "crun_batch.reporting",
-)
-"""What takes long to load: libraries, and packages of ours that bring some with them."""
-READS_A_JOB = {"minijinja", "ruamel", "jsonschema_rs", "crun_batch.preflight"}
-LOADED_BY: dict[tuple[str, ...], set[str]] = {
-    ("--help",): {"typer"},
-    ("run", "--help"): {"typer", "pydantic"},
-    ("init", "DIR"): {"typer", "pydantic"},
-    ("status", "RUN"): {"typer", "pydantic"},
-    ("status", "RUN", "--json"): {"typer", "pydantic"},
-    ("check", "job.yaml"): {"typer", "pydantic", "pyarrow"} | READS_A_JOB,
-    ("sql", "RUN", "select 1"): {"typer", "pydantic", "pyarrow", "polars", "duckdb", "crun_batch.reporting"},
-    ("run", "job.yaml", "--simulate"): {
-        *("typer", "pydantic", "pyarrow", "polars", "asyncio", "uvloop", "crun_batch.reporting"),
-        *("httptools", "tenacity", "urllib.request", "crun_batch.simulator", "crun_batch.gateway.pool"),
-        *READS_A_JOB,
-    },
-}
-"""Command -> what it waits for, of all that is heavy: pydantic at least, with which typer reads parameters.
-
-pandas, where it is installed, is loaded by Arrow as soon as it is asked to make an array: by no command.
-"""
-
-
-def test_the_versions_are_told_before_anything_is_loaded() -> None:
-    """`--version` alone is answered at the door, and in the same words as by the commands."""
-    script = "import sys\nfrom crun_batch.__main__ import main\nsys.argv[1:] = ['--version']\ncode = main()\n"
-    script += f"print(code, sorted({set(HEAVY)!r} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert f"{versions_text()}\n0 []\n" == done.stdout
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
 @pytest.mark.parametrize("stdout", ["> /dev/full", ">&-"])
 def test_versions_that_cannot_be_told_are_a_full_disk_as_anywhere(stdout: str) -> None:
@@ -150,23 +114,6 @@ def test_versions_that_cannot_be_told_are_a_full_disk_as_anywhere(stdout: str) -
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
     assert 7 == done.returncode
     assert done.stderr.startswith("standard output ")
-
-
-@pytest.mark.parametrize(("arguments", "loaded"), LOADED_BY.items())
-def test_a_command_loads_only_what_it_needs(
-    arguments: tuple[str, ...], loaded: set[str], finished: Path, tmp_path: Path
-) -> None:
-    """Each command waits for the libraries of its row, and for no other that is heavy."""
-    places = {"RUN": str(finished), "DIR": str(tmp_path / "new")}
-    given = [places.get(argument, argument) for argument in arguments]
-    script = (
-        "import sys, contextlib, io\nfrom crun_batch.cli import commands as cli\n"
-        "with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())): "
-        f"code = cli.main({given!r})\n"
-        f"print(code, sorted({set(HEAVY)!r} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert f"0 {sorted(loaded)}\n" == done.stdout
 
 
 def test_version_tells_what_a_report_about_a_bug_needs(command: Any) -> None:

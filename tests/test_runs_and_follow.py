@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import run_kit
-from test_cli import HEAVY
+from test_start_up import HEAVY
 
 import crun_batch
 from crun_batch.cli import commands as cli
