@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         estimate,
         export,
         follow,
+        job_schema,
         load_job,
         merge,
         models,
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
         RunInUse,
     )
     from crun_batch.gateway.http.wire import Wire, open_wire
-    from crun_batch.load.job.job import Job, job_schema
+    from crun_batch.load.job.job import Job
     from crun_batch.mapping import map
     from crun_batch.options import RunOptions
     from crun_batch.records import Fault, Response
@@ -62,7 +63,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "api": (
         *("aestimate", "arun", "check", "compare", "credits", "doctor", "estimate", "export", "follow"),
-        *("load_job", "merge", "models", "open_run", "pause", "report", "resume", "run", "runs", "set", "show"),
+        *("job_schema", "load_job", "merge", "models", "open_run", "pause", "report", "resume", "run", "runs"),
+        *("set", "show"),
         *("status", "stop", "verify"),
     ),
     "errors": (
@@ -71,7 +73,7 @@ _HOMES = {
     ),
     "console.progress": ("Progress", "VariantProgress"),
     "gateway.http.wire": ("Wire", "open_wire"),
-    "load.job.job": ("Job", "job_schema"),
+    "load.job.job": ("Job",),
     "mapping": ("map",),
     "options": ("RunOptions",),
     "records": ("Fault", "Response"),

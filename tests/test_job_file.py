@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from crun_batch.errors import InputError
 from crun_batch.load.folders import Folders
-from crun_batch.load.job.job import Job, job_schema, load_job, parse_job
+from crun_batch.load.job.job import Job, load_job, parse_job
+from crun_batch.load.job.json_schema import job_schema
 from crun_batch.load.job.mistakes import known_keys
 from crun_batch.load.job.places import dotted, split_dotted
 from crun_batch.load.job.rules import EXCLUDES, RULES

@@ -276,6 +276,13 @@ def status(run: AnyRun, *, simulate: bool = False) -> dict[str, Any]:
     return status_of(directory_of(run, simulate))
 
 
+def job_schema() -> dict[str, object]:
+    """The JSON Schema of a job file, for editors."""
+    from crun_batch.load.job import json_schema
+
+    return json_schema.job_schema()
+
+
 def load_job(path: str | Path, **overrides: Any) -> Job:
     """A job file as a `Job`; `overrides` are sections (`budget={...}`) or short names (`limit=10`), as of `run`.
 

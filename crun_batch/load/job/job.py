@@ -291,21 +291,6 @@ def parse_job(
     return Job(with_shared_files(document, overrides, os.environ if environ is None else environ))
 
 
-def job_schema() -> dict[str, object]:
-    """The JSON Schema of a job file, for editors."""
-    from crun_batch.load.job.meanings import with_meanings
-
-    schema = with_meanings(Job.model_json_schema(), Job)
-    one = schema["properties"]["endpoint"]
-    spec = {"$ref": "#/$defs/EndpointSpec"}
-    several = {"type": "array", "items": spec, "minItems": 1}
-    schema["properties"]["endpoint"] = {
-        **{key: value for key, value in one.items() if key != "$ref"},
-        "anyOf": [spec, several],
-    }
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "crun_batch job"}
-
-
 def _from_keywords(keys: Mapping[str, Any], base_dir: Path | str | None) -> Document:
     tree = {
         key: value.model_dump(exclude_unset=True) if isinstance(value, Section) else value

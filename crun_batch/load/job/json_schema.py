@@ -1,6 +1,7 @@
-"""What each key of a job file means: the text below its field, read from the source when somebody asks for it.
+"""The JSON Schema of a job file, with what each key means: the text below its field, read from the source.
 
-pydantic would read it whenever the sections are loaded, which every command that reads a job would wait for.
+Read when somebody asks for it: pydantic would do that whenever the sections are loaded, and every command that reads
+a job would wait for it.
 """
 
 from __future__ import annotations
@@ -12,10 +13,24 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
+from crun_batch.load.job.job import Job
 from crun_batch.load.job.sections import Message, Section
 
 
-def with_meanings(schema: Mapping[str, Any], of: type[Section]) -> dict[str, Any]:
+def job_schema() -> dict[str, object]:
+    """The JSON Schema of a job file, for editors."""
+    schema = _with_meanings(Job.model_json_schema(), Job)
+    one = schema["properties"]["endpoint"]
+    spec = {"$ref": "#/$defs/EndpointSpec"}
+    several = {"type": "array", "items": spec, "minItems": 1}
+    schema["properties"]["endpoint"] = {
+        **{key: value for key, value in one.items() if key != "$ref"},
+        "anyOf": [spec, several],
+    }
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "crun_batch job"}
+
+
+def _with_meanings(schema: Mapping[str, Any], of: type[Section]) -> dict[str, Any]:
     """The JSON Schema of a section, with the text below each field as its description, in all its `$defs` too."""
     classes: dict[str, Any] = {one.__name__: one for one in Section.__subclasses__()}
     classes["Message"] = Message
