@@ -1,7 +1,7 @@
 """The JSON Schema of a job file, with what each key means: the text below its field, read from the source.
 
-Read when somebody asks for it: pydantic would do that whenever the sections are loaded, and every command that reads
-a job would wait for it.
+Read when somebody asks for it: pydantic would do that whenever the sections are loaded, and every command that
+reads a job would wait for it.
 """
 
 from __future__ import annotations
