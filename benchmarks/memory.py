@@ -1,19 +1,23 @@
-"""Where memory goes: the peak of a process that only loads a library, and of a whole run stage by stage.
+"""Where memory goes: the peak of a process that only loads a library, and of whole runs, stage by stage.
 
     python benchmarks/memory.py
 
 Each figure is the most that a process of its own had resident, as the kernel tells it (VmHWM; on macOS the peak of
-getrusage). It holds the pages of the libraries' code that were touched, which processes share, as well as data.
+getrusage). It holds the pages of the libraries' code that were touched, which processes share, as well as data;
+whose they are is told for three moments, from /proc/self/smaps.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import startup
 from bench_pages import save, write_pages
 from machine import HERE, description, measure_client, static_server
 from prompt_table import write_table
@@ -30,6 +34,8 @@ LOADED = {
     "an estimate's tokenizer": "from crun_batch.pricing import tokens; tokens.token_counter('gpt-5.4').count('a')",
 }
 """What is told -> what the process runs. pandas is there to compare with: nothing of ours loads it."""
+FINISHED = "from crun_batch.cli.commands import main; main(['run', 'job.yaml', '--simulate'])"
+TOLD = "from clients.measure import peak_rss_mb, resident_mb; import json"
 
 STAGES = {
     "peak_at_first_request_mb": "up to its first request: all loaded, the job read, the bill estimated",
@@ -40,7 +46,8 @@ STAGES = {
 
 
 def main() -> None:
-    loaded = [{"what": what, "peak_rss_mb": peak_of(code)} for what, code in LOADED.items()]
+    loaded = [{"what": what, "peak_rss_mb": told_by(code)["peak_rss_mb"]} for what, code in LOADED.items()]
+    finished = finished_run()
     table = write_table(CACHE / f"synthetic-{ROWS}.parquet", ROWS)
     with tempfile.TemporaryDirectory(prefix="crun-batch-bench-") as output, static_server() as server:
         measured = measure_client(
@@ -54,16 +61,30 @@ def main() -> None:
         )
     figures: dict[str, Any] = {"machine": description(), "rows": ROWS, "in_flight": IN_FLIGHT, "loaded": loaded}
     stages = [{"what": what, "peak_rss_mb": measured[key]} for key, what in STAGES.items()]
-    save("memory", {**figures, "stages": stages})
+    resident = {"finished": finished["resident_mb"], **measured["resident_mb"]}
+    few = {"rows": startup.ROWS, "peak_rss_mb": finished["peak_rss_mb"]}
+    save("memory", {**figures, "stages": stages, "finished": few, "resident_mb": resident})
     write_pages()
 
 
-def peak_of(code: str) -> float:
-    """The peak in MB of a process that runs this."""
-    script = f"{code}\nimport sys; sys.path.insert(0, {str(HERE)!r})\n"
-    script += "from clients.measure import peak_rss_mb; print(peak_rss_mb())"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    return float(done.stdout)
+def finished_run() -> dict[str, Any]:
+    """A job of a few rows that is run again when all of it is done."""
+    with tempfile.TemporaryDirectory(prefix="crun-batch-bench-") as folder:
+        startup.write_job(Path(folder), "job", startup.ROWS)
+        told_by(FINISHED, folder)
+        return told_by(FINISHED, folder)
+
+
+def told_by(code: str, folder: str | None = None) -> dict[str, Any]:
+    """The peak in MB of a process that runs this, and what is resident at its end."""
+    script = f"{code}\nimport sys; sys.path.insert(0, {str(HERE)!r})\n{TOLD}\n"
+    script += "print(json.dumps({'peak_rss_mb': peak_rss_mb(), 'resident_mb': resident_mb()}))"
+    environ = os.environ | {"CRUN_API_KEY": "not-a-key"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=folder, env=environ
+    )
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return told
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from decimal import Decimal
 
-from measure import MAX_OUTPUT_TOKENS, MODEL, SYSTEM, Measured, peak_rss_mb
+from measure import MAX_OUTPUT_TOKENS, MODEL, SYSTEM, Measured, peak_rss_mb, resident_mb
 
 import crun_batch
 
@@ -19,9 +19,11 @@ def main() -> None:
     measured = Measured()
     arguments = measured.arguments
     peaks: dict[str, float] = {}
+    resident: dict[str, dict[str, float]] = {}
 
     def wire(job: crun_batch.Job) -> crun_batch.Wire:
         peaks["peak_at_first_request_mb"] = peak_rss_mb()
+        resident["at_first_request"] = resident_mb()
         measured.starts_sending()
         return crun_batch.open_wire(connections=job.limits.concurrency)
 
@@ -58,7 +60,8 @@ def main() -> None:
         raise RuntimeError(f"{ok} of {arguments.rows} rows are ok: {run.stop_reason}")
     if run.cost_credits != CREDITS_PER_ROW * arguments.rows:
         raise RuntimeError(f"the bill is {run.cost_credits} credits, not {CREDITS_PER_ROW * arguments.rows}")
-    measured.report(**peaks)
+    resident["at_end"] = resident_mb()
+    measured.report(**peaks, resident_mb=resident)
 
 
 main()
