@@ -18,8 +18,8 @@ READ_TABLES = frozenset(
     )
 )
 """The commands that load Arrow."""
-OWN_CODE = ("python", "function", "output_schema")
-"""Words of which one stands in every job file, or among the arguments, that runs code of the user's own."""
+OWN_CODE = ("python", "function", "output_schema", "extends")
+"""One of these words stands in each job file, or among the arguments, that runs code of the user's own, or may."""
 _ABSENT = ("numpy", "pandas")
 
 
