@@ -22,7 +22,7 @@ from msgspec import Struct, structs
 from crun_batch.errors import InputError, Mistake
 from crun_batch.load.job.env_file import with_default_base_url
 from crun_batch.load.job.file import FORMATS, copied, format_of, overridden, put, read_text, read_tree
-from crun_batch.load.job.places import Document, KeyPath, Place, dotted, path_from
+from crun_batch.load.job.places import LITERAL_KEY, Document, KeyPath, Place, dotted, path_from
 
 KEY = "extends"
 SHARED = ("endpoint", "limits", "budget", "prices", "env_file", "on_end")
@@ -81,6 +81,8 @@ class _ProfileReader:
     def _profile(self, path: Path, place: Place, within: tuple[Path, ...]) -> Layer:
         if "\0" in str(path):
             raise _mistake("names no usable path", place)
+        if LITERAL_KEY.search(str(path)):  # told among the job's mistakes, without its words
+            return Layer({}, {})
         real = Path(os.path.realpath(path))
         if real in within:
             circle = " -> ".join(one.name for one in (*within[within.index(real) :], real))
