@@ -450,6 +450,23 @@ def test_a_pilot_tells_the_bill_and_its_rows_are_not_sent_again(
     assert pilot["output_tokens"]["low"] <= whole.summary["tokens"]["output"] <= pilot["output_tokens"]["high"]
 
 
+def test_a_pilot_counts_what_is_open_of_rows_that_are_half_done(
+    simulator: SimulatorProcess, tmp_path: Path
+) -> None:
+    """Time and bill are of the open units: of five rows with one of two variants done, five requests are left."""
+    bench = Bench(tmp_path, simulator, rows=9, sweep={"params.temperature": [0]})
+    bench.write(limits={"requests_per_minute": 600})
+    assert 0 == bench.run().exit_code
+    bench.write(sweep={"params.temperature": [0, 1]})
+    piloted = bench.run(pilot=4)
+    pilot = piloted.summary["pilot"]
+    assert (5, 4) == (piloted.summary["rows"]["open"], pilot["rows_finished"])
+    assert (0.5, "requests_per_minute") == (pilot["seconds"]["expected"], pilot["seconds"]["limited_by"])
+    both = piloted.sql("select id, sum(cost_credits) as cost from results group by id having count(*) = 2")["cost"]
+    expected = bench.charged + sum(both.to_pylist()) / 4 * 5 / 2
+    assert float(expected) == pytest.approx(float(pilot["cost_credits"]["expected"]))
+
+
 def test_a_pilot_that_is_stopped_tells_what_it_knows(simulator: SimulatorProcess, tmp_path: Path) -> None:
     """Its halt stays the run's; a pilot that the budget has no room for names the one that fits."""
     bench = Bench(tmp_path, simulator, rows=100, budget={"max_cost_credits": "1"})

@@ -156,14 +156,16 @@ def how_to_go_on(halt: Halt | None, context: RunContext) -> Halt | None:
     return structs.replace(halt, reason=f"{halt.reason}; top it up and start again, what is finished stays")
 
 
-def bill_at_most(context: RunContext, assessment: Assessment) -> Hold:
-    """What all sessions together will have cost once all is done; a pilot's rows stand for all open ones."""
-    workload, totals = context.workload, context.state.account.totals()
-    open_rows = -(-context.open_units // (len(workload.variants) * workload.repeats))
-    times = max(open_rows, assessment.open_rows)
+def bill_at_most(context: RunContext, assessment: Assessment, pilot_units: int | None) -> Hold:
+    """What all sessions together will have cost once all is done.
+
+    `pilot_units`: the open units of a pilot's rows, which stand for all open ones; None: all rows were estimated.
+    """
+    totals, units = context.state.account.totals(), pilot_units or 1
+    times = units if pilot_units is None else context.open_units
 
     def at_most(spent_pico: int, high_pico: int | None) -> int | None:
-        return None if high_pico is None else spent_pico + high_pico * times // max(1, assessment.open_rows)
+        return None if high_pico is None else spent_pico - (-high_pico * times // units)
 
     estimate = assessment.estimate
     return Hold(

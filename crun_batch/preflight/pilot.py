@@ -18,7 +18,7 @@ from crun_batch.options import Platform
 from crun_batch.preflight.assessment import RowsRead, columns_read, speed_limits
 from crun_batch.preflight.balance import ReadBalance, balance_reader
 from crun_batch.preflight.gateway_facts import GatewayFacts
-from crun_batch.preflight.pilot_sums import MICROSECONDS, PilotRowSums, forecast_of, row_sums, run_sums
+from crun_batch.preflight.pilot_sums import MICROSECONDS, OpenUnits, PilotRowSums, forecast_of, row_sums, run_sums
 from crun_batch.pricing.account import Sums
 from crun_batch.pricing.estimate import time_needed
 from crun_batch.pricing.pilot import Agreement, Forecast, Measured, measure, measured_versus_priced
@@ -86,10 +86,9 @@ async def pilot_document(
     sent = Sent(pilot.open_rows - len(pilot.rows) + len(finished), state.account.totals())
     weighed = await _weighed(pilot, sent, read, platform)
     sums = row_sums(state, finished)
-    open_rows = -(-context.open_units // (len(workload.variants) * workload.repeats))
-    rows_total = len(sums) + open_rows
+    still_open = OpenUnits(context.open_units, len(workload.variants) * workload.repeats)
     totals = run_sums(state)
-    output_tokens = forecast_of([row.output_tokens for row in sums], rows_total)
+    output_tokens = forecast_of([row.output_tokens for row in sums], still_open)
     return {
         "rows": len(pilot.rows),
         "rows_finished": len(finished),
@@ -97,9 +96,9 @@ async def pilot_document(
         "rows_total": workload.table.selected_rows,
         "seed": PILOT_SEED,
         "output_tokens": _whole(output_tokens, totals.output_tokens),
-        "cost_usd": _cost([row.cost_usd for row in sums], rows_total, totals.cost_usd),
-        "cost_credits": _cost([row.cost_credits for row in sums], rows_total, totals.cost_credits),
-        "seconds": _seconds(context, sums, open_rows),
+        "cost_usd": _cost([row.cost_usd for row in sums], still_open, totals.cost_usd),
+        "cost_credits": _cost([row.cost_credits for row in sums], still_open, totals.cost_credits),
+        "seconds": _seconds(context, sums, still_open),
         "notes": _notes(state.account.totals().unknown),
         **_told_of_price(pilot, weighed, state),
     }
@@ -217,24 +216,23 @@ def _whole(found: Forecast, everywhere: int) -> dict[str, int | None]:
     return {"known": everywhere, **{name: None if end is None else end + others for name, end in ends.items()}}
 
 
-def _cost(values: Sequence[int | None], rows_total: int, everywhere: int | None) -> dict[str, Any] | None:
+def _cost(values: Sequence[int | None], still_open: OpenUnits, everywhere: int | None) -> dict[str, Any] | None:
     known = [value for value in values if value is not None]
     if everywhere is None or not known or len(known) < len(values):
         return None
-    ends = _whole(forecast_of(known, rows_total), everywhere)
+    ends = _whole(forecast_of(known, still_open), everywhere)
     return {name: None if pico is None else decimal_text(pico) for name, pico in ends.items()}
 
 
-def _seconds(context: RunContext, sums: Sequence[PilotRowSums], open_rows: int) -> dict[str, Any]:
-    """How long the open rows still take, limits and latency being what they were."""
+def _seconds(context: RunContext, sums: Sequence[PilotRowSums], still_open: OpenUnits) -> dict[str, Any]:
+    """How long the open units still take, limits and latency being what they were."""
     if not sums:
         return {"low": None, "expected": None, "high": None, "limited_by": "not known"}
-    rows_total = len(sums) + open_rows
-    busy = forecast_of([row.latency_us for row in sums], rows_total)
-    tokens = forecast_of([row.tokens for row in sums], rows_total)
+    busy = forecast_of([row.latency_us for row in sums], still_open)
+    tokens = forecast_of([row.tokens for row in sums], still_open)
     workload = context.workload
     limits = workload.job.limits
-    requests = open_rows * len(workload.variants) * workload.repeats * (1 + len(workload.judges))
+    requests = still_open.units * (1 + len(workload.judges))
     ends: dict[str, Any] = {"limited_by": "not limited"}
     for end in ("low", "expected", "high"):
         busy_end, tokens_end = getattr(busy, end), getattr(tokens, end)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 import pyarrow as pa
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from crun_batch.load.table.arrays import array_of
 from crun_batch.pricing.pilot import Forecast, forecast
@@ -53,9 +53,34 @@ def row_sums(state: RunState, rows: Sequence[Row]) -> list[PilotRowSums]:
     ]
 
 
-def forecast_of(values: Sequence[int], rows_total: int) -> Forecast:
-    """The sum over all rows, by the project's one t quantile: exact from two known rows on."""
-    return forecast(values, rows_total, t_quantile)
+class OpenUnits(Struct, frozen=True):
+    """How many units are still to be sent, of a job whose rows have so many each."""
+
+    units: int
+    per_row: int
+
+    @property
+    def rows(self) -> int:
+        """As whole rows, rounded up."""
+        return -(-self.units // self.per_row)
+
+
+def forecast_of(values: Sequence[int], still_open: OpenUnits) -> Forecast:
+    """The sum over the known rows and all open units, by the project's one t quantile: exact from two rows on.
+
+    Rows of which something is done already add only the share of a row that is open: as whole rows they would
+    be counted twice.
+    """
+    found = forecast(values, len(values) + still_open.rows, t_quantile)
+    known, units, whole = found.known, still_open.units, still_open.rows * still_open.per_row
+    if units == whole:
+        return found
+
+    def part(end: int | None, up: int = 0) -> int | None:
+        return None if end is None else known + ((end - known) * units + up) // whole
+
+    ends = {"low": part(found.low), "expected": part(found.expected), "high": part(found.high, whole - 1)}
+    return structs.replace(found, **ends)
 
 
 def run_sums(state: RunState) -> PilotRowSums:

@@ -50,7 +50,8 @@ def _confirm(context: RunContext, plan: Plan) -> None:
     if plan.pilot is not None:
         assessment = structs.replace(assessment, limit_of=int, limit_option="--pilot")
     refuse_rejected(context, assessment)
-    context.state.bill_at_most = bill_at_most(context, assessment)
+    pilot_units = None if plan.pilot is None else sum(map(context.open_units_of, plan.pilot.rows))
+    context.state.bill_at_most = bill_at_most(context, assessment, pilot_units)
     verdict = judge(context, assessment, plan.gateways)
     if not verdict.may_start:
         shard = context.workload.shard
