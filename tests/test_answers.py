@@ -461,3 +461,41 @@ def test_the_page_of_answers_is_made_from_the_table() -> None:
 
 if __name__ == "__main__":
     PAGE.write_text(answers_page())
+
+
+NATIVE = ("native_finish_reason", "provider_specific_fields")
+
+
+@pytest.mark.parametrize("name", ["chat", "completions"])
+@pytest.mark.parametrize("place", NATIVE)
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    ("said", "native", "expected"),
+    [
+        ("stop", "insufficient_system_resource", "server"),
+        ("stop", "MALFORMED_FUNCTION_CALL", "bad_reply"),
+        ("stop", "SAFETY", "content_filter"),
+        ("stop", "MAX_TOKENS", "length"),
+        ("odd", "abort", "server"),
+        (None, "max_tokens", "length"),
+        ("stop", "end_turn", "stop"),
+        ("stop", "odd", "stop"),
+        ("length", "STOP", "length"),
+        ("content_filter", "length", "content_filter"),
+    ],
+)
+def test_a_gateway_that_calls_a_bad_end_a_stop_is_not_believed(
+    name: str, place: str, streamed: bool, said: str | None, native: str, expected: str
+) -> None:
+    """The provider's own word beside the gateway's counts, where that says that all is well and it does not."""
+    beside = {"native_finish_reason": native}
+    told = beside if place == "native_finish_reason" else {place: beside}
+    if streamed:
+        last = ENDINGS[name][-1]
+        choice = {**last["choices"][0], "finish_reason": said, **told}
+        found = stream(name, events(*ENDINGS[name][:-1], {**last, "choices": [choice]}) + b"data: [DONE]\n\n")
+    else:
+        body = reply_body(name, "positive", said)
+        body["choices"][0] |= told
+        found = read(name, body)
+    assert expected == (found.kind if isinstance(found, Failure) else found.finish_reason)

@@ -58,7 +58,17 @@ MESSAGES = st.one_of(
 )
 REASONS = st.one_of(st.sampled_from(["stop", "length", "error", "refusal", "end_turn", "pause_turn"]), ODD)
 CHOICES = st.one_of(
-    st.fixed_dictionaries({"message": MESSAGES}, optional={"finish_reason": REASONS, "error": ODD}), ODD
+    st.fixed_dictionaries(
+        {"message": MESSAGES},
+        optional={
+            "finish_reason": REASONS,
+            "error": ODD,
+            "native_finish_reason": REASONS,
+            "provider_specific_fields": st.fixed_dictionaries({}, optional={"native_finish_reason": REASONS})
+            | ODD,
+        },
+    ),
+    ODD,
 )
 PAYLOADS = st.fixed_dictionaries(
     {"choices": st.one_of(st.lists(CHOICES, max_size=2), ODD)},

@@ -35,7 +35,7 @@ def at():
 @pytest.fixture(scope="module")
 def court():
     """The judges' gateway, which takes another key."""
-    with simulator(keys={"judge": JUDGE_KEY}) as process:
+    with simulator(keys={"judge": JUDGE_KEY}, stream_style="openai") as process:
         yield process
 
 
@@ -295,7 +295,7 @@ def test_a_judge_is_asked_in_its_own_protocol(at, court, tmp_path, protocol):
         "base_url": court.base_url,
         "api_key_env": "JUDGE_KEY",
         "protocol": protocol,
-        "stream": protocol != "completions",
+        "stream": True,
     }
     prompt = {"user": "{{ output_text }}\nWas this right? Say one of: yes, no"}
     spec, before = job(at, tmp_path, score=[judge(court, endpoint=endpoint, prompt=prompt)]), asked(court)[0]

@@ -145,6 +145,7 @@ def test_an_unknown_model_is_model_not_found_in_openai_words_everywhere(path: st
         ("/messages", {"messages": [{"role": "system", "content": "x"}]}, "messages.0.role"),
         ("/completions", {"prompt": None}, "prompt"),
         ("/completions", {"stream": True}, "stream"),
+        ("/completions", {"stream": 1}, "stream"),
         ("/completions", {"model": None}, "model"),
     ],
 )

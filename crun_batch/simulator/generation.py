@@ -69,6 +69,8 @@ class Generation:
             raise Rejected(refusal(400, "The body is no JSON object."))
         try:
             ask = endpoint.read(payload)
+            if ask.stream and self._settings.stream_style not in endpoint.stream_styles:
+                raise Invalid("Invalid 'stream': this endpoint does not stream.", "stream")
         except Invalid as error:
             raise Rejected(refusal(self._settings.invalid_status, str(error), param=error.param)) from None
         if ask.model not in self._settings.models:

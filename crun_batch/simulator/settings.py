@@ -134,7 +134,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     gateway_style: GatewayStyle = "crun"
     """Whose calls for models, prices and credit are imitated; `plain` has only `GET /models`, without prices."""
     stream_style: Literal["crun", "openai"] = "crun"
-    """Chat streams: usage always in the last chunk with choices (crun), or on request in an extra one (openai)."""
+    """Chat streams: usage always in the last chunk with choices (crun), or on request in an extra one (openai).
+    Completions are streamed in OpenAI's style only."""
     keys: dict[str, str] = {}
     """Accepted keys by name; the ledger shows names only. Without any: every key that starts with `ak_sim`."""
     balance_key: Literal["x-api-key", "any"] = "x-api-key"

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
+from crun_batch.load.job.endpoint_sections import EndpointSpec
 from crun_batch.load.job.file import ForEachEndpoint
 from crun_batch.load.job.job import Job
 from crun_batch.load.job.sweep import variations
@@ -57,7 +58,15 @@ def _settings_for(job: Job) -> Settings:
     for name in asked:
         if name is not None:
             models.setdefault(name, Model())
-    return Settings(models=models, balance_credits=SIMULATED_BALANCE_CREDITS)
+    is_streamed = any(endpoint.stream and endpoint.protocol == "completions" for endpoint in _endpoints(job))
+    style: Literal["crun", "openai"] = "openai" if is_streamed else "crun"
+    return Settings(models=models, balance_credits=SIMULATED_BALANCE_CREDITS, stream_style=style)
+
+
+def _endpoints(job: Job) -> Iterator[EndpointSpec]:
+    """Of all variants and judges, as they are where nothing is simulated."""
+    yield from (variation.job.endpoint for variation in variations(job))
+    yield from (spec.endpoint for spec in job.score if spec.endpoint is not None)
 
 
 def _simulated_model(spec: Any, job: Job) -> Model:

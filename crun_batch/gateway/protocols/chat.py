@@ -14,7 +14,10 @@ from crun_batch.gateway.failures import facts_of, failure_of
 from crun_batch.gateway.protocols.chat_plain import read_plain
 from crun_batch.gateway.protocols.protocol import Assembled, JsonObject, Protocol, encode, finished, limited
 from crun_batch.gateway.protocols.reading import (
+    NATIVE,
+    finish_said,
     json_object,
+    native_finish,
     no_reply,
     objects,
     openai_usage,
@@ -84,7 +87,7 @@ def read(payload: JsonObject) -> Reply | Failure:
     if not choices:
         return no_reply("choices", openai_usage(payload))
     choice = choices[0]
-    said = choice.get("finish_reason")
+    said = finish_said(choice)
     if choice.get("error"):
         return _failed(payload, choice)
     message = json_object(choice.get("message"))
@@ -195,6 +198,7 @@ class _Choice:
 
     def __init__(self, index: int) -> None:
         self.finish_reason: object = None
+        self._native: str | None = None
         self._index = index
         self._error: object = None
         self._texts = _Texts()
@@ -203,6 +207,7 @@ class _Choice:
 
     def grow(self, chunk: JsonObject) -> None:
         self.finish_reason = chunk.get("finish_reason") or self.finish_reason
+        self._native = native_finish(chunk) or self._native
         self._error = chunk.get("error") or self._error
         delta = json_object(chunk.get("delta") or chunk.get("message"))
         self._texts.grow(delta, ("content", "refusal", "reasoning_content", "reasoning"))
@@ -228,7 +233,8 @@ class _Choice:
         if self._function_call:
             message["function_call"] = self._function_call.function()
         choice: JsonObject = {"index": self._index, "message": message, "finish_reason": self.finish_reason}
-        return {**choice, "error": self._error} if self._error else choice
+        told = {NATIVE: self._native, "error": self._error}
+        return choice | {name: value for name, value in told.items() if value}
 
 
 PROTOCOL = Protocol(

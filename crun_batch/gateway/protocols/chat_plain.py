@@ -54,10 +54,16 @@ class _Message(Struct, gc=False):
     function_call: None = None
 
 
+class _Beside(Struct, gc=False):
+    native_finish_reason: str | None = None
+
+
 class _PlainChoice(Struct, gc=False):
     message: _Message
     finish_reason: str
     error: None = None
+    native_finish_reason: str | None = None
+    provider_specific_fields: _Beside | None = None
 
 
 class _Plain(Struct, gc=False):
@@ -80,13 +86,15 @@ def read_plain(body: bytes) -> Reply | None:
         plain = _decode(body.decode())
     except (ValueError, RecursionError):
         return None
-    choice, usage = plain.choices[0], plain.usage
+    choice, usage, beside = plain.choices[0], plain.usage, plain.choices[0].provider_specific_fields
+    native = choice.native_finish_reason or (beside.native_finish_reason if beside is not None else None)
     text, input_tokens, output_tokens = choice.message.content, usage.prompt_tokens, usage.completion_tokens
     meaning = finish_meaning(choice.finish_reason)
     total = usage.total_tokens
     if (
         is_missing(text)
         or meaning not in PLAIN_MEANINGS
+        or (native and finish_meaning(native) != meaning)
         or (total is not None and total != input_tokens + output_tokens)
     ):
         return None

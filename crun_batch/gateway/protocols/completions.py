@@ -1,4 +1,7 @@
-"""POST /completions: one text in, one text out; no stream. Sources: OpenAI's API reference, CRUN's docs."""
+"""POST /completions: one text in, one text out.
+
+Sources: OpenAI's API reference, vLLM's and llama.cpp's servers; CRUN's docs, by which CRUN does not stream it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crun_batch.gateway.protocols.protocol import Assembled, JsonObject, Protocol, encode, finished, limited
-from crun_batch.gateway.protocols.reading import no_reply, objects, openai_usage, reply_of, told_last
+from crun_batch.gateway.protocols.reading import (
+    NATIVE,
+    finish_said,
+    native_finish,
+    no_reply,
+    objects,
+    openai_usage,
+    reply_of,
+    told_last,
+)
 from crun_batch.gateway.protocols.schema import schema_words
 from crun_batch.gateway.protocols.sse import read_stream
 from crun_batch.records import Failure, Reply
@@ -22,7 +34,7 @@ def body(
     stream: bool,
     output_schema: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """The request, see `BuildBody`. `stream` is not asked for: this endpoint has none.
+    """The request, see `BuildBody`. A stream asks for usage, as one of chat does.
 
     The prompt is the texts of all messages in order, parted by an empty line, without their roles; an
     output_schema is asked for in a last paragraph. Raises ValueError for a content that is no text.
@@ -32,7 +44,11 @@ def body(
         texts.append(schema_words(output_schema))
     request: JsonObject = {"model": model, "prompt": "\n\n".join(texts)}
     limited(request, params, OUTPUT_LIMIT_NAMES, max_output_tokens)
-    return encode(finished(request, params))
+    finished(request, params)
+    if stream:
+        request["stream"] = True
+        request["stream_options"] = {"include_usage": True, **params.get("stream_options", {})}
+    return encode(request)
 
 
 def _text(message: Mapping[str, Any]) -> str:
@@ -52,11 +68,11 @@ def read(payload: JsonObject) -> Reply | Failure:
     text = choices[0].get("text", 0) if choices else 0
     if text is not None and not isinstance(text, str):
         return no_reply("a text", usage)
-    return reply_of(payload, text=text, said=choices[0].get("finish_reason"), usage=usage)
+    return reply_of(payload, text=text, said=finish_said(choices[0]), usage=usage)
 
 
 def assemble(stream_body: bytes) -> Assembled:
-    """Chunks -> one text_completion: none is asked for, but servers send them (llama.cpp, vLLM).
+    """Chunks -> one text_completion.
 
     The stream saw its end as one of chat does.
     """
@@ -70,6 +86,7 @@ def assemble(stream_body: bytes) -> Assembled:
             payload["usage"] = told_last(payload.get("usage"), event["usage"], openai_usage)
         for chunk in objects(event.get("choices"))[:1]:
             choice["finish_reason"] = chunk.get("finish_reason") or choice["finish_reason"]
+            choice.update({NATIVE: native} if (native := native_finish(chunk)) else {})
             pieces += [chunk["text"]] if isinstance(chunk.get("text"), str) else []
     if not pieces and not choice["finish_reason"]:
         return Assembled(None, False, stream.error)

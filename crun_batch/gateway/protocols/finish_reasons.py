@@ -61,6 +61,7 @@ FINISH_WORDS: tuple[FinishWord, ...] = (
     FinishWord("limit", "length", "llama.cpp (old)"),
     FinishWord("error_limit", "length", "Cohere"),
     FinishWord("model_context_window_exceeded", "length", "Anthropic, Bedrock, Z.AI"),
+    FinishWord("not_finished", "length", "watsonx: the turn is not over"),
     FinishWord("repetition", "length", "vLLM, which ends an answer that repeats itself"),
     FinishWord("pause_turn", "length", "Anthropic: the turn is not over"),
     FinishWord("compaction", "length", "Anthropic: the turn is not over"),

@@ -20,6 +20,8 @@ MOST_TOKENS = 10**9
 
 NO_ANSWER = "the reply holds no text"
 
+NATIVE = "native_finish_reason"
+
 MOST_USD = 10**6
 """A reply that says it cost as much states something else than its cost."""
 
@@ -172,6 +174,26 @@ def stated_cost(value: object) -> str | None:
     """A cost that a reply states about itself, as decimal text; None for 0 and for what is no amount."""
     text = cost_text(value)
     return text if text is not None and Decimal(text) > 0 else None
+
+
+def native_finish(choice: JsonObject) -> str | None:
+    """The provider's own word beside the gateway's (OpenRouter; LiteLLM among its provider_specific_fields)."""
+    beside = json_object(choice.get("provider_specific_fields"))
+    return word(choice.get(NATIVE)) or word(beside.get(NATIVE))
+
+
+def finish_said(choice: JsonObject) -> object:
+    """Why the choice ended. Gateways translate words that they do not know into `stop`.
+
+    So the provider's own word counts where the gateway's is missing, or says that all is well and it does not.
+    """
+    said, native = choice.get("finish_reason"), native_finish(choice)
+    if native is None or not (said is None or isinstance(said, str)):
+        return said
+    if not said:
+        return native
+    is_well = finish_meaning(said) in ("stop", "tool_calls", None)
+    return native if is_well and finish_meaning(native) not in ("stop", "tool_calls", None) else said
 
 
 def reply_of(

@@ -144,7 +144,7 @@ class EndpointSpec(Section):
     query: Query = Field(default_factory=dict)
     """What follows '?' in the address of every call, such as {api-version: 2024-10-21}. No key belongs here."""
     stream: Flag = False
-    """Ask for streamed replies; they are stored assembled."""
+    """Ask for streamed replies; they are stored assembled. CRUN streams no completions, other servers do."""
     weight: Weight = 1.0
     """In a list: how much of the work it gets beside what the others' weights say."""
     limits: EndpointLimits = not_written()

@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from crun_batch.errors import Mistake
+from crun_batch.load.job.endpoint_sections import DEFAULT_BASE_URL
 from crun_batch.load.job.grader_rules import grader_mistakes
 from crun_batch.load.job.output_schema import column_of, schema_problem
 from crun_batch.load.job.places import LITERAL_KEY, Document, KeyPath
@@ -29,6 +31,8 @@ NUMBERS = ("temperature", "top_p", "top_k", "min_p", "seed", "frequency_penalty"
 
 HEADER_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 """`${NAME}` in a header: replaced from the environment when the run starts."""
+
+CRUN_HOST = urlsplit(DEFAULT_BASE_URL).hostname
 
 _KEY_ADVICE = (
     "a key has no place in a job file: name its variable in endpoint.api_key_env, or its file in api_key_file"
@@ -156,8 +160,13 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "endpoint.stream",
-        "must be false with endpoint.protocol: completions, which does not stream",
-        lambda job: job("endpoint.stream") is True and job("endpoint.protocol") == "completions",
+        "must be false with endpoint.protocol: completions at api.crun.ai, which does not stream it; "
+        "other servers do",
+        lambda job: (
+            job("endpoint.stream") is True
+            and job("endpoint.protocol") == "completions"
+            and _host(job("endpoint.base_url")) == CRUN_HOST
+        ),
     ),
     Rule(
         "params",
@@ -211,6 +220,13 @@ def broken_rules(document: Document) -> list[Mistake]:
     mistakes = [document.mistake(tuple(key.split(".")), says) for key, says in found]
     placed = [*grader_mistakes(document.tree.get("score")), *_secrets(document.tree)]
     return mistakes + [document.mistake(path, says) for path, says in placed]
+
+
+def _host(base_url: Any) -> str | None:
+    try:
+        return urlsplit(base_url).hostname if isinstance(base_url, str) else None
+    except ValueError:  # no address: its own rule says so
+        return None
 
 
 def _schema_problems(job: Written) -> Iterator[str]:

@@ -29,6 +29,8 @@ class ApiEndpoint(Struct, frozen=True):
     events: Callable[[Ask, ModelAnswer, Settings], Events] | None = None
     error_event: str | None = None
     """The `event:` name under which an error is sent inside a stream; None: a bare `data:` line."""
+    stream_styles: tuple[str, ...] = ("crun", "openai")
+    """Values of the setting stream_style under which this endpoint streams; under others it refuses to."""
 
 
 class Field(Struct, frozen=True):
