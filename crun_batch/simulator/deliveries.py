@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from crun_batch.simulator.connection import Delivery, chunk, reply_bytes, reply_head
 from crun_batch.simulator.settings import Settings
+from crun_batch.simulator.spoiling import is_spoiling, spoiled
 
 Headers = tuple[tuple[str, str], ...]
 _END = chunk(b"")
@@ -33,7 +34,10 @@ class Body(Struct, frozen=True):
 
 
 def deliver(body: Body, fault: str | None, settings: Settings, finished: Callable[[], None]) -> Delivery:
-    """The script for a reply under a fault of the kinds in `faults.AFTER`, or under none."""
+    """The script for a reply under a fault that the request is charged for, or under none."""
+    if fault is not None and is_spoiling(fault):
+        pieces = spoiled(body.pieces, fault, streamed=body.streamed)
+        body, fault = structs.replace(body, pieces=pieces), None
     if fault is not None:
         steps, end = _DAMAGED[fault](body, settings)
         return Delivery(steps, end, settings.stall_seconds, finished)

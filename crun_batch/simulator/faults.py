@@ -17,6 +17,12 @@ several markers follow one another. Drawing depends on seed, request and attempt
     empty                          charged; HTTP 200 with an empty body
     drip                           charged; the body comes byte by byte
     wrong_type                     charged; the right body under `Content-Type: text/html`
+    finish_WORD                    charged; the finish reason is WORD, as it is spelt (finish_null: it is null)
+    usage_zero usage_negative      charged; the reply's counts are all 0, negative, fractional, NaN, texts, huge,
+    usage_fractional usage_nan     or not there
+    usage_text usage_huge
+    usage_missing
+    usage_zeros_last               charged; a stream tells its counts and then, last, zeros (a body: zeros)
 """
 
 from __future__ import annotations
@@ -25,6 +31,7 @@ import hashlib
 import re
 
 from crun_batch.errors import InputError, Mistake
+from crun_batch.simulator import spoiling
 from crun_batch.simulator.settings import Settings
 
 BEFORE = frozenset({"reset_before", "close_before", "error_in_200", "content_filter"})
@@ -59,7 +66,8 @@ BATCH_FAULTS = frozenset(
     }
 )
 """What goes wrong with batches, see `batches.faults`; the rate of each counts by itself."""
-_MARKER = re.compile(r"\[\[fault:([a-z_0-9]+)(?:\*(\d+|always))?\]\]")
+_NAMES = sorted(BEFORE | AFTER | spoiling.KINDS)
+_MARKER = re.compile(r"\[\[fault:([A-Za-z_0-9.\-]+)(?:\*(\d+|always))?\]\]")
 _STATUS = re.compile(r"[45]\d\d")
 _CODE = re.compile(r"code_(\d{3})")
 _ALWAYS = 10**9
@@ -78,7 +86,12 @@ def code_of(kind: str) -> int | None:
 
 def is_kind(kind: str) -> bool:
     """Whether there is such a fault."""
-    return kind in BEFORE or kind in AFTER or status_of(kind) is not None or code_of(kind) is not None
+    return kind in BEFORE or is_charged(kind) or status_of(kind) is not None or code_of(kind) is not None
+
+
+def is_charged(kind: str) -> bool:
+    """Whether the fault hits the reply: the request was done and charged."""
+    return kind in AFTER or spoiling.is_spoiling(kind)
 
 
 def check_kinds(settings: Settings) -> None:
@@ -86,7 +99,7 @@ def check_kinds(settings: Settings) -> None:
     faults = settings.faults
     mistakes = [
         Mistake(
-            f"unknown fault {kind!r}; known are HTTP statuses, code_NNN and {', '.join(sorted(BEFORE | AFTER))}",
+            f"unknown fault {kind!r}; known are HTTP statuses, code_NNN, finish_WORD and {', '.join(_NAMES)}",
             key="faults",
         )
         for kind in faults

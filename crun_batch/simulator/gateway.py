@@ -27,7 +27,7 @@ from crun_batch.simulator.control import CONTROLS, CRUN_BALANCE, SimulatedAccoun
 from crun_batch.simulator.deliveries import Body, Headers, deliver, with_error
 from crun_batch.simulator.endpoints import ENDPOINTS
 from crun_batch.simulator.endpoints.form import ApiEndpoint, data_line, named_event
-from crun_batch.simulator.faults import AFTER, check_kinds, code_of, drawn, marked, status_of
+from crun_batch.simulator.faults import check_kinds, code_of, drawn, is_charged, marked, status_of
 from crun_batch.simulator.generation import Generation, Rejected
 from crun_batch.simulator.ledger import Ledger
 from crun_batch.simulator.refusals import Refusal, Shape, error_body, refusal
@@ -141,13 +141,13 @@ class SimulatedGateway:
         fault = self._fault(request.body, digest.digest())
         if fault is not None:
             self.stats.fault(fault)
-            if fault not in AFTER and fault != "error_in_200" and not self._billed(fault):
+            if not is_charged(fault) and fault != "error_in_200" and not self._billed(fault):
                 return self._fail(fault, endpoint, request)
         if fault != "error_in_200":
             answered = self._generation.charge(
                 answered, ask, endpoint, key_name, digest.hexdigest(), fault or "answered"
             )
-            if fault is not None and fault not in AFTER:
+            if fault is not None and not is_charged(fault):
                 return self._fail(fault, endpoint, request)
         wait = latency_seconds(self.settings, digest.digest())
         return self._deliver(endpoint, ask, answered, fault, wait, headers)
