@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -224,6 +225,36 @@ def test_the_rows_that_fit_do_fit(rows: int, finished: int, cost: int, left: int
     assert (limit - finished) * cost <= left * rows
     if limit < finished + rows:
         assert (limit - finished + 1) * cost > left * rows
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    rows=st.integers(1, 3),
+    units=st.integers(1, 3),
+    need=st.integers(1, 10**13),
+    cap=st.integers(0, 10**13),
+    spent=st.integers(0, 2 * 10**13),
+    unknown=st.integers(0, 10**13),
+    until_budget=st.booleans(),
+)
+def test_no_refusal_speaks_of_negative_money_or_of_one_rows(
+    rows: int, units: int, need: int, cap: int, spent: int, unknown: int, until_budget: bool
+) -> None:
+    """A budget that is overspent is used up; what is left is said only where something is; one row costs."""
+    asked = Needs(rows, 0, need, units=units)
+    reservations = Reservations(Budget(cap, cap), spent=Hold(spent, spent), unknown=Hold(unknown, unknown))
+    found = may_start(
+        {"usd": asked, "credits": asked},
+        reservations,
+        balance=None,
+        credits_mode="off",
+        until_budget=until_budget,
+    )
+    said = " ".join([found.sentence, *found.notes])
+    assert not re.search(r"-\d|-\$|\b1 (rows|units|credits)\b|\b0 credits left", said)
+    assert (found.may_start and not until_budget) == (need <= cap - spent - unknown and not until_budget)
+    if need > cap - spent - unknown:
+        assert ("used up" in said) == (spent + unknown >= cap) or until_budget
 
 
 def test_an_emptied_purse_fits_no_row() -> None:

@@ -85,15 +85,23 @@ def _known(span: Mapping[str, str | None]) -> bool:
 
 
 def _costs(estimate: Mapping[str, Any]) -> list[str]:
-    is_exact = all(variant["counter_exact"] for variant in estimate["variants"])
+    is_exact = all(_is_exact(variant) for variant in estimate["variants"])
     phrases = [
         _span(estimate[key], show, is_exact=is_exact) for key, show in MONEY.items() if _known(estimate[key])
     ]
     return phrases or [UNKNOWN]
 
 
+def _is_exact(variant: Mapping[str, Any]) -> bool:
+    """Whether every row was read and its tokens counted as the model does."""
+    return bool(variant["counter_exact"]) and variant["rows_read"] >= variant["rows"]
+
+
 def _span(span: Mapping[str, str | None], show: Show, *, is_exact: bool) -> str:
-    """Where tokens are counted by an approximation, neither end is a bound, and neither is called one."""
+    """Where tokens are counted by an approximation, or rows estimated from others, neither end is a bound.
+
+    What is reserved for the requests is one, where there is such a bound.
+    """
 
     def text(end: str) -> str:
         value = span[end]
@@ -101,7 +109,8 @@ def _span(span: Mapping[str, str | None], show: Show, *, is_exact: bool) -> str:
 
     middle = f"expected {text('expected')}, " if span["expected"] is not None else ""
     if not is_exact:
-        return f"{middle}about {text('low')} to {text('high')}"
+        bound = f", at most {text('at_most')}" if span["at_most"] is not None else ""
+        return f"{middle}about {text('low')} to {text('high')}{bound}"
     return f"{middle}at least {text('low')}, at most {text('high')}"
 
 

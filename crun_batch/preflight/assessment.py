@@ -265,7 +265,8 @@ class _Tallies:
             tally, counter = known
             counted = count_body(body, counter)
             tally.row()
-            tally.add(counted.tokens, unit_hash, counted.uncounted_parts, to_send)
+            bound_tokens = request.input_bound_tokens if turn == 0 else None  # no answer is there yet
+            tally.add(counted.tokens, unit_hash, counted.uncounted_parts, to_send, bound_tokens)
 
     def _not_taken_over(self, row: Row, repeats: Sequence[int], unit_hash: str) -> int:
         """How many of these repeats must be sent; those that an earlier run answered are counted."""

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from msgspec import structs
+
 from crun_batch.gateway.protocols.protocol import encode
 from crun_batch.preflight.prices import Prices
-from crun_batch.pricing.estimate import Finished, Tally, Terms
+from crun_batch.pricing.estimate import SAMPLE_ROWS, Finished, Tally, Terms
 from crun_batch.pricing.figures import VariantEstimate
 from crun_batch.pricing.tokens import Counter
 from crun_batch.records import Row
@@ -28,7 +30,7 @@ class JudgeTally:
     """One judge's questions, for an estimate."""
 
     def __init__(self, judge: Judge, workload: Workload, prices: Prices) -> None:
-        limits = [variant.job.output_limit_tokens for variant in workload.variants]
+        limits = [variant.terms.output_limit_tokens for variant in workload.variants]
         most = None if None in limits else max(limit for limit in limits if limit is not None)
         self._judge = judge
         self._workload = workload
@@ -61,8 +63,11 @@ class JudgeTally:
         found = [self._coming.estimate(rows, finished)] if self._coming.lengths else []
         lengths = waiting.lengths.get(name)
         if lengths:
-            stored = Tally(self._terms(name + STORED if found else name, 0, None))
-            stored.lengths.update(lengths)
+            terms = self._terms(name + STORED if found else name, 0, None)
+            is_counted = lengths.total() <= SAMPLE_ROWS  # the tokens of more follow from their bytes
+            stored = Tally(structs.replace(terms, counter_exact=terms.counter_exact and is_counted))
+            for (tokens, bound_tokens), count in lengths.items():
+                stored.add(tokens, None, 0, count, bound_tokens)
             stored.rows_read = lengths.total()
             found.append(stored.estimate(None, finished))
         return found
@@ -81,7 +86,7 @@ def partial_terms(
             model=judge.job.model or "",
             price=choice.price,
             price_reason=choice.reason,
-            max_output_tokens=judge.job.output_limit_tokens,
+            max_output_tokens=judge.terms.output_limit_tokens,
             counter_name=counter.name,
             counter_exact=counter.exact and not carried,
             credits_per_usd=workload.job.prices.credits_per_usd,

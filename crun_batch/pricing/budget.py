@@ -285,11 +285,16 @@ def _against_cap(need: Needs, purse: Purse, unit: str, *, until_budget: bool) ->
     left = purse.cap_pico - purse.spent_pico - purse.unknown_pico
     if need.pico <= left:
         return Preflight(True)
-    sentence = (
-        f"{_what(need)} {_money(need.pico, unit)}, and {key} has {_money(left, unit)} left of "
-        f"{_money(purse.cap_pico, unit)}"
+    cap = _money(purse.cap_pico, unit)
+    gone = _money(purse.spent_pico + purse.unknown_pico, unit)
+    rest = (
+        f"{key} has {_money(left, unit)} left of {cap}"
+        if left > 0
+        else f"{key} is used up: {gone} spent or held, of {cap}"
     )
-    return _too_little(need, left, sentence, until_budget=until_budget)
+    return _too_little(
+        need, left, f"{_what(need)} {_money(need.pico, unit)}, and {rest}", until_budget=until_budget
+    )
 
 
 def _against_balance(need: Needs, amount: Decimal, unit: str, keep: Decimal) -> Preflight:
@@ -316,12 +321,16 @@ def _too_little(need: Needs, left_pico: int, sentence: str, *, until_budget: boo
 
 
 def _what(need: Needs) -> str:
-    what = f"{need.rows:,} rows" if need.rows else "the judges of what is answered"
+    is_one = need.rows == 1
+    what = f"{need.rows:,} {'row' if is_one else 'rows'}" if need.rows else "the judges of what is answered"
     if need.units is not None and need.units != need.rows:
-        what = f"{need.units:,} open units of {what}"
-    return f"{what} cost at least" if need.expected_pico is None else f"{what} are expected to cost"
+        is_one = need.units == 1
+        what = f"{need.units:,} open {'unit' if is_one else 'units'} of {what}"
+    if need.expected_pico is None:
+        return f"{what} {'costs' if is_one else 'cost'} at least"
+    return f"{what} {'is' if is_one else 'are'} expected to cost"
 
 
 def _money(pico: int, unit: str) -> str:
     amount = _SIX_DIGITS.create_decimal(Decimal(pico) / PICO).normalize()
-    return f"${amount:,f}" if unit == "usd" else f"{amount:,f} credits"
+    return f"${amount:,f}" if unit == "usd" else f"{amount:,f} {'credit' if amount == 1 else 'credits'}"

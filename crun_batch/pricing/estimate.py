@@ -1,9 +1,10 @@
 """What the requests still to be sent will cost, and how long they take, before one of them is sent.
 
 Owns: the bounds. Low: every request's input and one output token. High: the dearest reading of its input and
-all of max_output_tokens; unknown without that limit. Expected: only once rows have finished, from what they
-did. Retries and repairs come on top; prompt caching can go below. Must not know: how prompts are rendered or
-counted, where finished rows are kept, the clock.
+all of max_output_tokens; unknown without that limit. At most: what no request can exceed; the high end where
+tokens are counted exactly, else what is reserved. Expected: only once rows have finished, from what they did.
+Retries and repairs come on top; prompt caching can go below. Must not know: how prompts are rendered or counted,
+where finished rows are kept, the clock.
 
 A tally keeps how often each length occurs, not the requests: flat memory, and prices are applied once per
 length. Amounts are integers of pico; None is unknown and never 0.
@@ -18,7 +19,7 @@ from decimal import Decimal
 
 from msgspec import Struct
 
-from crun_batch.pricing.budget import Needs, Unit
+from crun_batch.pricing.at_most import BoundTally
 from crun_batch.pricing.costs import charge, dearest_holds, least
 from crun_batch.pricing.figures import Estimate, Identical, MinimumCharge, Span, TimeNeeded, VariantEstimate
 from crun_batch.records import Cost, Hold, Price, Usage, decimal_text
@@ -94,6 +95,7 @@ class Tally:
         self.uncounted_parts = 0
         self.lengths: Counter[int] = Counter()
         self.repeated: Counter[int] = Counter()
+        self.bounds = BoundTally()
         self._hashes: set[int] = set()
         self._hashes_full = False
 
@@ -102,15 +104,24 @@ class Tally:
         self.rows_read += 1
 
     def add(
-        self, input_tokens: int, request_hash: str | None = None, uncounted_parts: int = 0, repeats: int = 1
+        self,
+        input_tokens: int,
+        request_hash: str | None = None,
+        uncounted_parts: int = 0,
+        repeats: int = 1,
+        bound_tokens: int | None = None,
     ) -> None:
-        """One request, sent `repeats` times: its input tokens, its hash (to find identical ones), its images."""
+        """One request, sent `repeats` times: its input tokens, its hash (to find identical ones), its images.
+
+        `bound_tokens`: the most that its input can have, however it is counted; None: it has no such bound.
+        """
         if request_hash is not None and self._is_repeated(request_hash):
             self.repeated[input_tokens] += repeats
             if self.terms.shares_identical:
                 return
         self.lengths[input_tokens] += repeats
         self.uncounted_parts += uncounted_parts
+        self.bounds.add(None if uncounted_parts else bound_tokens, repeats)
 
     def _is_repeated(self, request_hash: str) -> bool:
         key = hash(request_hash)
@@ -129,10 +140,13 @@ class Tally:
             raise ValueError("no row was read")
         terms, scale = self.terms, _scale(rows, self.rows_read, self.terms.repeats)
         requests = scale(self.lengths.total())
-        low, high = self._ends()
+        low, high, hold_at = self._ends()
         expected = _expected_cost(finished, requests)
         cost_usd = _span(_usd, self.lengths, low, high, scale, expected.usd_pico)
         cost_credits = _span(_credits, self.lengths, low, high, scale, expected.credits_pico)
+        is_exact = terms.counter_exact and not self.uncounted_parts
+        if rows == self.rows_read:  # random rows bound nothing
+            cost_usd, cost_credits = self.bounds.bounded(cost_usd, cost_credits, hold_at, is_exact, terms.repeats)
         minimum = self._minimum(scale)
         return VariantEstimate(
             name=terms.name,
@@ -143,7 +157,7 @@ class Tally:
             input_tokens=scale(_sum(self.lengths)),
             input_tokens_error=_scaled_error(self.lengths, rows, self.rows_read) * terms.repeats,
             counter=terms.counter_name,
-            counter_exact=terms.counter_exact and not self.uncounted_parts,
+            counter_exact=is_exact,
             output_tokens=_output_tokens(terms.max_output_tokens, requests, finished),
             cost_usd=cost_usd,
             cost_credits=cost_credits,
@@ -153,8 +167,8 @@ class Tally:
             notes=(*self._notes(rows), *_minimum_note(minimum, cost_usd, cost_credits)),
         )
 
-    def _ends(self) -> tuple[dict[int, Hold], dict[int, Hold]]:
-        """Length -> the least and the most that a request of it costs."""
+    def _ends(self) -> tuple[dict[int, Hold], dict[int, Hold], Callable[[int], Hold]]:
+        """Length -> the least and the most that a request of it costs; the most that one of any length does."""
         terms = self.terms
         low, high = {}, {}
         prices, ratio = (terms.price, *terms.other_prices), terms.credits_per_usd
@@ -165,7 +179,7 @@ class Tally:
             costs = [charge(price, used, credits_per_usd=ratio) for price in prices]
             low[length] = Hold(least([one.usd_pico for one in costs]), least([one.credits_pico for one in costs]))
             high[length] = at_most(length + terms.earlier_answers * carried)
-        return low, high
+        return low, high, at_most
 
     def _minimum(self, scale: Callable[[int], int]) -> MinimumCharge | None:
         price = self.terms.price
@@ -201,7 +215,7 @@ class Tally:
         if not terms.counter_exact:
             yield f"input tokens are an approximation ({terms.counter_name})"
         if self.uncounted_parts:
-            yield f"{self.uncounted_parts:,} images or files are not in the input tokens"
+            yield f"{self.uncounted_parts:,} images, files or stored inputs are not in the input tokens"
         if terms.other_prices and None not in (terms.price, *terms.other_prices):
             tier = terms.service_tier
             where = "its endpoints" if tier is None else f"the tiers that service_tier {tier} may be served at"
@@ -223,16 +237,6 @@ def combine(variants: Sequence[VariantEstimate], limits: Limits) -> Estimate:
         time_expected=_time(variants, limits, lambda span: span.expected),
         time_high=_time(variants, limits, lambda span: span.high),
     )
-
-
-def needs(estimate: Estimate, finished_rows: int = 0) -> dict[Unit, Needs]:
-    """What the estimate asks of a budget and a balance, in each unit, for `budget.may_start`."""
-    rows = max((variant.rows for variant in estimate.variants), default=0)
-    usd, credits_ = estimate.cost_usd, estimate.cost_credits
-    return {
-        "usd": Needs(rows, finished_rows, usd.low, usd.expected),
-        "credits": Needs(rows, finished_rows, credits_.low, credits_.expected),
-    }
 
 
 def time_needed(requests: int, tokens: int | None, limits: Limits) -> TimeNeeded:
@@ -391,4 +395,5 @@ def _sum_spans(spans: Sequence[Span]) -> Span:
         total([span.low for span in spans]),
         total([span.expected for span in spans]),
         total([span.high for span in spans]),
+        total([span.at_most for span in spans]),
     )

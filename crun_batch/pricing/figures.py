@@ -18,6 +18,8 @@ class Span(Struct, frozen=True):
     low: int | None = None
     expected: int | None = None
     high: int | None = None
+    at_most: int | None = None
+    """What it cannot exceed, retries and repairs left out; None: nothing that is known bounds it."""
 
     @property
     def best(self) -> int | None:
@@ -26,7 +28,7 @@ class Span(Struct, frozen=True):
 
     def as_amounts(self) -> dict[str, str | None]:
         """Pico-units as decimal text."""
-        ends = {"low": self.low, "expected": self.expected, "high": self.high}
+        ends = {"low": self.low, "expected": self.expected, "high": self.high, "at_most": self.at_most}
         return {name: None if value is None else decimal_text(value) for name, value in ends.items()}
 
     def as_numbers(self) -> dict[str, int | None]:

@@ -49,7 +49,9 @@ TOKENS_PRIMING_THE_REPLY = 3
 _TEXT_KEYS = ("system", "instructions", "prompt")
 _MESSAGE_KEYS = ("messages", "input")
 _JSON_KEYS = ("tools", "functions", "response_format")
-_COUNTED_KEYS = frozenset((*_TEXT_KEYS, *_MESSAGE_KEYS, *_JSON_KEYS))
+_STORED_KEYS = ("previous_response_id", "conversation")
+"""What a gateway keeps under an id is billed as input, and nobody here can count it. A stored `prompt` too."""
+_COUNTED_KEYS = frozenset((*_TEXT_KEYS, *_MESSAGE_KEYS, *_JSON_KEYS, *_STORED_KEYS))
 
 
 class Counter(Struct, frozen=True):
@@ -61,7 +63,7 @@ class Counter(Struct, frozen=True):
 
 
 class PromptCount(Struct, frozen=True):
-    """The input tokens of one request; `uncounted_parts` are its images and files, which are not in them."""
+    """The input tokens of one request, without its `uncounted_parts`: images, files and stored inputs."""
 
     tokens: int
     uncounted_parts: int = 0
@@ -133,7 +135,9 @@ def count_body(body: bytes, counter: Counter) -> PromptCount:
     for key, value in fields.items():
         if not value or key not in _COUNTED_KEYS:
             continue
-        if isinstance(value, str):
+        if key in _STORED_KEYS or (key == "prompt" and isinstance(value, dict)):
+            uncounted += 1
+        elif isinstance(value, str):
             tokens += counter.count(value)
         elif key in _JSON_KEYS:
             tokens += counter.count(orjson.dumps(value).decode())

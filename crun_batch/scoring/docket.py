@@ -25,8 +25,8 @@ from crun_batch.workload.workload import Workload
 class Backlog(Struct, frozen=True):
     """The questions about stored answers that no recorded verdict answers."""
 
-    lengths: Mapping[str, Counts[int]] = {}
-    """Judge -> input tokens of a question -> how many of that length."""
+    lengths: Mapping[str, Counts[tuple[int, int]]] = {}
+    """Judge -> input tokens of a question, and the most that they can be -> how many of that length."""
 
     @property
     def calls(self) -> int:
@@ -81,12 +81,12 @@ def _backlog(workload: Workload, shelf: Shelf, questions: Questions, record: Rec
         return Backlog()
     asker = Asker(workload, record, questions)
     measures = {judge.name: TokenMeasure(judge) for judge in workload.judges}
-    lengths: dict[str, Counts[int]] = {}
+    lengths: dict[str, Counts[tuple[int, int]]] = {}
     for batch in stored_answers(workload, questions, shelf):
         for answer, row in batch:
             for judge, request in asker.open(answer, row):
                 tokens = measures[judge.name](request.body)
-                lengths.setdefault(judge.name, Counts())[tokens] += 1
+                lengths.setdefault(judge.name, Counts())[tokens, request.input_bound_tokens] += 1
     return Backlog(lengths)
 
 

@@ -45,6 +45,12 @@ def output_limit_tokens(fields: Mapping[str, Any], protocol: ProtocolName) -> in
     return max(limits) if limits else None
 
 
+def answers_asked(fields: Mapping[str, Any]) -> int:
+    """How many answers a request may be billed for: each has the whole output limit for itself."""
+    counts: list[int] = [fields[name] for name in ANSWER_COUNTS if type(fields.get(name)) is int]
+    return max([1, *counts])
+
+
 def unbounded_by(fields: Mapping[str, Any], protocol: ProtocolName) -> str | None:
     """Why nothing can be reserved for this request, in a sentence; None where its cost has a bound."""
     limit = output_limit_tokens(fields, protocol)

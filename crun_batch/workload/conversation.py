@@ -127,7 +127,7 @@ class Conversation:
             hashed,
             job.model,
             bound,
-            job.output_limit_tokens,
+            variant.terms.output_limit_tokens,
             turn,
             purpose,
             may_write_cache=variant.may_write_cache(whole),

@@ -13,7 +13,7 @@ from crun_batch.gateway.protocols.protocol import encode, request_hash
 from crun_batch.load.prompt.rejections import RowRejected
 from crun_batch.load.prompt.render import Renderer
 from crun_batch.records import Prompt, Purpose, Row
-from crun_batch.workload.bodies import model_of, output_limit_tokens, service_tier_of, unbounded_by
+from crun_batch.workload.bodies import answers_asked, model_of, output_limit_tokens, service_tier_of, unbounded_by
 from crun_batch.workload.target import Target
 
 REMOTE_PART_TOKENS = 20_000
@@ -91,7 +91,7 @@ class Variant(Target, frozen=True, dict=True):
             request_hash(path, body),
             job.model,
             len(body),
-            job.output_limit_tokens,
+            self.terms.output_limit_tokens,
             may_write_cache=self.may_write_cache(body),
             service_tier=self.terms.service_tier,
             whole_hash=request_hash(path, body + later),
@@ -105,6 +105,8 @@ class Variant(Target, frozen=True, dict=True):
             raise RowRejected(row, complaint)
         bound = len(body) + remote_parts * REMOTE_PART_TOKENS
         limit = output_limit_tokens(fields, self.protocol_name)
+        if limit is not None:
+            limit *= answers_asked(fields)
         return Request(
             body,
             request_hash(path, body),

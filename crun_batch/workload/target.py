@@ -22,7 +22,7 @@ from crun_batch.load.job.judges import JudgeJob, judge_jobs
 from crun_batch.load.job.secrets import Secrets, resolve_secrets
 from crun_batch.load.prompt.rejections import RowRejected
 from crun_batch.records import ProtocolName, Row
-from crun_batch.workload.bodies import CACHE_CONTROL, service_tier_of
+from crun_batch.workload.bodies import CACHE_CONTROL, answers_asked, service_tier_of
 
 
 class RequestTerms(Struct, frozen=True):
@@ -33,6 +33,7 @@ class RequestTerms(Struct, frozen=True):
     model: str | None
     max_output_tokens: int | None
     output_limit_tokens: int | None
+    """The most output tokens of a request, all its answers together."""
     stream: bool
     caches_input: bool
     """Whether the protocol may bill any input as written to a cache."""
@@ -71,12 +72,13 @@ class Target(Struct, frozen=True, dict=True):
     @cached_property
     def terms(self) -> RequestTerms:
         job, protocol = self.job, PROTOCOLS[self.protocol_name]
+        limit = job.output_limit_tokens
         return RequestTerms(
             path=protocol.path,
             write=protocol.body,
             model=job.model,
             max_output_tokens=job.max_output_tokens,
-            output_limit_tokens=job.output_limit_tokens,
+            output_limit_tokens=None if limit is None else limit * answers_asked(job.params),
             stream=job.endpoint.stream,
             caches_input=self.protocol_name == "messages",
             service_tier=service_tier_of(job.params),
