@@ -39,6 +39,7 @@ def open_context(workload: Workload, options: RunOptions, stack: ExitStack) -> R
     started_at = options.clock.now().isoformat(timespec="seconds")
     directory = open_directory(path, started_at=started_at, disk=options.platform.disk)
     stack.callback(directory.close)
+    stack.enter_context(directory.blamed_where_gone())
     state = _recovered_state(workload, directory)
     if state.recovered is not None:
         compare_requests(workload, state, redo_changed=options.redo_changed)

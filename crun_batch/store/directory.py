@@ -14,7 +14,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +137,18 @@ class RunDirectory:
                 "its file system keeps no lock between hosts",
                 advice="Nothing more is sent from here. One host at a time, or a file system that keeps locks.",
             )
+
+    @contextmanager
+    def blamed_where_gone(self) -> Iterator[None]:
+        """Whatever fails within because the directory went away is told as that: DiskFailed, with what to do.
+
+        Who meets it first is chance: a reader that finds no job.json, a library that finds no file.
+        """
+        try:
+            yield
+        except Exception:
+            self.check_in_place()
+            raise
 
     def close(self) -> None:
         """Give the lock back; where nothing was recorded, all is as if nobody had been here."""
