@@ -16,15 +16,18 @@ import socket
 import ssl
 import struct
 import threading
+import zlib
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
 import trustme
 
 WHOLE_BODY = b'{"id": "r1", "object": "chat.completion"}'
+ZSTD_BODY: bytes = pa.compress(WHOLE_BODY, codec="zstd", asbytes=True)
 CHAT_BODY = (
     b'{"choices": [{"message": {"content": "4"}, "finish_reason": "stop"}], '
     b'"usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}}'
@@ -404,6 +407,8 @@ for chunk, size in (
 says("extra_reply", reply() + reply(b'{"id": "somebody else\'s"}'), then_stall=True)
 says("garbage_behind", reply() + b"\x00\x01 what is this", then_stall=True)
 says("brotli", reply(b"\x0b\x02\x80{}\x03", "200 OK", "Content-Encoding: br"), then_stall=True)
+says("zstd", reply(ZSTD_BODY, "200 OK", "Content-Encoding: zstd"), then_stall=True)
+says("deflate", reply(zlib.compress(WHOLE_BODY), "200 OK", "Content-Encoding: deflate"), then_stall=True)
 says("no_content_with_length", b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n", then_stall=True)
 says("reset_content", b"HTTP/1.1 205 Reset Content\r\nContent-Length: 0\r\n\r\n", then_stall=True)
 says("not_modified", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 41\r\n\r\n", then_stall=True)

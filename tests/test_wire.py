@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 import uvloop
-from fault_server import WHOLE_BODY, FaultServer, ProxyServer, Way, refusing_url, unanswered_url
+from fault_server import WHOLE_BODY, ZSTD_BODY, FaultServer, ProxyServer, Way, refusing_url, unanswered_url
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -130,6 +131,8 @@ REPLIES = {
     "extra_reply": Fate("a second reply behind it", "", "", 1, 200, WHOLE_BODY),
     "garbage_behind": Fate("garbage behind it", "", "", 1, 200, WHOLE_BODY),
     "brotli": Fate("in an encoding that was not asked for", "", "", 1, 200, b"\x0b\x02\x80{}\x03"),
+    "zstd": Fate("in zstd, which was not asked for", "", "", 1, 200, ZSTD_BODY),
+    "deflate": Fate("in deflate, which was not asked for", "", "", 1, 200, zlib.compress(WHOLE_BODY)),
     "no_content": Fate("204", "", "", 1, 204, b""),
     "no_content_with_length": Fate("204 with a content-length", "", "", 1, 204, b""),
     "reset_content": Fate("205", "", "", 1, 205, b""),
