@@ -172,6 +172,8 @@ class Ticket(Struct, frozen=True, gc=False):
     """Of a question to a judge: the variant whose answer is judged."""
     service_tier: str | None = None
     """The gateway's tier that it asks for."""
+    prefix: str | None = None
+    """Names what it begins with, and where that is cached: such requests wait for the first of them."""
     endpoint: str | None = None
     """Of several the one that it goes to, or, while it waits to be sent again, the one that it went to last."""
     avoids: tuple[tuple[str, float], ...] = ()

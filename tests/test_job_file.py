@@ -108,6 +108,7 @@ EVERY_KEY: dict[str, Any] = {
         "messages_column": "chat",
         "body_column": "body",
         "turns": ["a", "b"],
+        "cache": "auto",
         "stateful": True,
     },
     "params": {"temperature": 0, "max_output_tokens": 64},

@@ -172,14 +172,22 @@ def _cheaper_phrases(estimate: Mapping[str, Any]) -> list[str]:
         best = told["cheapest"]
         if best is None:
             continue
+        cost, saves = best["cost"], best["saves"]
         show = UNIT[told["currency"]]
-        ends = [end for end in ("low", "high") if best["cost"][end] is not None]
-        cost = " to ".join(dict.fromkeys(show(Decimal(best["cost"][end])) for end in ends))
-        saves = " to ".join(dict.fromkeys(f"{best['saves'][end]:.0%}".replace("%", " %") for end in ends))
+        ends = [end for end in ("low", "high") if cost[end] is not None]
+        costs = " to ".join(dict.fromkeys(show(Decimal(cost[end])) for end in ends))
+        shares = " to ".join(dict.fromkeys(_share(saves[end]) for end in ends))
+        if cost["expected"] is not None:
+            costs = f"expected {show(Decimal(cost['expected']))}, {costs}"
+            shares = f"{_share(saves['expected'])} as expected, {shares}"
         of = f" of {told['variant']}" if len(estimate["ways"]) > 1 else ""
-        how = f" ({best['job']})" if best["job"] else ""
-        phrases.append(one_line(f"{best['way']}{of}{how}: {cost}, which saves {saves}"))
+        how = best["job"] or "by a table whose rows hold several"
+        phrases.append(one_line(f"{best['way']}{of} ({how}): {costs}, which saves {shares}"))
     return phrases
+
+
+def _share(saved: float) -> str:
+    return f"{100 * saved:.0f} %"
 
 
 def _notes(estimate: Mapping[str, Any]) -> list[str]:

@@ -19,7 +19,7 @@ from crun_batch.load.job.job import Job, load_job, load_readable_parts
 from crun_batch.load.job.secrets import secrets_sent
 from crun_batch.load.prompt.rejections import Rejections, RowRejected
 from crun_batch.options import Shard
-from crun_batch.preflight.warnings import warnings_of
+from crun_batch.preflight.warnings import prefix_complaints, warnings_of
 from crun_batch.records import Row
 from crun_batch.state.reuse import open_reuse
 from crun_batch.workload.loading import load_workload
@@ -53,6 +53,7 @@ def check_job(
     if workload is not None:
         try:
             seen_rows = _read_all(workload)
+            prefixes = prefix_complaints(workload)
         finally:
             for renderer in workload.renderers:
                 renderer.close()
@@ -60,7 +61,8 @@ def check_job(
         mistakes += _reuse_mistakes(workload)
         document |= {"table": _table(workload), "rejected_rows": seen_rows.rejections.rows}
         if not mistakes:
-            document |= {**_described(workload, seen_rows), "warnings": warnings_of(workload, environ)}
+            warnings = [*warnings_of(workload, environ), *prefixes]
+            document |= {**_described(workload, seen_rows), "warnings": warnings}
     document["mistakes"] = [_plain(mistake) for mistake in mistakes]
     return document
 
@@ -198,7 +200,7 @@ def _table(workload: Workload) -> dict[str, Any]:
 
 def _templates(job: Job) -> list[dict[str, str]]:
     """The prompt's texts as written, by their keys."""
-    prompt = job.prompt.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    prompt = job.prompt.model_dump(mode="json", exclude_none=True, exclude_defaults=True, exclude={"cache"})
     return [
         {"key": f"prompt.{key}", "text": text if isinstance(text, str) else orjson.dumps(text).decode()}
         for key, text in prompt.items()

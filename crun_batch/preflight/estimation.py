@@ -8,9 +8,10 @@ from typing import Any
 from crun_batch.options import AnyJob, RunOptions
 from crun_batch.preflight.affordability import estimate_document, judge, refuse_rejected
 from crun_batch.preflight.assessment import assess, everything, with_measured
+from crun_batch.preflight.caching import with_write_prices
 from crun_batch.preflight.gateway_facts import ask_gateways, refusals_in, sellers_of
 from crun_batch.preflight.prices import Prices, frozen_prices
-from crun_batch.preflight.ways import ways_document
+from crun_batch.preflight.ways import cache_notes, ways_document
 from crun_batch.scoring.docket import waiting_now
 from crun_batch.state.reading import read_state
 from crun_batch.state.run_state import RunContext
@@ -29,6 +30,7 @@ async def estimate_job(job: AnyJob, table: object | None, options: RunOptions) -
         assessment = assess(context, prices, everything(context), waiting_now(context), left_out)
         assessment = with_measured(assessment, context.state.pilot)
         refuse_rejected(context, assessment)
-        verdict = judge(context, assessment, gateways)
+        verdict = with_write_prices(judge(context, assessment, gateways), workload.variants, prices)
         document = estimate_document(context, assessment, gateways, verdict)
+        document["notes"] = [*document["notes"], *cache_notes(context)]
         return {**document, "ways": ways_document(context, prices, assessment.estimate)}

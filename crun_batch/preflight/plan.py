@@ -8,6 +8,7 @@ from crun_batch.console.amounts import duration
 from crun_batch.errors import RefusedToStart
 from crun_batch.preflight.affordability import bill_at_most, estimate_document, judge, refuse_rejected
 from crun_batch.preflight.assessment import Assessment, assess, enough, with_measured
+from crun_batch.preflight.caching import with_write_prices
 from crun_batch.preflight.gateway_facts import GatewayFacts, refusals_in
 from crun_batch.preflight.pilot import Pilot, begin_pilot
 from crun_batch.preflight.prices import Prices
@@ -53,6 +54,7 @@ def _confirm(context: RunContext, plan: Plan) -> None:
     pilot_units = None if plan.pilot is None else sum(map(context.open_units_of, plan.pilot.rows))
     context.state.bill_at_most = bill_at_most(context, assessment, pilot_units)
     verdict = judge(context, assessment, plan.gateways)
+    verdict = with_write_prices(verdict, context.workload.variants, plan.prices)
     if not verdict.may_start:
         shard = context.workload.shard
         raise RefusedToStart(verdict.sentence, advice="" if shard is None else "; ".join(shard.caps))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain, islice
 from typing import Any
 
 from crun_batch.errors import InputError
@@ -10,6 +11,7 @@ from crun_batch.gateway.http.descriptors import ensure_file_descriptors
 from crun_batch.load.job.job import Job
 from crun_batch.load.job.on_end import on_end_problems
 from crun_batch.load.job.secrets import resolve_secrets
+from crun_batch.preflight.caching import ROWS_COMPARED, prefix_complaint
 from crun_batch.workload.workload import Workload
 
 
@@ -46,6 +48,13 @@ def warnings_of(workload: Workload, environ: Mapping[str, str]) -> list[str]:
             f"prices.models has no {job.model!r}: its cost is known only if the gateway or a list names it"
         )
     return said
+
+
+def prefix_complaints(workload: Workload) -> list[str]:
+    """What the first rows show of a cache of prompts that could keep nothing."""
+    rows = list(islice(chain.from_iterable(workload.table.rows(workload.columns)), ROWS_COMPARED))
+    told = (prefix_complaint(variant, rows) for variant in workload.variants)
+    return list(dict.fromkeys(says for says in told if says is not None))
 
 
 def _is_said_to_need_no_key(job: Job, index: int) -> bool:

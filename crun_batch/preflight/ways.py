@@ -12,6 +12,7 @@ import orjson
 from msgspec import Struct, field
 
 from crun_batch.load.prompt.rejections import RowRejected
+from crun_batch.preflight.caching import least_cached_tokens, prefix_complaint, said, shared
 from crun_batch.preflight.prices import Prices
 from crun_batch.pricing.figures import Estimate
 from crun_batch.pricing.service_tiers import price_at
@@ -27,10 +28,6 @@ SEED = 0
 PACKS = (2, 5, 10, 25, 50)
 TIERS = {"flex": "params: {service_tier: flex}", "batch": "lane: batch"}
 """Service tiers that cost less, and what of a job file asks for them."""
-LEAST_CACHED_TOKENS = {"claude": 4_096}
-"""A shorter prefix is not cached: Anthropic's longest minimum among its models (prompt caching, limitations)."""
-LEAST_CACHED_ELSEWHERE = 1_024
-"""OpenAI's (prompt caching guide)."""
 
 
 class Texts(Struct):
@@ -73,10 +70,19 @@ def ways_document(context: RunContext, prices: Prices, estimate: Estimate) -> li
                     "variant": variant.name,
                     "prices_from": choice.reason,
                     "rows_looked_at": len(texts.whole),
+                    "prefix_tokens": 0 if texts.prefix is None else counter.count(texts.prefix),
                     **ways_to_dict(as_is, others, choice.price.currency),
                 }
             )
     return told
+
+
+def cache_notes(context: RunContext) -> list[str]:
+    """Why the job's `prompt.cache` keeps nothing, where that is so."""
+    asking = [variant for variant in context.workload.variants if variant.job.prompt.cache != "off"]
+    rows = list(_rows(context)) if asking else []
+    told = (prefix_complaint(variant, rows) for variant in asking)
+    return list(dict.fromkeys(note for note in told if note is not None))
 
 
 def _is_plain(variant: Variant) -> bool:
@@ -105,29 +111,13 @@ def _texts(variant: Variant, rows: Sequence[Row], counter: Counter) -> Texts:
         except RowRejected:
             continue
         whole = count_body(request.body, counter).tokens
-        said = _said(messages)
+        text = said(messages)
         texts.whole.append(whole)
         texts.own.append(whole - head)
         texts.heads.add(orjson.dumps([messages[:-1], isinstance(messages[-1].get("content"), str)]))
-        texts.prefix = said if texts.row is None else _shared(texts.prefix, said)
+        texts.prefix = text if texts.row is None else shared(texts.prefix, text)
         texts.row = row
     return texts
-
-
-def _said(messages: Sequence[Mapping[str, Any]]) -> str | None:
-    """All texts, one after another; None where there is more than texts."""
-    contents = [message.get("content") for message in messages]
-    return "".join(contents) if all(isinstance(one, str) for one in contents) else None  # type: ignore[arg-type]
-
-
-def _shared(prefix: str | None, text: str | None) -> str | None:
-    """What both begin with; None where one of them is no text."""
-    if prefix is None or text is None:
-        return None
-    if text.startswith(prefix):
-        return prefix
-    differs = next(place for place in range(len(prefix)) if prefix[place] != text[place : place + 1])
-    return prefix[:differs]
 
 
 def _body(variant: Variant, row: Row, messages: Sequence[Mapping[str, Any]], text: str, more: str = "") -> bytes:
@@ -170,7 +160,8 @@ def _offers(variant: Variant, texts: Texts, counter: Counter, price: Price, stan
             if tier != "batch" and _is_cacheable(variant, frame, sold):
                 writes = variant.protocol_name == "messages"
                 cached = ", ".join([*names, "a cached prefix"])
-                yield Offer(cached, says, frame, sold, is_cached=True, writes_cache=writes)
+                keys = "; ".join(filter(None, (says, "prompt: {cache: auto}")))
+                yield Offer(cached, keys, frame, sold, is_cached=True, writes_cache=writes)
 
 
 def _can_pack(variant: Variant, texts: Texts) -> bool:
@@ -198,8 +189,7 @@ def _packed(variant: Variant, row: Row, counter: Counter, rows: int, form: PackF
 
 
 def _is_cacheable(variant: Variant, frame: Frame, price: Price) -> bool:
-    model = (variant.job.model or "").lower()
-    least = next((tokens for name, tokens in LEAST_CACHED_TOKENS.items() if name in model), LEAST_CACHED_ELSEWHERE)
+    least = least_cached_tokens(variant)
     cached = price.cached_input_atto
     must_write = variant.protocol_name == "messages" and price.cache_write_atto is None
     return frame.prefix_tokens >= least and cached is not None and cached < price.input_atto and not must_write

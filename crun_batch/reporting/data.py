@@ -239,6 +239,16 @@ class Facts(Struct, frozen=True):
     versions: Mapping[str, str]
 
 
+class CacheFigures(Struct, frozen=True):
+    """What a provider's cache did: input tokens, those read from it and written to it, what that saved."""
+
+    input_tokens: int
+    cached_tokens: int
+    written_tokens: int
+    saved: Amount
+    """Negative where it cost more than it saved; unknown where no price is."""
+
+
 class ReportData(Struct, frozen=True):
     """Everything that a report shows of one run."""
 
@@ -268,6 +278,8 @@ class ReportData(Struct, frozen=True):
     id_name: str
     reused: str = ""
     """What was taken over from earlier runs, and what it had cost there, in words; "" for nothing."""
+    cache: CacheFigures | None = None
+    """None: nothing was cached."""
 
     @property
     def finished(self) -> int:

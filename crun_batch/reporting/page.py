@@ -32,6 +32,7 @@ from crun_batch.reporting.timeline_plot import timeline_plot
 from crun_batch.reporting.variants import overview, variants
 from crun_batch.reporting.words import (
     bill_bounds,
+    cache_sentence,
     cost_sentence,
     exact_text,
     money_text,
@@ -113,7 +114,13 @@ def _section(section: PageSection, prefix: str) -> Markup:
 
 
 def _head(data: ReportData) -> Markup:
-    sentences = (rows_sentence(data), cost_sentence(data), reused_sentence(data), time_sentence(data))
+    sentences = (
+        rows_sentence(data),
+        cost_sentence(data),
+        cache_sentence(data),
+        reused_sentence(data),
+        time_sentence(data),
+    )
     at = []
     if data.started_at is not None and data.ended_at is not None:
         at = [f"{_moment(data.started_at)} to {_moment(data.ended_at)} UTC"]

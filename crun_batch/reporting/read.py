@@ -18,6 +18,7 @@ import orjson
 from msgspec import Struct, to_builtins
 
 from crun_batch.console.words import named, reused_phrase
+from crun_batch.reporting.caching import cache_figures
 from crun_batch.reporting.data import Amount, Facts, ReportData, StatusLine
 from crun_batch.reporting.page import report_html
 from crun_batch.reporting.spread import distributions, labels, samples, timeline
@@ -59,7 +60,7 @@ def read_report(path: Path) -> ReportData:
     """All that a report says of the run in `path`, as of this moment. Raises InputError (no run), RunDamaged."""
     run = RunDirectory(path)
     summary = status_of(path)
-    schema = run_schema(run)
+    schema, document = run_schema(run), read_json(run.job)
     with connect(path) as connection:
         connection.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
         _hide_progress(connection)
@@ -81,7 +82,7 @@ def read_report(path: Path) -> ReportData:
             seconds=summary["seconds"],
             started_at=started_at,
             ended_at=ended_at,
-            facts=_facts(path, read_json(run.job), statuses),
+            facts=_facts(path, document, statuses),
             bill=bill_lines(connection),
             statuses=statuses,
             timeline=timeline(connection),
@@ -93,6 +94,7 @@ def read_report(path: Path) -> ReportData:
             samples=samples(connection, schema),
             id_name=schema.id_name,
             reused=reused_phrase(summary.get("reused")),
+            cache=cache_figures(connection, document),
         )
 
 
@@ -137,7 +139,7 @@ def _facts(path: Path, document: dict[str, Any], statuses: Sequence[StatusLine])
         gateway=", ".join(dict.fromkeys(_address(one["base_url"]) for one in endpoints)),
         protocol=endpoints[0]["protocol"],
         table=source if isinstance(source, str) else orjson.dumps(source).decode(),
-        prompt={name: _prompt_text(value) for name, value in job["prompt"].items() if value},
+        prompt={name: _prompt_text(value) for name, value in job["prompt"].items() if value and name != "cache"},
         repeats=job["repeats"],
         simulated=path.resolve().name.endswith("-simulated"),
         budget=Amount(*(None if cap is None else Decimal(str(cap)) for cap in budget)),

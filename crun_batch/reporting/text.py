@@ -9,6 +9,7 @@ from crun_batch.console.words import one_line, table
 from crun_batch.reporting.data import Labels, ReportData
 from crun_batch.reporting.tables import ShownTable, bill_tables, retried_table, variants_table
 from crun_batch.reporting.words import (
+    cache_sentence,
     cost_sentence,
     percentage,
     reused_sentence,
@@ -27,7 +28,13 @@ def report_text(runs: Sequence[ReportData], *, width: int | None = None) -> str:
 
 
 def _run_text(data: ReportData, width: int | None) -> str:
-    sentences = [rows_sentence(data), cost_sentence(data), reused_sentence(data), time_sentence(data)]
+    sentences = [
+        rows_sentence(data),
+        cost_sentence(data),
+        cache_sentence(data),
+        reused_sentence(data),
+        time_sentence(data),
+    ]
     simulated = " (simulated: no money was spent)" if data.facts.simulated else ""
     lines = [f"{data.name}: {data.status}{simulated}", *filter(None, sentences)]
     lines += [f"! {sentence}" for _, sentence in warnings(data)]

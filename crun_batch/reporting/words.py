@@ -91,6 +91,26 @@ def reused_sentence(data: ReportData) -> str:
     return f"Taken over: {data.reused}." if data.reused else ""
 
 
+def cache_sentence(data: ReportData) -> str:
+    """46 % of the input was read from the provider's cache, which saved $0.12; "" where nothing was cached."""
+    cache = data.cache
+    if cache is None:
+        return ""
+    read = f"{percentage(cache.cached_tokens, cache.input_tokens)} of the input was read from the provider's cache"
+    written = (
+        f", {percentage(cache.written_tokens, cache.input_tokens)} was written to it"
+        if cache.written_tokens
+        else ""
+    )
+    known = [amount for amount in (cache.saved.usd, cache.saved.credits) if amount is not None]
+    if not known:
+        return f"{read}{written}."
+    amount = money_text(
+        Amount(*(None if one is None else abs(one) for one in (cache.saved.usd, cache.saved.credits)))
+    )
+    return f"{read}{written}, which {f'saved {amount}' if known[0] > 0 else f'cost {amount} more than it saved'}."
+
+
 def time_sentence(data: ReportData) -> str:
     """It took 1.6 s (841 rows/s)."""
     if not data.seconds:

@@ -22,6 +22,7 @@ from crun_batch.session.entries import (
 )
 from crun_batch.session.sharing import Sharing, shared_part
 from crun_batch.session.tools import Tools
+from crun_batch.session.warming import Warming
 from crun_batch.state.run_state import RunContext
 from crun_batch.store.carried import carried_encoder
 from crun_batch.store.events import FinalEvent, FinalPart, ReadEvent, whole_final
@@ -38,6 +39,7 @@ class RowRecorder:
         tools: Tools,
         conversations: Sequence[Conversation],
         sharing: Sharing | None,
+        warming: Warming | None,
     ) -> None:
         workload, state = context.workload, context.state
         self.attempts = tools.attempts
@@ -48,6 +50,7 @@ class RowRecorder:
         self._conversations = conversations
         self._tickets = tools.tickets
         self._sharing = sharing
+        self._warming = warming
         self._done = state.done
         self._slot_of = workload.slots.of
         self._encode_carried = carried_encoder(state.schema.carried, workload.carried)
@@ -76,6 +79,9 @@ class RowRecorder:
         for outcome, event in zip(outcomes, events, strict=True):
             if event.final is not None:
                 self._finish(outcome, event, event.final)
+        if self._warming is not None:
+            for outcome in outcomes:
+                self._warming.answered(outcome.attempt.ticket)
         if is_full:
             self.attempts.rotate()
         return follow_ups

@@ -12,6 +12,7 @@ from crun_batch.session.resources import Resources
 from crun_batch.session.sharing import Sharing, recorded_answers
 from crun_batch.session.source import Batches, RowTickets
 from crun_batch.session.tools import Tools
+from crun_batch.session.warming import Warming
 from crun_batch.state.run_state import RunContext
 from crun_batch.workload.conversation import Conversation
 
@@ -24,9 +25,10 @@ async def send_rows(context: RunContext, resources: Resources, rows: Iterator[li
         shape = None if output is None else shape_of(output)
         conversations = tuple(Conversation(variant, shape) for variant in variants)
         sharing = _sharing(context, conversations)
-        recorder = RowRecorder(context, tools, conversations, sharing)
+        warming = Warming(tools.wake) if any(variant.hints is not None for variant in variants) else None
+        recorder = RowRecorder(context, tools, conversations, sharing, warming)
         batches = Batches(rows, resources.executor)
-        return recorder, RowTickets(context, tools, batches, unsent=recorder, sharing=sharing)
+        return recorder, RowTickets(context, tools, batches, unsent=recorder, sharing=sharing, warming=warming)
 
     return await send_until_done(context, resources, variants, make)
 

@@ -18,6 +18,7 @@ from crun_batch.pricing.account import UnitSoFar
 from crun_batch.records import Row, Ticket, Unit
 from crun_batch.session.sharing import Follower, Sharing
 from crun_batch.session.tools import Tools
+from crun_batch.session.warming import Warming
 from crun_batch.state.run_state import RunContext
 from crun_batch.store.events import FinalPart
 from crun_batch.workload.request import Request, Variant
@@ -103,7 +104,9 @@ class RowTickets:
         *,
         unsent: Unsent,
         sharing: Sharing | None,
+        warming: Warming | None,
     ) -> None:
+        self._warming = warming
         self._taken_over = None if context.workload.job.reuse is None else context.taken_over
         self._variants = context.workload.variants
         self._repeats = context.workload.repeats
@@ -125,9 +128,27 @@ class RowTickets:
         self._skipped.add(target)
         if self._sharing is not None:
             self._sharing.drop(target)
+        if self._warming is not None:
+            self._warming.drop(target)
 
     def next(self) -> Ticket | Literal["wait", "end"]:
         """The next ticket; "wait": `wake` will be called, or an answer in flight is waited for."""
+        warming = self._warming
+        if warming is None:
+            return self._next()
+        while True:
+            ready = warming.ready()
+            if ready is not None:
+                return ready
+            if warming.is_full:
+                return "wait"
+            ticket = self._next()
+            if isinstance(ticket, str):
+                return "wait" if warming.holds else ticket
+            if warming.admits(ticket):
+                return ticket
+
+    def _next(self) -> Ticket | Literal["wait", "end"]:
         while not self._waiting:
             if self._sharing is not None and self._sharing.is_full:
                 return "wait"
@@ -157,6 +178,8 @@ class RowTickets:
                 self._open_units(row, variant, opened)
                 if len(opened) > before:
                     body_bytes += (len(opened) - before) * len(opened[-1].request.body)
+        if self._warming is not None:  # one prefix after another: it is warm while its rows are sent
+            opened.sort(key=lambda one: one.unit.variant)
         return [ticket for one in opened if (ticket := self._ticket(one)) is not None]
 
     def _open_units(self, row: Row, variant: Variant, opened: list[OpenUnit]) -> None:

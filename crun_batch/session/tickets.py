@@ -66,6 +66,7 @@ class Tickets:
             turn=request.turn,
             purpose=request.purpose,
             service_tier=request.service_tier,
+            prefix=request.prefix,
         )
 
     def bound_tokens(self, request: Request) -> int:

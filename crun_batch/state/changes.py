@@ -93,6 +93,7 @@ def _changes_text(workload: Workload, state: RunState, changed: list[tuple[int, 
 def _job_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     def lines(job: Mapping[str, Any]) -> list[str]:
         shaping = {key: job.get(key) for key in ("model", "prompt", "params", "output_schema", "sweep")}
+        shaping["prompt"] = {key: text for key, text in (job.get("prompt") or {}).items() if key != "cache"}
         endpoint = job.get("endpoint") or {}
         one = endpoint[0] if isinstance(endpoint, list) else endpoint  # those of a list are the same in this
         shaping["endpoint"] = {key: one.get(key) for key in ("protocol", "stream")}

@@ -119,9 +119,11 @@ class Conversation:
                 body = variant.body(row, *_referring(prompt, messages, answers, job.params), schema)
         except RowRejected as error:
             return self.cut_short(answers, "error", "bad_request", str(error))
-        bound = max(len(whole), len(body)) + _reasoning_bound(answers)
         path = PROTOCOLS[variant.protocol_name].path
         hashed = request_hash(path, body)
+        if not job.prompt.stateful:
+            body, _ = variant.hinted(row, messages, body, schema)
+        bound = max(len(whole), len(body)) + _reasoning_bound(answers)
         return Request(
             body,
             hashed,
@@ -130,7 +132,7 @@ class Conversation:
             variant.terms.output_limit_tokens,
             turn,
             purpose,
-            may_write_cache=variant.may_write_cache(whole),
+            may_write_cache=variant.may_write_cache(whole) or variant.may_write_cache(body),
             service_tier=variant.terms.service_tier,
         )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import orjson
@@ -14,6 +15,7 @@ from crun_batch.load.prompt.rejections import RowRejected
 from crun_batch.load.prompt.render import Renderer
 from crun_batch.records import Prompt, Purpose, Row
 from crun_batch.workload.bodies import answers_asked, model_of, output_limit_tokens, service_tier_of, unbounded_by
+from crun_batch.workload.caching import CacheHints, hints_of
 from crun_batch.workload.target import Target
 
 REMOTE_PART_TOKENS = 20_000
@@ -34,6 +36,8 @@ class Request(Struct, frozen=True, gc=False):
     """Whether its input may be billed at the price of cache writes."""
     service_tier: str | None = None
     """The gateway's tier that it asks for."""
+    prefix: str | None = None
+    """Names what it begins with, and where the gateway caches that; None: nothing asks for it."""
     whole_hash: str | None = None
     """Of a first request that opens a conversation: the hash of all that the row will ask."""
 
@@ -59,16 +63,35 @@ class Variant(Target, frozen=True, dict=True):
             return self._opening(row, prompt)
         terms = self.terms
         body = self.body(row, prompt.messages, self.job.params, self.job.output_schema)
+        asked = request_hash(terms.path, body)
+        body, prefix = self.hinted(row, prompt.messages, body, self.job.output_schema)
         bound = len(body) + prompt.remote_parts * REMOTE_PART_TOKENS
         return Request(
             body,
-            request_hash(terms.path, body),
+            asked,
             terms.model,
             bound,
             terms.output_limit_tokens,
             may_write_cache=self.may_write_cache(body),
             service_tier=terms.service_tier,
+            prefix=prefix,
         )
+
+    @cached_property
+    def hints(self) -> CacheHints | None:
+        """What its requests carry so that their beginning is cached."""
+        return hints_of(self.job, self.renderer.constant_messages)
+
+    def hinted(
+        self, row: Row, messages: Sequence[Mapping[str, Any]], body: bytes, schema: Mapping[str, Any] | None
+    ) -> tuple[bytes, str | None]:
+        """The body with the hints for the provider's cache, and the name of its prefix there."""
+        hints = self.hints
+        if hints is None:
+            return body, None
+        if hints.marked is not None:
+            body = self.body(row, hints.marking(messages), self.job.params, schema)
+        return hints.with_key(body, row.position), f"{self.index}-{hints.number(row.position)}"
 
     def later_bodies(self, row: Row) -> list[bytes]:
         """The requests of a conversation's later turns as far as they are known before it: a word per answer."""
@@ -86,15 +109,18 @@ class Variant(Target, frozen=True, dict=True):
         body = self.body(row, prompt.messages, job.params, None)
         path = PROTOCOLS[self.protocol_name].path
         later = encode([prompt.later_turns, job.prompt.stateful, job.output_schema])
+        asked, whole = request_hash(path, body), request_hash(path, body + later)
+        body, prefix = self.hinted(row, prompt.messages, body, None)
         return Request(
             body,
-            request_hash(path, body),
+            asked,
             job.model,
             len(body),
             self.terms.output_limit_tokens,
             may_write_cache=self.may_write_cache(body),
             service_tier=self.terms.service_tier,
-            whole_hash=request_hash(path, body + later),
+            prefix=prefix,
+            whole_hash=whole,
         )
 
     def _given(self, row: Row, body: bytes, remote_parts: int) -> Request:

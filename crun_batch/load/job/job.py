@@ -219,6 +219,7 @@ class Job(Section):
     def request_fingerprint(self) -> str:
         """sha256 (hex) over what shapes requests; the same whatever limits, budget, output and address are."""
         tree = self.model_dump(mode="json", include={"model", "prompt", "params", "output_schema"})
+        del tree["prompt"]["cache"]  # it changes no answer
         tree |= {"protocol": self.endpoint.protocol, "stream": self.endpoint.stream}
         tree["max_output_tokens"] = self._max_output_tokens
         return hashlib.sha256(orjson.dumps(tree, option=orjson.OPT_SORT_KEYS)).hexdigest()

@@ -265,6 +265,9 @@ class PromptSpec(Section):
     """Column with a whole request body, sent byte for byte. Excludes model, params, output_schema."""
     turns: Annotated[tuple[Template, ...], Field(min_length=1)] | None = None
     """User messages of one conversation per row; the answers so far are sent again. Not with completions."""
+    cache: Text = "off"
+    """Ask the provider to keep what all requests begin with: auto, off, or a name for `prompt_cache_key`. Sends
+    that key (chat, responses) and markers (messages; chat with Claude), and warms each prefix up."""
     stateful: Flag = False
     """With `turns` on the responses protocol: refer to the answers so far by previous_response_id."""
 

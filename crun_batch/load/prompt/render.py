@@ -6,8 +6,9 @@ on it. Mistakes that need no row are all found when the renderer is made. Must n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import takewhile
 from typing import Any
 
 import orjson
@@ -47,6 +48,8 @@ class Renderer:
     """The columns that the prompt uses, in the table's order."""
     reads_local_files: bool
     """Whether an image or file part may name a local path."""
+    constant_messages: int
+    """How many messages all rows begin with: texts without a template."""
 
     def __init__(self, prompt_spec: Any, *, schema: pa.Schema, folders: Folders, job_source: str) -> None:
         self._schema = schema
@@ -64,6 +67,7 @@ class Renderer:
         if self._mistakes:
             raise InputError(self._mistakes)
         self.columns = tuple(name for name in schema.names if name in self._used)
+        self.constant_messages = _constant_messages(prompt_spec, self._templates)
         self._start_engines()
 
     def render(self, row: Row) -> Prompt:
@@ -216,6 +220,15 @@ class Renderer:
         except Unrenderable as error:
             raise Unrenderable(error.reason, template.key) from None
         return _bounded(text, template)
+
+
+def _constant_messages(spec: Any, templates: Sequence[Template]) -> int:
+    """How many leading messages are made of constant texts alone."""
+    varying = {template.key for template in templates if template.way != "constant"}
+    first = [f"prompt.messages[{index}]" for index in range(len(spec.messages or ()))]
+    keys = [*(["prompt.system"] if spec.system is not None else []), *first]
+    varies = (any(key == one or one.startswith(f"{key}.") for one in varying) for key in keys)
+    return sum(1 for _ in takewhile(lambda is_varying: not is_varying, varies))
 
 
 def _bounded(text: str, template: Template) -> str:
