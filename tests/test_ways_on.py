@@ -192,19 +192,3 @@ def test_map_names_the_column_or_the_keyword_that_is_wrong(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=says):
         crun_batch.map(pl.DataFrame({"text": ["a"], "n": [1]}), **{"prompt": "{{ text }}", "model": "m", **keys})
-
-
-def test_columns_that_come_after_results_are_told(tmp_path: Path) -> None:
-    """Once, at the start: they are null in what is finished. Nothing is said where nothing is missing."""
-    table = texts(4).with_columns(lang=pl.lit("en"))
-    said: list[str] = []
-    with simulator() as at:
-        run(job(at, tmp_path), table, limit=3, say=said.append)
-        run(job(at, tmp_path), table, limit=3, say=said.append)
-        assert [] == [sentence for sentence in said if "output.columns" in sentence]
-        done = run(
-            job(at, tmp_path, output={"dir": str(tmp_path / "run"), "columns": ["lang"]}), table, say=said.append
-        )
-    told = "output.columns: lang came after 3 results were finished, which are null there; `id` joins them"
-    assert 1 == len([sentence for sentence in said if sentence.startswith(told)])
-    assert [None, None, None, "en"] == results(done)["lang"].to_list()

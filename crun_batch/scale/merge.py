@@ -6,7 +6,7 @@ moment leaves the shards as they are, and either the whole merged run or none. D
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -129,10 +129,23 @@ def _document(shards: Sequence[ShardRun], target: Path) -> dict[str, Any]:
         "created_at": min(shard.document["created_at"] for shard in shards),
         "job": job,
         "fingerprint": fingerprint,
+        "tables": _each_once(_tables(shards), last=fingerprint["table"]),
+        "late_columns": _each_once(name for shard in shards for name in shard.document.get("late_columns", ())),
         "prices": now,
         "earlier_prices": [one for place, one in enumerate(others) if one not in others[:place]],
         "merged": [{"shard": f"{shard.number}/{shard.count}", "directory": str(shard.path)} for shard in shards],
     }
+
+
+def _tables(shards: Sequence[ShardRun]) -> Iterator[str]:
+    """Fingerprints of all tables that a session of any shard has read."""
+    for shard in shards:
+        yield from shard.document.get("tables", [shard.document["fingerprint"]["table"]])
+
+
+def _each_once(values: Iterable[str], last: str | None = None) -> list[str]:
+    end = [] if last is None else [last]
+    return [*(value for value in dict.fromkeys(values) if value != last), *end]
 
 
 def _summary(shards: Sequence[ShardRun], account: Account, target: Path) -> dict[str, Any]:

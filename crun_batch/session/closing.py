@@ -10,13 +10,13 @@ from crun_batch.records import Halt
 from crun_batch.scoring.computed import Graders
 from crun_batch.scoring.docket import Docket
 from crun_batch.scoring.stored import score_answers
+from crun_batch.session.late_columns import publish_filled
 from crun_batch.session.summaries import place_of
 from crun_batch.state.commands import under_caps
 from crun_batch.state.job_document import record_scores
 from crun_batch.state.run_state import RunContext
 from crun_batch.state.summary import ending_of, summary_of
 from crun_batch.store.directory import write_json
-from crun_batch.store.results import publish
 
 
 def close(context: RunContext, graders: Graders, docket: Docket, halt: Halt | None) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def close(context: RunContext, graders: Graders, docket: Docket, halt: Halt | No
     workload, state = context.workload, context.state
     record_scores(workload, state)
     score_answers(context, graders, docket)
-    publish(state.directory, state.schema, context.open_units)
+    publish_filled(context)
     totals, open_count = state.account.totals(), context.open_units
     halt, caps = _going_on(context, halt)
     ending = ending_of(

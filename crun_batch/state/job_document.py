@@ -40,6 +40,8 @@ def job_document(
         "source": workload.job.source,
         "base_dir": str(workload.job.base_dir),
         "fingerprint": state.fingerprint,
+        "tables": state.tables,
+        "late_columns": list(state.late_columns) if state.late_columns and state.same_table else [],
         "variants": [variant.name for variant in workload.variants],
         "prices": prices,
         "earlier_prices": state.document.get("earlier_prices", []),

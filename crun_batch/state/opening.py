@@ -13,7 +13,7 @@ from crun_batch.state.background import BackgroundCall
 from crun_batch.state.changes import compare_requests
 from crun_batch.state.job_document import fingerprint, tell_former_steering
 from crun_batch.state.ownership import (
-    columns_added,
+    late_columns,
     refuse_a_strangers_folder,
     refuse_another_job,
     refuse_another_shard,
@@ -48,18 +48,23 @@ def open_context(workload: Workload, options: RunOptions, stack: ExitStack) -> R
         if next(state.recovered.records(), None) is not None:  # killed before it could publish
             publish(directory, state.schema, RunContext(workload, options, state).open_units)
     tell_former_steering(workload, state.document, options.say)
-    added = columns_added(state.schema, state.document)
-    finished = sum(state.account.totals().statuses.values())
-    if added and finished:
-        options.say(
-            f"output.columns: {', '.join(added)} came after {finished:,} results were finished, which are null "
-            f"there; `{workload.table.id_name}` joins them with the table"
-        )
+    _find_late_columns(workload, state, options)
     if options.retry:
         id_name = workload.table.id_name
         reopened = reopen(state.done, state.account, options.retry, path=path, id_name=id_name)
         options.say(f"{reopened:,} finished units are asked again ({', '.join(sorted(options.retry))})")
     return RunContext(workload, options, state)
+
+
+def _find_late_columns(workload: Workload, state: RunState, options: RunOptions) -> None:
+    """Columns that came after results: filled at the end; of another table they stay null, as is said."""
+    finished = sum(state.account.totals().statuses.values())
+    state.late_columns = late_columns(state.schema, state.document) if finished else ()
+    if state.late_columns and not state.same_table:
+        options.say(
+            f"output.columns: {', '.join(state.late_columns)} came after {finished:,} results were finished, "
+            f"which are null there: the table has changed since; `{workload.table.id_name}` joins them with it"
+        )
 
 
 def _recovered_state(workload: Workload, directory: RunDirectory) -> RunState:

@@ -102,9 +102,10 @@ def schema_going_on(schema: RunSchema, document: Mapping[str, Any], path: Path) 
     return schema
 
 
-def columns_added(schema: RunSchema, document: Mapping[str, Any]) -> list[str]:
+def late_columns(schema: RunSchema, document: Mapping[str, Any]) -> tuple[str, ...]:
     """Carried columns that the run's earlier sessions did not carry: what they finished has no values there."""
     if not document:
-        return []
+        return ()
     before = schema_from_document(document["run_schema"]).carried.names
-    return [name for name in schema.carried.names if name not in before]
+    unfilled = document.get("late_columns", ())
+    return tuple(name for name in schema.carried.names if name not in before or name in unfilled)

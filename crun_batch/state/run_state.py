@@ -50,6 +50,8 @@ class RunState(Struct, kw_only=True):
     """Endpoints of a list to which nothing is sent now -> why."""
     reuse: Reuse | None = None
     """The earlier runs that answers are taken from, once one is asked for."""
+    late_columns: tuple[str, ...] = ()
+    """Carried columns that came after results were finished, which are null there."""
     failed_verdicts: int = 0
     """Questions to judges that this session got no verdict for."""
 
@@ -58,6 +60,18 @@ class RunState(Struct, kw_only=True):
         """What decides whether finished units would still send the same requests. Raises InputError."""
         assert self.fingerprinting is not None, "only a run that is locked asks what its requests are made of"
         return self.fingerprinting.result()
+
+    @property
+    def tables(self) -> list[str]:
+        """Fingerprints of all tables that the run's sessions have read, this one's the last. Raises InputError."""
+        former = self.document.get("fingerprint")
+        before = self.document.get("tables", [former["table"]] if former else [])
+        return [*(table for table in before if table != self.fingerprint["table"]), self.fingerprint["table"]]
+
+    @property
+    def same_table(self) -> bool:
+        """Whether all sessions have read the same table."""
+        return len(self.tables) == 1
 
 
 class RunContext(Struct, frozen=True):

@@ -323,7 +323,7 @@ class OutputSpec(Section):
     """Run directory, relative to the current directory. Default: runs/<name>."""
     columns: Columns | None = None
     """Input columns carried into results: a list ({new: column} renames), a mapping, or all. Default: id and
-    those that the prompt uses. One added later is null in the results that were finished before."""
+    those that the prompt uses. One added later is filled into earlier results where the table is the same."""
     publish: BucketAddress | None = None
     """s3://BUCKET/PATH (gs://, az://): where sealed attempts are copied as they come, and results at the end, each
     compared by its hash. Not under --simulate."""
