@@ -9,7 +9,6 @@ from typing import Any
 import duckdb
 from msgspec import structs
 
-from crun_batch.preflight.prices import Priced, frozen_prices
 from crun_batch.pricing.costs import charge
 from crun_batch.records import PICO, Usage
 from crun_batch.reporting.data import Amount, CacheFigures
@@ -29,6 +28,8 @@ def cache_figures(connection: duckdb.DuckDBPyConnection, document: Mapping[str, 
     ).fetchall()
     if not cached and not written:
         return None
+    from crun_batch.preflight.prices import Priced, frozen_prices  # a report without cached tokens loads no job
+
     frozen = frozen_prices(document)
     usd = credits_ = 0
     priced = False
