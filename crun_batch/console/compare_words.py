@@ -5,14 +5,19 @@ Owns the layout. Every share stands with its 95 % interval, every difference wit
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from decimal import Decimal
 
 from crun_batch.console.amounts import UNKNOWN, count, counted, credit_amount, usd
 from crun_batch.console.words import one_line, table
 from crun_batch.stats.agreement import Coefficient
-from crun_batch.stats.comparison import Against, Comparison, VariantFigures
-from crun_batch.stats.intervals import Rate
+from crun_batch.stats.comparison import SIGNIFICANCE, Against, Comparison, VariantFigures
+from crun_batch.stats.consensus import Consensus
+from crun_batch.stats.intervals import Difference, Rate
+from crun_batch.stats.pairs import PairDifference
+from crun_batch.stats.served import ServedModel
 
 
 def comparison_text(comparison: Comparison, *, width: int | None = None) -> str:
@@ -20,9 +25,14 @@ def comparison_text(comparison: Comparison, *, width: int | None = None) -> str:
     parts = [_headline(comparison)]
     if comparison.score is not None:
         parts.append(_scores(comparison, width))
-    parts.append(_costs(comparison.variants, width))
+    if len(comparison.variants) > 2 and comparison.pairs:
+        parts.append(_pairs(comparison.pairs, width))
+    parts += _costs(comparison.variants, width)
     if comparison.alpha is not None:
         parts += [_agreement(comparison, width), f"Krippendorff's alpha over all: {coefficient(comparison.alpha)}"]
+    if comparison.consensus is not None:
+        parts.append(_consensus(comparison.consensus, width))
+    parts += [_served(comparison.served)] if comparison.served else []
     parts.append("\n".join(_choice(comparison)))
     return "\n\n".join(parts)
 
@@ -52,7 +62,10 @@ def p_value(p: float) -> str:
 
 def points(against: Against) -> str:
     """-3.2 points (-5.1 to -1.3)."""
-    found = against.difference
+    return _points(against.difference)
+
+
+def _points(found: Difference) -> str:
     return f"{100 * found.value:+.1f} points ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
 
 
@@ -65,7 +78,7 @@ def _headline(comparison: Comparison) -> str:
 def _scores(comparison: Comparison, width: int | None) -> str:
     headers = ("variant", "rows", "score", "no answer", "against the baseline", "p", "")
     lines = []
-    for one in comparison.variants:
+    for one in _best_first(comparison.variants):
         against = one.to_baseline
         shown = (one.name, one.rows, rate(one.score), percent(one.missing.value))
         if one.name == comparison.baseline:
@@ -90,41 +103,97 @@ def _scores(comparison: Comparison, width: int | None) -> str:
     return "\n".join([table(headers, lines, width=width), *notes])
 
 
+def _best_first(variants: Sequence[VariantFigures]) -> list[VariantFigures]:
+    """By score; those without one last, equals in their order."""
+    return sorted(variants, key=lambda one: -1.0 if one.score is None else one.score.value, reverse=True)
+
+
+def _pairs(pairs: Sequence[PairDifference], width: int | None) -> str:
+    """Those that differ most surely first."""
+    headers = ("variant", "against", "difference", "p", "rows", "")
+    lines = [
+        (
+            pair.first,
+            pair.second,
+            _points(pair.difference),
+            p_value(pair.p_adjusted),
+            pair.difference.rows,
+            "differ" if pair.p_adjusted < SIGNIFICANCE else "no difference shown",
+        )
+        for pair in sorted(pairs, key=lambda pair: pair.p_adjusted)
+    ]
+    return f"{table(headers, lines, width=width)}\np: Holm's correction over all {count(len(pairs))} pairs"
+
+
+def _consensus(found: Consensus, width: int | None) -> str:
+    """What all variants say together, and how often each says what the others do."""
+    head = (
+        f"consensus of {counted(len(found.variants), 'variant')}, one vote each: {count(found.decided)} of "
+        f"{counted(found.rows, 'row')} have one, {count(found.unanimous)} by all; two variants agree on "
+        f"{rate(found.agreement)}"
+    )
+    lines = [(name, rate(agrees)) for name, agrees in found.variants.items()]
+    wrapped = "\n".join(textwrap.wrap(head, width)) if width else head
+    return f"{wrapped}\n{table(('variant', 'agrees with the others'), lines, width=width)}"
+
+
+def _served(served: Sequence[ServedModel]) -> str:
+    """Variants that one model did not answer alone."""
+    lines = [
+        f"{one.variant}: {one.model} answered {count(one.replies)}, "
+        f"from {_moment(one.first)} to {_moment(one.last)}"
+        for one in served
+    ]
+    return "\n".join(["more than one model answered:", *map(one_line, lines)])
+
+
+def _moment(moment: datetime | None) -> str:
+    return UNKNOWN if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}"
+
+
 def _verdict(against: Against) -> str:
     return "worse" if against.is_worse else "better" if against.is_better else "no difference shown"
 
 
-def _costs(variants: Sequence[VariantFigures], width: int | None) -> str:
-    in_usd = any(one.cost_usd.total is not None for one in variants)
-    unit, show = ("cost_usd", usd) if in_usd else ("cost_credits", credit_amount)
-    headers = (
-        "variant",
-        "errors",
-        "cost",
-        "per row",
-        "per correct row",
-        "p50 s",
-        "p95 s",
-        "input tokens",
-        "output tokens",
-    )
+_UNITS: dict[str, Callable[[Decimal | None], str]] = {"cost_usd": usd, "cost_credits": credit_amount}
+
+
+def _costs(variants: Sequence[VariantFigures], width: int | None) -> list[str]:
+    """Money by unit, a table for each in which something is known; then time and tokens, which have none."""
+    known = [unit for unit in _UNITS if any(getattr(one, unit).total is not None for one in variants)]
+    units = [unit for unit in known if unit == known[0] or not _is_covered(variants, known[0])] or ["cost_usd"]
+    return [*(_money(variants, unit, width) for unit in units), _time(variants, width)]
+
+
+def _is_covered(variants: Sequence[VariantFigures], unit: str) -> bool:
+    return all(getattr(one, unit).total is not None for one in variants)
+
+
+def _money(variants: Sequence[VariantFigures], unit: str, width: int | None) -> str:
+    """Only the variants whose cost is known in this unit have figures."""
+    show = _UNITS[unit]
     lines = []
     for one in variants:
         money = getattr(one, unit)
         unknown = f", {count(money.unknown_replies)} unknown" if money.unknown_replies and money.total else ""
-        lines.append(
-            (
-                one.name,
-                percent(one.errors.value),
-                _amount(money.total, show) + unknown,
-                _amount(money.per_row, show),
-                "-" if one.score is None else _amount(money.per_correct_row, show),
-                _number(one.latency_p50_seconds, 2),
-                _number(one.latency_p95_seconds, 2),
-                _number(one.input_tokens, 1),
-                _number(one.output_tokens, 1),
-            )
+        per_correct = "-" if one.score is None else _amount(money.per_correct_row, show)
+        lines.append((one.name, _amount(money.total, show) + unknown, _amount(money.per_row, show), per_correct))
+    return table(("variant", "cost", "per row", "per correct row"), lines, width=width)
+
+
+def _time(variants: Sequence[VariantFigures], width: int | None) -> str:
+    headers = ("variant", "errors", "p50 s", "p95 s", "input tokens", "output tokens")
+    lines = [
+        (
+            one.name,
+            percent(one.errors.value),
+            _number(one.latency_p50_seconds, 2),
+            _number(one.latency_p95_seconds, 2),
+            _number(one.input_tokens, 1),
+            _number(one.output_tokens, 1),
         )
+        for one in variants
+    ]
     return table(headers, lines, width=width)
 
 

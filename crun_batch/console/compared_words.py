@@ -45,19 +45,28 @@ def gold_text(name: str, figures: GoldFigures, *, width: int | None = None) -> s
 
 
 def _classes(figures: GoldFigures, width: int | None) -> str:
-    headers = ("class", "gold", "labelled so", "precision", "recall", "F1")
+    repeats = any(one.rows != one.support for one in figures.classes)
+    headers = ("class", "rows", *(["replies"] if repeats else []), "labelled so", "precision", "recall", "F1")
     lines = [
-        (one.label, one.support, one.predicted, rate(one.precision), rate(one.recall), rate(one.f1))
+        (
+            one.label,
+            one.rows,
+            *([one.support] if repeats else []),
+            one.predicted,
+            rate(one.precision),
+            rate(one.recall),
+            rate(one.f1),
+        )
         for one in figures.classes
     ]
     return table(headers, lines, width=width)
 
 
 def _confusion(figures: GoldFigures, width: int | None) -> str:
-    """One line per gold class, one column per label that replies carry."""
+    """One line per gold class, one column per label that replies carry; counts replies, as `labelled so` does."""
     labels = [one.label for one in figures.classes]
     lines = [
         (label, *counts, none)
         for label, counts, none in zip(labels, figures.confusion, figures.unlabelled, strict=True)
     ]
-    return table(("gold \\ labelled", *labels, "no label"), lines, width=width)
+    return table(("replies: gold \\ labelled", *labels, "no label"), lines, width=width)

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import orjson
 import polars as pl
 
-from crun_batch.console.words import table
+from crun_batch.console.words import leading_columns, one_line, shorten, table
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 SCORE_DIGITS = 6
+LABEL = "label_"
 BETWEEN = " | "
 """Between the labels that a variant's repeats gave to one row."""
 
@@ -52,16 +53,43 @@ def disagreements(
     names = found["variant"].unique().sort().to_list()
     texts = found.group_by("row", "variant").agg(label=pl.col("label").unique().sort().str.join(BETWEEN))
     wide = texts.pivot(on="variant", on_columns=names, index="row", values="label", aggregate_function="first")
-    wide = wide.rename({name: f"label_{name}" for name in names})
+    wide = wide.rename({name: f"{LABEL}{name}" for name in names})
     carried = found.group_by("row").agg(pl.col(*columns, "agreement").first())
     return carried.join(wide, on="row").sort("agreement", "row").rename({"row": row})
 
 
 def disagreements_text(found: pl.DataFrame, *, width: int | None = None) -> str:
-    """The rows as a table for a terminal."""
+    """The rows for a terminal: a table where all answers fit beside each other, else a few lines for each row.
+
+    Answers stand before the carried columns; of these as much as fits.
+    """
     if found.is_empty():
         return "no row is labelled differently"
-    return table(found.columns, found.rows(), width=width)
+    labels = [name for name in found.columns if name.startswith(LABEL)]
+    row, carried = found.columns[0], [name for name in found.columns[1:] if name not in (*labels, "agreement")]
+    ordered = found.select(row, *labels, "agreement", *carried)
+    if width is None:
+        return table(ordered.columns, ordered.rows())
+    fitting = leading_columns(ordered.columns, ordered.rows(), width)
+    if fitting > len(labels) + 1:
+        shown = ordered.select(ordered.columns[:fitting])
+        return table(shown.columns, shown.rows(), width=width)
+    lines = [line for one in ordered.iter_rows(named=True) for line in _told(one, row, labels, carried)]
+    return "\n".join(shorten(line, width) for line in lines)
+
+
+def _told(one: Mapping[str, Any], row: str, labels: Sequence[str], carried: Sequence[str]) -> Iterator[str]:
+    """One row: which variants gave which answer, then what is carried."""
+    yield one_line(f"{row} {one[row]}, agreement {one['agreement']:.2f}")
+    by_answer: dict[str, list[str]] = {}
+    for name in labels:
+        by_answer.setdefault(one[name] if one[name] is not None else "no answer", []).append(
+            name.removeprefix(LABEL)
+        )
+    for answer, variants in sorted(by_answer.items(), key=lambda pair: -len(pair[1])):
+        yield f"  {one_line(', '.join(variants))}: {one_line(answer)}"
+    for name in carried:
+        yield f"  {one_line(f'{name}: {one[name]}')}"
 
 
 def exported(found: pl.DataFrame, format: Literal["csv", "jsonl"], *, begins: bool = True) -> str:

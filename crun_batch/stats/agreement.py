@@ -51,7 +51,10 @@ class ClassFigures(Struct, frozen=True):
     label: str
     support: int
     """Replies to rows whose gold label it is."""
+    rows: int
+    """Those rows: fewer than their replies where rows are asked repeatedly."""
     predicted: int
+    """Replies that were labelled so."""
     precision: Rate | None
     recall: Rate | None
     f1: Rate | None
@@ -266,10 +269,12 @@ def against_gold(labels: pl.LazyFrame) -> GoldFigures:
     )
     micro = _figures(by_row.with_columns(label=pl.lit("")))[""] if cells else (None, None, None)
     per_class = _figures(_by_row_and_class(known, hit))
+    rows_of = dict(known.group_by("gold").agg(pl.col("row").n_unique()).collect().iter_rows())
     classes = tuple(
         ClassFigures(
             name,
             sum(n for (gold, _), n in cells.items() if gold == name),
+            rows_of.get(name, 0),
             sum(n for (_, label), n in cells.items() if label == name),
             *per_class[name],
         )

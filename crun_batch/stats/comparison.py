@@ -32,15 +32,16 @@ from crun_batch.stats.agreement import (
     row_sums,
     self_agreement,
 )
+from crun_batch.stats.consensus import Consensus, consensus_of
 from crun_batch.stats.intervals import (
     Difference,
     Rate,
     RowSums,
     holm,
-    paired_binary_difference,
-    paired_difference,
     rate_of,
 )
+from crun_batch.stats.pairs import PairDifference, all_pairs, paired_differences
+from crun_batch.stats.served import ServedModel, served_models
 
 SIGNIFICANCE = 0.05
 _EXACT = Context(prec=50)
@@ -120,6 +121,12 @@ class Comparison(Struct, frozen=True):
     variants: tuple[VariantFigures, ...]
     choice: Choice
     alpha: Coefficient | None = None
+    pairs: tuple[PairDifference, ...] = ()
+    """Every pair of variants, with one correction over all of them."""
+    consensus: Consensus | None = None
+    """Over all variants, where labels were named and there are two and more."""
+    served: tuple[ServedModel, ...] = ()
+    """Of variants that more than one model answered, each of them."""
 
     @property
     def worse(self) -> tuple[str, ...]:
@@ -185,11 +192,14 @@ def compare(
     figures = _figures(replies, by_row, names)
     if score is not None:
         figures = _with_differences(figures, by_row, baseline)
-    alpha = None
+    alpha = consensus = None
     if label is not None:
-        figures = _with_agreement(figures, replies, baseline)
-        alpha = krippendorff_alpha(replies)
-    return Comparison(score, baseline, tuple(figures), choose(figures), alpha)
+        majority = majority_labels(replies).collect().lazy()
+        figures = _with_agreement(figures, replies, majority, baseline)
+        alpha, consensus = krippendorff_alpha(replies), consensus_of(majority, names)
+    pairs = all_pairs(by_row, names) if score is not None else ()
+    served = served_models(results)
+    return Comparison(score, baseline, tuple(figures), choose(figures), alpha, pairs, consensus, served)
 
 
 def _score_name(columns: Sequence[str], score: str | None) -> str | None:
@@ -297,36 +307,6 @@ def _to_pico(amount: Decimal) -> Decimal:
     return amount.quantize(Decimal(1).scaleb(-12), context=_EXACT)
 
 
-def paired_differences(by_row: pl.LazyFrame, other: str) -> dict[str, Difference]:
-    """Variant -> its paired difference to `other`, from lines of (row, variant, mean, binary)."""
-    scored = by_row.filter(pl.col("mean").is_not_null())
-    reference = scored.filter(pl.col("variant") == other).select("row", "mean", "binary")
-    d = pl.col("mean") - pl.col("mean_other")
-    sums = (
-        scored.filter(pl.col("variant") != other)
-        .join(reference, on="row", suffix="_other")
-        .group_by("variant")
-        .agg(
-            rows=pl.len(),
-            total=d.sum(),
-            squares=(d * d).sum(),
-            largest=d.abs().max(),
-            binary=(pl.col("binary") & pl.col("binary_other")).all(),
-            better=(d == 1).sum(),
-            worse=(d == -1).sum(),
-        )
-    )
-    found = {}
-    for line in sums.collect().iter_rows(named=True):
-        if line["binary"]:
-            difference = paired_binary_difference(line["rows"], line["better"], line["worse"])
-        else:
-            difference = paired_difference(line["rows"], line["total"], line["squares"], line["largest"])
-        if difference is not None:
-            found[line["variant"]] = difference
-    return found
-
-
 def _with_differences(
     figures: Sequence[VariantFigures], by_row: pl.LazyFrame, baseline: str
 ) -> list[VariantFigures]:
@@ -386,9 +366,8 @@ def _common_unit(figures: Sequence[VariantFigures]) -> Literal["cost_usd", "cost
 
 
 def _with_agreement(
-    figures: Sequence[VariantFigures], replies: pl.LazyFrame, baseline: str
+    figures: Sequence[VariantFigures], replies: pl.LazyFrame, majority: pl.LazyFrame, baseline: str
 ) -> list[VariantFigures]:
-    majority = majority_labels(replies).collect().lazy()
     repeats = self_agreement(replies)
     return [
         structs.replace(
