@@ -224,6 +224,16 @@ class ShownSample(Struct, frozen=True):
     inputs: Mapping[str, str]
     answers: tuple[ShownAnswer, ...]
 
+    @property
+    def is_failed(self) -> bool:
+        """Whether an answer is not ok."""
+        return any(answer.status != "ok" for answer in self.answers)
+
+    @property
+    def is_differing(self) -> bool:
+        """Whether there are different answers."""
+        return len({answer.text for answer in self.answers if answer.text}) > 1
+
 
 class Facts(Struct, frozen=True):
     """What the job says, for somebody who did not write it."""

@@ -189,10 +189,12 @@ def _sample(sample: ShownSample, data: ReportData) -> Markup:
     ]
     several = len(data.variants) > 1
     answers = [_answer(answer, several=several) for answer in sample.answers]
-    return card(
+    shown = card(
         element("h3", f"{data.id_name} {sample.row_id}"),
         element("div", element("div", *inputs), element("div", *answers), class_="sample"),
     )
+    marks = {"data_failed": sample.is_failed, "data_differs": sample.is_differing}
+    return element("div", shown, data_row="", **{name: "" for name, holds in marks.items() if holds})
 
 
 def _answer(answer: ShownAnswer, *, several: bool) -> Markup:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from itertools import islice, pairwise
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -263,20 +264,34 @@ def _labels(connection: duckdb.DuckDBPyConnection, field: _Field) -> Labels:
 
 
 def samples(connection: duckdb.DuckDBPyConnection, schema: RunSchema) -> tuple[ShownSample, ...]:
-    """Random rows, always the same ones, with all answers to them."""
-    name = quoted(schema.id_name)
+    """A third that is not ok, a third on which answers differ, random ones; always the same, with all answers."""
     answers = max(1, min(ANSWERS_PER_ROW, len(schema.axes)))
-    chosen = connection.execute(
-        f"select {name} from results order by hash({name}), variant, repeat limit {ROWS_SHOWN * answers}"
-    ).fetchall()
     rows_shown = max(FEWEST_ROWS, min(ROWS_SHOWN, ANSWERS_SHOWN // answers))
-    ids = [*dict.fromkeys(row_id for (row_id,) in chosen)][:rows_shown]
+    ids = _sampled_ids(connection, quoted(schema.id_name), rows_shown)
     if not ids:
         return ()
     answers_by_id: dict[object, list[_Found]] = {row_id: [] for row_id in ids}
     for found in read_structs(connection, _Found, _samples_query(schema, len(ids)), ids):
         answers_by_id[found.row_id].append(found)
     return tuple(_sample(schema, found) for found in answers_by_id.values() if found)
+
+
+def _sampled_ids(connection: duckdb.DuckDBPyConnection, name: str, rows_shown: int) -> list[Any]:
+    """Of each kind the rows whose hash is lowest; where there are fewer of one, more of the next."""
+    each = -(-rows_shown // 3)
+    kinds = [
+        f"select distinct {name} as id from results where status <> 'ok'",
+        f"select {name} as id from results where output_text is not null group by {name} "
+        "having min(hash(output_text)) <> max(hash(output_text))",
+        f"select distinct {name} as id from results",
+    ]
+    ids: dict[Any, None] = {}
+    for number, kind in enumerate(kinds, 1):
+        query = f"select id from ({kind}) order by hash(id) limit {rows_shown}"
+        found = (row_id for (row_id,) in connection.execute(query).fetchall() if row_id not in ids)
+        most = rows_shown if number == len(kinds) else min(rows_shown, each * number)
+        ids |= dict.fromkeys(islice(found, most - len(ids)))
+    return list(ids)
 
 
 class _Found(Struct, frozen=True):
