@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from crun_batch.api import (
+        View,
         aestimate,
+        annotate,
         arun,
         check,
         compare,
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
         doctor,
         estimate,
         export,
+        export_annotations,
         follow,
+        import_annotations,
         job_schema,
         load_job,
         merge,
@@ -36,7 +40,9 @@ if TYPE_CHECKING:
         status,
         stop,
         verify,
+        view,
     )
+    from crun_batch.api.run_handle import Run
     from crun_batch.console.progress import Progress, VariantProgress
     from crun_batch.errors import (
         CrunBatchError,
@@ -57,15 +63,15 @@ if TYPE_CHECKING:
     from crun_batch.records import Fault, Response
     from crun_batch.reporting.comparing import RunComparison
     from crun_batch.reporting.read import Report
-    from crun_batch.reporting.run import Run
     from crun_batch.store.verify import Finding
 
 _HOMES = {
     "api": (
-        *("aestimate", "arun", "check", "compare", "credits", "doctor", "estimate", "export", "follow"),
         *("job_schema", "load_job", "merge", "models", "open_run", "pause", "report", "resume", "run", "runs"),
-        *("set", "show"),
-        *("status", "stop", "verify"),
+        *("set", "show", "status", "stop", "verify", "view"),
+        *("aestimate", "annotate", "arun", "check", "compare", "credits", "doctor", "estimate"),
+        *("export", "export_annotations", "follow", "import_annotations"),
+        "View",
     ),
     "errors": (
         *("CrunBatchError", "DiskFailed", "InputError", "Mistake", "NotRunning", "RefusedToStart"),
@@ -79,7 +85,7 @@ _HOMES = {
     "records": ("Fault", "Response"),
     "reporting.comparing": ("RunComparison",),
     "reporting.read": ("Report",),
-    "reporting.run": ("Run",),
+    "api.run_handle": ("Run",),
     "store.verify": ("Finding",),
 }
 """Module -> the public names that live there."""
@@ -105,8 +111,10 @@ __all__ = [
     "RunInUse",
     "RunOptions",
     "VariantProgress",
+    "View",
     "Wire",
     "aestimate",
+    "annotate",
     "arun",
     "check",
     "compare",
@@ -114,7 +122,9 @@ __all__ = [
     "doctor",
     "estimate",
     "export",
+    "export_annotations",
     "follow",
+    "import_annotations",
     "job_schema",
     "load_job",
     "map",
@@ -132,6 +142,7 @@ __all__ = [
     "status",
     "stop",
     "verify",
+    "view",
 ]
 
 

@@ -17,10 +17,10 @@ import polars as pl
 import pyarrow as pa
 
 from crun_batch.api import run
+from crun_batch.api.run_handle import Run
 from crun_batch.errors import InputError, RefusedToStart
 from crun_batch.load.job.job import Job
 from crun_batch.load.table.table import open_table
-from crun_batch.reporting.run import Run
 
 FOLDER = Path("runs")
 _KEPT = ("status", "output_text", "output", "outputs", "error_message", "cost_usd", "cost_credits")

@@ -21,6 +21,7 @@ ORDER = (
     "api",
     "scale",
     "pipeline",
+    "page",
     "reporting",
     "session",
     "preflight",

@@ -14,9 +14,9 @@ import pytest
 from store_kit import ManualSyncer, answer, open_run
 
 import crun_batch
+from crun_batch.api.run_handle import run_in
 from crun_batch.errors import DiskFailed, RunDamaged
 from crun_batch.reporting.read import read_report
-from crun_batch.reporting.run import run_in
 from crun_batch.state.status import status_of
 from crun_batch.store.directory import write_json
 from crun_batch.store.disk import Disk, write_file

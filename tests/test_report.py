@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from measurements.made_up_run import make_run
 from store_kit import ManualSyncer, answer, open_run
 
+from crun_batch.api.run_handle import run_in as open_finished
 from crun_batch.reporting.axes import Axis, number_text, rounded_up, seconds_text, spread_apart, ticks
 from crun_batch.reporting.data import (
     Amount,
@@ -43,7 +44,6 @@ from crun_batch.reporting.markup import Markup, element, escape
 from crun_batch.reporting.page import report_html
 from crun_batch.reporting.plots import Point, frontier
 from crun_batch.reporting.read import Report, make_report, read_report
-from crun_batch.reporting.run import run_in as open_finished
 from crun_batch.reporting.spread import BINS, LABEL_COLUMNS, LABELS
 from crun_batch.reporting.text import report_text
 from crun_batch.reporting.words import bill_bounds, exact_text, percentage, warnings

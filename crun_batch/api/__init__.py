@@ -1,5 +1,6 @@
 """The public functions: one for each command."""
 
+from crun_batch.api.annotations import annotate, export_annotations, import_annotations
 from crun_batch.api.directories import export, follow, merge, runs, show, verify
 from crun_batch.api.jobs import (
     aestimate,
@@ -17,10 +18,13 @@ from crun_batch.api.jobs import (
     status,
 )
 from crun_batch.api.machine import doctor
+from crun_batch.api.pages import View, view
 from crun_batch.api.steering import pause, resume, set, stop
 
 __all__ = [
+    "View",
     "aestimate",
+    "annotate",
     "arun",
     "check",
     "compare",
@@ -28,7 +32,9 @@ __all__ = [
     "doctor",
     "estimate",
     "export",
+    "export_annotations",
     "follow",
+    "import_annotations",
     "job_schema",
     "load_job",
     "merge",
@@ -44,4 +50,5 @@ __all__ = [
     "status",
     "stop",
     "verify",
+    "view",
 ]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from crun_batch.api.jobs import directory_of
 
 if TYPE_CHECKING:
+    from crun_batch.api.run_handle import Run
     from crun_batch.reporting.exporting import AnyFormat
-    from crun_batch.reporting.run import Run
     from crun_batch.store.verify import Finding
 
     AnyRun = Run | str | Path
@@ -58,7 +58,7 @@ def merge(*runs: AnyRun, output_dir: str | Path, unfinished: bool = False) -> Ru
     RunInUse, RunDamaged, DiskFailed.
 
     """
-    from crun_batch.reporting.run import Run
+    from crun_batch.api.run_handle import Run
     from crun_batch.scale.merge import merge_shards
     from crun_batch.state.status import find_shards
 

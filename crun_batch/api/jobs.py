@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from crun_batch.api.run_handle import Run
     from crun_batch.load.job.job import Job
     from crun_batch.options import AnyJob
     from crun_batch.reporting.comparing import RunComparison
     from crun_batch.reporting.read import Report
-    from crun_batch.reporting.run import Run
 
     AnyRun = Run | str | Path
 
@@ -106,9 +106,9 @@ async def arun(
     **overrides: Any,
 ) -> Run:
     """The same as `run`, on the event loop that is running. Cancelling it ends it like a kill: nothing is lost."""
+    from crun_batch.api.run_handle import Run
     from crun_batch.options import options_of
     from crun_batch.pipeline import run_job
-    from crun_batch.reporting.run import Run
 
     options = options_of(
         overrides,
@@ -202,7 +202,7 @@ def compare(
         score: compare by this score; default: the only one.
         baseline: the variant that the others are compared with; default: the first.
         label: the column of the replies' labels, such as `output.label`.
-        gold: the carried column with the right labels.
+        gold: the carried column with the right labels; `annotations`: the labels that people gave.
         simulate: of job files, their simulated runs.
 
     Raises InputError for what is not there, RunDamaged.
@@ -260,7 +260,7 @@ def open_run(run: str | Path, *, simulate: bool = False) -> Run:
 
     `simulate`: of a job file, its simulated run. Raises InputError where there is none, RunDamaged.
     """
-    from crun_batch.reporting.run import run_in
+    from crun_batch.api.run_handle import run_in
 
     return run_in(directory_of(run, simulate))
 

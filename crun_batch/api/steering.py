@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from crun_batch.api.jobs import directory_of
 
 if TYPE_CHECKING:
-    from crun_batch.reporting.run import Run
+    from crun_batch.api.run_handle import Run
 
     AnyRun = Run | str | Path
 

@@ -108,7 +108,7 @@ def refuse_little_address_space() -> None:
 
 
 def _way_on(given: Sequence[str]) -> str:
-    if given[:1] == ["status"]:
+    if given[:1] in (["status"], ["view"]):
         return "; the run is left alone"
     return f"; resume with: {resume_command([sys.argv[0], *given])}" if given[:1] == ["run"] else ""
 

@@ -192,6 +192,8 @@ app.command()(steering.resume)
 app.command()(steering.stop)
 app.command()(reading.show)
 app.command()(reading.merge)
+app.command()(reading.view)
+app.add_typer(reading.annotate, name="annotate")
 
 
 @app.command()

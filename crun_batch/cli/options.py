@@ -39,7 +39,8 @@ FailIfWorse = Annotated[
     bool, typer.Option("--fail-if-worse", help="Exit 1 where one is significantly worse than the baseline.")
 ]
 Gold = Annotated[
-    str | None, typer.Option("--gold", metavar="COLUMN", help="The carried column with the right labels.")
+    str | None,
+    typer.Option("--gold", metavar="COLUMN", help="The carried column with the right labels, or: annotations."),
 ]
 Label = Annotated[
     str | None, typer.Option("--label", metavar="COLUMN", help="The replies' labels, such as output.label.")

@@ -16,6 +16,8 @@ import typer
 import crun_batch
 from crun_batch.cli import options
 from crun_batch.cli.output import leave_standard_output, out, out_bytes, out_for_the_record, out_json, say, width
+from crun_batch.cli.pages import annotate as annotate
+from crun_batch.cli.pages import view as view
 from crun_batch.cli.watching import follow_run
 
 AnyFormat = Literal["csv", "jsonl", "parquet", "html", "openai-batch", "chat-jsonl", "openai-batch-requests"]

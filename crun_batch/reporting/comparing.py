@@ -15,8 +15,10 @@ from msgspec import Struct, to_builtins
 from crun_batch.console.compared_words import compared_text
 from crun_batch.console.disagreements import disagreements, exported
 from crun_batch.errors import InputError
-from crun_batch.stats.agreement import GoldFigures, against_gold, row_labels
+from crun_batch.reporting.annotated import GOLD, with_gold
+from crun_batch.stats.agreement import GoldFigures, against_gold, majority_labels, row_labels
 from crun_batch.stats.comparison import Comparison, compare, side_by_side
+from crun_batch.stats.consensus import consensus_labels
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.disk import opened_for_people
 from crun_batch.store.views import results_frame, run_schema
@@ -35,7 +37,7 @@ class ComparisonOptions(Struct, frozen=True):
     label: str | None = None
     """A column, or a field of one: `output.label`."""
     gold: str | None = None
-    """The carried column with the right labels."""
+    """The carried column with the right labels; `annotations`: those that people gave."""
 
 
 class RunComparison(Struct, frozen=True):
@@ -71,17 +73,20 @@ class RunComparison(Struct, frozen=True):
         """Write the majority label of each row under each variant; returns how many lines that is.
 
         Columns: the id, `variant`, `label` (null where votes are tied), `votes` for it, `replies` with a label,
-        and `agreement`: how often two of them carry the same label, null for a single one. Raises InputError where
-        replies have no labels, DiskFailed.
+        and `agreement`: how often two of them carry the same label, null for a single one; then `consensus`, the
+        row's label over all variants with one vote each (null on a tie), `consensus_votes` and
+        `consensus_agreement`. Raises InputError where replies have no labels, DiskFailed.
         """
         results, row = _results(self.runs)
-        label = _label(results.collect_schema(), self.options)
+        label = label_of(results.collect_schema(), self.options)
         if label is None:
             raise InputError("the replies have no labels: name the column with --label, such as output.label")
         replies = results.select(
             "variant", row=pl.col(row), label=pl.when(pl.col("status") != "error").then(label)
         )
-        return _write(row_labels(replies).rename({"row": row}), Path(path))
+        together = consensus_labels(majority_labels(replies)).drop("consensus_variants").collect()
+        found = row_labels(replies).join(together, on="row", how="left", maintain_order="left")
+        return _write(found.rename({"row": row}), Path(path))
 
 
 def compare_runs(
@@ -89,10 +94,12 @@ def compare_runs(
 ) -> RunComparison:
     """Compare all variants of these runs. Raises InputError for what is not there, RunDamaged."""
     results, row = _results(paths)
+    if options.gold == GOLD and GOLD not in results.collect_schema():
+        results = with_gold(results, row, paths)
     names = results.collect_schema()
     if options.gold is not None:
         _known(names, options.gold)
-    label = _label(names, options)
+    label = label_of(names, options)
     comparison = compare(results, row=row, score=options.score, baseline=options.baseline, label=label)
     gold = {}
     if options.gold is not None:
@@ -137,7 +144,7 @@ def _results(paths: Sequence[Path]) -> tuple[pl.LazyFrame, str]:
     return side_by_side({name: results_frame(path) for name, path in zip(names, paths, strict=True)}, row), row
 
 
-def _label(names: pl.Schema, options: ComparisonOptions) -> pl.Expr | None:
+def label_of(names: pl.Schema, options: ComparisonOptions) -> pl.Expr | None:
     """What is named, or `output.label`, or the only field of `output`; the text where gold labels are given."""
     if options.label is not None:
         return _column(names, options.label)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, get_args
 
@@ -57,6 +57,23 @@ def _written(path: Path, format: AnyFormat, stream: BinaryIO, chosen: Chosen, op
         return export_asked(path, asked, stream, chosen, table=options.table, allow_paths=options.allow_paths)
     plain: Format = format  # type: ignore[assignment]
     return Exported(export(path, plain, stream, chosen), 0)
+
+
+def format_of(path: Path) -> AnyFormat:
+    """The form that a file's ending says. Raises InputError for an ending that says none."""
+    form = _ENDINGS.get(path.suffix.lower())
+    if form is None:
+        raise InputError(f"{path}: its ending says no form; these do: {', '.join(_ENDINGS)}")
+    return form
+
+
+_ENDINGS: Mapping[str, AnyFormat] = {
+    ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".html": "html",
+}
 
 
 def names_in(written: Sequence[str] | str | None) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from crun_batch.session.resources import Resources
 from crun_batch.session.sealing import Sealer, open_journal
 from crun_batch.session.signals import SignalHandling
 from crun_batch.session.tools import Make, Recorder, make_pool
-from crun_batch.session.watching import Meter, keep_summary, show, tell_standstill
+from crun_batch.session.watching import Meter, keep_summary, pace_of, show, tell_standstill
 from crun_batch.state.run_state import RunContext
 from crun_batch.workload.target import Target
 
@@ -64,7 +64,8 @@ async def _run_watched(context: RunContext, resources: Resources, pool: Pool, re
     started = clock()
 
     def summary() -> Mapping[str, Any]:
-        return resources.summary(recorder.tally.finished_units, clock() - started)
+        summed = resources.summary(recorder.tally.finished_units, clock() - started)
+        return {**summed, "pace": pace_of(meter.read())}
 
     beside = [keep_summary(context.state.directory, summary, options.say), tell_standstill(options.say)]
     if options.watch is not None:

@@ -17,6 +17,7 @@ from crun_batch.errors import DiskFailed
 from crun_batch.gateway.pool import Pool
 from crun_batch.options import Clock
 from crun_batch.pricing.account import Sums
+from crun_batch.records import decimal_text
 from crun_batch.session.resources import Resources
 from crun_batch.session.tools import Recorder
 from crun_batch.store.directory import RunDirectory, write_json
@@ -111,6 +112,16 @@ def _projected(totals: Sums, spent_pico: int | None, left: int) -> int | None:
     if spent_pico is None or not finished:
         return None
     return spent_pico + spent_pico * left // finished
+
+
+def pace_of(progress: Progress) -> dict[str, Any]:
+    """What summary.json says of this moment: how many requests may be in flight, what is held, why none goes."""
+    held = {"usd": progress.held_usd_pico, "credits": progress.held_credits_pico}
+    return {
+        "limit": progress.limit,
+        **{f"held_{unit}": None if pico is None else decimal_text(pico) for unit, pico in held.items()},
+        "waiting_reason": progress.waiting_reason,
+    }
 
 
 async def show(watch: Callable[[Progress], None], meter: Meter) -> None:

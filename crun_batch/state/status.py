@@ -35,6 +35,8 @@ def status_of(path: Path) -> dict[str, Any]:
 
     `steering`: how people have set the running session, or the last one: `paused` (at, by; None: it is not),
     `values` (key -> value, was, at, by), `stopped`.
+    `pace`, of a running run: `limit` of requests in flight, `held_usd` and `held_credits`, `waiting_reason`; it is
+    5 s old at most.
     `suspects`: the first SUSPECTS_SHOWN attempts that may have been billed without a recorded reply. Raises
     InputError where there is no run, RunDamaged.
     """
@@ -57,7 +59,8 @@ def status_of(path: Path) -> dict[str, Any]:
     now = journal_now(run)
     if process is None:
         give_up(now)
-    told = {"on_end": summary["on_end"]}
+    pace = {"pace": summary.get("pace")} if process else {}
+    told = {"on_end": summary["on_end"], **pace}
     summary = _summary_now(run, summary, now.account, RUNNING if process else KILLED) | told
     suspects = _unknown_attempts(path, summary)
     if process is None:

@@ -24,6 +24,7 @@ from crun_batch.errors import DiskFailed, RunDamaged, RunInUse
 from crun_batch.store.disk import Disk, is_open_at, open_private, write_file
 
 LOCK_NAME = ".lock"
+ANNOTATIONS_NAME, ANNOTATIONS_LOCK = "annotations.parquet", ".annotations.lock"
 _NUMBERED = re.compile(r"(\d{6,})\.(jsonl|parquet)")
 _CHECKSUM_KEY = b'"sha256": "'
 
@@ -73,7 +74,7 @@ class RunDirectory:
     def foreign_entries(self) -> Iterator[tuple[str, str]]:
         """(name, what is wrong) of what stands in a place of the run's and is neither file nor folder."""
         files = (self.job, self.summary, self.on_end, self.journal, self.attempts)
-        ours = {LOCK_NAME, *(path.name for path in files)}
+        ours = {LOCK_NAME, ANNOTATIONS_NAME, ANNOTATIONS_LOCK, *(path.name for path in files)}
         for folder in (self.path, self.attempts, self.journal, self.parts):
             for entry in _entries(folder):
                 is_own = entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)

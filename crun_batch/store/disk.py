@@ -155,12 +155,12 @@ def sync_file(disk: Disk, path: Path) -> None:
         disk.close(descriptor)
 
 
-def write_file(disk: Disk, path: Path, data: bytes) -> None:
-    """Put a whole file at `path`: temporary name beside it, sync, rename, sync of the folder.
+def write_file(disk: Disk, path: Path, data: bytes, unfinished: Path | None = None) -> None:
+    """Put a whole file at `path`: temporary name (or `unfinished`) beside it, sync, rename, sync of the folder.
 
     Raises DiskFailed; `path` is then as it was.
     """
-    unfinished = temporary(path)
+    unfinished = unfinished or temporary(path)
     try:
         descriptor = disk.create(unfinished)
         try:

@@ -16,8 +16,9 @@ from msgspec import Struct
 from pyarrow import ArrowException
 
 from crun_batch.errors import CrunBatchError
+from crun_batch.store.annotations import UNFINISHED_NAME, all_annotations
 from crun_batch.store.control import CONTROL_NAME
-from crun_batch.store.directory import RunDirectory, read_json
+from crun_batch.store.directory import ANNOTATIONS_LOCK, ANNOTATIONS_NAME, RunDirectory, read_json
 from crun_batch.store.disk import temporary
 from crun_batch.store.events import HeadEvent
 from crun_batch.store.manifest import ManifestEntry, read_manifest
@@ -67,6 +68,7 @@ def _job_files(run: RunDirectory) -> Iterator[Finding]:
             yield from _said(run, path, lambda path=path: read_json(path))  # type: ignore[misc]
     if run.job.exists():
         yield from _said(run, run.job, lambda: run_schema(run))
+        yield from _said(run, run.path / ANNOTATIONS_NAME, lambda: all_annotations(run.path))
 
 
 def _said(run: RunDirectory, path: Path, read: Callable[[], object]) -> Iterator[Finding]:
@@ -191,8 +193,9 @@ def _strangers(run: RunDirectory) -> Iterator[Finding]:
         _name(run, path)
         for path in (run.job, run.summary, run.results, run.manifest, run.reserve, run.sync_failed)
     }
-    known |= {".lock", "report.html", *(_name(run, run.segment(number)) for number in run.segments())}
     known |= {CONTROL_NAME} if (run.path / CONTROL_NAME).is_socket() else set()
+    known |= {".lock", "report.html", ANNOTATIONS_NAME, ANNOTATIONS_LOCK, UNFINISHED_NAME}
+    known |= {*(_name(run, run.segment(number)) for number in run.segments())}
     known |= _live_files(run) | listed | {_name(run, path) for path in _kept_files(run)}
     for path in sorted(run.path.rglob("*")):
         name = _name(run, path)

@@ -54,6 +54,8 @@ FINISHED = pa.schema(
     ]
 )
 REQUEST_HASH = pa.field("request_hash", pa.string())
+CURRENT = "_current"
+"""In DuckDB: the finals that hold, with SEQUENCE, by which one of them is found again."""
 
 
 class Snapshot(Struct, frozen=True):
@@ -122,14 +124,17 @@ def attempts_frame(path: Path) -> pl.LazyFrame:
 
 
 def connect(path: Path) -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB with the views `results` and `attempts`; the live rows are those of this moment."""
+    """An in-memory DuckDB with the views `results` and `attempts`; the live rows are those of this moment.
+
+    The view CURRENT is `results` with the sequence of each final beside its columns.
+    """
     import duckdb  # a run that goes on asks it nothing
 
     now = _snapshot_of(path)
     connection = duckdb.connect(":memory:")
     _make_view(connection, "attempts", [now.run.attempt_file(number) for number in now.sealed], now.attempts)
     _make_view(connection, "_finals", [now.run.part(number) for number in now.sealed], now.finals)
-    current = f"create view results as select {_columns(now.schema)} from _finals final"
+    current = f"create view {CURRENT} as select {_columns(now.schema)}, final.{SEQUENCE} from _finals final"
     if now.schema.scores:
         connection.register("_scores", scores_table(now.run, now.schema))
         current += f" left join _scores on _scores.{SEQUENCE} = final.{SEQUENCE}"
@@ -140,6 +145,7 @@ def connect(path: Path) -> duckdb.DuckDBPyConnection:
         older = f"{same_unit} and final.{SEQUENCE} < last._last"
         current += f" where not exists (select 1 from _superseding last where {older})"
     connection.execute(current)
+    connection.execute(f"create view results as select * exclude ({SEQUENCE}) from {CURRENT}")
     return connection
 
 

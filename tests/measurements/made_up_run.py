@@ -196,16 +196,21 @@ def write_documents(run: RunDirectory, schema: RunSchema, rows: int) -> None:
         "repeats": 1,
         "budget": {"max_cost_usd": "40"},
     }
-    write_json(
-        run, run.job, {"job": job, "run_schema": schema_document(schema), "versions": {"crun-batch": "0.1.0"}}
-    )
+    document = {"job": job, "source": "label-reviews.yaml", "base_dir": str(run.path)}
+    document |= {"run_schema": schema_document(schema), "versions": {"crun-batch": "0.1.0"}}
+    write_json(run, run.job, document)
     summary = {
         "output_dir": str(run.path),
         "name": "label-reviews",
         "status": "finished",
         "stop_reason": None,
         "exit_code": 1,
-        "rows": {"total": rows, "open": 0},
+        "rows": {"total": rows, **dict.fromkeys(("ok", "invalid", "truncated", "refused", "error", "open"), 0)},
+        "cost_usd": None,
+        "cost_credits": None,
+        "held_usd": None,
+        "held_credits": None,
+        "attempts": rows,
         "unknown_attempts": 0,
         "seconds": rows / 400,
         "resume_command": None,

@@ -14,11 +14,11 @@ import polars as pl
 from msgspec import Struct, field
 
 from crun_batch import RunOptions
+from crun_batch.api.run_handle import Run
 from crun_batch.errors import DiskFailed, RefusedToStart
 from crun_batch.load.job.job import Job
 from crun_batch.options import Platform
 from crun_batch.pipeline import run_job
-from crun_batch.reporting.run import Run
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.events import EndEvent, Event, HeadEvent, StartEvent
 from crun_batch.store.journal import JournalSettings

@@ -7,7 +7,7 @@ import asyncio
 import polars as pl
 import pytest
 
-from crun_batch.reporting.run import Run
+from crun_batch.api.run_handle import Run
 
 from .gateway import Faults
 from .laws import broken_laws

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from crun_batch.console.words import summary_text
 from crun_batch.errors import InputError
-from crun_batch.reporting.exporting import AnyFormat, ExportOptions, export_run, names_in
+from crun_batch.reporting.exporting import AnyFormat, ExportOptions, export_run, format_of, names_in
 from crun_batch.reporting.notebook import summary_html
 from crun_batch.state.commands import as_seen_from
 from crun_batch.store import views
@@ -20,9 +20,12 @@ from crun_batch.store.directory import RunDirectory, read_json
 from crun_batch.store.views import attempts_frame, results_frame
 
 if TYPE_CHECKING:
+    import pandas
     import polars as pl
     import pyarrow as pa
 
+    from crun_batch.page.view import View
+    from crun_batch.reporting.comparing import RunComparison
     from crun_batch.store.verify import Finding
 
 
@@ -78,10 +81,39 @@ class Run:
 
         return verify(self.directory, data=data)
 
+    def to_pandas(self) -> pandas.DataFrame:
+        """The results as a pandas frame, read at once. Raises InputError where pandas is not installed."""
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise InputError("to_pandas needs pandas: pip install pandas; results() needs nothing") from error
+        frame: pd.DataFrame = self.results().collect().to_arrow().to_pandas()
+        return frame
+
+    def compare(
+        self,
+        *others: Run | str | Path,
+        score: str | None = None,
+        baseline: str | None = None,
+        label: str | None = None,
+        gold: str | None = None,
+    ) -> RunComparison:
+        """Its variants side by side, or this run beside others. See `crun_batch.compare`."""
+        from crun_batch.reporting.comparing import ComparisonOptions, compare_runs
+
+        places = [one.directory if isinstance(one, Run) else Path(one) for one in (self, *others)]
+        return compare_runs(places, ComparisonOptions(score=score, baseline=baseline, label=label, gold=gold))
+
+    def view(self, *, host: str = "127.0.0.1", port: int = 0, table: object | None = None) -> View:
+        """Serve the page of this run until its `stop()`. See `crun_batch.view`."""
+        from crun_batch.page.served import ViewOptions, serve_page
+
+        return serve_page([self.directory], ViewOptions(host, port, table))
+
     def export(
         self,
-        format: AnyFormat,
-        target: BinaryIO | str | Path,
+        format: AnyFormat | str | Path,
+        target: BinaryIO | str | Path | None = None,
         *,
         where: str | None = None,
         columns: Sequence[str] = (),
@@ -90,11 +122,13 @@ class Run:
     ) -> int:
         """Write the results in another form; returns how many rows. See `crun_batch.export`.
 
-        `target` is a binary stream, or the path of a file, whose folder is made where it is missing and which is
+        `export(path)` takes the form from the file's ending (.csv, .jsonl, .parquet, .html). `target` is a
+        binary stream, or the path of a file, whose folder is made where it is missing and which is
         replaced when all is written. Raises InputError, DiskFailed where the file cannot be written.
         """
         options = ExportOptions(where, names_in(columns), names_in(status), table)
-        return export_run(self.directory, format, target, options).rows
+        form, place = (format_of(Path(format)), format) if target is None else (format, target)
+        return export_run(self.directory, form, place, options).rows  # type: ignore[arg-type]
 
     def report(self) -> str:
         """The summary in words."""

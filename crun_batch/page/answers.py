@@ -1,0 +1,74 @@
+"""The documents behind the addresses under /api/, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crun_batch.errors import InputError
+from crun_batch.page.asked import RowsAsked, rows_asked
+from crun_batch.page.compared import compared_document
+from crun_batch.page.facts import facets_document
+from crun_batch.page.one_row import row_document
+from crun_batch.page.shown_runs import ShownRun, ShownRuns
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+RUN = "run"
+"""The parameter that names the run in every address."""
+
+
+def answers(
+    shown_runs: ShownRuns, table: object | None, allow_paths: Sequence[str | Path]
+) -> Mapping[str, Callable[[Request], Any]]:
+    """Name -> what is answered to a request, with the parameters of the page's own address."""
+
+    def run_of(request: Request) -> ShownRun:
+        return shown_runs.run(request.query_params.get(RUN))
+
+    def facts(request: Request) -> dict[str, Any]:
+        shown = run_of(request)
+        return {**facets_document(shown.rows.facets()), "run": str(shown.path)}
+
+    def asked(request: Request) -> tuple[ShownRun, RowsAsked]:
+        shown = run_of(request)
+        return shown, rows_asked(request.query_params.multi_items(), shown.rows.facets())
+
+    def rows(request: Request) -> dict[str, Any]:
+        shown, wanted = asked(request)
+        return shown.rows.page(wanted)
+
+    def count(request: Request) -> dict[str, Any]:
+        shown, wanted = asked(request)
+        return {"rows": shown.rows.count(wanted)}
+
+    def compare(request: Request) -> dict[str, Any]:
+        shown = run_of(request)
+        return compared_document(shown.path, shown.rows.facets(), request.query_params)
+
+    def row(request: Request) -> dict[str, Any]:
+        wanted = request.query_params.get("id")
+        if wanted is None:
+            raise InputError("which row? its id is missing")
+        shown = run_of(request)
+        document = row_document(shown.path, wanted, table=table, allow_paths=allow_paths)
+        return {**document, "said": shown.rows.people.of_row(document["id"])}
+
+    return {
+        "runs": lambda _: shown_runs.listed(),
+        "facts": facts,
+        "status": lambda request: run_of(request).live.read(),
+        "failures": lambda request: run_of(request).rows.failures(),
+        "rows": rows,
+        "count": count,
+        "row": row,
+        "compare": compare,
+        "people": lambda request: run_of(request).rows.people.figures(),
+    }
+
+
+def actions(shown_runs: ShownRuns) -> Mapping[str, Callable[[Request, bytes], Any]]:
+    """Name -> what is done with the body that is sent there: nothing but saving what a person says."""
+    return {"annotate": lambda request, body: shown_runs.run(request.query_params.get(RUN)).rows.people.save(body)}

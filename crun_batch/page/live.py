@@ -1,0 +1,78 @@
+"""How a run goes, for a page that asks again and again: its status, the rate of now, what it will have cost.
+
+Reading a live journal may take a second: it is read at most a tenth of the time, whoever asks how often.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from crun_batch.state.status import status_of
+from crun_batch.state.summary import RUNNING, STATUSES
+
+LEAST_WAIT_SECONDS = 1.0
+MOST_OF_THE_TIME = 0.1
+RATE_OVER_SECONDS = 30.0
+
+
+class LiveStatus:
+    """The status of one run, read again where it is old enough."""
+
+    def __init__(self, path: Path, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._path = path
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._last: dict[str, Any] | None = None
+        self._due = 0.0
+        self._readings: deque[tuple[float, int]] = deque()
+
+    def read(self) -> dict[str, Any]:
+        """What `status` tells, with `rows_done`, `rate`, `eta_seconds` and what it is projected to cost.
+
+        Raises InputError where there is no run, RunDamaged.
+        """
+        with self._lock:
+            began = self._monotonic()
+            if self._last is None or began >= self._due:
+                status = status_of(self._path)
+                ended = self._monotonic()
+                self._due = ended + max(LEAST_WAIT_SECONDS, (ended - began) / MOST_OF_THE_TIME)
+                self._last = {**status, **self._figures(status, ended)}
+            return self._last
+
+    def _figures(self, status: Mapping[str, Any], now: float) -> dict[str, Any]:
+        rows = status["rows"]
+        done = sum(rows.get(name, 0) for name in STATUSES)
+        is_running = status["status"] == RUNNING.status
+        rate = self._rate(now, done) if is_running else None
+        left = rows["open"]
+        return {
+            "is_running": is_running,
+            "rows_done": done,
+            "rate": rate,
+            "eta_seconds": left / rate if rate else None,
+            "projected_usd": projected(status["cost_usd"], done, left),
+            "projected_credits": projected(status["cost_credits"], done, left),
+        }
+
+    def _rate(self, now: float, done: int) -> float | None:
+        """Rows per second over the last RATE_OVER_SECONDS; None where one look is all there is."""
+        self._readings.append((now, done))
+        while len(self._readings) > 2 and now - self._readings[0][0] > RATE_OVER_SECONDS:
+            self._readings.popleft()
+        then, done_then = self._readings[0]
+        return (done - done_then) / (now - then) if now > then else None
+
+
+def projected(spent: str | None, done: int, left: int) -> str | None:
+    """What it will have cost if the open rows cost what the finished ones did on average; None where unknown."""
+    if spent is None or not done:
+        return None
+    amount = Decimal(spent) * (done + left) / done
+    return f"{amount.quantize(Decimal('1e-12')).normalize():f}"

@@ -1,0 +1,63 @@
+// How the run goes: asked again and again while it runs.
+
+import { about, badge, byId, element, moment, number, seconds, show } from "./dom.js";
+
+export function showLive(status) {
+  const state = byId("state");
+  state.replaceWith(Object.assign(badge(status.status), { id: "state" }));
+  const bar = byId("bar");
+  bar.max = Math.max(1, status.rows.total);
+  bar.value = status.rows_done;
+  byId("figures").replaceChildren(...figures(status).flatMap(([name, value]) => [element("div", {},
+    element("dt", {}, name), element("dd", {}, value))]));
+  const words = byId("words");
+  words.textContent = [status.stop_reason, paused(status), status.pace?.waiting_reason].filter(Boolean).join("; ");
+  show(words, words.textContent !== "");
+  show(byId("live"), true);
+}
+
+const paused = (status) => (status.is_running && status.steering?.paused
+  ? `paused at ${moment(status.steering.paused.at)} by ${status.steering.paused.by}` : null);
+
+function figures(status) {
+  const rows = status.rows;
+  const notOk = ["error", "invalid", "truncated", "refused"].filter((name) => rows[name])
+    .map((name) => `${number(rows[name])} ${name}`);
+  const pace = status.pace;
+  const held = status.held_usd !== "0" || status.held_credits !== "0";
+  return [
+    ["rows", `${number(status.rows_done)} of ${number(rows.total)}`],
+    ["not ok", notOk.join(", ") || "none"],
+    ["spent", about(status.cost_usd, status.cost_credits)],
+    ...(pace ? [["held", about(pace.held_usd, pace.held_credits)]]
+      : held ? [["held", about(status.held_usd, status.held_credits)]] : []),
+    ...(status.is_running ? [
+      ["projected", about(status.projected_usd, status.projected_credits)],
+      ["rate", status.rate === null ? "unknown" : `${number(Number(status.rate.toFixed(1)))} rows/s`],
+      ["left", seconds(status.eta_seconds)],
+      ["in flight", pace ? `${number(status.in_flight)} of at most ${number(pace.limit)}` : number(status.in_flight)],
+    ] : [["took", seconds(status.seconds)]]),
+  ];
+}
+
+export function showFailures(found) {
+  const node = byId("failures");
+  const all = [...found.rows, ...found.requests];
+  show(node, all.length > 0);
+  const rows = found.rows.reduce((sum, one) => sum + one.count, 0);
+  const requests = found.requests.reduce((sum, one) => sum + one.count, 0);
+  node.querySelector("summary").textContent = [rows ? `${number(rows)} rows not ok` : "",
+    requests ? `${number(requests)} requests without an answer` : ""].filter(Boolean).join(", ");
+  node.querySelector("div").replaceChildren(...[["Rows", found.rows], ["Requests", found.requests]]
+    .filter(([, lines]) => lines.length).map(([title, lines]) => failures(title, lines)));
+}
+
+function failures(title, lines) {
+  const head = element("tr", {}, [title, "kind", "HTTP", "what was said"].map((name) => element("th", { scope: "col" }, name)));
+  const body = lines.map((one) => element("tr", {},
+    element("td", { class: "number" }, number(one.count)),
+    element("td", {}, badge(one.status), " ", one.kind ?? ""),
+    element("td", {}, one.http_status ?? ""),
+    element("td", { class: "text" }, one.message ?? "")));
+  return element("table", {}, element("thead", {}, head), element("tbody", {}, body));
+}

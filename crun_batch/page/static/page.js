@@ -1,0 +1,221 @@
+// The page: what the address says is asked for and shown, and keys lead through it.
+
+import { asked, change, put } from "./address.js";
+import { labelOf, nameField, people } from "./annotate.js";
+import { showCompare } from "./compare.js";
+import { ask, takeToken } from "./api.js";
+import { byId, element, number, show } from "./dom.js";
+import { columnsShown, listen, makeFilters, showFilters } from "./filters.js";
+import { showFailures, showLive } from "./live.js";
+import { hideRow, showRow } from "./row.js";
+import { lines, mark, select, selected, showRows } from "./table.js";
+
+const LIVE_EVERY_MS = 2000;
+const state = { facts: null, page: null, seen: {}, loading: new AbortController(), troubles: new Map() };
+
+async function start() {
+  takeToken();
+  listen(load);
+  byId("run").addEventListener("change", () => {
+    history.pushState(null, "", `?${new URLSearchParams({ run: byId("run").value })}`);
+    open();
+  });
+  byId("previous").addEventListener("click", () => turn(-1));
+  byId("next").addEventListener("click", () => turn(1));
+  for (const [id, view] of [["to-rows", null], ["to-compare", "compare"]]) {
+    byId(id).addEventListener("click", () => {
+      if (change((to) => { put(to, "view", view); if (view) to.delete("id"); }, { push: true })) load();
+    });
+  }
+  byId("show-help").addEventListener("click", () => byId("help").showModal());
+  byId("hide-help").addEventListener("click", () => byId("help").close());
+  addEventListener("popstate", open);
+  addEventListener("keydown", pressed);
+  await open();
+  setInterval(() => { if (!document.hidden) watch(); }, LIVE_EVERY_MS);
+}
+
+// The run of the address, then its rows.
+async function open() {
+  await told("run", async () => {
+    const facts = await ask("facts", asked());
+    state.facts = facts;
+    document.title = `${facts.name} · crun-batch`;
+    makeFilters(facts, load);
+    await showRuns(facts.run);
+    await Promise.all([load(), watch(), showPeople()]);
+  });
+}
+
+async function showRuns(current) {
+  const runs = await ask("runs");
+  const choice = byId("run");
+  choice.replaceChildren(...runs.map((run) => element("option", { value: run.directory, disabled: run.problem !== null && run.directory !== current },
+    run.problem !== null ? `${run.directory} (${run.problem})` : `${run.directory} · ${run.status}`)));
+  choice.value = current;
+  show(choice.closest("label"), runs.length > 1);
+}
+
+// The rows, or the variants side by side.
+async function load() {
+  const isCompare = asked().get("view") === "compare";
+  for (const id of ["filters", "rows-part"]) show(byId(id), !isCompare);
+  show(byId("compare"), isCompare);
+  byId("to-rows").setAttribute("aria-pressed", String(!isCompare));
+  byId("to-compare").setAttribute("aria-pressed", String(isCompare));
+  if (!isCompare) return loadRows();
+  hideRow();
+  byId("compare").setAttribute("aria-busy", "true");
+  await told("rows", () => showCompare(load));
+  byId("compare").removeAttribute("aria-busy");
+}
+
+async function loadRows() {
+  state.loading.abort();
+  const loading = new AbortController();
+  state.loading = loading;
+  const parameters = asked();
+  parameters.delete("column");
+  for (const name of columnsShown(state.facts)) parameters.append("column", name);
+  showFilters(state.facts);
+  byId("count").textContent = "…";
+  await told("rows", async () => {
+    const page = await ask("rows", parameters, loading.signal);
+    state.page = page;
+    showRows(state.facts, page, { open: (row) => go(row.id), changed: load });
+    byId("page").textContent = `page ${number(page.page)}`;
+    byId("previous").disabled = page.page === 1;
+    byId("next").disabled = page.is_last;
+    mark(asked().get("id"));
+    document.body.dataset.shown = parameters.toString();
+    const opened = told("row", () => openRow(loading.signal));
+    const { rows } = await ask("count", parameters, loading.signal);
+    byId("count").textContent = rows === 1 ? "1 row" : `${number(rows)} rows`;
+    const pages = Math.max(1, Math.ceil(rows / page.rows_a_page));
+    byId("page").textContent = `page ${number(page.page)} of ${number(pages)}`;
+    await opened;
+  });
+}
+
+function turn(by) {
+  const page = Math.max(1, (state.page?.page ?? 1) + by);
+  if (by > 0 && state.page?.is_last) return;
+  if (change((to) => put(to, "page", page === 1 ? null : page), { push: true, keepPage: true })) load();
+}
+
+// Open the row of that id, or none.
+function go(id) {
+  change((to) => put(to, "id", id), { push: true, keepPage: true });
+  mark(id === null ? null : String(id));
+  return told("row", () => openRow());
+}
+
+async function openRow(signal) {
+  const parameters = asked();
+  const id = parameters.get("id");
+  if (id === null) { hideRow(); return; }
+  const named = new URLSearchParams({ id, ...(parameters.get("run") ? { run: parameters.get("run") } : {}) });
+  const row = await ask("row", named, signal);
+  if (asked().get("id") !== id) return;
+  const labels = new Set([...row.units.map(labelOf), ...row.said.map((one) => one.label)].filter((label) => label !== null));
+  byId("labels").replaceChildren(...[...labels].map((value) => element("option", { value })));
+  showRow(row, { close, before: () => step(-1), after: () => step(1), said: showPeople });
+}
+
+// How much is annotated, and how far judges agree with people.
+async function showPeople() {
+  await told("people", async () => {
+    const found = await people();
+    const words = `annotated: ${counted(found.rows, "row")}, ${counted(found.labels, "label")}, ${counted(found.verdicts, "verdict")}`;
+    byId("people").querySelector("summary").textContent = found.rows ? words : "people";
+    byId("people").querySelector("div").replaceChildren(nameField(() => openRow()), ...found.judges.map(judge),
+      element("p", { class: "note" }, "crun-batch compare --gold annotations uses the labels; annotate export writes all."));
+  });
+}
+
+const counted = (many, word) => `${number(many)} ${word}${many === 1 ? "" : "s"}`;
+
+const share = (rate) => (rate === null ? "unknown" : `${(100 * rate.value).toFixed(1)} % (${(100 * rate.low).toFixed(1)} to ${(100 * rate.high).toFixed(1)})`);
+
+function judge(one) {
+  return element("p", {}, `judge ${one.judge}: passes ${share(one.true_positive_rate)} of ${number(one.passed)} answers that people pass (TPR), `
+    + `fails ${share(one.true_negative_rate)} of ${number(one.failed)} that people fail (TNR); intervals are 95 %`);
+}
+
+function close() {
+  const at = asked().get("id");
+  go(null);
+  const tr = lines().find((one) => one.dataset.id === at);
+  if (tr) select(tr);
+}
+
+// The next row of the page, or the one before: of those with another id where one is open.
+function step(by) {
+  const all = lines();
+  if (!all.length) return;
+  const id = asked().get("id");
+  const at = all.indexOf(selected());
+  let to = at < 0 ? (by > 0 ? 0 : all.length - 1) : at + by;
+  while (id !== null && all[to] && all[to].dataset.id === id) to += by;
+  if (!all[to]) return;
+  select(all[to]);
+  if (id !== null) go(all[to].dataset.id);
+}
+
+async function watch() {
+  if (state.facts === null) return open();
+  return told("status", async () => {
+    const status = await ask("status", asked());
+    showLive(status);
+    const done = `${status.rows_done} ${status.attempts}`;
+    if (state.seen.run === asked().get("run") && state.seen.done === done) return;
+    const isNews = state.seen.run === asked().get("run");
+    state.seen = { run: asked().get("run"), done };
+    if (isNews && asked().get("id") === null && !document.activeElement?.closest("#rows tbody")) await load();
+    showFailures(await ask("failures", asked()));
+  });
+}
+
+// What cannot be answered is said above the rows, until the same question can be.
+async function told(what, work) {
+  try {
+    await work();
+    state.troubles.delete(what);
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    state.troubles.set(what, error.message);
+    if (what === "rows") byId("count").textContent = "";
+  }
+  const words = [...new Set(state.troubles.values())];
+  byId("trouble").textContent = words.join("\n");
+  show(byId("trouble"), words.length > 0);
+}
+
+const KEYS = {
+  j: () => step(1), k: () => step(-1), n: () => turn(1), p: () => turn(-1), r: load,
+  y: () => press("[data-verdict=pass]"), x: () => press("[data-verdict=fail]"), c: () => press(".confirm"),
+  "/": () => byId("q").focus(), "?": () => byId("help").showModal(),
+};
+
+// In the form of the answer that was opened; where that is not told, of the first.
+function press(which) {
+  const at = selected();
+  const forms = [...document.querySelectorAll("#row .annotate")];
+  const form = forms.find((one) => one.dataset.variant === at?.dataset.variant && one.dataset.repeat === at?.dataset.repeat) ?? forms[0];
+  form?.querySelector(which)?.click();
+}
+
+function pressed(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || byId("help").open) return;
+  const isTyping = event.target.matches?.("input:not([type=checkbox]), select, textarea");
+  if (event.key === "Escape") {
+    if (isTyping) event.target.blur();
+    else if (asked().get("id") !== null) close();
+    return;
+  }
+  if (isTyping || !KEYS[event.key]) return;
+  event.preventDefault();
+  KEYS[event.key]();
+}
+
+start();

@@ -1,0 +1,524 @@
+"""The local page's server: it answers one reader, shows what is recorded, and changes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from measurements.made_up_run import LABELS, make_run
+from page_run_kit import HOSTILE, OTHER, PLAIN, PNG, Asker
+from page_run_kit import make_run as make_hostile_run
+from said_gateway import gateway
+
+import crun_batch
+from crun_batch.load.job.job import load_job
+from crun_batch.page.asked import rows_asked
+from crun_batch.page.guard import PAGE_HEADERS, Policy, denial
+from crun_batch.page.live import LiveStatus, projected
+from crun_batch.page.rows import RunRows, as_json, told
+from crun_batch.reporting.spoken import PICTURE_KINDS, pictures
+from crun_batch.store.views import results_frame
+
+ROWS = 300
+HOST = ("host", "127.0.0.1:8000")
+LINK = [("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate")]
+"""What a browser says of a link on another site."""
+TOKEN = ("x-crun-batch-token", "secret")
+POLICY = Policy("secret")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("made") / "run"
+    make_run(path, ROWS)
+    return path
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_hostile_run(tmp_path_factory.mktemp("hostile"), 20)
+
+
+@pytest.fixture(scope="module")
+def asker(hostile: Path) -> Iterator[Asker]:
+    with crun_batch.view(hostile) as page:
+        yield Asker(page)
+
+
+# Who may ask --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "path", "headers"),
+    [
+        (None, "/", [HOST]),
+        (None, "/", [("host", "localhost:9")]),
+        (None, "/", [("host", "LOCALHOST")]),
+        (None, "/", [("host", "[::1]:8000")]),
+        (421, "/", []),
+        (421, "/", [HOST, HOST]),
+        (421, "/", [("host", "evil.example")]),
+        (421, "/", [("host", "127.0.0.1.evil.example:8000")]),
+        (421, "/", [("host", "evil@127.0.0.1")]),
+        (421, "/", [("host", "127.0.0.1/x")]),
+        (421, "/", [("host", "127.0.0.1:x")]),
+        (421, "/", [("host", "192.168.0.7")]),
+        (421, "/", [("host", "")]),
+        (None, "/", [HOST, ("origin", "http://127.0.0.1:8000")]),
+        (403, "/", [HOST, ("origin", "http://127.0.0.1:8001")]),
+        (403, "/", [HOST, ("origin", "https://127.0.0.1:8000")]),
+        (403, "/", [HOST, ("origin", "null")]),
+        (403, "/", [HOST, ("origin", "http://127.0.0.1:8000"), ("origin", "http://127.0.0.1:8000")]),
+        (403, "/static/page.js", [HOST, ("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "no-cors")]),
+        (403, "/", [HOST, ("sec-fetch-site", "same-site"), ("sec-fetch-mode", "cors")]),
+        (403, "/", [HOST, *LINK, ("sec-fetch-dest", "iframe")]),
+        (None, "/", [HOST, *LINK, ("sec-fetch-dest", "document")]),
+        (401, "/api/rows", [HOST]),
+        (401, "/api/rows", [HOST, ("x-crun-batch-token", "secrets")]),
+        (401, "/api/rows", [HOST, ("x-crun-batch-token", "sécret")]),
+        (401, "/api/rows", [HOST, TOKEN, TOKEN]),
+        (None, "/api/rows", [HOST, TOKEN]),
+        (None, "/api/rows", [HOST, TOKEN, ("sec-fetch-site", "same-origin")]),
+        (403, "/api/rows", [HOST, TOKEN, *LINK, ("sec-fetch-dest", "document")]),
+        (403, "/api/rows", [HOST, TOKEN, ("origin", "https://evil.example")]),
+    ],
+)  # fmt: skip
+def test_only_this_page_with_its_token_is_answered(
+    status: int | None, path: str, headers: list[tuple[str, str]]
+) -> None:
+    found = denial(POLICY, "GET", path, headers)
+    assert status == (found.status if found else None)
+
+
+@given(st.text(st.characters(codec="latin-1"), max_size=40))
+def test_no_other_name_is_ours(name: str) -> None:
+    """Whatever a Host header holds, it is refused or names this machine."""
+    found = denial(POLICY, "GET", "/", [("host", name)])
+    assert found is not None or re.fullmatch(r"(localhost|127\.0\.0\.1|\[::1\])(:\d*)?", name, re.IGNORECASE)
+
+
+def test_beyond_loopback_an_address_in_digits_is_ours_and_no_name_is() -> None:
+    """What DNS can point here is refused all the same, but for the name that was given."""
+    open_policy = Policy("secret", ("localhost", "box.lan"), any_address=True)
+    answered = [
+        denial(open_policy, "GET", "/", [("host", name)]) is None for name in ("10.0.0.7:1", "box.lan", "x.y")
+    ]
+    assert [True, True, False] == answered
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS", "POST", "TRACE", "CONNECT"])
+def test_a_page_is_only_read(method: str) -> None:
+    found = denial(POLICY, method, "/", [HOST, TOKEN])
+    assert found is not None and 405 == found.status
+
+
+def test_every_answer_carries_the_policy(asker: Asker) -> None:
+    """Pages, documents, refusals, what is not there: nothing from elsewhere may be loaded, nothing be framed."""
+    asked = [(path, {}) for path in ("/", "/static/page.js", "/nowhere", "/api/rows")]
+    for path, headers in [*asked, ("/api/rows", asker.token), ("/api/row?id=no", asker.token)]:
+        _, found, _ = asker.raw(path, headers)
+        assert dict(PAGE_HEADERS) == {name: found[name] for name in PAGE_HEADERS}, path
+        assert "server" not in found and "set-cookie" not in found
+    assert "default-src 'none'" in PAGE_HEADERS["content-security-policy"]
+
+
+def test_over_the_wire_a_stranger_gets_no_row(asker: Asker) -> None:
+    """Without the token, under another name, from another site."""
+    for headers in ({}, {**asker.token, "Host": "evil.example"}, {**asker.token, "Origin": "http://evil.example"}):
+        status, _, body = asker.raw("/api/rows?column=text", headers)
+        assert status in (401, 403, 421) and b"Row" not in body
+    assert 405 == asker.raw("/api/rows", asker.token, "DELETE")[0]
+
+
+def test_no_path_leads_out_of_the_page(asker: Asker) -> None:
+    for path in (
+        "/static/../guard.py",
+        "/static/%2e%2e/guard.py",
+        "/static//etc/passwd",
+        "/static/",
+        "/index.html",
+    ):
+        assert 404 == asker.raw(path)[0], path
+
+
+def test_only_listed_runs_are_opened(hostile: Path, tmp_path: Path) -> None:
+    """A run beside, however it is named, is none of this page's."""
+    make_run(tmp_path / "other", 12)
+    with crun_batch.view(hostile) as page:
+        asker = Asker(page)
+        for name in (str(tmp_path / "other"), f"{hostile}/../../other", "../other", "/"):
+            assert "shows no such run" in asker.get("rows", run=name)["error"]
+
+
+def test_the_page_itself_names_nothing_elsewhere_and_makes_no_markup() -> None:
+    folder = Path(crun_batch.__file__).parent / "page" / "static"
+    for file in folder.iterdir():
+        text = file.read_text(encoding="utf-8")
+        assert not re.search(r"https?://|//\w+\.\w|@import|url\(", text), file.name
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function|\sstyle=", text
+        )
+
+
+def test_the_command_prints_one_address_and_no_text_of_a_row(hostile: Path, tmp_path: Path) -> None:
+    """Whatever is asked and refused, also where it fails inside; Ctrl-C ends it."""
+    command = [sys.executable, "-m", "crun_batch", "view", str(hostile), "--no-open"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(crun_batch.__file__).parent.parent),
+        "PYTHONUNBUFFERED": "1",
+    }
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None and process.stderr is not None
+    url = process.stdout.readline().strip()
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/#token=[\w-]{40,}", url)
+    view = type("Printed", (), {"url": url})
+    asker = Asker(view)  # type: ignore[arg-type]
+    assert asker.get("rows", q="SECRETWORD", column="text")["rows"] == []
+    assert "error" in asker.get("rows", where="SECRETWORD(((")
+    assert "error" in asker.get("row", id="SECRETWORD")
+    assert asker.get("row", id="r1")["units"]
+    asker.raw("/SECRETWORD", {"Host": "SECRETWORD"})
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert 130 == process.returncode
+    assert "" == out and "Ctrl-C ends it\nCtrl-C: ended; what was recorded stays; the run is left alone\n" == err
+
+
+def test_a_port_that_is_taken_or_a_place_without_runs_is_said(tmp_path: Path, hostile: Path) -> None:
+    with crun_batch.view(hostile) as page:
+        port = int(page.url.split(":")[2].split("/")[0])
+        with pytest.raises(crun_batch.InputError, match="cannot be listened on"):
+            crun_batch.view(hostile, port=port)
+    with pytest.raises(crun_batch.InputError, match="0 to 65535"):
+        crun_batch.view(hostile, port=70_000)
+    with pytest.raises(crun_batch.InputError, match="no run directory and no job file"):
+        crun_batch.view(tmp_path / "nowhere")
+    with crun_batch.view(tmp_path) as page:
+        assert "there is no run here yet" == Asker(page).get("facts")["error"]
+        assert [] == Asker(page).get("runs")
+
+
+def test_looking_changes_no_byte_of_a_run(hostile: Path, asker: Asker) -> None:
+    before = digests(hostile)
+    for name in ("facts", "status", "failures", "rows", "count"):
+        asker.get(name, where="status = 'ok'", differ="1", q="red")
+    asker.get("row", id="r1")
+    assert before == digests(hostile)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+# Which rows ---------------------------------------------------------------------------------------
+
+
+PREDICATES = [None, "output_tokens > 20", "gold = 'praise' -- and so on", "review_id % 2 = 0 or 1 = 0"]
+UNITS = st.fixed_dictionaries(
+    {
+        "status": st.sets(st.sampled_from(["ok", "invalid", "truncated", "error"]), max_size=2),
+        "variant": st.sets(st.sampled_from(["large/short", "small/long"]), max_size=2),
+        "score": st.sampled_from([None, "right<1", "right>=0.5", "right:none"]),
+        "q": st.sampled_from([None, *LABELS, "PRAISE", "好い", "100%", "'; drop", "review 1"]),
+        "in": st.sampled_from([None, "text", "output", "gold", "review_id"]),
+        "where": st.sampled_from(PREDICATES),
+        "differ": st.booleans(),
+        "sort": st.sampled_from([None, "latency_seconds", "-cost_usd", "output", "-review_id"]),
+    }
+)  # fmt: skip
+
+
+def expected(frame: pl.DataFrame, asked: dict[str, Any]) -> list[tuple[int, str]]:
+    """The same choice made in Python, row by row."""
+    answered = frame.filter(pl.col("output").is_not_null()).group_by("review_id").agg(pl.col("output"))
+    differing = {
+        row
+        for row, labels in answered.rows()
+        if len({json.dumps(one, default=str) for one in labels}) > 1
+    }  # fmt: skip
+    chosen = []
+    for row in frame.to_dicts():
+        score = row["score_right"]
+        texts = {
+            "text": row["text"],
+            "gold": row["gold"],
+            "review_id": str(row["review_id"]),
+            "output": None if row["output"] is None else " ".join(map(str, row["output"].values())),
+        }
+        anywhere = [*texts.values(), row["output_text"], row["error_message"], row["error_kind"], row["variant"],
+                    row["model"], row["response_id"], row["finish_reason"], row["status"], row["cost_source"],
+                    row["axis_model"], row["axis_prompt"]]  # fmt: skip
+        looked = anywhere if asked["in"] is None else [texts[asked["in"]]]
+        holds = [
+            not asked["status"] or row["status"] in asked["status"],
+            not asked["variant"] or row["variant"] in asked["variant"],
+            {None: True, "right<1": score is not None and score < 1,
+             "right>=0.5": score is not None and score >= 0.5, "right:none": score is None}[asked["score"]],
+            asked["q"] is None or any(one is not None and asked["q"].lower() in one.lower() for one in looked),
+            {None: True, "output_tokens > 20": row["output_tokens"] > 20,
+             "gold = 'praise' -- and so on": row["gold"] == "praise",
+             "review_id % 2 = 0 or 1 = 0": row["review_id"] % 2 == 0}[asked["where"]],
+            not asked["differ"] or row["review_id"] in differing,
+        ]  # fmt: skip
+        if all(holds):
+            chosen.append((row["review_id"], row["variant"]))
+    return chosen
+
+
+def test_the_rows_are_those_that_were_asked_for(made: Path) -> None:
+    """Every filter together with every other: the page, page after page, and the count, against plain Python."""
+    frame = results_frame(made).collect()
+    rows = RunRows(made)
+
+    @settings(deadline=None, max_examples=60, derandomize=True, database=None)
+    @given(UNITS)
+    def law(asked: dict[str, Any]) -> None:
+        given = [(name, value) for name in ("score", "q", "in", "where", "sort") if (value := asked[name])]
+        given += [(name, value) for name in ("status", "variant") for value in sorted(asked[name])]
+        given += [("differ", "1")] if asked["differ"] else []
+        found: list[tuple[int, str]] = []
+        order = []
+        for page in range(1, 20):
+            wanted = rows_asked(
+                [*given, ("page", str(page)), ("rows", "37"), ("column", "latency_seconds")], rows.facets()
+            )
+            answer = rows.page(wanted)
+            found += [(one["id"], one["variant"]) for one in answer["rows"]]
+            order += [one["cells"][0] for one in answer["rows"]]
+            if answer["is_last"]:
+                break
+        assert sorted(expected(frame, asked)) == sorted(found)
+        assert len(found) == rows.count(wanted)
+        assert asked["sort"] != "latency_seconds" or sorted(order) == order
+
+    law()
+    rows.close()
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "true; drop view results",
+        "true); drop view results; --",
+        "1 = 1) union all select * from attempts --",
+        "(select count(*) from read_csv('/etc/passwd')) > 0",
+        "(select count(*) from read_text('/etc/passwd')) > 0",
+        "(select count(*) from glob('/*')) > 0",
+        "exists (from '/etc/passwd')",
+        "getenv('HOME') = ''",
+        "true; copy (select 1) to 'RUN/stolen.csv'",
+        "(copy (select 1) to 'RUN/stolen.csv')",
+        "true; attach 'RUN/x.db'",
+        "true; set enable_external_access = true",
+        "nonsense",
+        "status = ",
+        "'",
+        "--",
+    ],
+)
+def test_no_predicate_reads_or_writes_a_file(made: Path, where: str) -> None:
+    """It is refused in words, nothing is written, and the page goes on."""
+    before = digests(made)
+    rows = RunRows(made)
+    with pytest.raises(crun_batch.InputError):
+        rows.page(rows_asked([("where", where.replace("RUN", str(made)))], rows.facets()))
+    assert ROWS == rows.count(rows_asked([], rows.facets()))
+    assert before == digests(made)
+    rows.close()
+
+
+def test_a_predicate_that_never_ends_is_ended(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crun_batch.page.opened.QUERY_SECONDS", 0.5)
+    rows = RunRows(made)
+    forever = "(select count(*) from range(10000000000) a, range(1000000) b) = review_id"
+    began = time.monotonic()
+    with pytest.raises(crun_batch.InputError, match="took longer"):
+        rows.count(rows_asked([("where", forever)], rows.facets()))
+    assert time.monotonic() - began < 30
+    assert ROWS == rows.count(rows_asked([], rows.facets()))
+    rows.close()
+
+
+@pytest.mark.parametrize(
+    ("parameter", "words"),
+    [
+        (("column", "outptu"), "did you mean 'output'"),
+        (("sort", "-nowhere"), "no column 'nowhere'"),
+        (("in", "x"), "no column 'x'"),
+        (("score", "right"), "must be such as right<0.5"),
+        (("score", "wrong<1"), "no score 'wrong'; there are right"),
+        (("score", "right<1e999"), "no number"),
+        (("page", "0"), "whole number"),
+        (("page", "1e9"), "whole number"),
+        (("rows", "100000"), "from 1 to 500"),
+        (("q", "["), None),
+    ],
+)
+def test_what_means_nothing_is_said_in_words(made: Path, parameter: tuple[str, str], words: str | None) -> None:
+    rows = RunRows(made)
+    asked = [parameter, *([("regex", "1")] if words is None else [])]
+    with pytest.raises(crun_batch.InputError, match=words or "could not be chosen"):
+        rows.page(rows_asked(asked, rows.facets()))
+    rows.close()
+
+
+def test_a_value_arrives_as_it_is() -> None:
+    """Whole numbers beyond what a browser counts exactly, amounts, moments, halves of characters, no number."""
+    assert [2**53, str(2**53 + 1), "nan", "inf", "?", True, None] == told(
+        [2**53, 2**53 + 1, float("nan"), float("inf"), "\ud800", True, None]
+    )
+    assert b'{"a":["\xe5\xa5\xbd"]}' == as_json({"a": ("好",)})
+
+
+# One row ------------------------------------------------------------------------------------------
+
+
+def test_a_row_tells_prompt_picture_attempts_and_reason(asker: Asker) -> None:
+    """Of both variants, the prompt checked by its hash, the picture as it was sent, the judge's reason."""
+    row = asker.get("row", id="r1")
+    assert None is row["table"] and {PLAIN, OTHER} == {unit["axis_model"] for unit in row["units"]}
+    for unit in row["units"]:
+        answer, verdict = unit["attempts"]
+        [message] = answer["messages"]
+        assert f"Row 1. {HOSTILE}" == message["text"]
+        assert [f"data:image/png;base64,{PNG}"] == message["pictures"]
+        assert f"because {HOSTILE}" == verdict["reason"]
+        assert HOSTILE in json.loads(answer["reply"])["choices"][0]["message"]["content"]
+        assert "model" in json.loads(answer["request"])
+
+
+def test_a_row_whose_table_changed_says_so(tmp_path: Path) -> None:
+    path = make_hostile_run(tmp_path, 2)
+    table = tmp_path / "rows.jsonl"
+    table.write_text(table.read_text().replace("Row 1.", "Row one."))
+    with crun_batch.view(path) as page:
+        shown = [
+            {
+                attempt["not_shown"]
+                for unit in Asker(page).get("row", id=row)["units"]
+                for attempt in unit["attempts"]
+            }
+            for row in ("r0", "r1")
+        ]
+    assert [{None}, {"the table has changed since"}] == shown
+
+
+def test_only_pictures_become_pictures() -> None:
+    """No other kind, no address, no text that only looks like one."""
+    urls = [f"data:{kind};base64,{PNG}" for kind in PICTURE_KINDS]
+    others = ["data:image/svg+xml;base64,PHN2Zz4=", "data:text/html;base64,PHA+", "https://example.org/a.png",
+              f"data:image/png;base64,{PNG}\" onerror=\"x", f"data:image/png;charset=x;base64,{PNG}",
+              "javascript:x"]  # fmt: skip
+    content = [{"type": "image_url", "image_url": {"url": url}} for url in (*urls, *others)]
+    anthropic = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}}
+    assert [[*urls, urls[0]]] == pictures({"messages": [{"role": "user", "content": [*content, anthropic]}]})
+
+
+# A running job ------------------------------------------------------------------------------------
+
+
+PRICE = {"input_per_mtok": 1, "output_per_mtok": 1, "minimum_per_request": 0}
+
+
+def test_a_running_job_is_seen_as_it_goes(tmp_path: Path) -> None:
+    """Rows, their count, status with limit and what is held: while it runs, and at its end."""
+    opened = threading.Event()
+
+    def said(asked: Any) -> tuple[int, str]:
+        if "Row 1" in json.dumps(asked["messages"]):
+            opened.wait(60)
+        return 200, "yes"
+
+    pl.DataFrame({"id": range(40), "text": [f"Row {n}" for n in range(40)]}).write_ndjson(tmp_path / "rows.jsonl")
+    with gateway(said) as base_url:
+        tree = {
+            "input": {"table": "rows.jsonl", "id": "id"},
+            "endpoint": {"base_url": base_url, "auth": "none"},
+            "model": "m",
+            "prompt": {"user": "{{ text }}"},
+            "params": {"max_output_tokens": 10},
+            "prices": {"models": {"m": {"currency": "usd", **PRICE}}},
+            "output": {"dir": str(tmp_path / "run")},
+        }  # fmt: skip
+        (tmp_path / "job.json").write_text(json.dumps(tree))
+        work = threading.Thread(
+            target=crun_batch.run, args=(load_job(tmp_path / "job.json"),), kwargs={"handle_signals": False}
+        )
+        work.start()
+        try:
+            waiting = 11  # Row 1 and Row 10 to 19
+            status = until(lambda: asked_status(tmp_path / "run"), lambda one: one["rows"]["ok"] == 40 - waiting)
+            assert (True, waiting, "running") == (status["is_running"], status["in_flight"], status["status"])
+            rows = RunRows(tmp_path / "run")
+            assert 40 - waiting == rows.count(rows_asked([], rows.facets()))
+            status = until(lambda: asked_status(tmp_path / "run"), lambda one: (one["pace"] or {}).get("held_usd"))
+            assert status["pace"]["limit"] >= 1 and float(status["pace"]["held_usd"]) > 0
+            assert float(status["projected_usd"]) > float(status["cost_usd"]) > 0
+        finally:
+            opened.set()
+            work.join(60)
+        assert 40 == until(lambda: rows.count(rows_asked([], rows.facets())), lambda count: count == 40)
+        rows.close()
+    ended = asked_status(tmp_path / "run")
+    assert ("finished", False, None) == (ended["status"], ended["is_running"], ended.get("pace"))
+
+
+def asked_status(path: Path) -> dict[str, Any]:
+    return LiveStatus(path).read()
+
+
+def until(ask: Any, holds: Any) -> Any:
+    ends = time.monotonic() + 60
+    while time.monotonic() < ends:
+        try:
+            found = ask()
+        except crun_batch.InputError:  # not begun yet
+            found = None
+        if found is not None and holds(found):
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"never came: {found}")
+
+
+def test_failures_are_told_with_the_gateways_words(asker: Asker) -> None:
+    found = asker.get("failures")
+    assert [4] == [one["count"] for one in found["rows"]]
+    assert all(f"refused: {HOSTILE}"[:60] in one["message"] for one in (*found["rows"], *found["requests"]))
+    assert {400} == {one["http_status"] for one in found["requests"]}
+
+
+def test_a_projection_is_the_mean_of_what_is_done() -> None:
+    assert ["3", None, None, "0.000000000001"] == [
+        projected("1", 10, 20),
+        projected(None, 10, 20),
+        projected("1", 0, 20),
+        projected("0.000000000001", 1, 0),
+    ]
+
+
+def test_a_status_is_read_a_tenth_of_the_time_at_most(hostile: Path) -> None:
+    """However often it is asked for."""
+    now = [0.0]
+    live = LiveStatus(hostile, lambda: now[0])
+    first = live.read()
+    assert first is live.read()
+    now[0] = 0.99
+    assert first is live.read()
+    now[0] = 1.01
+    assert first is not live.read()

@@ -1,0 +1,255 @@
+"""The local page in a real browser: nothing becomes a script, keys lead through it, a link gives it again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from browser_kit import CHROMIUM, SIZES, Browser
+from measurements.made_up_run import make_run as make_large_run
+from page_run_kit import HOSTILE, make_run
+
+import crun_batch
+from crun_batch.store.annotations import annotations_that_hold
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+ROWS = 100
+COUNTED = "!document.getElementById('count').textContent.startsWith('…')"
+SHOWN = "document.querySelectorAll('#rows tbody tr').length"
+PICTURES = os.environ.get("PAGE_PICTURES")
+"""A folder for what was seen, to look at."""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("run"), ROWS)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+@pytest.fixture(params=SIZES)
+def size(request: pytest.FixtureRequest, browser: Browser) -> str:
+    browser.size(request.param)
+    browser.events.clear()
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def page(run: Path) -> Iterator[crun_batch.View]:
+    with crun_batch.view(run) as served:
+        yield served
+
+
+def picture(browser: Browser, name: str) -> None:
+    if PICTURES:
+        browser.picture(Path(PICTURES) / f"{name}.png")
+
+
+def opened(browser: Browser, page: crun_batch.View, query: str = "") -> None:
+    base, _, token = page.url.partition("/#")
+    browser.go(f"{base}/?{query}#{token}")
+    browser.wait(f"document.body.dataset.shown !== undefined && {SHOWN} > 0 && {COUNTED}")
+
+
+def fits(browser: Browser) -> bool:
+    """Whether the page itself does not scroll sideways."""
+    return bool(browser.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth"))
+
+
+def test_nothing_in_a_row_becomes_a_script_or_asks_for_anything(
+    browser: Browser, page: crun_batch.View, size: str
+) -> None:
+    """Hostile texts in prompts, answers, refusals and verdicts, all opened: 0 scripts, 0 addresses elsewhere."""
+    columns = "&".join(
+        f"column={name}" for name in ("id", "variant", "status", "text", "output_text", "error_message")
+    )
+    opened(browser, page, columns)
+    picture(browser, f"rows-{size}")
+    browser.run("document.getElementById('failures').open = true")
+    browser.run("document.querySelector('button.open').click()")
+    browser.wait("document.querySelectorAll('#row .attempt').length >= 3")
+    browser.run("for (const one of document.querySelectorAll('#row details')) one.open = true")
+    picture(browser, f"row-{size}")
+    assert browser.run(f"document.querySelector('#row .message pre').textContent.includes({HOSTILE!r})")
+    assert browser.run(
+        "document.querySelector('#row img').complete && document.querySelector('#row img').naturalWidth === 1"
+    )
+    assert 6 <= browser.run("document.querySelectorAll('#row .facts dt').length")
+    assert not browser.run("document.body.innerText.includes('[object')")
+    assert browser.run("window.hostile === undefined")
+    assert 1 == browser.run("document.scripts.length")
+    assert 0 == browser.run(
+        "document.querySelectorAll('iframe, object, base, a, [style], #rows svg, #row svg, #row style').length"
+    )
+    base = page.url.partition("#")[0]
+    assert [] == [url for url in browser.asked() if not url.startswith(base)]
+    assert [] == browser.complaints()
+    assert fits(browser)
+
+
+def test_keys_lead_through_the_rows(browser: Browser, page: crun_batch.View, size: str) -> None:
+    """j and k move, Enter opens, j goes to the next row, Esc closes, n turns the page, / searches, ? tells."""
+    opened(browser, page, "sort=id&rows=50")
+    browser.press("j")
+    browser.press("j")
+    browser.press("j")
+    browser.press("k")
+    first = browser.run("document.querySelectorAll('#rows tbody tr')[1].dataset.id")
+    browser.press("Enter")
+    browser.wait(f"document.querySelector('#row h2')?.textContent === 'row {first}'")
+    browser.press("j")
+    following = browser.run("document.querySelectorAll('#rows tbody tr')[2].dataset.id")
+    browser.wait(f"document.querySelector('#row h2')?.textContent === 'row {following}'")
+    assert f"id={following}" in browser.run("location.search")
+    browser.press("Escape")
+    browser.wait("document.getElementById('row').hidden")
+    browser.press("n")
+    browser.wait("document.getElementById('page').textContent.startsWith('page 2')")
+    browser.press("p")
+    browser.wait("document.getElementById('page').textContent.startsWith('page 1')")
+    browser.press("?")
+    browser.wait("document.getElementById('help').open")
+    browser.press("Escape")
+    browser.wait("!document.getElementById('help').open")
+    browser.press("/")
+    browser.wait("document.activeElement.id === 'q'")
+    browser.type("refused:")
+    browser.wait("document.getElementById('count').textContent === '20 rows'")
+    assert "q=refused" in browser.run("location.search")
+
+
+def test_a_link_gives_the_same_rows_again(browser: Browser, page: crun_batch.View, size: str) -> None:
+    """What was clicked together stands in the address; another tab shows it too, and the way back leads back."""
+    opened(browser, page)
+    browser.run("document.querySelector('#statuses input[value=ok]').click()")
+    browser.wait("document.getElementById('count').textContent === '180 rows'")
+    browser.run("document.getElementById('differ').click()")
+    browser.wait("document.getElementById('count').textContent === '154 rows'")
+    browser.run("document.querySelector('#scores select').value = '<'")
+    browser.run("document.querySelector('#scores select').dispatchEvent(new Event('change'))")
+    browser.wait(f"document.getElementById('count').textContent !== '154 rows' && {COUNTED}")
+    browser.run(
+        "[...document.querySelectorAll('#rows thead button')].find((one) => one.textContent === 'id').click()"
+    )
+    browser.wait("document.querySelector('#rows thead th')?.getAttribute('aria-sort') === 'ascending'")
+    address, rows = browser.run("location.href"), browser.run("document.querySelector('#rows tbody').innerText")
+    browser.go(address)
+    browser.wait(f"{SHOWN} > 0 || document.getElementById('count').textContent === '0 rows'")
+    assert rows == browser.run("document.querySelector('#rows tbody').innerText")
+    assert browser.run("document.getElementById('differ').checked")
+    browser.run("history.back()")
+    browser.wait("document.querySelector('#rows thead th')?.getAttribute('aria-sort') === null")
+
+
+def test_what_cannot_be_answered_is_said_and_the_next_question_is(
+    browser: Browser, page: crun_batch.View, size: str
+) -> None:
+    opened(browser, page)
+    for where, words in (("nonsense", "nonsense"), ("status = 'ok'", "")):
+        browser.run(f"document.getElementById('where').value = {where!r}")
+        browser.run("document.getElementById('where').dispatchEvent(new Event('change'))")
+        told = "document.getElementById('trouble')"
+        browser.wait(f"{told}.textContent.includes('nonsense')" if words else f"{told}.hidden")
+    assert 1 == browser.run("[...document.querySelectorAll('#rows .badge')].length > 0 ? 1 : 0")
+
+
+def test_without_its_token_the_page_shows_nothing(browser: Browser, run: Path, size: str) -> None:
+    with crun_batch.view(run) as other:
+        browser.go(other.url.partition("#")[0])
+        browser.wait("document.getElementById('trouble').textContent.includes('token')")
+        assert 0 == browser.run(SHOWN)
+
+
+def test_what_is_said_in_the_browser_survives_kill_9_of_its_server(browser: Browser, run: Path, size: str) -> None:
+    """Said to be saved: then it is there, whatever becomes of the server, and compare hears it."""
+    (run / "annotations.parquet").unlink(missing_ok=True)
+    command = [sys.executable, "-m", "crun_batch", "view", str(run), "--no-open"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(crun_batch.__file__).parent.parent),
+        "PYTHONUNBUFFERED": "1",
+    }
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+    )
+    assert process.stdout is not None
+    base, _, token = process.stdout.readline().strip().partition("/#")
+    browser.go(f"{base}/?id=r1#{token}")
+    browser.wait("document.querySelectorAll('#row .annotate').length === 2")
+    browser.press("y")
+    forms = "[...document.querySelectorAll('#row .annotate')]"
+    form = f"{forms}.find((one) => one.querySelector('.saved').textContent.startsWith('saved by'))"
+    browser.wait(f"{form} !== undefined")
+    label = f"{form}.querySelector('input')"
+    browser.run(f"{label}.value = 'red'; {label}.dispatchEvent(new Event('change'))")
+    browser.wait(
+        "document.querySelector('#row .annotate [aria-pressed=true]') && "
+        "document.querySelector('#people summary').textContent.includes('1 label,')"
+    )
+    picture(browser, f"annotated-{size}")
+    process.kill()
+    process.wait(60)
+    [held] = annotations_that_hold(run).to_dicts()
+    assert ("r1", "red", "pass") == (held["id"], held["label"], held["verdict"])
+    assert crun_batch.compare(run, gold="annotations", score="polite").gold
+    with crun_batch.view(run) as again:
+        opened(browser, again, "annotated=1")
+        assert "red" in browser.run("document.querySelector('#rows .said').textContent")
+    (run / "annotations.parquet").unlink()
+
+
+def test_variants_are_compared_and_a_cell_opens_its_rows(browser: Browser, tmp_path: Path, size: str) -> None:
+    """Leaderboard, all pairs, confusion, calibration: the count in a cell is that of the rows it opens."""
+    make_large_run(tmp_path / "run", 1_200)
+    with crun_batch.view(tmp_path / "run") as page:
+        base, _, token = page.url.partition("/#")
+        browser.go(f"{base}/?view=compare&gold=gold#{token}")
+        browser.wait("document.querySelectorAll('#compare .reliability').length === 6")
+        picture(browser, f"compare-{size}")
+        pairs = crun_batch.compare(tmp_path / "run").comparison.pairs
+        told = f"over all {len(pairs)} pairs"
+        assert pairs and browser.run(f"document.getElementById('compare').textContent.includes({told!r})")
+        assert fits(browser)
+        cell = "document.querySelector('#compare a.heat.wrong')"
+        count = browser.run(f"Number({cell}.textContent)")
+        browser.run(f"{cell}.click()")
+        browser.wait(f"document.getElementById('count').textContent.replace(/ rows?/, '') === '{count}'")
+        assert [] == browser.complaints()
+
+
+def test_whoever_cannot_see_or_point_can_use_it(browser: Browser, page: crun_batch.View, size: str) -> None:
+    """axe finds nothing serious: on the rows, with a row open, with the keys shown."""
+    axe = pytest.importorskip("axe_core_python")
+    script = (Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+    opened(browser, page, "id=r1")
+    browser.wait("document.querySelectorAll('#row .unit').length === 2")
+    for act in ("document.getElementById('failures').open = true", "document.getElementById('show-help').click()"):
+        browser.run(act)
+        browser.run(f"{script};1")
+        found = browser.run(
+            "axe.run(document, {resultTypes: ['violations']}).then((found) => found.violations.filter((one) => "
+            "['serious', 'critical'].includes(one.impact)).map((one) => [one.id, one.nodes[0].html]))"
+        )
+        assert [] == found
+
+
+@pytest.mark.skipif("PAGE_MILLION" not in os.environ, reason="minutes: PAGE_MILLION=1")
+def test_a_million_rows_are_as_near(browser: Browser, tmp_path: Path, size: str) -> None:
+    """Pages, filters, order and the last page of a run of a million rows."""
+    make_large_run(tmp_path / "run", 1_000_000)
+    with crun_batch.view(tmp_path / "run") as page:
+        opened(browser, page)
+        browser.wait("document.getElementById('count').textContent === '1,000,000 rows'")
+        picture(browser, f"million-{size}")
+        opened(browser, page, "status=error&sort=-latency_seconds&q=alert")
+        opened(browser, page, "page=10000")
+        assert 100 == browser.run(SHOWN)
+        assert fits(browser)
