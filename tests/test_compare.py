@@ -315,6 +315,17 @@ def test_disputed_rows_are_listed():
     assert [2] == disagreements(disputed(), limit=1)["row"].to_list()
 
 
+@pytest.mark.parametrize(
+    "name", ["label", "agreement", "votes", "replies", "different", "score", "label_a", "carried 0"]
+)
+def test_a_carried_column_may_have_any_name(name):
+    """A table for labelling has a column `label` more often than not; of two of a name, ours keeps it."""
+    found = disagreements(disputed().with_columns(pl.col("about").alias(name)), columns=[name, "about"])
+    shown = f"{name}_carried" if name in ("agreement", "label_a") else name
+    assert ["row", shown, "about", "agreement", "label_a", "label_b", "label_c"] == found.columns
+    assert found[shown].to_list() == found["about"].to_list()
+
+
 def test_scores_that_differ_by_rounding_alone_are_not_disputed():
     """And they are listed as a person writes them."""
     lines = {"row": [1, 1, 2, 2], "variant": ["a", "b"] * 2, "score": [0.1 + 0.2, 0.3, 0.1 + 0.7, 0.5]}

@@ -35,13 +35,16 @@ def disagreements(
 
     Columns: the id, `columns` (carried ones), `agreement` (share of the most frequent label), then one per variant
     named `label_<variant>` with its labels. `label` gives each reply's label, or its score, of which SCORE_DIGITS
-    digits count; replies in error have none.
+    digits count; replies in error have none. A carried column that is called like one of these gets `_carried`
+    after its name.
     """
     shown = pl.col(label) if isinstance(label, str) else label
     if results.select(label=shown).collect_schema()["label"].is_float():
         shown = shown.round_sig_figs(SCORE_DIGITS)
+    carried = {f"carried {place}": name for place, name in enumerate(columns)}  # they may be called as ours are
+    renamed = [pl.col(name).alias(inner) for inner, name in carried.items()]
     replies = results.filter(pl.col("status") != "error").select(
-        "variant", *columns, row=pl.col(row), label=shown.cast(pl.String)
+        "variant", *renamed, row=pl.col(row), label=shown.cast(pl.String)
     )
     labelled = replies.filter(pl.col("label").is_not_null())
     votes = labelled.group_by("row", "label").agg(votes=pl.len())
@@ -54,8 +57,10 @@ def disagreements(
     texts = found.group_by("row", "variant").agg(label=pl.col("label").unique().sort().str.join(BETWEEN))
     wide = texts.pivot(on="variant", on_columns=names, index="row", values="label", aggregate_function="first")
     wide = wide.rename({name: f"{LABEL}{name}" for name in names})
-    carried = found.group_by("row").agg(pl.col(*columns, "agreement").first())
-    return carried.join(wide, on="row").sort("agreement", "row").rename({"row": row})
+    whole = found.group_by("row").agg(pl.col(*carried, "agreement").first()).join(wide, on="row")
+    ours = {"agreement", *wide.columns[1:]}
+    named = {inner: f"{name}_carried" if name in ours else name for inner, name in {"row": row, **carried}.items()}
+    return whole.sort("agreement", "row").rename(named)
 
 
 def disagreements_text(found: pl.DataFrame, *, width: int | None = None) -> str:
