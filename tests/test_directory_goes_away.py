@@ -19,17 +19,17 @@ from crun_batch.simulator.process import SimulatorProcess
 MOMENTS = (
     "state.opening.compare_requests",
     "pipeline.open_docket",
-    "pipeline.ask_gateways",
-    "pipeline.choose_prices",
-    "pipeline.make_plan",
-    "pipeline.record_prices",
-    "pipeline.send",
+    "preflight.gateway_facts.ask_gateways",
+    "session.repricing.choose_prices",
+    "preflight.plan.make_plan",
+    "session.repricing.record_prices",
+    "session.sending.send",
     "session.sending.send_rows",
     "session.sending.judge_answers",
     "session.sending.conclude_pilot",
     "pipeline.close_and_tell",
     "session.closing.score_answers",
-    "session.closing.publish",
+    "session.closing.publish_filled",
     "session.closing.write_json",
 )
 """Steps of a session that has its directory open; it is moved away just before each of them."""

@@ -287,7 +287,8 @@ def test_the_majority_labels_of_repeats_are_exported(at, tmp_path, capfdbinary):
     assert 0 == cli.main([*command, "--label", "output_text", "--export-labels", str(file)])
     assert b"20 rows to" in capfdbinary.readouterr().err
     found = pl.read_csv(file)
-    assert ["id", "variant", "label", "votes", "replies", "agreement"] == found.columns
+    assert ["id", "variant", "label", "votes", "replies", "agreement"] == found.columns[:6]
+    assert "consensus" == found.columns[6]
     texts = results(done).group_by("id", "variant").agg(pl.col("output_text"))
     for row, variant, said in texts.iter_rows():
         line = found.row(by_predicate=(pl.col("id") == row) & (pl.col("variant") == variant), named=True)
