@@ -10,10 +10,8 @@ Each question is asked three times, and once before with another page, so that f
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
-import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -22,7 +20,7 @@ from urllib.parse import urlencode
 import crun_batch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from measurements.made_up_run import make_run
+from measurements.made_up_run import asked_run
 
 COLUMNS = [
     ("column", name) for name in ("review_id", "variant", "status", "text", "output", "score_right", "cost_usd")
@@ -46,21 +44,13 @@ QUESTIONS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--keep", type=Path)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        path = arguments.keep or Path(folder) / "run"
-        if not path.exists():
-            make_run(path, arguments.rows)
-        with crun_batch.view(path) as page:
-            base, _, token = page.url.partition("/#token=")
-            begun = time.perf_counter()
-            ask(base, token, "rows", COLUMNS)
-            print(f"{'the run opened, first page':34} {1000 * (time.perf_counter() - begun):7.0f} ms")
-            for name, parameters in QUESTIONS.items():
-                tell(base, token, name, [*COLUMNS, *parameters])
+    with asked_run(__doc__) as path, crun_batch.view(path) as page:
+        base, _, token = page.url.partition("/#token=")
+        begun = time.perf_counter()
+        ask(base, token, "rows", COLUMNS)
+        print(f"{'the run opened, first page':34} {1000 * (time.perf_counter() - begun):7.0f} ms")
+        for name, parameters in QUESTIONS.items():
+            tell(base, token, name, [*COLUMNS, *parameters])
 
 
 def tell(base: str, token: str, name: str, parameters: list[tuple[str, str]]) -> None:

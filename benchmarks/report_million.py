@@ -8,15 +8,12 @@ The rows are made up (tests/measurements/made_up_run.py).
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from measurements.made_up_run import make_run
+from measurements.made_up_run import asked_run
 
 MEASURED = """
 import resource, sys, time
@@ -30,16 +27,7 @@ print(f"{path.stat().st_size / 1e6:.2f} MB in {seconds:.1f} s ({time.process_tim
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--keep", type=Path)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        path = arguments.keep or Path(folder) / "run"
-        if not path.exists():
-            begun = time.perf_counter()
-            make_run(path, arguments.rows)
-            print(f"{arguments.rows:,} rows made in {time.perf_counter() - begun:.0f} s", file=sys.stderr)
+    with asked_run(__doc__) as path:
         subprocess.run([sys.executable, "-c", MEASURED, str(path)], check=True)
 
 

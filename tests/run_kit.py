@@ -24,6 +24,16 @@ PRICES = {
     "gpt-5.4-nano": (20, 2, 120),
 }
 
+STATUS_OF_MEANING = {
+    "stop": "ok",
+    "length": "truncated",
+    "tool_calls": "ok",
+    "content_filter": "refused",
+    "cut": "error",
+    "malformed": "error",
+}
+"""What a unit's status is by what its finish reason means."""
+
 
 @contextmanager
 def simulator(**settings: Any) -> Iterator[SimulatorProcess]:
@@ -47,7 +57,12 @@ def job(at: SimulatorProcess, folder: Path, **keys: Any) -> Job:
         }
         for name, (fresh, cached, output) in PRICES.items()
     }
-    tree: dict[str, Any] = {
+    return Job(endpoint=endpoint, **tree(folder, models, **keys))
+
+
+def tree(folder: Path, models: Mapping[str, Any], **keys: Any) -> dict[str, Any]:
+    """The keys of such a job but its endpoint; `models` are its prices."""
+    return {
         "name": "law",
         "input": {"id": "id"},
         "model": "gpt-5.4",
@@ -57,7 +72,6 @@ def job(at: SimulatorProcess, folder: Path, **keys: Any) -> Job:
         "output": {"dir": str(folder / "run")},
         **keys,
     }
-    return Job(endpoint=endpoint, **tree)
 
 
 def run(job: Job, table: pl.DataFrame, **options: Any) -> crun_batch.Run:

@@ -11,6 +11,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from run_kit import STATUS_OF_MEANING
 
 from crun_batch.gateway.classify import check
 from crun_batch.gateway.protocols import PROTOCOLS
@@ -75,16 +76,6 @@ def test_no_word_stands_twice() -> None:
     """A word has one meaning, so that the order of the table says nothing."""
     words = [line.word for line in FINISH_WORDS]
     assert sorted(set(words)) == sorted(words)
-
-
-STATUS_OF_MEANING = {
-    "stop": "ok",
-    "length": "truncated",
-    "tool_calls": "ok",
-    "content_filter": "refused",
-    "cut": "error",
-    "malformed": "error",
-}
 
 
 @pytest.mark.parametrize("name", ["chat", "completions", "messages"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +12,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from bill_kit import KEY, MODEL, PLAIN, PRICE, Bench, gateway, sums_of_attempts, wait_for
+from bill_kit import KEY, MODEL, PRICE, Bench, sums_of_attempts, wait_for
 from msgspec import structs
 
 from crun_batch import InputError, RefusedToStart, Run, estimate, open_run
@@ -32,18 +31,6 @@ from crun_batch.store.reprice import Stored
 
 REFUSALS = {"429": 0.04, "500": 0.04, "503": 0.04, "400": 0.03, "content_filter": 0.03}
 LOSSES = {"reset_after": 0.06, "truncated": 0.06, "malformed": 0.04, "close_before": 0.04, "500": 0.04}
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[SimulatorProcess]:
-    with gateway() as simulator:
-        yield simulator
-
-
-@pytest.fixture
-def simulator(shared: SimulatorProcess) -> SimulatorProcess:
-    shared.change(**PLAIN)
-    return shared
 
 
 def assert_exact(bench: Bench, run: Run) -> None:

@@ -22,6 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import cli_kit
 import pyarrow.parquet as pq
 import pytest
 import typer
@@ -33,28 +34,16 @@ from crun_batch.cli.screen import Screen
 from crun_batch.cli.versions import TOLD_LIBRARIES
 from crun_batch.errors import InputError
 from crun_batch.options import kinds
-from crun_batch.simulator import SimulatorProcess, start_simulator
+from crun_batch.simulator import SimulatorProcess
 
 DOCS = Path(__file__).parent.parent / "docs" / "command-line.md"
 MARK = "`UPDATE_DOCS=1 pytest tests/test_cli.py -k reference` writes it anew.\n"
-KEY = "ak_sim_0123456789"
-JOB = """
-name: small
-input: {table: rows.csv, id: id}
-model: deepseek-chat
-prompt: {user: "{{ text }}"}
-params: {max_output_tokens: 20}
-limits: {concurrency: 8}
-prices:
-  models:
-    deepseek-chat: {currency: credits, input_per_mtok: 500, output_per_mtok: 3000, minimum_per_request: 0.01}
-"""
+JOB = cli_kit.JOB + "limits: {concurrency: 8}\n"
 
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[SimulatorProcess]:
-    prices = {"deepseek-chat": {"input_per_mtok": 500, "output_per_mtok": 3000, "minimum_per_request": "0.01"}}
-    with start_simulator(models=prices, output_tokens_median=5, output_tokens_sigma=0) as simulator:
+    with cli_kit.gateway() as simulator:
         yield simulator
 
 
@@ -62,8 +51,8 @@ def gateway() -> Iterator[SimulatorProcess]:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A job of 40 rows in the current directory."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CRUN_API_KEY", KEY)
-    (tmp_path / "rows.csv").write_text("id,text\n" + "".join(f"{n},question {n}\n" for n in range(40)))
+    monkeypatch.setenv("CRUN_API_KEY", cli_kit.KEY)
+    (tmp_path / "rows.csv").write_text(cli_kit.rows(40))
     (tmp_path / "job.yaml").write_text(JOB)
     return tmp_path
 
@@ -75,26 +64,9 @@ def real(folder: Path, gateway: SimulatorProcess, monkeypatch: pytest.MonkeyPatc
     return folder
 
 
-class Answer:
-    """A command's exit code and what it wrote."""
-
-    def __init__(self, code: int, out: bytes, err: bytes) -> None:
-        self.code, self.out, self.err = code, out.decode(), err.decode()
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.out)
-
-
 @pytest.fixture
 def command(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> Any:
-    def run(*arguments: str) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["crun-batch", *arguments])
-        capfdbinary.readouterr()
-        code = cli.main(arguments)
-        return Answer(code, *capfdbinary.readouterr())
-
-    return run
+    return cli_kit.commander(capfdbinary, monkeypatch)
 
 
 @pytest.fixture
@@ -141,7 +113,7 @@ def test_an_unknown_option_or_command_exits_with_2_and_says_which(command: Any) 
 def test_init_writes_a_job_that_passes_its_check_and_never_overwrites(
     tmp_path: Path, command: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CRUN_API_KEY", KEY)
+    monkeypatch.setenv("CRUN_API_KEY", cli_kit.KEY)
     target = tmp_path / "new" / "folder"
     assert 0 == command("init", str(target)).code
     assert ["label-reviews.yaml", "reviews.csv"] == sorted(path.name for path in target.iterdir())
@@ -419,14 +391,14 @@ def test_a_bug_is_one_sentence_with_70_and_no_secret_even_in_its_traceback(
     folder: Path, command: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
-        raise KeyError(KEY)
+        raise KeyError(cli_kit.KEY)
 
     monkeypatch.setattr("crun_batch.preflight.check.check_job", broken)
     quiet = command("check", "job.yaml")
     assert 70 == quiet.code and "a bug of ours (KeyError)" in quiet.err and "Traceback" not in quiet.err
     monkeypatch.setenv("CRUN_BATCH_DEBUG", "1")
     loud = command("check", "job.yaml")
-    assert 70 == loud.code and "Traceback" in loud.err and KEY not in loud.err
+    assert 70 == loud.code and "Traceback" in loud.err and cli_kit.KEY not in loud.err
 
 
 def test_key_value_arguments_and_kinds() -> None:
@@ -598,7 +570,7 @@ def test_a_signal_that_a_library_in_c_meets_first_ends_the_command_as_any_other(
 def test_a_signal_while_it_reads_and_estimates_ends_it_cleanly(real: Path, gateway: SimulatorProcess) -> None:
     """Before anything is sent: exit 130, no traceback, and the command to go on."""
     before = gateway.ledger()["count"]
-    (real / "rows.csv").write_text("id,text\n" + "".join(f"{n},question {n}\n" for n in range(60_000)))
+    (real / "rows.csv").write_text(cli_kit.rows(60_000))
     process = started("run", "job.yaml", "--yes")
     wait_until((real / "runs/small/journal").is_dir, process)
     process.send_signal(signal.SIGINT)

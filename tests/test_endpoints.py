@@ -52,18 +52,7 @@ def listed(at: list[SimulatorProcess], folder: Path, *extra: dict[str, Any], **k
         for index, one in enumerate(at)
     ]
     endpoints = [one | more for one, more in zip(endpoints, [*extra, *[{}] * len(endpoints)], strict=False)]
-    tree: dict[str, Any] = {
-        "name": "law",
-        "input": {"id": "id"},
-        "model": "gpt-5.4",
-        "prompt": {"user": "{{ text }}"},
-        "params": {"max_output_tokens": 300},
-        "prices": {"models": PRICES},
-        "limits": {"concurrency": 16},
-        "output": {"dir": str(folder / "run")},
-        **keys,
-    }
-    return Job(endpoint=endpoints, **tree)
+    return Job(endpoint=endpoints, **kit.tree(folder, PRICES, **{"limits": {"concurrency": 16}, **keys}))
 
 
 def run(job: Job, rows: int, **options: Any) -> tuple[crun_batch.Run, list[str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import orjson
 import polars as pl
 import pytest
-from bill_kit import MODEL, PLAIN, PRICE, Bench, gateway, sums_of_attempts, wait_for
+from bill_kit import MODEL, PRICE, Bench, sums_of_attempts, wait_for
 
 from crun_batch import RefusedToStart, check, report
 from crun_batch.load.job.job import Job
@@ -24,18 +23,6 @@ from crun_batch.workload.loading import load_workload
 
 LONG = "Weigh every word of the customer, and answer in the tone of the house. " * 90
 NO_WRITE = {key: value for key, value in PRICE.items() if key != "cache_write_per_mtok"}
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[SimulatorProcess]:
-    with gateway() as simulator:
-        yield simulator
-
-
-@pytest.fixture
-def simulator(shared: SimulatorProcess) -> SimulatorProcess:
-    shared.change(**PLAIN)
-    return shared
 
 
 def bodies(protocol: str, model: str, cache: str, **keys: Any) -> list[dict[str, Any]]:

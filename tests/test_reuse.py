@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from bill_kit import MODEL, PLAIN, PRICE, Bench, gateway, sums_of_attempts, wait_for
+from bill_kit import MODEL, PRICE, Bench, gateway, sums_of_attempts, wait_for
 
 from crun_batch import InputError, RunDamaged, check, open_run, report
 from crun_batch.console.estimates import estimate_text
@@ -21,18 +20,6 @@ from crun_batch.simulator import SimulatorProcess
 from crun_batch.store.directory import RunDirectory
 
 ANSWERS = ("id", "status", "output_text", "finish_reason", "model", "response_id", "request_hash")
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[SimulatorProcess]:
-    with gateway() as simulator:
-        yield simulator
-
-
-@pytest.fixture
-def simulator(shared: SimulatorProcess) -> SimulatorProcess:
-    shared.change(**PLAIN)
-    return shared
 
 
 def second_of(bench: Bench, **changes: Any) -> Path:

@@ -20,6 +20,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import cli_kit
 import httpx
 import man_page
 import pytest
@@ -35,25 +36,12 @@ from crun_batch.cli.versions import installed_versions
 from crun_batch.console.doctor_words import doctor_text
 from crun_batch.options import Platform, RunOptions
 from crun_batch.preflight import doctor
-from crun_batch.simulator import SimulatorProcess, start_simulator
-
-KEY = "ak_sim_0123456789"
-JOB = """
-name: small
-input: {table: rows.csv, id: id}
-model: deepseek-chat
-prompt: {user: "{{ text }}"}
-params: {max_output_tokens: 20}
-prices:
-  models:
-    deepseek-chat: {currency: credits, input_per_mtok: 500, output_per_mtok: 3000, minimum_per_request: 0.01}
-"""
+from crun_batch.simulator import SimulatorProcess
 
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[SimulatorProcess]:
-    prices = {"deepseek-chat": {"input_per_mtok": 500, "output_per_mtok": 3000, "minimum_per_request": "0.01"}}
-    with start_simulator(models=prices, output_tokens_median=5, output_tokens_sigma=0) as simulator:
+    with cli_kit.gateway() as simulator:
         yield simulator
 
 
@@ -61,23 +49,16 @@ def gateway() -> Iterator[SimulatorProcess]:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gateway: SimulatorProcess) -> Path:
     """A job of 20 rows in the current directory, and a gateway to send it to."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CRUN_API_KEY", KEY)
+    monkeypatch.setenv("CRUN_API_KEY", cli_kit.KEY)
     monkeypatch.setenv("CRUN_BASE_URL", gateway.base_url)
-    (tmp_path / "rows.csv").write_text("id,text\n" + "".join(f"{n},question {n}\n" for n in range(20)))
-    (tmp_path / "job.yaml").write_text(JOB)
+    (tmp_path / "rows.csv").write_text(cli_kit.rows(20))
+    (tmp_path / "job.yaml").write_text(cli_kit.JOB)
     return tmp_path
 
 
 @pytest.fixture
 def command(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> Any:
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["crun-batch", *arguments])
-        capfdbinary.readouterr()
-        code = commands.main(arguments)
-        out, err = capfdbinary.readouterr()
-        return code, out.decode(), err.decode()
-
-    return run
+    return cli_kit.commander(capfdbinary, monkeypatch)
 
 
 def tree() -> Any:
@@ -107,7 +88,7 @@ def test_a_dry_run_without_the_key_exits_as_the_run_would(folder, command, monke
     code, _, err = command("run", "job.yaml", "--dry-run")
     assert 2 == code
     assert "CRUN_API_KEY is not set" in err
-    (folder / ".env").write_text(f"CRUN_API_KEY={KEY}\n")
+    (folder / ".env").write_text(f"CRUN_API_KEY={cli_kit.KEY}\n")
     assert 0 == command("run", "job.yaml", "--dry-run", "--env-file", ".env")[0]
 
 
@@ -270,7 +251,7 @@ def test_doctor_finds_a_ready_machine_and_gateway(folder, gateway, command):
         "balance",
     ):
         assert re.search(rf"^ok +{about}  ", out, re.MULTILINE), about
-    assert KEY not in out
+    assert cli_kit.KEY not in out
     assert (before, False) == (gateway.ledger()["count"], (folder / "runs").exists())
 
 
@@ -294,7 +275,7 @@ def offered(replies: Mapping[str, httpx.Response], job: Job | None = None) -> di
         )
 
     transport = httpx.MockTransport(answer)
-    options = RunOptions(environ={"CRUN_API_KEY": KEY}, platform=Platform(transport=transport))
+    options = RunOptions(environ={"CRUN_API_KEY": cli_kit.KEY}, platform=Platform(transport=transport))
     made = job or Job(model="m", prompt={"user": "x"})
     return told(asyncio.run(doctor.diagnose(made, options)))
 
@@ -303,10 +284,10 @@ MODELS = {"object": "list", "data": [{"id": "m", "object": "model"}]}
 
 
 def test_a_key_that_is_refused_is_a_problem_and_is_named_by_its_variable(quick):
-    found = offered({"/models": httpx.Response(401, json={"error": {"message": f"bad key {KEY}"}})})
+    found = offered({"/models": httpx.Response(401, json={"error": {"message": f"bad key {cli_kit.KEY}"}})})
     assert "problem" == found["key"][0]
     assert "CRUN_API_KEY" in found["key"][1]
-    assert KEY not in str(found)
+    assert cli_kit.KEY not in str(found)
     assert "balance" not in found
 
 
@@ -365,7 +346,7 @@ def test_a_library_that_does_not_load_is_named(tmp_path, monkeypatch, body, says
 
 def test_a_proxy_or_certificates_that_cannot_be_used_are_problems_without_their_password(quick, tmp_path):
     environ = {
-        "CRUN_API_KEY": KEY,
+        "CRUN_API_KEY": cli_kit.KEY,
         "HTTPS_PROXY": "gopher://me:s3cretpass@x",
         "SSL_CERT_FILE": str(tmp_path / "no"),
     }
@@ -397,7 +378,7 @@ def with_teller(folder: Path, *, pause: float = 0.0, code: int = 0) -> Path:
     path = folder / "told.json"
     (folder / "tell.py").write_text(TELLER.format(pause=pause, path=str(path), code=code))
     words = json.dumps([sys.executable, str(folder / "tell.py")])
-    (folder / "job.yaml").write_text(f"{JOB}on_end: {{command: {words}}}\n")
+    (folder / "job.yaml").write_text(f"{cli_kit.JOB}on_end: {{command: {words}}}\n")
     return path
 
 
@@ -423,7 +404,7 @@ def test_a_command_is_told_how_the_run_ended_and_sees_no_key(folder):
     )
     assert "finished (exit code 0)" in told_document["text"]
     assert "CRUN_API_KEY" not in told_document["variables"]
-    assert KEY not in path.read_text()
+    assert cli_kit.KEY not in path.read_text()
     assert {"told_at", "is_told", "failed"} == set(awaited(done.directory / "on_end.json"))
     assert 0o600 == (done.directory / "on_end.json").stat().st_mode & 0o777
     assert [] == [one for one in crun_batch.verify(done) if one.severity == "error"]
@@ -452,7 +433,7 @@ def test_a_command_that_fails_is_told_by_status(folder, command):
 
 def test_a_command_that_is_not_there_is_said_before_anything_is_sent(folder, command):
     (folder / "job.yaml").write_text(
-        f"{JOB}on_end: {{command: no-such-program x, webhook_env: NO_SUCH_VARIABLE}}\n"
+        f"{cli_kit.JOB}on_end: {{command: no-such-program x, webhook_env: NO_SUCH_VARIABLE}}\n"
     )
     _, _, err = command("run", "job.yaml", "--yes")
     assert "there is no program 'no-such-program'" in err
@@ -511,7 +492,7 @@ def test_a_webhook_is_posted_to_and_its_address_is_in_no_file(folder, monkeypatc
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     monkeypatch.setenv("HOOK", f"https://127.0.0.1:{server.server_port}/s3cret-part")
-    (folder / "job.yaml").write_text(f"{JOB}on_end: {{webhook_env: HOOK}}\n")
+    (folder / "job.yaml").write_text(f"{cli_kit.JOB}on_end: {{webhook_env: HOOK}}\n")
     try:
         done = crun_batch.run("job.yaml", handle_signals=False)
         record = awaited(done.directory / "on_end.json")

@@ -17,6 +17,7 @@ from crun_batch.simulator import Settings, SimulatorProcess
 from crun_batch.simulator.connection import ReceivedRequest
 from crun_batch.simulator.gateway import SimulatedGateway
 from crun_batch.simulator.settings import pico_per_token, read_settings
+from tests.sdk_kit import anthropic_client, openai_client
 from tests.simulator_kit import KEY, chat, parsed
 
 CHAT_URL = "/v1/chat/completions"
@@ -268,27 +269,13 @@ def simulator() -> Iterator[SimulatorProcess]:
 
 @pytest.fixture
 def client(simulator: SimulatorProcess) -> Iterator[openai.OpenAI]:
-    http_client = openai.DefaultHttpxClient(trust_env=False)
-    with openai.OpenAI(
-        base_url=simulator.base_url,
-        api_key="ak_sim_sdk",
-        max_retries=0,
-        http_client=http_client,
-        _strict_response_validation=True,
-    ) as client:
+    with openai_client(simulator) as client:
         yield client
 
 
 @pytest.fixture
 def claude(simulator: SimulatorProcess) -> Iterator[anthropic.Anthropic]:
-    http_client = anthropic.DefaultHttpxClient(trust_env=False)
-    with anthropic.Anthropic(
-        base_url=simulator.base_url.removesuffix("/v1"),
-        api_key="ak_sim_sdk",
-        max_retries=0,
-        http_client=http_client,
-        _strict_response_validation=True,
-    ) as client:
+    with anthropic_client(simulator) as client:
         yield client
 
 

@@ -13,8 +13,8 @@ import pydantic
 import pytest
 
 from crun_batch.simulator import Settings, SimulatorProcess
+from tests.sdk_kit import SDK_KEY, anthropic_client, openai_client
 
-KEY = "ak_sim_sdk"
 QUESTION = "How many eggs do sixteen ducks lay in a week?"
 USER: Any = [{"role": "user", "content": QUESTION}]
 
@@ -37,28 +37,13 @@ def simulator() -> Iterator[SimulatorProcess]:
 @pytest.fixture(params=["crun", "openai"])
 def client(simulator: SimulatorProcess, request: pytest.FixtureRequest) -> Iterator[openai.OpenAI]:
     simulator.change(stream_style=request.param)
-    http_client = openai.DefaultHttpxClient(trust_env=False)
-    with openai.OpenAI(
-        base_url=simulator.base_url,
-        api_key=KEY,
-        max_retries=0,
-        http_client=http_client,
-        _strict_response_validation=True,
-    ) as client:
+    with openai_client(simulator) as client:
         yield client
 
 
 @pytest.fixture
 def claude(simulator: SimulatorProcess) -> Iterator[anthropic.Anthropic]:
-    base_url = simulator.base_url.removesuffix("/v1")
-    http_client = anthropic.DefaultHttpxClient(trust_env=False)
-    with anthropic.Anthropic(
-        base_url=base_url,
-        api_key=KEY,
-        max_retries=0,
-        http_client=http_client,
-        _strict_response_validation=True,
-    ) as client:
+    with anthropic_client(simulator) as client:
         yield client
 
 
@@ -168,7 +153,7 @@ def test_openai_asynchronous(simulator: SimulatorProcess) -> None:
     async def main() -> list[str | None]:
         http_client = openai.DefaultAsyncHttpxClient(trust_env=False)
         async with openai.AsyncOpenAI(
-            base_url=simulator.base_url, api_key=KEY, max_retries=0, http_client=http_client
+            base_url=simulator.base_url, api_key=SDK_KEY, max_retries=0, http_client=http_client
         ) as client:
             asks = [
                 client.chat.completions.create(model="gpt-5.4", messages=[{"role": "user", "content": f"{n}"}])

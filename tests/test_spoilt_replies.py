@@ -14,7 +14,7 @@ import run_kit
 from simulator_kit import BODIES, gateway, send
 
 import crun_batch
-from crun_batch.gateway.protocols.finish_reasons import FINISH_WORDS, FinishMeaning
+from crun_batch.gateway.protocols.finish_reasons import FINISH_WORDS
 from crun_batch.simulator.process import SimulatorProcess
 from crun_batch.simulator.spoiling import KINDS, LAST_OF_ZEROS
 
@@ -66,16 +66,6 @@ def test_counts_that_cannot_be_true_are_unknown(
     assert Decimal(bill["low"]) <= charged <= Decimal(bill["high"])
 
 
-STATUS_OF_MEANING: dict[FinishMeaning, str] = {
-    "stop": "ok",
-    "length": "truncated",
-    "tool_calls": "ok",
-    "content_filter": "refused",
-    "cut": "error",
-    "malformed": "error",
-}
-
-
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("protocol", ["chat", "completions", "messages"])
 def test_each_word_of_the_table_ends_its_row_as_the_table_says(
@@ -85,7 +75,7 @@ def test_each_word_of_the_table_ends_its_row_as_the_table_says(
     meanings = {f"finish_{line.word}": line.meaning for line in FINISH_WORDS}
     spelt = {kind: kind if number % 2 else f"finish_{kind[7:].upper()}" for number, kind in enumerate(meanings)}
     _, results = asked(at, tmp_path, list(spelt.values()), protocol, stream=stream)
-    expected = {spelt[kind]: STATUS_OF_MEANING[meaning] for kind, meaning in meanings.items()}
+    expected = {spelt[kind]: run_kit.STATUS_OF_MEANING[meaning] for kind, meaning in meanings.items()}
     assert expected == {kind: row["status"] for kind, row in results.items()}
 
 

@@ -81,10 +81,10 @@ def tries_after(before: Tries, result: Reply | Failure, decision: Decision | Non
 
 def at_asked_tier(result: Reply | Failure, asked: str | None) -> Reply | Failure:
     """The result; its tokens count as served at the tier that was asked for where the reply names none."""
-    usage, asked = result.usage, tier_named(asked)
+    usage = result.usage
     if asked is None or usage is None or usage.service_tier is not None:
         return result
-    return structs.replace(result, usage=structs.replace(usage, service_tier=asked))
+    return structs.replace(result, usage=structs.replace(usage, service_tier=tier_named(asked)))
 
 
 def unit_key(unit: Unit, variant: str) -> UnitKey:

@@ -6,6 +6,12 @@ bodies, sealed results, job.json, summary.json.
 
 from __future__ import annotations
 
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +33,22 @@ TOPICS = pa.list_(pa.string())
 OUTPUT = pa.struct(
     [("label", pa.string()), ("topics", TOPICS), ("confidence", pa.float64()), ("urgent", pa.bool_())]
 )
+
+
+@contextmanager
+def asked_run(description: str | None) -> Iterator[Path]:
+    """A run of as many rows as the command line says (`--rows`), in its folder (`--keep`) or in one that goes."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--keep", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        path = arguments.keep or Path(folder) / "run"
+        if not path.exists():
+            begun = time.perf_counter()
+            make_run(path, arguments.rows)
+            print(f"{arguments.rows:,} rows made in {time.perf_counter() - begun:.0f} s", file=sys.stderr)
+        yield path
 
 
 def run_schema() -> RunSchema:

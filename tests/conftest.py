@@ -1,0 +1,24 @@
+"""Fixtures that stand in several modules; a module's own of the same name goes before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from bill_kit import PLAIN, gateway
+
+from crun_batch.simulator import SimulatorProcess
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[SimulatorProcess]:
+    """A gateway of the bill's tests, for a whole module."""
+    with gateway() as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def simulator(shared: SimulatorProcess) -> SimulatorProcess:
+    """The same, its settings as they were."""
+    shared.change(**PLAIN)
+    return shared
