@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from crun_batch.console.recent_rate import RecentRate
+from crun_batch.state.following import LEAST_WAIT_SECONDS, wait_seconds
 from crun_batch.state.status import status_of
 from crun_batch.state.summary import RUNNING, STATUSES
-
-LEAST_WAIT_SECONDS = 1.0
-MOST_OF_THE_TIME = 0.1
-RATE_OVER_SECONDS = 30.0
 
 
 class LiveStatus:
@@ -30,7 +27,7 @@ class LiveStatus:
         self._lock = threading.Lock()
         self._last: dict[str, Any] | None = None
         self._due = 0.0
-        self._readings: deque[tuple[float, int]] = deque()
+        self._rate = RecentRate()
 
     def read(self) -> dict[str, Any]:
         """What `status` tells, with `rows_done`, `rate`, `eta_seconds` and what it is projected to cost.
@@ -42,7 +39,7 @@ class LiveStatus:
             if self._last is None or began >= self._due:
                 status = status_of(self._path)
                 ended = self._monotonic()
-                self._due = ended + max(LEAST_WAIT_SECONDS, (ended - began) / MOST_OF_THE_TIME)
+                self._due = ended + wait_seconds(ended - began, LEAST_WAIT_SECONDS)
                 self._last = {**status, **self._figures(status, ended)}
             return self._last
 
@@ -50,7 +47,7 @@ class LiveStatus:
         rows = status["rows"]
         done = sum(rows.get(name, 0) for name in STATUSES)
         is_running = status["status"] == RUNNING.status
-        rate = self._rate(now, done) if is_running else None
+        rate = self._rate.per_second(now, done) if is_running else None
         left = rows["open"]
         return {
             "is_running": is_running,
@@ -60,14 +57,6 @@ class LiveStatus:
             "projected_usd": projected(status["cost_usd"], done, left),
             "projected_credits": projected(status["cost_credits"], done, left),
         }
-
-    def _rate(self, now: float, done: int) -> float | None:
-        """Rows per second over the last RATE_OVER_SECONDS; None where one look is all there is."""
-        self._readings.append((now, done))
-        while len(self._readings) > 2 and now - self._readings[0][0] > RATE_OVER_SECONDS:
-            self._readings.popleft()
-        then, done_then = self._readings[0]
-        return (done - done_then) / (now - then) if now > then else None
 
 
 def projected(spent: str | None, done: int, left: int) -> str | None:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from crun_batch.console.amounts import duration
 from crun_batch.console.progress import Progress, VariantProgress
+from crun_batch.console.recent_rate import RecentRate
 from crun_batch.errors import DiskFailed
 from crun_batch.gateway.pool import Pool
 from crun_batch.options import Clock
@@ -24,7 +24,6 @@ from crun_batch.store.directory import RunDirectory, write_json
 
 SHOWN_EVERY_SECONDS = 0.5
 SUMMARY_EVERY_SECONDS = 5.0
-RATE_OVER_SECONDS = 30.0
 ANSWERED_OTHERWISE = ("invalid", "truncated", "refused")
 """Statuses of rows that got an answer and are neither ok nor failed."""
 LOOKED_EVERY_SECONDS = 5.0
@@ -33,7 +32,7 @@ STOOD_STILL_SECONDS = 5.0
 
 
 class Meter:
-    """A session's progress; the rate is that of the last RATE_OVER_SECONDS."""
+    """A session's progress."""
 
     def __init__(self, pool: Pool, recorder: Recorder, resources: Resources, clock: Clock) -> None:
         self._pool = pool
@@ -42,8 +41,8 @@ class Meter:
         self._extent = resources.extent
         self._steering = resources.steering
         self._clock = clock
-        self._monotonic = clock.monotonic
-        self._readings: deque[tuple[float, int]] = deque([(clock.monotonic(), 0)])
+        self._rate = RecentRate()
+        self._rate.per_second(clock.monotonic(), 0)
 
     def read(self) -> Progress:
         """The figures of this moment."""
@@ -51,7 +50,7 @@ class Meter:
         reserved = self._attempts.reservations
         finished = self._tally.finished_units
         left = max(0, self._extent.to_do - finished)
-        rows_per_second = self._rows_per_second(finished)
+        rows_per_second = self._rate.per_second(self._clock.monotonic(), finished) or 0.0
         usd = totals.cost_usd if totals.priced_usd else None
         credits_ = totals.cost_credits if totals.priced_credits else None
         return Progress(
@@ -84,14 +83,6 @@ class Meter:
             VariantProgress(name, sum(counts.values()), sum(counts.values()) - counts.get("ok", 0))
             for name, counts in statuses.items()
         )
-
-    def _rows_per_second(self, finished: int) -> float:
-        now = self._monotonic()
-        self._readings.append((now, finished))
-        while len(self._readings) > 2 and now - self._readings[0][0] > RATE_OVER_SECONDS:
-            self._readings.popleft()
-        then, finished_then = self._readings[0]
-        return (finished - finished_then) / (now - then) if now > then else 0.0
 
     def _waiting_reason(self) -> str | None:
         if self._pool.halt is not None:

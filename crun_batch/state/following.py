@@ -46,8 +46,12 @@ def follow_run(path: Path, pace: WatchPace) -> Iterator[dict[str, Any]]:
             yield status
         if status is not None and status["status"] != RUNNING.status:
             return
-        took = pace.monotonic() - began
-        pace.sleep(max(pace.every_seconds, took / MOST_OF_THE_TIME))
+        pace.sleep(wait_seconds(pace.monotonic() - began, pace.every_seconds))
+
+
+def wait_seconds(took_seconds: float, least_seconds: float) -> float:
+    """How long to wait after a look that took so long: longer where looking would slow down what is watched."""
+    return max(least_seconds, took_seconds / MOST_OF_THE_TIME)
 
 
 def _told(status: dict[str, Any]) -> dict[str, Any]:
