@@ -25,7 +25,14 @@ def test_each_line_of_its_tables_names_a_test() -> None:
     """A claim without proof is a hope."""
     lines = [line for line in PAGE.splitlines() if line.startswith("| ") and not line.startswith("| it may |")]
     assert [] == [line for line in lines if "::test_" not in line]
-    ours = {"A job file", "A table", "A gateway", "A run directory", "The machine", "Whoever reaches the local page"}
+    ours = {
+        "A job file",
+        "A table",
+        "A gateway",
+        "A run directory",
+        "The machine",
+        "Whoever reaches the local page",
+    }
     assert ours == {
         line.removeprefix("## ").removesuffix(" from somebody else")
         for line in PAGE.splitlines()
