@@ -19,7 +19,7 @@ from crun_batch.reporting.annotated import GOLD, with_gold
 from crun_batch.stats.agreement import GoldFigures, against_gold, majority_labels, row_labels
 from crun_batch.stats.comparison import Comparison, compare, side_by_side
 from crun_batch.stats.consensus import consensus_labels
-from crun_batch.store.directory import RunDirectory
+from crun_batch.store.directory import RunDirectory, read_json
 from crun_batch.store.disk import opened_for_people
 from crun_batch.store.views import results_frame, run_schema
 
@@ -77,7 +77,7 @@ class RunComparison(Struct, frozen=True):
         row's label over all variants with one vote each (null on a tie), `consensus_votes` and
         `consensus_agreement`. Raises InputError where replies have no labels, DiskFailed.
         """
-        results, row = _results(self.runs)
+        results, row, _ = _results(self.runs)
         label = label_of(results.collect_schema(), self.options)
         if label is None:
             raise InputError("the replies have no labels: name the column with --label, such as output.label")
@@ -93,14 +93,16 @@ def compare_runs(
     paths: Sequence[Path], options: ComparisonOptions, *, disagreements_at_most: int = DISAGREEMENTS_SHOWN
 ) -> RunComparison:
     """Compare all variants of these runs. Raises InputError for what is not there, RunDamaged."""
-    results, row = _results(paths)
+    results, row, order = _results(paths)
     if options.gold == GOLD and GOLD not in results.collect_schema():
         results = with_gold(results, row, paths)
     names = results.collect_schema()
     if options.gold is not None:
         _known(names, options.gold)
     label = label_of(names, options)
-    comparison = compare(results, row=row, score=options.score, baseline=options.baseline, label=label)
+    comparison = compare(
+        results, row=row, score=options.score, baseline=options.baseline, label=label, order=order
+    )
     gold = {}
     if options.gold is not None:
         labels = results.select(
@@ -132,16 +134,23 @@ def _write(found: pl.DataFrame, path: Path) -> int:
     return found.height
 
 
-def _results(paths: Sequence[Path]) -> tuple[pl.LazyFrame, str]:
-    """The results of one run, or of several under the names of their folders, and the column of the id."""
+def _results(paths: Sequence[Path]) -> tuple[pl.LazyFrame, str, list[str]]:
+    """The results of one run, or of several under the names of their folders; the column of the id; the variants."""
     row = run_schema(RunDirectory(paths[0])).id_name
     if len(paths) == 1:
-        return results_frame(paths[0]), row
+        return results_frame(paths[0]), row, _variants(paths[0])
     short = [path.resolve().name for path in paths]
     names = short if len(set(short)) == len(short) else [str(path) for path in paths]
     if len(set(names)) < len(names):
         raise InputError("a run is named twice")
-    return side_by_side({name: results_frame(path) for name, path in zip(names, paths, strict=True)}, row), row
+    named = dict(zip(names, paths, strict=True))
+    order = [f"{name}/{variant}" for name, path in named.items() for variant in _variants(path)]
+    return side_by_side({name: results_frame(path) for name, path in named.items()}, row), row, order
+
+
+def _variants(path: Path) -> list[str]:
+    """As the job has them in order; a run that was begun before they were written down tells none."""
+    return read_json(RunDirectory(path).job).get("variants", [])
 
 
 def label_of(names: pl.Schema, options: ComparisonOptions) -> pl.Expr | None:

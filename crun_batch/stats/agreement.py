@@ -11,6 +11,7 @@ where polars is already there and counts in bounded groups. The tests hold them 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ import polars as pl
 from msgspec import Struct
 
 from crun_batch.stats.intervals import Rate, RowSums, jackknife_interval, rate_of
+from crun_batch.stats.sums import mean_of, sum_of
 
 GROUPS = 100
 """Groups of rows that a jackknife leaves out in turn; fewer rows are left out one by one."""
@@ -151,7 +153,7 @@ def cohens_kappa(counts: dict[tuple[str, str], int]) -> Coefficient:
     if rows == 0:
         return Coefficient(None, None, None, 0)
     share = {cell: count / rows for cell, count in counts.items()}
-    first, second = _margin(share, 0), _margin(share, 1)
+    first, second = _margin(counts, 0), _margin(counts, 1)
     observed = math.fsum(part for (a, b), part in share.items() if a == b)
     chance = math.fsum(part * second.get(label, 0.0) for label, part in first.items())
     if 1 - chance < 1e-12:
@@ -171,11 +173,12 @@ def cohens_kappa(counts: dict[tuple[str, str], int]) -> Coefficient:
     return Coefficient(kappa, max(-1.0, kappa - reach), min(1.0, kappa + reach), rows)
 
 
-def _margin(share: dict[tuple[str, str], float], side: int) -> dict[str, float]:
-    margin: dict[str, float] = {}
-    for labels, part in share.items():
-        margin[labels[side]] = margin.get(labels[side], 0.0) + part
-    return margin
+def _margin(counts: dict[tuple[str, str], int], side: int) -> dict[str, float]:
+    """Label -> its share on one side. Counted first and divided once: the order of the cells does not show."""
+    margin: Counter[str] = Counter()
+    for labels, count in counts.items():
+        margin[labels[side]] += count
+    return {label: count / margin.total() for label, count in margin.items()}
 
 
 def krippendorff_alpha(labels: pl.LazyFrame, level: Literal["nominal", "interval"] = "nominal") -> Coefficient:
@@ -195,7 +198,7 @@ def _nominal_alpha(rated: pl.LazyFrame) -> Coefficient:
     size, alike = pl.col("n").sum(), (pl.col("n") * pl.col("n")).sum()
     rows = cells.group_by("group", "row").agg(total=size, seen=(size * size - alike) / (size - 1))
     by_group = rows.group_by("group").agg(
-        rows=pl.len(), total=pl.col("total").sum().cast(pl.Float64), seen=pl.col("seen").sum()
+        rows=pl.len(), total=pl.col("total").sum().cast(pl.Float64), seen=sum_of(pl.col("seen"))
     )
     classes = cells.group_by("group", "label").agg(n=pl.col("n").sum().cast(pl.Float64))
     whole = pl.col("n").sum().over("label")
@@ -221,17 +224,17 @@ def _nominal_alpha(rated: pl.LazyFrame) -> Coefficient:
 def _interval_alpha(rated: pl.LazyFrame) -> Coefficient:
     """The same with squared differences, which sums of labels and of their squares give."""
     number = pl.col("label").cast(pl.Float64)
-    centred = rated.with_columns(label=number - number.mean())
+    centred = rated.with_columns(label=number - mean_of(number))
     size, x = pl.len().cast(pl.Float64), pl.col("label")
     rows = centred.group_by("group", "row").agg(
         total=size,
-        sum=x.sum(),
-        squares=(x * x).sum(),
-        seen=2 * (size * (x * x).sum() - x.sum() ** 2) / (size - 1),
+        sum=sum_of(x),
+        squares=sum_of(x * x),
+        seen=2 * (size * sum_of(x * x) - sum_of(x) ** 2) / (size - 1),
     )
     table = (
         rows.group_by("group")
-        .agg(pl.col("total", "sum", "squares", "seen").sum(), rows=pl.len())
+        .agg(sum_of(pl.col("total", "sum", "squares", "seen")), rows=pl.len())
         .sort("group")
         .collect()
     )
@@ -321,7 +324,7 @@ def row_sums(by_row: pl.LazyFrame, keys: Sequence[str]) -> dict[Any, RowSums]:
     """Per key (a tuple where there are several) the sums of the columns `y` and `x`, one line per row."""
     y, x = pl.col("y").cast(pl.Float64), pl.col("x").cast(pl.Float64)
     sums = by_row.group_by(keys).agg(
-        rows=(x > 0).sum(), y=y.sum(), x=x.sum(), yy=(y * y).sum(), xy=(x * y).sum(), xx=(x * x).sum()
+        rows=(x > 0).sum(), y=sum_of(y), x=sum_of(x), yy=sum_of(y * y), xy=sum_of(x * y), xx=sum_of(x * x)
     )
     count = len(keys)
     return {line[0] if count == 1 else line[:count]: RowSums(*line[count:]) for line in sums.collect().iter_rows()}

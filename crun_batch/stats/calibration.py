@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from crun_batch.stats.agreement import GROUPS, row_sums
 from crun_batch.stats.intervals import Rate, jackknife_interval, rate_of
+from crun_batch.stats.sums import sum_of
 
 BINS = 10
 THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
@@ -71,7 +72,7 @@ def calibration(answers: pl.LazyFrame) -> Calibration | None:
     )
     sums = (
         known.group_by("bin", "group")
-        .agg(n=pl.len(), c=pl.col("confidence").sum(), y=pl.col("right").sum())
+        .agg(n=pl.len(), c=sum_of(pl.col("confidence")), y=sum_of(pl.col("right")))
         .collect()
     )
     if sums.is_empty():
@@ -85,7 +86,7 @@ def calibration(answers: pl.LazyFrame) -> Calibration | None:
 
 def _error(sums: pl.DataFrame) -> float:
     """The mean distance between how sure answers are and how often they are right, bin by bin."""
-    bins = sums.group_by("bin").agg(pl.col("n", "c", "y").sum())
+    bins = sums.group_by("bin").agg(sum_of(pl.col("n", "c", "y")))
     total = int(bins["n"].sum())
     return math.fsum(abs(c - y) for _, _, c, y in bins.iter_rows()) / total if total else 0.0
 
@@ -101,8 +102,8 @@ def _rates(by_row: pl.LazyFrame, key: str) -> dict[object, Rate]:
 
 
 def _bins(known: pl.LazyFrame, sums: pl.DataFrame) -> tuple[CalibrationBin, ...]:
-    rates = _rates(known.group_by("bin", "row").agg(y=pl.col("right").sum(), x=pl.len()), "bin")
-    bins = sums.group_by("bin").agg(pl.col("n", "c").sum()).sort("bin")
+    rates = _rates(known.group_by("bin", "row").agg(y=sum_of(pl.col("right")), x=pl.len()), "bin")
+    bins = sums.group_by("bin").agg(sum_of(pl.col("n", "c"))).sort("bin")
     return tuple(
         CalibrationBin(place / BINS, (place + 1) / BINS, n, c / n, rates[place])
         for place, n, c in bins.iter_rows()
@@ -113,7 +114,7 @@ def _coverage(known: pl.LazyFrame, total: int) -> tuple[Coverage, ...]:
     found = []
     for threshold in THRESHOLDS:
         kept = known.filter(pl.col("confidence") >= threshold)
-        by_row = kept.group_by("row").agg(y=pl.col("right").sum(), x=pl.len(), n=pl.len()).collect()
+        by_row = kept.group_by("row").agg(y=sum_of(pl.col("right")), x=pl.len(), n=pl.len()).collect()
         answers = int(by_row["n"].sum())
         rates = _rates(by_row.lazy().select(pl.lit("").alias("all"), "y", "x"), "all")
         found.append(Coverage(threshold, answers, answers / total, rates.get("")))

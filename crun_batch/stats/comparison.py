@@ -42,6 +42,7 @@ from crun_batch.stats.intervals import (
 )
 from crun_batch.stats.pairs import PairDifference, all_pairs, paired_differences
 from crun_batch.stats.served import ServedModel, served_models
+from crun_batch.stats.sums import mean_of
 
 SIGNIFICANCE = 0.05
 _EXACT = Context(prec=50)
@@ -176,16 +177,21 @@ def compare(
     score: str | None = None,
     baseline: str | None = None,
     label: pl.Expr | str | None = None,
+    order: Sequence[str] = (),
 ) -> Comparison:
     """Compare the variants of `results` by `score_<score>` (default: its only score, if there is one).
 
     `row` is the id column, `baseline` a variant (default: the first), `label` a column or expression that gives
-    each reply's label, which adds agreement. Raises InputError where a name is not there.
+    each reply's label, which adds agreement. `order` names variants as the job has them: replies lie in the order
+    in which they came, and who was quickest must not decide who is the baseline. Raises InputError where a name
+    is not there.
     """
     schema = results.collect_schema()
     score = _score_name(schema.names(), score)
     replies = _replies(results, row, score, label)
     names = [name for (name,) in replies.select("variant").unique(maintain_order=True).collect().iter_rows()]
+    places = {name: place for place, name in enumerate(order)}
+    names.sort(key=lambda name: places.get(name, len(places)))
     baseline = _baseline(names, baseline)
     replies = replies.with_columns(pl.col("variant").cast(pl.Enum(names)))
     by_row = _by_row(replies).collect().lazy()
@@ -246,7 +252,7 @@ def _by_row(replies: pl.LazyFrame) -> pl.LazyFrame:
         failed=pl.col("failed").sum(),
         missing=pl.col("missing").sum(),
         scored=score.count(),
-        mean=score.mean(),
+        mean=mean_of(score),
         binary=(score.count() == 1) & score.is_in([0.0, 1.0]).all(),
     )
 

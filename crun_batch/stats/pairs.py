@@ -9,6 +9,7 @@ import polars as pl
 from msgspec import Struct
 
 from crun_batch.stats.intervals import Difference, holm, paired_binary_difference, paired_difference
+from crun_batch.stats.sums import sum_of
 
 MOST_PAIRED_VARIANTS = 12
 """Of more, only the comparisons with the baseline are made: 66 differences are as many as anybody reads."""
@@ -48,8 +49,8 @@ def paired_differences(by_row: pl.LazyFrame, other: str) -> dict[str, Difference
         .group_by("variant")
         .agg(
             rows=pl.len(),
-            total=d.sum(),
-            squares=(d * d).sum(),
+            total=sum_of(d),
+            squares=sum_of(d * d),
             largest=d.abs().max(),
             binary=(pl.col("binary") & pl.col("binary_other")).all(),
             better=(d == 1).sum(),
