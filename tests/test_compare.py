@@ -283,7 +283,7 @@ def test_plain_data_and_words_say_the_same():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_order_of_the_results_changes_no_bit_of_a_figure(seed: int):
-    """Rows and the groups that polars makes of them come in any order; two reports of one run are the same text."""
+    """Rows and the groups that polars makes of them come in any order; two reports of one run are one text."""
     generator = random.Random(seed)
     lines = [
         line(row, variant, generator.random(), repeat=repeat, output_text=generator.choice("xyz"))

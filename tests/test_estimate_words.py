@@ -20,6 +20,7 @@ from crun_batch.options import RunOptions
 from crun_batch.preflight import assessment
 from crun_batch.pricing.costs import hold
 from crun_batch.pricing.prices import price_from_job
+from crun_batch.simulator import SimulatorProcess
 from crun_batch.workload.loading import load
 
 PRICE = {"currency": "usd", "input_per_mtok": 1000, "output_per_mtok": 1000}
@@ -27,20 +28,11 @@ PRICE = {"currency": "usd", "input_per_mtok": 1000, "output_per_mtok": 1000}
 
 @pytest.mark.parametrize(("model", "is_exact"), [("gpt-5.4", True), ("a-model-of-unknown-tokens", False)])
 def test_a_high_end_that_is_only_about_so_high_is_not_called_at_most(
-    model: str, is_exact: bool, tmp_path: Path
+    shared: SimulatorProcess, model: str, is_exact: bool, tmp_path: Path
 ) -> None:
     """There the words "at most" stand before what is reserved."""
-    job = crun_batch.Job(
-        model=model,
-        endpoint={"base_url": "http://127.0.0.1:9/v1", "auth": "none"},
-        prompt={"user": "{{ text }}"},
-        params={"max_output_tokens": 9},
-        prices={"models": {model: PRICE}},
-        budget={"credits": "off"},
-        output={"dir": str(tmp_path / "run")},
-    )
-    document = crun_batch.estimate(job, table=pl.DataFrame({"text": ["a", "b"]}))
-    cost = next(line for line in estimate_text(document).splitlines() if line.strip().startswith("cost"))
+    document = crun_batch.estimate(a_job(shared, tmp_path, model), table=pl.DataFrame({"text": ["a", "b"]}))
+    cost = cost_line(document)
 
     assert is_exact == ("about" not in cost)
     high, bound = Decimal(document["cost_usd"]["high"]), Decimal(document["cost_usd"]["at_most"])
@@ -48,10 +40,16 @@ def test_a_high_end_that_is_only_about_so_high_is_not_called_at_most(
     assert cost.endswith(f"at most {usd(bound)}")
 
 
-def a_job(folder: Path, model: str = "a-model-of-unknown-tokens", **keys: Any) -> crun_batch.Job:
+def a_job(
+    shared: SimulatorProcess,
+    folder: Path,
+    model: str = "a-model-of-unknown-tokens",
+    endpoint: dict[str, Any] | None = None,
+    **keys: Any,
+) -> crun_batch.Job:
     tree: dict[str, Any] = {
         "model": model,
-        "endpoint": {"base_url": "http://127.0.0.1:9/v1", "auth": "none"},
+        "endpoint": {"base_url": shared.base_url, "auth": "none", **(endpoint or {})},
         "prompt": {"user": "{{ text }}"},
         "params": {"max_output_tokens": 9},
         "prices": {"models": {model: PRICE}},
@@ -74,11 +72,19 @@ def cost_line(document: Any) -> str:
     model=st.sampled_from(["gpt-5.4", "a-model-of-unknown-tokens"]),
 )
 def test_what_is_at_most_is_what_is_reserved_and_never_less(
-    tmp_path_factory: pytest.TempPathFactory, texts: list[str], repeats: int, share: bool, answers: int, model: str
+    shared: SimulatorProcess,
+    tmp_path_factory: pytest.TempPathFactory,
+    texts: list[str],
+    repeats: int,
+    share: bool,
+    answers: int,
+    model: str,
 ) -> None:
     """Of approximate counts: the sum of all reservations. Of exact ones: the high end, which is below it."""
     params = {"max_output_tokens": 9, **({"n": answers} if answers > 1 else {})}
-    job = a_job(tmp_path_factory.getbasetemp(), model, repeats=repeats, share_identical=share, params=params)
+    job = a_job(
+        shared, tmp_path_factory.getbasetemp(), model, repeats=repeats, share_identical=share, params=params
+    )
     table = pl.DataFrame({"text": texts})
     with ExitStack() as stack:
         workload = load(job, table, RunOptions(), stack)
@@ -103,7 +109,7 @@ UNBOUNDED: dict[str, dict[str, Any]] = {
     "an image": {"prompt": {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, PICTURE]}]}},
     "answers that are not there yet": {"prompt": {"turns": ["{{ text }}", "And?"]}},
     "what the gateway keeps": {
-        "endpoint": {"base_url": "http://127.0.0.1:9/v1", "auth": "none", "protocol": "responses"},
+        "endpoint": {"protocol": "responses"},
         "params": {"max_output_tokens": 9, "previous_response_id": "resp_1"},
     },
     "an unknown price": {"prices": {}},
@@ -112,34 +118,38 @@ UNBOUNDED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("keys", UNBOUNDED.values(), ids=UNBOUNDED)
 @pytest.mark.parametrize("is_exact", [False, True])
-def test_at_most_is_not_said_where_nothing_bounds(keys: dict[str, Any], is_exact: bool, tmp_path: Path) -> None:
+def test_at_most_is_not_said_where_nothing_bounds(
+    shared: SimulatorProcess, keys: dict[str, Any], is_exact: bool, tmp_path: Path
+) -> None:
     """No number stands after the words: what is no byte of the request has no bound there."""
     model = "gpt-5.4" if is_exact else "a-model-of-unknown-tokens"
-    document = crun_batch.estimate(a_job(tmp_path, model, **keys), table=pl.DataFrame({"text": ["a"]}))
+    document = crun_batch.estimate(a_job(shared, tmp_path, model, **keys), table=pl.DataFrame({"text": ["a"]}))
     counted_later = is_exact and "turns" in keys.get("prompt", {})  # of answers the most is max_output_tokens
     assert counted_later or document["cost_usd"]["at_most"] is None
     assert counted_later or not re.search(r"at most \S*\d", cost_line(document))
 
 
-def test_a_judge_of_answers_to_come_has_no_bound(tmp_path: Path) -> None:
+def test_a_judge_of_answers_to_come_has_no_bound(shared: SimulatorProcess, tmp_path: Path) -> None:
     """How long what it reads will be, nobody knows."""
     judge: dict[str, Any] = {"name": "s", "grader": "judge", "model": "j", "labels": {"good": 1, "bad": 0}}
     judge["params"] = {"max_output_tokens": 5}
     prices = {"models": dict.fromkeys(("j", "a-model-of-unknown-tokens"), PRICE)}
-    job = a_job(tmp_path, score=[judge], prices=prices)
+    job = a_job(shared, tmp_path, score=[judge], prices=prices)
     document = crun_batch.estimate(job, table=pl.DataFrame({"text": ["a"]}))
     assert None is document["cost_usd"]["at_most"]
     assert document["cost_usd"]["high"] is not None
 
 
-def test_rows_that_stand_for_others_bound_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_stand_for_others_bound_nothing(
+    shared: SimulatorProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`run` estimates a large table from some of its rows: about so much, whatever the counter."""
     monkeypatch.setattr(assessment, "SAMPLE_ABOVE_ROWS", 10)
     monkeypatch.setattr(assessment, "SAMPLE_ROWS", 5)
     seen: list[Any] = []
     with pytest.raises(crun_batch.RefusedToStart):
         crun_batch.run(
-            a_job(tmp_path, "gpt-5.4"),
+            a_job(shared, tmp_path, "gpt-5.4", {"base_url": "http://127.0.0.1:9/v1"}),  # a list would not have it
             table=pl.DataFrame({"text": ["a"] * 40}),
             confirm=lambda document: bool(seen.append(document)),
             handle_signals=False,

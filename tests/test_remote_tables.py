@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[remote_k
             monkeypatch.delenv(name)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(https_file.time, "sleep", lambda _: None)
+    monkeypatch.setattr(https_file, "fetch", partial(https_file.fetch, pause=lambda _: None))
     with remote_kit.file_server(tmp_path / "ca.pem") as running:
         running.files["/data/rows.jsonl"] = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
         yield running

@@ -546,13 +546,13 @@ def test_when_the_time_is_up_nothing_new_is_sent_and_what_is_in_flight_is_kept(
 ) -> None:
     """Exit code and words of an orderly end, and the command to go on."""
     before = quiet(gateway)
-    with running(folder, "--max-minutes", "0.3") as process:
+    with running(folder, "--max-minutes", "0.12") as process:
         code, out, err = ended(process)
     assert 143 == code
-    assert "note      it stops after 0.3 minutes, in " in err
-    assert "stops after 0.3 minutes, as asked: no new requests; waiting for " in err
-    assert "interrupted: stopped after 0.3 minutes, as asked (exit code 143)" in out
-    assert re.search(r"resume   .* run job\.yaml .*--max-minutes 0\.3", out), out
+    assert "note      it stops after 0.12 minutes, in " in err
+    assert "stops after 0.12 minutes, as asked: no new requests; waiting for " in err
+    assert "interrupted: stopped after 0.12 minutes, as asked (exit code 143)" in out
+    assert re.search(r"resume   .* run job\.yaml .*--max-minutes 0\.12", out), out
     summary = crun_batch.open_run(folder / "run").summary
     assert 0 < summary["rows"]["ok"] == sent(gateway) - before and 0 == summary["unknown_attempts"]
 

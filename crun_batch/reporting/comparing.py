@@ -135,7 +135,7 @@ def _write(found: pl.DataFrame, path: Path) -> int:
 
 
 def _results(paths: Sequence[Path]) -> tuple[pl.LazyFrame, str, list[str]]:
-    """The results of one run, or of several under the names of their folders; the column of the id; the variants."""
+    """The results of one run, or of several under the names of their folders; the id's column; the variants."""
     row = run_schema(RunDirectory(paths[0])).id_name
     if len(paths) == 1:
         return results_frame(paths[0]), row, _variants(paths[0])
@@ -150,7 +150,8 @@ def _results(paths: Sequence[Path]) -> tuple[pl.LazyFrame, str, list[str]]:
 
 def _variants(path: Path) -> list[str]:
     """As the job has them in order; a run that was begun before they were written down tells none."""
-    return read_json(RunDirectory(path).job).get("variants", [])
+    names: list[str] = read_json(RunDirectory(path).job).get("variants", [])
+    return names
 
 
 def label_of(names: pl.Schema, options: ComparisonOptions) -> pl.Expr | None:
