@@ -12,6 +12,7 @@ from crun_batch.page.compared import compared_document
 from crun_batch.page.facts import facets_document
 from crun_batch.page.one_row import row_document
 from crun_batch.page.shown_runs import ShownRun, ShownRuns
+from crun_batch.page.telling import tell_session
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -21,7 +22,7 @@ RUN = "run"
 
 
 def answers(
-    shown_runs: ShownRuns, table: object | None, allow_paths: Sequence[str | Path]
+    shown_runs: ShownRuns, table: object | None, allow_paths: Sequence[str | Path], *, may_steer: bool
 ) -> Mapping[str, Callable[[Request], Any]]:
     """Name -> what is answered to a request, with the parameters of the page's own address."""
 
@@ -30,7 +31,7 @@ def answers(
 
     def facts(request: Request) -> dict[str, Any]:
         shown = run_of(request)
-        return {**facets_document(shown.rows.facets()), "run": str(shown.path)}
+        return {**facets_document(shown.rows.facets()), "run": str(shown.path), "may_steer": may_steer}
 
     def asked(request: Request) -> tuple[ShownRun, RowsAsked]:
         shown = run_of(request)
@@ -69,6 +70,22 @@ def answers(
     }
 
 
-def actions(shown_runs: ShownRuns) -> Mapping[str, Callable[[Request, bytes], Any]]:
-    """Name -> what is done with the body that is sent there: nothing but saving what a person says."""
-    return {"annotate": lambda request, body: shown_runs.run(request.query_params.get(RUN)).rows.people.save(body)}
+def actions(shown_runs: ShownRuns, *, may_steer: bool) -> Mapping[str, Callable[[Request, bytes], Any]]:
+    """Name -> what is done with the body that is sent there: a person's word of a row saved, or a session told.
+
+    `may_steer`: whether this page tells sessions anything.
+    """
+
+    def run_of(request: Request) -> ShownRun:
+        return shown_runs.run(request.query_params.get(RUN))
+
+    def annotate(request: Request, body: bytes) -> dict[str, Any]:
+        return run_of(request).rows.people.save(body)
+
+    def steer(request: Request, body: bytes) -> dict[str, Any]:
+        shown = run_of(request)
+        answer = tell_session(shown.path, body)
+        shown.live.forget()
+        return answer
+
+    return {"annotate": annotate, **({"steer": steer} if may_steer else {})}

@@ -15,7 +15,9 @@ from typing import Any
 from crun_batch.console.recent_rate import RecentRate
 from crun_batch.state.following import LEAST_WAIT_SECONDS, wait_seconds
 from crun_batch.state.status import status_of
+from crun_batch.state.steered import settings_now
 from crun_batch.state.summary import RUNNING, STATUSES
+from crun_batch.store.directory import RunDirectory
 
 
 class LiveStatus:
@@ -32,6 +34,7 @@ class LiveStatus:
     def read(self) -> dict[str, Any]:
         """What `status` tells, with `rows_done`, `rate`, `eta_seconds` and what it is projected to cost.
 
+        Of a running run also its `settings`: limits and caps as they are now, by the keys that `set` takes.
         Raises InputError where there is no run, RunDamaged.
         """
         with self._lock:
@@ -43,6 +46,11 @@ class LiveStatus:
                 self._last = {**status, **self._figures(status, ended)}
             return self._last
 
+    def forget(self) -> None:
+        """The session has just been told something: what it is now is read at the next look."""
+        with self._lock:
+            self._due = 0.0
+
     def _figures(self, status: Mapping[str, Any], now: float) -> dict[str, Any]:
         rows = status["rows"]
         done = sum(rows.get(name, 0) for name in STATUSES)
@@ -51,6 +59,7 @@ class LiveStatus:
         left = rows["open"]
         return {
             "is_running": is_running,
+            "settings": settings_now(RunDirectory(self._path)) if is_running else None,
             "rows_done": done,
             "rate": rate,
             "eta_seconds": left / rate if rate else None,

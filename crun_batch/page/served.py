@@ -52,7 +52,11 @@ def serve_page(places: Sequence[Path], options: ViewOptions) -> View:
     names = LOOPBACK_NAMES if is_loopback else (*LOOPBACK_NAMES, options.host.lower())
     policy = Policy(secrets.token_urlsafe(TOKEN_BYTES), names, any_address=not is_loopback)
     config = uvicorn.Config(
-        make_app(policy, answers(shown_runs, options.table, options.allow_paths), actions(shown_runs)),
+        make_app(
+            policy,
+            answers(shown_runs, options.table, options.allow_paths, may_steer=is_loopback),
+            actions(shown_runs, may_steer=is_loopback),
+        ),
         http="h11",
         ws="none",
         loop="asyncio",

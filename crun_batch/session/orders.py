@@ -17,16 +17,8 @@ from crun_batch.preflight.affordability import caps_of
 from crun_batch.pricing.budget import Budget, Purse
 from crun_batch.records import Halt
 from crun_batch.session.steering import Steering
-from crun_batch.state.steered import value_of
+from crun_batch.state.steered import SETTABLE, value_of
 
-SETTABLE = (
-    "limits.concurrency",
-    "limits.requests_per_minute",
-    "limits.tokens_per_minute",
-    "budget.max_cost_usd",
-    "budget.max_cost_credits",
-)
-"""Keys of the job file that may change while a session runs; the others shape what has been sent already."""
 SOURCE = "set"
 Order = Callable[[Steering, Mapping[str, Any], str], list[dict[str, Any]]]
 """Does what is asked for whoever is named; returns what it changed: key, old, new."""

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from crun_batch.load.job.job import Job
 
 MOST_KEPT = 1000
+SETTABLE = (
+    "limits.concurrency",
+    "limits.requests_per_minute",
+    "limits.tokens_per_minute",
+    "budget.max_cost_usd",
+    "budget.max_cost_credits",
+)
+"""Keys of the job file that may change while a session runs; the others shape what has been sent already."""
 NOTHING_TOLD: Mapping[str, Any] = {"paused": None, "values": {}, "stopped": None}
 """How a session stands that nobody has told anything."""
 
@@ -54,6 +62,18 @@ def steering_now(directory: RunDirectory) -> dict[str, Any]:
     """How the running session, or else the last one, was steered: `paused`, `values`, `stopped`."""
     document = read_json(directory.job) if directory.job.exists() else {}
     return {**NOTHING_TOLD, **document.get("steering", {}).get("now", {})}
+
+
+def settings_now(directory: RunDirectory) -> dict[str, Any]:
+    """The SETTABLE values of the running session: as it was told, else as its job says. Raises RunDamaged."""
+    document = read_json(directory.job)
+    told = {**NOTHING_TOLD, **document.get("steering", {}).get("now", {})}["values"]
+    job = document["job"]
+    return {
+        key: told[key]["value"] if key in told else job[section].get(name)
+        for key in SETTABLE
+        for section, name in [key.split(".")]
+    }
 
 
 def tell_what_no_longer_holds(

@@ -8,6 +8,7 @@ import { byId, element, number, show } from "./dom.js";
 import { columnsShown, listen, makeFilters, showFilters } from "./filters.js";
 import { showFailures, showLive } from "./live.js";
 import { hideRow, showRow } from "./row.js";
+import { makeSteering, showSteering } from "./steer.js";
 import { lines, mark, select, selected, showRows } from "./table.js";
 
 const LIVE_EVERY_MS = 2000;
@@ -27,6 +28,7 @@ async function start() {
       if (change((to) => { put(to, "view", view); if (view) to.delete("id"); }, { push: true })) load();
     });
   }
+  makeSteering(watch);
   byId("show-help").addEventListener("click", () => byId("help").showModal());
   byId("hide-help").addEventListener("click", () => byId("help").close());
   addEventListener("popstate", open);
@@ -167,6 +169,7 @@ async function watch() {
   return told("status", async () => {
     const status = await ask("status", asked());
     showLive(status);
+    showSteering(status, state.facts.may_steer);
     const done = `${status.rows_done} ${status.attempts}`;
     if (state.seen.run === asked().get("run") && state.seen.done === done) return;
     const isNews = state.seen.run === asked().get("run");
@@ -206,7 +209,7 @@ function press(which) {
 }
 
 function pressed(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || byId("help").open) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
   const isTyping = event.target.matches?.("input:not([type=checkbox]), select, textarea");
   if (event.key === "Escape") {
     if (isTyping) event.target.blur();
