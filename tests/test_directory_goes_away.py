@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Iterator
+import shutil
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,21 @@ def a_job(gateway: SimulatorProcess, folder: Path, **output: Any) -> crun_batch.
     return run_kit.job(gateway, folder, score=[judge], output={"dir": str(folder / "run"), **output})
 
 
+def just_before(moment: str, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    module, _, name = f"crun_batch.{moment}".rpartition(".")
+    step = getattr(importlib.import_module(module), name)
+
+    async def later(*args: Any, **keys: Any) -> Any:
+        act()
+        return await step(*args, **keys)
+
+    def now(*args: Any, **keys: Any) -> Any:
+        act()
+        return step(*args, **keys)
+
+    monkeypatch.setattr(f"{module}.{name}", later if inspect.iscoroutinefunction(step) else now)
+
+
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_whatever_comes_next_says_that_the_directory_is_gone(
     gateway: SimulatorProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
@@ -55,22 +72,12 @@ def test_whatever_comes_next_says_that_the_directory_is_gone(
     table = run_kit.texts(6).with_columns(lang=pl.lit("en"))
     run_kit.run(a_job(gateway, tmp_path), table, limit=2)
     place, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
-    module, _, name = f"crun_batch.{moment}".rpartition(".")
-    step = getattr(importlib.import_module(module), name)
 
     def move() -> None:
         if place.exists():
             place.rename(elsewhere)
 
-    async def later(*args: Any, **keys: Any) -> Any:
-        move()
-        return await step(*args, **keys)
-
-    def now(*args: Any, **keys: Any) -> Any:
-        move()
-        return step(*args, **keys)
-
-    monkeypatch.setattr(f"{module}.{name}", later if inspect.iscoroutinefunction(step) else now)
+    just_before(moment, move, monkeypatch)
     asked = gateway.ledger()["count"]
     job = a_job(gateway, tmp_path, columns=["lang"])
     with pytest.raises(DiskFailed, match="no longer where this session started") as failed:
@@ -83,3 +90,24 @@ def test_whatever_comes_next_says_that_the_directory_is_gone(
     done = run_kit.run(job, table)
     assert (0, 6) == (done.exit_code, done.summary["rows"]["ok"])
     assert [] == done.verify(data=True)
+
+
+@pytest.mark.parametrize(
+    "moment", ["state.opening.compare_requests", "pipeline.open_docket", "session.closing.score_answers"]
+)
+def test_a_directory_that_is_deleted_file_by_file_is_gone_too(
+    gateway: SimulatorProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """The lock's file may be the last that goes: what is missed before is no bug and no damage."""
+    table = run_kit.texts(6).with_columns(lang=pl.lit("en"))
+    run_kit.run(a_job(gateway, tmp_path), table, limit=2)
+    place = tmp_path / "run"
+
+    def delete() -> None:
+        for file in (path for path in place.rglob("*") if path.is_file() and path.name != ".lock"):
+            file.unlink()
+        threading.Timer(0.2, shutil.rmtree, [place, True]).start()
+
+    just_before(moment, delete, monkeypatch)
+    with pytest.raises(DiskFailed, match="no longer where this session started"):
+        run_kit.run(a_job(gateway, tmp_path, columns=["lang"]), table)

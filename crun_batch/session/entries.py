@@ -205,7 +205,7 @@ def conversation_part(part: FinalPart, verdict: UnitResult, so_far: UnitSoFar, u
 
 def stored_part(so_far: UnitSoFar, verdict: UnitResult, unit_hash: str | None) -> FinalPart:
     """The result of a unit whose last answer, or failure for good, was recorded by an earlier session."""
-    part = _with_sums(FinalPart(status=verdict.status, cost_source=so_far.cost_source), so_far)
+    part = _with_sums(FinalPart(status=verdict.status), so_far)
     asked = so_far.failure_hash
     if so_far.failure is None:
         part = _with_answer(part, so_far.answers[-1].reply)
@@ -218,6 +218,7 @@ def _with_sums(part: FinalPart, so_far: UnitSoFar) -> FinalPart:
     usage = so_far.usage or _ABSENT
     return structs.replace(
         part,
+        cost_source=so_far.cost_source,
         input_tokens=usage.input_tokens,
         cached_input_tokens=usage.cached_input_tokens,
         cache_write_tokens=usage.cache_write_tokens,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ def refuse_a_strangers_folder(path: Path) -> None:
     """A folder that holds something else is not written into. Raises RunDirectoryError."""
     if path.exists() and not path.is_dir():
         raise RunDirectoryError(f"{path} is a file; a run needs a folder of its own")
-    if path.is_dir() and any(path.iterdir()) and not (path / "journal").is_dir():
+    is_strange = False
+    with suppress(FileNotFoundError):  # another start is just taking its blank directory away
+        is_strange = path.is_dir() and any(path.iterdir()) and not (path / "journal").is_dir()
+    if is_strange:
         raise RunDirectoryError(
             f"{path} is not empty and holds no run; nothing was written into it",
             advice="Give the run another --output-dir.",

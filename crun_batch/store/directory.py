@@ -13,6 +13,7 @@ import os
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 
 import orjson
 
-from crun_batch.errors import DiskFailed, RunDamaged, RunInUse
+from crun_batch.errors import CrunBatchError, DiskFailed, RunDamaged, RunInUse
 from crun_batch.store.disk import Disk, is_open_at, open_private, write_file
 
 LOCK_NAME = ".lock"
@@ -143,19 +144,26 @@ class RunDirectory:
     def blamed_where_gone(self) -> Iterator[None]:
         """Whatever fails within because the directory went away is told as that: DiskFailed, with what to do.
 
-        Who meets it first is chance: a reader that finds no job.json, a library that finds no file.
+        Who meets it first is chance: a reader that finds no job.json, a library that finds no file. A folder is
+        deleted file by file, and the lock's may go last: where a file may be missing, that is waited for.
         """
         try:
             yield
-        except Exception:
+        except Exception as error:
             self.check_in_place()
+            if _may_miss_a_file(error):
+                ends = time.monotonic() + _DELETED_WITHIN_SECONDS
+                while time.monotonic() < ends:
+                    time.sleep(_LOOKED_EVERY_SECONDS)
+                    self.check_in_place()
             raise
 
     def close(self) -> None:
         """Give the lock back; where nothing was recorded, all is as if nobody had been here."""
         if self._lock is not None:
-            if self.is_in_place() and self.is_blank:
-                self._take_away()
+            with suppress(FileNotFoundError):  # somebody is just deleting it
+                if self.is_in_place() and self.is_blank:
+                    self._take_away()
             os.close(self._lock)
             self._lock = None
 
@@ -167,6 +175,18 @@ class RunDirectory:
             (self.path / LOCK_NAME).unlink()
             for folder in (self.journal, *self._made):
                 folder.rmdir()
+
+
+_DELETED_WITHIN_SECONDS = 1.0
+_LOOKED_EVERY_SECONDS = 0.05
+
+
+def _may_miss_a_file(error: BaseException) -> bool:
+    """Whether this may come of a file that is no longer there: said so, damage, or what a library made of it."""
+    if not isinstance(error, CrunBatchError) or isinstance(error, RunDamaged):
+        return True
+    cause = error.__cause__ or error.__context__
+    return cause is not None and isinstance(cause, OSError)
 
 
 _OPENINGS = 100

@@ -42,7 +42,7 @@ def test_kills_and_resumes_equal_one_uninterrupted_run(first):
     assert 6 == tally.seeds
 
 
-@pytest.mark.parametrize("seed", [23, 32, 187, 348, 695])
+@pytest.mark.parametrize("seed", [23, 32, 187, 348, 695, 6827])
 def test_seeds_that_broke_a_law_once_keep_all(tmp_path, seed):
     """Found by the models of lost pages and failed syncs, and mended since."""
     assert [] == broken_laws(drawn(seed), tmp_path)
