@@ -165,7 +165,10 @@ def killed_run(
             code = operator(nursery, order_of(job, chance), place, chance)
             figures.sessions += 1
             figures.operated[operator.__name__.replace("_", " ")] += 1
-            figures.broken += [] if code in allowed else [f"{place.name}: exit code {code}, {operator.__name__}"]
+            if code not in allowed:
+                figures.broken.append(
+                    f"{place.name}: exit code {code}, {operator.__name__}\n{nursery.last_words()}"
+                )
             if operator is deleted:
                 figures.kills += killed
                 before, killed, recorded = simulator.ledger()["count"] - 1, 0, {}
@@ -182,7 +185,8 @@ def killed_run(
             code = nursery.session(order, None if at_operation else 0.3 + chance.expovariate(1 / 0.8))
         figures.sessions += 1
         if code != -signal.SIGKILL:
-            figures.broken += [] if code in (0, 1) else [f"{place.name}: exit code {code} of a session"]
+            if code not in (0, 1):
+                figures.broken.append(f"{place.name}: exit code {code} of a session\n{nursery.last_words()}")
             break
         killed += 1
         figures.self_kills += at_operation

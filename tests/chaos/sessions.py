@@ -16,6 +16,7 @@ import orjson
 
 ROOT = Path(__file__).parents[2]
 LONGEST_SECONDS = 300.0
+LAST_CHARACTERS = 6_000
 
 
 class Nursery:
@@ -67,6 +68,10 @@ class Nursery:
         """Wait for the session; its exit code, negative for the signal that killed it."""
         assert self._child.stdout is not None
         return int(orjson.loads(self._child.stdout.readline())["code"])
+
+    def last_words(self) -> str:
+        """What its sessions have said lately, for whoever wants to know why one ended as it did."""
+        return Path(self.log.name).read_text(encoding="utf-8", errors="replace")[-LAST_CHARACTERS:]
 
     def close(self) -> None:
         assert self._child.stdin is not None
