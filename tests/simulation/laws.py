@@ -51,7 +51,7 @@ def judge(scenario: Scenario, folder: Path) -> Verdict:
     calm = play(undivided, folder / "calm", kills=())
     harried = play(scenario, folder / "harried", kills=scenario.kills, digests=calm.digests)
     stages = (calm, harried)
-    laws = (_books_agree, _budget_kept, _bounded)
+    laws = (_books_agree, _budget_kept, _bounded, _costs_have_a_source)
     broken = [
         *_same_results(calm, harried),
         *_nothing_lost(harried),
@@ -115,12 +115,22 @@ def _unit(row: Row, key: str) -> tuple[Any, ...]:
 
 
 def _comparable(row: Row) -> Row:
-    """What must be the same; a cost that is unknown counts as none, as kills and storms may add such attempts."""
-    return {
-        name: value or 0 if name in ("cost_usd", "cost_credits") else value
-        for name, value in row.items()
-        if name not in TIMES + COUNTS_OF_ATTEMPTS
-    }
+    """What must be the same; a cost that is unknown counts as none, as kills and storms may add such attempts.
+
+    Where there is none, neither does it matter who says so.
+    """
+    costs = {name: row[name] or 0 for name in ("cost_usd", "cost_credits")}
+    source = row["cost_source"] if any(costs.values()) else None
+    same = {name: value for name, value in row.items() if name not in TIMES + COUNTS_OF_ATTEMPTS}
+    return {**same, **costs, "cost_source": source}
+
+
+def _costs_have_a_source(stage: Stage) -> Iterator[str]:
+    """Who says what a result cost is told beside it, whichever of its attempts came last."""
+    for row in stage.results:
+        is_known = row["cost_usd"] is not None or row["cost_credits"] is not None
+        if is_known and row["cost_source"] is None:
+            yield f"nobody says what {_unit(row, stage.scenario.key)} cost"
 
 
 def _has_finished(stage: Stage) -> bool:
