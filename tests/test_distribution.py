@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tarfile
 import tomllib
-import venv
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +50,13 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield folder
 
 
+def both(folder: Path) -> tuple[Path, Path]:
+    """sdist and wheel; nothing else is built."""
+    found = {path.suffix: path for path in folder.iterdir() if path.is_file()}
+    assert {".gz", ".whl"} == found.keys()
+    return found[".gz"], found[".whl"]
+
+
 def lowest(requirement: str) -> str | None:
     """A constraint to the lowest minor version that a requirement allows."""
     found = re.match(r"([\w.-]+)>=([\d.]+)", requirement)
@@ -59,33 +65,61 @@ def lowest(requirement: str) -> str | None:
 
 @pytest.mark.dist
 def test_sdist_and_wheel_pass_the_checks_of_the_index(built: Path) -> None:
-    files = sorted(built.iterdir())
-    assert [".gz", ".whl"] == [path.suffix for path in files]
-    ran(sys.executable, "-m", "twine", "check", "--strict", *files, cwd=built)
-    ran(sys.executable, "-m", "check_wheel_contents", files[1], cwd=built)
+    sdist, wheel = both(built)
+    ran(sys.executable, "-m", "twine", "check", "--strict", sdist, wheel, cwd=built)
+    ran(sys.executable, "-m", "check_wheel_contents", wheel, cwd=built)
 
 
 @pytest.mark.dist
 def test_sdist_and_wheel_hold_what_they_should_and_nothing_of_this_machine(built: Path) -> None:
-    sdist, wheel = sorted(built.iterdir())
+    sdist, wheel = both(built)
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     with tarfile.open(sdist) as archive:
         members = archive.getnames()
     assert any(name.endswith("/share/man/man1/crun-batch.1") for name in names)
-    for needed in ("crun_batch/py.typed", "crun_batch/reporting/page.html"):
-        assert any(name == needed or name.endswith(Path(needed).name) for name in names), needed
+    needed = {"crun_batch/py.typed", "crun_batch/reporting/page.html", "crun_batch/page/static/index.html"}
+    assert needed <= set(names)
     wrong = re.compile(r"(^|/)(\.venv|__pycache__|runs|\.hypothesis|\.git|\.env)(/|$)|\.pyc$")
     assert [] == [name for name in (*names, *members) if wrong.search(name)]
 
 
+def interpreters() -> dict[str, str]:
+    """The Pythons that the package is for, as far as this machine has them; this one first."""
+    found = {f"3.{sys.version_info.minor}": sys.executable}
+    kept = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    for minor in range(11, 15):
+        placed = [str(path / "bin" / "python") for path in sorted(kept.glob(f"3.{minor}.*"))]
+        for path in (*placed, shutil.which(f"python3.{minor}")):
+            if path is not None and works(path, "--version"):
+                found.setdefault(f"3.{minor}", path)
+    return found
+
+
+def works(program: str, asked: str) -> bool:
+    """Whether a program is there and answers."""
+    if shutil.which(program) is None:
+        return False
+    try:
+        return subprocess.run([program, asked], capture_output=True, timeout=20, check=False).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+PYTHONS = interpreters()
+
+
 @pytest.mark.dist
-@pytest.mark.parametrize("versions", ["newest", "lowest"])
-def test_the_wheel_alone_runs_a_job_in_an_empty_environment(built: Path, tmp_path: Path, versions: str) -> None:
+@pytest.mark.parametrize(
+    ("version", "versions"), [(next(iter(PYTHONS)), "lowest"), *((version, "newest") for version in PYTHONS)]
+)
+def test_the_wheel_alone_runs_a_job_in_an_empty_environment(
+    built: Path, tmp_path: Path, version: str, versions: str
+) -> None:
     """As `pip install` leaves it, without a checkout: with the newest and with the lowest versions it allows."""
     wheel = next(built.glob("*.whl"))
     home = tmp_path / "environment"
-    venv.create(home, with_pip=True)
+    ran(PYTHONS[version], "-m", "venv", home, cwd=tmp_path)
     python, program = home / "bin" / "python", home / "bin" / "crun-batch"
     constraints = tmp_path / "constraints.txt"
     lines = [lowest(one) for one in PROJECT["dependencies"]] if versions == "lowest" else []
@@ -135,20 +169,11 @@ def test_the_container_copies_what_is_there_and_starts_the_program() -> None:
 
 
 def test_the_container_builds_where_there_is_a_builder(tmp_path: Path) -> None:
-    builder = next((one for one in ("podman", "buildah", "docker") if works(one)), None)
+    builder = next((one for one in ("podman", "buildah", "docker") if works(one, "info")), None)
     if builder is None:
         pytest.skip("there is no builder of containers here")
     ran(builder, "build", "-f", ROOT / "Containerfile", "-t", "crun-batch-test", ROOT, cwd=tmp_path)
     assert "crun-batch" in ran(builder, "run", "--rm", "crun-batch-test", "--version", cwd=tmp_path)
-
-
-def works(builder: str) -> bool:
-    if shutil.which(builder) is None:
-        return False
-    try:
-        return subprocess.run([builder, "info"], capture_output=True, timeout=20, check=False).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
 
 
 # --- schedulers ---

@@ -24,7 +24,7 @@ import pyarrow as pa
 from msgspec import Struct
 
 from crun_batch.errors import DiskFailed, InputError, Mistake
-from crun_batch.load.table.bucket import file_system
+from crun_batch.load.table.bucket import BUCKET_FAULTS, file_system
 from crun_batch.state.run_state import RunContext
 from crun_batch.store.directory import RunDirectory, read_json
 from crun_batch.store.manifest import read_manifest
@@ -88,7 +88,7 @@ class Publication:
                 raise InputError(Mistake(says, key=KEY))
             self._listed = dict(listed["files"]) if listed is not None else {}
             self._write_list(is_whole=bool(listed and listed["is_whole"]))
-        except OSError as error:
+        except BUCKET_FAULTS as error:
             raise InputError(Mistake(f"{self.address} cannot be written to: {_words(error)}", key=KEY)) from None
 
     def called(self, identity: Mapping[str, str | None]) -> Publication:
@@ -114,7 +114,7 @@ class Publication:
                     self._write_list(is_whole=False)
             if copied or is_whole:
                 self._write_list(is_whole=is_whole)
-        except OSError as error:
+        except BUCKET_FAULTS as error:
             raise DiskFailed(
                 f"{self.address}: {_words(error)}",
                 advice="What is recorded is whole in the run directory; the same command copies what is missing.",
@@ -221,5 +221,5 @@ def _at_the_end(run: RunDirectory) -> Iterator[LocalFile]:
             yield LocalFile(path.name, path, file_digest(path))
 
 
-def _words(error: OSError) -> str:
+def _words(error: Exception) -> str:
     return " ".join(str(error).split())[:400]

@@ -1,16 +1,20 @@
 """Files in buckets: `s3://`, `gs://`, `az://`, through the file systems that Arrow brings along.
 
 Credentials come from where each cloud keeps them (variables, its own files, the machine's role) and never from a
-job file. AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL name another server that speaks S3.
+job file. AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL name another server that speaks S3; STORAGE_EMULATOR_HOST names one
+that speaks as Google's does, which is asked without credentials, as Google's own clients do.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+import pyarrow as pa
 
 from crun_batch.errors import InputError
 from crun_batch.load.table.copies import (
@@ -24,6 +28,10 @@ from crun_batch.load.table.copies import (
 )
 
 _PIECE_BYTES = 1 << 20
+GCS_GIVES_UP_AFTER = timedelta(seconds=30)
+"""Arrow's own limit is 15 minutes, also where there are no credentials at all."""
+BUCKET_FAULTS = (OSError, pa.ArrowException)
+"""What goes wrong with a bucket: Azure's refusals of credentials are no OSError."""
 _CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws/credentials, or a role of this machine",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS, or gcloud auth application-default login",
@@ -38,7 +46,7 @@ def bucket_files(address: str) -> list[RemoteFile]:
     system = _system(scheme, address)
     try:
         infos = _found(system, path)
-    except OSError as error:
+    except BUCKET_FAULTS as error:
         raise _refused(scheme, address, error) from None
     if not infos:
         raise mistake("is not there" if not is_pattern(path) else "no file matches", address)
@@ -85,10 +93,20 @@ def s3_file_system(environ: Mapping[str, str] = os.environ) -> Any:
     return fs.S3FileSystem(**options)
 
 
-def _gcs() -> Any:
+def gcs_file_system(environ: Mapping[str, str] = os.environ) -> Any:
+    """Arrow's, with the credentials that Google's libraries find, or at the emulator of the environment."""
     from pyarrow import fs
 
-    return fs.GcsFileSystem()
+    emulator = environ.get("STORAGE_EMULATOR_HOST")
+    if not emulator:
+        return fs.GcsFileSystem(retry_time_limit=GCS_GIVES_UP_AFTER)
+    parts = urlsplit(emulator if "://" in emulator else f"http://{emulator}")
+    return fs.GcsFileSystem(
+        anonymous=True,
+        endpoint_override=parts.netloc,
+        scheme=parts.scheme,
+        retry_time_limit=GCS_GIVES_UP_AFTER,
+    )
 
 
 def _azure() -> Any:
@@ -100,7 +118,7 @@ def _azure() -> Any:
     return fs.AzureFileSystem(account_name=account, account_key=os.environ.get("AZURE_STORAGE_KEY") or None)
 
 
-_SYSTEMS: Mapping[str, Callable[[], Any]] = {"s3": s3_file_system, "gs": _gcs, "az": _azure}
+_SYSTEMS: Mapping[str, Callable[[], Any]] = {"s3": s3_file_system, "gs": gcs_file_system, "az": _azure}
 SCHEMES = tuple(_SYSTEMS)
 
 
@@ -127,7 +145,7 @@ def _remote(system: Any, scheme: str, info: Any) -> RemoteFile:
             with system.open_input_stream(info.path, compression=None) as stream:
                 written = copied_pieces(_pieces(stream), path)
             now = system.get_file_info(info.path)
-        except OSError as error:
+        except BUCKET_FAULTS as error:
             raise _refused(scheme, address, error) from None
         if (written, now.size, now.mtime_ns) != (info.size, info.size, info.mtime_ns):
             raise mistake("was changed while it was fetched; start again with the file as it is now", address)
@@ -140,6 +158,6 @@ def _pieces(stream: Any) -> Iterator[bytes]:
         yield piece
 
 
-def _refused(scheme: str, address: str, error: OSError) -> InputError:
+def _refused(scheme: str, address: str, error: Exception) -> InputError:
     words = " ".join(str(error).split())
     return mistake(f"cannot be read: {words[:300]} (credentials: {_CREDENTIALS[scheme]})", address)
