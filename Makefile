@@ -5,12 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: help demo test lint fast chaos bench docs dist clean
+.PHONY: help demo test lint fast long chaos bench docs dist clean
 
 help:
 	@echo "make demo   install, run a real job through the bundled simulator, show its results"
 	@echo "make test   lint, types, house rules and the test suite"
 	@echo "make fast   the test suite alone, stopping at the first failure"
+	@echo "make long   the tests that start many processes one after the other"
 	@echo "make chaos  the long fault suite; writes docs/promises.md"
 	@echo "make bench  the benchmarks; writes docs/benchmarks.md"
 	@echo "make dist   wheel and sdist, checked, installed and run in empty environments: lowest and newest versions"
@@ -35,6 +36,9 @@ lint: $(STAMP)
 
 fast: $(STAMP)
 	$(BIN)/pytest -x
+
+long: $(STAMP)
+	$(BIN)/pytest -m long
 
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos

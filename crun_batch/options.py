@@ -63,6 +63,8 @@ class Shard(Struct, frozen=True):
 
     number: int
     count: int
+    is_leased: bool = False
+    """One process gives all shards their parts while they run; False: each has its own from the start."""
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
@@ -72,7 +74,12 @@ class Shard(Struct, frozen=True):
         return f"{name}-shard-{self.number}-of-{self.count}"
 
     def share_of(self, amount: int) -> int:
-        """Its part of what all shards have together: the parts of all of them add up to exactly that."""
+        """Its part of what all shards have together: the parts of all of them add up to exactly that.
+
+        Where it is leased, all of it: what of it the shard may use, the lease says.
+        """
+        if self.is_leased:
+            return amount
         return amount * self.number // self.count - amount * (self.number - 1) // self.count
 
 
@@ -115,6 +122,8 @@ class RunOptions(Struct, frozen=True):
     simulate: bool = False
     simulator: Mapping[str, Any] = {}
     """Settings of the bundled simulator."""
+    simulators_at: tuple[str, ...] = ()
+    """Addresses of simulators that somebody else has started, one for each endpoint; none: it is started here."""
     pilot: int | None = None
     retry: frozenset[str] = frozenset()
     """Statuses and error kinds whose finished units are asked again."""

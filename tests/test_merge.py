@@ -145,7 +145,7 @@ def test_missing_and_overlapping_shards_are_named(at: SimulatorProcess, tmp_path
     assert f"shard 1/3 is there 2 times: {places[0]}, {twin}" in said and "missing: shard 3/3" in said
     with pytest.raises(InputError, match="named more than once"):
         merge(*places, places[0], output_dir=tmp_path / "all")
-    half = run(spec, frame, shard="1/2").directory
+    half = run(spec, frame, shard="1/2", output_dir=tmp_path / "half").directory
     assert f"{half} (shard 1/2) does not belong with {places[0]} (shard 1/3): it is one of 2 shards, not of 3" in (
         refused([*places, half], tmp_path / "all")
     )

@@ -33,6 +33,7 @@ from crun_batch.errors import InputError, NotRunning, RunDirectoryError
 from crun_batch.gateway.steering import Lease
 from crun_batch.load.deadline import deadline_of
 from crun_batch.options import options_of
+from crun_batch.session.listener import Listener
 from crun_batch.session.orders import set_values
 from crun_batch.simulator.process import SimulatorProcess
 from crun_batch.state import steered
@@ -323,6 +324,34 @@ def test_a_paused_run_can_be_ended_and_says_afterwards_that_the_pause_is_over(
         "the last session was paused when it ended"
         in command(folder, "run", "job.yaml", "--yes", "--limit", "1").stderr
     )
+
+
+def test_who_ends_a_session_is_answered_though_nothing_is_in_flight(tmp_path: Path) -> None:
+    """The session ends at once, and with it the listener, while what it was told is still being written down."""
+
+    class EndsAtOnce(Listener):
+        async def answer(self, peer: control.Peer, question: object) -> dict[str, Any]:
+            listening.cancel()
+            await asyncio.sleep(0.01)
+            return {"do": "stop"}
+
+    async def asked() -> bytes:
+        nonlocal listening
+        with socket.socket(socket.AF_UNIX) as place, socket.socket(socket.AF_UNIX) as mine:
+            place.bind(str(tmp_path / "s"))
+            place.listen()
+            for one in (place, mine):
+                one.setblocking(False)
+            listening = asyncio.create_task(EndsAtOnce(None, None).listen(place))  # type: ignore[arg-type]
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(mine, str(tmp_path / "s"))
+            await loop.sock_sendall(mine, b'{"do": "stop"}\n')
+            with pytest.raises(asyncio.CancelledError):
+                await listening
+            return await loop.sock_recv(mine, 100)
+
+    listening: asyncio.Task[None]
+    assert b'{"do":"stop"}\n' == asyncio.run(asked())
 
 
 def test_stop_ends_a_run_in_an_orderly_way_and_it_can_go_on(folder: Path, gateway: SimulatorProcess) -> None:

@@ -37,6 +37,7 @@ def run(
     simulate: bool = False,
     pilot: int | None = None,
     shard: str | None = None,
+    workers: int | None = None,
     retry: Collection[str] = (),
     until_budget: bool = False,
     redo_changed: bool = False,
@@ -59,6 +60,9 @@ def run(
         output_dir: the run directory.
         simulate: against the bundled simulator: no key, no cost; into `<output_dir>-simulated`.
         shard: `"2/4"`: the rows of the second of four shards, under its part of the budget; see `merge`.
+        workers: so many processes, a shard for each, under one budget and one set of limits; then merged. Takes a
+            job file. Where a worker stops early, why is the run's `stop_reason`, and its results stand in the run
+            directories of `Run.summary["shards"]` until all is done.
         pilot: send so many random rows, then stop with the bill to expect in `Run.summary["pilot"]`.
         retry: statuses and error kinds whose finished units are sent again; `failed` is all but ok, `all` is all.
         until_budget: start although budget or credits will not last; stop there.
@@ -94,6 +98,7 @@ async def arun(
     simulate: bool = False,
     pilot: int | None = None,
     shard: str | None = None,
+    workers: int | None = None,
     retry: Collection[str] = (),
     until_budget: bool = False,
     redo_changed: bool = False,
@@ -108,7 +113,7 @@ async def arun(
     """The same as `run`, on the event loop that is running. Cancelling it ends it like a kill: nothing is lost."""
     from crun_batch.api.run_handle import Run
     from crun_batch.options import options_of
-    from crun_batch.pipeline import run_job
+    from crun_batch.scale.one_or_many import run_by
 
     options = options_of(
         overrides,
@@ -129,7 +134,7 @@ async def arun(
         otel=otel,
         progress=progress,
     )
-    summary = await run_job(job, table, options)
+    summary = await run_by(job, table, workers, options)
     return Run(Path(summary["output_dir"]), summary)
 
 

@@ -134,6 +134,7 @@ def run(  # noqa: PLR0913 - one parameter for each option
     dry_run: options.DryRun = False,
     limit: options.Limit = None,
     shard: options.Shard = None,
+    workers: options.Workers = None,
     pilot: options.Pilot = None,
     retry: options.Retry = None,
     max_cost_usd: options.MaxCostUsd = None,
@@ -163,6 +164,7 @@ def run(  # noqa: PLR0913 - one parameter for each option
     given = {
         "limit": limit,
         "shard": shard,
+        "workers": workers,
         "pilot": pilot,
         "retry": () if retry is None else retry,
         "max_cost_usd": max_cost_usd,

@@ -88,6 +88,15 @@ Shard = Annotated[
     str | None,
     typer.Option("--shard", metavar="I/N", help="Only the rows of shard I of N, in a run directory of its own."),
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=1,
+        metavar="N",
+        help="N processes under one budget and one set of limits, one run in the end.",
+    ),
+]
 Retry = Annotated[
     str | None,
     typer.Option(

@@ -239,10 +239,21 @@ def summary_lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("reused", reused_phrase(summary.get("reused"))),
         ("time", _time_phrase(summary)),
         *(pilot_lines(summary["pilot"]) if summary.get("is_pilot") and summary["pilot"] else ()),
-        ("results", one_line(summary["output_dir"])),
+        ("results", _place_phrase(summary)),
         ("resume", one_line(summary.get("resume_command") or "")),
     ]
     return [(name, phrase) for name, phrase in lines if phrase]
+
+
+def _place_phrase(summary: Mapping[str, Any]) -> str:
+    """Where the results are; of a job by several workers that are not through, in its shards."""
+    shards = summary.get("shards")
+    if shards is None:
+        return one_line(summary["output_dir"])
+    if not shards:
+        return f"none yet; they go to {one_line(summary['output_dir'])}"
+    others = f" and {len(shards) - 1} more beside it" if len(shards) > 1 else ""
+    return f"in shards as yet: {one_line(shards[0])}{others}"
 
 
 def _judge_phrase(name: str, sums: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from crun_batch.preflight.gateway_facts import GatewayFacts, refusals_in
 from crun_batch.preflight.pilot import Pilot, begin_pilot
 from crun_batch.preflight.prices import Prices
 from crun_batch.scoring.computed import Graders
-from crun_batch.scoring.docket import Docket, open_docket
+from crun_batch.scoring.docket import Backlog, Docket, open_docket
 from crun_batch.state.run_state import RunContext
 
 
@@ -37,29 +37,34 @@ async def make_plan(
     pilot = await begin_pilot(context, gateways)
     if pilot is not None:
         docket = open_docket(context, graders, pilot.rows)
-    plan = Plan(gateways, prices, pilot, docket)
-    _confirm(context, plan)
-    return plan
+    confirm(context, gateways, prices, docket.waiting, pilot)
+    return Plan(gateways, prices, pilot, docket)
 
 
-def _confirm(context: RunContext, plan: Plan) -> None:
-    """Refuse what the budget or the balance cannot bear, then ask."""
-    reading = enough(context) if plan.pilot is None else plan.pilot.reading
-    left_out = refusals_in(context.workload, plan.gateways).set_aside
-    assessment = assess(context, plan.prices, reading, plan.docket.waiting, left_out)
+def confirm(
+    context: RunContext,
+    gateways: tuple[GatewayFacts, ...],
+    prices: Prices,
+    waiting: Backlog,
+    pilot: Pilot | None = None,
+) -> None:
+    """Refuse what the budget or the balance cannot bear, then ask. Raises InputError (2), RefusedToStart (3)."""
+    reading = enough(context) if pilot is None else pilot.reading
+    left_out = refusals_in(context.workload, gateways).set_aside
+    assessment = assess(context, prices, reading, waiting, left_out)
     assessment = with_measured(assessment, context.state.pilot)
-    if plan.pilot is not None:
+    if pilot is not None:
         assessment = structs.replace(assessment, limit_of=int, limit_option="--pilot")
     refuse_rejected(context, assessment)
-    pilot_units = None if plan.pilot is None else sum(map(context.open_units_of, plan.pilot.rows))
+    pilot_units = None if pilot is None else sum(map(context.open_units_of, pilot.rows))
     context.state.bill_at_most = bill_at_most(context, assessment, pilot_units)
-    verdict = judge(context, assessment, plan.gateways)
-    verdict = with_write_prices(verdict, context.workload.variants, plan.prices)
+    verdict = judge(context, assessment, gateways)
+    verdict = with_write_prices(verdict, context.workload.variants, prices)
     if not verdict.may_start:
         shard = context.workload.shard
         raise RefusedToStart(verdict.sentence, advice="" if shard is None else "; ".join(shard.caps))
     verdict = structs.replace(verdict, notes=(*verdict.notes, *_stop_notes(context, assessment)))
-    document = estimate_document(context, assessment, plan.gateways, verdict)
+    document = estimate_document(context, assessment, gateways, verdict)
     confirm_start = context.options.confirm
     if confirm_start is not None and not confirm_start(document):
         raise RefusedToStart("not confirmed; nothing was sent")

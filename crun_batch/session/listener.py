@@ -53,9 +53,19 @@ class Listener:
                 await self._serve(connection)
 
     async def _serve(self, connection: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
+        """One question and its answer, which is given also where it ends the session, and this with it."""
         async with asyncio.timeout(QUESTION_SECONDS):
             question = await _question(connection)
+        answering = asyncio.create_task(self._answer_to(connection, question))
+        try:
+            await asyncio.shield(answering)
+        except asyncio.CancelledError:
+            with suppress(OSError):
+                await answering
+            raise
+
+    async def _answer_to(self, connection: socket.socket, question: object) -> None:
+        loop = asyncio.get_running_loop()
         answer = await self.answer(peer_of(connection), question)
         async with asyncio.timeout(QUESTION_SECONDS):
             await loop.sock_sendall(connection, orjson.dumps(answer) + b"\n")
@@ -88,12 +98,7 @@ class Listener:
     async def _record(self, told: Mapping[str, Any]) -> None:
         state = self._context.state
         state.steering = steering_after(state.steering, told)
-        writing = asyncio.create_task(asyncio.to_thread(record_steering, state.directory, state.steering))
-        try:
-            await asyncio.shield(writing)
-        except asyncio.CancelledError:
-            await asyncio.wait([writing])  # nothing else may write job.json meanwhile
-            raise
+        await asyncio.to_thread(record_steering, state.directory, state.steering)
 
 
 async def _question(connection: socket.socket) -> object:

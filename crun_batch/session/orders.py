@@ -20,12 +20,18 @@ from crun_batch.session.steering import Steering
 from crun_batch.state.steered import SETTABLE, value_of
 
 SOURCE = "set"
+LEASED = (
+    "the limits and caps of a job by several workers are leased to each by the process that started them, and are "
+    "not set while it runs: `stop` the job, then start it again with --set KEY=VALUE"
+)
 Order = Callable[[Steering, Mapping[str, Any], str], list[dict[str, Any]]]
 """Does what is asked for whoever is named; returns what it changed: key, old, new."""
 
 
 def set_values(steering: Steering, question: Mapping[str, Any], user: str) -> list[dict[str, Any]]:
     """Other limits and caps from now on. Raises InputError with every mistake; then nothing has changed."""
+    if steering.is_one_of_several:
+        raise InputError(LEASED)
     values = question.get("values")
     if not isinstance(values, dict) or not values:
         raise InputError(f"name what is to change, as in limits.concurrency=200; it may be {', '.join(SETTABLE)}")

@@ -51,6 +51,7 @@ class Steering:
 
     def __init__(self, context: RunContext, widen: Callable[[int], None]) -> None:
         job, is_leased = context.workload.job, context.options.steer is not None
+        shard = context.workload.shard
         self.job = job
         """As it is now: with what was set since the start."""
         self.allowance = Allowance(job.limits.concurrency, valid_until=-NEVER if is_leased else NEVER)
@@ -60,6 +61,8 @@ class Steering:
         self._watchers: list[Callable[[Any], Any]] = []
         self.part_of = context.workload.part_of
         """What of the job's caps is for the rows of this run: a shard's part, or all."""
+        self.is_one_of_several = shard is not None and shard.which.is_leased
+        """A worker, whose limits and caps are leased to it, so that nobody else sets them."""
         self._state = context.state
         self._widen = widen
         self._lanes = Lanes()

@@ -17,6 +17,7 @@ from crun_batch.state.ownership import (
     refuse_a_strangers_folder,
     refuse_another_job,
     refuse_another_shard,
+    refuse_shards_beside,
     schema_going_on,
 )
 from crun_batch.state.reading import last_pilot
@@ -36,6 +37,7 @@ def open_context(workload: Workload, options: RunOptions, stack: ExitStack) -> R
     """
     path = workload.job.output.dir
     refuse_a_strangers_folder(path)
+    refuse_shards_beside(path, workload.shard)
     started_at = options.clock.now().isoformat(timespec="seconds")
     directory = open_directory(path, started_at=started_at, disk=options.platform.disk)
     stack.callback(directory.close)

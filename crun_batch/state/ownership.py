@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -11,8 +12,12 @@ import pyarrow as pa
 from msgspec import structs
 
 from crun_batch.errors import RunDirectoryError
+from crun_batch.state.status import shards_beside
+from crun_batch.store.directory import RunDirectory
 from crun_batch.store.schema import RunSchema, schema_from_document
-from crun_batch.workload.workload import Workload
+from crun_batch.workload.workload import ShardOfRows, Workload
+
+_SHARD_NAME = re.compile(r"(.+)-shard-\d+-of-(\d+)(-simulated)?")
 
 
 def refuse_a_strangers_folder(path: Path) -> None:
@@ -64,6 +69,33 @@ def refuse_another_shard(workload: Workload, document: Mapping[str, Any], path: 
         advice=f"{started}{own or 'give this run another --output-dir. '}".capitalize()
         + "`crun-batch merge` makes one run of all shards.",
     )
+
+
+def refuse_shards_beside(path: Path, shard: ShardOfRows | None) -> None:
+    """A new run of all rows, or of a shard, where shards of them in another count were begun under the same name.
+
+    It would send, and pay for, their rows once more. Raises RunDirectoryError. Whoever leases to several workers
+    has looked for all of them.
+    """
+    if RunDirectory(path).job.exists() or (shard is not None and shard.which.is_leased):
+        return
+    for other in shards_beside(_folder_of_all(path, shard)):
+        found = _SHARD_NAME.fullmatch(other.name)
+        count = "0" if found is None else found[2]
+        is_part_of_mine = shard is not None and int(count) == shard.which.count
+        if not is_part_of_mine and RunDirectory(other).job.exists():
+            raise RunDirectoryError(
+                f"{other} has rows of this job, which would be sent again in {path}",
+                advice=f"Go on with --workers {count} (or --shard I/{count}); or make one run of the shards "
+                f"(`crun-batch merge --unfinished ... -o {path}`), which this command then goes on with; or take "
+                "another --output-dir.",
+            )
+
+
+def _folder_of_all(path: Path, shard: ShardOfRows | None) -> Path:
+    """The run directory that all rows would have."""
+    found = None if shard is None else _SHARD_NAME.fullmatch(path.name)
+    return path if found is None else path.with_name(found[1] + (found[3] or ""))
 
 
 def shard_of(document: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -45,8 +45,11 @@ def _simulated(job: Job, table: object | None, options: RunOptions, stack: ExitS
 
     folder = job.output.dir
     job = job.with_overrides({"output.dir": str(folder.with_name(f"{folder.name}-simulated"))})
+    if options.simulators_at:
+        redirected = pointing_at(options.simulators_at, job)
+        return load_workload(job.with_overrides(redirected), table, redirected)
     simulators = stack.enter_context(simulators_for(job, options.simulator))
-    redirected = pointing_at(simulators, job)
+    redirected = pointing_at([one.base_url for one in simulators], job)
     workload = load_workload(job.with_overrides(redirected), table, redirected)
     return structs.replace(workload, start_gateway=lambda: [one.start() for one in simulators])
 

@@ -33,12 +33,21 @@ def one_shard(workload: Workload, which: Shard | None) -> Workload:
     """The workload with the rows of this shard alone, which may be none; None: as it is. Raises InputError."""
     if which is None:
         return workload
+    shard = shard_of_rows(workload, which)
+    table = only_shard(workload.table, which.number, which.count, shard.columns)
+    return structs.replace(workload, table=table, shard=shard)
+
+
+def shard_of_rows(workload: Workload, which: Shard) -> ShardOfRows:
+    """How the rows are divided, without dividing them."""
     columns: tuple[str, ...] = ()
     if workload.job.share_identical:
         columns = tuple(sorted({name for variant in workload.variants for name in variant.renderer.columns}))
-    table = only_shard(workload.table, which.number, which.count, columns)
+    shard = ShardOfRows(which, columns, workload.table)
+    if which.is_leased:
+        return shard
     caps, remarks = tuple(_caps(workload.job, which)), tuple(_remarks(workload.job, which))
-    return structs.replace(workload, table=table, shard=ShardOfRows(which, columns, workload.table, caps, remarks))
+    return structs.replace(shard, caps=caps, remarks=remarks)
 
 
 def _caps(job: Job, which: Shard) -> Iterator[str]:

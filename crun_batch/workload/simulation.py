@@ -36,12 +36,12 @@ def simulators_for(job: Job, settings: Mapping[str, Any]) -> Iterator[list[Simul
         yield simulators
 
 
-def pointing_at(simulators: Sequence[SimulatorProcess], job: Job) -> dict[str, object]:
-    """Keys that point a job, and each of its variants, at these simulators; endpoints keep their names."""
+def pointing_at(base_urls: Sequence[str], job: Job) -> dict[str, object]:
+    """Keys that point a job, and each of its variants, at simulators there; endpoints keep their names."""
     names = [one.endpoint.name for one in job.at_each_endpoint]
     return {
         **({} if None in names else {"endpoint.name": ForEachEndpoint(names)}),
-        "endpoint.base_url": ForEachEndpoint(one.base_url for one in simulators),
+        "endpoint.base_url": ForEachEndpoint(base_urls),
         "endpoint.auth": "none",
         "endpoint.api_key_env": None,
         "endpoint.api_key_file": None,

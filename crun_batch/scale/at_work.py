@@ -1,0 +1,63 @@
+"""The workers at work: their processes, the book of what each may use, one display, one Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from crun_batch.records import pico_of
+from crun_batch.scale.crew import Crew, Watchers, WorkerEnd
+from crun_batch.scale.leases import LeaseBook, SharedLimits
+from crun_batch.scale.orders import orders_for
+from crun_batch.scale.progresses import Progresses
+from crun_batch.scale.signals import signals_to
+from crun_batch.scale.whole import committed, done_in
+from crun_batch.state.run_state import RunContext
+from crun_batch.workload.workload import Workload
+
+
+class SaidOnce:
+    """Sentences for whoever watches, each once: what the starter or one worker has said, no other says again."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._known: set[str] = set()
+
+    def say(self, sentence: str) -> None:
+        """A sentence of the process that starts the workers."""
+        self._known.add(sentence)
+        self._say(sentence)
+
+    def said(self, number: int, sentence: str) -> None:
+        """A sentence of a worker, by its number from 0."""
+        if sentence not in self._known:
+            self._known.add(sentence)
+            self._say(f"worker {number + 1}: {sentence}")
+
+
+async def sent_by_workers(
+    context: RunContext, file: Path, places: Sequence[Path], words: SaidOnce
+) -> list[WorkerEnd]:
+    """A process for each shard of the job file, until all of them have ended; how each did."""
+    workload, options = context.workload, context.options
+    progresses = Progresses(workload.selected_units, [done_in(place) for place in places], options.watch)
+    book = LeaseBook(_terms_of(workload), [committed(place) for place in places])
+    watchers = Watchers(options.say, words.said, progresses.moved, lambda number: committed(places[number]))
+    orders = orders_for(file, workload, places, options)
+    crew = Crew(orders, {**os.environ, **options.environ}, book, watchers)
+    with signals_to(crew, options, workload.job.limits.attempt_timeout_seconds):
+        return await crew.run()
+
+
+def _terms_of(workload: Workload) -> SharedLimits:
+    """What all workers have together."""
+    job = workload.job
+    usd, credits = (
+        None if cap is None else pico_of(cap) for cap in (job.budget.max_cost_usd, job.budget.max_cost_credits)
+    )
+    jobs = [one for target in workload.targets for one in target.job.at_each_endpoint]
+    limits = [own for one in jobs for own in (one.limits, one.endpoint.limits)]
+    return SharedLimits(
+        job.limits.concurrency, usd, credits, any(one.tokens_per_minute is not None for one in limits)
+    )

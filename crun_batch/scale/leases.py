@@ -1,0 +1,253 @@
+"""Who of several workers may use what of one job's money, places and rates: decided here, without I/O.
+
+A worker reports what it uses and is granted its part until a moment. The laws, whatever the order of reports,
+joins, deaths and delays:
+
+    money     the caps that workers may be acting on never add up to more than the budget; no cap is below what its
+              worker has committed (spent, or held by a request)
+    places    what workers may have in flight never adds up to more than limits.concurrency
+    rates     the shares of the limits per minute never add up to more than one
+
+What is free is given on; what is not is given back first: a part that is lowered counts as it was until its worker
+reports that it has become less. A worker that has died keeps its places until its lease has ended, for what it had
+sent may still be under way, and its money becomes what its journal says. An epoch tells a worker from the one that
+took its place: a report of an earlier epoch is not answered.
+
+Times are monotonic seconds, amounts integers of pico.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import Struct, field
+
+LEASE_SECONDS = 5.0
+WHOLE_SHARE = 10**9
+"""All of a limit per minute; shares are whole parts of it, so that they add up exactly."""
+TOKEN_REST_SECONDS = 61.0
+"""A share of tokens per minute that was given back is given on when what was used under it has left the minute."""
+SAME_WAVE_SECONDS = 0.5
+"""Two ends of a pause that are nearer than this are one wave, told twice."""
+
+
+class SharedLimits(Struct, frozen=True):
+    """What all workers have together."""
+
+    concurrency: int
+    max_usd_pico: int | None = None
+    max_credits_pico: int | None = None
+    has_token_rate: bool = False
+
+    def cap(self, unit: int) -> int | None:
+        """The budget in a unit: 0 dollars, 1 credits."""
+        return (self.max_usd_pico, self.max_credits_pico)[unit]
+
+
+class UnitMoney(Struct, frozen=True):
+    """One unit's money of a worker, as it reports it."""
+
+    cap_pico: int | None = None
+    """What its last lease allows; None: it has had none."""
+    committed_pico: int = 0
+    largest_hold_pico: int = 0
+
+
+class WorkerReport(Struct, frozen=True):
+    """What a worker uses at a moment."""
+
+    in_flight: int = 0
+    places: int = 0
+    """Requests in flight that its last lease allows."""
+    share: int = 0
+    """Of the limits per minute, what its last lease allows."""
+    waits_for_money: bool = False
+    usd: UnitMoney = UnitMoney()
+    credits: UnitMoney = UnitMoney()
+    cooling_until: dict[str, float] = {}
+    """Lanes that pause after a wave of refusals -> until when."""
+
+
+class Grant(Struct, frozen=True):
+    """What a worker may use from now on."""
+
+    until: float
+    places: int
+    share: int
+    max_usd_pico: int | None
+    max_credits_pico: int | None
+    more_may_come: bool
+    waves: dict[str, float]
+    """Lanes on which another worker met a wave of refusals -> until when all of them pause."""
+
+
+class _Purse(Struct):
+    """What a worker may be acting on in one unit, and what of it is committed."""
+
+    granted_pico: int = 0
+    told_pico: int = 0
+    """What it had when it reported last."""
+    committed_pico: int = 0
+    hold_pico: int = 0
+
+
+class _Member(Struct):
+    """A worker as it is known."""
+
+    epoch: int = 0
+    is_active: bool = False
+    places: int = 0
+    in_flight: int = 0
+    share: int = 0
+    waits: bool = False
+    until: float = 0.0
+    purses: tuple[_Purse, _Purse] = field(default_factory=lambda: (_Purse(), _Purse()))
+
+
+class _Left(Struct, frozen=True):
+    """What nobody may use before a moment."""
+
+    amount: int
+    until: float
+
+
+class LeaseBook:
+    """All grants of one job. `committed`: the dollars and credits that each worker's run directory has used."""
+
+    def __init__(self, terms: SharedLimits, committed: Sequence[tuple[int, int]]) -> None:
+        self._terms = terms
+        self._members = [_Member() for _ in committed]
+        self._places_left: list[_Left] = []
+        self._shares_left: list[_Left] = []
+        self._waves: dict[str, float] = {}
+        for member, amounts in zip(self._members, committed, strict=True):
+            _set_committed(member, amounts)
+
+    @property
+    def active(self) -> int:
+        """Workers that are at work."""
+        return sum(member.is_active for member in self._members)
+
+    def join(self, worker: int) -> int:
+        """A process begins to work; returns its epoch, which fences off any before it."""
+        member = self._members[worker]
+        member.epoch += 1
+        member.is_active = True
+        member.waits = False
+        return member.epoch
+
+    def leave(self, worker: int, epoch: int, committed: tuple[int, int], now: float) -> None:
+        """A process has ended; `committed` is what its run directory says now. An earlier epoch does not count."""
+        member = self._members[worker]
+        if member.epoch != epoch or not member.is_active:
+            return
+        self._places_left.append(_Left(member.places, max(now, member.until)))
+        self._rest(member.share, now)
+        member.is_active, member.places, member.in_flight, member.share, member.waits = False, 0, 0, 0, False
+        _set_committed(member, committed)
+
+    def renew(self, worker: int, epoch: int, report: WorkerReport, now: float) -> Grant | None:
+        """What the worker may use from now on; None: another has taken its place, and it may use nothing."""
+        member = self._members[worker]
+        if member.epoch != epoch or not member.is_active:
+            return None
+        self._take_in(member, report, now)
+        caps = [self._cap(member, unit) for unit in (0, 1)]
+        member.until = now + LEASE_SECONDS
+        return Grant(
+            until=member.until,
+            places=self._place(member, now),
+            share=self._share(member, now),
+            max_usd_pico=caps[0],
+            max_credits_pico=caps[1],
+            more_may_come=not self._is_used_up(),
+            waves=self.waves(report, now),
+        )
+
+    def waves(self, report: WorkerReport, now: float) -> dict[str, float]:
+        """The waves of refusals that a worker that reports this has not heard of."""
+        return {
+            lane: until
+            for lane, until in self._waves.items()
+            if until > now and until > report.cooling_until.get(lane, 0.0) + SAME_WAVE_SECONDS
+        }
+
+    def _take_in(self, member: _Member, report: WorkerReport, now: float) -> None:
+        """From this report on nothing counts but what it says: the worker acts on its last lease alone."""
+        member.in_flight, member.waits = report.in_flight, report.waits_for_money
+        member.places = max(report.places, report.in_flight)
+        self._rest(member.share - report.share, now)
+        member.share = report.share
+        for purse, money in zip(member.purses, (report.usd, report.credits), strict=True):
+            purse.committed_pico = max(money.committed_pico, purse.committed_pico if money.cap_pico is None else 0)
+            purse.hold_pico = money.largest_hold_pico
+            purse.granted_pico = purse.told_pico = max(money.cap_pico or 0, purse.committed_pico)
+        for lane, until in report.cooling_until.items():
+            if until > self._waves.get(lane, 0.0) + SAME_WAVE_SECONDS:
+                self._waves[lane] = until
+
+    def _rest(self, share: int, now: float) -> None:
+        if share > 0 and self._terms.has_token_rate:
+            self._shares_left.append(_Left(share, now + TOKEN_REST_SECONDS))
+
+    def _place(self, member: _Member, now: float) -> int:
+        held = sum(one.places for one in self._members) + _still_left(self._places_left, now)
+        free = self._terms.concurrency - held
+        granted = min(self._part(member, self._terms.concurrency), member.places + free)
+        member.places = max(member.places, granted)
+        return max(0, granted)
+
+    def _share(self, member: _Member, now: float) -> int:
+        held = sum(one.share for one in self._members) + _still_left(self._shares_left, now)
+        granted = max(0, min(self._part(member, WHOLE_SHARE), member.share + WHOLE_SHARE - held))
+        member.share = max(member.share, granted)
+        return granted
+
+    def _part(self, member: _Member, whole: int) -> int:
+        """An equal part for each that is at work; what is left over goes to the first of them."""
+        active = [one for one in self._members if one.is_active]
+        part, over = divmod(whole, len(active))
+        return part + (active.index(member) < over if member in active else 0)
+
+    def _cap(self, member: _Member, unit: int) -> int | None:
+        """A part of what is left, so that the last of it can be used by whoever still finds a request for it."""
+        cap = self._terms.cap(unit)
+        if cap is None:
+            return None
+        purse = member.purses[unit]
+        left = max(0, cap - sum(one.purses[unit].committed_pico for one in self._members))
+        free = cap - sum(one.purses[unit].granted_pico for one in self._members)
+        wanted = max(left // (2 * self.active), purse.hold_pico)
+        heir = self._heir()
+        if heir is not None:
+            wanted = left if member is heir else 0
+        granted = min(purse.committed_pico + wanted, purse.granted_pico + max(0, free))
+        granted = max(granted, purse.committed_pico)
+        purse.granted_pico = max(purse.granted_pico, granted)
+        return granted
+
+    def _heir(self) -> _Member | None:
+        """Where nobody's part has room for one more request, one gets what all have left."""
+        active = [one for one in self._members if one.is_active]
+        return active[0] if active and all(one.waits for one in active) else None
+
+    def _is_used_up(self) -> bool:
+        """Whether one has all that is left, nothing is in flight that could give room, and it still waits."""
+        heir = self._heir()
+        if heir is None or any(one.in_flight for one in self._members if one.is_active):
+            return False
+        caps = [(unit, cap) for unit in (0, 1) if (cap := self._terms.cap(unit)) is not None]
+        return all(heir.purses[unit].told_pico + self._committed_beside(heir, unit) >= cap for unit, cap in caps)
+
+    def _committed_beside(self, member: _Member, unit: int) -> int:
+        return sum(one.purses[unit].committed_pico for one in self._members if one is not member)
+
+
+def _set_committed(member: _Member, amounts: tuple[int, int]) -> None:
+    for purse, amount in zip(member.purses, amounts, strict=True):
+        purse.granted_pico = purse.committed_pico = amount
+
+
+def _still_left(amounts: list[_Left], now: float) -> int:
+    amounts[:] = [one for one in amounts if one.until > now]
+    return sum(one.amount for one in amounts)

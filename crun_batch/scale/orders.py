@@ -1,0 +1,35 @@
+"""What each of several workers is told to do, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from crun_batch.options import RunOptions, Shard
+from crun_batch.scale.messages import Order
+from crun_batch.workload.workload import Workload
+
+ENDING = "-simulated"
+
+
+def shard_places(folder: Path, count: int, *, simulate: bool) -> list[Path]:
+    """Where the run directories of so many shards are, beside the job's own."""
+    ending = ENDING if simulate else ""
+    name = folder.name.removesuffix(ending)
+    return [folder.with_name(Shard(number, count).folder_name(name) + ending) for number in range(1, count + 1)]
+
+
+def orders_for(file: Path, workload: Workload, places: Sequence[Path], options: RunOptions) -> list[Order]:
+    """An order for each shard. All of them meet the same simulators, where it is simulated."""
+    at = [one.endpoint.base_url for one in workload.job.at_each_endpoint] if options.simulate else []
+    return [
+        Order(
+            job=str(file.resolve()),
+            shard=(number, len(places)),
+            overrides={**options.overrides, "output.dir": str(place).removesuffix(ENDING if at else "")},
+            allow_paths=tuple(map(str, options.allow_paths)),
+            simulators_at=tuple(at),
+            deadline=options.deadline,
+        )
+        for number, place in enumerate(places, start=1)
+    ]

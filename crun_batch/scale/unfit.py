@@ -1,0 +1,95 @@
+"""When several workers are not for a job: what they cannot share, and what each of them would do again.
+
+All of it is refused before anything is sent, with what to do instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from crun_batch.errors import InputError, Mistake, RunInUse
+from crun_batch.load.job.job import Job
+from crun_batch.options import AnyJob, RunOptions
+from crun_batch.store.holder import holder
+from crun_batch.workload.workload import Workload
+
+NOT_SHARED: Mapping[str, str] = {
+    "pilot": "run it on one shard first (`--shard 1/N --pilot 50`): the workers then go on with it",
+    "shard": "a shard is run by one process",
+    "metrics_port": "one process answers there, and its figures would be those of a part",
+    "otel": "each process would export figures of its own part",
+    "wire": "a connection of somebody's own is in one process",
+    "clock": "each process reads the clock of its machine",
+    "platform": "each process stands on its machine",
+    "steer": "what each worker may use is leased to it by the process that starts them",
+}
+"""Fields of RunOptions that are for one process alone -> why, or what to do instead."""
+AFTER_THE_MERGE: Mapping[str, str] = {
+    "retry": "a worker that is started again after a kill would ask them a second time",
+    "redo_changed": "each shard goes on for itself by `--shard I/N --redo-changed`",
+    "correct_prices": "each shard goes on for itself by `--shard I/N --correct-prices`",
+}
+"""Fields that are for a run as a whole: refused as long as it is still in shards."""
+_AS_NOTHING_WAS_ASKED = RunOptions(environ={})
+
+
+def refuse_unfit(job: AnyJob, table: object | None, options: RunOptions) -> Path:
+    """What one process alone can do; the path of the job file. Raises InputError."""
+    if not isinstance(job, str | Path) or table is not None:
+        raise InputError("workers are processes of their own and read the job file: give its path and no table")
+    _refuse(NOT_SHARED, options, "")
+    return Path(job)
+
+
+def refuse_before_the_merge(options: RunOptions) -> None:
+    """What waits until there is one run. Raises InputError."""
+    after = "; or leave it out now: once the shards are merged, the same command with it asks in one process"
+    _refuse(AFTER_THE_MERGE, options, after)
+
+
+def _refuse(unfit: Mapping[str, str], options: RunOptions, advice: str) -> None:
+    for name, why in unfit.items():
+        if getattr(options, name) != getattr(_AS_NOTHING_WAS_ASKED, name):
+            raise InputError(f"--{name.replace('_', '-')} does not go with --workers: {why}{advice}")
+
+
+def refuse_unfit_job(count: int, workload: Workload) -> None:
+    """Keys of the job that each worker would take for itself, all at once. Raises InputError."""
+    mistakes = [Mistake(says, file=workload.job.source, key=key) for key, says in _unfit_keys(count, workload.job)]
+    for target in workload.targets:
+        for one in target.job.at_each_endpoint:
+            if one.endpoint.limits.concurrency is not None:
+                name = one.endpoint.name or one.endpoint.base_url
+                says = f"the places of {name} cannot be given in parts, as limits.concurrency can; take it out"
+                mistakes.append(Mistake(says, file=workload.job.source, key="endpoint.limits.concurrency"))
+    if mistakes:
+        raise InputError(list(dict.fromkeys(mistakes)))
+
+
+def _unfit_keys(count: int, job: Job) -> Iterator[tuple[str, str]]:
+    concurrency = job.limits.concurrency
+    if not 1 <= count <= concurrency:
+        yield (
+            "limits.concurrency",
+            f"--workers takes 1 to limits.concurrency, which is {concurrency:,}; not {count:,}",
+        )
+    if job.on_end.command is not None or job.on_end.webhook_env is not None:
+        yield "on_end", "does not go with --workers: each would tell of its own end; take it out"
+    if job.output.publish is not None:
+        yield (
+            "output.publish",
+            "does not go with --workers: each would publish its own part there; take it out, and put it back for "
+            "a start of the merged run, which copies what is missing",
+        )
+
+
+def refuse_in_use(places: Sequence[Path]) -> None:
+    """A worker of an earlier start may still be at work. Raises RunInUse."""
+    for place in places:
+        process = holder(place) if place.is_dir() else None
+        if process is not None:
+            raise RunInUse(
+                f"{place} is in use by {process}",
+                advice="Workers whose starter was killed end by themselves, once what they have in flight is in.",
+            )

@@ -1,0 +1,66 @@
+"""Telling a job that is run by several workers something: all of them, or it is said whom it did not reach."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from crun_batch.errors import NotRunning, refusals_of_the_system
+from crun_batch.state.status import shards_beside
+from crun_batch.state.telling import tell
+from crun_batch.store.directory import RunDirectory
+from crun_batch.store.holder import holder
+
+PATIENCE_SECONDS = 10.0
+"""How long a worker that is about to start, or to end, is waited for."""
+TRIES_EVERY_SECONDS = 0.1
+
+
+@refusals_of_the_system()
+def workers_of(path: Path, *, simulate: bool) -> list[Path]:
+    """The shards, of a job file or of the run directory that is to be, in which sessions run now.
+
+    None where the job has its own run, or none of its shards runs.
+    """
+    if path.is_dir():
+        return []
+    folder = path
+    if path.exists():
+        from crun_batch.load.job.job import ANYWHERE, load_job
+
+        folder = load_job(path, allow_paths=ANYWHERE).output.dir
+    simulated = folder.with_name(f"{folder.name}-simulated")
+    for place in [simulated] if simulate else [folder, simulated]:
+        if RunDirectory(place).job.exists():
+            return []
+        held = [shard for shard in shards_beside(place) if holder(shard) is not None]
+        if held:
+            return held
+    return []
+
+
+def tell_all(places: Sequence[Path], question: Mapping[str, Any]) -> dict[str, Any]:
+    """What the first of them answers, with what all of them have in flight. Telling them twice is telling once.
+
+    Raises NotRunning where one could not be reached, or none runs any more; what `tell` raises.
+    """
+    until = time.monotonic() + PATIENCE_SECONDS
+    answers = [answer for place in places if (answer := _answer(place, question, until)) is not None]
+    if not answers:
+        raise NotRunning(f"{places[0]}: no worker of this job runs any more; nothing was changed")
+    return {**answers[0], "in_flight": sum(answer["in_flight"] for answer in answers)}
+
+
+def _answer(place: Path, question: Mapping[str, Any], until: float) -> dict[str, Any] | None:
+    """None: its session has ended."""
+    while True:
+        try:
+            return tell(place, question)
+        except NotRunning:
+            if holder(place) is None:
+                return None
+            if time.monotonic() >= until:
+                raise
+        time.sleep(TRIES_EVERY_SECONDS)
