@@ -27,7 +27,7 @@ demo: $(STAMP)
 	@sh examples/demo.sh $(BIN)/crun-batch
 
 test: lint
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 3 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -387,7 +387,7 @@ def test_idle_connections_are_closed(way: Way, server: FaultServer, monkeypatch:
 
 
 def test_two_hosts_share_the_connections_that_may_be_open(way: Way, server: FaultServer) -> None:
-    """Those idle at the one make room for the other."""
+    """Those idle at the one make room for the other, as many as it needs: fewer where one serves twice."""
 
     async def act(wire: Wire) -> None:
         for name in ("whole", "sets_cookie"):
@@ -396,15 +396,23 @@ def test_two_hosts_share_the_connections_that_may_be_open(way: Way, server: Faul
 
     opened = {name: (server.connections[name], server.ended[name]) for name in ("whole", "sets_cookie")}
 
-    async def looked_at(wire: Wire) -> dict[str, int]:
-        await act(wire)
-        await asyncio.sleep(0.2)
+    def still_open() -> dict[str, int]:
         return {
             name: server.connections[name] - before - (server.ended[name] - gone)
             for name, (before, gone) in opened.items()
         }
 
-    assert {"whole": 0, "sets_cookie": 8} == with_wire(open_small_wire(), looked_at)
+    async def looked_at(wire: Wire) -> dict[str, int]:
+        await act(wire)
+        for _ in range(100):  # the server may see an end a little later
+            await asyncio.sleep(0.05)
+            if sum(still_open().values()) <= 8:
+                break
+        return still_open()
+
+    left = with_wire(open_small_wire(), looked_at)
+    asked = server.connections["sets_cookie"] - opened["sets_cookie"][0]
+    assert 1 <= asked == left["sets_cookie"] and left["whole"] <= 8 - asked
 
 
 def test_a_server_that_closes_without_notice_is_soon_asked_over_new_connections(
