@@ -567,6 +567,26 @@ def test_a_signal_that_a_library_in_c_meets_first_ends_the_command_as_any_other(
     assert ended.stderr.startswith("SIGTERM: ended; what was recorded stays; resume with: ")
 
 
+def test_a_signal_that_a_library_makes_an_error_of_is_still_a_signal() -> None:
+    """A model that pydantic is about to build is then "a wrong schema", which is no bug of ours."""
+    script = """
+import os, signal
+from crun_batch.cli.border import guarded
+
+def command():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        [None for _ in range(1000)]
+    except BaseException as met:
+        raise ValueError("a wrong schema") from met
+
+raise SystemExit(guarded(command, ["run", "job.yaml"]))
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert 130 == ended.returncode
+    assert ended.stderr.startswith("Ctrl-C: ended; what was recorded stays; resume with: ")
+
+
 def test_a_signal_while_it_reads_and_estimates_ends_it_cleanly(real: Path, gateway: SimulatorProcess) -> None:
     """Before anything is sent: exit 130, no traceback, and the command to go on."""
     before = gateway.ledger()["count"]

@@ -55,9 +55,11 @@ class _Signalled(SystemExit):
 def guarded(command: Callable[[], int | None], given: Sequence[str]) -> int:
     """Run `command`, made of the arguments `given`; its exit code, or that of what stopped it."""
     make_standard_error_patient()
+    raised: list[_Signalled] = []
 
     def caught(number: int, _: object) -> None:
         signalled = _Signalled(signal.Signals(number))
+        raised.append(signalled)
         atexit.register(say_ended, signalled.name)
         raise signalled
 
@@ -85,6 +87,9 @@ def guarded(command: Callable[[], int | None], given: Sequence[str]) -> int:
         say(f"there is no memory left; what was recorded stays{_way_on(given)}")
         return EXIT_DISK
     except Exception as error:  # noqa: BLE001 - the last border: said in one sentence, with its own exit code
+        if raised:  # a library that met the signal made an error of its own of it, as pydantic of a schema
+            say_ended(raised[0].name)
+            return raised[0].exit_code
         complain_of_bug(error)
         return EXIT_BUG
     finally:
