@@ -104,6 +104,8 @@ class Platform(Struct, frozen=True):
     """Read the table and seal segments where they are asked for, not in threads: what a simulation needs."""
     transport: httpx.AsyncBaseTransport | None = None
     """Carries the control calls (models, balance); None: the network."""
+    batch_absent_seconds: float = 60.0
+    """How long the list of batches must lack one, whose creation was not answered, before it is created again."""
     balance_every_seconds: float = 60.0
     """How often the balance is read while requests are sent."""
     balance_reads: int = 30

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import ExitStack
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,29 @@ def test_what_is_at_most_is_what_is_reserved_and_never_less(
         assert Decimal(cost["high"]) == Decimal(cost["at_most"]) <= expected
     else:
         assert Decimal(cost["high"]) <= Decimal(cost["at_most"]) == expected
+
+
+@settings(deadline=None, max_examples=8)
+@given(texts=st.lists(st.text(min_size=1, max_size=60), min_size=1, max_size=8), repeats=st.integers(1, 3))
+def test_what_is_at_most_in_batches_is_what_is_reserved(
+    shared: SimulatorProcess, tmp_path_factory: pytest.TempPathFactory, texts: list[str], repeats: int
+) -> None:
+    """All are reserved before the first reply comes: the words say that sum, however tokens are counted."""
+    for model in ("gpt-5.4", "a-model-of-unknown-tokens"):
+        prices = {"models": {model: PRICE}, "batch_share": 0.5}
+        job = a_job(shared, tmp_path_factory.getbasetemp(), model, repeats=repeats, lane="batch", prices=prices)
+        table = pl.DataFrame({"text": texts})
+        with ExitStack() as stack:
+            workload = load(job, table, RunOptions(), stack)
+            [variant] = workload.variants
+            requests = [variant.request(row) for batch in workload.table.rows(workload.columns) for row in batch]
+            half = price_from_job({**PRICE, "input_per_mtok": 500, "output_per_mtok": 500})
+            holds = [hold(half, one.input_bound_tokens, one.output_bound_tokens) for one in requests]
+        held = sum(one.usd_pico or 0 for one in holds)
+        document = crun_batch.estimate(job, table=table)
+        reserved = Decimal(held * repeats) / 10**12
+        assert Decimal(document["cost_usd"]["high"]) <= Decimal(document["cost_usd"]["at_most"]) == reserved
+        assert cost_line(document).endswith(f"at most {usd(reserved, ROUND_CEILING)}")
 
 
 PICTURE = {"type": "image", "image": "https://x.test/a.png"}

@@ -169,6 +169,15 @@ EVERY_KEY: dict[str, Any] = {
     "prices": {
         "credits_per_usd": 200,
         "models": {"gpt-5.4": PRICE},
+        "batch_share": 0.5,
+    },
+    "lane": "live",
+    "batch": {
+        "max_requests": 1000,
+        "max_megabytes": 50.5,
+        "max_enqueued_tokens": 90000,
+        "completion_window": "24h",
+        "look_every_seconds": 10.5,
     },
     "output": {"dir": "runs/x", "columns": ["review_id", {"language": "lang"}], "publish": "s3://bucket/runs"},
     "on_end": {"command": ["notify-send", "done"], "webhook_env": "HOOK"},
@@ -561,6 +570,12 @@ BREAKS: list[tuple[dict[str, Any], str]] = [
     ({"budget.max_cost_usd": 5, "params": {"max_tokens": 5, "n": 2}}, "use repeats"),
     ({"budget.max_cost_usd": 5, "params": {"max_tokens": 5, "best_of": 2}}, "cost more than is reserved"),
     ({"params": {"max_tokens": 5, "max_output_tokens": 6}}, "not by several"),
+    ({"lane": "batch", "endpoint": {"stream": True}}, "whose replies come in files"),
+    ({"lane": "batch", "endpoint": {"protocol": "messages"}}, "must be chat, responses or completions with lane"),
+    (
+        {"lane": "batch", "prompt": {"turns": ["a"], "stateful": True}, "endpoint": {"protocol": "responses"}},
+        "a batch is done in any order",
+    ),
 ]
 
 

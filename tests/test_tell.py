@@ -287,6 +287,18 @@ label-reviews: stopped: the budget of $5.00 is used up (exit code 4)
     assert expected == summary_text(SUMMARY)
 
 
+OUT: dict[str, Any] = {
+    "batch_id": "batch_1",
+    "file_id": "file-1",
+    "status": "in_progress",
+    "requests": 1,
+    "done": 0,
+    "held_usd": "2.5",
+    "held_credits": None,
+}
+UNBOUNDED = {**OUT, "batch_id": None, "requests": 7, "held_usd": None}
+
+
 @pytest.mark.parametrize(
     ("changes", "cost"),
     [
@@ -302,6 +314,19 @@ label-reviews: stopped: the budget of $5.00 is used up (exit code 4)
             "unknown; 2 attempts of unknown outcome: bill between $0.00 and $0.00",
         ),
         ({"attempts": 0, "unknown_attempts": 0, "cost_usd": "0"}, "none: nothing was sent"),
+        (
+            {"attempts": 0, "unknown_attempts": 0, "cost_usd": "0", "held_usd": "0", "batches": [OUT]},
+            "none yet; 1 request out in 1 batch: bill between $0.00 and $2.50\n",
+        ),
+        (
+            {"attempts": 0, "unknown_attempts": 0, "cost_usd": None, "held_usd": "0", "batches": [OUT, UNBOUNDED]},
+            "none yet; 8 requests out in 2 batches may cost more, how much is unknown",
+        ),
+        (
+            {"cost_usd": "1", "held_usd": "0.5", "unknown_attempts": 1, "batches": [OUT, OUT]},
+            "$1.00 known; 1 attempt of unknown outcome and 2 requests out in 2 batches: "
+            "bill between $1.00 and $6.50\n",
+        ),
         ({"cost_usd": None, "held_usd": None}, "unknown; 2 attempts of unknown outcome may have cost more"),
         ({"held_usd": None}, "$4.99 known; 2 attempts of unknown outcome may have cost more, how much is unknown"),
         (
@@ -324,6 +349,13 @@ def test_the_bounds_never_contradict_the_known_cost(known: Decimal, held: Decima
     assert shown == low
     assert Decimal(low.replace(",", "")) <= Decimal(high.replace(",", ""))
     assert known + held <= Decimal(high.replace(",", ""))
+
+
+def test_a_batch_says_what_is_reserved_for_it() -> None:
+    """Each in a line: its name, how far it is, the money; one whose create call nobody answered by its file."""
+    text = summary_text({**SUMMARY, "batches": [OUT, UNBOUNDED]})
+    assert "\n  batch    batch_1: in_progress, 0 of 1 request done, $2.50 reserved\n" in text
+    assert "\n  batch    of file file-1: in_progress, 0 of 7 requests done\n" in text
 
 
 def test_a_summary_of_a_good_run_is_short() -> None:

@@ -228,6 +228,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "other prices": ({"correct_prices": True}, {}, "--correct-prices does not go with --workers"),
     "a table": ({"table": texts(3)}, {}, "read the job file: give its path and no table"),
     "who is told": ({}, {"on_end": {"command": ["true"]}}, "on_end: does not go with --workers: each would tell"),
+    "batches": ({}, {"lane": "batch"}, "lane: batch does not go with --workers"),
     "a bucket": ({}, {"output": {"publish": "s3://b/run"}}, "output.publish: does not go with --workers"),
     "an endpoint's places": (
         {},
@@ -243,7 +244,7 @@ def test_what_is_not_for_several_workers_is_refused(at: SimulatorProcess, tmp_pa
     options, keys, says = REFUSED[case]
     spec = job(at, tmp_path, limits={"concurrency": 4}).public_dict()
     for section, values in keys.items():
-        spec[section] = {**(spec.get(section) or {}), **values}
+        spec[section] = {**(spec.get(section) or {}), **values} if isinstance(values, dict) else values
     file = job_file(at, tmp_path, 4)
     file.write_text(
         json.dumps({"name": "law", **spec, "input": {"table": str(tmp_path / "t.parquet"), "id": "id"}})

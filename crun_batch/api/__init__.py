@@ -1,7 +1,7 @@
 """The public functions: one for each command."""
 
 from crun_batch.api.annotations import annotate, export_annotations, import_annotations
-from crun_batch.api.directories import export, follow, merge, runs, show, verify
+from crun_batch.api.directories import cancel, export, follow, merge, runs, show, verify
 from crun_batch.api.jobs import (
     aestimate,
     arun,
@@ -26,6 +26,7 @@ __all__ = [
     "aestimate",
     "annotate",
     "arun",
+    "cancel",
     "check",
     "compare",
     "credits",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from crun_batch.api.jobs import directory_of
+from crun_batch.api.jobs import directory_of, finished
 
 if TYPE_CHECKING:
     from crun_batch.api.run_handle import Run
@@ -147,3 +147,16 @@ def verify(run: AnyRun, *, data: bool = False, simulate: bool = False) -> list[F
     from crun_batch.state.findings import findings_of
 
     return findings_of(directory_of(run, simulate), data=data)
+
+
+def cancel(run: AnyRun, *, simulate: bool = False, environ: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Ask the gateway to stop the batches of a run (`lane: batch`) that are not over, while it runs or not.
+
+    Of each in `batches`: `batch_id`, `requests`, its `status` after the call; `fault` says what could not be
+    cancelled. What is done by then is paid: the next `run` collects it. Raises InputError (no run, no key).
+    """
+    from crun_batch.options import RunOptions
+    from crun_batch.preflight.batch_cancel import cancel_batches
+
+    options = RunOptions() if environ is None else RunOptions(environ=environ)
+    return finished(cancel_batches(directory_of(run, simulate), options))

@@ -292,6 +292,7 @@ def verify(
     return EXIT_RUN_DIRECTORY if any(finding["severity"] == "error" for finding in findings) else 0
 
 
+app.command()(reading.cancel)
 app.command()(reading.export)
 
 

@@ -19,6 +19,7 @@ from crun_batch.cli.output import leave_standard_output, out, out_bytes, out_for
 from crun_batch.cli.pages import annotate as annotate
 from crun_batch.cli.pages import view as view
 from crun_batch.cli.watching import follow_run
+from crun_batch.errors import EXIT_GATEWAY_REFUSED
 
 AnyFormat = Literal["csv", "jsonl", "parquet", "html", "openai-batch", "chat-jsonl", "openai-batch-requests"]
 
@@ -64,6 +65,29 @@ def status(
             out_json(document)
     if not json:
         out(status_text(document, shlex.quote(document["output_dir"])))
+    return 0
+
+
+def cancel(
+    run: options.RunPlace,
+    simulate: options.SimulatedRun = False,
+    json: options.AsJson = False,
+) -> int:
+    """Ask the gateway to stop a run's batches.
+
+    Of a run in the batch lane: each of its batches that is not over, whether the run is running or not. What is
+    done by then is paid; run again to collect it. Nothing is written into the run.
+    """
+    from crun_batch.console.listings import cancel_text
+
+    document = crun_batch.cancel(run, simulate=simulate)
+    if json:
+        out_json(document)
+    else:
+        out(cancel_text(document))
+    if document["fault"] is not None:
+        say(document["fault"])
+        return EXIT_GATEWAY_REFUSED
     return 0
 
 

@@ -68,8 +68,9 @@ def count(number: int) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """1 row, 1,319 rows."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    """1 row, 1,319 rows; 1 batch, 2 batches."""
+    plural = f"{noun}es" if noun.endswith("ch") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"
 
 
 def share(part: int, whole: int) -> str:

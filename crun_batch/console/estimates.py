@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Mapping
-from decimal import Decimal
+from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
 from typing import Any
 
 from crun_batch.console.amounts import UNKNOWN, count, counted, credit_amount, duration, usd
 from crun_batch.console.words import named, one_line, reused_phrase, table
 
-Show = Callable[[Decimal], str]
+Show = Callable[..., str]
 MONEY: Mapping[str, Show] = {"cost_usd": usd, "cost_credits": credit_amount}
 UNIT = {"usd": usd, "credits": credit_amount}
 TOKEN_COLUMNS = ("variant", "model", "requests", "input tokens", "output tokens, at most")
@@ -100,18 +100,21 @@ def _is_exact(variant: Mapping[str, Any]) -> bool:
 def _span(span: Mapping[str, str | None], show: Show, *, is_exact: bool) -> str:
     """Where tokens are counted by an approximation, or rows estimated from others, neither end is a bound.
 
-    What is reserved for the requests is one, where there is such a bound.
+    What is reserved for the requests is one, where there is such a bound, never shown too small; of requests in
+    batches it always is.
     """
 
-    def text(end: str) -> str:
+    def text(end: str, rounding: str = ROUND_HALF_EVEN) -> str:
         value = span[end]
-        return UNKNOWN if value is None else show(Decimal(value))
+        return UNKNOWN if value is None else show(Decimal(value), rounding)
 
     middle = f"expected {text('expected')}, " if span["expected"] is not None else ""
     if not is_exact:
-        bound = f", at most {text('at_most')}" if span["at_most"] is not None else ""
+        bound = f", at most {text('at_most', ROUND_CEILING)}" if span["at_most"] is not None else ""
         return f"{middle}about {text('low')} to {text('high')}{bound}"
-    return f"{middle}at least {text('low')}, at most {text('high')}"
+    is_counted = span.get("at_most") in (None, span["high"])
+    most = text("high") if is_counted else text("at_most", ROUND_CEILING)
+    return f"{middle}at least {text('low')}, at most {most}"
 
 
 def _minimum_phrases(estimate: Mapping[str, Any]) -> list[str]:

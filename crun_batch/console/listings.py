@@ -113,6 +113,18 @@ def status_text(status: Mapping[str, Any], run: str, width: int | None = None) -
     return "\n".join(lines)
 
 
+def cancel_text(document: Mapping[str, Any]) -> str:
+    """A line for each batch that was to be cancelled, and what follows."""
+    lines = [
+        f"{one_line(one['batch_id'])}: {one_line(one['status'])}, {counted(one['requests'], 'request')}"
+        for one in document["batches"]
+        if one["fault"] is None
+    ]
+    if not document["batches"]:
+        return "no batch of this run is out"
+    return "\n".join([*lines, "what is done by now is paid: run again to collect it and to send the rest anew"])
+
+
 def _held(suspect: Mapping[str, Any]) -> str:
     dollars, credits_ = (
         None if suspect[f"held_{unit}"] is None else Decimal(suspect[f"held_{unit}"]) for unit in UNITS

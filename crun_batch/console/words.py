@@ -14,7 +14,8 @@ from decimal import Decimal
 from itertools import zip_longest
 from typing import Any
 
-from crun_batch.console.amounts import UNKNOWN, bill_between, count, counted, duration, money, rate
+from crun_batch.console.amounts import UNKNOWN, count, counted, duration, money, rate
+from crun_batch.console.bill_words import batch_phrase, cost_phrase, decimal_of
 from crun_batch.console.pilots import pilot_lines
 from crun_batch.errors import Mistake
 
@@ -232,11 +233,12 @@ def summary_lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("rows", _rows_phrase(summary["rows"])),
         ("errors", ", ".join(f"{count(number)} {kind}" for kind, number in _by_number(summary["errors"]))),
         ("tokens", _tokens_phrase(summary["tokens"])),
-        ("cost", _cost_phrase(summary)),
+        ("cost", cost_phrase(summary)),
         *(("judge", _judge_phrase(name, sums)) for name, sums in summary.get("judges", {}).items()),
         *(("endpoint", _endpoint_phrase(name, one)) for name, one in summary.get("endpoints", {}).items()),
         ("shared", _shared_phrase(summary.get("shared", 0))),
         ("reused", reused_phrase(summary.get("reused"))),
+        *(("batch", one_line(batch_phrase(one))) for one in summary.get("batches", ())),
         ("time", _time_phrase(summary)),
         *(pilot_lines(summary["pilot"]) if summary.get("is_pilot") and summary["pilot"] else ()),
         ("results", _place_phrase(summary)),
@@ -257,12 +259,12 @@ def _place_phrase(summary: Mapping[str, Any]) -> str:
 
 
 def _judge_phrase(name: str, sums: Mapping[str, Any]) -> str:
-    cost = money(_decimal(sums["cost_usd"]), _decimal(sums["cost_credits"]))
+    cost = money(decimal_of(sums["cost_usd"]), decimal_of(sums["cost_credits"]))
     return f"{one_line(name)}: {counted(sums['answered'], 'verdict')}, {cost} of the cost"
 
 
 def _endpoint_phrase(name: str, one: Mapping[str, Any]) -> str:
-    cost = f", {money(_decimal(one['cost_usd']), _decimal(one['cost_credits']))} of the cost"
+    cost = f", {money(decimal_of(one['cost_usd']), decimal_of(one['cost_credits']))} of the cost"
     why = "" if one["left_out"] is None else f"; left out: {one_line(one['left_out'])}"
     return f"{one_line(name)}: {counted(one['answered'], 'answer')}{cost if one['answered'] else ''}{why}"
 
@@ -275,7 +277,7 @@ def reused_phrase(reused: Mapping[str, Any] | None) -> str:
     """What was taken over from earlier runs, and what it had cost there; "" for nothing."""
     if not reused or not reused["rows"]:
         return ""
-    usd, credits_ = (_decimal(reused[f"saved_{unit}"]) for unit in ("usd", "credits"))
+    usd, credits_ = (decimal_of(reused[f"saved_{unit}"]) for unit in ("usd", "credits"))
     unknown = reused["rows"] - reused["of_known_cost"]
     doubt = f" (of {count(unknown)} it is not known)" if unknown else ""
     return f"{counted(reused['rows'], 'answer')} of earlier runs, which had cost {money(usd, credits_)}{doubt}"
@@ -324,43 +326,6 @@ def _tokens_phrase(tokens: Mapping[str, int]) -> str:
 def _with_parts(tokens: Mapping[str, int], whole: str, parts: Mapping[str, str]) -> str:
     shown = ", ".join(f"{count(tokens[name])} {words}" for name, words in parts.items() if tokens.get(name))
     return f"{count(tokens.get(whole, 0))} {whole}" + (f" ({shown})" if shown else "")
-
-
-def _cost_phrase(summary: Mapping[str, Any]) -> str:
-    """The known cost; with attempts of unknown outcome or cost, the bounds of the bill.
-
-    Where every hold is recorded they bound the bill even if no cost is known at all.
-    """
-    if not summary["attempts"]:
-        return "none: nothing was sent"
-    dollars, credits = (_decimal(summary.get(f"cost_{unit}")) for unit in ("usd", "credits"))
-    known = money(dollars, credits)
-    doubts = {"outcome": summary.get("unknown_attempts", 0), "cost": summary.get("unpriced_attempts", 0)}
-    holds = [_decimal(summary.get(f"held_{unit}")) for unit in ("usd", "credits")]
-    is_unbounded = all(hold is None for hold in holds)
-    if not any(doubts.values()) or (known == UNKNOWN and is_unbounded and not doubts["outcome"]):
-        return known
-    known = known if known == UNKNOWN else f"{known} known"
-    suspects = " and ".join(
-        f"{counted(number, 'attempt')} of unknown {what}" for what, number in doubts.items() if number
-    )
-    most_dollars, most_credits = (_most(cost, hold) for cost, hold in zip((dollars, credits), holds, strict=True))
-    if most_dollars is None and most_credits is None:
-        return f"{known}; {suspects} may have cost more, how much is unknown"
-    least = (
-        None if most_dollars is None else dollars or Decimal(0),
-        None if most_credits is None else credits or Decimal(0),
-    )
-    return f"{known}; {suspects}: bill {bill_between(least, (most_dollars, most_credits))}"
-
-
-def _decimal(text: str | None) -> Decimal | None:
-    return None if text is None else Decimal(text)
-
-
-def _most(cost: Decimal | None, hold: Decimal | None) -> Decimal | None:
-    """The most that the bill can be; None where nothing bounds one of its attempts."""
-    return None if hold is None else (cost or Decimal(0)) + hold
 
 
 def _time_phrase(summary: Mapping[str, Any]) -> str:

@@ -128,7 +128,7 @@ class ControlClient:
         self.told_time: datetime | None = None
         """The gateway's clock in its last reply, UTC; None where it told none."""
         settings = WireSettings(ByteBudget(2 * MAX_REPLY_BYTES, 1), MAX_REPLY_BYTES, deadline_seconds / 2)
-        self._wire = _wire(settings, base_url, ca_file, transport)
+        self._wire = control_wire(settings, base_url, ca_file, transport)
 
     def hiding(self, redact: Callable[[str], str]) -> ControlClient:
         """Itself; from now on `redact` takes the secrets out of what it says, and not every header's value."""
@@ -290,9 +290,10 @@ async def _read_form(
     return trouble
 
 
-def _wire(
+def control_wire(
     settings: WireSettings, base_url: str, ca_file: Path | None, transport: httpx.AsyncBaseTransport | None
 ) -> DirectWire | HttpxWire:
+    """What carries control calls, to which batches belong; `transport` takes the place of the network."""
     if transport is None:
         return DirectWire(settings, [base_url], {} if ca_file is None else {base_url: ca_file})
     from crun_batch.gateway.http.httpx_wire import HttpxWire

@@ -13,7 +13,7 @@ from crun_batch.gateway.protocols import Protocol as WireProtocol
 from crun_batch.gateway.retry import RetryPolicy
 from crun_batch.gateway.spread import AnyLane, Destination, Spread
 from crun_batch.gateway.steering import Allowance
-from crun_batch.records import Attempt, Fault, Outcome, Response, Room, Ticket
+from crun_batch.records import Attempt, Fault, Halt, Outcome, Response, Room, Ticket
 
 NO_ROOM = "the budget has no room for one more request"
 """Why a run halts whose next request cannot be reserved, with none in flight that could give room."""
@@ -68,6 +68,53 @@ class TicketSource(Protocol):
 
     def next(self) -> Ticket | Literal["wait", "end"]:
         """The next ticket; "wait": none yet, the source calls the pool's `wake` when there is one."""
+
+
+class Sender(Protocol):
+    """What sends the tickets of a phase: the pool, or the batch lane."""
+
+    halt: Halt | None
+    waits_for_money: bool
+    """Whether nothing goes because the next request does not fit, and more money may come."""
+
+    async def run(self) -> Halt | None:
+        """Until all is done or a halt has ended it; why it ended early."""
+        ...
+
+    def stop(self, halt: Halt) -> None:
+        """No new requests from now on."""
+        ...
+
+    def refuse(self, variant: int, halt: Halt) -> None:
+        """The gateway refuses this variant."""
+        ...
+
+    def leave_out(self, endpoint: str | None, halt: Halt) -> None:
+        """An endpoint can pay no more."""
+        ...
+
+    def abandon(self) -> None:
+        """End now."""
+        ...
+
+    def wake(self) -> None:
+        """The source has a ticket again."""
+        ...
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that were sent and are not concluded."""
+        ...
+
+    @property
+    def limit(self) -> int:
+        """How many may be."""
+        ...
+
+    @property
+    def waiting_seconds(self) -> float:
+        """How long nothing may be sent."""
+        ...
 
 
 class Sending(Struct, frozen=True, gc=False):

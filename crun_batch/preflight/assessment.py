@@ -299,6 +299,7 @@ class _Tallies:
             credits_per_usd=self._job.prices.credits_per_usd,
             other_prices=tuple(other.price for other in others),
             service_tier=request.service_tier,
+            reserved_at_once=self._job.lane == "batch",
         )
         return Tally(terms), counter
 

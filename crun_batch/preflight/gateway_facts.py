@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from crun_batch.console.words import secret_phrases
 from crun_batch.errors import EXIT_GATEWAY_REFUSED, RefusedToStart
@@ -13,6 +13,7 @@ from crun_batch.gateway.control import Balance, ControlClient, ControlFault, Mod
 from crun_batch.load.job.job import Job
 from crun_batch.load.job.secrets import key_in_words, secrets_sent
 from crun_batch.options import Platform, RunOptions
+from crun_batch.preflight.batch_offer import without_batches
 from crun_batch.preflight.prices import Seller
 from crun_batch.records import Halt
 from crun_batch.workload.endpoint import Endpoint, endpoints_of
@@ -144,6 +145,9 @@ async def ask_gateways(
     for served in found.values():
         first, endpoint = served[0]
         offer = await ask(first.job, endpoint, options.platform)
+        if offer.not_asked is None and offer.refusal is None:
+            without = await without_batches(served, options.platform, options.clock)
+            offer = structs.replace(offer, refusal=without)
         targets, reached_by = zip(*served, strict=True)
         gateways.append(GatewayFacts(offer, targets, reached_by))
     return tuple(gateways)

@@ -19,7 +19,7 @@ from msgspec import Struct, structs
 from crun_batch.load.job.job import Job
 from crun_batch.pricing.bill import FREE_OUTCOMES, Bill
 from crun_batch.pricing.costs import charge
-from crun_batch.pricing.prices import PriceChoice, choose_price, price_as_text
+from crun_batch.pricing.prices import PriceChoice, choose_price, in_batches, price_as_text
 from crun_batch.pricing.repricing import difference, price_from_text, rebound, reprice
 from crun_batch.pricing.service_tiers import prices_by_request, tier_without_price
 from crun_batch.records import Cost, Hold, Price, decimal_text
@@ -68,7 +68,8 @@ class Seller(Struct, frozen=True):
             until = NOT_YET.format(model=model, moment=spec.valid_from.isoformat())
             return PriceChoice(former.get(Priced(model, self.endpoint)), until)
         quote = next((info.quote for info in self.listed or () if info.id == model), None)
-        return choose_price(model, self.job.endpoint.base_url, job_spec=spec, quote=quote, at=at)
+        choice = choose_price(model, self.job.endpoint.base_url, job_spec=spec, quote=quote, at=at)
+        return in_batches(model, choice, self.job.prices.batch_share) if self.job.lane == "batch" else choice
 
 
 class Prices:

@@ -18,7 +18,9 @@ from crun_batch.records import Hold
 class BoundTally:
     """The input bounds of requests, counted by length."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, reserved_at_once: bool = False) -> None:
+        """`reserved_at_once`: for all of them before the first reply, as in batches."""
+        self._reserved_at_once = reserved_at_once
         self._lengths: Counter[int] = Counter()
         self._is_unbounded = False
 
@@ -34,9 +36,12 @@ class BoundTally:
     ) -> tuple[Span, Span]:
         """The costs with what they cannot exceed: their high ends where tokens are counted exactly, else holds.
 
-        Each request is sent `repeats` times.
+        Holds too where all of them are reserved at once: less is no bound of what the budget must bear. Each
+        request is sent `repeats` times.
         """
-        held = Hold(usd.high, credits_.high) if is_exact else self._total(hold_at, repeats)
+        held, counted = self._total(hold_at, repeats), Hold(usd.high, credits_.high)
+        if is_exact and (self._is_unbounded or not self._reserved_at_once):
+            held = counted
         return structs.replace(usd, at_most=held.usd_pico), structs.replace(credits_, at_most=held.credits_pico)
 
     def _total(self, hold_at: Callable[[int], Hold], repeats: int) -> Hold:

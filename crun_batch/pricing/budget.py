@@ -161,9 +161,13 @@ class Reservations:
         self.credits.asks(hold.credits_pico)
         if not self.can_hold(hold):
             return False
+        self.hold(hold)
+        return True
+
+    def hold(self, hold: Hold) -> None:
+        """Hold this much whether it fits or not: the request has been sent already."""
         self.usd.held_pico += hold.usd_pico or 0
         self.credits.held_pico += hold.credits_pico or 0
-        return True
 
     def settle(self, hold: Hold, cost: Cost) -> None:
         """A request that was reserved ended with this cost; a unit in which it is unknown keeps its hold."""

@@ -56,10 +56,10 @@ class Terms(Struct, frozen=True):
     shares_identical: bool = False
     """Of identical requests only one is sent."""
     other_prices: tuple[Price | None, ...] = ()
-    """Of the other endpoints that a request may go to, and of other tiers that may serve it: the low end is the
-    cheapest's, the high the dearest's."""
+    """Of other endpoints and tiers that may serve it: the low end is the cheapest's, the high the dearest's."""
     service_tier: str | None = None
     """The gateway's tier that is asked for."""
+    reserved_at_once: bool = False
 
 
 class Finished(Struct, frozen=True):
@@ -95,7 +95,7 @@ class Tally:
         self.uncounted_parts = 0
         self.lengths: Counter[int] = Counter()
         self.repeated: Counter[int] = Counter()
-        self.bounds = BoundTally()
+        self.bounds = BoundTally(reserved_at_once=terms.reserved_at_once)
         self._hashes: set[int] = set()
         self._hashes_full = False
 

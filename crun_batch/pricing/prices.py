@@ -26,6 +26,7 @@ from crun_batch.records import CostSource, Price, decimal_text, pico_of, scaled
 
 CRUN_HOST = "api.crun.ai"
 TOKENS_PER_MTOK = 10**6
+BATCH_TIER = "batch"
 
 _PER_MTOK_FIELDS = {
     "input_atto": "input_per_mtok",
@@ -98,6 +99,12 @@ _NO_CRUN_PRICE = (
 _NO_PRICE = (
     "no price is known for {model} at this gateway; add prices.models.{model} to the job file "
     "(currency, input_per_mtok, output_per_mtok)"
+)
+
+
+_NO_BATCH_PRICE = (
+    "no price in a batch is known for {model}; add prices.batch_share to the job file (0.5: half of the price), "
+    "or prices.models.{model}.service_tiers.batch"
 )
 
 
@@ -202,6 +209,29 @@ def _price_listed(amounts: Mapping[str, Any]) -> Price | None:
     tiers = tuple((start, _list_price(listed, start + 1, fee)) for start in thresholds)
     base = _list_price(listed, 0, fee)
     return msgspec.structs.replace(base, tiers=tiers)
+
+
+def in_batches(model: str, choice: PriceChoice, share: Decimal | None) -> PriceChoice:
+    """What a request costs in a batch: the service tier of that name, where it has a price, else a share of it.
+
+    Replies that name that tier cost the same.
+    """
+    if choice.price is None:
+        return choice
+    own, reason = dict(choice.price.service_tiers).get(BATCH_TIER), f"{choice.reason}, service tier batch"
+    if own is None and share is not None:
+        plain = msgspec.structs.replace(choice.price, service_tiers=())
+        own, reason = _share_of(plain, share), f"{choice.reason}, x {share.normalize():f} in a batch"
+    if own is None:
+        return PriceChoice(None, _NO_BATCH_PRICE.format(model=model))
+    return PriceChoice(msgspec.structs.replace(own, service_tiers=((BATCH_TIER, own),)), reason)
+
+
+def _share_of(price: Price, share: Decimal) -> Price:
+    rates = {name: getattr(price, name) for name in (*_PER_MTOK_FIELDS, "minimum_pico", "request_pico")}
+    shares = {name: None if amount is None else scaled(share, amount) for name, amount in rates.items()}
+    tiers = tuple((threshold, _share_of(tier, share)) for threshold, tier in price.tiers)
+    return msgspec.structs.replace(price, **shares, tiers=tiers)
 
 
 def price_as_text(price: Price) -> dict[str, object]:

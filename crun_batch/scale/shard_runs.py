@@ -13,11 +13,14 @@ from typing import Any
 
 from msgspec import Struct
 
+from crun_batch.console.amounts import counted
 from crun_batch.errors import InputError, RunDamaged, RunDirectoryError
 from crun_batch.pricing.account import Account
+from crun_batch.state.batched import uncollected
 from crun_batch.state.ownership import shard_of
 from crun_batch.state.recovery import account_now, recover_journal
 from crun_batch.state.summary import RUNNING
+from crun_batch.store.batches import read_batches
 from crun_batch.store.directory import RunDirectory, open_directory, read_json
 from crun_batch.store.merging import CopiedRun
 from crun_batch.store.schema import schema_from_document
@@ -82,6 +85,12 @@ def _refuse_no_shard(path: Path) -> None:
         raise RunDirectoryError(
             f"{path} holds all rows of its job: it is no shard, and there is nothing to merge it with",
             advice="`crun-batch run JOB --shard 1/4` makes shards; `compare` sets whole runs side by side.",
+        )
+    out = uncollected(read_batches(run).values())
+    if out:
+        raise RunDirectoryError(
+            f"{path}: {counted(len(out), 'batch')} not collected: those replies would be lost to the merged run",
+            advice="Run the shard again, which collects them (crun-batch cancel ends them sooner), then merge.",
         )
 
 

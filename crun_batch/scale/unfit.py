@@ -74,6 +74,8 @@ def _unfit_keys(count: int, job: Job) -> Iterator[tuple[str, str]]:
             "limits.concurrency",
             f"--workers takes 1 to limits.concurrency, which is {concurrency:,}; not {count:,}",
         )
+    if job.lane == "batch":
+        yield "lane", "batch does not go with --workers: one process is enough for batches; leave --workers out"
     if job.on_end.command is not None or job.on_end.webhook_env is not None:
         yield "on_end", "does not go with --workers: each would tell of its own end; take it out"
     if job.output.publish is not None:

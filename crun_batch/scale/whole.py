@@ -15,6 +15,7 @@ from crun_batch.state.marking import mark_done
 from crun_batch.state.recovery import JournalNow, journal_now
 from crun_batch.state.run_state import RunContext, RunState
 from crun_batch.state.status import give_up
+from crun_batch.store.batches import BatchBook
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.views import finished_units
 from crun_batch.workload.workload import Workload
@@ -26,10 +27,12 @@ def shards_context(workload: Workload, options: RunOptions, places: Sequence[Pat
     done = DoneMarks(workload.unit_slots)
     if begun:
         mark_done(done, workload, _all_finished(begun))
+    directory = RunDirectory(workload.job.output.dir)
     state = RunState(
         account=together(account_of(place) for place in begun),
         done=done,
-        directory=RunDirectory(workload.job.output.dir),
+        directory=directory,
+        batches=BatchBook(directory),
         schema=workload.run_schema(),
     )
     return RunContext(workload, options, state)
@@ -37,7 +40,8 @@ def shards_context(workload: Workload, options: RunOptions, places: Sequence[Pat
 
 def in_shard(context: RunContext, place: Path) -> RunContext:
     """The context of all shards, about the run directory of one."""
-    state = structs.replace(context.state, directory=RunDirectory(place))
+    directory = RunDirectory(place)
+    state = structs.replace(context.state, directory=directory, batches=BatchBook(directory))
     return structs.replace(context, state=state)
 
 

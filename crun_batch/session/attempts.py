@@ -89,6 +89,11 @@ class AttemptRecorder:
         self._in_flight.update(sent)
         return attempts
 
+    def attach(self, attempt: Attempt, start: StartEvent) -> None:
+        """An earlier session has sent this request, and its reply can still be had; its money is held already."""
+        since_seconds = max(0, self._clock.epoch_us() - start.started_at) / 1e6
+        self._in_flight[attempt.serial] = InFlight(start, self._clock.monotonic() - since_seconds)
+
     def arrived(self, arrivals: Sequence[tuple[Attempt, Response | Fault]]) -> list[Response | Fault]:
         """Record raw replies, or the ends of waits for them, without the secrets that a gateway may echo.
 

@@ -18,9 +18,7 @@ async def keep_deadline(deadline: Deadline, steering: Steering, options: RunOpti
     """Wait for the moment, by the day's clock, and stop the session then."""
     while (left := deadline.at.timestamp() - options.clock.epoch_seconds()) > 0:  # noqa: ASYNC110 - a clock
         await asyncio.sleep(min(left, LOOKED_EVERY_SECONDS))
-    timeout_seconds = steering.job.limits.attempt_timeout_seconds
-    options.say(
-        f"stops {deadline.words}, as asked: no new requests; waiting for {steering.in_flight} in flight, "
-        f"at most {timeout_seconds:g} s"
-    )
+    seconds, in_flight = steering.drains_in_seconds, steering.in_flight
+    waited = f"waiting for {in_flight} in flight, at most {seconds:g} s" if seconds else f"{in_flight} in batches"
+    options.say(f"stops {deadline.words}, as asked: no new requests; {waited}")
     steering.stop(Halt(EXIT_TERMINATED, f"stopped {deadline.words}, as asked"))

@@ -32,33 +32,40 @@ def pool_of(
     context: RunContext, resources: Resources, routes: Sequence[Route], source: SkippingSource, hooks: Hooks
 ) -> Pool:
     """A pool under the job's limits."""
-    limits, options = context.workload.job.limits, context.options
-
-    def set_aside(target: int, reason: str) -> None:
-        source.skip(target)
-        options.say(f"{routes[target].name} is set aside, the others go on: {reason}")
-
-    named = resources.refusals.set_aside
-    refused = {number: named[route.name] for number, route in enumerate(routes) if route.name in named}
-    for target, reason in refused.items():
-        set_aside(target, reason)
-    others_go_on = limits.on_variant_failure == "set_aside" and len(routes) > 1
     make = Pool if all(route.spread is None for route in routes) else SpreadPool
     return make(
         wire=resources.wire,
         routes=routes,
         source=source,
         hooks=hooks,
-        settings=PoolSettings(
-            concurrency=limits.concurrency,
-            attempt_timeout_seconds=limits.attempt_timeout_seconds,
-            retry=RetryPolicy(limits.max_attempts, limits.max_unknown_retries),
-            give_up_after_seconds=limits.give_up_after_minutes * 60,
-            set_aside=set_aside if others_go_on else None,
-            refused=refused,
-            allowance=resources.steering.allowance,
-        ),
-        epoch_seconds=options.clock.epoch_seconds,
+        settings=settings_of(context, resources, [route.name for route in routes], source),
+        epoch_seconds=context.options.clock.epoch_seconds,
+    )
+
+
+def settings_of(
+    context: RunContext, resources: Resources, names: Sequence[str], source: SkippingSource
+) -> PoolSettings:
+    """The job's limits for those who are asked; whom the gateway refuses already now is set aside at once."""
+    limits, options = context.workload.job.limits, context.options
+
+    def set_aside(target: int, reason: str) -> None:
+        source.skip(target)
+        options.say(f"{names[target]} is set aside, the others go on: {reason}")
+
+    named = resources.refusals.set_aside
+    refused = {number: named[name] for number, name in enumerate(names) if name in named}
+    for target, reason in refused.items():
+        set_aside(target, reason)
+    others_go_on = limits.on_variant_failure == "set_aside" and len(names) > 1
+    return PoolSettings(
+        concurrency=limits.concurrency,
+        attempt_timeout_seconds=limits.attempt_timeout_seconds,
+        retry=RetryPolicy(limits.max_attempts, limits.max_unknown_retries),
+        give_up_after_seconds=limits.give_up_after_minutes * 60,
+        set_aside=set_aside if others_go_on else None,
+        refused=refused,
+        allowance=resources.steering.allowance,
     )
 
 

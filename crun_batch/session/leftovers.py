@@ -9,11 +9,12 @@ from crun_batch.gateway.classify import check, check_fault
 from crun_batch.gateway.protocols import PROTOCOLS
 from crun_batch.gateway.retry import RetryPolicy, decide
 from crun_batch.load.job.endpoint_sections import EndpointSpec
-from crun_batch.pricing.bill import Bill
+from crun_batch.pricing.bill import FREE_OUTCOMES, Bill
 from crun_batch.records import Cost, Failure, Fault, Reply, Response, Tries
 from crun_batch.session.entries import NO_TRIES, ConcludedAttempt, at_asked_tier, read_event, tries_after
 from crun_batch.state.recovery import book
 from crun_batch.state.run_state import RunContext
+from crun_batch.store.batches import Fate
 from crun_batch.store.events import EndEvent, StartEvent
 from crun_batch.store.journal import Journal
 
@@ -23,26 +24,57 @@ def conclude_leftovers(context: RunContext, journal: Journal, bill: Bill) -> Non
 
     1. A recorded reply is read, priced and booked as the session that got it would have done: it was paid.
     2. A request without a recorded reply may have been billed: unknown, and its hold stays.
+    3. One that was to go in a batch which was never submitted was not sent; one that is in a batch stays there.
     """
     recovered = context.state.recovered
     if recovered is None:
         return
     for start, end in recovered.unread:
-        _record(context, journal, _read(context, bill, start, end))
+        conclude_reply(context, journal, bill, start, end)
     leave_in_flight(context, journal, recovered.in_flight)
 
 
+def conclude_reply(context: RunContext, journal: Journal, bill: Bill, start: StartEvent, end: EndEvent) -> Cost:
+    """Read, price and book a recorded reply without its row: a recorded answer; what it cost."""
+    concluded = _read(context, bill, start, end)
+    _record(context, journal, concluded)
+    is_free = concluded.outcome in FREE_OUTCOMES
+    return Cost(0, 0) if is_free else concluded.cost
+
+
 def leave_in_flight(context: RunContext, journal: Journal, starts: Iterable[StartEvent]) -> None:
-    """Record that the process ended, or is to end now, with these requests in flight."""
+    """Record that the process ended, or is to end now, with these requests in flight; those in batches stay.
+
+    A simulator ends with its session: what was in its batches is in flight for ever.
+    """
+    if context.options.simulate:
+        context.state.batches.lose_all("the simulator ended with its session")
     for start in starts:
-        lost = Failure(
-            outcome="unknown",
-            kind="unknown_outcome",
-            action="retry",
-            message="in flight when the process ended: the gateway may have billed it",
-        )
-        left = ConcludedAttempt(start, None, None, None, lost, Cost(), _tries(context, start))
-        _record(context, journal, left)
+        failure = _LEFT[context.state.batches.fate(start.n)]
+        if failure is not None:
+            left = ConcludedAttempt(start, None, None, None, failure, Cost(), _tries(context, start))
+            _record(context, journal, left)
+    if context.state.batches.last_number:
+        journal.sync()
+        context.state.batches.release_unsent("the process ended before it was submitted")
+
+
+_LEFT: Mapping[Fate, Failure | None] = {
+    "unknown": Failure(
+        outcome="unknown",
+        kind="unknown_outcome",
+        action="retry",
+        message="in flight when the process ended: the gateway may have billed it",
+    ),
+    "never_sent": Failure(
+        outcome="not_sent",
+        kind="connection",
+        action="retry",
+        message="the process ended before the batch was submitted that it was to go in",
+    ),
+    "submitted": None,
+}
+"""What is recorded of a request without a reply, by what is known of it; None: its batch will tell."""
 
 
 def _read(context: RunContext, bill: Bill, start: StartEvent, end: EndEvent) -> ConcludedAttempt:

@@ -12,13 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from crun_batch.gateway.pool import Pool
+from crun_batch.gateway.pool_seams import Sender
 from crun_batch.records import Halt
 from crun_batch.session.leftovers import conclude_leftovers, leave_in_flight
 from crun_batch.session.resources import Resources
 from crun_batch.session.sealing import Sealer, open_journal
+from crun_batch.session.senders import make_sender
 from crun_batch.session.signals import SignalHandling
-from crun_batch.session.tools import Make, Recorder, make_pool
+from crun_batch.session.tools import Make, Recorder
 from crun_batch.session.watching import Meter, keep_summary, pace_of, show, tell_standstill
 from crun_batch.state.run_state import RunContext
 from crun_batch.workload.target import Target
@@ -33,15 +34,16 @@ async def send_until_done(
     """
     state, options = context.state, context.options
     state.account.began_us = options.clock.epoch_us()
-    journal = open_journal(context)
+    journal = open_journal(context, replies_can_wait=targets[0].goes_in_batches)
     sealer = Sealer(state, journal, in_place=resources.executor is None)
     try:
         conclude_leftovers(context, journal, resources.bill)
         if state.recovered is not None:
             sealer.begin_segment()
-        recorder, pool = make_pool(context, resources, targets, journal, sealer, make)
+        recorder, pool = make_sender(context, resources, targets, journal, sealer, make)
         started = options.clock.monotonic()
-        timeout_seconds = context.workload.job.limits.attempt_timeout_seconds
+        is_batched = targets[0].goes_in_batches
+        timeout_seconds = None if is_batched else context.workload.job.limits.attempt_timeout_seconds
         with (
             SignalHandling(pool, options.say, timeout_seconds, wanted=options.handle_signals),
             _settled_heap(),
@@ -57,7 +59,7 @@ async def send_until_done(
         journal.close()
 
 
-async def _run_watched(context: RunContext, resources: Resources, pool: Pool, recorder: Recorder) -> Halt | None:
+async def _run_watched(context: RunContext, resources: Resources, pool: Sender, recorder: Recorder) -> Halt | None:
     """The pool; beside it the display, the summary and the balance."""
     options, clock = context.options, context.options.clock.monotonic
     meter = Meter(pool, recorder, resources, options.clock)

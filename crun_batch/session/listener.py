@@ -92,7 +92,7 @@ class Listener:
             await self._record(told)
         except CrunBatchError as error:
             return _refused(error.exit_code, f"it holds, and could not be written into job.json: {error}")
-        timeout_seconds = self._steering.job.limits.attempt_timeout_seconds
+        timeout_seconds = self._steering.drains_in_seconds
         return {**told, "in_flight": self._steering.in_flight, "attempt_timeout_seconds": timeout_seconds}
 
     async def _record(self, told: Mapping[str, Any]) -> None:

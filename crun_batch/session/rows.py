@@ -25,12 +25,18 @@ async def send_rows(context: RunContext, resources: Resources, rows: Iterator[li
         shape = None if output is None else shape_of(output)
         conversations = tuple(Conversation(variant, shape) for variant in variants)
         sharing = _sharing(context, conversations)
-        warming = Warming(tools.wake) if any(variant.hints is not None for variant in variants) else None
+        warming = Warming(tools.wake) if _warms(context) else None
         recorder = RowRecorder(context, tools, conversations, sharing, warming)
         batches = Batches(rows, resources.executor)
         return recorder, RowTickets(context, tools, batches, unsent=recorder, sharing=sharing, warming=warming)
 
     return await send_until_done(context, resources, variants, make)
+
+
+def _warms(context: RunContext) -> bool:
+    """Whether one request goes ahead to warm a cache: not in batches, where its answer may take a day."""
+    workload = context.workload
+    return workload.job.lane == "live" and any(variant.hints is not None for variant in workload.variants)
 
 
 def _sharing(context: RunContext, conversations: Sequence[Conversation]) -> Sharing | None:

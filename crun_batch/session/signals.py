@@ -12,15 +12,19 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from crun_batch.console.amounts import counted
 from crun_batch.errors import SIGNALS, wanted_signals
-from crun_batch.gateway.pool import Pool
+from crun_batch.gateway.pool_seams import Sender
 from crun_batch.records import Halt
 
 
 class SignalHandling:
     """Ctrl-C, SIGTERM or SIGHUP once: drain. Twice: end now; what is in flight is then of unknown outcome."""
 
-    def __init__(self, pool: Pool, say: Callable[[str], None], timeout_seconds: float, *, wanted: bool) -> None:
+    def __init__(
+        self, pool: Sender, say: Callable[[str], None], timeout_seconds: float | None, *, wanted: bool
+    ) -> None:
+        """`timeout_seconds`: how long requests in flight may take; None: they are in batches, which stay."""
         self._pool = pool
         self._say = say
         self._timeout_seconds = timeout_seconds
@@ -45,13 +49,22 @@ class SignalHandling:
         in_flight = self._pool.in_flight
         if self._caught_before and number is signal.SIGHUP:
             return
+        once, again = self._words(in_flight)
         if self._caught_before:
-            self._say(f"{name} again: ending now, {in_flight} in flight are left with unknown outcome")
+            self._say(f"{name} again: ending now, {again}")
             self._pool.abandon()
             return
         self._caught_before = True
-        self._say(
-            f"{name}: no new requests; waiting for {in_flight} in flight, at most "
-            f"{self._timeout_seconds:g} s (once more: end now, their outcome stays unknown)"
-        )
+        self._say(f"{name}: {once}")
         self._pool.stop(Halt(exit_code, name))
+
+    def _words(self, in_flight: int) -> tuple[str, str]:
+        """What a first signal and a second one do."""
+        if self._timeout_seconds is None:
+            out = f"{counted(in_flight, 'request')} in batches"
+            return f"no new batches; {out} (once more: end now)", out
+        return (
+            f"no new requests; waiting for {in_flight} in flight, at most {self._timeout_seconds:g} s "
+            "(once more: end now, their outcome stays unknown)",
+            f"{in_flight} in flight are left with unknown outcome",
+        )

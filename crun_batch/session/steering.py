@@ -16,7 +16,7 @@ from msgspec import Struct
 from crun_batch.errors import EXIT_BUG
 from crun_batch.gateway.admission import Lane
 from crun_batch.gateway.per_minute import NEVER
-from crun_batch.gateway.pool import Pool
+from crun_batch.gateway.pool_seams import Sender
 from crun_batch.gateway.steering import Allowance, Lease, MoneyStanding, Standing
 from crun_batch.load.job.endpoint_sections import EndpointLimits
 from crun_batch.load.job.job import Job
@@ -69,13 +69,19 @@ class Steering:
         self._named: dict[str, tuple[Lane, EndpointLimits]] = {}
         self._rate_share = 1.0
         self._more_may_come = False
-        self._pool: Pool | None = None
+        self._pool: Sender | None = None
+        self._leaves_in_flight = False
         self._reservations = reservations_of(context)
 
     @property
     def in_flight(self) -> int:
         """Requests that have been sent and are not back."""
         return 0 if self._pool is None else self._pool.in_flight
+
+    @property
+    def drains_in_seconds(self) -> float:
+        """After how long a stop has ended at the latest: requests in batches stay where they are."""
+        return 0.0 if self._leaves_in_flight else self.job.limits.attempt_timeout_seconds
 
     @property
     def is_stopping(self) -> bool:
@@ -104,9 +110,9 @@ class Steering:
             return "waiting for money"
         return None
 
-    def attach(self, pool: Pool, reservations: Reservations) -> None:
-        """Who sends from now on, and with what money."""
-        self._pool, self._reservations = pool, reservations
+    def attach(self, pool: Sender, reservations: Reservations, *, leaves_in_flight: bool = False) -> None:
+        """Who sends from now on, and with what money; whether a stop leaves what is in flight where it is."""
+        self._pool, self._reservations, self._leaves_in_flight = pool, reservations, leaves_in_flight
         reservations.more_may_come = self._more_may_come
         pool.halt = pool.halt or self.halt
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from crun_batch.state.run_state import RunContext
 from crun_batch.state.summary import RUNNING, RunFacts, summary_of
@@ -36,7 +36,8 @@ def running_summary(context: RunContext) -> Callable[[int, float], Mapping[str, 
 
     def summary(finished_units: int, seconds: float) -> Mapping[str, Any]:
         open_count = open_before - finished_units
-        return summary_of(account, place, RUNNING, open_count=open_count, seconds=account.seconds + seconds)
+        facts = structs.replace(place, batches=context.state.batches.open)
+        return summary_of(account, facts, RUNNING, open_count=open_count, seconds=account.seconds + seconds)
 
     return summary
 
@@ -47,4 +48,4 @@ def place_of(context: RunContext) -> RunFacts:
     name, is_pilot = context.workload.job.name, options.pilot is not None
     shard = None if context.workload.shard is None else str(context.workload.shard.which)
     path, command = state.directory.path, options.resume_command
-    return RunFacts(name, path, command, state.pilot, is_pilot, state.left_out, shard)
+    return RunFacts(name, path, command, state.pilot, is_pilot, state.left_out, shard, state.batches.open)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from msgspec import Struct
 
-from crun_batch.gateway.pool import Pool
 from crun_batch.gateway.pool_seams import Hooks
 from crun_batch.records import Halt
 from crun_batch.session.attempts import AttemptRecorder
-from crun_batch.session.lanes import SkippingSource, pool_of, routes_of
+from crun_batch.session.lanes import SkippingSource
 from crun_batch.session.resources import Resources
 from crun_batch.session.sealing import Sealer
 from crun_batch.session.tally import UnitTally
@@ -46,35 +44,31 @@ Make = Callable[[Tools], tuple[Recorder, SkippingSource]]
 """Makes the hooks and the tickets of rows, or of judges."""
 
 
-def make_pool(
+class SenderEnds(Struct, frozen=True):
+    """What the tools tell their sender, which is made after them."""
+
+    refuse: Callable[[int, Halt], None]
+    """The gateway refuses a target."""
+    wake: Callable[[], None]
+    """There are tickets again; from any thread."""
+
+
+def make_tools(
     context: RunContext,
     resources: Resources,
     targets: Sequence[Target],
     journal: Journal,
     sealer: Sealer,
-    make: Make,
-) -> tuple[Recorder, Pool]:
-    """Recorder, tickets and pool for these targets, each made of those before it."""
-    loop = asyncio.get_running_loop()
-
-    def refuse(target: int, halt: Halt) -> None:
-        pool.refuse(target, halt)
-
-    def wake() -> None:
-        loop.call_soon_threadsafe(lambda: pool.wake())
-
+    ends: SenderEnds,
+) -> Tools:
+    """The tools for these targets."""
     names, token_ratio = tuple(target.name for target in targets), TokenRatio()
-    tools = Tools(
+    return Tools(
         attempts=AttemptRecorder(
             context, resources, targets=names, journal=journal, sealer=sealer, token_ratio=token_ratio
         ),
-        tally=UnitTally(names, context.workload.job.limits.stop_at_error_rate, refuse),
+        tally=UnitTally(names, context.workload.job.limits.stop_at_error_rate, ends.refuse),
         tickets=Tickets(resources.prices_of, resources.bill.credits_per_usd, token_ratio),
         journal=journal,
-        wake=wake,
+        wake=ends.wake,
     )
-    recorder, source = make(tools)
-    routes = routes_of(context, targets, resources)
-    pool = pool_of(context, resources, routes, source, resources.steering.watched(recorder))
-    resources.steering.attach(pool, recorder.attempts.reservations)
-    return recorder, pool

@@ -14,7 +14,7 @@ from crun_batch.console.amounts import duration
 from crun_batch.console.progress import Progress, VariantProgress
 from crun_batch.console.recent_rate import RecentRate
 from crun_batch.errors import DiskFailed
-from crun_batch.gateway.pool import Pool
+from crun_batch.gateway.pool_seams import Sender
 from crun_batch.options import Clock
 from crun_batch.pricing.account import Sums
 from crun_batch.records import decimal_text
@@ -34,7 +34,7 @@ STOOD_STILL_SECONDS = 5.0
 class Meter:
     """A session's progress."""
 
-    def __init__(self, pool: Pool, recorder: Recorder, resources: Resources, clock: Clock) -> None:
+    def __init__(self, pool: Sender, recorder: Recorder, resources: Resources, clock: Clock) -> None:
         self._pool = pool
         self._attempts = recorder.attempts
         self._tally = recorder.tally

@@ -17,6 +17,7 @@ from crun_batch.errors import RequestsChanged
 from crun_batch.load.prompt.rejections import RowRejected
 from crun_batch.pricing.account import UnitKey
 from crun_batch.records import Row
+from crun_batch.state.batched import refuse_another_lane
 from crun_batch.state.retry import recall
 from crun_batch.state.run_state import RunState
 from crun_batch.store.views import finished_units, results_frame
@@ -27,7 +28,11 @@ DIFFS_SHOWN = 5
 
 
 def compare_requests(workload: Workload, state: RunState, *, redo_changed: bool) -> None:
-    """Render every finished unit anew where anything that shapes requests has changed; same hashes, same run."""
+    """Render every finished unit anew where anything that shapes requests has changed; same hashes, same run.
+
+    What is in batches must still go that way.
+    """
+    refuse_another_lane(workload.job, state.batches.open, state.directory.path)
     before, now = state.document.get("fingerprint"), state.fingerprint
     if before == now and not now["reads_local_files"]:
         return

@@ -20,7 +20,7 @@ from crun_batch.state.ownership import (
     refuse_shards_beside,
     schema_going_on,
 )
-from crun_batch.state.reading import last_pilot
+from crun_batch.state.reading import batches_of, last_pilot
 from crun_batch.state.recovery import account_now, done_marks, recover_journal
 from crun_batch.state.retry import reopen
 from crun_batch.state.run_state import RunContext, RunState
@@ -81,6 +81,7 @@ def _recovered_state(workload: Workload, directory: RunDirectory) -> RunState:
         account=account_now(directory),
         done=done_marks(workload, directory, is_new=recovered is None),
         directory=directory,
+        batches=batches_of(directory),
         schema=schema,
         document=document,
         recovered=recovered,

@@ -8,6 +8,7 @@ from typing import Any
 from crun_batch.pricing.account import Account
 from crun_batch.state.recovery import account_now, done_marks
 from crun_batch.state.run_state import RunState
+from crun_batch.store.batches import BatchBook
 from crun_batch.store.directory import RunDirectory, read_json
 from crun_batch.workload.workload import Workload
 
@@ -21,9 +22,15 @@ def read_state(workload: Workload) -> RunState:
         done=done_marks(workload, directory, is_new=is_new),
         pilot=last_pilot(directory),
         directory=directory,
+        batches=batches_of(directory),
         schema=schema,
         document={} if is_new else read_json(directory.job),
     )
+
+
+def batches_of(directory: RunDirectory) -> BatchBook:
+    """What the gateway has of the run as batches. Raises RunDamaged."""
+    return BatchBook(directory)
 
 
 def last_pilot(directory: RunDirectory) -> Mapping[str, Any] | None:

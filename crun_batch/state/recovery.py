@@ -21,6 +21,7 @@ from crun_batch.records import (
 )
 from crun_batch.state.done import DoneMarks
 from crun_batch.state.marking import mark_done
+from crun_batch.store.batches import BatchBook, BatchEntry
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.events import Event, FinalEvent, HeadEvent, ReadEvent, StartEvent
 from crun_batch.store.recover import Recovered, recover, replay
@@ -35,6 +36,9 @@ class JournalNow(Struct):
 
     account: Account
     in_flight: dict[int, StartEvent]
+    """Without those that are in batches, or were to go in one that was never submitted."""
+    batches: list[BatchEntry] = []
+    """Those that are not collected yet."""
 
 
 def account_now(directory: RunDirectory) -> Account:
@@ -58,6 +62,9 @@ def journal_now(directory: RunDirectory) -> JournalNow:
                 if not isinstance(event, FinalEvent):
                     now.in_flight.pop(event.n, None)
     now.account.session_killed(last_us)
+    batches = BatchBook(directory)
+    now.batches = batches.open
+    now.in_flight = {n: start for n, start in now.in_flight.items() if batches.fate(n) == "unknown"}
     return now
 
 

@@ -54,13 +54,17 @@ class Earlier:
         return None
 
 
+Taken = FinalPart | None
+"""The result that an earlier run has for a unit; None: it must be sent."""
+
+
 class Reuse:
     """The runs that answers are taken from, in the order in which they are asked."""
 
     def __init__(self, runs: Sequence[Earlier]) -> None:
         self._runs = runs
 
-    def part(self, request_hash: str, repeat: int, variant: int) -> FinalPart | None:
+    def part(self, request_hash: str, repeat: int, variant: int) -> Taken:
         """The result of a unit that asks this, without the column `output`; None: it must be sent."""
         for run in self._runs:
             found = run.find(request_hash, repeat, variant)

@@ -13,9 +13,9 @@ from crun_batch.pricing.budget import Budget, Reservations
 from crun_batch.records import Hold, Row, Unit
 from crun_batch.state.background import BackgroundCall
 from crun_batch.state.done import DoneMarks, open_rows, open_units
-from crun_batch.state.reuse import Reuse, open_reuse
+from crun_batch.state.reuse import Reuse, Taken, open_reuse
+from crun_batch.store.batches import BatchBook
 from crun_batch.store.directory import RunDirectory
-from crun_batch.store.events import FinalPart
 from crun_batch.store.recover import Recovered
 from crun_batch.store.schema import RunSchema
 from crun_batch.workload.workload import Workload
@@ -29,6 +29,8 @@ class RunState(Struct, kw_only=True):
     pilot: Mapping[str, Any] | None = None
     """What the run's last pilot told."""
     directory: RunDirectory
+    batches: BatchBook
+    """What the gateway has of it as batches."""
     schema: RunSchema
     document: dict[str, Any] = {}
     """What job.json said before this session; empty for a new run."""
@@ -93,7 +95,7 @@ class RunContext(Struct, frozen=True):
             self.state.reuse = open_reuse(self.workload)
         return self.state.reuse
 
-    def taken_over(self, unit: Unit, variant: str, unit_hash: str) -> FinalPart | None:
+    def taken_over(self, unit: Unit, variant: str, unit_hash: str) -> Taken:
         """The result that an earlier run has for the unit; None: it must be sent.
 
         What was tried here, or is asked again, is this run's own to finish.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crun_batch.errors import InputError, refusals_of_the_system
-from crun_batch.pricing.account import Account, BookedAttempt
+from crun_batch.pricing.account import BookedAttempt
 from crun_batch.records import Cost, Hold, Tries, decimal_text
 from crun_batch.state.steered import steering_now
 from crun_batch.state.summary import RUNNING, RunEnding, RunFacts, summary_of
@@ -37,8 +37,9 @@ def status_of(path: Path) -> dict[str, Any]:
     `values` (key -> value, was, at, by), `stopped`.
     `pace`, of a running run: `limit` of requests in flight, `held_usd` and `held_credits`, `waiting_reason`; it is
     5 s old at most.
-    `suspects`: the first SUSPECTS_SHOWN attempts that may have been billed without a recorded reply. Raises
-    InputError where there is no run, RunDamaged.
+    Requests in `batches` are neither in flight nor suspects: their batch will tell. `suspects`: the first
+    SUSPECTS_SHOWN attempts that may have been billed without a recorded reply. Raises InputError where there is no
+    run, RunDamaged.
     """
     run = RunDirectory(path)
     process = holder(path)
@@ -61,7 +62,7 @@ def status_of(path: Path) -> dict[str, Any]:
         give_up(now)
     pace = {"pace": summary.get("pace")} if process else {}
     told = {"on_end": summary["on_end"], **pace}
-    summary = _summary_now(run, summary, now.account, RUNNING if process else KILLED) | told
+    summary = _summary_now(run, summary, now, RUNNING if process else KILLED) | told
     suspects = _unknown_attempts(path, summary)
     if process is None:
         suspects += map(_suspect, islice(now.in_flight.values(), SUSPECTS_SHOWN - len(suspects)))
@@ -140,13 +141,14 @@ def no_summary(run: RunDirectory, process: str | None) -> str:
 
 
 def _summary_now(
-    run: RunDirectory, summary: Mapping[str, Any], account: Account, ending: RunEnding
+    run: RunDirectory, summary: Mapping[str, Any], now: JournalNow, ending: RunEnding
 ) -> dict[str, Any]:
+    account = now.account
     finished = sum(account.totals().statuses.values())
     pilot, is_pilot = summary.get("pilot"), summary.get("is_pilot", False)
     left_out = {name: why for name, one in summary.get("endpoints", {}).items() if (why := one["left_out"])}
     command, shard = summary["resume_command"], summary.get("shard")
-    place = RunFacts(summary["name"], run.path, command, pilot, is_pilot, left_out, shard)
+    place = RunFacts(summary["name"], run.path, command, pilot, is_pilot, left_out, shard, now.batches)
     open_count = max(0, summary["rows"]["total"] - finished)
     seconds = max(summary["seconds"], account.seconds)
     return summary_of(account, place, ending, open_count=open_count, seconds=seconds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from msgspec import Struct
 from crun_batch.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_ROWS_FAILED, EXIT_TERMINATED
 from crun_batch.pricing.account import Account, Sums
 from crun_batch.records import AttemptTotals, Halt, decimal_text
+from crun_batch.state.batched import batches_told, held_in_batches
+from crun_batch.store.batches import BatchEntry
 
 STATUSES = ("ok", "invalid", "truncated", "refused", "error")
 TOKENS = ("input", "cached_input", "cache_write", "output", "reasoning")
@@ -59,6 +61,8 @@ class RunFacts(Struct, frozen=True):
     """Endpoints of a list to which nothing is sent now -> why."""
     shard: str | None = None
     """Which of several shards of the rows this is; None: all rows."""
+    batches: Sequence[BatchEntry] = ()
+    """Those that are not collected yet."""
 
 
 def summary_of(
@@ -67,7 +71,7 @@ def summary_of(
     """summary.json: the sums of the account and how the run stands. Amounts are decimal text.
 
     `bill_*` bounds what the gateway may charge: known cost <= bill <= known cost + what is held for the attempts
-    whose cost is unknown; its `high` is null where nothing bounds one of them.
+    whose cost is unknown, or which are in batches; its `high` is null where nothing bounds one of them.
     """
     totals = account.totals()
     finished = sum(totals.statuses.values())
@@ -88,13 +92,14 @@ def summary_of(
         "cost_credits": _cost(totals, "credits"),
         "held_usd": _held(totals, "usd"),
         "held_credits": _held(totals, "credits"),
-        "bill_usd": _bill(totals, "usd"),
-        "bill_credits": _bill(totals, "credits"),
+        "bill_usd": _bill(totals, "usd", place.batches),
+        "bill_credits": _bill(totals, "credits", place.batches),
         "attempts": totals.attempts,
         "unknown_attempts": totals.unknown,
         "unpriced_attempts": totals.unpriced,
         "shared": totals.shared,
         "reused": _reused(totals),
+        "batches": batches_told(place.batches),
         "variants": {name: _of_variant(sums) for name, sums in account.variants.items()},
         "judges": {name: _of_judge(sums) for name, sums in account.judges.items()},
         "endpoints": _of_endpoints(account, place.left_out),
@@ -155,14 +160,15 @@ def _held(totals: Sums, unit: str) -> str | None:
     return None if unbounded else decimal_text(held)
 
 
-def _bill(totals: Sums, unit: str) -> dict[str, str | None] | None:
-    cost, held = _cost(totals, unit), _held(totals, unit)
+def _bill(totals: Sums, unit: str, batches: Sequence[BatchEntry]) -> dict[str, str | None] | None:
+    cost, held, in_batches = _cost(totals, unit), _held(totals, unit), held_in_batches(batches, unit)
     if cost is None and held is None and not getattr(totals, f"held_{unit}"):
         return None
     cost_pico, held_pico = getattr(totals, f"cost_{unit}"), getattr(totals, f"held_{unit}")
+    is_bounded = held is not None and in_batches is not None
     return {
         "low": decimal_text(cost_pico),
-        "high": None if held is None else decimal_text(cost_pico + held_pico),
+        "high": decimal_text(cost_pico + held_pico + (in_batches or 0)) if is_bounded else None,
     }
 
 

@@ -56,6 +56,8 @@ class RunDirectory:
         self.reserve = self.journal / "reserve"
         self.sync_failed = self.journal / "sync-failed"
         """There while files may end in pages that a failed sync has lost."""
+        self.batches = self.journal / "batches.jsonl"
+        self.batch_files = self.journal / "batches"
         self.scores = self.journal / "scores.parquet"
         self.results = path / "results.parquet"
         self.job = path / "job.json"
@@ -274,7 +276,7 @@ def _make_folders(run: RunDirectory) -> None:
 def _remove_unfinished(run: RunDirectory) -> None:
     """Temporary files of a process that was killed, also those under the names that they once had."""
     found = [*run.path.glob(".*.tmp")]
-    for folder in (run.journal, run.parts, run.attempts):
+    for folder in (run.journal, run.parts, run.attempts, run.batch_files):
         found += folder.glob("*.tmp")
     try:
         for path in found:

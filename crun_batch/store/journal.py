@@ -40,12 +40,13 @@ from crun_batch.store.syncer import Syncer, ThreadSyncer
 
 
 class JournalSettings(Struct, frozen=True):
-    """When a segment is full, how much may be unsynced, how much is reserved for replies on a full disk."""
+    """When a segment is full, what may be unsynced, what a full disk has reserved, whether replies can wait."""
 
     segment_bytes: int = 64 * 2**20
     sync_seconds: float = 0.1
     sync_records: int = 256
     reserve_bytes: int = 2**20
+    replies_can_wait: bool = False
 
 
 def _microseconds() -> int:
@@ -82,7 +83,7 @@ class Journal:
         self._in_flight = {start.n: start for start in head.in_flight}
         self._unread = set(unread)
         self._late: set[int] = set()
-        self._reserve = LateReplies(run, settings.reserve_bytes)
+        self._reserve = LateReplies(run, settings.reserve_bytes, replies_can_wait=settings.replies_can_wait)
         self._appended = 0
         self._synced = 0
         self._sync_records = settings.sync_records

@@ -20,7 +20,8 @@ _READ_AT_ONCE_BYTES = 2**20
 class LateReplies:
     """The place for replies in flight. Made before the first request. Raises DiskFailed where there is none."""
 
-    def __init__(self, run: RunDirectory, length: int) -> None:
+    def __init__(self, run: RunDirectory, length: int, *, replies_can_wait: bool = False) -> None:
+        """`replies_can_wait`: whoever has them gives them again, so that no place need be taken for them."""
         self._run = run
         self._disk = run.disk
         self._length = length
@@ -28,6 +29,7 @@ class LateReplies:
         self._largest = TYPICAL_REPLY_BYTES
         self._largest_start = 0
         self._may_grow = True
+        self._replies_can_wait = replies_can_wait
         try:
             self._descriptor = self._disk.reserve(run.reserve, length)
         except OSError as error:
@@ -38,6 +40,8 @@ class LateReplies:
 
     def has_room_for(self, replies: int) -> bool:
         """Whether so many replies could be kept on a full disk; takes more place for them where there is some."""
+        if self._replies_can_wait:
+            return True
         needed = self._written + replies * (self._largest + self._largest_start)
         if needed > self._length and self._may_grow:
             self._may_grow = self._grow(needed * 3 // 2, spare=needed // 2)

@@ -16,9 +16,7 @@ from msgspec import Struct
 from pyarrow import ArrowException
 
 from crun_batch.errors import CrunBatchError
-from crun_batch.store.annotations import UNFINISHED_NAME, all_annotations
-from crun_batch.store.control import CONTROL_NAME
-from crun_batch.store.directory import ANNOTATIONS_LOCK, ANNOTATIONS_NAME, RunDirectory, read_json
+from crun_batch.store.directory import RunDirectory, read_json
 from crun_batch.store.disk import temporary
 from crun_batch.store.events import HeadEvent
 from crun_batch.store.manifest import ManifestEntry, read_manifest
@@ -26,6 +24,7 @@ from crun_batch.store.recover import replay, scan_segment
 from crun_batch.store.results import THROUGH, generations, linked_generation
 from crun_batch.store.schema import SEQUENCE, RunSchema, quoted
 from crun_batch.store.seal import file_digest
+from crun_batch.store.side_files import side_files, side_names
 from crun_batch.store.views import attempt_totals, connect, parquet_source, run_schema
 
 Severity = Literal["info", "warning", "error"]
@@ -68,7 +67,8 @@ def _job_files(run: RunDirectory) -> Iterator[Finding]:
             yield from _said(run, path, lambda path=path: read_json(path))  # type: ignore[misc]
     if run.job.exists():
         yield from _said(run, run.job, lambda: run_schema(run))
-        yield from _said(run, run.path / ANNOTATIONS_NAME, lambda: all_annotations(run.path))
+        for path, read in side_files(run):
+            yield from _said(run, path, read)
 
 
 def _said(run: RunDirectory, path: Path, read: Callable[[], object]) -> Iterator[Finding]:
@@ -193,9 +193,12 @@ def _strangers(run: RunDirectory) -> Iterator[Finding]:
         _name(run, path)
         for path in (run.job, run.summary, run.results, run.manifest, run.reserve, run.sync_failed)
     }
-    known |= {CONTROL_NAME} if (run.path / CONTROL_NAME).is_socket() else set()
-    known |= {".lock", "report.html", ANNOTATIONS_NAME, ANNOTATIONS_LOCK, UNFINISHED_NAME}
-    known |= {*(_name(run, run.segment(number)) for number in run.segments())}
+    known |= {
+        ".lock",
+        "report.html",
+        *side_names(run),
+        *(_name(run, run.segment(number)) for number in run.segments()),
+    }
     known |= _live_files(run) | listed | {_name(run, path) for path in _kept_files(run)}
     for path in sorted(run.path.rglob("*")):
         name = _name(run, path)

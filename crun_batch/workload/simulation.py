@@ -11,6 +11,8 @@ from contextlib import ExitStack, contextmanager
 from decimal import Decimal
 from typing import Any, Literal
 
+from msgspec import structs
+
 from crun_batch.load.job.endpoint_sections import EndpointSpec
 from crun_batch.load.job.file import ForEachEndpoint
 from crun_batch.load.job.job import Job
@@ -60,7 +62,14 @@ def _settings_for(job: Job) -> Settings:
             models.setdefault(name, Model())
     is_streamed = any(endpoint.stream and endpoint.protocol == "completions" for endpoint in _endpoints(job))
     style: Literal["crun", "openai"] = "openai" if is_streamed else "crun"
-    return Settings(models=models, balance_credits=SIMULATED_BALANCE_CREDITS, stream_style=style)
+    found = Settings(models=models, balance_credits=SIMULATED_BALANCE_CREDITS, stream_style=style)
+    return found if job.lane == "live" else _with_batches(found, job.prices.batch_share)
+
+
+def _with_batches(settings: Settings, share: Decimal | None) -> Settings:
+    """A gateway that has batches, which CRUN's own style does not, at what the job says they cost."""
+    sold_at = settings.batch_price_share if share is None else share
+    return structs.replace(settings, gateway_style="plain", batch_price_share=sold_at)
 
 
 def _endpoints(job: Job) -> Iterator[EndpointSpec]:

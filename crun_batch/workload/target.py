@@ -14,7 +14,7 @@ from msgspec import Struct, structs
 
 from crun_batch.errors import InputError
 from crun_batch.gateway.protocols import PROTOCOLS
-from crun_batch.gateway.protocols.protocol import BuildBody
+from crun_batch.gateway.protocols.protocol import BuildBody, Protocol
 from crun_batch.load.job.addresses import query_text
 from crun_batch.load.job.grader_sections import GraderSpec
 from crun_batch.load.job.job import Job
@@ -65,14 +65,22 @@ class Target(Struct, frozen=True, dict=True):
         return self.job.endpoint.name
 
     @property
+    def protocol(self) -> Protocol:
+        return PROTOCOLS[self.protocol_name]
+
+    @property
+    def goes_in_batches(self) -> bool:
+        """Whether it is asked in the batch lane, as all variants of a job are, and no judge."""
+        return self.job.lane == "batch"
+
+    @property
     def url(self) -> str:
         endpoint = self.job.endpoint
         return endpoint.base_url + self.terms.path + query_text(endpoint.query)
 
     @cached_property
     def terms(self) -> RequestTerms:
-        job, protocol = self.job, PROTOCOLS[self.protocol_name]
-        limit = job.output_limit_tokens
+        job, protocol, limit = self.job, self.protocol, self.job.output_limit_tokens
         return RequestTerms(
             path=protocol.path,
             write=protocol.body,

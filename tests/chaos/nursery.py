@@ -59,7 +59,11 @@ def _live(order: dict[str, Any]) -> None:
         if "clock_jump" in order:
             _set_the_clock(*order["clock_jump"])
         disk = DeadlyDisk(order["at"], order["when"]) if order["at"] else None
-        platform = Platform(disk=disk, journal=JournalSettings(segment_bytes=order["segment_bytes"]))
+        platform = Platform(
+            disk=disk,
+            journal=JournalSettings(segment_bytes=order["segment_bytes"]),
+            batch_absent_seconds=order.get("absent_seconds", 60.0),
+        )
         ended = run(Path(order["job"]), platform=platform, until_budget=True)
         code = ended.exit_code or 0
     except CrunBatchError as error:

@@ -104,6 +104,9 @@ class PricesSpec(Section):
     """Credits that one dollar buys. Default: not known; then dollars and credits never meet."""
     models: dict[str, ModelPrice] = Field(default_factory=dict)
     """Model id -> its price."""
+    batch_share: Annotated[Amount, Field(gt=0, le=1)] | None = None
+    """What a request costs with `lane: batch`, as a share of its price: 0.5 at OpenAI, 1 without a discount.
+    A price of the service tier `batch` goes before it. Default: not known."""
 
 
 class EndpointLimits(Section):

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 from msgspec import structs
@@ -48,6 +48,7 @@ from crun_batch.load.job.profiles import with_shared_files
 from crun_batch.load.job.rules import OUTPUT_LIMITS, broken_rules
 from crun_batch.load.job.sections import (
     Axes,
+    BatchSpec,
     BudgetSpec,
     Count,
     CountOrZero,
@@ -110,6 +111,11 @@ class Job(Section):
     """Graders: each gives the column score_<name>, 0 to 1."""
     limits: LimitsSpec = not_written()
     """How fast, how long, how often."""
+    lane: Literal["live", "batch"] = "live"
+    """How requests go: one by one with their replies, or many at a time, cheaper and within a day
+    (`prices.batch_share`). Judges are asked live."""
+    batch: BatchSpec = not_written()
+    """How `lane: batch` cuts the job."""
     budget: BudgetSpec = not_written()
     """What the run may cost."""
     prices: PricesSpec = not_written()

@@ -184,6 +184,21 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
+        "endpoint.stream",
+        "must be false with lane: batch, whose replies come in files",
+        lambda job: job("lane") == "batch" and job("endpoint.stream") is True,
+    ),
+    Rule(
+        "endpoint.protocol",
+        "must be chat, responses or completions with lane: batch",
+        lambda job: job("lane") == "batch" and job("endpoint.protocol") == "messages",
+    ),
+    Rule(
+        "prompt.stateful",
+        "needs lane: live: a batch is done in any order, and may be done where the answers so far are not kept",
+        lambda job: job("lane") == "batch" and job("prompt.stateful") is True,
+    ),
+    Rule(
         "params.n",
         "must be 1 with a budget: more answers cost more than is reserved; use repeats",
         lambda job: job.budgeted() and job("params.n") not in (None, 1),

@@ -298,6 +298,22 @@ class LimitsSpec(Section):
     it aside, finish the others and then exit 5, or stop at once. Rows of a variant set aside stay open."""
 
 
+class BatchSpec(Section):
+    """How `lane: batch` cuts the job, and how it asks. The gateway's own limits may be lower."""
+
+    max_requests: Annotated[int, Strict(), Field(ge=1, le=100_000)] = 50_000
+    """Most requests of one batch."""
+    max_megabytes: Annotated[float, Strict(), Field(gt=0, le=1000, allow_inf_nan=False)] = 100.0
+    """Most bytes of one batch's file, in millions."""
+    max_enqueued_tokens: Count | None = None
+    """Input tokens and output limits that may wait in batches at one time, for each variant. Default: no limit,
+    until the gateway refuses a batch as too much."""
+    completion_window: Text = "24h"
+    """In what time the gateway is to be done, in its own words."""
+    look_every_seconds: Duration = 30.0
+    """How often it is asked how far a batch is."""
+
+
 class BudgetSpec(Section):
     """What the run may cost: for the run directory, all its sessions, pilot, retries, repairs, judges."""
 

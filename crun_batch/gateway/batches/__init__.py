@@ -1,0 +1,1 @@
+"""How gateways take batches. Knows no run directory and no price."""

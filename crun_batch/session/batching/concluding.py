@@ -1,0 +1,68 @@
+"""What came of the requests of a batch: recorded, read and concluded as replies to single requests are."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+
+from crun_batch.gateway.classify import check, check_fault
+from crun_batch.gateway.pool_seams import Hooks
+from crun_batch.gateway.protocols.protocol import Protocol
+from crun_batch.gateway.retry import RetryPolicy, decide, retried
+from crun_batch.records import Again, Attempt, Decision, Failure, Fault, Outcome, Reply, Response, Ticket
+
+AT_ONCE = 256
+"""Replies that are recorded and read in one go."""
+
+
+class Conclusions:
+    """Reads what batches bring."""
+
+    def __init__(self, hooks: Hooks, protocols: Sequence[Protocol], retry: RetryPolicy) -> None:
+        self.has_succeeded = False
+        self._hooks = hooks
+        self._protocols = protocols
+        self._retry = retry
+        self._random = random.Random(0)
+
+    def conclude(
+        self, arrivals: Sequence[tuple[Attempt, Response | Fault]], *, uncounted: bool = False
+    ) -> Iterator[tuple[Outcome, Ticket | None]]:
+        """Record and read some replies after others; each with what its unit asks next, or asks again.
+
+        `uncounted`: a failure is none of the row's, and does not count against it. Raises DiskFailed.
+        """
+        for first in range(0, len(arrivals), AT_ONCE):
+            part = arrivals[first : first + AT_ONCE]
+            kept = self._hooks.arrived(part)
+            with self._hooks.together():
+                pairs = zip(part, kept, strict=True)
+                outcomes = [self._outcome(attempt, arrival, uncounted) for (attempt, _), arrival in pairs]
+                follow_ups = self._hooks.concluded(outcomes)
+            for outcome, follow_up in zip(outcomes, follow_ups, strict=True):
+                decision, ticket = outcome.decision, outcome.attempt.ticket
+                yield outcome, retried(ticket, decision, 0.0) if isinstance(decision, Again) else follow_up
+
+    def _outcome(self, attempt: Attempt, arrival: Response | Fault, uncounted: bool) -> Outcome:
+        result = self._read(attempt, arrival)
+        if isinstance(result, Reply):
+            self.has_succeeded = True
+            return Outcome(attempt, result, None)
+        if uncounted:
+            return Outcome(attempt, result, Again(0.0, attempt.ticket.tries))
+        return Outcome(attempt, result, self._decision(attempt, result))
+
+    def _read(self, attempt: Attempt, arrival: Response | Fault) -> Reply | Failure:
+        if isinstance(arrival, Fault):
+            return check_fault(arrival)
+        return check(self._protocols[attempt.ticket.unit.variant], arrival, stream=False)
+
+    def _decision(self, attempt: Attempt, failure: Failure) -> Decision:
+        return decide(
+            failure,
+            attempt.ticket.tries,
+            self._retry,
+            lane_has_succeeded=self.has_succeeded,
+            lane_was_reached=True,
+            draw=self._random.random(),
+        )

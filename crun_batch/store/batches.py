@@ -1,0 +1,202 @@
+r"""What a run has given to a gateway as batches: a checksummed line per step of each, on the disk before the next.
+
+    drafted -> intended -> uploaded -> creating -> created -> ended -> stored -> settled
+                   \-----------\--> released: nothing of it was ever submitted
+    uploaded ... ended --> lost: its gateway is gone, as a simulator is when its session has ended
+
+A line says all that is known of its batch, so the last one of a number holds. The steps are few and each is synced
+before what follows from it is done, which is what makes a crash decidable:
+
+    what the disk says last    what the gateway may have            so the requests
+    drafted, intended          a file, which costs nothing          were never sent
+    uploaded                   that file, by its id                 may be submitted: no create was ever tried
+    creating                   the batch or not                     are looked for by the file's id, not sent again
+    created ... stored         the batch, by its id                 are collected
+
+Owns: that file, and the raw bytes of what batches brought, kept until every line of them is in the journal. Must
+not know: how a gateway is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Literal
+
+import msgspec
+from msgspec import Struct, structs
+
+from crun_batch.errors import DiskFailed, RunDamaged
+from crun_batch.store.directory import RunDirectory
+from crun_batch.store.disk import write_all, write_file
+from crun_batch.store.events import encode_line, payload_of
+from crun_batch.store.recover import scan_segment
+from crun_batch.store.renewal import sync_or_doubt
+
+BatchStep = Literal[
+    "drafted", "intended", "uploaded", "creating", "created", "ended", "stored", "settled", "released", "lost"
+]
+Fate = Literal["unknown", "never_sent", "submitted"]
+OVER: frozenset[BatchStep] = frozenset({"settled", "released", "lost"})
+NEVER_SENT: frozenset[BatchStep] = frozenset({"drafted", "intended"})
+AT_THE_GATEWAY: frozenset[BatchStep] = frozenset({"uploaded", "creating", "created", "ended"})
+"""What is known of these is known there alone."""
+
+
+class BatchEntry(Struct, frozen=True, omit_defaults=True):
+    """One batch of a run, as far as it has come."""
+
+    number: int
+    step: BatchStep
+    at: int
+    """When it was drafted, in microseconds since 1970."""
+    tag: str
+    """What the custom ids of its requests begin with."""
+    first_serial: int
+    """The serials of its requests are the `requests` that follow this one."""
+    requests: int = 0
+    variant: str = ""
+    sha256: str = ""
+    """Of the file that is uploaded."""
+    tokens: int = 0
+    """At most so many are enqueued with it."""
+    held_usd: int | None = None
+    held_credits: int | None = None
+    """The most that its requests may cost together, in pico."""
+    file_id: str | None = None
+    batch_id: str | None = None
+    status: str | None = None
+    """In the gateway's words."""
+    done: int = 0
+    """Requests that the gateway says it has done or refused."""
+    files: tuple[tuple[str, str], ...] = ()
+    """(output or error, where the gateway has it)."""
+    raw: tuple[str, ...] = ()
+    """What of it is kept here."""
+    why: str | None = None
+    """What it failed with, or why it was released."""
+
+    @property
+    def serials(self) -> range:
+        return range(self.first_serial + 1, self.first_serial + 1 + self.requests)
+
+
+_decoder = msgspec.json.Decoder(BatchEntry)
+
+
+def read_batches(run: RunDirectory) -> dict[int, BatchEntry]:
+    """Each batch of the run as it stood last, by number; a torn last line does not count. Raises RunDamaged."""
+    return _read(run)[0]
+
+
+def _read(run: RunDirectory) -> tuple[dict[int, BatchEntry], int]:
+    """The entries, and the length of the whole lines."""
+    entries: dict[int, BatchEntry] = {}
+    if not run.batches.exists():
+        return entries, 0
+    scan = scan_segment(run.batches)
+    if scan.first_bad_line is not None:
+        raise RunDamaged(f"{run.batches}, line {scan.first_bad_line}: its checksum does not fit")
+    with run.batches.open("rb") as file:
+        for line in islice(file, scan.lines):
+            entry = _decoder.decode(payload_of(line) or b"")
+            entries[entry.number] = entry
+    return entries, scan.good_bytes
+
+
+class BatchBook:
+    """The batches of a run directory; every change, which needs the lock, is on the disk when a call returns."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        self._run = run
+        self._entries, self._good_bytes = _read(run)
+
+    @property
+    def open(self) -> list[BatchEntry]:
+        """Those that are not over, in their order."""
+        return [entry for entry in self._entries.values() if entry.step not in OVER]
+
+    @property
+    def last_number(self) -> int:
+        return max(self._entries, default=0)
+
+    def fate(self, serial: int) -> Fate:
+        """What is known of a request that was recorded as started and has no recorded end.
+
+        `unknown`: no batch has it, or one that is over and did not tell of it.
+        """
+        for entry in self.open:
+            if entry.step == "drafted" and serial > entry.first_serial:
+                return "never_sent"
+            if serial in entry.serials:
+                return "never_sent" if entry.step in NEVER_SENT else "submitted"
+        return "unknown"
+
+    def write(self, entry: BatchEntry) -> None:
+        """From now on the batch stands so. Raises DiskFailed."""
+        run, is_new = self._run, not self._run.batches.exists()
+        try:
+            descriptor = run.disk.create(run.batches) if is_new else run.disk.reopen(run.batches)
+            try:
+                line = encode_line(entry)
+                if run.batches.stat().st_size > self._good_bytes:
+                    run.disk.truncate(descriptor, self._good_bytes)
+                write_all(run.disk, descriptor, line)
+                sync_or_doubt(run, descriptor)
+            finally:
+                run.disk.close(descriptor)
+            if is_new:
+                run.disk.sync_folder(run.journal)
+        except OSError as error:
+            raise DiskFailed(f"{run.batches}: cannot write: {error.strerror or error}") from error
+        self._good_bytes += len(line)
+        self._entries[entry.number] = entry
+
+    def release_unsent(self, why: str) -> None:
+        """Those of which nothing was submitted are over; their requests have been recorded as never sent."""
+        for entry in self.open:
+            if entry.step in NEVER_SENT:
+                self.write(structs.replace(entry, step="released", why=why))
+        for entry in self._entries.values():
+            if entry.step in OVER:
+                self.drop_raw(entry)
+
+    def lose_all(self, why: str) -> None:
+        """The gateway is gone with what it had: of requests in these batches nobody will ever tell."""
+        for entry in self.open:
+            if entry.step in AT_THE_GATEWAY:
+                self.write(structs.replace(entry, step="lost", why=why))
+
+    def keep_raw(self, entry: BatchEntry, kind: str, content: bytes) -> str:
+        """The bytes of a file that the batch has left; the name under which they are kept. Raises DiskFailed."""
+        run = self._run
+        if not run.batch_files.exists():
+            run.disk.make_folder(run.batch_files)
+            run.disk.sync_folder(run.journal)
+        name = f"{entry.number:06d}-{kind}.jsonl"
+        write_file(run.disk, run.batch_files / name, content)
+        return name
+
+    def raw(self, name: str) -> bytes:
+        """What was kept under a name. Raises RunDamaged where it is gone."""
+        try:
+            return (self._run.batch_files / name).read_bytes()
+        except OSError as error:
+            raise RunDamaged(f"{self._run.batch_files / name}: {error.strerror or error}") from error
+
+    def drop_raw(self, entry: BatchEntry) -> None:
+        """Every line is in the journal: the files go."""
+        for path in (self._run.batch_files / name for name in entry.raw):
+            try:
+                if path.exists():
+                    self._run.disk.unlink(path)
+            except OSError as error:
+                raise DiskFailed(f"{path}: {error.strerror or error}") from error
+
+
+def batch_files(run: RunDirectory) -> Iterator[str]:
+    """The names within the run directory that belong to batches."""
+    if run.batches.exists():
+        yield str(run.batches.relative_to(run.path))
+    if run.batch_files.is_dir():
+        yield from (str(path.relative_to(run.path)) for path in sorted(run.batch_files.iterdir()))

@@ -1,0 +1,172 @@
+"""kill -9 of sessions of the batch lane, at every operation of their disk: `python -m chaos.batches` in `tests`.
+
+The gateway is the simulator in a process of its own, which keeps its own books; replies of calls that create a
+batch are lost too.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from msgspec import Struct, field
+
+from crun_batch import open_run
+from crun_batch.simulator import SimulatorProcess
+from crun_batch.simulator.settings import Settings
+from crun_batch.store.verify import verify
+
+from .sessions import Nursery
+
+ROWS = 9
+MOST_POINTS = 2_000
+PICO = Decimal(10**12)
+JOB = """
+name: batches
+lane: batch
+batch: {{max_requests: 4, look_every_seconds: 0.02}}
+input: {{table: {table}, id: id}}
+endpoint: {{base_url: "{base_url}", api_key_env: CHAOS_KEY}}
+model: gpt-5.4
+prompt: {{user: "{{{{ text }}}}"}}
+params: {{max_output_tokens: 400}}
+prices:
+  batch_share: 0.5
+  models: {{gpt-5.4: {{currency: credits, input_per_mtok: 500, output_per_mtok: 3000, minimum_per_request: 0}}}}
+output: {{dir: "{folder}"}}
+"""
+FAULTS: tuple[dict[str, float], ...] = (
+    {},
+    {"create_lost": 0.5},
+    {"expired": 0.3, "doubled": 0.3, "shuffled": 1.0},
+)
+"""What else goes wrong, run by run."""
+WAYS = ("before", "within", "after")
+"""When the process dies: not yet in the operation of its disk, in the middle of it, right after it."""
+
+
+class BatchFigures(Struct):
+    """What was reached; the laws that broke are sentences."""
+
+    kills: int = 0
+    sessions: int = 0
+    batches: int = 0
+    charges: int = 0
+    lost_creates: int = 0
+    broken: list[str] = field(default_factory=list)
+
+    def sentence(self) -> str:
+        return (
+            f"{self.kills:,} kills, {self.sessions:,} sessions, {self.batches:,} batches, {self.charges:,} "
+            f"requests charged, {self.lost_creates:,} lost replies to create calls; {len(self.broken)} laws broken"
+        )
+
+
+def kill_at_points(folder: Path, *, step: int, rounds: int = 1, until: float = float("inf")) -> BatchFigures:
+    """One run for each point: killed there, then gone on with; every `step`-th point, before, within or after.
+
+    `rounds`: 3 have each point in all three ways.
+    """
+    figures = BatchFigures()
+    settings = Settings(
+        tokenizer="words",
+        gateway_style="plain",
+        batch_seconds=0.05,
+        output_tokens_median=15.0,
+        ledger_path=str(folder / "ledger"),
+        balance_credits=Decimal(10**6),
+    )
+    with SimulatorProcess(settings) as simulator:
+        nursery = Nursery(folder / "log")
+        try:
+            for number in range(rounds):
+                for point in range(1, MOST_POINTS, step):
+                    when = WAYS[(point // step + number) % len(WAYS)]
+                    simulator.change(batch_faults=FAULTS[(point // step // 3 + number) % len(FAULTS)])
+                    place = folder / f"run{number}-{point:05d}"
+                    if time.monotonic() > until or not _killed_run(
+                        simulator, nursery, place, point, when, figures
+                    ):
+                        break
+        finally:
+            nursery.close()
+        figures.lost_creates = _faults(simulator).get("create_lost", 0)
+    return figures
+
+
+def kill_at_every_point(until: float) -> BatchFigures:
+    """`kill_at_points`, all of them in all three ways, in a folder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        return kill_at_points(Path(folder), step=1, rounds=len(WAYS), until=until)
+
+
+def _faults(simulator: SimulatorProcess) -> dict[str, int]:
+    found: dict[str, int] = simulator.stats()["faults"]
+    return found
+
+
+def _killed_run(
+    simulator: SimulatorProcess, nursery: Nursery, place: Path, point: int, when: str, figures: BatchFigures
+) -> bool:
+    """Whether the session came so far that it was killed."""
+    table = place.with_suffix(".parquet")
+    pl.DataFrame(
+        {"id": [f"r{row}" for row in range(ROWS)], "text": [f"{place.name} row {row}" for row in range(ROWS)]}
+    ).write_parquet(table)
+    job = place.with_suffix(".yaml")
+    job.write_text(JOB.format(table=table, base_url=simulator.base_url, folder=place))
+    before = simulator.ledger()["count"] - 1
+    order = {"job": str(job), "at": point, "when": when, "segment_bytes": 2**26, "absent_seconds": 0.3}
+    killed = nursery.session(order, None) == -signal.SIGKILL
+    codes = [nursery.session({**order, "at": 0}, None) for _ in range(2)]
+    figures.sessions += 3
+    figures.kills += killed
+    entries = simulator.ledger(entries=True, after=before)["entries"]
+    figures.charges += len(entries)
+    figures.batches += len({entry["batch"] for entry in entries})
+    found = [] if codes == [0, 0] else [f"exit codes {codes}"]
+    found += _broken_laws(place, entries)
+    figures.broken += [f"{place.name}, killed {when} operation {point}: {law}" for law in found]
+    return killed
+
+
+def _broken_laws(place: Path, entries: list[dict[str, Any]]) -> Iterator[str]:
+    """Every row once, every request paid once and read, the cost that of the books, the files whole."""
+    run = open_run(place)
+    results, attempts = run.results().collect(), run.attempts().collect()
+    if sorted(results["id"].to_list()) != [f"r{row}" for row in range(ROWS)]:
+        yield f"{results.height} results"
+    twice = {name: times for name, times in Counter(one["request_sha256"] for one in entries).items() if times > 1}
+    if twice:
+        yield f"{len(twice)} requests are paid more than once"
+    charged = sum(entry["charge_pico"] for entry in entries) / PICO
+    known = attempts["cost_credits"].sum()
+    if known != charged:
+        yield f"the books say {charged}, the run {known}"
+    unknown = attempts.filter(pl.col("outcome") == "unknown").height
+    if unknown:
+        yield f"{unknown} attempts of unknown outcome, where none can be"
+    yield from (
+        f"verify: {found.file}: {found.what}" for found in verify(place, data=True) if found.severity != "info"
+    )
+
+
+def main() -> int:
+    """Every point in three ways, or every `step`-th in one; exit 1 where a law broke."""
+    step = int(sys.argv[1]) if len(sys.argv) > 1 else 1
+    with tempfile.TemporaryDirectory() as folder:
+        figures = kill_at_points(Path(folder), step=step, rounds=len(WAYS) if step == 1 else 1)
+    print(*figures.broken, figures.sentence(), sep="\n")
+    return 1 if figures.broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,285 @@
+"""One seed of the batch lane in virtual time: a job, a gateway that sells batches badly, kills; played to the end.
+
+The gateway is the simulator's, its clock the loop's; the process dies at operations of its disk and between a call
+to the gateway and its reply. What must hold is in `broken_laws`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import polars as pl
+from msgspec import Struct
+
+from crun_batch import RunOptions
+from crun_batch.api.run_handle import Run
+from crun_batch.errors import DiskFailed, RefusedToStart
+from crun_batch.load.job.job import Job
+from crun_batch.options import Platform
+from crun_batch.pipeline import run_job
+from crun_batch.simulator.batches.faults import hits
+from crun_batch.simulator.connection import ReceivedRequest
+from crun_batch.simulator.gateway import SimulatedGateway
+from crun_batch.simulator.ledger import Charge
+from crun_batch.store.directory import RunDirectory
+from crun_batch.store.journal import JournalSettings
+from crun_batch.store.verify import verify
+
+from .gateway import BASE_URL, MODEL, parsed, settings_of
+from .loop import EPOCH_US, LoopSyncer, VirtualLoop, run_virtual, virtual_clock
+from .mortal import DEADLY, Killed, MortalDisk
+from .pages import Platters
+from .play import PRICES, Kill
+
+MOST_SESSIONS = 60
+LINE_FAULTS = ("line_errors", "missing", "doubled", "expired")
+BATCH_FAULTS = ("failed_lines", "output_gone", "shuffled")
+CALL_FAULTS = ("upload_lost", "create_lost", "create_failed")
+
+
+class BatchScenario(Struct, frozen=True):
+    """All that a seed decides."""
+
+    seed: int
+    rows: int
+    max_requests: int
+    faults: dict[str, float]
+    batch_seconds: float
+    list_lag_seconds: float
+    enqueued_tokens: int | None
+    kills: tuple[Kill, ...]
+    dies_in_calls: tuple[int, ...]
+    """Of each session that is to be killed in a call: at which one; 0: in none."""
+    turns: int
+    segment_bytes: int
+    cancels_at: tuple[int, ...] = ()
+    """At which calls to the gateway, of all sessions, somebody else cancels every batch just before."""
+    cancel_seconds: float = 0.0
+    """How long a batch that is to be cancelled still works."""
+
+
+def drawn(seed: int) -> BatchScenario:
+    """The scenario of a seed."""
+    chance = random.Random(seed)
+    faults: dict[str, float] = {}
+    for kinds, most in ((LINE_FAULTS, 0.3), (BATCH_FAULTS, 0.3), (CALL_FAULTS, 0.5)):
+        for kind in chance.sample(kinds, chance.randint(0, len(kinds))):
+            faults[kind] = round(chance.uniform(0.05, most), 3)
+    kills = tuple(
+        Kill(int(2 ** chance.uniform(0, 6.5)), chance.choice(DEADLY), chance.random() < 0.25)
+        for _ in range(chance.randint(0, 5))
+    )
+    return BatchScenario(
+        seed=seed,
+        rows=chance.randint(1, chance.choice((6, 12, 30))),
+        max_requests=chance.choice((1, 3, 7, 50)),
+        faults=faults,
+        batch_seconds=chance.choice((0.0, 30.0, 3600.0, 20_000.0)),
+        list_lag_seconds=chance.choice((0.0, 0.0, 20.0, 55.0)),
+        enqueued_tokens=chance.choice((None, None, None, 150, 600)),
+        kills=kills,
+        dies_in_calls=tuple(chance.choice((0, 0, chance.randint(1, 8), chance.randint(6, 20))) for _ in kills),
+        turns=chance.choice((1, 1, 1, 2)),
+        segment_bytes=chance.choice((4_000, 2**26)),
+        cancels_at=tuple(chance.randint(3, 30) for _ in range(chance.choice((0, 0, 1, 3)))),
+        cancel_seconds=chance.choice((0.0, 30.0, 7_200.0)),
+    )
+
+
+class BatchWorld:
+    """The gateway and its books; outlives the processes that are killed."""
+
+    def __init__(self, scenario: BatchScenario) -> None:
+        self.now = 0.0
+        settings = settings_of(
+            scenario.seed,
+            gateway_style="plain",
+            output_tokens_median=15.0,
+            ledger_entries=True,
+            batch_seconds=scenario.batch_seconds,
+            batch_list_lag_seconds=scenario.list_lag_seconds,
+            batch_enqueued_tokens=scenario.enqueued_tokens,
+            batch_cancel_seconds=scenario.cancel_seconds,
+            batch_faults=scenario.faults,
+        )
+        self.all_calls = 0
+        self.cancels_at = scenario.cancels_at
+        self.gateway = SimulatedGateway(settings, epoch_seconds=lambda: EPOCH_US / 1e6 + self.now)
+        self.calls = 0
+        self.dies_at = 0
+        self.created: Counter[str] = Counter()
+        """Input file -> how often a batch of it was accepted."""
+
+    def transport(self, loop: VirtualLoop, disk: MortalDisk) -> httpx.MockTransport:
+        """Each call takes a second, half of it before the gateway has heard it; the process may die in either."""
+
+        async def handle(request: httpx.Request) -> httpx.Response:
+            self.calls += 1
+            is_last = self.calls == self.dies_at
+            await asyncio.sleep(0.5)
+            if is_last and self.dies_at % 2:
+                self._die(disk)
+            self.now = loop.time()
+            headers = {name.lower(): value for name, value in request.headers.items()}
+            query = request.url.query.decode()
+            received = ReceivedRequest(request.method, request.url.path, query, headers, request.content)
+            self.all_calls += 1
+            if self.all_calls in self.cancels_at:
+                self._cancel_all(headers)
+            before = len(self.gateway.batches.desk.batches)
+            delivery = self.gateway.handle(received)
+            for batch in list(self.gateway.batches.desk.batches.values())[before:]:
+                self.created[batch.terms.input_file_id or ""] += 1
+            await asyncio.sleep(0.5)
+            if is_last:
+                self._die(disk)
+            if delivery.end == "reset":
+                raise httpx.ReadError("the connection was reset")
+            status, found, body, _ = parsed(b"".join(data for _, data in delivery.steps))
+            return httpx.Response(status or 500, headers=found, content=body)
+
+        return httpx.MockTransport(handle)
+
+    def is_gone(self, charge: Charge) -> bool:
+        """Whether the file that its reply is in can no longer be read."""
+        return hits(self.gateway.settings, "output_gone", f"{charge.batch}_output")
+
+    def _cancel_all(self, headers: dict[str, str]) -> None:
+        """As somebody with the same key does it, in another window."""
+        path = httpx.URL(BASE_URL).path
+        for name in self.gateway.batches.desk.batches:
+            self.gateway.handle(ReceivedRequest("POST", f"{path}/batches/{name}/cancel", "", headers, b"{}"))
+
+    def _die(self, disk: MortalDisk) -> None:
+        disk.dead = True
+        disk.died_in = "a call to the gateway"
+        raise Killed("in a call")
+
+
+class BatchPlayed(Struct):
+    """What came of it."""
+
+    run: Run
+    world: BatchWorld
+    kills: int
+    exit_codes: list[int | None]
+    power_cuts: int
+
+
+def job_of(scenario: BatchScenario, folder: Path) -> Job:
+    turns = ["Label this: {{ text }}", "Are you sure?"][: scenario.turns]
+    return Job(
+        name="batched",
+        lane="batch",
+        batch={"max_requests": scenario.max_requests, "look_every_seconds": 600.0},
+        endpoint={"base_url": BASE_URL, "api_key_env": "SIMULATED_KEY"},
+        model=MODEL,
+        prompt={"turns": turns} if scenario.turns > 1 else {"user": turns[0]},
+        params={"max_output_tokens": 60},
+        budget={"credits": "off"},  # else a dozen calls go before the first upload
+        limits={
+            "max_attempts": 12,
+            "max_unknown_retries": 8,
+            "stop_at_error_rate": 1.0,
+            "give_up_after_minutes": 600,
+        },
+        prices={"models": {MODEL: {**PRICES, "minimum_per_request": 0}}, "batch_share": 0.5},
+        output={"dir": str(folder)},
+    )
+
+
+def play(scenario: BatchScenario, folder: Path) -> BatchPlayed:
+    """First the sessions that are killed, then others until the run has finished."""
+    world, platters, power = BatchWorld(scenario), Platters(), random.Random(scenario.seed + 3)
+    chance = random.Random(scenario.seed + 1)
+    table = pl.DataFrame(
+        {"text": [f"row {row}: " + "word " * chance.randint(1, 40) for row in range(scenario.rows)]}
+    )
+    played = BatchPlayed(Run(folder, {}), world, 0, [], 0)
+    deaths: list[tuple[Kill | None, int]] = list(zip(scenario.kills, scenario.dies_in_calls, strict=True))
+    deaths += [(None, 0)] * MOST_SESSIONS
+    for kill, call in deaths:
+        world.calls, world.dies_at = 0, call
+        disk_kill = None if call else kill
+        summary = _session(scenario, folder, table, world, platters, disk_kill)
+        played.exit_codes.append(None if summary is None else summary["exit_code"])
+        if summary is None:
+            played.kills += 1
+            if kill is not None and kill.power_cut and not call:
+                platters.power_cut(power)
+                played.power_cuts += 1
+        elif summary["status"] == "finished":
+            return played
+    raise AssertionError(f"not finished after {len(played.exit_codes)} sessions: {played.exit_codes}")
+
+
+def _session(
+    scenario: BatchScenario,
+    folder: Path,
+    table: pl.DataFrame,
+    world: BatchWorld,
+    platters: Platters,
+    kill: Kill | None,
+) -> Mapping[str, Any] | None:
+    """The summary with which it ended; None: it was killed."""
+    loop = VirtualLoop(world.now)
+    disk = MortalDisk(*((kill.at, kill.when) if kill is not None else ()), platters=platters)
+    platform = Platform(
+        disk=disk,
+        journal=JournalSettings(segment_bytes=scenario.segment_bytes, reserve_bytes=2**16),
+        syncer=lambda: LoopSyncer(loop, disk),
+        in_place=True,
+        transport=world.transport(loop, disk),
+    )
+    options = RunOptions(
+        handle_signals=False,
+        clock=virtual_clock(loop),
+        platform=platform,
+        environ={"SIMULATED_KEY": "ak_sim_0123456789abcdef"},
+    )
+    try:
+        summary: Mapping[str, Any] = run_virtual(loop, run_job(job_of(scenario, folder), table, options))
+        return summary
+    except RefusedToStart as error:
+        return {"exit_code": error.exit_code, "status": "refused to start"}
+    except (Killed, DiskFailed):
+        return None
+    finally:
+        world.now = max(world.now, loop.time())
+        disk.bury()
+
+
+def broken_laws(scenario: BatchScenario, played: BatchPlayed) -> Iterator[str]:
+    """Each law that does not hold, as a sentence."""
+    twice = {name: count for name, count in played.world.created.items() if count > 1}
+    if twice:
+        yield f"files of which more than one batch was made: {twice}"
+    results = played.run.results().collect()
+    if results.height != scenario.rows or results["row"].n_unique() != scenario.rows:
+        yield f"{results.height} results of {scenario.rows} rows"
+    attempts = played.run.attempts().collect()
+    charges = played.world.gateway.ledger.entries
+    read = attempts.filter(pl.col("outcome") == "done").height
+    known = attempts["cost_credits"].sum() or Decimal(0)
+    held = attempts.filter(pl.col("outcome") == "unknown")["held_credits"].sum() or Decimal(0)
+    charged = Decimal(sum(entry.charge_pico for entry in charges)) / 10**12
+    if not known <= charged <= known + held:
+        yield f"the books say {charged}, known {known}, held {held}"
+    readable = [entry for entry in charges if entry.outcome != "missing" and not played.world.is_gone(entry)]
+    if read != len(readable):
+        yield f"{len(readable)} replies could be read, {read} were"
+    if len(readable) == len(charges) and known != charged:
+        yield f"nothing is lost, and the books say {charged}, the run {known}"
+    yield from (
+        f"verify: {finding}" for finding in verify(played.run.directory, data=True) if finding.severity == "error"
+    )
+    left = [path.name for path in RunDirectory(played.run.directory).batch_files.glob("*")]
+    if left:
+        yield f"raw files are left: {left}"

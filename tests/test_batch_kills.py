@@ -1,0 +1,14 @@
+"""Real kills in the batch lane; all points by `python -m chaos.batches` in the folder `tests`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from chaos.batches import kill_at_points
+
+
+def test_a_kill_at_any_point_submits_nothing_twice(tmp_path: Path) -> None:
+    """Killed at points spread over the whole session, each run ends as if it had not been."""
+    figures = kill_at_points(tmp_path, step=17)
+    assert [] == figures.broken
+    assert figures.kills >= 4
