@@ -233,6 +233,27 @@ def test_flex_and_batch_are_priced_where_their_price_is_known(tmp_path: Path) ->
     assert not any("batch" in way["way"] for way in ways["ways"])
 
 
+BATCHES: dict[str, tuple[dict[str, Any], list[str | None]]] = {
+    "a share of the price": ({}, ["lane: batch"]),
+    "a protocol whose batches are not sent": ({"endpoint": {"protocol": "messages"}}, [None]),
+    "replies as streams": ({"endpoint": {"stream": True}}, [None]),
+    "a job that goes that way": ({"lane": "batch"}, []),
+}
+
+
+@pytest.mark.parametrize("case", BATCHES)
+def test_batches_are_named_where_the_job_can_go_there(case: str, tmp_path: Path) -> None:
+    """With the key that asks for them, and only where it is not refused; a job in batches is told of none."""
+    keys, asks = BATCHES[case]
+    price = {"currency": "credits", "input_per_mtok": 500, "output_per_mtok": 3000, "minimum_per_request": 0}
+    prices = {"models": {"gpt-5.4": price}, "batch_share": 0.25}
+    rows = [{"id": n, "text": f"Number {n}"} for n in range(3)]
+    document = told(tmp_path, rows, prices=prices, params={"max_output_tokens": 9, "tools": []}, **keys)
+    found = [way for one in document["ways"] for way in one["ways"] if way["way"] == "the batch tier"]
+    assert asks == [way["job"] for way in found]
+    assert [0.75] * len(asks) == [way["saves"]["low"] for way in found]
+
+
 def test_an_unknown_price_tells_nothing(tmp_path: Path) -> None:
     """No way is cheaper than what is not known."""
     document = told(tmp_path, [{"id": 1, "text": "x"}], prices={})

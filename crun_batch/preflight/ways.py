@@ -13,9 +13,9 @@ from msgspec import Struct, field
 
 from crun_batch.load.prompt.rejections import RowRejected
 from crun_batch.preflight.caching import least_cached_tokens, prefix_complaint, said, shared
+from crun_batch.preflight.other_tiers import TIERS, other_tiers, price_there
 from crun_batch.preflight.prices import Prices
 from crun_batch.pricing.figures import Estimate
-from crun_batch.pricing.service_tiers import price_at
 from crun_batch.pricing.tokens import Counter, count_body, remembering, token_counter
 from crun_batch.pricing.ways import AnswerLength, Frame, Offer, ways_of, ways_to_dict
 from crun_batch.records import Price, Row
@@ -26,8 +26,6 @@ from crun_batch.workload.request import Variant
 ROWS_LOOKED_AT = 2_000
 SEED = 0
 PACKS = (2, 5, 10, 25, 50)
-TIERS = {"flex": "params: {service_tier: flex}", "batch": "lane: batch"}
-"""Service tiers that cost less, and what of a job file asks for them."""
 
 
 class Texts(Struct):
@@ -150,14 +148,14 @@ def _offers(variant: Variant, texts: Texts, counter: Counter, price: Price, stan
             for form in FORMATS
         ]
     for packed, frame in frames:
-        for tier, says in {"": "", **TIERS}.items():
-            sold = price_at(standard, tier) if tier else price
+        for tier, says in {"": "", **other_tiers(variant.job)}.items():
+            sold = price_there(variant.job, standard, tier) if tier else price
             if sold is None or (sold == price and tier):
                 continue
             names = [name for name in (packed, f"the {tier} tier" if tier in TIERS else "") if name]
             if names:
                 yield Offer(", ".join(names), says, frame, sold)
-            if tier != "batch" and _is_cacheable(variant, frame, sold):
+            if "batch" not in (tier, variant.job.lane) and _is_cacheable(variant, frame, sold):
                 writes = variant.protocol_name == "messages"
                 cached = ", ".join([*names, "a cached prefix"])
                 keys = "; ".join(filter(None, (says, "prompt: {cache: auto}")))
