@@ -77,17 +77,20 @@ def wait_until(true: Any, seconds: float = 120.0) -> None:
 
 @pytest.mark.long
 def test_a_budget_is_that_of_all_workers(at: SimulatorProcess, tmp_path: Path):
-    """Used up, never passed; exit 4 for all; with more of it the same command goes on and merges."""
+    """Used up, never passed; exit 4 for all; its command names a cap under which it goes on to its end."""
     file, before = (
         job_file(at, tmp_path, 80, budget={"max_cost_credits": 6}, limits={"concurrency": 8}),
         charged_credits(at),
     )
-    done = run(file, 2, until_budget=True)
+    command = "crun-batch run law.json --workers 2 --until-budget"
+    done = run(file, 2, until_budget=True, resume_command=command)
     spent = charged_credits(at) - before
     assert ("stopped", 4) == (done.status, done.exit_code)
     assert Decimal(5) < spent <= Decimal(6) and spent == done.cost_credits
     assert f"{spent:f} credits spent, of the 6 credits in budget.max_cost_credits" in str(done.stop_reason)
-    done = run(file, 2, max_cost_credits=100)
+    command, _, cap = done.summary["resume_command"].partition(" --max-cost-credits ")
+    assert Decimal(cap) > 6 and "--workers 2" in command
+    done = run(file, 2, max_cost_credits=cap)
     assert ("finished", 80) == (done.status, results(done).height)
     assert charged_credits(at) - before == done.cost_credits
 

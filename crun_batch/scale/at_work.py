@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from crun_batch.records import pico_of
-from crun_batch.scale.crew import Crew, Watchers, WorkerEnd
+from crun_batch.scale.crew import Crew, CrewEnd, Watchers
 from crun_batch.scale.leases import LeaseBook, SharedLimits
 from crun_batch.scale.orders import orders_for
 from crun_batch.scale.progresses import Progresses
@@ -36,9 +36,7 @@ class SaidOnce:
             self._say(f"worker {number + 1}: {sentence}")
 
 
-async def sent_by_workers(
-    context: RunContext, file: Path, places: Sequence[Path], words: SaidOnce
-) -> list[WorkerEnd]:
+async def sent_by_workers(context: RunContext, file: Path, places: Sequence[Path], words: SaidOnce) -> CrewEnd:
     """A process for each shard of the job file, until all of them have ended; how each did."""
     workload, options = context.workload, context.options
     progresses = Progresses(workload.selected_units, [done_in(place) for place in places], options.watch)
@@ -47,7 +45,8 @@ async def sent_by_workers(
     orders = orders_for(file, workload, places, options)
     crew = Crew(orders, {**os.environ, **options.environ}, book, watchers)
     with signals_to(crew, options, workload.job.limits.attempt_timeout_seconds):
-        return await crew.run()
+        ends = await crew.run()
+    return CrewEnd(ends, book.largest_hold())
 
 
 def _terms_of(workload: Workload) -> SharedLimits:

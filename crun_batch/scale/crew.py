@@ -57,6 +57,14 @@ class WorkerEnd(Struct, frozen=True):
     advice: str = ""
 
 
+class CrewEnd(Struct, frozen=True):
+    """What came of all workers."""
+
+    ends: Sequence[WorkerEnd]
+    largest_hold_pico: tuple[int, int]
+    """In dollars and credits what one request of theirs may cost at most."""
+
+
 class Watchers(Struct, frozen=True):
     """Who is told what happens."""
 

@@ -128,6 +128,11 @@ class LeaseBook:
         """Workers that are at work."""
         return sum(member.is_active for member in self._members)
 
+    def largest_hold(self) -> tuple[int, int]:
+        """Dollars and credits that a request of any worker holds at most, of those that were to be sent so far."""
+        usd, credits = (max(one.purses[unit].hold_pico for one in self._members) for unit in (0, 1))
+        return usd, credits
+
     def join(self, worker: int) -> int:
         """A process begins to work; returns its epoch, which fences off any before it."""
         member = self._members[worker]

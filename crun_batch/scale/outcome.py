@@ -20,16 +20,15 @@ from crun_batch.errors import (
     EXIT_TERMINATED,
 )
 from crun_batch.gateway.pool_seams import NO_ROOM
-from crun_batch.options import RunOptions
-from crun_batch.preflight.affordability import reservations_of
-from crun_batch.pricing.budget import used_up
+from crun_batch.preflight.affordability import caps_to_go_on, how_to_go_on, reservations_of
+from crun_batch.pricing.budget import Reservations
 from crun_batch.records import Halt
-from crun_batch.scale.crew import WorkerEnd
+from crun_batch.scale.crew import CrewEnd
 from crun_batch.scale.merge import merge_shards
 from crun_batch.scale.whole import places_begun, shards_context
+from crun_batch.state.commands import under_caps
 from crun_batch.state.run_state import RunContext
-from crun_batch.state.summary import RunEnding, RunFacts, ending_of, summary_of
-from crun_batch.workload.workload import Workload
+from crun_batch.state.summary import RunFacts, ending_of, summary_of
 
 GRAVEST_FIRST = (
     EXIT_BUG,
@@ -47,13 +46,12 @@ GRAVEST_FIRST = (
 """Of several workers' exit codes the first in this order is that of the run."""
 
 
-def concluded(
-    workload: Workload, places: Sequence[Path], ends: Sequence[WorkerEnd], options: RunOptions
-) -> dict[str, Any]:
+def concluded(before: RunContext, places: Sequence[Path], sent: CrewEnd) -> dict[str, Any]:
     """The summary of the merged run; where a worker stopped early, of all shards as they are.
 
-    Raises what `merge_shards` raises.
+    `before`: the context under which they started. Raises what `merge_shards` raises.
     """
+    workload, options, ends = before.workload, before.options, sent.ends
     context = shards_context(workload, options, places)
     is_done = all(end.exit_code in (EXIT_OK, EXIT_ROWS_FAILED) for end in ends) and not context.open_units
     if is_done:
@@ -61,28 +59,38 @@ def concluded(
         kept = f"{places[0]} to {places[-1].name}"
         options.say(f"merged; the shards are still there, and no longer needed: {kept}")
         return summary
+    context.state.bill_at_most = before.state.bill_at_most
+    context.state.reservations = _reservations(context, sent)
     code = min((end.exit_code for end in ends), key=GRAVEST_FIRST.index)
-    return _told(context, places, _ending(context, ends, code))
+    reasons = list(dict.fromkeys(end.message or "rows are still open" for end in ends if end.exit_code == code))
+    halt = Halt(code, "; ".join(reasons))
+    if code == EXIT_OUT_OF_MONEY and all(one.startswith(NO_ROOM) for one in reasons):
+        halt = Halt(code, NO_ROOM)
+    return _told(context, places, halt)
 
 
 def refused(context: RunContext, places: Sequence[Path], halt: Halt) -> dict[str, Any]:
     """The summary where the gateway refuses the job before the first request."""
-    totals = context.state.account.totals()
-    return _told(context, places, ending_of(halt, totals, context.open_units, is_pilot=False))
+    return _told(context, places, halt)
 
 
-def _ending(context: RunContext, ends: Sequence[WorkerEnd], code: int) -> RunEnding:
-    """In the words of those that it is about; of the budget, which is that of all, in those of all together."""
-    said = list(dict.fromkeys(end.message or "rows are still open" for end in ends if end.exit_code == code))
-    if code == EXIT_OUT_OF_MONEY and all(one.startswith(NO_ROOM) for one in said):
-        said = [f"{NO_ROOM}: {used_up(reservations_of(context))}"]
-    status = "interrupted" if code in (EXIT_INTERRUPTED, EXIT_TERMINATED) else "stopped"
-    return RunEnding(status, code, "; ".join(said))
+def _reservations(context: RunContext, sent: CrewEnd) -> Reservations:
+    """The money of all shards together, which no cap of one worker tells."""
+    reservations = reservations_of(context)
+    for purse, hold_pico in zip((reservations.usd, reservations.credits), sent.largest_hold_pico, strict=True):
+        purse.asks(hold_pico)
+    return reservations
 
 
-def _told(context: RunContext, places: Sequence[Path], ending: RunEnding) -> dict[str, Any]:
-    """`shards`: where results are as long as there is no merged run; `output_dir` is where that is to be."""
+def _told(context: RunContext, places: Sequence[Path], halt: Halt) -> dict[str, Any]:
+    """`shards`: where results are as long as there is no merged run; `output_dir` is where that is to be.
+
+    Where the budget was too small, its command names one under which what is open fits.
+    """
     account, job = context.state.account, context.workload.job
-    place = RunFacts(job.name, job.output.dir, context.options.resume_command)
+    going_on = how_to_go_on(halt, context) if halt.reason == NO_ROOM else halt  # a worker has said how
+    command = under_caps(context.options.resume_command, caps_to_go_on(halt, context))
+    ending = ending_of(going_on, account.totals(), context.open_units, is_pilot=False)
+    place = RunFacts(job.name, job.output.dir, command)
     summary = summary_of(account, place, ending, open_count=context.open_units, seconds=account.seconds)
     return {**summary, "shards": [str(one) for one in places_begun(places)]}

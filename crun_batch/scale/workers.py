@@ -56,5 +56,5 @@ async def run_with_workers(job: AnyJob, table: object | None, count: int, option
         refusal = await may_start(context, waiting) if context.open_units or waiting.calls else None
         if refusal is not None:
             return refused(context, places, refusal)
-        ends = await sent_by_workers(context, file, places, words)
-    return concluded(workload, places, ends, options)
+        sent = await sent_by_workers(context, file, places, words)
+    return concluded(context, places, sent)

@@ -1,8 +1,8 @@
 """Files in buckets: `s3://`, `gs://`, `az://`, through the file systems that Arrow brings along.
 
 Credentials come from where each cloud keeps them (variables, its own files, the machine's role) and never from a
-job file. AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL name another server that speaks S3; STORAGE_EMULATOR_HOST names one
-that speaks as Google's does, which is asked without credentials, as Google's own clients do.
+job file. AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL name another server that speaks S3; STORAGE_EMULATOR_HOST names
+one that speaks as Google's does, which is asked without credentials, as Google's own clients do.
 """
 
 from __future__ import annotations
