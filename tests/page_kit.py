@@ -21,6 +21,7 @@ VOLATILE = (
     (re.compile(r"at least [\d.]+ s, limited by concurrency"), "at least 0.7 s, limited by concurrency"),
     (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z"), "2026-01-01T00:00:00.000000Z"),
     (re.compile(r" 0\.\d\d( +)0\.\d\d( +[\d.,]+ +[\d.,]+)$", re.MULTILINE), r" 0.01\g<1>0.01\g<2>"),
+    (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"), "2026-01-01 00:00:00"),
     (re.compile(r"python -m crun_batch"), "crun-batch"),
 )
 """What differs from run to run: times, and how the tests call the command line."""

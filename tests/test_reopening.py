@@ -78,7 +78,7 @@ def test_redo_changed_pays_for_the_changed_row_only_and_keeps_its_earlier_cost(s
     job = job_of(simulator, tmp_path, {"key": ["a", "b"], "text": ["one", "two"]})
     first = crun_batch.run(job, environ={"KEY": KEY})
     job = job_of(simulator, tmp_path, {"key": ["a", "b"], "text": ["one", "three"]})
-    with pytest.raises(crun_batch.RequestsChanged, match=r"1 finished unit[\s\S]*- two[\s\S]*\+ three"):
+    with pytest.raises(crun_batch.RequestsChanged, match=r"1 finished row[\s\S]*- two[\s\S]*\+ three"):
         crun_batch.run(job, environ={"KEY": KEY})
 
     redone = crun_batch.run(job, environ={"KEY": KEY}, redo_changed=True)

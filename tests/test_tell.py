@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from crun_batch.console.amounts import counted, credit_amount, duration, from_pico, money, rate, share, usd
+from crun_batch.console.listings import credit_text
 from crun_batch.console.progress import Progress, VariantProgress, tqdm_postfix
-from crun_batch.console.words import display_width, mistakes_text, one_line, shorten, summary_text, table
+from crun_batch.console.tables import table
+from crun_batch.console.words import display_width, mistakes_text, one_line, shorten, summary_text
 from crun_batch.errors import Mistake
 from crun_batch.records import PICO
 
@@ -93,6 +95,21 @@ def test_shown_dollars_are_within_a_cent_or_four_digits(pico: int) -> None:
 def test_durations(seconds: float, text: str) -> None:
     """The two largest units, and no 60 seconds or 24 hours by rounding."""
     assert text == duration(seconds)
+
+
+@pytest.mark.parametrize(
+    ("amount", "unit", "text"),
+    [
+        ("12.5", "credits", "12.5 credits left"),
+        ("0", "credits", "0 credits left"),
+        ("-1.75", "credits", "overdrawn by 1.75 credits"),
+        ("-2", "usd", "overdrawn by $2.00"),
+    ],
+)
+def test_a_balance_below_zero_is_nothing_left(amount: str, unit: str, text: str) -> None:
+    """Negative money is nobody's."""
+    document = {"base_url": "https://x.test", "balance": {"amount": amount, "unit": unit}}
+    assert f"{text} (https://x.test)" == credit_text(document)
 
 
 def test_counts_rates_and_shares() -> None:

@@ -28,7 +28,7 @@ TEXTS: dict[str, Callable[[Any, int], str]] = {
     "models": models_text,
     "sql": lambda rows, width: rows_text(list(rows[0]), rows, width),
     "status": lambda status, width: status_text(status, "runs/three-models", width),
-    "summary-of-a-pilot": lambda summary, width: summary_text(summary),
+    "summary-of-a-pilot": summary_text,
     "mistakes": lambda found, width: mistakes_text([Mistake(**each) for each in found]),
 }
 

@@ -85,7 +85,7 @@ def test_a_budget_is_that_of_all_workers(at: SimulatorProcess, tmp_path: Path):
     command = "crun-batch run law.json --workers 2 --until-budget"
     done = run(file, 2, until_budget=True, resume_command=command)
     spent = charged_credits(at) - before
-    assert ("stopped", 4) == (done.status, done.exit_code)
+    assert ("stopped", 4, 1) == (done.status, done.exit_code, done.summary["units_per_row"])
     assert Decimal(5) < spent <= Decimal(6) and spent == done.cost_credits
     assert f"{spent:f} credits spent, of the 6 credits in budget.max_cost_credits" in str(done.stop_reason)
     command, _, cap = done.summary["resume_command"].partition(" --max-cost-credits ")
@@ -174,6 +174,8 @@ def test_all_kinds_of_requests_end_as_in_one_process(at: SimulatorProcess, tmp_p
     several = run(file, 2, watch=shown.append)
     assert ("finished", 0, tmp_path / "run") == (several.status, several.exit_code, several.directory)
     assert (64, 64) == (results(several).height, shown[-1].rows_total)
+    assert "unit" in {one.noun for one in shown}
+    assert (16, 64) == tuple(several.summary[of]["total"] for of in ("rows", "units"))
     one = crun_batch.run(file, environ=ENVIRON, handle_signals=False, output_dir=tmp_path / "one")
     told = ["id", "variant", "repeat", "status", "output_text", "cost_credits", "score_good"]
     assert results(one).select(told).equals(results(several).select(told))

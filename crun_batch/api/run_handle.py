@@ -130,9 +130,9 @@ class Run:
         form, place = (format_of(Path(format)), format) if target is None else (format, target)
         return export_run(self.directory, form, place, options).rows  # type: ignore[arg-type]
 
-    def report(self) -> str:
-        """The summary in words."""
-        return summary_text(self.summary)
+    def report(self, width: int | None = None) -> str:
+        """The summary in words; `width` in terminal columns."""
+        return summary_text(self.summary, width)
 
     def report_html(self, path: str | Path | None = None) -> Path:
         """Write the report of this moment as one HTML file that opens offline; returns where it is.

@@ -64,7 +64,7 @@ def status(
         if json:
             out_json(document)
     if not json:
-        out(status_text(document, shlex.quote(document["output_dir"])))
+        out(status_text(document, shlex.quote(document["output_dir"]), width()))
     return 0
 
 

@@ -71,5 +71,5 @@ def run_to_its_end(job: Path, given: Mapping[str, Any], *, ask: bool, json: bool
     if json:
         out_json(done.summary)
     else:
-        out_for_the_record(done.report())
+        out_for_the_record(done.report(width()))
     return done.exit_code or 0

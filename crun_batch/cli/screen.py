@@ -14,7 +14,7 @@ from typing import Any
 from crun_batch.console.amounts import count
 from crun_batch.console.estimates import estimate_text
 from crun_batch.console.progress import Progress, tqdm_postfix
-from crun_batch.console.words import one_line
+from crun_batch.console.words import one_line, shorten
 from crun_batch.errors import RefusedToStart
 
 LINE_EVERY_SECONDS = 10.0
@@ -61,12 +61,12 @@ class Screen:
             return
         if len(self._bars) != 2:
             self.close()
-            self._open_bars(2, progress.rows_total, progress.rows_done)
+            self._open_bars(2, progress)
         bar, below = self._bars
         bar.n = progress.rows_done
         self._wipe_after_resize()
         bar.refresh()
-        below.set_description_str(tqdm_postfix(progress))
+        below.set_description_str(shorten(tqdm_postfix(progress), self._columns))
         sys.stderr.write("\r")  # where a terminal that folds lines anew keeps the cursor: at the bar's beginning
         sys.stderr.flush()
 
@@ -109,7 +109,7 @@ class Screen:
             bar.close()
         self._bars = []
 
-    def _open_bars(self, number: int, total: int = 0, done: int = 0) -> None:
+    def _open_bars(self, number: int, progress: Progress | None = None) -> None:
         """One line of text, or the rows' bar and a line below it."""
         from tqdm import tqdm
 
@@ -117,8 +117,15 @@ class Screen:
             bar_format="{desc}", position=number - 1, leave=number == 2, file=sys.stderr, dynamic_ncols=True
         )
         self._bars = [below]
-        if number == 2:
-            bar = tqdm(total=total, initial=done, position=0, file=sys.stderr, dynamic_ncols=True, unit=" rows")
+        if progress is not None:
+            bar = tqdm(
+                total=progress.rows_total,
+                initial=progress.rows_done,
+                position=0,
+                file=sys.stderr,
+                dynamic_ncols=True,
+                unit=f" {progress.noun}s",
+            )
             self._bars.insert(0, bar)
 
     def _line(self, text: str) -> None:

@@ -73,6 +73,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun if number == 1 else plural}"
 
 
+def noun_of(units_per_row: int) -> str:
+    """What is sent and finished one by one: a row; a unit, where a row has several (its variants and repeats)."""
+    return "row" if units_per_row == 1 else "unit"
+
+
 def share(part: int, whole: int) -> str:
     """Percent, rounded down: 100 % is said only where nothing is missing. 26.3 %."""
     thousandths = 1000 if whole == 0 else part * 1000 // whole
@@ -97,7 +102,7 @@ def duration(seconds: float) -> str:
     return " ".join(part for part in parts if part)
 
 
-def rate(per_second: float) -> str:
-    """12,100 rows/s, 85.2 rows/s, 0.04 rows/s."""
+def rate(per_second: float, noun: str = "row") -> str:
+    """12,100 rows/s, 85.2 rows/s, 0.04 units/s."""
     decimals = 0 if per_second >= 100 else 1 if per_second >= 1 else 2
-    return f"{per_second:,.{decimals}f} rows/s"
+    return f"{per_second:,.{decimals}f} {noun}s/s"

@@ -11,7 +11,8 @@ from datetime import datetime
 from decimal import Decimal
 
 from crun_batch.console.amounts import UNKNOWN, count, counted, credit_amount, usd
-from crun_batch.console.words import one_line, table
+from crun_batch.console.tables import table
+from crun_batch.console.words import one_line
 from crun_batch.stats.agreement import Coefficient
 from crun_batch.stats.comparison import SIGNIFICANCE, Against, Comparison, VariantFigures
 from crun_batch.stats.consensus import Consensus

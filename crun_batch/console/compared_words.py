@@ -8,7 +8,8 @@ import polars as pl
 
 from crun_batch.console.compare_words import comparison_text, percent, rate
 from crun_batch.console.disagreements import disagreements_text
-from crun_batch.console.words import one_line, table
+from crun_batch.console.tables import table
+from crun_batch.console.words import one_line
 from crun_batch.stats.agreement import GoldFigures
 from crun_batch.stats.comparison import Comparison
 

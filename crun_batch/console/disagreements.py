@@ -14,7 +14,8 @@ from typing import Any, Literal
 import orjson
 import polars as pl
 
-from crun_batch.console.words import leading_columns, one_line, shorten, table
+from crun_batch.console.tables import leading_columns, table
+from crun_batch.console.words import one_line, shorten
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 SCORE_DIGITS = 6

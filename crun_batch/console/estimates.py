@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
 from typing import Any
 
 from crun_batch.console.amounts import UNKNOWN, count, counted, credit_amount, duration, usd
-from crun_batch.console.words import named, one_line, reused_phrase, table
+from crun_batch.console.tables import table
+from crun_batch.console.words import entry, named, one_line, reused_phrase
 
 Show = Callable[..., str]
 MONEY: Mapping[str, Show] = {"cost_usd": usd, "cost_credits": credit_amount}
@@ -34,14 +34,8 @@ def estimate_text(estimate: Mapping[str, Any], width: int | None = None) -> str:
     ]
     if not estimate["may_start"]:
         lines.append(("refused", "; ".join(map(one_line, estimate["checks"]))))
-    block = "\n".join(_entry(name, phrase, width) for name, phrase in lines if phrase)
+    block = "\n".join(entry(f"  {name:<9} ", phrase, width) for name, phrase in lines if phrase)
     return f"{one_line(head)}\n\n{_variants(estimate, width)}\n\n{block}"
-
-
-def _entry(name: str, phrase: str, width: int | None) -> str:
-    """A named phrase; where it is longer than the terminal is wide, its further lines stand below its first."""
-    lines = [phrase] if width is None else textwrap.wrap(phrase, max(20, width - 12)) or [""]
-    return f"  {name:<9} " + f"\n{' ' * 12}".join(lines)
 
 
 def _rows(open_rows: int) -> str:
@@ -194,6 +188,16 @@ def _share(saved: float) -> str:
 
 
 def _notes(estimate: Mapping[str, Any]) -> list[str]:
-    notes = [note for variant in estimate["variants"] for note in variant["notes"]]
     checks = estimate["checks"] if estimate["may_start"] else []
-    return list(dict.fromkeys([*estimate["notes"], *notes, *checks]))
+    return list(dict.fromkeys([*estimate["notes"], *_notes_of_variants(estimate["variants"]), *checks]))
+
+
+def _notes_of_variants(variants: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Each once; one that does not hold for all variants after the names of those that it holds for."""
+    holders: dict[str, list[str]] = {}
+    for variant in variants:
+        for note in variant["notes"]:
+            holders.setdefault(note, []).append(variant["name"])
+    return [
+        note if len(names) == len(variants) else f"{', '.join(names)}: {note}" for note, names in holders.items()
+    ]

@@ -11,16 +11,10 @@ from decimal import Decimal
 from typing import Any
 
 from crun_batch.console.amounts import UNKNOWN, count, counted, credit_amount, money, usd
+from crun_batch.console.secret_words import secret_phrases
 from crun_batch.console.steering_words import steering_lines
-from crun_batch.console.words import (
-    leading_columns,
-    named,
-    one_line,
-    printable_line,
-    secret_phrases,
-    summary_text,
-    table,
-)
+from crun_batch.console.tables import leading_columns, table
+from crun_batch.console.words import entry, named, one_line, printable_line, summary_text
 
 UNITS = ("usd", "credits")
 
@@ -94,21 +88,30 @@ def _on_end_lines(on_end: Mapping[str, Any]) -> list[str]:
 
 def status_text(status: Mapping[str, Any], run: str, width: int | None = None) -> str:
     """The summary of this moment, who writes, and which attempts may have been billed without a reply."""
-    lines = [summary_text(status)]
+    lines = [summary_text(status, width)]
     if status["holder"]:
-        lines.append(f"  process  {one_line(status['holder'])}, {count(status['in_flight'])} in flight")
-    lines += [f"  {name:<8} {phrase}" for name, phrase in steering_lines(status)]
-    told = status["on_end"]
+        writer = f"{one_line(status['holder'])}, {count(status['in_flight'])} in flight"
+        lines.append(entry("  process  ", writer, width))
+    lines += [entry(f"  {name:<8} ", phrase, width) for name, phrase in steering_lines(status)]
+    told = status.get("on_end")
     for who, why in (told["failed"] if told is not None else {}).items():
-        lines.append(f"  on_end   nobody was told by the {one_line(who)}: {one_line(why)}")
+        lines.append(entry("  on_end   ", f"nobody was told by the {one_line(who)}: {one_line(why)}", width))
     suspects = status["suspects"]
     if suspects:
         rows = [
-            (each["id"], each["variant"], each["repeat"], each["attempt"], each["started_at"], _held(each))
+            (
+                each["id"],
+                each["variant"],
+                each["repeat"],
+                each["attempt"],
+                _second(each["started_at"]),
+                _held(each),
+            )
             for each in suspects
         ]
         lines += ["", "attempts of unknown outcome: they may have been billed, no reply was recorded"]
-        lines.append(table(("id", "variant", "repeat", "attempt", "started at", "at most"), rows, width=width))
+        titles = ("id", "variant", "repeat", "attempt", "started at", "at most")
+        lines.append(table(titles, rows, width=width))
         lines.append(f"all of them: crun-batch sql {run} \"select * from attempts where outcome = 'unknown'\"")
     return "\n".join(lines)
 
@@ -123,6 +126,11 @@ def cancel_text(document: Mapping[str, Any]) -> str:
     if not document["batches"]:
         return "no batch of this run is out"
     return "\n".join([*lines, "what is done by now is paid: run again to collect it and to send the rest anew"])
+
+
+def _second(moment: str) -> str:
+    """2026-01-02 03:04:05: to the second, which is enough to find it in a gateway's list."""
+    return moment[:19].replace("T", " ")
 
 
 def _held(suspect: Mapping[str, Any]) -> str:
@@ -214,4 +222,6 @@ def credit_text(document: Mapping[str, Any], width: int | None = None) -> str:
     if balance["amount"] is None:
         return f"unlimited ({document['base_url']})"
     show = usd if balance["unit"] == "usd" else credit_amount
-    return f"{show(Decimal(balance['amount']))} left ({document['base_url']})"
+    amount = Decimal(balance["amount"])
+    told = f"overdrawn by {show(-amount)}" if amount < 0 else f"{show(amount)} left"
+    return f"{told} ({document['base_url']})"

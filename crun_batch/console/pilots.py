@@ -51,4 +51,5 @@ def _numbers(span: Mapping[str, int | None]) -> str:
 def _durations(span: Mapping[str, Any]) -> str:
     if span["low"] is None or span["high"] is None:
         return duration(span["expected"])
-    return f"{duration(span['low'])} to {duration(span['high'])}"
+    low, high = duration(span["low"]), duration(span["high"])
+    return low if low == high else f"{low} to {high}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from crun_batch.console.amounts import UNKNOWN, count, counted, duration, from_pico, money, rate, share
+from crun_batch.console.amounts import UNKNOWN, count, counted, duration, from_pico, money, noun_of, rate, share
 from crun_batch.console.words import one_line
 
 VARIANTS_NAMED = 6
@@ -15,7 +15,7 @@ VARIANTS_NAMED = 6
 
 
 class VariantProgress(Struct, frozen=True):
-    """Where one variant of a sweep is."""
+    """Where one variant of a sweep is; what it counts is what `Progress` counts."""
 
     name: str
     rows_done: int
@@ -23,7 +23,10 @@ class VariantProgress(Struct, frozen=True):
 
 
 class Progress(Struct, frozen=True):
-    """Where a run is. Amounts are pico-units, None where unknown; the limit is the pool's current one."""
+    """Where a run is. Amounts are pico-units, None where unknown; the limit is the pool's current one.
+
+    `rows_*` count what is sent and finished one by one: rows; units, where a row has several (`units_per_row`).
+    """
 
     rows_total: int
     rows_done: int
@@ -47,15 +50,22 @@ class Progress(Struct, frozen=True):
     """Of a sweep."""
     stops_in_seconds: float | None = None
     """When it is to stop, where it was told to."""
+    units_per_row: int = 1
+    """Variants times repeats."""
+
+    @property
+    def noun(self) -> str:
+        """What is counted: row, or unit."""
+        return noun_of(self.units_per_row)
 
     def text(self) -> str:
         """Everything in one line, for a log or a pipe."""
-        done = f"{count(self.rows_done)} of {counted(self.rows_total, 'row')}"
+        done = f"{count(self.rows_done)} of {counted(self.rows_total, self.noun)}"
         reserved = held(self)
         phrases = [
             f"{done} ({share(self.rows_done, self.rows_total)})",
             *not_ok(self),
-            rate(self.rows_per_second),
+            rate(self.rows_per_second, self.noun),
             f"spent {spent(self)}",
             f"projected {projected(self)}",
             f"held {reserved}" if reserved else "",

@@ -35,7 +35,7 @@ def row_text(document: Mapping[str, Any], width: int | None = None) -> str:
 
 def _unit(unit: Mapping[str, Any], width: int, shown: list[Any]) -> Iterator[str]:
     """`shown` holds the prompts that stand above already: the same one is not repeated."""
-    cost = money(unit.get("cost_usd"), unit.get("cost_credits"))
+    cost = _cost(unit.get("cost_usd"), unit.get("cost_credits"))
     head = f"{unit['variant']}, repeat {unit['repeat']}: {unit['status']}"
     yield from _wrapped(f"{head}, {cost}" if unit["status"] != "open" else head, width, "")
     if unit.get("error_message"):
@@ -74,6 +74,12 @@ def _attempt(attempt: Mapping[str, Any], width: int, shown: list[Any], final: st
             yield from _block(f"raw {name}", attempt[name], width)
 
 
+def _cost(usd: Any, credits_: Any) -> str:
+    """$0.01 (2 credits); cost unknown, as other things may be."""
+    told = money(usd, credits_)
+    return f"cost {UNKNOWN}" if told == UNKNOWN else told
+
+
 def _how_it_went(attempt: Mapping[str, Any]) -> str:
     """-- attempt 1, turn 2, repair: done, HTTP 200, 12 input and 3 output tokens, $0.01, 1.2 s, at 12:00:01."""
     who = f"judge {attempt['judge']}" if attempt["judge"] else attempt["purpose"]
@@ -83,7 +89,7 @@ def _how_it_went(attempt: Mapping[str, Any]) -> str:
         f"-- attempt {attempt['attempt']}, turn {attempt['turn'] + 1}, {who}: {attempt['outcome']}",
         f"HTTP {attempt['http_status']}" if attempt["http_status"] is not None else "no reply",
         f"{', '.join(tokens)} tokens" if tokens else "",
-        money(attempt["cost_usd"], attempt["cost_credits"]),
+        _cost(attempt["cost_usd"], attempt["cost_credits"]),
         f"{latency:.3g} s" if latency is not None else "",
         f"at {began:%Y-%m-%d %H:%M:%S} UTC" if isinstance(began, datetime) else "",
         f"finish: {attempt['finish_reason']}" if attempt["finish_reason"] else "",

@@ -7,9 +7,10 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from crun_batch.console.amounts import count, counted, credit_amount, duration, money, rate, share, usd
+from crun_batch.console.amounts import count, counted, credit_amount, duration, money, noun_of, rate, share, usd
 from crun_batch.console.steering_words import steering_lines
-from crun_batch.console.words import display_width, one_line, shorten, summary_headline, summary_text, table
+from crun_batch.console.tables import table
+from crun_batch.console.words import display_width, one_line, shorten, summary_headline, summary_text
 
 _STATUSES_NOT_OK = ("error", "invalid", "truncated", "refused")
 
@@ -70,13 +71,14 @@ def _decimal(text: str | None) -> Decimal | None:
 
 def followed_line(status: Mapping[str, Any]) -> str:
     """Where a run is, in one line: for a log or a pipe."""
-    rows, total = status["rows"], status["rows"]["total"]
+    noun = noun_of(status["units_per_row"])
+    rows, total = status["units"], status["units"]["total"]
     done = sum(rows[name] for name in ("ok", *_STATUSES_NOT_OK))
     phrases = [
         summary_headline(status),
-        f"{count(done)} of {counted(total, 'row')} ({share(done, total)})",
+        f"{count(done)} of {counted(total, noun)} ({share(done, total)})",
         *(f"{count(rows[name])} {name}" for name in _STATUSES_NOT_OK if rows[name]),
-        rate(status["rows_per_second"]),
+        rate(status["units_per_second"], noun),
         money(_decimal(status["cost_usd"]), _decimal(status["cost_credits"])),
         f"{count(status['in_flight'])} in flight" if status["holder"] else "",
         *(f"{name} {phrase}" for name, phrase in steering_lines(status) if name != "set"),
@@ -86,7 +88,7 @@ def followed_line(status: Mapping[str, Any]) -> str:
 
 def followed_block(status: Mapping[str, Any], width: int, height: int) -> str:
     """The status as a block that is drawn over itself: no line is wider than the terminal, nor are there more."""
-    lines = [summary_text(status)]
+    lines = [summary_text(status, width - 1)]
     if status["holder"]:
         lines.append(f"  process  {one_line(status['holder'])}, {count(status['in_flight'])} in flight")
     lines += [f"  {name:<8} {phrase}" for name, phrase in steering_lines(status)]
@@ -96,7 +98,7 @@ def followed_block(status: Mapping[str, Any], width: int, height: int) -> str:
 
 
 def _bar(status: Mapping[str, Any], width: int) -> str:
-    rows, total = status["rows"], status["rows"]["total"]
+    rows, total = status["units"], status["units"]["total"]
     done = sum(rows[name] for name in ("ok", *_STATUSES_NOT_OK))
     told = f" {share(done, total)}"
     cells = max(1, width - display_width(told) - 2)

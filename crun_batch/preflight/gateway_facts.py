@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
 from msgspec import Struct, structs
 
-from crun_batch.console.words import secret_phrases
+from crun_batch.console.secret_words import secret_phrases
 from crun_batch.errors import EXIT_GATEWAY_REFUSED, RefusedToStart
 from crun_batch.gateway.control import Balance, ControlClient, ControlFault, ModelInfo, list_models, read_balance
 from crun_batch.load.job.job import Job

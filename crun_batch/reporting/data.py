@@ -12,6 +12,7 @@ from decimal import Decimal
 
 from msgspec import Struct
 
+from crun_batch.console.amounts import noun_of
 from crun_batch.stats.intervals import Rate
 
 STATUSES = ("ok", "invalid", "truncated", "refused", "error")
@@ -269,8 +270,8 @@ class ReportData(Struct, frozen=True):
     exit_code: int | None
     stop_reason: str | None
     resume_command: str | None
-    rows_total: int
-    """Finished and open ones."""
+    units_total: int
+    """Finished and open ones: a row of the table under one variant and repeat is a unit, as in the results."""
     in_flight: int
     seconds: float
     started_at: int | None
@@ -290,9 +291,21 @@ class ReportData(Struct, frozen=True):
     """What was taken over from earlier runs, and what it had cost there, in words; "" for nothing."""
     cache: CacheFigures | None = None
     """None: nothing was cached."""
+    units_per_row: int = 1
+
+    @property
+    def noun(self) -> str:
+        """What is counted: row; unit, where a row has several."""
+        return noun_of(self.units_per_row)
+
+    @property
+    def noun_in_variant(self) -> str:
+        """What is counted of one variant: unit, where each row is asked several times."""
+        return noun_of(self.facts.repeats)
 
     @property
     def finished(self) -> int:
+        """Units that have their result."""
         return sum(line.rows for line in self.statuses)
 
     @property
@@ -328,7 +341,7 @@ class ReportData(Struct, frozen=True):
         return sum(line.unpriced for line in self.bill)
 
     def with_status(self, status: str) -> int:
-        """Finished rows with this status."""
+        """Finished units with this status."""
         return sum(line.rows for line in self.statuses if line.status == status)
 
 

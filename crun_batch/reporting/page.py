@@ -84,7 +84,7 @@ def run_part(data: ReportData, prefix: str) -> Markup:
         PageSection("cost", "What it cost", parts.bill(data), exact),
         PageSection("wrong", "What went wrong", parts.failures(data)),
         PageSection("variants", "Quality and cost", variants(data)),
-        PageSection("values", "What came out", parts.pairs(came_out), "Of the rows that are ok."),
+        PageSection("values", "What came out", parts.pairs(came_out), f"Of the {data.noun}s that are ok."),
         PageSection("time", "How it went over time", _time(data)),
         PageSection(
             "sizes", "Latency and tokens", parts.pairs([*map(_spread_card, spreads)]), "Of answered requests."
@@ -163,14 +163,14 @@ def _tile(name: str, big: str, more: Sequence[object], *rest: object) -> Markup:
 
 
 def _rows_tile(data: ReportData) -> Markup:
-    still_open = data.rows_total - data.finished
+    still_open = data.units_total - data.finished
     bar = [BarPart(status, data.with_status(status), status) for status in STATUSES]
-    more = [f"{count(data.ok)} of {counted(data.rows_total, 'row')}"]
+    more = [f"{count(data.ok)} of {counted(data.units_total, data.noun)}"]
     if data.in_flight:
         more.append(f"{counted(data.in_flight, 'request')} in flight")
     return _tile(
-        "rows ok",
-        percentage(data.ok, data.rows_total),
+        f"{data.noun}s ok",
+        percentage(data.ok, data.units_total),
         more,
         share_bar([*bar, BarPart("open", still_open, "open")]),
     )
@@ -182,7 +182,7 @@ def _cost_tile(data: ReportData) -> Markup:
     also = money_text(Amount(credits=data.cost.credits)) if in_dollars and data.cost.credits is not None else ""
     more: list[object] = [also, f"bill {bounds}" if bounds else ""]
     if data.cost.is_known and data.ok:
-        more.append(f"{money_text(data.cost.per(data.ok))} per ok row")
+        more.append(f"{money_text(data.cost.per(data.ok))} per ok {data.noun}")
     name = "known cost" if data.uncertain else "cost"
     return _tile(name, money_text(Amount(usd=data.cost.usd) if in_dollars else data.cost), more, *_budget(data))
 
@@ -207,7 +207,7 @@ def _budget(data: ReportData) -> list[Markup]:
 
 
 def _speed_tile(data: ReportData) -> Markup:
-    speed = rate(data.finished / data.seconds) if data.seconds else "-"
+    speed = rate(data.finished / data.seconds, data.noun) if data.seconds else "-"
     latency = next((one.total for one in data.distributions if one.name == "latency"), None)
     more = [f"{duration(data.seconds)}, {counted(data.requests, 'request')}"]
     if latency is not None:

@@ -69,11 +69,15 @@ def failures(data: ReportData) -> Markup:
     kinds = [_failure(data, kind) for kind in data.failures]
     parts = [pairs(kinds) if len(kinds) > 1 else join(kinds)] if kinds else []
     if data.retried:
-        note = "Most of these were asked again: a row fails only when its attempts are used up."
+        note = f"Most of these were asked again: a {data.noun} fails only when its attempts are used up."
         unanswered = retried_table(data)
         parts.append(card(element("h3", unanswered.title), element("p", note, class_="note"), table(unanswered)))
     if not parts:
-        done = "Every finished row is ok, and every request was answered." if data.finished else "Nothing yet."
+        done = (
+            f"Every finished {data.noun} is ok, and every request was answered."
+            if data.finished
+            else "Nothing yet."
+        )
         return card(element("p", done, class_="soft"))
     return join(parts)
 
@@ -85,7 +89,8 @@ def _failure(data: ReportData, failure: FailureKind) -> Markup:
         badge(failure.status),
         element("strong", failure.kind) if failure.kind else None,
         element(
-            "span", f"{counted(failure.rows, 'row')}, {percentage(failure.rows, data.finished)} of the finished"
+            "span",
+            f"{counted(failure.rows, data.noun)}, {percentage(failure.rows, data.finished)} of the finished",
         ),
         element("span", f"cost {money_text(failure.cost)}") if failure.cost.is_known else None,
         class_="meta",

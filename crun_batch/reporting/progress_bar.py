@@ -78,5 +78,9 @@ def _new_bar(progress: Progress) -> Any:
         from tqdm.auto import tqdm
 
     return tqdm(
-        total=progress.rows_total, initial=progress.rows_done, unit=" rows", file=sys.stderr, dynamic_ncols=True
+        total=progress.rows_total,
+        initial=progress.rows_done,
+        unit=f" {progress.noun}s",
+        file=sys.stderr,
+        dynamic_ncols=True,
     )

@@ -108,7 +108,9 @@ def _by_status(data: ReportData) -> ShownTable:
         if number:
             each = money_text(cost.per(number))
             rows.append([status, count(number), percentage(number, data.finished), money_text(cost), each])
-    return ShownTable("By how the row ended", ("", "rows", "of the finished", "known cost", "a row"), rows)
+    noun = data.noun
+    headers = ("", f"{noun}s", "of the finished", "known cost", f"a {noun}")
+    return ShownTable(f"By how the {noun} ended", headers, rows)
 
 
 def retried_table(data: ReportData) -> ShownTable:
@@ -128,17 +130,17 @@ def retried_table(data: ReportData) -> ShownTable:
     return ShownTable("Requests that brought no answer", headers, rows, texts=2)
 
 
-def variants_table(named: Sequence[tuple[str, VariantLine]], scores: Sequence[str]) -> ShownTable:
-    """Variants that have finished rows, by the names given here: quality, cost, size, time."""
+def variants_table(named: Sequence[tuple[str, VariantLine]], scores: Sequence[str], noun: str) -> ShownTable:
+    """Variants that have results, by the names given here: quality, cost, size, time. `noun`: row, or unit."""
     beside = ["no answer"] if scores else []
     headers = [
         "variant",
-        "rows",
+        f"{noun}s",
         "ok",
         *scores,
         *beside,
-        "cost of a row",
-        "per correct row" if scores else "per ok row",
+        f"cost of a {noun}",
+        f"per correct {noun}" if scores else f"per ok {noun}",
     ]
     rows = []
     for name, line in named:
@@ -157,7 +159,7 @@ def variants_table(named: Sequence[tuple[str, VariantLine]], scores: Sequence[st
                 "-" if line.latency_p95 is None else seconds_text(line.latency_p95),
             ]
         )
-    return ShownTable("Variants", [*headers, "tokens in / out of a row", "latency", "95 %"], rows)
+    return ShownTable("Variants", [*headers, f"tokens in / out of a {noun}", "latency", "95 %"], rows)
 
 
 def cost_of_row(line: VariantLine) -> Amount:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from crun_batch.console.amounts import count
-from crun_batch.console.words import one_line, table
+from crun_batch.console.tables import table
+from crun_batch.console.words import one_line
 from crun_batch.reporting.data import Labels, ReportData
 from crun_batch.reporting.tables import ShownTable, bill_tables, retried_table, variants_table
 from crun_batch.reporting.words import (
@@ -49,8 +50,8 @@ def _tables(data: ReportData) -> list[ShownTable]:
         *(bill_tables(data) if data.bill else []),
         *([_failures(data)] if data.failures else []),
         *([retried_table(data)] if data.retried else []),
-        *([variants_table(named, scores)] if len(named) > 1 or (named and scores) else []),
-        *(_labels(one, [name for name, _ in named]) for one in data.labels),
+        *([variants_table(named, scores, data.noun_in_variant)] if len(named) > 1 or (named and scores) else []),
+        *(_labels(data, one, [name for name, _ in named]) for one in data.labels),
     ]
 
 
@@ -73,11 +74,11 @@ def _failures(data: ReportData) -> ShownTable:
         )
         for failure in data.failures
     ]
-    titles = ("status", "kind", "rows", "of the finished", "for example", "")
-    return ShownTable("Rows that are not ok", titles, rows)
+    titles = ("status", "kind", f"{data.noun}s", "of the finished", "for example", "")
+    return ShownTable(f"{data.noun.capitalize()}s that are not ok", titles, rows)
 
 
-def _labels(found: Labels, variants: Sequence[str]) -> ShownTable:
+def _labels(data: ReportData, found: Labels, variants: Sequence[str]) -> ShownTable:
     sums = {label: sum(by.values()) for label, by in found.counts.items()}
     wholes = {name: sum(by.get(name, 0) for by in found.counts.values()) for name in variants}
     listed = list(found.counts.items())[:LABELS_LISTED]
@@ -88,5 +89,5 @@ def _labels(found: Labels, variants: Sequence[str]) -> ShownTable:
     rows = [
         (label or "(empty)", *cells, count(sums[label])) for (label, _), cells in zip(listed, shares, strict=True)
     ]
-    headers = (found.column, *(variants if len(variants) > 1 else ["share"]), "rows")
+    headers = (found.column, *(variants if len(variants) > 1 else ["share"]), f"{data.noun}s")
     return ShownTable(f"Values of {found.column}", headers, rows)

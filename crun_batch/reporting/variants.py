@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from crun_batch.console.amounts import count, counted, duration
+from crun_batch.console.amounts import counted, duration
 from crun_batch.reporting.axes import number_text, seconds_text
 from crun_batch.reporting.data import ReportData, VariantLine
 from crun_batch.reporting.markup import Markup, element, join
@@ -35,7 +35,7 @@ def variants(data: ReportData) -> Markup:
         plots = [one for score in wanted if (one := _plot(named, score, width)) is not None]
     note = element("p", _NOTE, class_="note") if plots else None
     shown = element("div", *plots, class_="pair") if len(plots) > 1 else join(plots)
-    return join([note, shown, card(table(variants_table(named, scores)))])
+    return join([note, shown, card(table(variants_table(named, scores, data.noun_in_variant)))])
 
 
 def overview(runs: Sequence[ReportData]) -> Markup:
@@ -50,15 +50,15 @@ def overview(runs: Sequence[ReportData]) -> Markup:
                 ]
             ),
             join([badge(run.status), " ", badge("simulated") if run.facts.simulated else None]),
-            count(run.rows_total),
-            percentage(run.ok, run.rows_total),
+            counted(run.units_total, run.noun),
+            percentage(run.ok, run.units_total),
             money_text(run.cost),
             money_text(run.cost.per(run.finished)),
             duration(run.seconds),
         )
         for number, run in enumerate(runs, 1)
     ]
-    headers = ("run", "", "rows", "ok", "known cost", "a row", "time")
+    headers = ("run", "", "size", "ok", "known cost", "of each", "time")
     names = [run.name for run in runs]
     called = [run.name if names.count(run.name) == 1 else run.directory for run in runs]
     named = [

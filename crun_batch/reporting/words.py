@@ -60,17 +60,17 @@ def units_of(amounts: Sequence[Amount]) -> tuple[str, ...]:
 
 def rows_sentence(data: ReportData) -> str:
     """All 1,319 rows are ok. / 1,297 of 1,319 rows are ok (98.3 %): 12 truncated, 10 error."""
-    still_open = data.rows_total - data.finished
+    still_open, noun = data.units_total - data.finished, data.noun
     if not data.finished:
-        return f"No row has finished yet; {counted(data.rows_total, 'row')} to do."
-    if data.ok == data.rows_total:
-        return "The only row is ok." if data.ok == 1 else f"All {count(data.ok)} rows are ok."
+        return f"No {noun} has finished yet; {counted(data.units_total, noun)} to do."
+    if data.ok == data.units_total:
+        return f"The only {noun} is ok." if data.ok == 1 else f"All {count(data.ok)} {noun}s are ok."
     parts = [(data.with_status(status), status) for status in STATUSES if status != "ok"]
     others = ", ".join(
         f"{count(number)} {name}" for number, name in [*parts, (still_open, "still open")] if number
     )
-    of_all = f"{count(data.ok)} of {counted(data.rows_total, 'row')}"
-    return f"{of_all} {'is' if data.ok == 1 else 'are'} ok ({percentage(data.ok, data.rows_total)}); {others}."
+    of_all = f"{count(data.ok)} of {counted(data.units_total, noun)}"
+    return f"{of_all} {'is' if data.ok == 1 else 'are'} ok ({percentage(data.ok, data.units_total)}); {others}."
 
 
 def cost_sentence(data: ReportData) -> str:
@@ -83,7 +83,7 @@ def cost_sentence(data: ReportData) -> str:
         return "What it cost is unknown."
     known = "It cost at least" if data.uncertain else "It cost"
     each = money_text(data.cost.per(data.finished))
-    return f"{known} {money_text(data.cost)}" + (f": {each} a row." if data.finished else ".")
+    return f"{known} {money_text(data.cost)}" + (f": {each} a {data.noun}." if data.finished else ".")
 
 
 def reused_sentence(data: ReportData) -> str:
@@ -115,7 +115,7 @@ def time_sentence(data: ReportData) -> str:
     """It took 1.6 s (841 rows/s)."""
     if not data.seconds:
         return ""
-    return f"It took {duration(data.seconds)} ({rate(data.finished / data.seconds)})."
+    return f"It took {duration(data.seconds)} ({rate(data.finished / data.seconds, data.noun)})."
 
 
 def bill_bounds(data: ReportData) -> str | None:
@@ -155,9 +155,9 @@ def warnings(data: ReportData) -> list[tuple[str, str]]:
         bill = f"the bill is {bounds}" if bounds else "nothing bounds the bill"
         sentence = f"{' and '.join(doubts)}: {bill}."
         found.append(("", sentence[0].upper() + sentence[1:]))
-    still_open = data.rows_total - data.finished
+    still_open = data.units_total - data.finished
     if data.resume_command and still_open:
-        found.append(("", f"{counted(still_open, 'row')} still open. Resume with: {data.resume_command}"))
+        found.append(("", f"{counted(still_open, data.noun)} still open. Resume with: {data.resume_command}"))
     return found
 
 

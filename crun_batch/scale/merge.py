@@ -152,9 +152,22 @@ def _summary(shards: Sequence[ShardRun], account: Account, target: Path) -> dict
     open_count = sum(shard.open_units for shard in shards)
     commands = (shard.summary["resume_command"] for shard in shards)
     command = of_all_rows(next(filter(None, commands), None), target)
-    place = RunFacts(shards[0].document["job"]["name"], target, command, left_out=_left_out(shards))
+    per_row = shards[0].summary["units_per_row"]
+    place = RunFacts(
+        shards[0].document["job"]["name"],
+        target,
+        command,
+        left_out=_left_out(shards),
+        units_per_row=per_row,
+        rows=None if per_row == 1 else _rows(shards),
+    )
     ending = _ending(shards, account, open_count)
     return summary_of(account, place, ending, open_count=open_count, seconds=account.seconds)
+
+
+def _rows(shards: Sequence[ShardRun]) -> dict[str, int]:
+    """Rows by status: no row is in two shards."""
+    return {name: sum(shard.summary["rows"][name] for shard in shards) for name in shards[0].summary["rows"]}
 
 
 def _ending(shards: Sequence[ShardRun], account: Account, open_count: int) -> RunEnding:
@@ -164,7 +177,8 @@ def _ending(shards: Sequence[ShardRun], account: Account, open_count: int) -> Ru
     """
     if any(shard.is_cut_off for shard in shards):
         return RUNNING
-    ending = ending_of(None, account.totals(), open_count, is_pilot=False)
+    per_row = shards[0].summary["units_per_row"]
+    ending = ending_of(None, account.totals(), open_count, units_per_row=per_row, is_pilot=False)
     reasons = dict.fromkeys(
         f"shard {shard.number}/{shard.count}: {shard.summary['stop_reason']}"
         for shard in shards

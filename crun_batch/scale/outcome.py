@@ -20,15 +20,14 @@ from crun_batch.errors import (
     EXIT_TERMINATED,
 )
 from crun_batch.gateway.pool_seams import NO_ROOM
-from crun_batch.preflight.affordability import caps_to_go_on, how_to_go_on, reservations_of
+from crun_batch.preflight.affordability import reservations_of
 from crun_batch.pricing.budget import Reservations
 from crun_batch.records import Halt
 from crun_batch.scale.crew import CrewEnd
 from crun_batch.scale.merge import merge_shards
-from crun_batch.scale.whole import places_begun, shards_context
-from crun_batch.state.commands import under_caps
+from crun_batch.scale.summaries import told
+from crun_batch.scale.whole import shards_context
 from crun_batch.state.run_state import RunContext
-from crun_batch.state.summary import RunFacts, ending_of, summary_of
 
 GRAVEST_FIRST = (
     EXIT_BUG,
@@ -66,12 +65,12 @@ def concluded(before: RunContext, places: Sequence[Path], sent: CrewEnd) -> dict
     halt = Halt(code, "; ".join(reasons))
     if code == EXIT_OUT_OF_MONEY and all(one.startswith(NO_ROOM) for one in reasons):
         halt = Halt(code, NO_ROOM)
-    return _told(context, places, halt)
+    return told(context, places, halt)
 
 
 def refused(context: RunContext, places: Sequence[Path], halt: Halt) -> dict[str, Any]:
     """The summary where the gateway refuses the job before the first request."""
-    return _told(context, places, halt)
+    return told(context, places, halt)
 
 
 def _reservations(context: RunContext, sent: CrewEnd) -> Reservations:
@@ -80,17 +79,3 @@ def _reservations(context: RunContext, sent: CrewEnd) -> Reservations:
     for purse, hold_pico in zip((reservations.usd, reservations.credits), sent.largest_hold_pico, strict=True):
         purse.asks(hold_pico)
     return reservations
-
-
-def _told(context: RunContext, places: Sequence[Path], halt: Halt) -> dict[str, Any]:
-    """`shards`: where results are as long as there is no merged run; `output_dir` is where that is to be.
-
-    Where the budget was too small, its command names one under which what is open fits.
-    """
-    account, job = context.state.account, context.workload.job
-    going_on = how_to_go_on(halt, context) if halt.reason == NO_ROOM else halt  # a worker has said how
-    command = under_caps(context.options.resume_command, caps_to_go_on(halt, context))
-    ending = ending_of(going_on, account.totals(), context.open_units, is_pilot=False)
-    place = RunFacts(job.name, job.output.dir, command)
-    summary = summary_of(account, place, ending, open_count=context.open_units, seconds=account.seconds)
-    return {**summary, "shards": [str(one) for one in places_begun(places)]}

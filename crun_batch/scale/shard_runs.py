@@ -13,13 +13,13 @@ from typing import Any
 
 from msgspec import Struct
 
-from crun_batch.console.amounts import counted
+from crun_batch.console.amounts import counted, noun_of
 from crun_batch.errors import InputError, RunDamaged, RunDirectoryError
 from crun_batch.pricing.account import Account
 from crun_batch.state.batched import uncollected
 from crun_batch.state.ownership import shard_of
 from crun_batch.state.recovery import account_now, recover_journal
-from crun_batch.state.summary import RUNNING
+from crun_batch.state.summary import RUNNING, with_units
 from crun_batch.store.batches import read_batches
 from crun_batch.store.directory import RunDirectory, open_directory, read_json
 from crun_batch.store.merging import CopiedRun
@@ -44,7 +44,7 @@ class ShardRun(Struct, frozen=True):
     @property
     def open_units(self) -> int:
         """Units of its rows that have no final result."""
-        return max(0, int(self.summary["rows"]["total"]) - sum(self.account.totals().statuses.values()))
+        return max(0, int(self.summary["units"]["total"]) - sum(self.account.totals().statuses.values()))
 
     @property
     def is_cut_off(self) -> bool:
@@ -119,7 +119,7 @@ def _opened(path: Path, stack: ExitStack, started_at: str) -> ShardRun:
         count=shard["count"],
         divided_by=shard["by"],
         document=document,
-        summary=read_json(run.summary),
+        summary=with_units(read_json(run.summary)),
         source=CopiedRun(run, recovered),
         account=account_now(run),
     )
@@ -181,8 +181,8 @@ def _not_finished(shards: Sequence[ShardRun]) -> Iterator[str]:
     for shard in shards:
         was_killed = shard.is_cut_off or shard.summary["status"] == RUNNING.status
         if shard.open_units or was_killed:
-            total = shard.summary["rows"]["total"]
-            what = "was killed" if was_killed else f"has {shard.open_units:,} of {total:,} rows open"
+            total, noun = shard.summary["units"]["total"], noun_of(shard.summary["units_per_row"])
+            what = "was killed" if was_killed else f"has {shard.open_units:,} of {counted(total, noun)} open"
             yield f"{shard} {what}; start it again to finish it"
 
 

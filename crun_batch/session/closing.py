@@ -31,6 +31,7 @@ def close(context: RunContext, graders: Graders, docket: Docket, halt: Halt | No
         halt,
         totals,
         open_count,
+        units_per_row=workload.slots.per_row,
         is_pilot=context.options.pilot is not None,
         failed_verdicts=state.failed_verdicts,
     )
@@ -54,6 +55,6 @@ def _going_on(context: RunContext, halt: Halt | None) -> tuple[Halt | None, dict
 
 def refused(context: RunContext, halt: Halt) -> dict[str, Any]:
     """The summary of a session that ended before its first request. Nothing is written: all stays as it was."""
-    account, open_count = context.state.account, context.open_units
-    ending = ending_of(halt, account.totals(), open_count, is_pilot=False)
-    return summary_of(account, place_of(context), ending, open_count=open_count, seconds=account.seconds)
+    account, open_count, place = context.state.account, context.open_units, place_of(context)
+    ending = ending_of(halt, account.totals(), open_count, units_per_row=place.units_per_row, is_pilot=False)
+    return summary_of(account, place, ending, open_count=open_count, seconds=account.seconds)

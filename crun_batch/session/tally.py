@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from crun_batch.console.amounts import noun_of
 from crun_batch.errors import EXIT_GATEWAY_REFUSED
 from crun_batch.records import Halt
 
@@ -16,13 +17,18 @@ class UnitTally:
     """Counts finished units by target; at `stop_at_error_rate` of a target's last units it calls `refuse`."""
 
     def __init__(
-        self, targets: tuple[str, ...], stop_at_error_rate: float, refuse: Callable[[int, Halt], None]
+        self,
+        targets: tuple[str, ...],
+        stop_at_error_rate: float,
+        refuse: Callable[[int, Halt], None],
+        repeats: int = 1,
     ) -> None:
         self.finished_units = 0
         self.failed_units = 0
         self._targets = targets
         self._stop_at_error_rate = stop_at_error_rate
         self._refuse = refuse
+        self._noun = noun_of(repeats)
         self._recent_errors: dict[int, deque[bool]] = {}
 
     def count(self, target: int, *, is_ok: bool, is_error: bool) -> None:
@@ -37,11 +43,12 @@ class UnitTally:
             return
         share = sum(recent) / len(recent)
         if share >= self._stop_at_error_rate:
+            last = f"{len(recent)} {self._noun}s of variant {self._targets[target]!r}"
             self._refuse(
                 target,
                 Halt(
                     EXIT_GATEWAY_REFUSED,
-                    f"{share:.0%} of the last {len(recent)} rows of variant {self._targets[target]!r} failed "
+                    f"{share:.0%} of the last {last} failed "
                     f"(limits.stop_at_error_rate is {self._stop_at_error_rate:g})",
                 ),
             )

@@ -63,11 +63,12 @@ def make_tools(
 ) -> Tools:
     """The tools for these targets."""
     names, token_ratio = tuple(target.name for target in targets), TokenRatio()
+    limits, repeats = context.workload.job.limits, context.workload.job.repeats
     return Tools(
         attempts=AttemptRecorder(
             context, resources, targets=names, journal=journal, sealer=sealer, token_ratio=token_ratio
         ),
-        tally=UnitTally(names, context.workload.job.limits.stop_at_error_rate, ends.refuse),
+        tally=UnitTally(names, limits.stop_at_error_rate, ends.refuse, repeats),
         tickets=Tickets(resources.prices_of, resources.bill.credits_per_usd, token_ratio),
         journal=journal,
         wake=ends.wake,

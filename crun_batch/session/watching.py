@@ -71,6 +71,7 @@ class Meter:
             waiting_reason=self._waiting_reason(),
             stops_in_seconds=self._stops_in_seconds(),
             variants=self._variants(),
+            units_per_row=self._extent.units_per_row,
         )
 
     def _variants(self) -> tuple[VariantProgress, ...]:

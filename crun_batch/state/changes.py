@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from crun_batch.console.amounts import counted, noun_of
 from crun_batch.errors import RequestsChanged
 from crun_batch.load.prompt.rejections import RowRejected
 from crun_batch.pricing.account import UnitKey
@@ -88,7 +89,8 @@ def _hash_now(variant: Variant, row: Row) -> int:
 
 
 def _changes_text(workload: Workload, state: RunState, changed: list[tuple[int, Row]]) -> str:
-    lines = [f"{len(changed):,} finished units of {state.directory.path} would now send other requests"]
+    what = counted(len(changed), f"finished {noun_of(workload.slots.per_row)}")
+    lines = [f"{what} of {state.directory.path} would now send other requests"]
     lines += _job_changes(state.document.get("job", {}), workload.job.public_dict())
     if len(lines) == 1:
         lines += _row_changes(workload, state, [row for _, row in changed[:DIFFS_SHOWN]])

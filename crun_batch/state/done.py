@@ -5,7 +5,7 @@ Owns the done marks and what follows from them: how many units are open, which r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ from crun_batch.records import Row
 from crun_batch.workload.workload import Workload
 
 OPEN = 0
+OPEN_STATUS = "open"
 
 
 class DoneMarks:
@@ -53,8 +54,17 @@ class DoneMarks:
         """For the first slot of every row, then for the second and so on: whether it is open."""
         for offset in range(slots_per_row):
             codes = self._codes[offset::slots_per_row]
-            finished = pa.Array.from_buffers(pa.uint8(), len(codes), [None, pa.py_buffer(codes)]).cast(pa.bool_())
-            yield pc.invert(finished)
+            yield pc.invert(_array(codes).cast(pa.bool_()))
+
+    def worst_of_rows(self, statuses: Sequence[str], slots_per_row: int) -> pa.UInt8Array:
+        """For every row of the source, the place in `statuses` of the last of those that its slots have."""
+        places = bytearray(256)
+        places[OPEN] = statuses.index(OPEN_STATUS)
+        for (status, _), code in self._endings.items():
+            places[code] = statuses.index(status)
+        found = self._codes.translate(places)
+        by_slot = (_array(found[offset::slots_per_row]) for offset in range(slots_per_row))
+        return reduce(pc.max_element_wise, by_slot)
 
     def reopen(self, slot: int) -> None:
         """Let the unit be asked again; its earlier result stays until the new one replaces it."""
@@ -74,6 +84,23 @@ class DoneMarks:
 
     def open_slots(self) -> int:
         return self._codes.count(OPEN)
+
+
+def _array(codes: bytearray) -> pa.UInt8Array:
+    return pa.Array.from_buffers(pa.uint8(), len(codes), [None, pa.py_buffer(codes)])
+
+
+def rows_by_status(workload: Workload, done: DoneMarks, statuses: Sequence[str]) -> Mapping[str, int]:
+    """How many selected rows have each status: that of their units which stands last in `statuses`, open the last.
+
+    So a row is ok where all its variants and repeats are, and open while one of them is.
+    """
+    table, order = workload.table, (*statuses, OPEN_STATUS)
+    worst = done.worst_of_rows(order, workload.slots.per_row)
+    if table.selected_rows != table.source_rows:
+        worst = worst.filter(table.selected)
+    found = {one["values"]: one["counts"] for one in pc.value_counts(worst).to_pylist()}
+    return {"total": table.selected_rows, **{name: found.get(place, 0) for place, name in enumerate(order)}}
 
 
 def open_units(workload: Workload, done: DoneMarks) -> int:

@@ -21,6 +21,7 @@ from crun_batch.store.holder import holder
 LEAST_WAIT_SECONDS = 1.0
 MOST_OF_THE_TIME = 0.1
 """Share of the time that is spent on looking, where looking takes long."""
+_CHANGES_WITH_TIME = ("seconds", "rows_per_second", "units_per_second")
 
 
 class WatchPace(Struct, frozen=True):
@@ -56,4 +57,4 @@ def wait_seconds(took_seconds: float, least_seconds: float) -> float:
 
 def _told(status: dict[str, Any]) -> dict[str, Any]:
     """The status without what changes with time alone."""
-    return {name: value for name, value in status.items() if name not in ("seconds", "rows_per_second")}
+    return {name: value for name, value in status.items() if name not in _CHANGES_WITH_TIME}

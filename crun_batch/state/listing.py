@@ -33,7 +33,7 @@ class ListedRun(Struct, frozen=True):
     exit_code: int | None = None
     rows_total: int | None = None
     rows_done: int | None = None
-    """Units with a final result, whatever it is."""
+    """Rows of which nothing is open, however they ended."""
     rows_failed: int | None = None
     """Those of them that are not ok."""
     cost_usd: str | None = None

@@ -22,7 +22,7 @@ from crun_batch.state.ownership import (
 )
 from crun_batch.state.reading import batches_of, last_pilot
 from crun_batch.state.recovery import account_now, done_marks, recover_journal
-from crun_batch.state.retry import reopen
+from crun_batch.state.retry import asked_again, reopen
 from crun_batch.state.run_state import RunContext, RunState
 from crun_batch.store.directory import RunDirectory, open_directory, read_json
 from crun_batch.store.results import publish
@@ -54,7 +54,7 @@ def open_context(workload: Workload, options: RunOptions, stack: ExitStack) -> R
     if options.retry:
         id_name = workload.table.id_name
         reopened = reopen(state.done, state.account, options.retry, path=path, id_name=id_name)
-        options.say(f"{reopened:,} finished units are asked again ({', '.join(sorted(options.retry))})")
+        options.say(asked_again(reopened, options.retry, workload.slots.per_row))
     return RunContext(workload, options, state)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from crun_batch.console.amounts import counted, noun_of
 from crun_batch.pricing.account import Account, UnitKey, UnitSoFar
 from crun_batch.records import Usage, pico_of
 from crun_batch.state.done import DoneMarks
@@ -29,6 +30,12 @@ def reopen(done: DoneMarks, account: Account, kinds: frozenset[str], *, path: Pa
         rows = asked_again.select(pl.col(id_name).cast(pl.String), "variant", "repeat").collect().rows()
         recall(account, rows, path=path, id_name=id_name)
     return count
+
+
+def asked_again(count: int, kinds: frozenset[str], units_per_row: int) -> str:
+    """3 finished rows are asked again (error, truncated)."""
+    what = counted(count, f"finished {noun_of(units_per_row)}")
+    return f"{what} {'is' if count == 1 else 'are'} asked again ({', '.join(sorted(kinds))})"
 
 
 def recall(account: Account, units: Iterable[UnitKey], *, path: Path, id_name: str) -> None:

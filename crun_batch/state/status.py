@@ -147,9 +147,20 @@ def _summary_now(
     finished = sum(account.totals().statuses.values())
     pilot, is_pilot = summary.get("pilot"), summary.get("is_pilot", False)
     left_out = {name: why for name, one in summary.get("endpoints", {}).items() if (why := one["left_out"])}
-    command, shard = summary["resume_command"], summary.get("shard")
-    place = RunFacts(summary["name"], run.path, command, pilot, is_pilot, left_out, shard, now.batches)
-    open_count = max(0, summary["rows"]["total"] - finished)
+    units_per_row = summary["units_per_row"]
+    place = RunFacts(
+        summary["name"],
+        run.path,
+        summary["resume_command"],
+        pilot,
+        is_pilot,
+        left_out,
+        summary.get("shard"),
+        units_per_row,
+        None if units_per_row == 1 else summary["rows"],  # as of at most some seconds ago: the journal knows units
+        now.batches,
+    )
+    open_count = max(0, summary["units"]["total"] - finished)
     seconds = max(summary["seconds"], account.seconds)
     return summary_of(account, place, ending, open_count=open_count, seconds=seconds)
 

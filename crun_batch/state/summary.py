@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from crun_batch.console.amounts import counted, noun_of
 from crun_batch.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_ROWS_FAILED, EXIT_TERMINATED
 from crun_batch.pricing.account import Account, Sums
 from crun_batch.records import AttemptTotals, Halt, decimal_text
@@ -30,16 +31,23 @@ RUNNING = RunEnding("running")
 
 
 def ending_of(
-    halt: Halt | None, totals: Sums, open_count: int, *, is_pilot: bool, failed_verdicts: int = 0
+    halt: Halt | None,
+    totals: Sums,
+    open_count: int,
+    *,
+    units_per_row: int,
+    is_pilot: bool,
+    failed_verdicts: int = 0,
 ) -> RunEnding:
     """By why it halted, else by how its rows ended and whether their judges gave a verdict."""
     if halt is not None:
         interrupted = halt.exit_code in (EXIT_INTERRUPTED, EXIT_TERMINATED)
         return RunEnding("interrupted" if interrupted else "stopped", halt.exit_code, halt.words)
+    are_open = f"{counted(open_count, noun_of(units_per_row))} {'is' if open_count == 1 else 'are'}"
     if open_count and is_pilot:
-        return RunEnding("stopped", EXIT_OK, f"pilot done, {open_count:,} rows are open")
+        return RunEnding("stopped", EXIT_OK, f"pilot done, {are_open} open")
     if open_count:
-        return RunEnding("stopped", EXIT_ROWS_FAILED, f"{open_count:,} rows are still open")
+        return RunEnding("stopped", EXIT_ROWS_FAILED, f"{are_open} still open")
     if failed_verdicts:
         said = f"{failed_verdicts:,} questions to judges failed; start again to ask them once more"
         return RunEnding("finished", EXIT_ROWS_FAILED, said)
@@ -61,6 +69,9 @@ class RunFacts(Struct, frozen=True):
     """Endpoints of a list to which nothing is sent now -> why."""
     shard: str | None = None
     """Which of several shards of the rows this is; None: all rows."""
+    units_per_row: int = 1
+    rows: Mapping[str, int] | None = None
+    """Of a run whose rows have several units: its rows by status. None: a row is a unit."""
     batches: Sequence[BatchEntry] = ()
     """Those that are not collected yet."""
 
@@ -70,22 +81,25 @@ def summary_of(
 ) -> dict[str, Any]:
     """summary.json: the sums of the account and how the run stands. Amounts are decimal text.
 
-    `bill_*` bounds what the gateway may charge: known cost <= bill <= known cost + what is held for the attempts
-    whose cost is unknown, or which are in batches; its `high` is null where nothing bounds one of them.
+    `units` counts what is sent and finished one by one: a row under one variant and repeat. `rows` counts rows of
+    the table by the worst status of their units. `bill_*` bounds what the gateway may charge: known cost <= bill
+    <= known cost + what is held for the attempts whose cost is unknown, or which are in batches; its `high` is
+    null where nothing bounds one of them.
     """
     totals = account.totals()
     finished = sum(totals.statuses.values())
+    by_status = {name: totals.statuses.get(name, 0) for name in STATUSES}
+    units = {"total": open_count + finished, **by_status, "open": open_count}
+    rows = units if place.rows is None else place.rows
     return {
         "name": place.name,
         "shard": place.shard,
         "status": ending.status,
         "stop_reason": ending.reason,
         "exit_code": ending.exit_code,
-        "rows": {
-            "total": open_count + finished,
-            **{name: totals.statuses.get(name, 0) for name in STATUSES},
-            "open": open_count,
-        },
+        "rows": rows,
+        "units": units,
+        "units_per_row": place.units_per_row,
         "errors": {kind: number for kind, number in totals.error_kinds.items() if number},
         "tokens": {name: getattr(totals, f"{name}_tokens") for name in TOKENS},
         "cost_usd": _cost(totals, "usd"),
@@ -104,7 +118,8 @@ def summary_of(
         "judges": {name: _of_judge(sums) for name, sums in account.judges.items()},
         "endpoints": _of_endpoints(account, place.left_out),
         "seconds": round(seconds, 3),
-        "rows_per_second": round(finished / seconds, 3) if seconds else 0.0,
+        "rows_per_second": round((rows["total"] - rows["open"]) / seconds, 3) if seconds else 0.0,
+        "units_per_second": round(finished / seconds, 3) if seconds else 0.0,
         "output_dir": str(place.directory),
         "resume_command": place.resume_command if open_count or ending.reason else None,
         "pilot": place.pilot,
@@ -119,6 +134,14 @@ def _reused(totals: Sums) -> dict[str, Any]:
     known = totals.reused - totals.saved_unknown
     usd, credits_ = (decimal_text(one) if one else None for one in (totals.saved_usd, totals.saved_credits))
     return {"rows": totals.reused, "of_known_cost": known, "saved_usd": usd, "saved_credits": credits_}
+
+
+def with_units(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The summary with `units`. Before they were counted by themselves, they were called rows."""
+    if "units" in summary:
+        return dict(summary)
+    per_second = summary.get("rows_per_second", 0.0)
+    return {**summary, "units": summary["rows"], "units_per_row": 1, "units_per_second": per_second}
 
 
 def _of_variant(sums: Sums) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from crun_batch.state.commands import as_seen_from
+from crun_batch.state.summary import with_units
 from crun_batch.store.directory import RunDirectory, read_json
 
 MOST_BYTES = 1 << 16
@@ -14,7 +15,7 @@ MOST_BYTES = 1 << 16
 
 def told_summary(path: Path, run: RunDirectory) -> dict[str, Any]:
     """summary.json, with `on_end`. Raises RunDamaged."""
-    return {**as_seen_from(path, read_json(run.summary)), "on_end": _told_of_end(run)}
+    return {**with_units(as_seen_from(path, read_json(run.summary))), "on_end": _told_of_end(run)}
 
 
 def _told_of_end(run: RunDirectory) -> dict[str, Any] | None:

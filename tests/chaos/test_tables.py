@@ -64,7 +64,7 @@ def test_one_cell_of_the_same_size_at_the_same_time_is_seen(place):
     with pytest.raises(RequestsChanged) as caught:
         again()
     assert 6 == caught.value.exit_code
-    for words in ("1 finished units", "row 3", "'text'", "- Is 3 even?", "+ Is 9 even?"):
+    for words in ("1 finished row", "row 3", "'text'", "- Is 3 even?", "+ Is 9 even?"):
         assert words in str(caught.value)
 
 
@@ -102,7 +102,7 @@ def test_another_request_for_finished_rows_stops_with_a_diff(place, change):
     key = change.split(":")[0]
     lines = [change if line.startswith(f"{key}:") else line for line in job.read_text().splitlines()]
     job.write_text("\n".join(lines))
-    with pytest.raises(RequestsChanged, match=r"6 finished units.*\n--- job of the run"):
+    with pytest.raises(RequestsChanged, match=r"6 finished rows.*\n--- job of the run"):
         again()
 
 
