@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -56,6 +57,8 @@ def commander(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.Mon
         capfdbinary.readouterr()
         code = commands.main(arguments)
         out, err = capfdbinary.readouterr()
+        if re.search(rb"^SIG\w+: (ended|no new requests)", err, re.MULTILINE):  # no test signals its own process
+            pytest.exit(f"a signal for the tests ended a command in their process: {err.decode()}", code)
         return Answer(code, out.decode(), err.decode())
 
     return run

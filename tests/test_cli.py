@@ -331,8 +331,10 @@ def test_sql_shows_a_table_and_complains_in_duckdbs_words(real: Path, command: A
 
 
 def test_verify_of_a_damaged_run_exits_with_6(real: Path, command: Any) -> None:
-    command("run", "job.yaml", "--yes")
-    assert 0 == command("verify", "job.yaml", "--data").code
+    ran = command("run", "job.yaml", "--yes")
+    assert 0 == ran.code, ran.err
+    sound = command("verify", "job.yaml", "--data")
+    assert 0 == sound.code, sound.out
     part = next((real / "runs/small/attempts").glob("*.parquet"))
     data = bytearray(part.read_bytes())
     data[len(data) // 2] ^= 1

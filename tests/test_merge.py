@@ -101,7 +101,7 @@ def test_all_that_reads_a_run_reads_a_merged_one(at: SimulatorProcess, tmp_path:
     assert 2 == len(compare(merged).comparison.variants)
     assert 24 == export(merged, "jsonl", tmp_path / "out.jsonl")["rows"]
     told = status(merged)
-    assert ("finished", 0, 24) == (told["status"], told["exit_code"], told["rows"]["total"])
+    assert ("finished", 0, 24) == (told["status"], told["exit_code"], told["units"]["total"])
     assert "all" in {Path(one["directory"]).name for one in crun_batch.runs(tmp_path)}
     assert 2 == len(crun_batch.show(merged, "r3", table=texts(12))["units"])
     assert {"1/2", "2/2"} == {

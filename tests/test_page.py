@@ -28,8 +28,10 @@ import crun_batch
 from crun_batch.load.job.job import load_job
 from crun_batch.page.asked import rows_asked
 from crun_batch.page.guard import PAGE_HEADERS, Policy, denial
-from crun_batch.page.live import LiveStatus, projected
+from crun_batch.page.live import LiveStatus
 from crun_batch.page.rows import RunRows, as_json, told
+from crun_batch.pricing.projection import projected_pico
+from crun_batch.records import PICO
 from crun_batch.reporting.spoken import PICTURE_KINDS, pictures
 from crun_batch.store.views import results_frame
 
@@ -504,12 +506,24 @@ def test_failures_are_told_with_the_gateways_words(asker: Asker) -> None:
 
 
 def test_a_projection_is_the_mean_of_what_is_done() -> None:
-    assert ["3", None, None, "0.000000000001"] == [
-        projected("1", 10, 20),
-        projected(None, 10, 20),
-        projected("1", 0, 20),
-        projected("0.000000000001", 1, 0),
+    """Of the finished units, for the open ones; unknown where nothing is known; exact, rounded down."""
+    assert [3 * PICO, None, None, 1, 3] == [
+        projected_pico(PICO, 10, 20),
+        projected_pico(None, 10, 20),
+        projected_pico(PICO, 0, 20),
+        projected_pico(1, 1, 0),
+        projected_pico(2, 3, 2),
     ]
+
+
+def test_the_page_counts_as_the_terminal_does(hostile: Path, asker: Asker) -> None:
+    """Two variants of each row are two units: what is sent and finished is called so; rows are the table's."""
+    status, facts = asker.get("status"), asker.get("facts")
+    summary = crun_batch.status(hostile)
+    assert ("unit", "unit", 2) == (status["noun"], facts["noun"], status["units_per_row"])
+    assert summary["rows"]["total"] == status["rows_done"] == status["units_done"] // 2
+    assert summary["units"] == status["units"]
+    assert status["units_done"] == asker.get("count")["rows"]
 
 
 def test_a_status_is_read_a_tenth_of_the_time_at_most(hostile: Path) -> None:

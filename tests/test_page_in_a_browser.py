@@ -38,6 +38,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 @pytest.fixture(params=SIZES)
 def size(request: pytest.FixtureRequest, browser: Browser) -> str:
     browser.size(request.param)
+    browser.go("about:blank")  # a page of the test before may still ask its server, which has ended
+    browser.wait("location.href === 'about:blank'")
     browser.events.clear()
     return str(request.param)
 
@@ -122,7 +124,7 @@ def test_keys_lead_through_the_rows(browser: Browser, page: crun_batch.View, siz
     browser.press("/")
     browser.wait("document.activeElement.id === 'q'")
     browser.type("refused:")
-    browser.wait("document.getElementById('count').textContent === '20 rows'")
+    browser.wait("document.getElementById('count').textContent === '20 units'")
     assert "q=refused" in browser.run("location.search")
 
 
@@ -130,19 +132,19 @@ def test_a_link_gives_the_same_rows_again(browser: Browser, page: crun_batch.Vie
     """What was clicked together stands in the address; another tab shows it too, and the way back leads back."""
     opened(browser, page)
     browser.run("document.querySelector('#statuses input[value=ok]').click()")
-    browser.wait("document.getElementById('count').textContent === '180 rows'")
+    browser.wait("document.getElementById('count').textContent === '180 units'")
     browser.run("document.getElementById('differ').click()")
-    browser.wait("document.getElementById('count').textContent === '154 rows'")
+    browser.wait("document.getElementById('count').textContent === '154 units'")
     browser.run("document.querySelector('#scores select').value = '<'")
     browser.run("document.querySelector('#scores select').dispatchEvent(new Event('change'))")
-    browser.wait(f"document.getElementById('count').textContent !== '154 rows' && {COUNTED}")
+    browser.wait(f"document.getElementById('count').textContent !== '154 units' && {COUNTED}")
     browser.run(
         "[...document.querySelectorAll('#rows thead button')].find((one) => one.textContent === 'id').click()"
     )
     browser.wait("document.querySelector('#rows thead th')?.getAttribute('aria-sort') === 'ascending'")
     address, rows = browser.run("location.href"), browser.run("document.querySelector('#rows tbody').innerText")
     browser.go(address)
-    browser.wait(f"{SHOWN} > 0 || document.getElementById('count').textContent === '0 rows'")
+    browser.wait(f"{SHOWN} > 0 || document.getElementById('count').textContent === '0 units'")
     assert rows == browser.run("document.querySelector('#rows tbody').innerText")
     assert browser.run("document.getElementById('differ').checked")
     browser.run("history.back()")
@@ -221,7 +223,7 @@ def test_variants_are_compared_and_a_cell_opens_its_rows(browser: Browser, tmp_p
         cell = "document.querySelector('#compare a.heat.wrong')"
         count = browser.run(f"Number({cell}.textContent)")
         browser.run(f"{cell}.click()")
-        browser.wait(f"document.getElementById('count').textContent.replace(/ rows?/, '') === '{count}'")
+        browser.wait(f"document.getElementById('count').textContent.replace(/ (row|unit)s?/, '') === '{count}'")
         assert [] == browser.complaints()
 
 
@@ -247,7 +249,7 @@ def test_a_million_rows_are_as_near(browser: Browser, tmp_path: Path, size: str)
     make_large_run(tmp_path / "run", 1_000_000)
     with crun_batch.view(tmp_path / "run") as page:
         opened(browser, page)
-        browser.wait("document.getElementById('count').textContent === '1,000,000 rows'")
+        browser.wait("document.getElementById('count').textContent === '1,000,000 units'")
         picture(browser, f"million-{size}")
         opened(browser, page, "status=error&sort=-latency_seconds&q=alert")
         opened(browser, page, "page=10000")

@@ -515,7 +515,7 @@ def test_in_a_browser_the_page_says_what_duckdb_says_and_complains_of_nothing(tm
             "select count(*) from results "
             "where status = 'ok' and output.label = 'praise' and variant = 'large/long'"
         ).fetchall()
-    for figure in (f"{ok:,} of {rows:,} rows are ok", f"{requests:,}", exact_text(cost), f"{praises:,}"):
+    for figure in (f"{ok:,} of {rows:,} units are ok", f"{requests:,}", exact_text(cost), f"{praises:,}"):
         assert figure in words
     assert "<script>alert(" in words and 1 == Reader(dom).tags.count("script")
     page.write_text(re.sub("const tip", "let tip", page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -105,7 +105,7 @@ def test_only_the_same_request_is_taken(
     second_of(bench, **changes)
     run = bench.run()
     assert taken == run.summary["reused"]["rows"]
-    assert 40 * changes.get("repeats", 1) == sum(run.summary["rows"][key] for key in ("ok", "truncated"))
+    assert 40 * changes.get("repeats", 1) == sum(run.summary["units"][key] for key in ("ok", "truncated"))
     assert 40 * changes.get("repeats", 1) - taken == run.summary["attempts"]
 
 

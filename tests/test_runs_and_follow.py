@@ -139,7 +139,7 @@ RUNS = [
 ]
 
 
-@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
 def test_the_list_is_the_golden(width: int) -> None:
     """No line is wider than the terminal, no control character reaches it."""
     text = runs_text(RUNS, "runs", datetime(2026, 1, 2, 5, 4, 5, tzinfo=UTC), width) + "\n"
@@ -175,7 +175,7 @@ def test_looking_takes_a_tenth_of_the_time_at_most(done: crun_batch.Run, monkeyp
     assert [20.0] == pauses
 
 
-@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
 def test_a_followed_block_fits_its_terminal(done: crun_batch.Run, width: int) -> None:
     """Else what is drawn over it would miss a line."""
     status = {**crun_batch.status(done), "name": "x\x1b[2J" * 40, "holder": "process 1", "in_flight": 4}

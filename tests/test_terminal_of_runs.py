@@ -228,6 +228,13 @@ def test_figures_are_whole_at_every_width(name: str, width: int) -> None:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
+def test_verdicts_are_told_in_full(width: int) -> None:
+    """The column that says what follows from the figures is never shortened: no verdict is cut."""
+    wide, narrow = (re.findall(r"\bshown\b", TEXTS["compare"](room)) for room in (500, width))
+    assert wide == narrow
+
+
+@pytest.mark.parametrize("width", WIDTHS)
 def test_show_keeps_every_word_within_the_width(width: int) -> None:
     """It is read, not looked up: nothing is cut, and nothing is wider."""
     text = row_text(SHOWN, width)

@@ -11,7 +11,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from crun_batch.console.amounts import UNKNOWN, count, counted, credit_amount, usd
-from crun_batch.console.tables import table
+from crun_batch.console.tables import Words, table
 from crun_batch.console.words import one_line
 from crun_batch.stats.agreement import Coefficient
 from crun_batch.stats.comparison import SIGNIFICANCE, Against, Comparison, VariantFigures
@@ -77,7 +77,7 @@ def _headline(comparison: Comparison) -> str:
 
 
 def _scores(comparison: Comparison, width: int | None) -> str:
-    headers = ("variant", "rows", "score", "no answer", "against the baseline", "p", "")
+    headers = ("variant", "rows", "score", "no answer", "against the baseline", "p", "verdict")
     lines = []
     for one in _best_first(comparison.variants):
         against = one.to_baseline
@@ -85,9 +85,9 @@ def _scores(comparison: Comparison, width: int | None) -> str:
         if one.name == comparison.baseline:
             lines.append((*shown, "baseline", "", ""))
         elif against is None:
-            lines.append((*shown, "no common rows", "", ""))
+            lines.append((*shown, Words("no common rows"), "", ""))
         else:
-            lines.append((*shown, points(against), p_value(against.p_adjusted), _verdict(against)))
+            lines.append((*shown, points(against), p_value(against.p_adjusted), Words(_verdict(against))))
     methods = {one.to_baseline.difference.method for one in comparison.variants if one.to_baseline is not None}
     notes = [f"p: {' or '.join(sorted(methods))}, Holm's correction"] if methods else []
     failed, missing = (
@@ -111,7 +111,7 @@ def _best_first(variants: Sequence[VariantFigures]) -> list[VariantFigures]:
 
 def _pairs(pairs: Sequence[PairDifference], width: int | None) -> str:
     """Those that differ most surely first."""
-    headers = ("variant", "against", "difference", "p", "rows", "")
+    headers = ("variant", "against", "difference", "p", "rows", "verdict")
     lines = [
         (
             pair.first,
@@ -119,7 +119,7 @@ def _pairs(pairs: Sequence[PairDifference], width: int | None) -> str:
             _points(pair.difference),
             p_value(pair.p_adjusted),
             pair.difference.rows,
-            "differ" if pair.p_adjusted < SIGNIFICANCE else "no difference shown",
+            Words("differ" if pair.p_adjusted < SIGNIFICANCE else "no difference shown"),
         )
         for pair in sorted(pairs, key=lambda pair: pair.p_adjusted)
     ]

@@ -30,6 +30,12 @@ _PIECES = re.compile(r"(?<=[^ ]) (?=\(|\+ )|(?<=,) ")
 _ABSENT = ("", "-", UNKNOWN)
 
 
+class Words(str):
+    """A cell that says something: it is never shortened, but goes on below itself, word by word."""
+
+    __slots__ = ()
+
+
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, width: int | None = None) -> str:
     """An aligned table: numbers to the right, texts to the left; no number is ever cut that fits a line.
 
@@ -58,20 +64,27 @@ def _shortened(cells: Sequence[Sequence[str]], widths: Sequence[int]) -> list[tu
     """The cells in their columns' widths; where different ones would look alike, the middle gives way."""
     columns = []
     for column, width in zip(zip(*cells, strict=True), widths, strict=False):
-        shown = [cell if _WHOLE.fullmatch(cell) else shorten(cell, width) for cell in column]
+        shown = [cell if _is_whole(cell) else shorten(cell, width) for cell in column]
         if len(set(shown)) < len(set(column)):
-            shown = [cell if _WHOLE.fullmatch(cell) else _shorten_middle(cell, width) for cell in column]
+            shown = [cell if _is_whole(cell) else _shorten_middle(cell, width) for cell in column]
         columns.append(shown)
     return list(zip(*columns, strict=True))
 
 
 def _lines(row: Sequence[str], widths: Sequence[int]) -> Iterator[Sequence[str]]:
-    """A row of the table: several lines where a figure goes on below itself."""
-    pieces = [
-        [cell] if display_width(cell) <= width or not _WHOLE.fullmatch(cell) else _PIECES.split(cell)
-        for cell, width in zip(row, widths, strict=True)
-    ]
-    yield from zip_longest(*pieces, fillvalue="")
+    """A row of the table: several lines where a cell goes on below itself."""
+    yield from zip_longest(*map(_cell_lines, row, widths), fillvalue="")
+
+
+def _cell_lines(cell: str, width: int) -> list[str]:
+    """The cell, or where it is too wide and must not be cut, the lines in which it goes on."""
+    if display_width(cell) <= width or not _is_whole(cell):
+        return [cell]
+    return textwrap.wrap(cell, width) if isinstance(cell, Words) else _PIECES.split(cell)
+
+
+def _is_whole(cell: str) -> bool:
+    return isinstance(cell, Words) or _WHOLE.fullmatch(cell) is not None
 
 
 def _shorten_middle(text: str, width: int) -> str:
@@ -113,8 +126,10 @@ def _floors(titles: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequ
 
 
 def _least_width(cell: str) -> int:
-    """What a text cannot be narrower than: a whole figure or moment, a figure piece by piece."""
-    return max(map(display_width, _PIECES.split(cell))) if _WHOLE.fullmatch(cell) else 0
+    """What a text cannot be narrower than: a whole figure or moment, a figure piece by piece, a word."""
+    if not _is_whole(cell):
+        return 0
+    return max(map(display_width, cell.split(" ") if isinstance(cell, Words) else _PIECES.split(cell)))
 
 
 def _narrowed(widths: Sequence[int], floors: Sequence[int], numeric: Sequence[bool], width: int) -> list[int]:
@@ -139,23 +154,23 @@ def _stacked(titles: Sequence[str], cells: Sequence[Sequence[str]], width: int) 
     numbers = [display_width(cell) for row in cells for cell in row if _is_number(cell)]
     half = min(width // 2, width - len(GAP) - max(numbers, default=0))
     left = min(max(map(display_width, titles)), max(half, _LEAST_WIDTH))
+    right = max(width - left - len(GAP), _LEAST_WIDTH)
     blocks = [
         "\n".join(
-            f"{_aligned(title, left, False)}{GAP}{_stacked_cell(cell, width - left - len(GAP))}".rstrip()
+            f"{_aligned(head, left, False)}{GAP}{shorten(line, right)}".rstrip()
             for title, cell in zip(titles, row, strict=True)
+            for head, line in zip_longest([title], _cell_lines(cell, right), fillvalue="")
         )
         for row in cells
     ]
     return "\n\n".join(blocks)
 
 
-def _stacked_cell(cell: str, width: int) -> str:
-    return shorten(cell, max(width, _LEAST_WIDTH))
-
-
 def _cell(value: object) -> str:
     if value is None:
         return "-"
+    if isinstance(value, Words):
+        return Words(one_line(value))
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):

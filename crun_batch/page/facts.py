@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.types as is_type
 from msgspec import Struct
 
+from crun_batch.console.amounts import noun_of
 from crun_batch.state.summary import STATUSES
 from crun_batch.store.directory import RunDirectory, read_json
 from crun_batch.store.schema import TOKENS, RunSchema, quoted, results_schema, schema_from_document
@@ -31,6 +32,11 @@ class RunFacets(Struct, frozen=True):
     judges: tuple[str, ...]
     """Those of the scores that a model gives."""
     repeats: int
+
+    @property
+    def noun(self) -> str:
+        """What a line of the results is: a row; a unit, where a row has several."""
+        return noun_of(max(1, len(self.variants)) * self.repeats)
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -89,6 +95,7 @@ def facets_document(facets: RunFacets) -> dict[str, Any]:
         "scores": [{"name": name, "is_judge": name in facets.judges} for name in facets.scores],
         "statuses": list(STATUSES),
         "repeats": facets.repeats,
+        "noun": facets.noun,
         "queues": _queues(facets),
     }
 

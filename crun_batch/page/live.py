@@ -12,11 +12,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from crun_batch.console.amounts import noun_of
 from crun_batch.console.recent_rate import RecentRate
+from crun_batch.pricing.projection import projected_pico
+from crun_batch.records import decimal_text, pico_of
 from crun_batch.state.following import LEAST_WAIT_SECONDS, wait_seconds
 from crun_batch.state.status import status_of
 from crun_batch.state.steered import settings_now
-from crun_batch.state.summary import RUNNING, STATUSES
+from crun_batch.state.summary import RUNNING
 from crun_batch.store.directory import RunDirectory
 
 
@@ -32,7 +35,9 @@ class LiveStatus:
         self._rate = RecentRate()
 
     def read(self) -> dict[str, Any]:
-        """What `status` tells, with `rows_done`, `rate`, `eta_seconds` and what it is projected to cost.
+        """What `status` tells, with how far it is, `rate`, `eta_seconds` and what it is projected to cost.
+
+        `noun` is what `units` counts, and so `units_done` and `rate` (per second): rows, where a row has one unit.
 
         Of a running run also its `settings`: limits and caps as they are now, by the keys that `set` takes.
         Raises InputError where there is no run, RunDamaged.
@@ -52,25 +57,22 @@ class LiveStatus:
             self._due = 0.0
 
     def _figures(self, status: Mapping[str, Any], now: float) -> dict[str, Any]:
-        rows = status["rows"]
-        done = sum(rows.get(name, 0) for name in STATUSES)
+        rows, units = status["rows"], status["units"]
+        done, left = units["total"] - units["open"], units["open"]
         is_running = status["status"] == RUNNING.status
         rate = self._rate.per_second(now, done) if is_running else None
-        left = rows["open"]
         return {
             "is_running": is_running,
             "settings": settings_now(RunDirectory(self._path)) if is_running else None,
-            "rows_done": done,
+            "noun": noun_of(status["units_per_row"]),
+            "rows_done": rows["total"] - rows["open"],
+            "units_done": done,
             "rate": rate,
             "eta_seconds": left / rate if rate else None,
-            "projected_usd": projected(status["cost_usd"], done, left),
-            "projected_credits": projected(status["cost_credits"], done, left),
+            **{f"projected_{unit}": _projected(status[f"cost_{unit}"], done, left) for unit in ("usd", "credits")},
         }
 
 
-def projected(spent: str | None, done: int, left: int) -> str | None:
-    """What it will have cost if the open rows cost what the finished ones did on average; None where unknown."""
-    if spent is None or not done:
-        return None
-    amount = Decimal(spent) * (done + left) / done
-    return f"{amount.quantize(Decimal('1e-12')).normalize():f}"
+def _projected(spent: str | None, done: int, left: int) -> str | None:
+    projected = projected_pico(None if spent is None else pico_of(Decimal(spent)), done, left)
+    return None if projected is None else decimal_text(projected)

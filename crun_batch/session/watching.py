@@ -16,7 +16,7 @@ from crun_batch.console.recent_rate import RecentRate
 from crun_batch.errors import DiskFailed
 from crun_batch.gateway.pool_seams import Sender
 from crun_batch.options import Clock
-from crun_batch.pricing.account import Sums
+from crun_batch.pricing.projection import projected_pico
 from crun_batch.records import decimal_text
 from crun_batch.session.resources import Resources
 from crun_batch.session.tools import Recorder
@@ -48,7 +48,7 @@ class Meter:
         """The figures of this moment."""
         totals = self._attempts.account.totals()
         reserved = self._attempts.reservations
-        finished = self._tally.finished_units
+        finished, finished_ever = self._tally.finished_units, sum(totals.statuses.values())
         left = max(0, self._extent.to_do - finished)
         rows_per_second = self._rate.per_second(self._clock.monotonic(), finished) or 0.0
         usd = totals.cost_usd if totals.priced_usd else None
@@ -61,8 +61,8 @@ class Meter:
             rows_per_second=rows_per_second,
             spent_usd_pico=usd,
             spent_credits_pico=credits_,
-            projected_usd_pico=_projected(totals, usd, left),
-            projected_credits_pico=_projected(totals, credits_, left),
+            projected_usd_pico=projected_pico(usd, finished_ever, left),
+            projected_credits_pico=projected_pico(credits_, finished_ever, left),
             held_usd_pico=(reserved.usd.held_pico + reserved.usd.unknown_pico) or None,
             held_credits_pico=(reserved.credits.held_pico + reserved.credits.unknown_pico) or None,
             in_flight=self._pool.in_flight,
@@ -96,14 +96,6 @@ class Meter:
     def _stops_in_seconds(self) -> float | None:
         deadline = self._steering.deadline
         return None if deadline is None else max(0.0, deadline.at.timestamp() - self._clock.epoch_seconds())
-
-
-def _projected(totals: Sums, spent_pico: int | None, left: int) -> int | None:
-    """What it will have cost in the end, if the other units cost what the finished ones did on average."""
-    finished = sum(totals.statuses.values())
-    if spent_pico is None or not finished:
-        return None
-    return spent_pico + spent_pico * left // finished
 
 
 def pace_of(progress: Progress) -> dict[str, Any]:

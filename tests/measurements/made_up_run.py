@@ -221,13 +221,19 @@ def write_documents(run: RunDirectory, schema: RunSchema, rows: int) -> None:
     document = {"job": job, "source": "label-reviews.yaml", "base_dir": str(run.path)}
     document |= {"run_schema": schema_document(schema), "versions": {"crun-batch": "0.1.0"}}
     write_json(run, run.job, document)
+    per_row = len(schema.axes)
+    nothing = dict.fromkeys(("ok", "invalid", "truncated", "refused", "error", "open"), 0)
     summary = {
         "output_dir": str(run.path),
         "name": "label-reviews",
         "status": "finished",
         "stop_reason": None,
         "exit_code": 1,
-        "rows": {"total": rows, **dict.fromkeys(("ok", "invalid", "truncated", "refused", "error", "open"), 0)},
+        "rows": {**nothing, "total": -(-rows // per_row)},
+        "units": {**nothing, "total": rows},
+        "units_per_row": per_row,
+        "rows_per_second": 400 / per_row,
+        "units_per_second": 400,
         "cost_usd": None,
         "cost_credits": None,
         "held_usd": None,

@@ -41,6 +41,8 @@ export function number(value) {
   return typeof value === "number" ? value.toLocaleString("en-US", { maximumFractionDigits: 6 }) : String(value);
 }
 
+export const counted = (many, noun) => `${number(many)} ${noun}${many === 1 ? "" : "s"}`;
+
 export function money(usd, credits) {
   const known = [usd !== null && usd !== undefined ? `$${usd}` : null,
     credits !== null && credits !== undefined ? `${credits} credits` : null].filter(Boolean);

@@ -1,13 +1,14 @@
 // How the run goes: asked again and again while it runs.
 
-import { about, badge, byId, element, moment, number, seconds, show } from "./dom.js";
+import { about, badge, byId, counted, element, moment, number, seconds, show } from "./dom.js";
 
 export function showLive(status) {
   const state = byId("state");
   state.replaceWith(Object.assign(badge(status.status), { id: "state" }));
   const bar = byId("bar");
-  bar.max = Math.max(1, status.rows.total);
-  bar.value = status.rows_done;
+  bar.max = Math.max(1, status.units.total);
+  bar.value = status.units_done;
+  bar.setAttribute("aria-label", `${status.noun}s done`);
   byId("figures").replaceChildren(...figures(status).flatMap(([name, value]) => [element("div", {},
     element("dt", {}, name), element("dd", {}, value))]));
   const words = byId("words");
@@ -20,35 +21,36 @@ const paused = (status) => (status.is_running && status.steering?.paused
   ? `paused at ${moment(status.steering.paused.at)} by ${status.steering.paused.by}` : null);
 
 function figures(status) {
-  const rows = status.rows;
-  const notOk = ["error", "invalid", "truncated", "refused"].filter((name) => rows[name])
-    .map((name) => `${number(rows[name])} ${name}`);
+  const units = status.units;
+  const notOk = ["error", "invalid", "truncated", "refused"].filter((name) => units[name])
+    .map((name) => `${number(units[name])} ${name}`);
   const pace = status.pace;
   const held = status.held_usd !== "0" || status.held_credits !== "0";
   return [
-    ["rows", `${number(status.rows_done)} of ${number(rows.total)}`],
-    ["not ok", notOk.join(", ") || "none"],
+    ["rows", `${number(status.rows_done)} of ${number(status.rows.total)}`],
+    ...(status.noun === "unit" ? [["units", `${number(status.units_done)} of ${number(units.total)}`]] : []),
+    [status.noun === "unit" ? "units not ok" : "not ok", notOk.join(", ") || "none"],
     ["spent", about(status.cost_usd, status.cost_credits)],
     ...(pace ? [["held", about(pace.held_usd, pace.held_credits)]]
       : held ? [["held", about(status.held_usd, status.held_credits)]] : []),
     ...(status.is_running ? [
       ["projected", about(status.projected_usd, status.projected_credits)],
-      ["rate", status.rate === null ? "unknown" : `${number(Number(status.rate.toFixed(1)))} rows/s`],
+      ["rate", status.rate === null ? "unknown" : `${number(Number(status.rate.toFixed(1)))} ${status.noun}s/s`],
       ["left", seconds(status.eta_seconds)],
       ["in flight", pace ? `${number(status.in_flight)} of at most ${number(pace.limit)}` : number(status.in_flight)],
     ] : [["took", seconds(status.seconds)]]),
   ];
 }
 
-export function showFailures(found) {
+export function showFailures(found, noun) {
   const node = byId("failures");
   const all = [...found.rows, ...found.requests];
   show(node, all.length > 0);
-  const rows = found.rows.reduce((sum, one) => sum + one.count, 0);
+  const units = found.rows.reduce((sum, one) => sum + one.count, 0);
   const requests = found.requests.reduce((sum, one) => sum + one.count, 0);
-  node.querySelector("summary").textContent = [rows ? `${number(rows)} rows not ok` : "",
-    requests ? `${number(requests)} requests without an answer` : ""].filter(Boolean).join(", ");
-  node.querySelector("div").replaceChildren(...[["Rows", found.rows], ["Requests", found.requests]]
+  node.querySelector("summary").textContent = [units ? `${counted(units, noun)} not ok` : "",
+    requests ? `${counted(requests, "request")} without an answer` : ""].filter(Boolean).join(", ");
+  node.querySelector("div").replaceChildren(...[[noun === "unit" ? "Units" : "Rows", found.rows], ["Requests", found.requests]]
     .filter(([, lines]) => lines.length).map(([title, lines]) => failures(title, lines)));
 }
 

@@ -4,7 +4,7 @@ import { asked, change, put } from "./address.js";
 import { labelOf, nameField, people } from "./annotate.js";
 import { showCompare } from "./compare.js";
 import { ask, takeToken } from "./api.js";
-import { byId, element, number, show } from "./dom.js";
+import { byId, counted, element, number, show } from "./dom.js";
 import { columnsShown, listen, makeFilters, showFilters } from "./filters.js";
 import { showFailures, showLive } from "./live.js";
 import { hideRow, showRow } from "./row.js";
@@ -92,7 +92,7 @@ async function loadRows() {
     document.body.dataset.shown = parameters.toString();
     const opened = told("row", () => openRow(loading.signal));
     const { rows } = await ask("count", parameters, loading.signal);
-    byId("count").textContent = rows === 1 ? "1 row" : `${number(rows)} rows`;
+    byId("count").textContent = counted(rows, state.facts.noun);
     const pages = Math.max(1, Math.ceil(rows / page.rows_a_page));
     byId("page").textContent = `page ${number(page.page)} of ${number(pages)}`;
     await opened;
@@ -135,8 +135,6 @@ async function showPeople() {
   });
 }
 
-const counted = (many, word) => `${number(many)} ${word}${many === 1 ? "" : "s"}`;
-
 const share = (rate) => (rate === null ? "unknown" : `${(100 * rate.value).toFixed(1)} % (${(100 * rate.low).toFixed(1)} to ${(100 * rate.high).toFixed(1)})`);
 
 function judge(one) {
@@ -170,12 +168,12 @@ async function watch() {
     const status = await ask("status", asked());
     showLive(status);
     showSteering(status, state.facts.may_steer);
-    const done = `${status.rows_done} ${status.attempts}`;
+    const done = `${status.units_done} ${status.attempts}`;
     if (state.seen.run === asked().get("run") && state.seen.done === done) return;
     const isNews = state.seen.run === asked().get("run");
     state.seen = { run: asked().get("run"), done };
     if (isNews && asked().get("id") === null && !document.activeElement?.closest("#rows tbody")) await load();
-    showFailures(await ask("failures", asked()));
+    showFailures(await ask("failures", asked()), status.noun);
   });
 }
 

@@ -1,0 +1,13 @@
+"""What a run that goes on will have cost: told while it sends, and on the local page."""
+
+from __future__ import annotations
+
+
+def projected_pico(spent_pico: int | None, finished_units: int, open_units: int) -> int | None:
+    """What it will have cost if the open units cost what the finished ones did on average.
+
+    Pico-units, rounded down; None where what was spent is unknown, or nothing is finished.
+    """
+    if spent_pico is None or not finished_units:
+        return None
+    return spent_pico + spent_pico * open_units // finished_units
