@@ -16,8 +16,8 @@ import polars as pl
 
 from crun_batch.console.tables import leading_columns, table
 from crun_batch.console.words import one_line, shorten
+from crun_batch.store.cells import guarded
 
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 SCORE_DIGITS = 6
 LABEL = "label_"
 BETWEEN = " | "
@@ -99,7 +99,7 @@ def _told(one: Mapping[str, Any], row: str, labels: Sequence[str], carried: Sequ
 
 
 def exported(found: pl.DataFrame, format: Literal["csv", "jsonl"], *, begins: bool = True) -> str:
-    """The rows for a labelling tool: CSV (a text that a spreadsheet would run gets an apostrophe) or JSONL.
+    """The rows for a labelling tool: CSV, each text guarded as in every CSV, or JSONL.
 
     `begins`: with the line of names, in CSV.
     """
@@ -114,6 +114,4 @@ def exported(found: pl.DataFrame, format: Literal["csv", "jsonl"], *, begins: bo
 
 
 def _cell(value: Any) -> Any:
-    if isinstance(value, dict | list):
-        return orjson.dumps(value, default=str).decode()
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value
+    return guarded(orjson.dumps(value, default=str).decode() if isinstance(value, dict | list) else value)

@@ -6,7 +6,7 @@ A file from a labelling tool needs the id and one of label, verdict and comment;
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,12 @@ from crun_batch.console.disagreements import exported
 from crun_batch.errors import InputError, Mistake
 from crun_batch.reporting.annotating import this_person
 from crun_batch.store.annotations import SAID, Annotation, add_annotations, all_annotations, annotations_that_hold
+from crun_batch.store.cells import unguarded, without_controls
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.disk import opened_for_people
 from crun_batch.store.views import results_frame, run_schema
 
 MISTAKES_TOLD = 20
-_APOSTROPHE = r"^'([=+\-@\t\r])"
-"""What an export puts before a text that a spreadsheet would run."""
 _UNIT = ("variant", "repeat")
 _TEXTS = ("variant", "answer_hash", *SAID, "annotator")
 
@@ -140,7 +139,12 @@ def _news(path: Path, said: Sequence[Annotation]) -> Iterator[Annotation]:
 
 
 def _comparable(value: Any) -> str | None:
-    return None if value is None else str(value)
+    return None if value is None else without_controls(str(value))  # as a CSV says it
+
+
+def _read_csv(data: bytes) -> pl.DataFrame:
+    texts = pl.read_csv(data, infer_schema=False)
+    return texts.select(pl.all().map_elements(unguarded, return_dtype=pl.String))
 
 
 def _parquet(found: pl.DataFrame) -> bytes:
@@ -154,10 +158,8 @@ _WRITERS = {
     ".jsonl": lambda found: exported(found, "jsonl").encode(),
     ".parquet": _parquet,
 }
-_READERS = {
-    ".csv": lambda data: pl.read_csv(data, infer_schema=False).with_columns(
-        pl.all().str.replace(_APOSTROPHE, "$1")
-    ),
+_READERS: Mapping[str, Callable[[bytes], pl.DataFrame]] = {
+    ".csv": _read_csv,
     ".jsonl": lambda data: pl.read_ndjson(data, infer_schema_length=None),
     ".parquet": lambda data: pl.read_parquet(data),
 }

@@ -19,18 +19,13 @@ from typing import Any, BinaryIO, Literal
 import orjson
 import pyarrow.parquet as pq
 
+from crun_batch.store.cells import guarded, without_controls
 from crun_batch.store.chosen import ALL, Chosen, chosen_batches, chosen_schema, chosen_view
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.schema import quoted
 from crun_batch.store.views import run_schema
 
 Format = Literal["csv", "jsonl", "parquet", "html", "openai-batch"]
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-_CONTROLS = {
-    **{code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n\r"},
-    **{code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))},
-}
-"""Characters that steer a terminal, or turn its text around, and how they are written where people look."""
 _ROWS_AT_ONCE = 1024
 _FRAME_LINES = 3
 _PAGE_HEAD = (
@@ -65,12 +60,10 @@ def _csv(path: Path, stream: BinaryIO, chosen: Chosen, *, guard_formulas: bool) 
     text = io.TextIOWrapper(stream, encoding="utf-8", newline="", write_through=True)
     writer = csv.writer(text)
     names = chosen_schema(path, chosen).names
-    writer.writerow([_guarded(name) if guard_formulas else name for name in names])
+    writer.writerow([_csv_cell(name, guard_formulas=guard_formulas) for name in names])
     count = 0
     for row in _rows(path, chosen):
-        cells = [_cell(value) for value in row.values()]
-        writer.writerow([_guarded(cell) if isinstance(value, str | dict | list) and guard_formulas else cell
-                         for cell, value in zip(cells, row.values(), strict=True)])  # fmt: skip
+        writer.writerow([_csv_cell(value, guard_formulas=guard_formulas) for value in row.values()])
         count += 1
     text.detach()
     return count
@@ -103,7 +96,7 @@ def _page_lines(path: Path, chosen: Chosen) -> Iterator[bytes]:
 
 
 def _escaped(value: Any) -> str:
-    return html.escape(_without_controls(str(value)))
+    return html.escape(without_controls(str(value)))
 
 
 def _rows(path: Path, chosen: Chosen) -> Iterator[dict[str, Any]]:
@@ -165,14 +158,10 @@ def _embedded(body: str | None) -> Any:
     return orjson.Fragment(body.replace("\n", " ").replace("\r", " "))
 
 
-def _without_controls(text: str) -> str:
-    """Most texts hold none: these are left as they are at once, translating takes many times as long."""
-    return text if text.isascii() and text.isprintable() else text.translate(_CONTROLS)
-
-
-def _guarded(cell: str) -> str:
-    shown = _without_controls(cell)
-    return "'" + shown if shown.startswith(_FORMULA_STARTS) else shown
+def _csv_cell(value: Any, *, guard_formulas: bool) -> Any:
+    """Amounts and moments, which are ours, are no texts of others: -0.1 stays a number."""
+    cell = _cell(value)
+    return guarded(cell) if guard_formulas and isinstance(value, str | dict | list) else cell
 
 
 def _cell(value: Any) -> Any:
