@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: help demo test lint fast long chaos bench docs dist clean
+.PHONY: help demo test lint fast long chaos chaos-batches bench docs dist clean
 
 help:
 	@echo "make demo   install, run a real job through the bundled simulator, show its results"
@@ -13,6 +13,7 @@ help:
 	@echo "make fast   the test suite alone, stopping at the first failure"
 	@echo "make long   the tests that start many processes one after the other"
 	@echo "make chaos  the long fault suite; writes docs/promises.md"
+	@echo "make chaos-batches  the same of the batch lane; hours"
 	@echo "make bench  the benchmarks; writes docs/benchmarks.md"
 	@echo "make dist   wheel and sdist, checked, installed and run in empty environments: lowest and newest versions"
 	@echo "make docs   the documentation as a site, in build/docs"
@@ -42,6 +43,10 @@ long: $(STAMP)
 
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos
+
+chaos-batches: $(STAMP)
+	$(BIN)/python -m tests.simulation.batch_seeds 10000
+	$(BIN)/python -m tests.chaos.batches
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks

@@ -18,10 +18,8 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 
-from simulation.batch_seeds import BatchTally, play_batch_seeds
 from simulation.seeds import Tally, play_until
 
-from .batches import kill_at_every_point
 from .kills import Figures, killed_until
 from .promises import Reached, Suite, page
 
@@ -42,7 +40,6 @@ SUITES = {
         "tests/test_verify.py",
     ],
     "admission": ["tests/test_admit.py"],
-    "batch lane": ["tests/test_batch_lane.py", "tests/test_simulator_batches.py"],
 }
 
 
@@ -55,16 +52,10 @@ def main() -> int:
     wanted = _arguments()
     began = time.monotonic()
     killed, tally = _long_form(wanted, began + wanted.minutes * 60)
-    batch_laws = _batch_lane(wanted, began + wanted.minutes * 60)
     suites = {name: _suite(paths) for name, paths in SUITES.items()}
     reached = Reached(killed, tally, suites, round((time.monotonic() - began) / 60), wanted.processes)
     (ROOT / "docs" / "promises.md").write_text(page(reached), encoding="utf-8")
-    broken = [
-        *killed.broken,
-        *tally.broken,
-        *batch_laws,
-        *(name for name, suite in suites.items() if suite.failed),
-    ]
+    broken = [*killed.broken, *tally.broken, *(name for name, suite in suites.items() if suite.failed)]
     print(*broken, sep="\n")
     return 1 if broken else 0
 
@@ -92,23 +83,6 @@ def _long_form(wanted: argparse.Namespace, until: float) -> tuple[Figures, Tally
             if done % max(1, len(parts) // 40) == 0:
                 print(f"{killed.kills:,} kills, {tally.sentence()}", flush=True)
     return killed, tally
-
-
-def _batch_lane(wanted: argparse.Namespace, until: float) -> list[str]:
-    """As many seeds of the batch lane, and a kill at each point of it; the laws that broke."""
-    tally = BatchTally()
-    end = wanted.first_seed + wanted.seeds
-    firsts = range(wanted.first_seed, end, SEEDS_AT_ONCE)
-    with ProcessPoolExecutor(wanted.processes, mp_context=get_context("spawn")) as executor:
-        kills = executor.submit(kill_at_every_point, until)
-        parts = [
-            executor.submit(play_batch_seeds, range(first, min(first + SEEDS_AT_ONCE, end)), until)
-            for first in firsts
-        ]
-        for part in as_completed(parts):
-            tally.add(part.result())
-    print(tally.sentence(), kills.result().sentence(), sep="\n", flush=True)
-    return [*tally.broken, *kills.result().broken]
 
 
 def _parts(wanted: argparse.Namespace, until: float) -> list[tuple[object, ...]]:
