@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crun_batch.console.amounts import counted
 from crun_batch.errors import RefusedToStart
-from crun_batch.load.job.job import Job
 from crun_batch.records import decimal_text
 from crun_batch.store.batches import NEVER_SENT, OVER, BatchEntry
+
+if TYPE_CHECKING:  # a list of runs loads no job
+    from crun_batch.load.job.job import Job
 
 
 def uncollected(entries: Iterable[BatchEntry]) -> list[BatchEntry]:
