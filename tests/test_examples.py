@@ -36,7 +36,7 @@ def test_a_job_file_runs_and_every_row_has_an_answer_and_a_cost(path, tmp_path, 
     run = crun_batch.run(path, simulate=True, simulator=SIMULATOR)
     results = pl.read_parquet(run.directory / "results.parquet")
     assert "finished" == run.status
-    assert run.summary["rows"]["total"] == results.height > 0
+    assert run.summary["units"]["total"] == results.height > 0
     assert {"ok", "truncated"} >= set(results["status"])
     assert 0 == results["output_text"].null_count() + results["cost_credits"].null_count()
     judges = sum(Decimal(sums["cost_credits"]) for sums in run.summary["judges"].values())

@@ -111,7 +111,11 @@ def test_no_stream_has_the_key_in_its_pieces(delta, key, data):
     assert len(events) + 1 == len(documents)
     assert key not in "".join(text for event in documents for text in texts_of(event) if text != "ab")
     for protocol in PROTOCOLS.values():
-        assert [] == [text for text in texts_of(protocol.assemble(clean).payload) if key in text]
+        own = texts_of(
+            protocol.assemble(stream_of([delta("so: ")])).payload
+        )  # a short key may be part of our words
+        told = texts_of(protocol.assemble(clean).payload)
+        assert [] == [text for text in told if key in text and text not in own]
     assert b"secret removed" in clean
     assert b". over" in clean
     assert b"data: [DONE]" in clean

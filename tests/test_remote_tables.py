@@ -199,7 +199,7 @@ def test_a_table_that_changed_between_two_sessions_is_refused_as_a_local_one(ser
     assert 0 == crun_batch.run("job.yaml", simulate=True).exit_code
     assert 0 == crun_batch.run("job.yaml", simulate=True).exit_code
     server.files["/data/rows.jsonl"] = server.files["/data/rows.jsonl"].replace(b'Text 3"', b'Text three"')
-    with pytest.raises(crun_batch.RequestsChanged, match="1 finished units"):
+    with pytest.raises(crun_batch.RequestsChanged, match="1 finished row "):
         crun_batch.run("job.yaml", simulate=True)
 
 

@@ -111,7 +111,7 @@ def test_identical_requests_are_sent_once(at: SimulatorProcess, tmp_path: Path):
     assert (0, 160, {"ok"}) == (done.exit_code, rows.height, set(rows["status"]))
     followers = rows.filter(pl.col("attempt_count") == 0)
     assert 33 * 4 == followers.height == done.summary["shared"]
-    assert "132 rows given the answer to an identical request" in done.report()
+    assert "132 units given the answer to an identical request" in done.report()
     assert {Decimal(0)} == set(followers["cost_credits"]) and 0 == followers["output_tokens"].sum()
     same = rows.group_by("variant", "repeat", "request_hash").agg(
         pl.col("response_id").n_unique(), pl.col("output_text").n_unique(), pl.col("attempt_count").sum()
