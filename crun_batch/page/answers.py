@@ -26,15 +26,12 @@ def answers(
 ) -> Mapping[str, Callable[[Request], Any]]:
     """Name -> what is answered to a request, with the parameters of the page's own address."""
 
-    def run_of(request: Request) -> ShownRun:
-        return shown_runs.run(request.query_params.get(RUN))
-
     def facts(request: Request) -> dict[str, Any]:
-        shown = run_of(request)
+        shown = _run_of(shown_runs, request)
         return {**facets_document(shown.rows.facets()), "run": str(shown.path), "may_steer": may_steer}
 
     def asked(request: Request) -> tuple[ShownRun, RowsAsked]:
-        shown = run_of(request)
+        shown = _run_of(shown_runs, request)
         return shown, rows_asked(request.query_params.multi_items(), shown.rows.facets())
 
     def rows(request: Request) -> dict[str, Any]:
@@ -46,27 +43,27 @@ def answers(
         return {"rows": shown.rows.count(wanted)}
 
     def compare(request: Request) -> dict[str, Any]:
-        shown = run_of(request)
+        shown = _run_of(shown_runs, request)
         return compared_document(shown.path, shown.rows.facets(), request.query_params)
 
     def row(request: Request) -> dict[str, Any]:
         wanted = request.query_params.get("id")
         if wanted is None:
             raise InputError("which row? its id is missing")
-        shown = run_of(request)
+        shown = _run_of(shown_runs, request)
         document = row_document(shown.path, wanted, table=table, allow_paths=allow_paths)
         return {**document, "said": shown.rows.people.of_row(document["id"])}
 
     return {
         "runs": lambda _: shown_runs.listed(),
         "facts": facts,
-        "status": lambda request: run_of(request).live.read(),
-        "failures": lambda request: run_of(request).rows.failures(),
+        "status": lambda request: _run_of(shown_runs, request).live.read(),
+        "failures": lambda request: _run_of(shown_runs, request).rows.failures(),
         "rows": rows,
         "count": count,
         "row": row,
         "compare": compare,
-        "people": lambda request: run_of(request).rows.people.figures(),
+        "people": lambda request: _run_of(shown_runs, request).rows.people.figures(),
     }
 
 
@@ -76,16 +73,17 @@ def actions(shown_runs: ShownRuns, *, may_steer: bool) -> Mapping[str, Callable[
     `may_steer`: whether this page tells sessions anything.
     """
 
-    def run_of(request: Request) -> ShownRun:
-        return shown_runs.run(request.query_params.get(RUN))
-
     def annotate(request: Request, body: bytes) -> dict[str, Any]:
-        return run_of(request).rows.people.save(body)
+        return _run_of(shown_runs, request).rows.people.save(body)
 
     def steer(request: Request, body: bytes) -> dict[str, Any]:
-        shown = run_of(request)
+        shown = _run_of(shown_runs, request)
         answer = tell_session(shown.path, body)
         shown.live.forget()
         return answer
 
     return {"annotate": annotate, **({"steer": steer} if may_steer else {})}
+
+
+def _run_of(shown_runs: ShownRuns, request: Request) -> ShownRun:
+    return shown_runs.run(request.query_params.get(RUN))
