@@ -9,7 +9,6 @@ from __future__ import annotations
 import signal
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
@@ -70,7 +69,7 @@ class BatchFigures(Struct):
         )
 
 
-def kill_at_points(folder: Path, *, step: int, rounds: int = 1, until: float = float("inf")) -> BatchFigures:
+def kill_at_points(folder: Path, *, step: int, rounds: int = 1) -> BatchFigures:
     """One run for each point: killed there, then gone on with; every `step`-th point, before, within or after.
 
     `rounds`: 3 have each point in all three ways.
@@ -92,20 +91,12 @@ def kill_at_points(folder: Path, *, step: int, rounds: int = 1, until: float = f
                     when = WAYS[(point // step + number) % len(WAYS)]
                     simulator.change(batch_faults=FAULTS[(point // step // 3 + number) % len(FAULTS)])
                     place = folder / f"run{number}-{point:05d}"
-                    if time.monotonic() > until or not _killed_run(
-                        simulator, nursery, place, point, when, figures
-                    ):
+                    if not _killed_run(simulator, nursery, place, point, when, figures):
                         break
         finally:
             nursery.close()
         figures.lost_creates = _faults(simulator).get("create_lost", 0)
     return figures
-
-
-def kill_at_every_point(until: float) -> BatchFigures:
-    """`kill_at_points`, all of them in all three ways, in a folder of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        return kill_at_points(Path(folder), step=1, rounds=len(WAYS), until=until)
 
 
 def _faults(simulator: SimulatorProcess) -> dict[str, int]:
