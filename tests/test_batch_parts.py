@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
+from crun_batch.errors import RunDamaged
 from crun_batch.gateway.batches.form import (
     CANCELLED,
     EXPIRED,
@@ -246,6 +247,25 @@ def test_a_file_cut_anywhere_says_what_it_said_before(tmp_path_factory: Any, cut
     again = BatchBook(run)
     again.write(BatchEntry(99, "created", 1, "tag", 990, requests=5))
     assert {**states[whole], 99: read_batches(run)[99]} == read_batches(run)
+    run.close()
+
+
+@settings(deadline=None, max_examples=40)
+@given(chance=st.randoms(use_true_random=False))
+def test_damage_among_the_batches_is_said_and_hides_none(tmp_path_factory: Any, chance: random.Random) -> None:
+    """A batch that a bad line hides would be submitted again; only what was never synced is a torn tail."""
+    run = open_directory(tmp_path_factory.mktemp("run") / "run", started_at="now")
+    book = BatchBook(run)
+    for step in STEPS[:4]:
+        book.write(BatchEntry(1, step, 1, "tag", 10, requests=0 if step == "drafted" else 5))
+    data = bytearray(run.batches.read_bytes())
+    book.write(BatchEntry(1, "created", 1, "tag", 10, requests=5))
+    last = run.batches.read_bytes()[len(data) :]
+    place = chance.choice([at for at, byte in enumerate(data) if byte != 10])
+    data[place] ^= 1
+    run.batches.write_bytes(bytes(data) + last)
+    with pytest.raises(RunDamaged, match="its checksum does not fit"):
+        read_batches(run)
     run.close()
 
 

@@ -20,18 +20,16 @@ not know: how a gateway is asked.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 from typing import Literal
 
 import msgspec
 from msgspec import Struct, structs
 
 from crun_batch.errors import DiskFailed, RunDamaged
+from crun_batch.store.checked_lines import append_lines, read_lines
 from crun_batch.store.directory import RunDirectory
-from crun_batch.store.disk import write_all, write_file
-from crun_batch.store.events import encode_line, payload_of
-from crun_batch.store.recover import scan_segment
-from crun_batch.store.renewal import sync_or_doubt
+from crun_batch.store.disk import write_file
+from crun_batch.store.events import encode_line
 
 BatchStep = Literal[
     "drafted", "intended", "uploaded", "creating", "created", "ended", "stored", "settled", "released", "lost"
@@ -91,17 +89,9 @@ def read_batches(run: RunDirectory) -> dict[int, BatchEntry]:
 
 def _read(run: RunDirectory) -> tuple[dict[int, BatchEntry], int]:
     """The entries, and the length of the whole lines."""
-    entries: dict[int, BatchEntry] = {}
-    if not run.batches.exists():
-        return entries, 0
-    scan = scan_segment(run.batches)
-    if scan.first_bad_line is not None:
-        raise RunDamaged(f"{run.batches}, line {scan.first_bad_line}: its checksum does not fit")
-    with run.batches.open("rb") as file:
-        for line in islice(file, scan.lines):
-            entry = _decoder.decode(payload_of(line) or b"")
-            entries[entry.number] = entry
-    return entries, scan.good_bytes
+    lines, good_bytes = read_lines(run.batches)
+    entries = (_decoder.decode(line) for line in lines)
+    return {entry.number: entry for entry in entries}, good_bytes
 
 
 class BatchBook:
@@ -134,22 +124,8 @@ class BatchBook:
 
     def write(self, entry: BatchEntry) -> None:
         """From now on the batch stands so. Raises DiskFailed."""
-        run, is_new = self._run, not self._run.batches.exists()
-        try:
-            descriptor = run.disk.create(run.batches) if is_new else run.disk.reopen(run.batches)
-            try:
-                line = encode_line(entry)
-                if run.batches.stat().st_size > self._good_bytes:
-                    run.disk.truncate(descriptor, self._good_bytes)
-                write_all(run.disk, descriptor, line)
-                sync_or_doubt(run, descriptor)
-            finally:
-                run.disk.close(descriptor)
-            if is_new:
-                run.disk.sync_folder(run.journal)
-        except OSError as error:
-            raise DiskFailed(f"{run.batches}: cannot write: {error.strerror or error}") from error
-        self._good_bytes += len(line)
+        path = self._run.batches
+        self._good_bytes = append_lines(self._run, path, encode_line(entry), self._good_bytes)
         self._entries[entry.number] = entry
 
     def release_unsent(self, why: str) -> None:

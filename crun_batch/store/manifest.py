@@ -3,23 +3,18 @@
 One checksummed line per fact, appended and synced; the last line about a name holds. A new file is listed once
 it has its name: before, a crash leaves a file that is not listed and that nothing refers to. A file that
 replaces another is listed first, with the checksum of what it `replaces`: between the two, either is right.
-Each addition begins with a mark of how far the list was on the disk before it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import islice
 
 import msgspec
 from msgspec import Struct
 
-from crun_batch.errors import DiskFailed, RunDamaged
+from crun_batch.store.checked_lines import append_lines, read_lines
 from crun_batch.store.directory import RunDirectory
-from crun_batch.store.disk import write_all
-from crun_batch.store.events import SyncedMark, encode_line, payload_of, synced_bytes
-from crun_batch.store.recover import scan_segment
-from crun_batch.store.renewal import sync_or_doubt
+from crun_batch.store.events import encode_line
 
 
 class ManifestEntry(Struct, frozen=True, omit_defaults=True):
@@ -40,8 +35,8 @@ _decoder = msgspec.json.Decoder(ManifestEntry)
 
 def read_manifest(run: RunDirectory) -> dict[str, ManifestEntry]:
     """The last entry of each name; a torn last line does not count. Raises RunDamaged."""
-    entries, _ = _read(run)
-    return entries
+    entries = (_decoder.decode(line) for line in read_lines(run.manifest)[0])
+    return {entry.name: entry for entry in entries}
 
 
 def append_manifest(run: RunDirectory, entries: Iterable[ManifestEntry]) -> None:
@@ -49,40 +44,5 @@ def append_manifest(run: RunDirectory, entries: Iterable[ManifestEntry]) -> None
     data = b"".join(encode_line(entry) for entry in entries)
     if data:
         with run.manifest_lock:
-            _append(run, data)
-
-
-def _append(run: RunDirectory, data: bytes) -> None:
-    _, good_bytes = _read(run)
-    data = encode_line(SyncedMark(good_bytes)) + data
-    try:
-        new = not run.manifest.exists()
-        descriptor = run.disk.create(run.manifest) if new else run.disk.reopen(run.manifest)
-        try:
-            if not new and run.manifest.stat().st_size > good_bytes:
-                run.disk.truncate(descriptor, good_bytes)
-            write_all(run.disk, descriptor, data)
-            sync_or_doubt(run, descriptor)
-        finally:
-            run.disk.close(descriptor)
-        if new:
-            run.disk.sync_folder(run.journal)
-    except OSError as error:
-        raise DiskFailed(f"{run.manifest}: cannot write: {error.strerror or error}") from error
-
-
-def _read(run: RunDirectory) -> tuple[dict[str, ManifestEntry], int]:
-    """The entries, and the length of the whole lines."""
-    entries: dict[str, ManifestEntry] = {}
-    if not run.manifest.exists():
-        return entries, 0
-    scan = scan_segment(run.manifest)
-    if scan.first_bad_line is not None:
-        raise RunDamaged(f"{run.manifest}, line {scan.first_bad_line}: its checksum does not fit")
-    with run.manifest.open("rb") as file:
-        for line in islice(file, scan.lines):
-            payload = payload_of(line) or b""
-            if synced_bytes(payload) is None:
-                entry = _decoder.decode(payload)
-                entries[entry.name] = entry
-    return entries, scan.good_bytes
+            _, good_bytes = read_lines(run.manifest)
+            append_lines(run, run.manifest, data, good_bytes)
