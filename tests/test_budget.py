@@ -280,5 +280,5 @@ def test_what_may_write_a_cache_holds_twice_its_input(protocol: ProtocolName, bo
     endpoint = {"protocol": protocol, "base_url": "http://h/v1"}
     job = Job(model="m", prompt={"user": "a"}, endpoint=endpoint, params={"max_output_tokens": 9})
     writes = Target(0, "m", job).may_write_cache(body)
-    request = Request(body, "0" * 32, "m", 1000, 10, may_write_cache=writes)
+    request = Request(body, "0" * 32, "0" * 32, "m", 1000, 10, may_write_cache=writes)
     assert Hold(times * 1000 * 1000, None) == Tickets(lambda *_: [price], None, TokenRatio()).hold(request)

@@ -16,8 +16,8 @@ from crun_batch.preflight.assessment import Assessment
 from crun_batch.preflight.gateway_facts import GatewayFacts, GatewayOffer, beside, refusals_in, remarks_on
 from crun_batch.preflight.judge_costs import STORED
 from crun_batch.pricing.budget import Budget, Needs, Preflight, Reservations, may_start, used_up
-from crun_batch.pricing.estimate import Limits, combine
-from crun_batch.pricing.figures import Estimate
+from crun_batch.pricing.estimate import combine
+from crun_batch.pricing.figures import Estimate, Limits
 from crun_batch.records import Halt, Hold, decimal_text, pico_of
 from crun_batch.state.run_state import RunContext
 

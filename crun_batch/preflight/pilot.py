@@ -20,8 +20,8 @@ from crun_batch.preflight.balance import ReadBalance, balance_reader
 from crun_batch.preflight.gateway_facts import GatewayFacts
 from crun_batch.preflight.pilot_sums import MICROSECONDS, OpenUnits, PilotRowSums, forecast_of, row_sums, run_sums
 from crun_batch.pricing.account import Sums
-from crun_batch.pricing.estimate import time_needed
 from crun_batch.pricing.pilot import Agreement, Forecast, Measured, measure, measured_versus_priced
+from crun_batch.pricing.time_needed import time_needed
 from crun_batch.records import Halt, Row, decimal_text
 from crun_batch.state.run_state import RunContext, RunState
 

@@ -1,4 +1,4 @@
-"""What the requests still to be sent will cost, and how long they take, before one of them is sent.
+"""What the requests still to be sent will cost, before one of them is sent.
 
 Owns: the bounds. Low: every request's input and one output token. High: the dearest reading of its input and
 all of max_output_tokens; unknown without that limit. At most: what no request can exceed; the high end where
@@ -21,7 +21,8 @@ from msgspec import Struct
 
 from crun_batch.pricing.at_most import BoundTally
 from crun_batch.pricing.costs import charge, dearest_holds, least
-from crun_batch.pricing.figures import Estimate, Identical, MinimumCharge, Span, TimeNeeded, VariantEstimate
+from crun_batch.pricing.figures import Estimate, Identical, Limits, MinimumCharge, Span, VariantEstimate
+from crun_batch.pricing.time_needed import time_of
 from crun_batch.records import Cost, Hold, Price, Usage, decimal_text
 
 SAMPLE_ABOVE_ROWS = 100_000
@@ -74,13 +75,14 @@ class Finished(Struct, frozen=True):
     cost_credits_pico: int | None = None
 
 
-class Limits(Struct, frozen=True):
-    """What bounds the speed. `latency_seconds`: of one request, where known (from finished rows)."""
+class CountedRow(Struct, frozen=True, gc=False):
+    """One row's request, as a tally takes it."""
 
-    concurrency: int
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-    latency_seconds: float | None = None
+    request_hash: str
+    input_tokens: int
+    uncounted_parts: int
+    times_sent: int
+    bound_tokens: int | None
 
 
 class Tally:
@@ -102,6 +104,12 @@ class Tally:
     def row(self) -> None:
         """One more row was read."""
         self.rows_read += 1
+
+    def add_rows(self, rows: Iterable[CountedRow]) -> None:
+        """Rows with one request each."""
+        for one in rows:
+            self.rows_read += 1
+            self.add(one.input_tokens, one.request_hash, one.uncounted_parts, one.times_sent, one.bound_tokens)
 
     def add(
         self,
@@ -233,43 +241,10 @@ def combine(variants: Sequence[VariantEstimate], limits: Limits) -> Estimate:
         requests=sum(variant.requests for variant in variants),
         cost_usd=_sum_spans([variant.cost_usd for variant in variants]),
         cost_credits=_sum_spans([variant.cost_credits for variant in variants]),
-        time_low=_time(variants, limits, lambda span: span.low),
-        time_expected=_time(variants, limits, lambda span: span.expected),
-        time_high=_time(variants, limits, lambda span: span.high),
+        time_low=time_of(variants, limits, lambda span: span.low),
+        time_expected=time_of(variants, limits, lambda span: span.expected),
+        time_high=time_of(variants, limits, lambda span: span.high),
     )
-
-
-def time_needed(requests: int, tokens: int | None, limits: Limits) -> TimeNeeded:
-    """Seconds that so many requests and tokens (input and output; None: unknown) need under the limits."""
-    asked = {}
-    if limits.requests_per_minute:
-        asked["requests_per_minute"] = requests * 60.0 / limits.requests_per_minute
-    if limits.tokens_per_minute and tokens is not None:
-        asked["tokens_per_minute"] = tokens * 60.0 / limits.tokens_per_minute
-    if limits.latency_seconds is not None:
-        rounds = math.ceil(requests / limits.concurrency)
-        asked["concurrency"] = rounds * limits.latency_seconds
-    if not asked:
-        return TimeNeeded()
-    limit = max(asked, key=asked.__getitem__)
-    return TimeNeeded(asked[limit], limit)
-
-
-def _time(variants: Sequence[VariantEstimate], limits: Limits, end: Callable[[Span], int | None]) -> TimeNeeded:
-    per_model: dict[str, tuple[int, int | None]] = {}
-    for variant in variants:
-        requests, tokens = per_model.get(variant.model, (0, 0))
-        output = end(variant.output_tokens)
-        known = None if output is None or tokens is None else tokens + variant.input_tokens + output
-        per_model[variant.model] = requests + variant.requests, known
-    everything = time_needed(
-        sum(requests for requests, _ in per_model.values()),
-        None,
-        Limits(limits.concurrency, latency_seconds=limits.latency_seconds),
-    )
-    rates = Limits(limits.concurrency, limits.requests_per_minute, limits.tokens_per_minute)
-    each = [time_needed(requests, tokens, rates) for requests, tokens in per_model.values()]
-    return max((everything, *each), key=lambda needed: needed.seconds or 0.0)
 
 
 def _scale(rows: int, rows_read: int, repeats: int) -> Callable[[int], int]:

@@ -112,6 +112,15 @@ class VariantEstimate(Struct, frozen=True):
         }
 
 
+class Limits(Struct, frozen=True):
+    """What bounds the speed. `latency_seconds`: of one request, where known (from finished rows)."""
+
+    concurrency: int
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    latency_seconds: float | None = None
+
+
 class TimeNeeded(Struct, frozen=True):
     """Seconds that the limits ask for at least, and which of them does; (None, None): nothing known limits."""
 

@@ -7,7 +7,7 @@ first counter that needs it (0.1 s, 70 MB), never at import; it holds the GIL, 1
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, lru_cache
 from importlib.machinery import PathFinder
 from importlib.util import find_spec, module_from_spec
@@ -121,6 +121,11 @@ def count_messages(messages: Sequence[Mapping[str, Any]], counter: Counter) -> P
         if calls:
             tokens += counter.count(orjson.dumps(calls).decode())
     return PromptCount(tokens, uncounted)
+
+
+def count_bodies(bodies: Iterable[bytes], counter: Counter) -> list[PromptCount]:
+    """`count_body` of each."""
+    return [count_body(body, counter) for body in bodies]
 
 
 def count_body(body: bytes, counter: Counter) -> PromptCount:

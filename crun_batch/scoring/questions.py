@@ -66,6 +66,7 @@ class Questions:
         return Request(
             body,
             hashed,
+            hashed,
             judge.terms.model,
             len(body),
             limit,

@@ -7,7 +7,7 @@ stays comparable. Tables are read a batch ahead, in a thread; requests are made 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
 from typing import Generic, Literal, Protocol, TypeVar
 
@@ -21,11 +21,8 @@ from crun_batch.session.tools import Tools
 from crun_batch.session.warming import Warming
 from crun_batch.state.run_state import RunContext
 from crun_batch.store.events import FinalPart
+from crun_batch.workload.portions import Portions
 from crun_batch.workload.request import Request, Variant
-
-ROWS_AT_ONCE = 64
-BYTES_AT_ONCE = 2**20
-"""Of request bodies that are made ahead of their turn."""
 
 
 class Unsent(Protocol):
@@ -106,10 +103,11 @@ class RowTickets:
         sharing: Sharing | None,
         warming: Warming | None,
     ) -> None:
+        self._context = context
+        self._portions = Portions()
         self._warming = warming
         self._taken_over = None if context.workload.job.reuse is None else context.taken_over
         self._variants = context.workload.variants
-        self._repeats = context.workload.repeats
         self._slot_of = context.workload.slots.of
         self._batches = batches
         self._done = context.state.done
@@ -166,41 +164,35 @@ class RowTickets:
 
     def _next_tickets(self) -> list[Ticket]:
         """Of some rows at one go, stage by stage: first the requests are written, then the tickets."""
-        opened: list[OpenUnit] = []
-        rows, body_bytes = 0, 0
-        while self._rows and rows < ROWS_AT_ONCE and body_bytes < BYTES_AT_ONCE:
-            row = self._rows.popleft()
-            rows += 1
-            for variant in self._variants:
-                if variant.index in self._skipped:
-                    continue
-                before = len(opened)
-                self._open_units(row, variant, opened)
-                if len(opened) > before:
-                    body_bytes += (len(opened) - before) * len(opened[-1].request.body)
+        rows, opened = self._portions.take(self._rows), list[OpenUnit]()
+        variants = [variant for variant in self._variants if variant.index not in self._skipped]
+        to_ask = [self._context.open_repeats(rows, variant.index) for variant in variants]
+        requests = [iter(one.requests(rows, open_)) for one, open_ in zip(variants, to_ask, strict=True)]
+        for row, *of_row in zip(rows, *to_ask, strict=True):
+            for variant, repeats, asked in zip(variants, of_row, requests, strict=True):
+                if repeats:
+                    self._open_units(row, variant, repeats, next(asked), opened)
+        self._portions.learn(len(rows), sum(len(one.request.body) for one in opened))
         if self._warming is not None:  # one prefix after another: it is warm while its rows are sent
             opened.sort(key=lambda one: one.unit.variant)
         return [ticket for one in opened if (ticket := self._ticket(one)) is not None]
 
-    def _open_units(self, row: Row, variant: Variant, opened: list[OpenUnit]) -> None:
+    def _open_units(
+        self,
+        row: Row,
+        variant: Variant,
+        repeats: Sequence[int],
+        request: Request | RowRejected,
+        opened: list[OpenUnit],
+    ) -> None:
         """Add the row's units under a variant that have no final result, with their first request."""
-        first_slot = self._slot_of(row.position, variant.index, 0)
-        request: Request | None = None
-        complaint = ""
-        for repeat in range(self._repeats):
-            slot = first_slot + repeat
-            if not self._done.is_open(slot):
-                continue
-            if request is None and not complaint:
-                try:
-                    request = variant.request(row)
-                except RowRejected as error:
-                    complaint = str(error)
-                    self._has_finished_unsent = True
+        replaced = self._done.replaced
+        for repeat in repeats:
             unit = Unit(row.position, row.row_id, variant.index, repeat)
-            replaces = self._done.replaced.get(slot)
-            if request is None:
-                self._unsent.rejected(unit, row, replaces, complaint)
+            replaces = replaced.get(self._slot_of(row.position, variant.index, repeat)) if replaced else None
+            if isinstance(request, RowRejected):
+                self._unsent.rejected(unit, row, replaces, str(request))
+                self._has_finished_unsent = True
             else:
                 opened.append(OpenUnit(unit, row, variant.name, request, replaces))
 

@@ -5,7 +5,7 @@ Owns the done marks and what follows from them: how many units are open, which r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 
 import pyarrow as pa
@@ -41,6 +41,11 @@ class DoneMarks:
 
     def is_open(self, slot: int) -> bool:
         return self._codes[slot] == OPEN
+
+    def open_repeats(self, first_slots: Iterable[int], repeats: int) -> list[list[int]]:
+        """For each of these slots, which of the `repeats` that begin there are open."""
+        codes = self._codes
+        return [[repeat for repeat in range(repeats) if codes[first + repeat] == OPEN] for first in first_slots]
 
     def open_rows(self, slots_per_row: int) -> pa.BooleanArray:
         """For every row of the source, whether it has an open slot."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -111,6 +111,12 @@ class RunContext(Struct, frozen=True):
     def open_rows(self) -> Iterator[list[Row]]:
         """The selected rows that still have something to do, in batches."""
         return open_rows(self.workload, self.state.done)
+
+    def open_repeats(self, rows: Sequence[Row], variant: int) -> list[list[int]]:
+        """Of each row, the repeats of a variant that are left to ask."""
+        slots = self.workload.slots
+        first, per_row = slots.of(0, variant, 0), slots.per_row
+        return self.state.done.open_repeats([first + per_row * row.position for row in rows], slots.repeats)
 
     def has_open(self, row: Row) -> bool:
         """Whether anything is left to ask of the row."""

@@ -127,6 +127,7 @@ class Conversation:
         return Request(
             body,
             hashed,
+            hashed,
             job.model,
             bound,
             variant.terms.output_limit_tokens,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import compress
 from typing import Any
 
 import orjson
@@ -11,10 +12,18 @@ from msgspec import Struct
 
 from crun_batch.gateway.protocols import PROTOCOLS
 from crun_batch.gateway.protocols.protocol import encode, request_hash
+from crun_batch.gateway.protocols.writing import RequestForm, WrittenRequest, write_all
 from crun_batch.load.prompt.rejections import RowRejected
 from crun_batch.load.prompt.render import Renderer
 from crun_batch.records import Prompt, Purpose, Row
-from crun_batch.workload.bodies import answers_asked, model_of, output_limit_tokens, service_tier_of, unbounded_by
+from crun_batch.workload.bodies import (
+    CACHE_CONTROL,
+    answers_asked,
+    model_of,
+    output_limit_tokens,
+    service_tier_of,
+    unbounded_by,
+)
 from crun_batch.workload.caching import CacheHints, hints_of
 from crun_batch.workload.target import Target
 
@@ -27,6 +36,8 @@ class Request(Struct, frozen=True, gc=False):
 
     body: bytes
     request_hash: str
+    unit_hash: str
+    """What must be the same for an answered unit to stay answered: of a conversation all that the row will ask."""
     model: str | None
     input_bound_tokens: int
     output_bound_tokens: int | None
@@ -38,13 +49,12 @@ class Request(Struct, frozen=True, gc=False):
     """The gateway's tier that it asks for."""
     prefix: str | None = None
     """Names what it begins with, and where the gateway caches that; None: nothing asks for it."""
-    whole_hash: str | None = None
-    """Of a first request that opens a conversation: the hash of all that the row will ask."""
+    opens_conversation: bool = False
+    """Whether others follow its answer."""
 
-    @property
-    def unit_hash(self) -> str:
-        """What must be the same for an answered unit to stay answered."""
-        return self.whole_hash or self.request_hash
+
+Asked = Request | RowRejected
+"""A row's request, or why it has none."""
 
 
 class Variant(Target, frozen=True, dict=True):
@@ -56,25 +66,65 @@ class Variant(Target, frozen=True, dict=True):
 
     def request(self, row: Row) -> Request:
         """The first request. Raises RowRejected where the row has no prompt or the protocol cannot say it."""
-        prompt = self.renderer.render(row)
-        if prompt.body is not None:
-            return self._given(row, prompt.body, prompt.remote_parts)
-        if prompt.later_turns:
-            return self._opening(row, prompt)
-        terms = self.terms
-        body = self.body(row, prompt.messages, self.job.params, self.job.output_schema)
-        asked = request_hash(terms.path, body)
-        body, prefix = self.hinted(row, prompt.messages, body, self.job.output_schema)
-        bound = len(body) + prompt.remote_parts * REMOTE_PART_TOKENS
+        [request] = self._requests([row], [self.renderer.render(row)])
+        if isinstance(request, RowRejected):
+            raise request
+        return request
+
+    def requests(self, rows: Sequence[Row], wanted: Sequence[object] | None = None) -> list[Asked]:
+        """The first request of each row, or why it has none, stage by stage: the texts of all, then their bytes.
+
+        `wanted`: says of each row whether it is; None: all are. Variants with one prompt share its texts as long
+        as `rows` is the same list.
+        """
+        prompts = self.renderer.prompts(rows)
+        if wanted is not None:
+            rows, prompts = list(compress(rows, wanted)), list(compress(prompts, wanted))
+        return self._requests(rows, prompts)
+
+    def _requests(self, rows: Sequence[Row], prompts: Sequence[Prompt | RowRejected]) -> list[Asked]:
+        if not self.renderer.is_plain:
+            return [self._request_of(row, prompt) for row, prompt in zip(rows, prompts, strict=True)]
+        said = [prompt.messages for prompt in prompts if isinstance(prompt, Prompt)]
+        written = iter(write_all(self.form, said))
+        return [
+            self._plain(row, prompt, next(written)) if isinstance(prompt, Prompt) else prompt
+            for row, prompt in zip(rows, prompts, strict=True)
+        ]
+
+    def _request_of(self, row: Row, prompt: Prompt | RowRejected) -> Asked:
+        if isinstance(prompt, RowRejected):
+            return prompt
+        try:
+            return self._opening(row, prompt) if prompt.body is None else self._given(row, prompt.body, prompt)
+        except RowRejected as error:
+            return error
+
+    def _plain(self, row: Row, prompt: Prompt, written: WrittenRequest | ValueError) -> Asked:
+        if isinstance(written, ValueError):
+            return RowRejected(row, str(written))
+        terms, body, prefix = self.terms, written.body, None
+        if self.hints is not None:
+            body, prefix = self.hinted(row, prompt.messages, body, self.job.output_schema)
         return Request(
             body,
-            asked,
+            written.request_hash,
+            written.request_hash,
             terms.model,
-            bound,
+            len(body) + prompt.remote_parts * REMOTE_PART_TOKENS,
             terms.output_limit_tokens,
-            may_write_cache=self.may_write_cache(body),
+            may_write_cache=terms.caches_input or CACHE_CONTROL in body,
             service_tier=terms.service_tier,
             prefix=prefix,
+        )
+
+    @cached_property
+    def form(self) -> RequestForm:
+        """What all its plain requests have in common."""
+        terms, job = self.terms, self.job
+        limit = terms.max_output_tokens
+        return RequestForm(
+            terms.path, terms.write, terms.model or "", job.params, limit, terms.stream, job.output_schema
         )
 
     @cached_property
@@ -114,28 +164,31 @@ class Variant(Target, frozen=True, dict=True):
         return Request(
             body,
             asked,
+            whole,
             job.model,
             len(body),
             self.terms.output_limit_tokens,
             may_write_cache=self.may_write_cache(body),
             service_tier=self.terms.service_tier,
             prefix=prefix,
-            whole_hash=whole,
+            opens_conversation=True,
         )
 
-    def _given(self, row: Row, body: bytes, remote_parts: int) -> Request:
+    def _given(self, row: Row, body: bytes, prompt: Prompt) -> Request:
         path = PROTOCOLS[self.protocol_name].path
         fields = orjson.loads(body)
         complaint = unbounded_by(fields, self.protocol_name) if self.job.budget.is_capped else None
         if complaint is not None:
             raise RowRejected(row, complaint)
-        bound = len(body) + remote_parts * REMOTE_PART_TOKENS
+        bound = len(body) + prompt.remote_parts * REMOTE_PART_TOKENS
         limit = output_limit_tokens(fields, self.protocol_name)
         if limit is not None:
             limit *= answers_asked(fields)
+        asked = request_hash(path, body)
         return Request(
             body,
-            request_hash(path, body),
+            asked,
+            asked,
             model_of(fields),
             bound,
             limit,

@@ -48,6 +48,8 @@ class Renderer:
     """The columns that the prompt uses, in the table's order."""
     reads_local_files: bool
     """Whether an image or file part may name a local path."""
+    is_plain: bool
+    """Whether prompts are messages alone, neither whole bodies nor with later turns."""
     constant_messages: int
     """How many messages all rows begin with: texts without a template."""
 
@@ -62,7 +64,10 @@ class Renderer:
         self._has_parts = False
         self.reads_local_files = False
         self._row: Row | None = None
-        self._prompt = Prompt()
+        self._prompt: Prompt | RowRejected = Prompt()
+        self._rows: Sequence[Row] | None = None
+        self._prompts: Sequence[Prompt | RowRejected] = ()
+        self.is_plain = True
         self._read = self._reader(prompt_spec)
         if self._mistakes:
             raise InputError(self._mistakes)
@@ -72,14 +77,23 @@ class Renderer:
 
     def render(self, row: Row) -> Prompt:
         """The prompt of one row, kept until another row comes; RowRejected where it has none."""
-        if row is self._row:
-            return self._prompt
+        if row is not self._row:
+            self._row, self._prompt = row, self._rendered(row)
+        if isinstance(self._prompt, RowRejected):
+            raise self._prompt
+        return self._prompt
+
+    def prompts(self, rows: Sequence[Row]) -> Sequence[Prompt | RowRejected]:
+        """Of each row, its prompt or why it has none; kept until another list comes."""
+        if rows is not self._rows:
+            self._rows, self._prompts = rows, [self._rendered(row) for row in rows]
+        return self._prompts
+
+    def _rendered(self, row: Row) -> Prompt | RowRejected:
         try:
-            prompt = self._read(row.values)
+            return self._read(row.values)
         except Unrenderable as error:
-            raise RowRejected(row, error.reason, error.key) from None
-        self._row, self._prompt = row, prompt
-        return prompt
+            return RowRejected(row, error.reason, error.key)
 
     def close(self) -> None:
         """Ends the child process, if a template needed one."""
@@ -96,6 +110,7 @@ class Renderer:
 
     def _reader(self, spec: Any) -> Callable[[Mapping[str, Any]], Prompt]:
         if spec.body_column is not None:
+            self.is_plain = False
             name = self._column("prompt.body_column", spec.body_column)
             return partial(_body_prompt, name)
         if spec.messages_column is not None:
@@ -109,7 +124,8 @@ class Renderer:
             *turns[:1],
         ]
         self._later_turns = turns[1:]
-        return self._conversation_prompt if self._later_turns else self._template_prompt
+        self.is_plain = not self._later_turns
+        return self._template_prompt if self.is_plain else self._conversation_prompt
 
     def _column(self, key: str, name: str) -> str:
         if name not in self._schema.names:
