@@ -2,8 +2,9 @@
 
 Writes the same rows in every format, and where they lie elsewhere (a server over https, a query of SQLite, one of
 PostgreSQL, where its programs and its driver are), then opens and reads each in a process of its own: seconds, and
-the memory that it took at most beyond what the imports take. A tenth of the rows goes first: memory that does not
-grow with the rows is about the same for both.
+the memory that it took at most beyond what the imports take, its own and with the pages of mapped files, which the
+system takes back where others need room. A tenth of the rows goes first: memory that does not grow with the rows is
+about the same for both.
 """
 
 from __future__ import annotations
@@ -28,22 +29,29 @@ import remote_kit
 from xlsx_kit import write_xlsx
 
 CHILD = """
-import re, sys, time
+import re, sys, threading, time
 from pathlib import Path
 from types import SimpleNamespace
 from crun_batch.load.folders import Folders
 from crun_batch.load.table.table import open_table
 folder, table = Path(sys.argv[1]), sys.argv[2]
 keys = dict.fromkeys(("query", "where", "limit", "sample", "csv", "sheet"))
-most_kib = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
-before = most_kib()
+told_kib = lambda name: int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+own_before, own_kib, is_over = told_kib("RssAnon"), [0], threading.Event()
+def watch():
+    while not is_over.wait(0.02):
+        own_kib.append(max(own_kib.pop(), told_kib("RssAnon")))
+threading.Thread(target=watch, daemon=True).start()
+before = told_kib("VmHWM")
 start = time.perf_counter()
 table = open_table(SimpleNamespace(**keys, table=table, id="id"), folders=Folders(folder))
 opened = time.perf_counter()
 rows = sum(map(len, table.rows(["id", "text", "share"])))
 read = time.perf_counter()
 times = f"opened {opened - start:6.1f} s  read {read - opened:6.1f} s"
-print(f"{rows:>10,} rows  {times}  +{(most_kib() - before) / 1024:,.0f} MB")
+is_over.set()
+own, most = (own_kib[0] - own_before) / 1024, (told_kib("VmHWM") - before) / 1024
+print(f"{rows:>10,} rows  {times}  +{own:4,.0f} MB of its own, +{most:4,.0f} MB with mapped files")
 """
 
 
