@@ -3,7 +3,7 @@
 Writes the same rows in every format, and where they lie elsewhere (a server over https, a query of SQLite, one of
 PostgreSQL, where its programs and its driver are), then opens and reads each in a process of its own: seconds, and
 the memory that it took at most beyond what the imports take, its own and with the pages of mapped files, which the
-system takes back where others need room. A tenth of the rows goes first: memory that does not grow with the rows is
+system takes back where others need room. A tenth of the rows goes first: memory that does not grow with them is
 about the same for both.
 """
 
