@@ -138,6 +138,7 @@ def test_what_takes_many_parameters_is_a_record():
     shown = (
         "crun_batch/cli/commands.py",
         "crun_batch/cli/reading.py",
+        "crun_batch/cli/coordinating.py",
         "crun_batch/api/",
     )  # their parameters are what --help and help() show
     assert {} == {

@@ -230,6 +230,8 @@ def test_a_share_of_tokens_rests_for_a_minute_before_another_has_it():
         own = WorkerReport(share=WHOLE_SHARE // 2, places=5)
         assert after == book.renew(1, epochs[1], own, 2.0).share  # type: ignore[union-attr]
         late = 2.0 + TOKEN_REST_SECONDS
+        for at in range(3, int(late) - 1):
+            book.renew(1, epochs[1], own, float(at))
         assert WHOLE_SHARE == book.renew(1, epochs[1], own, late).share  # type: ignore[union-attr]
 
 

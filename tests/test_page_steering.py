@@ -12,7 +12,7 @@ import pytest
 import run_kit
 from browser_kit import CHROMIUM, Browser
 from page_run_kit import Asker
-from steering_kit import ended, in_flight, running, until, written
+from test_steering import ended, in_flight, running, until, written
 
 import crun_batch
 from crun_batch.simulator.process import SimulatorProcess

@@ -1,6 +1,7 @@
 """The public functions: one for each command."""
 
 from crun_batch.api.annotations import annotate, export_annotations, import_annotations
+from crun_batch.api.coordinating import coordinator
 from crun_batch.api.directories import cancel, export, follow, merge, runs, show, verify
 from crun_batch.api.jobs import (
     aestimate,
@@ -29,6 +30,7 @@ __all__ = [
     "cancel",
     "check",
     "compare",
+    "coordinator",
     "credits",
     "doctor",
     "estimate",

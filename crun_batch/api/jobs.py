@@ -38,6 +38,7 @@ def run(
     pilot: int | None = None,
     shard: str | None = None,
     workers: int | None = None,
+    coordinator: str | None = None,
     retry: Collection[str] = (),
     until_budget: bool = False,
     redo_changed: bool = False,
@@ -61,8 +62,8 @@ def run(
         simulate: against the bundled simulator: no key, no cost; into `<output_dir>-simulated`.
         shard: `"2/4"`: the rows of the second of four shards, under its part of the budget; see `merge`.
         workers: so many processes, a shard for each, under one budget and one set of limits; then merged. Takes a
-            job file. Where a worker stops early, why is the run's `stop_reason`, and its results stand in the run
-            directories of `Run.summary["shards"]` until all is done.
+            job file. Where one stops early, results are in `Run.summary["shards"]` until all is done.
+        coordinator: where this process, the worker of `shard`, is granted its part (`crun_batch.coordinator`).
         pilot: send so many random rows, then stop with the bill to expect in `Run.summary["pilot"]`.
         retry: statuses and error kinds whose finished units are sent again; `failed` is all but ok, `all` is all.
         until_budget: start although budget or credits will not last; stop there.
@@ -99,6 +100,7 @@ async def arun(
     pilot: int | None = None,
     shard: str | None = None,
     workers: int | None = None,
+    coordinator: str | None = None,
     retry: Collection[str] = (),
     until_budget: bool = False,
     redo_changed: bool = False,
@@ -113,7 +115,7 @@ async def arun(
     """The same as `run`, on the event loop that is running. Cancelling it ends it like a kill: nothing is lost."""
     from crun_batch.api.run_handle import Run
     from crun_batch.options import options_of
-    from crun_batch.scale.one_or_many import run_by
+    from crun_batch.scale.one_or_many import Workers, run_by
 
     options = options_of(
         overrides,
@@ -134,7 +136,7 @@ async def arun(
         otel=otel,
         progress=progress,
     )
-    summary = await run_by(job, table, workers, options)
+    summary = await run_by(job, table, Workers(workers, coordinator), options)
     return Run(Path(summary["output_dir"]), summary)
 
 

@@ -135,6 +135,7 @@ def run(  # noqa: PLR0913 - one parameter for each option
     limit: options.Limit = None,
     shard: options.Shard = None,
     workers: options.Workers = None,
+    coordinator: options.Coordinator = None,
     pilot: options.Pilot = None,
     retry: options.Retry = None,
     max_cost_usd: options.MaxCostUsd = None,
@@ -165,6 +166,7 @@ def run(  # noqa: PLR0913 - one parameter for each option
         "limit": limit,
         "shard": shard,
         "workers": workers,
+        "coordinator": coordinator,
         "pilot": pilot,
         "retry": () if retry is None else retry,
         "max_cost_usd": max_cost_usd,
@@ -183,9 +185,10 @@ def run(  # noqa: PLR0913 - one parameter for each option
     }
     if dry_run:
         return dry_run_exit(job, given, json=json)
-    return run_to_its_end(job, given, ask=not (yes or simulate), json=json)
+    return run_to_its_end(job, given, ask=not (yes or simulate or coordinator), json=json)
 
 
+app.command()(steering.coordinator)
 app.command()(reading.runs)
 app.command()(reading.status)
 app.command()(steering.set)

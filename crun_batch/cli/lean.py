@@ -13,7 +13,7 @@ from pathlib import Path
 
 READ_TABLES = frozenset(
     (
-        *("check", "estimate", "run", "show", "report", "compare", "sql", "verify", "export"),
+        *("check", "estimate", "run", "coordinator", "show", "report", "compare", "sql", "verify", "export"),
         *("models", "credits", "schema"),
     )
 )

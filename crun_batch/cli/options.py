@@ -97,6 +97,14 @@ Workers = Annotated[
         help="N processes under one budget and one set of limits, one run in the end.",
     ),
 ]
+Coordinator = Annotated[
+    str | None,
+    typer.Option(
+        "--coordinator",
+        metavar="URL",
+        help="With --shard: what it may use is granted by `crun-batch coordinator`.",
+    ),
+]
 Retry = Annotated[
     str | None,
     typer.Option(

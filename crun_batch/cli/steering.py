@@ -10,6 +10,7 @@ import typer
 
 import crun_batch
 from crun_batch.cli import options
+from crun_batch.cli.coordinating import coordinator as coordinator
 from crun_batch.cli.output import out, out_json
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from crun_batch.records import pico_of
-from crun_batch.scale.crew import Crew, CrewEnd, Watchers
+from crun_batch.scale.crew import Crew
+from crun_batch.scale.giver import AllEnds, Watchers
 from crun_batch.scale.leases import LeaseBook, SharedLimits
 from crun_batch.scale.orders import orders_for
 from crun_batch.scale.progresses import Progresses
@@ -36,17 +37,27 @@ class SaidOnce:
             self._say(f"worker {number + 1}: {sentence}")
 
 
-async def sent_by_workers(context: RunContext, file: Path, places: Sequence[Path], words: SaidOnce) -> CrewEnd:
+async def sent_by_workers(context: RunContext, file: Path, places: Sequence[Path], words: SaidOnce) -> AllEnds:
     """A process for each shard of the job file, until all of them have ended; how each did."""
     workload, options = context.workload, context.options
-    progresses = Progresses(workload.selected_units, [done_in(place) for place in places], options.watch)
-    book = LeaseBook(_terms_of(workload), [committed(place) for place in places])
-    watchers = Watchers(options.say, words.said, progresses.moved, lambda number: committed(places[number]))
+    book, watchers = book_of(context, places), watchers_of(context, places, words)
     orders = orders_for(file, workload, places, options)
     crew = Crew(orders, {**os.environ, **options.environ}, book, watchers)
     with signals_to(crew, options, workload.job.limits.attempt_timeout_seconds):
         ends = await crew.run()
-    return CrewEnd(ends, book.largest_hold())
+    return AllEnds(ends, book.largest_hold())
+
+
+def book_of(context: RunContext, places: Sequence[Path]) -> LeaseBook:
+    """The book of all grants, which knows what each shard has used."""
+    return LeaseBook(_terms_of(context.workload), [committed(place) for place in places])
+
+
+def watchers_of(context: RunContext, places: Sequence[Path], words: SaidOnce) -> Watchers:
+    """Whoever looks on: one display for all workers."""
+    workload, options = context.workload, context.options
+    progresses = Progresses(workload.selected_units, [done_in(place) for place in places], options.watch)
+    return Watchers(options.say, words.said, progresses.moved, lambda number: committed(places[number]))
 
 
 def _terms_of(workload: Workload) -> SharedLimits:

@@ -1,4 +1,4 @@
-"""Shards that were begun earlier: whether these workers may go on with them, and what waits in them for judges.
+"""Shards that were begun earlier: whether these workers may go on with them.
 
 Looked at for all of them before the first worker starts: one shard that refuses, while the others send, would
 have them pay for rows that never become one run.
@@ -6,17 +6,15 @@ have them pay for rows that never become one run.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from msgspec import structs
 
 from crun_batch.errors import RunDirectoryError
-from crun_batch.options import Shard
-from crun_batch.scale.whole import in_shard, places_begun
-from crun_batch.scoring.docket import Backlog, waiting_now
+from crun_batch.options import RunOptions, Shard
+from crun_batch.scale.whole import in_shard, places_begun, shards_context
 from crun_batch.state.background import BackgroundCall
 from crun_batch.state.changes import compare_requests
 from crun_batch.state.job_document import fingerprint
@@ -25,6 +23,15 @@ from crun_batch.state.run_state import RunContext
 from crun_batch.state.status import shards_beside
 from crun_batch.store.directory import RunDirectory, read_json
 from crun_batch.workload.sharding import shard_of_rows
+from crun_batch.workload.workload import Workload
+
+
+def begun_context(workload: Workload, options: RunOptions, places: Sequence[Path]) -> RunContext:
+    """How far all shards are together. Raises RunDirectoryError, RequestsChanged: they cannot be gone on with."""
+    refuse_other_counts(workload.job.output.dir, places)
+    context = shards_context(workload, options, places)
+    refuse_begun(context, places)
+    return context
 
 
 def refuse_other_counts(folder: Path, places: Sequence[Path]) -> None:
@@ -62,16 +69,3 @@ def refuse_begun(context: RunContext, places: Sequence[Path]) -> None:
             fingerprinting=fingerprinting,
         )
         compare_requests(workload, state, redo_changed=False)
-
-
-def waiting_in(context: RunContext, places: Sequence[Path]) -> Backlog:
-    """The questions to judges about answers that the shards have."""
-    return _together(waiting_now(in_shard(context, place)) for place in places_begun(places))
-
-
-def _together(backlogs: Iterable[Backlog]) -> Backlog:
-    lengths: dict[str, Counter[tuple[int, int]]] = {}
-    for backlog in backlogs:
-        for judge, counts in backlog.lengths.items():
-            lengths.setdefault(judge, Counter()).update(counts)
-    return Backlog(lengths)

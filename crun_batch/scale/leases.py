@@ -10,17 +10,21 @@ joins, deaths and delays:
 
 What is free is given on; what is not is given back first: a part that is lowered counts as it was until its worker
 reports that it has become less. A worker that has died keeps its places until its lease has ended, for what it had
-sent may still be under way, and its money becomes what its journal says. An epoch tells a worker from the one that
-took its place: a report of an earlier epoch is not answered.
+sent may still be under way, and its money becomes what its journal says. One that may live on out of sight keeps
+them until what it had in flight must have ended. An epoch tells a worker from the one that took its place: a
+report of an earlier epoch is not answered. What a lease gave is worth nothing after its end, and a report that
+comes then and names it is not believed.
 
-Times are monotonic seconds, amounts integers of pico.
+Times are monotonic seconds of whoever keeps the book, amounts integers of pico.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
+
+from crun_batch.options import Shard
 
 LEASE_SECONDS = 5.0
 WHOLE_SHARE = 10**9
@@ -71,6 +75,8 @@ class WorkerReport(Struct, frozen=True):
 class Grant(Struct, frozen=True):
     """What a worker may use from now on."""
 
+    now: float
+    """When it was decided, by the clock of whoever keeps the book, as `until` and the waves are."""
     until: float
     places: int
     share: int
@@ -105,10 +111,24 @@ class _Member(Struct):
 
 
 class _Left(Struct, frozen=True):
-    """What nobody may use before a moment."""
+    """What nobody may use before a moment, and who had it."""
 
     amount: int
     until: float
+    member: _Member | None = None
+
+
+class LeasedPart(Struct, frozen=True):
+    """What a worker may be acting on until its lease has ended, and its epoch.
+
+    More than its last grant where that lowered a part: what was in flight then is so still.
+    """
+
+    epoch: int
+    places: int
+    share: int
+    usd_pico: int
+    credits_pico: int
 
 
 class LeaseBook:
@@ -141,13 +161,53 @@ class LeaseBook:
         member.waits = False
         return member.epoch
 
-    def leave(self, worker: int, epoch: int, committed: tuple[int, int], now: float) -> None:
-        """A process has ended; `committed` is what its run directory says now. An earlier epoch does not count."""
+    def come_back(self, worker: int) -> None:
+        """A worker that had left without a word asks again, under its epoch: what it has in flight, it reports."""
+        member = self._members[worker]
+        member.is_active = True
+        self._places_left = [one for one in self._places_left if one.member is not member]
+
+    def recall(self, worker: int, part: LeasedPart, now: float) -> None:
+        """An earlier keeper of the book gave this: the worker may act on it for one lease more."""
+        member = self._members[worker]
+        member.epoch, member.is_active, member.until = part.epoch, True, now + LEASE_SECONDS
+        member.places, member.share = part.places, part.share
+        for purse, cap in zip(member.purses, (part.usd_pico, part.credits_pico), strict=True):
+            purse.granted_pico = max(purse.committed_pico, cap)
+
+    def held(self, worker: int) -> LeasedPart:
+        """What the worker may be acting on."""
+        member = self._members[worker]
+        usd, credits = (purse.granted_pico for purse in member.purses)
+        return LeasedPart(member.epoch, member.places, member.share, usd, credits)
+
+    def recount(self, worker: int, committed: tuple[int, int], *, has_own_part: bool = False) -> None:
+        """What the run directory of a worker that is not at work has used.
+
+        `has_own_part`: a process that does not ask is at work there; a shard by itself may use its nth part.
+        """
+        member, part = self._members[worker], Shard(worker + 1, len(self._members))
+        _set_committed(member, committed)
+        for unit, purse in enumerate(member.purses if has_own_part else ()):
+            purse.granted_pico = max(purse.granted_pico, part.share_of(self._terms.cap(unit) or 0))
+
+    def lease_ends_at(self, worker: int) -> float:
+        """Until when the worker may be acting on what it was given."""
+        return self._members[worker].until
+
+    def leave(
+        self, worker: int, epoch: int, committed: tuple[int, int], now: float, *, drained_at: float = 0.0
+    ) -> None:
+        """A process has ended; `committed` is what its run directory says now. An earlier epoch does not count.
+
+        `drained_at`: when what it may still have in flight, out of sight, must have ended.
+        """
         member = self._members[worker]
         if member.epoch != epoch or not member.is_active:
             return
-        self._places_left.append(_Left(member.places, max(now, member.until)))
-        self._rest(member.share, now)
+        until = max(now, member.until, drained_at)
+        self._places_left.append(_Left(member.places, until, member if drained_at else None))
+        self._rest(member.share, min(now, member.until))
         member.is_active, member.places, member.in_flight, member.share, member.waits = False, 0, 0, 0, False
         _set_committed(member, committed)
 
@@ -156,10 +216,11 @@ class LeaseBook:
         member = self._members[worker]
         if member.epoch != epoch or not member.is_active:
             return None
-        self._take_in(member, report, now)
+        self._take_in(member, report if now < member.until else _without_lease(report), now)
         caps = [self._cap(member, unit) for unit in (0, 1)]
         member.until = now + LEASE_SECONDS
         return Grant(
+            now=now,
             until=member.until,
             places=self._place(member, now),
             share=self._share(member, now),
@@ -181,7 +242,7 @@ class LeaseBook:
         """From this report on nothing counts but what it says: the worker acts on its last lease alone."""
         member.in_flight, member.waits = report.in_flight, report.waits_for_money
         member.places = max(report.places, report.in_flight)
-        self._rest(member.share - report.share, now)
+        self._rest(member.share - report.share, min(now, member.until))
         member.share = report.share
         for purse, money in zip(member.purses, (report.usd, report.credits), strict=True):
             purse.committed_pico = max(money.committed_pico, purse.committed_pico if money.cap_pico is None else 0)
@@ -191,14 +252,15 @@ class LeaseBook:
             if until > self._waves.get(lane, 0.0) + SAME_WAVE_SECONDS:
                 self._waves[lane] = until
 
-    def _rest(self, share: int, now: float) -> None:
+    def _rest(self, share: int, used_until: float) -> None:
         if share > 0 and self._terms.has_token_rate:
-            self._shares_left.append(_Left(share, now + TOKEN_REST_SECONDS))
+            self._shares_left.append(_Left(share, used_until + TOKEN_REST_SECONDS))
 
     def _place(self, member: _Member, now: float) -> int:
-        held = sum(one.places for one in self._members) + _still_left(self._places_left, now)
-        free = self._terms.concurrency - held
-        granted = min(self._part(member, self._terms.concurrency), member.places + free)
+        left = _still_left(self._places_left, now)
+        free = self._terms.concurrency - left - sum(one.places for one in self._members)
+        part = self._part(member, max(0, self._terms.concurrency - left))
+        granted = min(part, member.places + free)
         member.places = max(member.places, granted)
         return max(0, granted)
 
@@ -246,6 +308,12 @@ class LeaseBook:
 
     def _committed_beside(self, member: _Member, unit: int) -> int:
         return sum(one.purses[unit].committed_pico for one in self._members if one is not member)
+
+
+def _without_lease(report: WorkerReport) -> WorkerReport:
+    """The report of a worker whose lease has ended: it acts on nothing, whatever it was given."""
+    usd, credits = (structs.replace(money, cap_pico=None) for money in (report.usd, report.credits))
+    return structs.replace(report, places=0, share=0, usd=usd, credits=credits)
 
 
 def _set_committed(member: _Member, amounts: tuple[int, int]) -> None:

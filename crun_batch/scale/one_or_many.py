@@ -2,17 +2,45 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from crun_batch.errors import InputError
 
 if TYPE_CHECKING:
     from crun_batch.options import AnyJob, RunOptions
 
 
-async def run_by(job: AnyJob, table: object | None, workers: int | None, options: RunOptions) -> dict[str, Any]:
-    """Run a job, or go on with it; its summary. `workers`: None is one process, without shards.
+class Workers(Struct, frozen=True):
+    """Who runs a job: this process alone, unless something here is given."""
+
+    count: int | None = None
+    """So many processes on this machine."""
+    coordinator: str | None = None
+    """The address of who grants this process, the worker of one shard, its part."""
+
+
+def job_file(job: AnyJob, table: object | None, by: Workers) -> str | Path:
+    """The path of the job, for those who read it themselves. Raises InputError."""
+    if by.count is not None:
+        raise InputError("--coordinator does not go with --workers: each process asks for itself")
+    if not isinstance(job, str | Path) or table is not None:
+        raise InputError("a worker of a coordinator reads the job file: give its path and no table")
+    return job
+
+
+async def run_by(job: AnyJob, table: object | None, by: Workers, options: RunOptions) -> dict[str, Any]:
+    """Run a job, or go on with it; its summary.
 
     Raises InputError, RefusedToStart, RunDirectoryError, DiskFailed (exit codes 2, 3, 6, 7).
     """
+    if by.coordinator is not None:
+        from crun_batch.scale.coordinated import run_coordinated
+
+        return await run_coordinated(job_file(job, table, by), by.coordinator, options)
+    workers = by.count
     if workers is None:
         from crun_batch.pipeline import run_job
 

@@ -23,11 +23,12 @@ from crun_batch.gateway.pool_seams import NO_ROOM
 from crun_batch.preflight.affordability import reservations_of
 from crun_batch.pricing.budget import Reservations
 from crun_batch.records import Halt
-from crun_batch.scale.crew import CrewEnd
+from crun_batch.scale.giver import AllEnds
 from crun_batch.scale.merge import merge_shards
 from crun_batch.scale.summaries import told
 from crun_batch.scale.whole import shards_context
 from crun_batch.state.run_state import RunContext
+from crun_batch.state.status import status_of
 
 GRAVEST_FIRST = (
     EXIT_BUG,
@@ -45,7 +46,7 @@ GRAVEST_FIRST = (
 """Of several workers' exit codes the first in this order is that of the run."""
 
 
-def concluded(before: RunContext, places: Sequence[Path], sent: CrewEnd) -> dict[str, Any]:
+def concluded(before: RunContext, places: Sequence[Path], sent: AllEnds) -> dict[str, Any]:
     """The summary of the merged run; where a worker stopped early, of all shards as they are.
 
     `before`: the context under which they started. Raises what `merge_shards` raises.
@@ -73,7 +74,18 @@ def refused(context: RunContext, places: Sequence[Path], halt: Halt) -> dict[str
     return told(context, places, halt)
 
 
-def _reservations(context: RunContext, sent: CrewEnd) -> Reservations:
+def as_it_is(folder: Path) -> dict[str, Any]:
+    """What a run directory says of itself, where there is nothing to do."""
+    return status_of(folder)
+
+
+def left_alone(context: RunContext, places: Sequence[Path]) -> dict[str, Any]:
+    """The summary of all shards where their coordinator was told to go, and they were not."""
+    now = shards_context(context.workload, context.options, places)
+    return told(now, places, Halt(EXIT_TERMINATED, "the coordinator was ended, its workers were not"))
+
+
+def _reservations(context: RunContext, sent: AllEnds) -> Reservations:
     """The money of all shards together, which no cap of one worker tells."""
     reservations = reservations_of(context)
     for purse, hold_pico in zip((reservations.usd, reservations.credits), sent.largest_hold_pico, strict=True):

@@ -42,21 +42,30 @@ def refuse_unfit(job: AnyJob, table: object | None, options: RunOptions) -> Path
     return Path(job)
 
 
+def refuse_unfit_worker(options: RunOptions) -> None:
+    """What a worker of a coordinator cannot do, its shard, its clock and its figures aside. Raises InputError."""
+    after = "; or leave it out now: once the shards are merged, the same command with it asks in one process"
+    _refuse({"pilot": NOT_SHARED["pilot"], "steer": NOT_SHARED["steer"]}, options, "", "--coordinator")
+    _refuse(AFTER_THE_MERGE, options, after, "--coordinator")
+
+
 def refuse_before_the_merge(options: RunOptions) -> None:
     """What waits until there is one run. Raises InputError."""
     after = "; or leave it out now: once the shards are merged, the same command with it asks in one process"
     _refuse(AFTER_THE_MERGE, options, after)
 
 
-def _refuse(unfit: Mapping[str, str], options: RunOptions, advice: str) -> None:
+def _refuse(unfit: Mapping[str, str], options: RunOptions, advice: str, beside: str = "--workers") -> None:
     for name, why in unfit.items():
         if getattr(options, name) != getattr(_AS_NOTHING_WAS_ASKED, name):
-            raise InputError(f"--{name.replace('_', '-')} does not go with --workers: {why}{advice}")
+            raise InputError(f"--{name.replace('_', '-')} does not go with {beside}: {why}{advice}")
 
 
-def refuse_unfit_job(count: int, workload: Workload) -> None:
+def refuse_unfit_job(count: int, workload: Workload, asked: str = "--workers") -> None:
     """Keys of the job that each worker would take for itself, all at once. Raises InputError."""
-    mistakes = [Mistake(says, file=workload.job.source, key=key) for key, says in _unfit_keys(count, workload.job)]
+    mistakes = [
+        Mistake(says, file=workload.job.source, key=key) for key, says in _unfit_keys(count, workload.job, asked)
+    ]
     for target in workload.targets:
         for one in target.job.at_each_endpoint:
             if one.endpoint.limits.concurrency is not None:
@@ -67,21 +76,21 @@ def refuse_unfit_job(count: int, workload: Workload) -> None:
         raise InputError(list(dict.fromkeys(mistakes)))
 
 
-def _unfit_keys(count: int, job: Job) -> Iterator[tuple[str, str]]:
+def _unfit_keys(count: int, job: Job, asked: str) -> Iterator[tuple[str, str]]:
     concurrency = job.limits.concurrency
     if not 1 <= count <= concurrency:
         yield (
             "limits.concurrency",
-            f"--workers takes 1 to limits.concurrency, which is {concurrency:,}; not {count:,}",
+            f"{asked} takes 1 to limits.concurrency, which is {concurrency:,}; not {count:,}",
         )
     if job.lane == "batch":
-        yield "lane", "batch does not go with --workers: one process is enough for batches; leave --workers out"
+        yield "lane", f"batch does not go with {asked}: one process is enough for batches; leave {asked} out"
     if job.on_end.command is not None or job.on_end.webhook_env is not None:
-        yield "on_end", "does not go with --workers: each would tell of its own end; take it out"
+        yield "on_end", f"does not go with {asked}: each would tell of its own end; take it out"
     if job.output.publish is not None:
         yield (
             "output.publish",
-            "does not go with --workers: each would publish its own part there; take it out, and put it back for "
+            f"does not go with {asked}: each would publish its own part there; take it out, and put it back for "
             "a start of the merged run, which copies what is missing",
         )
 

@@ -20,12 +20,11 @@ from crun_batch.options import AnyJob, RunOptions
 from crun_batch.pipeline import run_job
 from crun_batch.reporting.progress_bar import shown
 from crun_batch.scale.at_work import SaidOnce, sent_by_workers
-from crun_batch.scale.begun import refuse_begun, refuse_other_counts, waiting_in
+from crun_batch.scale.begun import begun_context
 from crun_batch.scale.orders import shard_places
 from crun_batch.scale.outcome import concluded, refused
 from crun_batch.scale.starting import may_start
 from crun_batch.scale.unfit import refuse_before_the_merge, refuse_in_use, refuse_unfit, refuse_unfit_job
-from crun_batch.scale.whole import shards_context
 from crun_batch.workload.loading import load
 
 
@@ -48,12 +47,9 @@ async def run_with_workers(job: AnyJob, table: object | None, count: int, option
         refuse_before_the_merge(options)
         refuse_unfit_job(count, workload)
         places = shard_places(folder, count, simulate=options.simulate)
-        refuse_other_counts(folder, places)
         refuse_in_use(places)
-        context = shards_context(workload, options, places)
-        refuse_begun(context, places)
-        waiting = waiting_in(context, places)
-        refusal = await may_start(context, waiting) if context.open_units or waiting.calls else None
+        context = begun_context(workload, options, places)
+        refusal = await may_start(context, places)
         if refusal is not None:
             return refused(context, places, refusal)
         sent = await sent_by_workers(context, file, places, words)

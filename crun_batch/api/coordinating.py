@@ -1,0 +1,70 @@
+"""The public function that coordinates the workers of one job on several machines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crun_batch.api.jobs import finished
+
+if TYPE_CHECKING:
+    from crun_batch.api.run_handle import Run
+
+
+def coordinator(
+    job: str | Path,
+    *,
+    shards: int,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    max_cost_usd: float | str | None = None,
+    max_cost_credits: float | str | None = None,
+    output_dir: str | Path | None = None,
+    simulate: bool = False,
+    until_budget: bool = False,
+    progress: bool = False,
+    **overrides: Any,
+) -> Run:
+    """Grant the workers of a job their parts until all have ended; the merged `Run`, or why there is none yet.
+
+    Each worker is `crun_batch.run(job, shard="I/N", coordinator=URL)`, on any machine that sees the same folder.
+
+    Args:
+        job: the path of a job file.
+        shards: how many workers there are to be.
+        host: where to listen. Beyond the loopback a token must be in `CRUN_BATCH_COORDINATOR_TOKEN`, here and at
+            the workers.
+        port: at which port; 0: a free one. The address is said (`say`).
+        max_cost_usd: the budget of all shards together in dollars.
+        max_cost_credits: the same in credits.
+        output_dir: the run directory that is to be; the shards stand beside it.
+        simulate: workers with `simulate` too: into `<output_dir>-simulated`.
+        until_budget: start although budget or credits will not last; stop there.
+        progress: show a bar on standard error.
+        overrides: sections of the job, or fields of `RunOptions`.
+
+    Raises:
+        InputError: the job, the table or an argument is wrong; a place that others reach, without a token.
+        RefusedToStart: credits, budget, or an unknown price. Nothing was granted.
+        RunDirectoryError: the job has another coordinator, or its shards are another job's.
+        DiskFailed: what is granted could not be written, so nothing more is.
+
+    """
+    from crun_batch.api.run_handle import Run
+    from crun_batch.options import options_of
+    from crun_batch.scale.coordinate import run_coordinator
+    from crun_batch.scale.exchange import TOKEN_NAME
+    from crun_batch.scale.serving import listening_at
+
+    options = options_of(
+        overrides,
+        max_cost_usd=max_cost_usd,
+        max_cost_credits=max_cost_credits,
+        output_dir=output_dir,
+        simulate=simulate,
+        until_budget=until_budget,
+        progress=progress,
+    )
+    listening = listening_at(host, port, options.environ.get(TOKEN_NAME))
+    summary = finished(run_coordinator(job, shards, listening, options))
+    return Run(Path(summary["output_dir"]), summary)

@@ -1,0 +1,95 @@
+"""A coordinator at work: its book, its port, its display, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from crun_batch.errors import SIGNALS, wanted_signals
+from crun_batch.options import RunOptions
+from crun_batch.records import Halt
+from crun_batch.scale.at_work import SaidOnce, book_of, watchers_of
+from crun_batch.scale.coordinator import Coordinator
+from crun_batch.scale.exchange import digests
+from crun_batch.scale.giver import AllEnds, Giver, WorkerEnd
+from crun_batch.scale.kept_leases import KeptLeases
+from crun_batch.scale.serving import Listening, served
+from crun_batch.state.run_state import RunContext
+
+LOOKED_EVERY_SECONDS = 0.2
+LINGERS_SECONDS = 1.0
+"""After the last end: whoever told it is answered."""
+
+
+def coordinator_of(context: RunContext, places: Sequence[Path], words: SaidOnce, kept: KeptLeases) -> Coordinator:
+    """Who gives the workers of this job their parts; nobody reaches it yet."""
+    job, giver = context.workload.job, Giver(book_of(context, places), watchers_of(context, places, words))
+    return Coordinator(giver, kept, places, digests(job), job.limits.attempt_timeout_seconds)
+
+
+async def given_to_workers(
+    context: RunContext, places: Sequence[Path], words: SaidOnce, kept: KeptLeases, listening: Listening
+) -> AllEnds | None:
+    """Serve until all shards have ended; how each did. None: this process was told to go, the workers were not.
+
+    Raises what stands in the way of giving: DiskFailed, RunInUse.
+    """
+    coordinator = coordinator_of(context, places, words, kept)
+    with served(coordinator, listening) as address, _signals(coordinator, context.options) as gone:
+        shard = f"--shard I/{len(places)}"
+        context.options.say(
+            f"coordinator: {address} (workers: crun-batch run JOB {shard} --coordinator {address})"
+        )
+        ends = await _ends(coordinator, gone)
+        if ends is None:
+            return None
+        coordinator.close()
+        await asyncio.sleep(LINGERS_SECONDS)
+    return AllEnds(ends, coordinator.largest_hold_pico)
+
+
+async def _ends(coordinator: Coordinator, gone: asyncio.Event) -> list[WorkerEnd] | None:
+    while not gone.is_set():
+        if coordinator.failure is not None:
+            raise coordinator.failure
+        ends = coordinator.ends
+        if ends is not None:
+            return ends
+        await asyncio.to_thread(coordinator.look_after)
+        await asyncio.sleep(LOOKED_EVERY_SECONDS)
+    return None
+
+
+@contextmanager
+def _signals(coordinator: Coordinator, options: RunOptions) -> Iterator[asyncio.Event]:
+    """Ctrl-C ends the job: all workers drain; twice, without waiting for them. SIGTERM ends this process alone."""
+    gone, loop = asyncio.Event(), asyncio.get_running_loop()
+    is_main = threading.current_thread() is threading.main_thread()
+    wanted = wanted_signals() if options.handle_signals and is_main else ()
+    former = {number: signal.getsignal(number) for number in wanted}
+    caught_before: list[signal.Signals] = []
+
+    def caught(number: signal.Signals) -> None:
+        exit_code, name = SIGNALS[number]
+        if number is signal.SIGINT and not caught_before:
+            caught_before.append(number)
+            options.say(f"{name}: all workers are told to stop; waiting for them (once more: end now)")
+            coordinator.stop(Halt(exit_code, name))
+        else:
+            options.say(
+                f"{name}: ending now; workers go on with what they are leased, then wait for a coordinator"
+            )
+            gone.set()
+
+    for number in wanted:
+        loop.add_signal_handler(number, caught, number)
+    try:
+        yield gone
+    finally:
+        for number, handler in former.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)

@@ -1,0 +1,97 @@
+"""What is done with what workers say, whoever carries it: a pipe, a connection, a cluster's calls.
+
+One giver keeps the book of one job. What each worker may use is decided in `leases`; how its words come here, and
+who starts it, is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from crun_batch.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_OUT_OF_MONEY,
+    EXIT_ROWS_FAILED,
+    EXIT_TERMINATED,
+)
+from crun_batch.records import Halt
+from crun_batch.scale.leases import LeaseBook, WorkerReport
+from crun_batch.scale.messages import Ended, Failed, FromWorker, Granted, Progressed, Reported, Sentence
+
+GOES_ON_WITHOUT = (EXIT_OK, EXIT_ROWS_FAILED, EXIT_OUT_OF_MONEY, EXIT_INTERRUPTED, EXIT_TERMINATED)
+"""Exit codes of a worker that the others do not end for: done, its part of the money is used up, told to stop."""
+
+
+class WorkerEnd(Struct, frozen=True):
+    """How a worker's shard ended: its exit code, and its summary or what it said instead."""
+
+    exit_code: int
+    summary: Mapping[str, Any] | None = None
+    message: str | None = None
+    advice: str = ""
+
+
+class AllEnds(Struct, frozen=True):
+    """What came of all workers."""
+
+    ends: Sequence[WorkerEnd]
+    largest_hold_pico: tuple[int, int]
+    """In dollars and credits what one request of theirs may cost at most."""
+
+
+class Watchers(Struct, frozen=True):
+    """Who is told what happens."""
+
+    say: Callable[[str], None]
+    said: Callable[[int, str], None]
+    """A sentence of a worker, by its number from 0."""
+    moved: Callable[[int, Any], None]
+    """How far a worker is: its number from 0, and its progress."""
+    committed: Callable[[int], tuple[int, int]]
+    """What a worker's run directory has used, dollars and credits, once its process has ended."""
+
+
+class Giver:
+    """Answers workers out of one book, tells those who watch, and knows why all were told to stop."""
+
+    def __init__(self, book: LeaseBook, watchers: Watchers) -> None:
+        self.book = book
+        self.watchers = watchers
+        self.halt: Halt | None = None
+        """Why all are to stop, if they are. The first reason given stays."""
+
+    def renewed(self, number: int, epoch: int, report: WorkerReport, now: float) -> Granted | None:
+        """The answer to a report; None: another process has taken this worker's place."""
+        grant = self.book.renew(number, epoch, report, now)
+        return None if grant is None else Granted(grant)
+
+    def told(self, number: int, message: FromWorker) -> WorkerEnd | None:
+        """Pass on what a worker says of itself; how it ended, where it says that."""
+        match message:
+            case Progressed(progress):
+                self.watchers.moved(number, progress)
+            case Sentence(sentence):
+                self.watchers.said(number, sentence)
+            case Ended(summary):
+                return WorkerEnd(int(summary["exit_code"] or 0), summary, summary["stop_reason"])
+            case Failed(exit_code, words, advice):
+                return WorkerEnd(exit_code, message=words, advice=advice)
+            case Reported():
+                pass  # answered by `renewed`
+        return None
+
+    def stop(self, halt: Halt) -> bool:
+        """All are to stop; whether that is new."""
+        is_new = self.halt is None
+        self.halt = self.halt or halt
+        return is_new
+
+    def halt_after(self, end: WorkerEnd) -> Halt | None:
+        """What ends one worker for a reason that is everybody's ends all: one process would send nothing more."""
+        if end.exit_code in GOES_ON_WITHOUT:
+            return None
+        return Halt(end.exit_code, end.message or "a worker has ended")
