@@ -59,7 +59,7 @@ def main() -> None:
     for name, measure in parts.items():
         if arguments.part in (None, name):
             figures[name] = measure(arguments.cache, arguments.rows)
-            figures["machine"] = description()
+            figures.setdefault("machines", {})[name] = description()
             save("scaling", figures)
     write_pages()
 
