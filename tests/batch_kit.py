@@ -15,6 +15,7 @@ import crun_batch
 from crun_batch.load.job.job import Job
 from crun_batch.options import Platform
 from crun_batch.simulator.process import SimulatorProcess, start_simulator
+from tests.chaos.batch_job import batch_job
 from tests.run_kit import ENVIRON
 
 QUICK = Platform(batch_absent_seconds=0.2)
@@ -31,28 +32,14 @@ def simulator(**settings: Any) -> Iterator[SimulatorProcess]:
 
 
 def job(at: SimulatorProcess, folder: Path, **keys: Any) -> Job:
-    """A job in the batch lane, at half the simulator's own prices; `keys` replace or extend."""
-    price = {"currency": "credits", "input_per_mtok": 500, "output_per_mtok": 3000, "minimum_per_request": 0}
-    tree: dict[str, Any] = {
-        "name": "batched",
-        "input": {"id": "id"},
-        "model": "gpt-5.4",
-        "lane": "batch",
-        "batch": {"look_every_seconds": 0.05},
-        "prompt": {"user": "{{ text }}"},
-        "params": {"max_output_tokens": 300},
-        "prices": {"models": {"gpt-5.4": price}, "batch_share": 0.5},
-        "output": {"dir": str(folder / "run")},
-        **keys,
-    }
-    endpoint = {"base_url": at.base_url, "api_key_env": "SIM_KEY", **tree.pop("endpoint", {})}
-    return Job(endpoint=endpoint, **tree)
+    """A job in the batch lane against it; `keys` as of `batch_job`."""
+    return Job(**batch_job(at.base_url, "SIM_KEY", str(folder / "run"), **keys))
 
 
-def run(job: Job, table: pl.DataFrame, **options: Any) -> crun_batch.Run:
-    return crun_batch.run(
-        job, table=table, **{"environ": ENVIRON, "handle_signals": False, "platform": QUICK, **options}
-    )
+def run(job: Job | str, table: pl.DataFrame | None = None, **options: Any) -> crun_batch.Run:
+    """With an end, so that a test which waits for a batch in vain fails."""
+    known = {"environ": ENVIRON, "handle_signals": False, "platform": QUICK, "max_minutes": 2}
+    return crun_batch.run(job, table=table, **{**known, **options})
 
 
 def charges(at: SimulatorProcess) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """Whatever goes wrong with batches, by a table: none twice, no paid line unread, the bill is the books'.
 
 Every fault that the simulator's batches know is in the table, and what is no fault of a call or a line: a cancel
-by somebody else, a list that lags, a limit of enqueued tokens. Played in virtual time, without kills; those are in
+by somebody else, a list that lags, a batch of somebody else that looks like ours, a limit of enqueued tokens. Each
+in every form in which gateways take batches. Played in virtual time, without kills; those are in
 `tests/test_batch_seeds.py`.
 """
 
@@ -17,12 +18,13 @@ import pytest
 from simulation.batches import BatchPlayed, BatchScenario, broken_laws, play
 
 from crun_batch.simulator.faults import BATCH_FAULTS
+from tests.chaos.batch_job import FORMS
 
-SEEDS = range(2)
 PLAIN = BatchScenario(
     seed=0,
-    rows=12,
-    max_requests=5,
+    form="",
+    rows=9,
+    max_requests=4,
     faults={},
     batch_seconds=3600.0,
     list_lag_seconds=0.0,
@@ -46,6 +48,7 @@ class Case(NamedTuple):
     """Whether what is paid may never be read: the bill has bounds then, and the books are between them."""
     ends: frozenset[int | None] = frozenset({0})
     """With which exit codes sessions may end: one that waits for a batch that somebody cancels ends with 1."""
+    forms: tuple[str, ...] = tuple(FORMS)
 
 
 def of(kind: str, share: float, outcome: str = "", *, is_lost: bool = False) -> Case:
@@ -54,9 +57,9 @@ def of(kind: str, share: float, outcome: str = "", *, is_lost: bool = False) -> 
 
 
 CASES = {
-    "upload_lost": of("upload_lost", 0.5),
+    "upload_lost": of("upload_lost", 0.5)._replace(forms=("openai",)),
     "create_lost": of("create_lost", 0.7),
-    "create_failed": of("create_failed", 0.6),
+    "create_failed": Case({"faults": {"create_failed": 0.6}}, frozenset({"done", "not_sent"})),
     "failed_lines": of("failed_lines", 0.4, "rejected"),
     "line_errors": of("line_errors", 0.3, "rejected"),
     "expired": of("expired", 0.4, "not_sent"),
@@ -75,13 +78,23 @@ CASES = {
     ),
     "a cancel that comes too late": Case({"cancels_at": (12, 24), "cancel_seconds": 7200.0}),
     "a list that lags": Case({"faults": {"create_lost": 0.7}, "list_lag_seconds": 50.0}),
+    "a stranger's batch that looks like ours": Case(
+        {"faults": {"create_lost": 0.7}, "strangers_at": (1, 2, 3, 4), "list_lag_seconds": 50.0}
+    ),
     "a limit of enqueued tokens": Case(
-        {"enqueued_tokens": 150, "batch_seconds": 600.0}, frozenset({"done", "not_sent"}), "not_sent"
+        {"enqueued_tokens": 150, "batch_seconds": 600.0},
+        frozenset({"done", "not_sent"}),
+        "not_sent",
+        forms=("openai", "openrouter"),
     ),
     "a limit that batches reach together": Case(
         {"enqueued_tokens": 60, "batch_seconds": 600.0, "max_requests": 1, "rows": 5},
         frozenset({"done", "not_sent"}),
         "not_sent",
+        forms=("openai", "openrouter"),
+    ),
+    "a limit that is said by a refusal": Case(
+        {"enqueued_tokens": 60, "batch_seconds": 600.0, "max_requests": 1, "rows": 5}, forms=("anthropic",)
     ),
 }
 
@@ -93,19 +106,18 @@ def test_the_table_has_every_fault() -> None:
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_whatever_goes_wrong_nothing_is_paid_twice_or_left_unread(case: Case, tmp_path: Path) -> None:
-    """No file becomes two batches, every readable reply is read, the bill is the books', no row is left."""
+    """Nothing becomes two batches, every readable reply is read, the bill is the books', no row is left."""
     seen: Counter[str] = Counter()
-    for seed in SEEDS:
-        scenario = BatchScenario(**{**as_keys(PLAIN), "seed": seed, **case.keys})
-        played = play(scenario, tmp_path / str(seed))
+    for seed, form in enumerate(case.forms):
+        scenario = BatchScenario(**{**as_keys(PLAIN), "seed": seed, "form": form, **case.keys})
+        played = play(scenario, tmp_path / form)
         attempts = played.run.attempts().collect()
-        assert [] == [f"seed {seed}: {law}" for law in broken_laws(scenario, played)]
-        assert {1} == set(played.world.created.values()), seed
-        assert (True, True) == (case.outcomes >= set(attempts["outcome"]), case.ends >= set(played.exit_codes)), (
-            seed
-        )
+        assert [] == [f"{form}: {law}" for law in broken_laws(scenario, played)]
+        assert {1} == set(played.world.created.values()), form
+        found = (case.outcomes >= set(attempts["outcome"]), case.ends >= set(played.exit_codes))
+        assert (True, True) == found, form
         low, high = bounds(attempts)
-        assert low <= charged(played) <= high if case.is_lost else low == charged(played) == high, seed
+        assert low <= charged(played) <= high if case.is_lost else low == charged(played) == high, form
         seen.update(attempts["outcome"])
     assert case.happens in ("", *seen)
 
@@ -116,7 +128,7 @@ def as_keys(scenario: BatchScenario) -> dict[str, Any]:
 
 def charged(played: BatchPlayed) -> Decimal:
     """What the gateway's books say, in credits."""
-    return Decimal(sum(entry.charge_pico for entry in played.world.gateway.ledger.entries)) / 10**12
+    return Decimal(sum(entry.charge_pico for entry in played.world.charges)) / 10**12
 
 
 def bounds(attempts: pl.DataFrame) -> tuple[Decimal, Decimal]:

@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,83 +18,102 @@ import polars as pl
 import pytest
 
 import crun_batch
+from crun_batch.load.job.job import Job
+from crun_batch.simulator import SimulatorProcess
 from tests import batch_kit
+from tests.chaos.batch_job import FORMS, PRICE, batch_job
 from tests.run_kit import ENVIRON, results, spent_credits, texts
 
 ROWS = 20
 
 
 @pytest.fixture(scope="module")
-def at() -> Any:
-    with batch_kit.simulator() as simulator:
-        yield simulator
+def simulators() -> Iterator[dict[str, SimulatorProcess]]:
+    """By style."""
+    with batch_kit.simulator() as plain, batch_kit.simulator(gateway_style="openrouter") as openrouter:
+        yield {"plain": plain, "openrouter": openrouter}
+
+
+PLAIN = {"batch_faults": {}, "batch_seconds": 0.05, "batch_enqueued_tokens": None, "batch_cancel_seconds": 0.0}
 
 
 @pytest.fixture
-def fresh(at: Any) -> Any:
+def fresh(simulators: dict[str, SimulatorProcess]) -> Iterator[SimulatorProcess]:
     """The simulator without faults; what a test turns on is turned off behind it."""
-    yield at
-    at.change(batch_faults={}, batch_seconds=0.05, batch_enqueued_tokens=None, batch_cancel_seconds=0.0)
+    yield simulators["plain"]
+    simulators["plain"].change(**PLAIN)
+
+
+@pytest.fixture(params=FORMS)
+def form(request: pytest.FixtureRequest) -> str:
+    """In which form batches go."""
+    return str(request.param)
+
+
+@pytest.fixture
+def seller(simulators: dict[str, SimulatorProcess], form: str) -> Iterator[SimulatorProcess]:
+    """The simulator that takes batches in that form."""
+    simulator = simulators[FORMS[form].gateway_style]
+    yield simulator
+    simulator.change(**PLAIN)
 
 
 def lines_of(said: list[str]) -> str:
     return "\n".join(said)
 
 
-def test_a_batch_brings_what_single_requests_bring_at_half_the_price(fresh: Any, tmp_path: Path) -> None:
+def test_a_batch_brings_what_single_requests_bring_at_half_the_price(
+    seller: SimulatorProcess, form: str, tmp_path: Path
+) -> None:
     """The same answers as live; the cost is the books' to the last digit, and half of the live one."""
-    live = batch_kit.run(batch_kit.job(fresh, tmp_path / "live", lane="live"), texts(ROWS))
-    before = batch_kit.charged_credits(fresh)
-    done = batch_kit.run(batch_kit.job(fresh, tmp_path), texts(ROWS))
+    live = batch_kit.run(batch_kit.job(seller, tmp_path / "live", form=form, lane="live"), texts(ROWS))
+    before = batch_kit.charged_credits(seller)
+    done = batch_kit.run(batch_kit.job(seller, tmp_path, form=form), texts(ROWS))
     assert (0, {"ok": ROWS}) == (done.exit_code, Counter(results(done)["status"]))
     assert results(live)["output_text"].to_list() == results(done)["output_text"].to_list()
-    assert batch_kit.charged_credits(fresh) - before == spent_credits(done) == spent_credits(live) / 2
+    assert batch_kit.charged_credits(seller) - before == spent_credits(done) == spent_credits(live) / 2
     assert ["batch"] == done.attempts().select(pl.col("endpoint").unique()).collect()["endpoint"].to_list()
     assert [] == crun_batch.verify(done, data=True)
     assert [] == done.summary["batches"]
 
 
 @pytest.mark.parametrize("limits", [{"max_requests": 3}, {"max_megabytes": 0.0009}])
-def test_limits_cut_the_job_into_batches(fresh: Any, tmp_path: Path, limits: dict[str, Any]) -> None:
+def test_limits_cut_the_job_into_batches(fresh: SimulatorProcess, tmp_path: Path, limits: dict[str, Any]) -> None:
     """No batch has more requests or bytes than allowed; every row is asked once."""
     before = len(batch_kit.charges(fresh))
-    job = batch_kit.job(fresh, tmp_path, batch={"look_every_seconds": 0.05, **limits})
+    job = batch_kit.job(fresh, tmp_path, batch=limits)
     done = batch_kit.run(job, texts(ROWS))
     sizes = Counter(entry["batch"] for entry in batch_kit.charges(fresh)[before:])
     assert (ROWS, {"ok": ROWS}) == (sum(sizes.values()), Counter(results(done)["status"]))
     assert max(sizes.values()) <= 3 if "max_requests" in limits else 1 < max(sizes.values()) < ROWS
 
 
-@pytest.mark.parametrize(
-    ("faults", "statuses"),
-    [
-        ({"shuffled": 1}, {"ok": ROWS}),
-        ({"doubled": 0.5}, {"ok": ROWS}),
-        ({"expired": 0.4}, {"ok": ROWS}),
-        ({"line_errors": 0.3}, {"ok": ROWS}),
-        ({"create_lost": 0.6}, {"ok": ROWS}),
-        ({"create_failed": 0.6}, {"ok": ROWS}),
-        ({"upload_lost": 0.6}, {"ok": ROWS}),
-    ],
-)
-def test_faults_cost_nothing_twice(
-    fresh: Any, tmp_path: Path, faults: dict[str, float], statuses: dict[str, int]
-) -> None:
-    """Every row ends well, each request is in the books once, and the run's cost is the books'."""
-    fresh.change(batch_faults=faults)
-    before, asked = batch_kit.charged_credits(fresh), batch_kit.times_asked(fresh)
-    folder = tmp_path / next(iter(faults))
-    table = texts(ROWS).with_columns(pl.col("text") + f" {faults}")
-    limits = {"max_attempts": 30}  # the draws of faults are new in each run
-    job = batch_kit.job(fresh, folder, batch={"look_every_seconds": 0.05, "max_requests": 7}, limits=limits)
+EVERYTHING = {
+    "shuffled": 1,
+    "doubled": 0.5,
+    "expired": 0.4,
+    "line_errors": 0.3,
+    "create_lost": 0.5,
+    "create_failed": 0.4,
+    "upload_lost": 0.4,
+}
+
+
+def test_faults_cost_nothing_twice(seller: SimulatorProcess, form: str, tmp_path: Path) -> None:
+    """All at once, over real connections: rows end well, each request is in the books once, as is the cost."""
+    seller.change(batch_faults=EVERYTHING)
+    before, asked = batch_kit.charged_credits(seller), batch_kit.times_asked(seller)
+    table = texts(ROWS).with_columns(pl.col("text") + f" {form}")
+    limits = {"max_attempts": 60}  # the draws of faults are new in each run
+    job = batch_kit.job(seller, tmp_path, form=form, batch={"max_requests": 7}, limits=limits)
     done = batch_kit.run(job, table)
-    assert statuses == Counter(results(done)["status"])
-    assert {1} == set((batch_kit.times_asked(fresh) - asked).values())
-    assert batch_kit.charged_credits(fresh) - before == spent_credits(done)
+    assert {"ok": ROWS} == Counter(results(done)["status"])
+    assert {1} == set((batch_kit.times_asked(seller) - asked).values())
+    assert batch_kit.charged_credits(seller) - before == spent_credits(done)
     assert [] == crun_batch.verify(done, data=True)
 
 
-def test_lines_that_no_file_has_are_unknown_and_keep_their_hold(fresh: Any, tmp_path: Path) -> None:
+def test_lines_that_no_file_has_are_unknown_and_keep_their_hold(fresh: SimulatorProcess, tmp_path: Path) -> None:
     """The books have more than the run knows, and no more than it holds; what is missing is asked once more."""
     fresh.change(batch_faults={"missing": 0.3})
     before = batch_kit.charged_credits(fresh)
@@ -105,7 +126,7 @@ def test_lines_that_no_file_has_are_unknown_and_keep_their_hold(fresh: Any, tmp_
     assert type(charged)(bill["low"]) < charged <= type(charged)(bill["high"])
 
 
-def test_a_batch_too_large_for_the_gateway_is_cut_until_it_fits(fresh: Any, tmp_path: Path) -> None:
+def test_a_batch_too_large_for_the_gateway_is_cut_until_it_fits(fresh: SimulatorProcess, tmp_path: Path) -> None:
     """An enqueued limit that nobody told: found by halves, and nothing is paid for the way."""
     fresh.change(batch_enqueued_tokens=60)
     said: list[str] = []
@@ -124,7 +145,7 @@ def test_a_gateway_without_batches_refuses_before_anything_is_sent(tmp_path: Pat
     assert not (tmp_path / "run" / "job.json").exists()
 
 
-def test_a_failed_batch_stops_the_run_with_the_gateways_words(fresh: Any, tmp_path: Path) -> None:
+def test_a_failed_batch_stops_the_run_with_the_gateways_words(fresh: SimulatorProcess, tmp_path: Path) -> None:
     """A file that the gateway does not take is not sent again and again."""
     fresh.change(batch_most_requests=2)
     done = batch_kit.run(batch_kit.job(fresh, tmp_path), texts(5))
@@ -135,9 +156,9 @@ def test_a_failed_batch_stops_the_run_with_the_gateways_words(fresh: Any, tmp_pa
     assert {"ok": 5} == Counter(results(again)["status"])
 
 
-def test_the_budget_holds_at_the_batch_price(fresh: Any, tmp_path: Path) -> None:
+def test_the_budget_holds_at_the_batch_price(fresh: SimulatorProcess, tmp_path: Path) -> None:
     """A cap that bears half of the live holds bears the batch; one row more does not go."""
-    job = batch_kit.job(fresh, tmp_path, budget={"max_cost_credits": 3}, batch={"look_every_seconds": 0.05})
+    job = batch_kit.job(fresh, tmp_path, budget={"max_cost_credits": 3})
     before = batch_kit.charged_credits(fresh)
     done = batch_kit.run(job, texts(200).with_columns(pl.col("text") + " budget"), until_budget=True)
     spent = batch_kit.charged_credits(fresh) - before
@@ -150,18 +171,24 @@ def test_the_budget_holds_at_the_batch_price(fresh: Any, tmp_path: Path) -> None
     ("keys", "says"),
     [
         ({"endpoint": {"stream": True}}, "files"),
-        ({"endpoint": {"protocol": "messages"}}, "chat, responses or completions"),
+        ({"endpoint": {"protocol": "messages"}, "batch": {"form": "openai"}}, "chat, responses or completions"),
+        ({"batch": {"form": "anthropic"}}, "must be messages"),
+        (
+            {"endpoint": {"protocol": "completions"}, "batch": {"form": "openrouter"}},
+            "chat, responses or messages",
+        ),
+        ({"prompt": {"body_column": "b"}, "batch": {"form": "openrouter"}}, "needs one for the whole batch"),
     ],
 )
 def test_what_the_lane_cannot_do_is_said_by_the_job_file(
-    fresh: Any, tmp_path: Path, keys: dict[str, Any], says: str
+    fresh: SimulatorProcess, tmp_path: Path, keys: dict[str, Any], says: str
 ) -> None:
     """Before anything is opened or asked."""
     with pytest.raises(crun_batch.InputError, match=says):
         batch_kit.job(fresh, tmp_path, **keys)
 
 
-def test_a_price_of_the_service_tier_batch_goes_before_the_share(fresh: Any, tmp_path: Path) -> None:
+def test_a_price_of_the_service_tier_batch_goes_before_the_share(fresh: SimulatorProcess, tmp_path: Path) -> None:
     """Written or listed as a tier, it is what a batch costs; with neither the cost is unknown, never a guess."""
     dear = {"currency": "credits", "input_per_mtok": 500, "output_per_mtok": 3000, "minimum_per_request": 0}
     tier = {"input_per_mtok": 250, "output_per_mtok": 1500}
@@ -173,7 +200,7 @@ def test_a_price_of_the_service_tier_batch_goes_before_the_share(fresh: Any, tmp
     assert [None] * 3 == batch_kit.run(unknown, texts(3)).attempts().collect()["cost_credits"].to_list()
 
 
-def test_turns_and_repairs_go_in_the_next_batch(fresh: Any, tmp_path: Path) -> None:
+def test_turns_and_repairs_go_in_the_next_batch(fresh: SimulatorProcess, tmp_path: Path) -> None:
     """A conversation of two turns takes two batches, and each answer belongs to its row."""
     job = batch_kit.job(fresh, tmp_path, prompt={"turns": ["{{ text }}", "And then?"]})
     done = batch_kit.run(job, texts(6))
@@ -182,7 +209,7 @@ def test_turns_and_repairs_go_in_the_next_batch(fresh: Any, tmp_path: Path) -> N
     assert [2] * 6 == [len(outputs) for outputs in frame["outputs"]]
 
 
-def test_no_request_goes_ahead_to_warm_a_cache(fresh: Any, tmp_path: Path) -> None:
+def test_no_request_goes_ahead_to_warm_a_cache(fresh: SimulatorProcess, tmp_path: Path) -> None:
     """Its answer may take a day: all rows that share a prefix and a key go in one batch."""
     prompt = {"system": "Be brief.", "user": "{{ text }} cached", "cache": "team"}
     job = batch_kit.job(fresh, tmp_path, prompt=prompt, limits={"requests_per_minute": 10})
@@ -191,10 +218,9 @@ def test_no_request_goes_ahead_to_warm_a_cache(fresh: Any, tmp_path: Path) -> No
     assert [6] == [*Counter(entry["batch"] for entry in batch_kit.charges(fresh)[before:]).values()]
 
 
-def test_variants_have_batches_of_their_own(fresh: Any, tmp_path: Path) -> None:
+def test_variants_have_batches_of_their_own(fresh: SimulatorProcess, tmp_path: Path) -> None:
     """One model per file: a sweep over two models sends two."""
-    price = {"currency": "credits", "input_per_mtok": 500, "output_per_mtok": 3000, "minimum_per_request": 0}
-    prices = {"models": {"gpt-5.4": price, "gpt-5.4-mini": price}, "batch_share": 0.5}
+    prices = {"models": {"gpt-5.4": PRICE, "gpt-5.4-mini": PRICE}, "batch_share": 0.5}
     before = len(batch_kit.charges(fresh))
     job = batch_kit.job(fresh, tmp_path, sweep={"model": ["gpt-5.4", "gpt-5.4-mini"]}, prices=prices)
     done = batch_kit.run(job, texts(4))
@@ -203,119 +229,122 @@ def test_variants_have_batches_of_their_own(fresh: Any, tmp_path: Path) -> None:
     assert ["gpt-5.4", "gpt-5.4-mini"] == sorted(models.values())
 
 
-JOB = """
-name: stopped
-lane: batch
-batch: {{look_every_seconds: 0.1}}
-input: {{table: rows.csv, id: id}}
-endpoint: {{base_url: "{base_url}", api_key_env: SIM_KEY}}
-model: gpt-5.4
-prompt: {{user: "{{{{ text }}}}"}}
-params: {{max_output_tokens: 300}}
-prices:
-  batch_share: 0.5
-  models: {{gpt-5.4: {{currency: credits, input_per_mtok: 500, output_per_mtok: 3000, minimum_per_request: 0}}}}
-output: {{dir: run}}
-"""
+def interrupted(at: SimulatorProcess, folder: Path) -> tuple[int, str]:
+    """`crun-batch run` in a process of its own, stopped by Ctrl-C once a batch is submitted; what it said."""
+    tree = batch_job(at.base_url, "SIM_KEY", "run", input={"table": "rows.csv", "id": "id"})
+    (folder / "job.yaml").write_text(json.dumps(tree))
+    texts(8).write_csv(folder / "rows.csv")
+    child = subprocess.Popen(
+        [sys.executable, "-m", "crun_batch", "run", "job.yaml", "--yes"],
+        cwd=folder,
+        env={**os.environ, **ENVIRON, "COLUMNS": "80"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stderr is not None
+    said = ""
+    while "submitted" not in said:
+        line = child.stderr.readline()
+        assert line, said
+        said += line
+    child.send_signal(signal.SIGINT)
+    rest = child.communicate(timeout=100)
+    return child.returncode, said + "".join(rest)
 
 
-class CommandLine:
-    """`crun-batch` in a folder, in processes of its own."""
+class Meanwhile:
+    """Takes what a session says, and does something, in a thread, when it has submitted a batch."""
 
-    def __init__(self, at: Any, folder: Path) -> None:
-        self.folder = folder
-        (folder / "job.yaml").write_text(JOB.format(base_url=at.base_url))
-        texts(8).write_csv(folder / "rows.csv")
+    def __init__(self, act: Callable[[], object]) -> None:
+        self.said = ""
+        self._act: Callable[[], object] | None = act
 
-    def begin(self, *words: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "crun_batch", *words]
-        environ = {**os.environ, **ENVIRON, "COLUMNS": "80"}
-        pipe = subprocess.PIPE
-        return subprocess.Popen(command, cwd=self.folder, env=environ, stdout=pipe, stderr=pipe, text=True)
-
-    def __call__(self, *words: str) -> tuple[int, str]:
-        child = self.begin(*words)
-        said = child.communicate(timeout=100)
-        return child.returncode, "".join(said)
-
-    def interrupted(self, *words: str) -> tuple[int, str]:
-        """Begun, and stopped by Ctrl-C once a batch is submitted."""
-        child = self.begin(*words)
-        assert child.stderr is not None
-        said = ""
-        while "submitted" not in said:
-            line = child.stderr.readline()
-            assert line, said
-            said += line
-        child.send_signal(signal.SIGINT)
-        rest = child.communicate(timeout=100)
-        return child.returncode, said + "".join(rest)
+    def __call__(self, line: str) -> None:
+        self.said += line + "\n"
+        if "submitted" in line and self._act is not None:
+            threading.Thread(target=self._act).start()
+            self._act = None
 
 
-def test_ctrl_c_leaves_batches_and_run_collects_them(fresh: Any, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_batches_and_a_cancel_ends_them(
+    fresh: SimulatorProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Exit 130 with the batch named; status lists it; another lane is refused; cancelled, it is collected once."""
     fresh.change(batch_seconds=3600.0)
-    crun = CommandLine(fresh, tmp_path)
     before = len(batch_kit.charges(fresh))
-    code, said = crun.interrupted("run", "job.yaml", "--yes")
+    code, said = interrupted(fresh, tmp_path)
     assert (130, True, True) == (code, "stays at the gateway" in said, "crun-batch cancel" in said), said
-    code, said = crun("status", "run", "--json")
-    (batch,) = json.loads(said)["batches"]
-    assert (8, 0, []) == (batch["requests"], batch["done"], json.loads(said)["suspects"])
-    assert Decimal(batch["held_credits"]) == Decimal(json.loads(said)["bill_credits"]["high"])
-    assert "batch_" in crun("status", "run")[1]
-    code, said = crun("run", "job.yaml", "--yes", "--set", "lane=live")
-    assert (3, True) == (code, "not collected" in said), said
-    code, said = crun("cancel", "run")
-    assert (0, True) == (code, "cancelled" in said), said
+    monkeypatch.chdir(tmp_path)
+    stopped = crun_batch.status("run")
+    (batch,) = stopped["batches"]
+    assert (8, 0, []) == (batch["requests"], batch["done"], stopped["suspects"])
+    assert Decimal(batch["held_credits"]) == Decimal(stopped["bill_credits"]["high"])
+    with pytest.raises(crun_batch.RefusedToStart, match="not collected"):
+        batch_kit.run("job.yaml", lane="live")
+    told = crun_batch.cancel("run", environ=ENVIRON)
+    assert (["cancelled"], None) == ([one["status"] for one in told["batches"]], told["fault"])
     fresh.change(batch_seconds=0.05)
-    code, said = crun("run", "job.yaml", "--yes")
-    assert (0, True) == (code, "cancelled, 0 of 8 replies" in said), said
-    done = crun_batch.open_run(tmp_path / "run")
+    words: list[str] = []
+    done = batch_kit.run("job.yaml", say=words.append)
+    assert (0, True) == (done.exit_code, "cancelled, 0 of 8 replies" in lines_of(words)), words
     assert {"ok": 8} == Counter(results(done)["status"])
     assert 8 == len(batch_kit.charges(fresh)) - before
     assert [] == crun_batch.verify(done, data=True)
 
 
-def test_a_batch_that_is_over_is_collected_by_the_next_session(fresh: Any, tmp_path: Path) -> None:
+def test_a_batch_that_is_over_is_collected_by_the_next_session(
+    seller: SimulatorProcess, form: str, tmp_path: Path
+) -> None:
     """Stopped while it works, it is not submitted again: each request is in the books once."""
-    fresh.change(batch_seconds=3.0)
-    crun = CommandLine(fresh, tmp_path)
-    before = len(batch_kit.charges(fresh))
-    assert 130 == crun.interrupted("run", "job.yaml", "--yes")[0]
-    code, said = crun("run", "job.yaml", "--yes")
-    assert (0, 8) == (code, len(batch_kit.charges(fresh)) - before), said
-    assert 8 == crun_batch.open_run(tmp_path / "run").attempts().collect().height
+    seller.change(batch_seconds=1.0)
+    before = len(batch_kit.charges(seller))
+    job, table = batch_kit.job(seller, tmp_path, form=form), texts(8)
+    stopping = Meanwhile(lambda: crun_batch.stop(tmp_path / "run"))
+    assert 143 == batch_kit.run(job, table, say=stopping).exit_code
+    assert "stays at the gateway" in stopping.said
+    done = batch_kit.run(job, table)
+    assert (0, 8, 8) == (
+        done.exit_code,
+        len(batch_kit.charges(seller)) - before,
+        done.attempts().collect().height,
+    )
 
 
-def test_a_simulated_run_goes_on_after_its_simulator_has_ended(fresh: Any, tmp_path: Path) -> None:
-    """The batch ends with it: what it may have billed is told as unknown, and the command to go on goes on."""
-    crun = CommandLine(fresh, tmp_path)
-    simulated = ("run", "job.yaml", "--yes", "--simulate")
-    code, said = crun.interrupted(*simulated, "--simulator", "batch_seconds=3600")
-    assert (130, True) == (code, "ends with the simulator" in said), said
+def test_another_form_is_refused_while_batches_are_out(fresh: SimulatorProcess, tmp_path: Path) -> None:
+    """A batch is collected as it was submitted: the words say how."""
+    fresh.change(batch_seconds=3600.0)
+    stopping = Meanwhile(lambda: crun_batch.stop(tmp_path / "run"))
+    batch_kit.run(batch_kit.job(fresh, tmp_path), texts(3), say=stopping)
+    job = batch_kit.job(fresh, tmp_path, batch={"form": "openrouter"})
+    with pytest.raises(crun_batch.RefusedToStart, match="a batch in the form openai is not collected yet"):
+        batch_kit.run(job, texts(3))
+
+
+def test_a_simulated_run_goes_on_after_its_simulator_has_ended(tmp_path: Path) -> None:
+    """The batch ends with it: what it may have billed is told as unknown, and the next session goes on."""
+    job, table = Job(**batch_job("http://127.0.0.1:1", "SIM_KEY", str(tmp_path / "run"))), texts(8)
+    stopping = Meanwhile(lambda: crun_batch.stop(tmp_path / "run-simulated"))
+    batch_kit.run(job, table, say=stopping, simulate=True, simulator={"batch_seconds": 3600})
+    assert "ends with the simulator" in stopping.said
     stopped = crun_batch.status(tmp_path / "run-simulated")
     assert (8, []) == (stopped["unknown_attempts"], stopped["batches"])
-    code, said = crun(*simulated)
-    assert 0 == code, said
-    assert {"ok": 8} == Counter(results(crun_batch.open_run(tmp_path / "run-simulated"))["status"])
+    done = batch_kit.run(job, table, simulate=True)
+    assert (0, {"ok": 8}) == (done.exit_code, Counter(results(done)["status"]))
 
 
-def test_a_batch_cancelled_by_others_ends_the_session_that_waits_for_it(fresh: Any, tmp_path: Path) -> None:
+def test_a_batch_cancelled_by_others_ends_the_session_that_waits_for_it(
+    fresh: SimulatorProcess, tmp_path: Path
+) -> None:
     """What was done of it is kept, the rest stays open, and nothing is submitted in its place."""
     fresh.change(batch_seconds=3600.0)
-    crun = CommandLine(fresh, tmp_path)
-    child = crun.begin("run", "job.yaml", "--yes")
-    assert child.stderr is not None
-    while "submitted" not in child.stderr.readline():
-        pass
-    assert 0 == crun("cancel", "job.yaml")[0]
-    said = "".join(child.communicate(timeout=100))
-    assert (1, True) == (child.returncode, "was cancelled" in said), said
-    assert 8 == crun_batch.status(tmp_path / "run")["rows"]["open"]
+    others = Meanwhile(lambda: crun_batch.cancel(tmp_path / "run", environ=ENVIRON))
+    done = batch_kit.run(batch_kit.job(fresh, tmp_path), texts(8), say=others)
+    assert (1, True) == (done.exit_code, "was cancelled" in str(done.stop_reason)), others.said
+    assert 8 == done.summary["rows"]["open"]
 
 
-def test_a_key_that_the_gateway_repeats_is_nowhere(fresh: Any, tmp_path: Path) -> None:
+def test_a_key_that_the_gateway_repeats_is_nowhere(fresh: SimulatorProcess, tmp_path: Path) -> None:
     """In an answer, and in the words of a refusal: neither the terminal nor a file of the run has it."""
     key = "ak_sim_0123456789abcdef"
     said: list[str] = []

@@ -232,7 +232,7 @@ def test_what_one_key_brought_no_other_sees() -> None:
     assert "error" in desk.call("GET", f"/files/{file_id}", authorization="Bearer k3")
 
 
-@pytest.mark.parametrize("style", ["crun", "openrouter", "deepseek", "kie"])
+@pytest.mark.parametrize("style", ["crun", "deepseek", "kie"])
 def test_gateways_without_batches_say_404(style: str) -> None:
     """CRUN among them: no such call was found in its documentation."""
     desk = Desk(gateway_style=style)

@@ -307,6 +307,7 @@ label-reviews: stopped: the budget of $5.00 is used up (exit code 4)
 OUT: dict[str, Any] = {
     "batch_id": "batch_1",
     "file_id": "file-1",
+    "suspects": [],
     "status": "in_progress",
     "requests": 1,
     "done": 0,

@@ -7,6 +7,7 @@ from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
 from crun_batch.console.amounts import UNKNOWN, bill_between, count, counted, money
+from crun_batch.console.batch_words import batch_name
 
 UNITS = ("usd", "credits")
 
@@ -38,7 +39,7 @@ def cost_phrase(summary: Mapping[str, Any]) -> str:
 
 def batch_phrase(one: Mapping[str, Any]) -> str:
     """A batch that is not collected yet: its name at the gateway, how far it is, what is reserved for it."""
-    name = one["batch_id"] or f"of file {one['file_id']}"
+    name = batch_name(one["batch_id"], one["file_id"], one["suspects"])
     held = money(decimal_of(one["held_usd"]), decimal_of(one["held_credits"]), ROUND_CEILING)
     reserved = "" if held == UNKNOWN else f", {held} reserved"
     done = f"{count(one['done'])} of {counted(one['requests'], 'request')} done"

@@ -209,7 +209,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     stored_responses: Count = 10_000
     """How many of the last replies of /responses can be named by `previous_response_id`."""
     batch_seconds: Seconds = 1.0
-    """How long a batch takes, in the styles that have batches: plain (OpenAI's and Anthropic's), litellm."""
+    """How long a batch takes, in the styles that have batches: plain (OpenAI's and Anthropic's form), litellm
+    (OpenAI's), openrouter (its own)."""
     batch_cancel_seconds: Seconds = 0.0
     """How long a batch that is to be cancelled still works on its lines."""
     batch_price_share: Decimal = Decimal("0.5")
@@ -217,7 +218,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     batch_most_requests: Annotated[int, Meta(ge=1)] = 50_000
     """Batches with more requests are refused."""
     batch_enqueued_tokens: Limit = None
-    """A batch with which more input tokens than this wait for their turn, per key and model, fails."""
+    """A batch with which more input tokens than this wait for their turn, per key and model, fails; in Anthropic's
+    form it is refused with 429."""
     batch_list_lag_seconds: Seconds = 0.0
     """How old a batch is before the list of batches tells it."""
     batch_faults: dict[str, Share] = {}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crun_batch.console.amounts import counted
+from crun_batch.console.batch_words import batch_name
 from crun_batch.errors import RefusedToStart
+from crun_batch.load.job.batch_forms import batch_form
 from crun_batch.records import decimal_text
 from crun_batch.store.batches import NEVER_SENT, OVER, BatchEntry
 
@@ -26,6 +28,7 @@ def batches_told(entries: Iterable[BatchEntry]) -> list[dict[str, Any]]:
         {
             "batch_id": entry.batch_id,
             "file_id": entry.file_id,
+            "suspects": list(entry.suspects),
             "variant": entry.variant,
             "status": entry.status if entry.step == "created" else entry.step,
             "requests": entry.requests,
@@ -43,13 +46,34 @@ def held_in_batches(entries: Iterable[BatchEntry], unit: str) -> int | None:
     return None if None in holds else sum(holds)
 
 
-def refuse_another_lane(job: Job, entries: Iterable[BatchEntry], path: Path) -> None:
-    """Rows that are in a batch must not go another way as well: both would be paid. Raises RefusedToStart."""
+def refuse_another_way(jobs: Mapping[str, Job], entries: Iterable[BatchEntry], path: Path) -> None:
+    """What is in a batch is collected as it was submitted; `jobs` are those of the variants, by name.
+
+    Rows must not go another way as well: both would be paid. Raises RefusedToStart.
+    """
     out = uncollected(entries)
-    if not out or job.lane == "batch":
+    job = next(iter(jobs.values()))
+    if job.lane == "batch":
+        _refuse_another_form(jobs, out, path)
+        return
+    if not out:
         return
     requests = counted(sum(entry.requests for entry in out), "request")
     raise RefusedToStart(
         f"{path}: {counted(len(out), 'batch')} with {requests}, not collected yet, and lane is {job.lane}",
         advice="Set lane: batch to collect them; crun-batch cancel before that, to have no more of them done.",
     )
+
+
+def _refuse_another_form(jobs: Mapping[str, Job], out: Iterable[BatchEntry], path: Path) -> None:
+    for entry in out:
+        job = jobs.get(entry.variant)
+        if job is None:
+            continue
+        now = batch_form(job.batch.form, job.endpoint.protocol, job.endpoint.base_url)
+        if now != entry.form:
+            name = batch_name(entry.batch_id, entry.file_id, entry.suspects)
+            raise RefusedToStart(
+                f"{path}: a batch in the form {entry.form} is not collected yet ({name}), and batch.form is {now}",
+                advice=f"Set batch.form: {entry.form} to collect it.",
+            )

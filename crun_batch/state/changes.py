@@ -18,7 +18,7 @@ from crun_batch.errors import RequestsChanged
 from crun_batch.load.prompt.rejections import RowRejected
 from crun_batch.pricing.account import UnitKey
 from crun_batch.records import Row
-from crun_batch.state.batched import refuse_another_lane
+from crun_batch.state.batched import refuse_another_way
 from crun_batch.state.retry import recall
 from crun_batch.state.run_state import RunState
 from crun_batch.store.views import finished_units, results_frame
@@ -33,7 +33,8 @@ def compare_requests(workload: Workload, state: RunState, *, redo_changed: bool)
 
     What is in batches must still go that way.
     """
-    refuse_another_lane(workload.job, state.batches.open, state.directory.path)
+    jobs = {variant.name: variant.job for variant in workload.variants}
+    refuse_another_way(jobs, state.batches.open, state.directory.path)
     before, now = state.document.get("fingerprint"), state.fingerprint
     if before == now and not now["reads_local_files"]:
         return

@@ -1,8 +1,10 @@
 r"""What a run has given to a gateway as batches: a checksummed line per step of each, on the disk before the next.
 
     drafted -> intended -> uploaded -> creating -> created -> ended -> stored -> settled
-                   \-----------\--> released: nothing of it was ever submitted
+                   \--- inline ---------^
+                   \-----------\----------\--> released: nothing of it was ever submitted
     uploaded ... ended --> lost: its gateway is gone, as a simulator is when its session has ended
+    creating -----------> lost: inline, and what might tell whether it was submitted can be read no more
 
 A line says all that is known of its batch, so the last one of a number holds. The steps are few and each is synced
 before what follows from it is done, which is what makes a crash decidable:
@@ -10,7 +12,8 @@ before what follows from it is done, which is what makes a crash decidable:
     what the disk says last    what the gateway may have            so the requests
     drafted, intended          a file, which costs nothing          were never sent
     uploaded                   that file, by its id                 may be submitted: no create was ever tried
-    creating                   the batch or not                     are looked for by the file's id, not sent again
+    creating                   the batch or not                     are looked for by the file's id, or among the
+                                                                    batches that it may be; not sent again
     created ... stored         the batch, by its id                 are collected
 
 Owns: that file, and the raw bytes of what batches brought, kept until every line of them is in the journal. Must
@@ -61,14 +64,20 @@ class BatchEntry(Struct, frozen=True, omit_defaults=True):
     held_usd: int | None = None
     held_credits: int | None = None
     """The most that its requests may cost together, in pico."""
+    form: str = "openai"
+    """In whose form it goes to the gateway."""
     file_id: str | None = None
+    asked_at: int | None = None
+    """When the call was begun that creates it, in microseconds since 1970."""
+    suspects: tuple[str, ...] = ()
+    """Of one that went inline and got no reply: the batches at the gateway of which it may be one."""
     batch_id: str | None = None
     status: str | None = None
     """In the gateway's words."""
     done: int = 0
     """Requests that the gateway says it has done or refused."""
     files: tuple[tuple[str, str], ...] = ()
-    """(output or error, where the gateway has it)."""
+    """(output, error or results; where the gateway has it)."""
     raw: tuple[str, ...] = ()
     """What of it is kept here."""
     why: str | None = None
@@ -105,6 +114,11 @@ class BatchBook:
     def open(self) -> list[BatchEntry]:
         """Those that are not over, in their order."""
         return [entry for entry in self._entries.values() if entry.step not in OVER]
+
+    @property
+    def batch_ids(self) -> frozenset[str]:
+        """What the gateway calls the batches of which that is known."""
+        return frozenset(entry.batch_id for entry in self._entries.values() if entry.batch_id is not None)
 
     @property
     def last_number(self) -> int:

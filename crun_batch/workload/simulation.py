@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from msgspec import structs
 
+from crun_batch.load.job.batch_forms import batch_form
 from crun_batch.load.job.endpoint_sections import EndpointSpec
 from crun_batch.load.job.file import ForEachEndpoint
 from crun_batch.load.job.job import Job
@@ -50,6 +51,7 @@ def pointing_at(base_urls: Sequence[str], job: Job) -> dict[str, object]:
         "endpoint.ca_file": None,
         "endpoint.headers": {},
         "endpoint.query": {},
+        **({"batch.form": "openrouter"} if _is_openrouter(job) else {}),
     }
 
 
@@ -63,13 +65,21 @@ def _settings_for(job: Job) -> Settings:
     is_streamed = any(endpoint.stream and endpoint.protocol == "completions" for endpoint in _endpoints(job))
     style: Literal["crun", "openai"] = "openai" if is_streamed else "crun"
     found = Settings(models=models, balance_credits=SIMULATED_BALANCE_CREDITS, stream_style=style)
-    return found if job.lane == "live" else _with_batches(found, job.prices.batch_share)
+    return found if job.lane == "live" else _with_batches(found, job)
 
 
-def _with_batches(settings: Settings, share: Decimal | None) -> Settings:
-    """A gateway that has batches, which CRUN's own style does not, at what the job says they cost."""
+def _with_batches(settings: Settings, job: Job) -> Settings:
+    """A gateway that has batches, which CRUN's own style does not, in the job's form, at what the job says."""
+    share = job.prices.batch_share
     sold_at = settings.batch_price_share if share is None else share
-    return structs.replace(settings, gateway_style="plain", batch_price_share=sold_at)
+    style: Literal["openrouter", "plain"] = "openrouter" if _is_openrouter(job) else "plain"
+    return structs.replace(settings, gateway_style=style, batch_price_share=sold_at)
+
+
+def _is_openrouter(job: Job) -> bool:
+    """Whether its batches go in OpenRouter's form, which the address of a simulator does not say."""
+    endpoint = job.endpoint
+    return job.lane != "live" and batch_form(job.batch.form, endpoint.protocol, endpoint.base_url) == "openrouter"
 
 
 def _endpoints(job: Job) -> Iterator[EndpointSpec]:

@@ -1,11 +1,12 @@
 """kill -9 of sessions of the batch lane, at every operation of their disk: `python -m chaos.batches` in `tests`.
 
-The gateway is the simulator in a process of its own, which keeps its own books; replies of calls that create a
-batch are lost too.
+In each form in which gateways take batches. The gateway is the simulator in a process of its own, which keeps its
+own books; replies of calls that create a batch are lost too.
 """
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 import tempfile
@@ -23,25 +24,12 @@ from crun_batch.simulator import SimulatorProcess
 from crun_batch.simulator.settings import Settings
 from crun_batch.store.verify import verify
 
+from .batch_job import FORMS, batch_job
 from .sessions import Nursery
 
 ROWS = 9
 MOST_POINTS = 2_000
 PICO = Decimal(10**12)
-JOB = """
-name: batches
-lane: batch
-batch: {{max_requests: 4, look_every_seconds: 0.02}}
-input: {{table: {table}, id: id}}
-endpoint: {{base_url: "{base_url}", api_key_env: CHAOS_KEY}}
-model: gpt-5.4
-prompt: {{user: "{{{{ text }}}}"}}
-params: {{max_output_tokens: 400}}
-prices:
-  batch_share: 0.5
-  models: {{gpt-5.4: {{currency: credits, input_per_mtok: 500, output_per_mtok: 3000, minimum_per_request: 0}}}}
-output: {{dir: "{folder}"}}
-"""
 FAULTS: tuple[dict[str, float], ...] = (
     {},
     {"create_lost": 0.5},
@@ -69,15 +57,16 @@ class BatchFigures(Struct):
         )
 
 
-def kill_at_points(folder: Path, *, step: int, rounds: int = 1) -> BatchFigures:
+def kill_at_points(folder: Path, *, form: str, step: int, rounds: int = 1) -> BatchFigures:
     """One run for each point: killed there, then gone on with; every `step`-th point, before, within or after.
 
     `rounds`: 3 have each point in all three ways.
     """
     figures = BatchFigures()
+    folder.mkdir(exist_ok=True)
     settings = Settings(
         tokenizer="words",
-        gateway_style="plain",
+        gateway_style=FORMS[form].gateway_style,  # type: ignore[arg-type]
         batch_seconds=0.05,
         output_tokens_median=15.0,
         ledger_path=str(folder / "ledger"),
@@ -90,7 +79,16 @@ def kill_at_points(folder: Path, *, step: int, rounds: int = 1) -> BatchFigures:
                 for point in range(1, MOST_POINTS, step):
                     when = WAYS[(point // step + number) % len(WAYS)]
                     simulator.change(batch_faults=FAULTS[(point // step // 3 + number) % len(FAULTS)])
-                    place = folder / f"run{number}-{point:05d}"
+                    place = folder / f"{form}{number}-{point:05d}"
+                    tree = batch_job(
+                        simulator.base_url,
+                        "CHAOS_KEY",
+                        str(place),
+                        form=form,
+                        input={"table": str(place.with_suffix(".parquet")), "id": "id"},
+                        batch={"max_requests": 4, "look_every_seconds": 0.02},
+                    )
+                    place.with_suffix(".json").write_text(json.dumps(tree))
                     if not _killed_run(simulator, nursery, place, point, when, figures):
                         break
         finally:
@@ -112,10 +110,14 @@ def _killed_run(
     pl.DataFrame(
         {"id": [f"r{row}" for row in range(ROWS)], "text": [f"{place.name} row {row}" for row in range(ROWS)]}
     ).write_parquet(table)
-    job = place.with_suffix(".yaml")
-    job.write_text(JOB.format(table=table, base_url=simulator.base_url, folder=place))
     before = simulator.ledger()["count"] - 1
-    order = {"job": str(job), "at": point, "when": when, "segment_bytes": 2**26, "absent_seconds": 0.3}
+    order = {
+        "job": str(place.with_suffix(".json")),
+        "at": point,
+        "when": when,
+        "segment_bytes": 2**26,
+        "absent_seconds": 0.3,
+    }
     killed = nursery.session(order, None) == -signal.SIGKILL
     codes = [nursery.session({**order, "at": 0}, None) for _ in range(2)]
     figures.sessions += 3
@@ -151,12 +153,15 @@ def _broken_laws(place: Path, entries: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def main() -> int:
-    """Every point in three ways, or every `step`-th in one; exit 1 where a law broke."""
+    """`[STEP [FORM...]]`: every point in three ways, or every `step`-th in one; exit 1 where a law broke."""
     step = int(sys.argv[1]) if len(sys.argv) > 1 else 1
-    with tempfile.TemporaryDirectory() as folder:
-        figures = kill_at_points(Path(folder), step=step, rounds=len(WAYS) if step == 1 else 1)
-    print(*figures.broken, figures.sentence(), sep="\n")
-    return 1 if figures.broken else 0
+    broken = False
+    for form in sys.argv[2:] or FORMS:
+        with tempfile.TemporaryDirectory() as folder:
+            figures = kill_at_points(Path(folder), form=form, step=step, rounds=len(WAYS) if step == 1 else 1)
+        print(*figures.broken, f"{form}: {figures.sentence()}", sep="\n", flush=True)
+        broken |= bool(figures.broken)
+    return 1 if broken else 0
 
 
 if __name__ == "__main__":

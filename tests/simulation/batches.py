@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import httpx
 import polars as pl
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from crun_batch import RunOptions
 from crun_batch.api.run_handle import Run
@@ -24,13 +24,16 @@ from crun_batch.errors import DiskFailed, RefusedToStart
 from crun_batch.load.job.job import Job
 from crun_batch.options import Platform
 from crun_batch.pipeline import run_job
+from crun_batch.simulator.batches.batch import Batch
 from crun_batch.simulator.batches.faults import hits
 from crun_batch.simulator.connection import ReceivedRequest
 from crun_batch.simulator.gateway import SimulatedGateway
 from crun_batch.simulator.ledger import Charge
+from crun_batch.store.batches import read_batches
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.journal import JournalSettings
 from crun_batch.store.verify import verify
+from tests.chaos.batch_job import FORMS
 
 from .gateway import BASE_URL, MODEL, parsed, settings_of
 from .loop import EPOCH_US, LoopSyncer, VirtualLoop, run_virtual, virtual_clock
@@ -39,6 +42,7 @@ from .pages import Platters
 from .play import PRICES, Kill
 
 MOST_SESSIONS = 60
+STRANGER = "stranger"
 LINE_FAULTS = ("line_errors", "missing", "doubled", "expired")
 BATCH_FAULTS = ("failed_lines", "output_gone", "shuffled")
 CALL_FAULTS = ("upload_lost", "create_lost", "create_failed")
@@ -48,6 +52,7 @@ class BatchScenario(Struct, frozen=True):
     """All that a seed decides."""
 
     seed: int
+    form: str
     rows: int
     max_requests: int
     faults: dict[str, float]
@@ -63,10 +68,12 @@ class BatchScenario(Struct, frozen=True):
     """At which calls to the gateway, of all sessions, somebody else cancels every batch just before."""
     cancel_seconds: float = 0.0
     """How long a batch that is to be cancelled still works."""
+    strangers_at: tuple[int, ...] = ()
+    """At which batches of ours somebody else with the same key makes one of as many requests."""
 
 
-def drawn(seed: int) -> BatchScenario:
-    """The scenario of a seed."""
+def drawn(seed: int, forms: Sequence[str] = tuple(FORMS)) -> BatchScenario:
+    """The scenario of a seed; the forms take turns."""
     chance = random.Random(seed)
     faults: dict[str, float] = {}
     for kinds, most in ((LINE_FAULTS, 0.3), (BATCH_FAULTS, 0.3), (CALL_FAULTS, 0.5)):
@@ -78,6 +85,7 @@ def drawn(seed: int) -> BatchScenario:
     )
     return BatchScenario(
         seed=seed,
+        form=forms[seed % len(forms)],
         rows=chance.randint(1, chance.choice((6, 12, 30))),
         max_requests=chance.choice((1, 3, 7, 50)),
         faults=faults,
@@ -90,6 +98,7 @@ def drawn(seed: int) -> BatchScenario:
         segment_bytes=chance.choice((4_000, 2**26)),
         cancels_at=tuple(chance.randint(3, 30) for _ in range(chance.choice((0, 0, 1, 3)))),
         cancel_seconds=chance.choice((0.0, 30.0, 7_200.0)),
+        strangers_at=tuple(chance.randint(1, 8) for _ in range(chance.choice((0, 2, 4)))),
     )
 
 
@@ -100,7 +109,7 @@ class BatchWorld:
         self.now = 0.0
         settings = settings_of(
             scenario.seed,
-            gateway_style="plain",
+            gateway_style=FORMS[scenario.form].gateway_style,
             output_tokens_median=15.0,
             ledger_entries=True,
             batch_seconds=scenario.batch_seconds,
@@ -114,8 +123,10 @@ class BatchWorld:
         self.gateway = SimulatedGateway(settings, epoch_seconds=lambda: EPOCH_US / 1e6 + self.now)
         self.calls = 0
         self.dies_at = 0
+        self.strangers_at = scenario.strangers_at
         self.created: Counter[str] = Counter()
-        """Input file -> how often a batch of it was accepted."""
+        """Input file, or all that came inline -> how often a batch of it was accepted."""
+        self.accepted: set[str] = set()
 
     def transport(self, loop: VirtualLoop, disk: MortalDisk) -> httpx.MockTransport:
         """Each call takes a second, half of it before the gateway has heard it; the process may die in either."""
@@ -132,11 +143,14 @@ class BatchWorld:
             received = ReceivedRequest(request.method, request.url.path, query, headers, request.content)
             self.all_calls += 1
             if self.all_calls in self.cancels_at:
-                self._cancel_all(headers)
+                self._cancel_all()
             before = len(self.gateway.batches.desk.batches)
             delivery = self.gateway.handle(received)
             for batch in list(self.gateway.batches.desk.batches.values())[before:]:
-                self.created[batch.terms.input_file_id or ""] += 1
+                self.created[batch.terms.input_file_id or " ".join(one.custom_id for one in batch.lines)] += 1
+                self.accepted.add(batch.terms.id)
+                if sum(self.created.values()) in self.strangers_at:
+                    self._make_a_strangers(batch)
             await asyncio.sleep(0.5)
             if is_last:
                 self._die(disk)
@@ -147,15 +161,27 @@ class BatchWorld:
 
         return httpx.MockTransport(handle)
 
+    @property
+    def charges(self) -> list[Charge]:
+        """What the books have against us."""
+        return [one for one in self.gateway.ledger.entries if not str(one.custom_id).startswith(STRANGER)]
+
+    def _make_a_strangers(self, ours: Batch) -> None:
+        """A batch that looks like ours from outside."""
+        desk = self.gateway.batches.desk
+        lines = [structs.replace(line, custom_id=f"{STRANGER}-{number}") for number, line in enumerate(ours.lines)]
+        terms = structs.replace(ours.terms, id=desk.new_id(STRANGER), metadata=None, input_file_id=None)
+        desk.batches[terms.id] = Batch(terms, lines, None)
+
     def is_gone(self, charge: Charge) -> bool:
         """Whether the file that its reply is in can no longer be read."""
-        return hits(self.gateway.settings, "output_gone", f"{charge.batch}_output")
+        left = "_output" if str(charge.batch).startswith("batch_") and self.gateway.batches.desk.files else ""
+        return hits(self.gateway.settings, "output_gone", f"{charge.batch}{left}")
 
-    def _cancel_all(self, headers: dict[str, str]) -> None:
+    def _cancel_all(self) -> None:
         """As somebody with the same key does it, in another window."""
-        path = httpx.URL(BASE_URL).path
-        for name in self.gateway.batches.desk.batches:
-            self.gateway.handle(ReceivedRequest("POST", f"{path}/batches/{name}/cancel", "", headers, b"{}"))
+        for name in self.accepted:
+            self.gateway.batches.desk.batches[name].cancel(EPOCH_US / 1e6 + self.now)
 
     def _die(self, disk: MortalDisk) -> None:
         disk.dead = True
@@ -178,8 +204,16 @@ def job_of(scenario: BatchScenario, folder: Path) -> Job:
     return Job(
         name="batched",
         lane="batch",
-        batch={"max_requests": scenario.max_requests, "look_every_seconds": 600.0},
-        endpoint={"base_url": BASE_URL, "api_key_env": "SIMULATED_KEY"},
+        batch={
+            "max_requests": scenario.max_requests,
+            "look_every_seconds": 600.0,
+            "form": FORMS[scenario.form].written,
+        },
+        endpoint={
+            "base_url": BASE_URL,
+            "api_key_env": "SIMULATED_KEY",
+            "protocol": FORMS[scenario.form].protocol,
+        },
         model=MODEL,
         prompt={"turns": turns} if scenario.turns > 1 else {"user": turns[0]},
         params={"max_output_tokens": 60},
@@ -190,7 +224,11 @@ def job_of(scenario: BatchScenario, folder: Path) -> Job:
             "stop_at_error_rate": 1.0,
             "give_up_after_minutes": 600,
         },
-        prices={"models": {MODEL: {**PRICES, "minimum_per_request": 0}}, "batch_share": 0.5},
+        prices={
+            "models": {MODEL: {**PRICES, "minimum_per_request": 0}},
+            "batch_share": 0.5,
+            "credits_per_usd": 200,
+        },
         output={"dir": str(folder)},
     )
 
@@ -260,12 +298,12 @@ def broken_laws(scenario: BatchScenario, played: BatchPlayed) -> Iterator[str]:
     """Each law that does not hold, as a sentence."""
     twice = {name: count for name, count in played.world.created.items() if count > 1}
     if twice:
-        yield f"files of which more than one batch was made: {twice}"
+        yield f"requests of which more than one batch was made: {twice}"
     results = played.run.results().collect()
     if results.height != scenario.rows or results["row"].n_unique() != scenario.rows:
         yield f"{results.height} results of {scenario.rows} rows"
     attempts = played.run.attempts().collect()
-    charges = played.world.gateway.ledger.entries
+    charges = played.world.charges
     read = attempts.filter(pl.col("outcome") == "done").height
     known = attempts["cost_credits"].sum() or Decimal(0)
     held = attempts.filter(pl.col("outcome") == "unknown")["held_credits"].sum() or Decimal(0)
@@ -277,6 +315,10 @@ def broken_laws(scenario: BatchScenario, played: BatchPlayed) -> Iterator[str]:
         yield f"{len(readable)} replies could be read, {read} were"
     if len(readable) == len(charges) and known != charged:
         yield f"nothing is lost, and the books say {charged}, the run {known}"
+    known_ids = {entry.batch_id for entry in read_batches(RunDirectory(played.run.directory)).values()}
+    unknown = played.world.accepted - known_ids
+    if unknown and "output_gone" not in scenario.faults and "missing" not in scenario.faults:
+        yield f"batches that the run knows nothing of: {unknown}"
     yield from (
         f"verify: {finding}" for finding in verify(played.run.directory, data=True) if finding.severity == "error"
     )

@@ -1,4 +1,9 @@
-"""What every way of submitting batches offers, whatever its paths: five states, five calls, two kinds of trouble.
+"""What every way of submitting batches offers, whatever its paths: five states, a few calls, kinds of trouble.
+
+    transport   file     requests are uploaded, and a batch is made of the file: the list of batches names it
+                inline   they are the body of the call that makes the batch: nothing in the list names them
+    results     output and error file, one stream, or a part of the batch itself: `BatchTold.files` names what
+                there is to read, `lines` says what it tells
 
 A gateway's own statuses are folded here, so that nothing above knows one.
 """
@@ -6,7 +11,7 @@ A gateway's own statuses are folded here, so that nothing above knows one.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -23,13 +28,17 @@ class BatchTold(Struct, frozen=True):
     status: str
     """In the gateway's own word."""
     file_id: str | None = None
-    """The file that its requests came in: what a lost batch is found by."""
+    """The file that its requests came in: what a lost batch is found by. None: they came inline."""
+    requests: int | None = None
+    """How many it has. None: the gateway does not say, or not yet."""
+    model: str | None = None
+    """Which is asked. None: the gateway does not say."""
     created_at: float = 0.0
-    """Seconds since 1970."""
+    """Seconds since 1970; 0: the gateway does not say."""
     done: int | None = None
     """Requests that were done or refused; the others were never done. None: the gateway does not count them."""
     files: tuple[tuple[str, str], ...] = ()
-    """(output or error, its name at the gateway)."""
+    """(output, error or results; its name at the gateway)."""
     code: str | None = None
     why: str | None = None
     """What it failed with."""
@@ -73,17 +82,45 @@ class ControlWire(Protocol):
 class BatchForm(Protocol):
     """One way to submit batches. Every call ends within its deadline; trouble is a value."""
 
+    list_path: str
+    """Where its batches are listed, below the gateway's base URL."""
+
     def content(self, requests: Iterable[tuple[str, bytes]]) -> bytes:
-        """What is uploaded for these requests: (custom id, body) each."""
+        """What is sent for these requests, (custom id, body) each: a file, or the body of the call."""
         ...
 
     def lines(self, content: bytes) -> Iterator[BatchLineRead | None]:
-        """What the lines of a file say that a batch has left; None: a line that is none."""
+        """What the lines of something say that a batch has left; None: a line that is none."""
         ...
 
     async def probe(self) -> CallTrouble | None:
         """Whether there are batches at all; asks nothing that costs."""
         ...
+
+    async def listed(self, since_seconds: float) -> Sequence[BatchTold] | CallTrouble:
+        """The batches that were made since then, and it may be older ones."""
+        ...
+
+    async def look(self, batch_id: str) -> BatchTold | CallTrouble:
+        """How far a batch is."""
+        ...
+
+    async def read(self, name: str) -> bytes | CallTrouble:
+        """Something that a batch has left, without the secrets that a gateway may repeat."""
+        ...
+
+    async def cancel(self, batch_id: str) -> BatchTold | CallTrouble:
+        """Ask that it stops."""
+        ...
+
+    async def close(self) -> None:
+        """Close connections."""
+        ...
+
+
+@runtime_checkable
+class FileForm(BatchForm, Protocol):
+    """Requests go in a file."""
 
     async def upload(self, name: str, content: bytes) -> str | CallTrouble:
         """Keep a file of requests there; its name there."""
@@ -93,24 +130,13 @@ class BatchForm(Protocol):
         """Start a batch of that file's requests. `unclear`: it may run."""
         ...
 
-    async def find(self, file_id: str, since_seconds: float) -> Sequence[BatchTold] | CallTrouble:
-        """The batches of that file, among those made since then."""
-        ...
 
-    async def look(self, batch_id: str) -> BatchTold | CallTrouble:
-        """How far a batch is."""
-        ...
+@runtime_checkable
+class InlineForm(BatchForm, Protocol):
+    """Requests go in the call that makes the batch."""
 
-    async def read(self, name: str) -> bytes | CallTrouble:
-        """A file that a batch has left, without the secrets that a gateway may repeat."""
-        ...
-
-    async def cancel(self, batch_id: str) -> BatchTold | CallTrouble:
-        """Ask that it stops."""
-        ...
-
-    async def close(self) -> None:
-        """Close connections."""
+    async def submit(self, content: bytes) -> BatchTold | CallTrouble:
+        """Start a batch of these requests. `unclear`: it may run."""
         ...
 
 

@@ -10,22 +10,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import msgspec
 import orjson
-from msgspec import Raw, Struct, structs
+from msgspec import Raw, Struct
 
+from crun_batch.gateway.batches.asking import FILE_SECONDS, BatchAddress, BatchCalls, count_of, unreadable
 from crun_batch.gateway.batches.form import EXPIRED, BatchLineRead, BatchState, BatchTold, CallTrouble, ControlWire
-from crun_batch.gateway.classify import check, check_fault
 from crun_batch.gateway.protocols.protocol import Protocol
-from crun_batch.records import Failure, Fault, Headers, Response
+from crun_batch.records import Fault, Response
 
-CALL_SECONDS = 60.0
-FILE_SECONDS = 1800.0
-PAGE = 100
-MOST_PAGES = 50
-NO_SUCH = frozenset({404, 405, 501})
 STATES: Mapping[str, BatchState] = {
     "validating": "accepted",
     "in_progress": "running",
@@ -72,10 +67,11 @@ def result_lines(content: bytes) -> Iterator[BatchLineRead | None]:
     """What the lines of an output or error file say; None: a line that is none."""
     for line in content.split(b"\n"):
         if line.strip():
-            yield _result(line)
+            yield result_of(line)
 
 
-def _result(line: bytes) -> BatchLineRead | None:
+def result_of(line: bytes | Raw) -> BatchLineRead | None:
+    """What came of one request."""
     try:
         read = _line_decoder.decode(line)
     except (msgspec.DecodeError, msgspec.ValidationError):
@@ -93,22 +89,10 @@ def _result(line: bytes) -> BatchLineRead | None:
     return BatchLineRead(read.custom_id, Fault("unknown", "bad_reply", f"the batch gave no reply for it, {words}"))
 
 
-class BatchAddress(Struct, frozen=True):
-    """Where a gateway is and how it is asked."""
-
-    base_url: str
-    query: str
-    headers: Mapping[str, str]
-    """Hold the key."""
-    redact: Callable[[bytes], bytes]
-    """Takes the secrets out of what a gateway repeats, before anything is made of it."""
-
-    def __repr__(self) -> str:
-        return "BatchAddress(...)"
-
-
 class OpenAIBatches:
-    """See `form.BatchForm`; the calls are below the gateway's base URL."""
+    """See `form.FileForm`; the calls are below the gateway's base URL."""
+
+    list_path = "/batches"
 
     def __init__(
         self,
@@ -119,17 +103,13 @@ class OpenAIBatches:
         window: str,
         epoch_seconds: Callable[[], float],
     ) -> None:
-        self._wire = wire
-        self._address = address
-        self._headers = address.headers
-        self._redact = address.redact
-        self._protocol = protocol
+        self._calls = BatchCalls(wire, address, protocol, epoch_seconds)
+        self._path = protocol.path
         self._window = window
-        self._epoch_seconds = epoch_seconds
 
     def content(self, requests: Iterable[tuple[str, bytes]]) -> bytes:
         """See the form."""
-        return request_lines(self._protocol.path, requests)
+        return request_lines(self._path, requests)
 
     def lines(self, content: bytes) -> Iterator[BatchLineRead | None]:
         """See the form."""
@@ -137,7 +117,7 @@ class OpenAIBatches:
 
     async def probe(self) -> CallTrouble | None:
         """See the form."""
-        listed = await self._get("/batches", {"limit": "1"})
+        listed = await self._calls.get("/batches", {"limit": "1"})
         return listed if isinstance(listed, CallTrouble) else None
 
     async def upload(self, name: str, content: bytes) -> str | CallTrouble:
@@ -149,130 +129,78 @@ class OpenAIBatches:
             "Content-Type: application/jsonl\r\n\r\n"
         )
         body = b"%b%b\r\n--%b--\r\n" % (parts.encode(), content, boundary.encode())
-        headers = Headers({**self._headers, "content-type": f"multipart/form-data; boundary={boundary}"})
-        answer = self._json(await self._wire.post(self._url("/files"), headers, body, FILE_SECONDS))
+        content_type = f"multipart/form-data; boundary={boundary}"
+        answer = await self._calls.post("/files", body, content_type=content_type, deadline_seconds=FILE_SECONDS)
         if isinstance(answer, CallTrouble):
             return answer
-        return answer["id"] if isinstance(answer.get("id"), str) else _unreadable("a file without an id")
+        return answer["id"] if isinstance(answer.get("id"), str) else unreadable("a file without an id")
 
     async def create(self, file_id: str, tags: Mapping[str, str]) -> BatchTold | CallTrouble:
         """See the form."""
         asked = {
             "input_file_id": file_id,
-            "endpoint": f"/v1{self._protocol.path}",
+            "endpoint": f"/v1{self._path}",
             "completion_window": self._window,
             "metadata": tags,
         }
-        return self._told(await self._post("/batches", asked))
+        return told_of(await self._calls.post("/batches", orjson.dumps(asked)))
 
-    async def find(self, file_id: str, since_seconds: float) -> Sequence[BatchTold] | CallTrouble:
+    async def listed(self, since_seconds: float) -> Sequence[BatchTold] | CallTrouble:
         """See the form."""
-        found: list[BatchTold] = []
-        after: str | None = None
-        for _ in range(MOST_PAGES):
-            page = await self._get("/batches", {"limit": str(PAGE), **({"after": after} if after else {})})
-            if isinstance(page, CallTrouble):
-                return page
-            told = [self._told(item) for item in page.get("data") or ()]
-            batches = [one for one in told if isinstance(one, BatchTold)]
-            found += [one for one in batches if one.file_id == file_id]
-            if page.get("has_more") is not True or not batches or batches[-1].created_at < since_seconds:
-                break
-            after = batches[-1].id
-        return found
+        return await self._calls.listed("/batches", "after", told_of, since_seconds)
 
     async def look(self, batch_id: str) -> BatchTold | CallTrouble:
         """See the form."""
-        return self._told(await self._get(f"/batches/{quote(batch_id, safe='')}", {}))
+        return told_of(await self._calls.get(_path(batch_id)))
 
     async def read(self, name: str) -> bytes | CallTrouble:
         """See the form."""
-        url = self._url(f"/files/{quote(name, safe='')}/content")
-        reply = await self._wire.get(url, self._headers, FILE_SECONDS)
-        if isinstance(reply, Response) and reply.status == 200:
-            return b"\n".join(map(self._redact, reply.body.split(b"\n")))
-        return self._trouble(self._clean(reply))
+        return await self._calls.read(f"/files/{quote(name, safe='')}/content")
 
     async def cancel(self, batch_id: str) -> BatchTold | CallTrouble:
         """See the form."""
-        return self._told(await self._post(f"/batches/{quote(batch_id, safe='')}/cancel", {}))
+        return told_of(await self._calls.post(f"{_path(batch_id)}/cancel", b"{}"))
 
     async def close(self) -> None:
         """See the form."""
-        await self._wire.close()
-
-    def _url(self, path: str, query: Mapping[str, str] | None = None) -> str:
-        asked = urlencode(query or {})
-        joined = "&".join(part for part in (self._address.query.removeprefix("?"), asked) if part)
-        return f"{self._address.base_url}{path}{'?' if joined else ''}{joined}"
-
-    async def _get(self, path: str, query: Mapping[str, str]) -> dict[str, Any] | CallTrouble:
-        return self._json(await self._wire.get(self._url(path, query), self._headers, CALL_SECONDS))
-
-    async def _post(self, path: str, asked: Mapping[str, Any]) -> dict[str, Any] | CallTrouble:
-        return self._json(await self._wire.post(self._url(path), self._headers, orjson.dumps(asked), CALL_SECONDS))
-
-    def _json(self, reply: Response | Fault) -> dict[str, Any] | CallTrouble:
-        reply = self._clean(reply)
-        if isinstance(reply, Fault) or not 200 <= reply.status < 300:
-            return self._trouble(reply)
-        try:
-            answer = orjson.loads(reply.body)
-        except orjson.JSONDecodeError:
-            return _unreadable("a reply that is no JSON")
-        return answer if isinstance(answer, dict) else _unreadable("a reply that is no object")
-
-    def _clean(self, reply: Response | Fault) -> Response | Fault:
-        body = self._redact(reply.body)
-        if isinstance(reply, Response):
-            return structs.replace(reply, body=body)
-        message = self._redact(reply.message.encode("utf-8", "surrogatepass")).decode("utf-8", "replace")
-        return structs.replace(reply, body=body, message=message)
-
-    def _trouble(self, reply: Response | Fault) -> CallTrouble:
-        if isinstance(reply, Fault):
-            return CallTrouble("not_done" if reply.stage == "not_sent" else "unclear", check_fault(reply))
-        failure = check(self._protocol, reply, stream=False, now_epoch_seconds=self._epoch_seconds())
-        if not isinstance(failure, Failure):
-            return _unreadable(f"HTTP {reply.status}")
-        if reply.status in NO_SUCH:
-            return CallTrouble("not_there", failure)
-        return CallTrouble("unclear" if reply.status >= 500 or reply.status == 408 else "not_done", failure)
-
-    def _told(self, answer: dict[str, Any] | CallTrouble) -> BatchTold | CallTrouble:
-        if isinstance(answer, CallTrouble):
-            return answer
-        status, identity = answer.get("status"), answer.get("id")
-        if not isinstance(identity, str) or not isinstance(status, str):
-            return _unreadable("a batch without id or status")
-        counts = answer.get("request_counts") or {}
-        named = (("output", answer.get("output_file_id")), ("error", answer.get("error_file_id")))
-        errors = [one for one in ((answer.get("errors") or {}).get("data") or ()) if isinstance(one, dict)]
-        return BatchTold(
-            id=identity,
-            state=STATES.get(status, "running"),
-            status=status,
-            file_id=answer.get("input_file_id"),
-            created_at=float(answer.get("created_at") or 0),
-            done=_done(status, counts),
-            files=tuple((kind, name) for kind, name in named if isinstance(name, str) and name),
-            code=errors[0].get("code") if errors else None,
-            why="; ".join(_words(one) for one in errors[:3]) or None,
-        )
+        await self._calls.close()
 
 
-def _done(status: str, counts: Mapping[str, Any]) -> int | None:
+def _path(batch_id: str) -> str:
+    return f"/batches/{quote(batch_id, safe='')}"
+
+
+def told_of(answer: dict[str, Any] | CallTrouble) -> BatchTold | CallTrouble:
+    """What a batch's object says."""
+    if isinstance(answer, CallTrouble):
+        return answer
+    status, identity = answer.get("status"), answer.get("id")
+    if not isinstance(identity, str) or not isinstance(status, str):
+        return unreadable("a batch without id or status")
+    counts = answer.get("request_counts") or {}
+    named = (("output", answer.get("output_file_id")), ("error", answer.get("error_file_id")))
+    errors = [one for one in ((answer.get("errors") or {}).get("data") or ()) if isinstance(one, dict)]
+    return BatchTold(
+        id=identity,
+        state=STATES.get(status, "running"),
+        status=status,
+        file_id=answer.get("input_file_id"),
+        requests=count_of(counts, "total") or None,
+        created_at=float(answer.get("created_at") or 0),
+        done=done_count(status, counts),
+        files=tuple((kind, name) for kind, name in named if isinstance(name, str) and name),
+        code=errors[0].get("code") if errors else None,
+        why="; ".join(_words(one) for one in errors[:3]) or None,
+    )
+
+
+def done_count(status: str, counts: Mapping[str, Any]) -> int | None:
     """None where nobody has filled the counts in: gateways before other providers leave them out, or at zero."""
     if not counts or (status == "completed" and not counts.get("total")):
         return None
-    return int(counts.get("completed") or 0) + int(counts.get("failed") or 0)
+    return count_of(counts, "completed", "failed")
 
 
 def _words(error: Mapping[str, Any]) -> str:
     line = error.get("line")
     return f"{'' if line is None else f'line {line}: '}{error.get('message')} ({error.get('code')})"
-
-
-def _unreadable(what: str) -> CallTrouble:
-    """A 2xx that says nothing of use: what was asked may well be done."""
-    return CallTrouble("unclear", Failure("unknown", "bad_reply", "retry", f"the gateway answered with {what}"))

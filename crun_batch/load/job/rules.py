@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from crun_batch.errors import Mistake
+from crun_batch.load.job.batch_forms import batch_form
 from crun_batch.load.job.endpoint_sections import DEFAULT_BASE_URL
 from crun_batch.load.job.grader_rules import grader_mistakes
 from crun_batch.load.job.output_schema import column_of, schema_problem
@@ -68,6 +69,12 @@ class Written:
         protocol = self("endpoint.protocol")
         names = OUTPUT_LIMITS.get(protocol if isinstance(protocol, str) else "chat", ())
         return [f"params.{name}" for name in names if self.has(f"params.{name}")]
+
+    def batch_form(self) -> str | None:
+        """In which form batches go; None: the lane is live."""
+        if self("lane") != "batch":
+            return None
+        return batch_form(self("batch.form"), self("endpoint.protocol"), self("endpoint.base_url"))
 
     def budgeted(self) -> bool:
         """Whether a budget is set."""
@@ -190,8 +197,23 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "endpoint.protocol",
-        "must be chat, responses or completions with lane: batch",
-        lambda job: job("lane") == "batch" and job("endpoint.protocol") == "messages",
+        "must be chat, responses or completions with batch.form: openai",
+        lambda job: job.batch_form() == "openai" and job("endpoint.protocol") == "messages",
+    ),
+    Rule(
+        "endpoint.protocol",
+        "must be messages with batch.form: anthropic",
+        lambda job: job.batch_form() == "anthropic" and job("endpoint.protocol") != "messages",
+    ),
+    Rule(
+        "endpoint.protocol",
+        "must be chat, responses or messages with batch.form: openrouter",
+        lambda job: job.batch_form() == "openrouter" and job("endpoint.protocol") == "completions",
+    ),
+    Rule(
+        "prompt.body_column",
+        "has a model in each body, and batch.form: openrouter needs one for the whole batch: set lane: live",
+        lambda job: job.batch_form() == "openrouter" and job.has("prompt.body_column"),
     ),
     Rule(
         "prompt.stateful",

@@ -301,6 +301,10 @@ class LimitsSpec(Section):
 class BatchSpec(Section):
     """How `lane: batch` cuts the job, and how it asks. The gateway's own limits may be lower."""
 
+    form: Literal["auto", "openai", "anthropic", "openrouter"] = "auto"
+    """In whose form the gateway takes batches: files (openai), or requests inline with their results in a stream
+    (anthropic) or in the batch itself (openrouter). auto: openrouter at openrouter.ai, else anthropic with
+    endpoint.protocol: messages, else openai."""
     max_requests: Annotated[int, Strict(), Field(ge=1, le=100_000)] = 50_000
     """Most requests of one batch."""
     max_megabytes: Annotated[float, Strict(), Field(gt=0, le=1000, allow_inf_nan=False)] = 100.0

@@ -39,6 +39,7 @@ class BatchRoute(Struct, frozen=True):
 
     name: str
     form: BatchForm
+    form_name: str
     protocol: Protocol
     endpoint: str | None
     """What the lane is called in records: its price is its own."""
@@ -177,6 +178,7 @@ class Drafts:
             requests=len(attempts),
             sha256=hashlib.sha256(content).hexdigest(),
             tokens=sum(ticket.bound_tokens for ticket in tickets),
+            form=route.form_name,
             **holds_together([ticket.hold for ticket in tickets]),
         )
         keeper.book.write(entry)

@@ -20,7 +20,7 @@ from crun_batch.session.leftovers import conclude_reply
 from crun_batch.session.resources import Resources
 from crun_batch.session.tools import Tools
 from crun_batch.state.run_state import RunContext
-from crun_batch.store.batches import BatchBook, BatchEntry
+from crun_batch.store.batches import BatchBook, BatchEntry, BatchStep
 from crun_batch.store.events import EndFault, RawEnd, StartEvent, end_event
 
 
@@ -59,19 +59,13 @@ class BatchKeeper:
         self._journal.sync()
         self._journal.poll()
 
-    def settle(self, batch: LiveBatch) -> None:
-        """All that the batch brought is in the journal and on the disk: it is over. Raises DiskFailed."""
+    def settle(self, batch: LiveBatch, step: BatchStep = "settled", why: str | None = None) -> None:
+        """All that is known of its requests is in the journal and on the disk: it is over. Raises DiskFailed."""
         self.sync()
         entry = batch.entry
-        batch.entry = structs.replace(entry, step="settled")
+        batch.entry = structs.replace(entry, step=step, why=entry.why if why is None else why)
         self.book.write(batch.entry)
         self.book.drop_raw(entry)
-
-    def release(self, batch: LiveBatch, why: str) -> None:
-        """Nothing of the batch was submitted, and its requests are recorded as not sent. Raises DiskFailed."""
-        self.sync()
-        batch.entry = structs.replace(batch.entry, step="released", why=why)
-        self.book.write(batch.entry)
 
     def claim(self, ticket: Ticket) -> Attempt | Literal["elsewhere"] | None:
         """The request as it was sent before, where it is in a batch; `elsewhere`: another one of its unit is."""

@@ -9,15 +9,29 @@ from decimal import ROUND_CEILING
 from msgspec import Struct, field
 
 from crun_batch.console.amounts import UNKNOWN, counted, from_pico, money
+from crun_batch.console.batch_words import batch_name
 from crun_batch.gateway.batches.form import BatchLineRead
 from crun_batch.records import Attempt, Fault, Hold, Response, Ticket
-from crun_batch.store.batches import OVER, BatchEntry
+from crun_batch.store.batches import OVER, BatchEntry, BatchStep
 
 LINE_BYTES = 120
 """What a line takes beside the body: custom id, method, path."""
 MOST_BYTES_AWAITED = 512 * 2**20
 MOST_REQUESTS_AWAITED = 200_000
 """Bodies and requests that are in memory, waiting for a batch or in one: more are not drawn."""
+
+
+class Ending(Struct, frozen=True):
+    """What is known of the requests of a batch of which nothing more comes."""
+
+    arrivals: Mapping[int, Response | Fault]
+    """Serial -> what was told of it."""
+    missing: Fault
+    """What became of those that nothing tells of."""
+    step: BatchStep = "settled"
+    """What the disk says of the batch when they are recorded."""
+    is_uncounted: bool = False
+    """Whether a failure is none of the requests' own."""
 
 
 class LiveBatch(Struct):
@@ -30,11 +44,11 @@ class LiveBatch(Struct):
     due: float = 0.0
     """Monotonic second from which its next step may be tried."""
     content: bytes = b""
-    """The file, until it is uploaded."""
-    arrivals: dict[int, Response | Fault] | None = None
-    """Serial -> what the files say of it, once they are read."""
-    lines_read: int = 0
-    """Requests that a file has a reply for."""
+    """What is sent for its requests, until the gateway has it, or may have it."""
+    ending: Ending | None = None
+    """Once nothing more comes of it."""
+    ruled_out: frozenset[str] = frozenset()
+    """Of batches that it might have been those that are not it."""
     absent_since: float | None = None
     """When the list of batches was first readable and did not have it."""
     failing_since: float | None = None
@@ -142,9 +156,14 @@ def holds_together(holds: list[Hold]) -> Mapping[str, int | None]:
     }
 
 
+def name_of(entry: BatchEntry) -> str:
+    """What a batch is called in words, as far as it has a name."""
+    return batch_name(entry.batch_id, entry.file_id, entry.suspects)
+
+
 def words_of_what_stays(entries: Sequence[BatchEntry], *, gateway_ends: bool) -> str:
     """What a session that ends leaves at the gateway, and what can be done about it."""
-    names = ", ".join(entry.batch_id or f"of file {entry.file_id}" for entry in entries)
+    names = ", ".join(map(name_of, entries))
     batches = counted(len(entries), "batch")
     requests = counted(sum(entry.requests for entry in entries), "request")
     held = holds_together([Hold(entry.held_usd, entry.held_credits) for entry in entries])

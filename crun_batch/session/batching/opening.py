@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from crun_batch.errors import InputError
 from crun_batch.gateway.pool_seams import Hooks
-from crun_batch.preflight.batch_offer import batches_at
+from crun_batch.preflight.batch_offer import batches_at, form_of
 from crun_batch.session.batching.drafts import BatchRoute
 from crun_batch.session.batching.keeper import BatchKeeper
 from crun_batch.session.batching.live import BatchLimits
@@ -29,7 +29,8 @@ def batch_sender(
     for variant in variants:
         way = resources.ways[variant.index][0]
         form = batches_at(way.target, way.endpoint, options.platform, options.clock)
-        routes.append(BatchRoute(variant.name, form, way.target.protocol, way.target.endpoint_name))
+        name = form_of(way.target)
+        routes.append(BatchRoute(variant.name, form, name, way.target.protocol, way.target.endpoint_name))
     every = job.batch.look_every_seconds
     limits = BatchLimits(
         requests=job.batch.max_requests,

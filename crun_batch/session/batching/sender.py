@@ -8,6 +8,7 @@ submitted where it is: the next session collects it.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 
 from crun_batch.errors import EXIT_GATEWAY_REFUSED, EXIT_OUT_OF_MONEY, EXIT_ROWS_FAILED
@@ -18,13 +19,21 @@ from crun_batch.records import Fault, Halt, Outcome, Response, Ticket
 from crun_batch.session.batching.concluding import Conclusions
 from crun_batch.session.batching.drafts import BatchRoute, Drafts
 from crun_batch.session.batching.keeper import BatchKeeper
-from crun_batch.session.batching.live import BatchLimits, LiveBatch, arrivals_by_serial, words_of_what_stays
+from crun_batch.session.batching.live import (
+    BatchLimits,
+    Ending,
+    LiveBatch,
+    arrivals_by_serial,
+    words_of_what_stays,
+)
 from crun_batch.session.batching.steps import BatchSteps
+from crun_batch.store.batches import BatchEntry
 
 WAITED_FOR_MORE_SECONDS = 1.0
 """How long a batch that is not full waits for a table that is being read."""
 CANCELLED = ("cancelled", "canceled")
-TOO_MANY_TOKENS = "token_limit_exceeded"
+TOO_MANY_TOKENS = re.compile(r"(?i)token_limit_exceeded|enqueued token")
+"""OpenAI's code; its words, where a gateway passes on no more than those."""
 
 
 class BatchSender:
@@ -50,7 +59,7 @@ class BatchSender:
         self._keeper = keeper
         self._drafts = Drafts(routes, source, hooks, keeper, limits)
         self._conclusions = Conclusions(hooks, [route.protocol for route in routes], settings.retry)
-        self._steps = BatchSteps(keeper, self._forms, limits, self._now, say)
+        self._steps = BatchSteps(keeper, self._forms, limits, self._now, say, self._has_others_out)
         self._batches = [
             LiveBatch(entry, self._names.index(entry.variant))
             for entry in keeper.book.open
@@ -81,6 +90,11 @@ class BatchSender:
         if self.halt is None and self._set_aside_reasons:
             return set_aside_halt({self._names[place]: why for place, why in self._set_aside_reasons.items()})
         return self.halt
+
+    def _has_others_out(self, batch: LiveBatch) -> bool:
+        """Whether another batch of the variant may take what the gateway bears at one time."""
+        mine = (one for one in self._batches if one is not batch and one.variant == batch.variant)
+        return any(one.entry.step in ("creating", "created") for one in mine)
 
     def _now(self) -> float:
         return self._loop.time()
@@ -162,7 +176,7 @@ class BatchSender:
         """One step of one batch, where it is due; whether there was one."""
         if batch.due > self._loop.time():
             return False
-        if batch.entry.step == "stored":
+        if batch.entry.step == "stored" or batch.ending is not None:
             return await self._settle(batch)
         before = batch.entry
         halt = await self._steps.advance(batch)
@@ -174,34 +188,41 @@ class BatchSender:
 
     async def _settle(self, batch: LiveBatch) -> bool:
         """Check off every request of a batch that is over; whether any was left to check."""
-        entry = batch.entry
-        if batch.arrivals is None:
-            form = self._forms[batch.variant]
-            lines = [line for name in entry.raw for line in form.lines(self._keeper.book.raw(name))]
-            batch.arrivals, strays = arrivals_by_serial(lines, entry)
-            batch.lines_read = sum(isinstance(one, Response) for one in batch.arrivals.values())
-            self._tell_end(batch, strays)
-        missing = missing_line(entry.done, batch.lines_read, entry.status or "")
-        mine = [(attempt, batch.arrivals.get(serial, missing)) for serial, attempt in batch.attempts.items()]
-        has_failed = not batch.lines_read and entry.why is not None
-        for outcome, following in self._conclusions.conclude(mine, uncounted=has_failed):
+        ending = batch.ending = batch.ending or self._ending_of(batch)
+        mine = [(one, ending.arrivals.get(serial, ending.missing)) for serial, one in batch.attempts.items()]
+        for outcome, following in self._conclusions.conclude(mine, uncounted=ending.is_uncounted):
             del batch.attempts[outcome.attempt.serial]
             self._follow(outcome, following)
             if not len(batch.attempts) % 1024:
                 await asyncio.sleep(0)
-        unclaimed = self._keeper.unclaimed(entry)
+        unclaimed = self._keeper.unclaimed(batch.entry)
         if unclaimed and not self._drafts.source_ended:  # their rows may still come by
             batch.due = self._loop.time() + WAITED_FOR_MORE_SECONDS
             return bool(mine)
-        arrivals = batch.arrivals
-        self._drafts.unpark(self._keeper.conclude_unclaimed([(n, arrivals.get(n, missing)) for n in unclaimed]))
-        self._keeper.settle(batch)
+        others = [(serial, ending.arrivals.get(serial, ending.missing)) for serial in unclaimed]
+        self._drafts.unpark(self._keeper.conclude_unclaimed(others))
+        self._keeper.settle(batch, ending.step, None if ending.step == "settled" else ending.missing.message)
+        if ending.step == "settled":
+            self._heed(batch.entry, batch, has_failed=ending.is_uncounted)
+        return True
+
+    def _ending_of(self, batch: LiveBatch) -> Ending:
+        """What a batch has left that is over."""
+        entry, form = batch.entry, self._forms[batch.variant]
+        lines = [line for name in entry.raw for line in form.lines(self._keeper.book.raw(name))]
+        arrivals, strays = arrivals_by_serial(lines, entry)
+        replies = sum(isinstance(one, Response) for one in arrivals.values())
+        self._tell_end(entry, replies, strays)
+        missing = missing_line(entry.done, replies, entry.status or "")
+        return Ending(arrivals, missing, is_uncounted=not replies and entry.why is not None)
+
+    def _heed(self, entry: BatchEntry, batch: LiveBatch, *, has_failed: bool) -> None:
+        """What the end of a batch means for others."""
         if has_failed:
             self._learn_from(batch)
         elif entry.status in CANCELLED and batch.was_running:
             said = f"batch {entry.batch_id} was cancelled: what was done of it is kept, the rest stays open"
             self.stop(Halt(EXIT_ROWS_FAILED, said))
-        return True
 
     def _follow(self, outcome: Outcome, following: Ticket | None) -> None:
         if isinstance(outcome.decision, Halt):
@@ -213,7 +234,7 @@ class BatchSender:
         """A batch failed as a whole: with fewer tokens it may pass; anything else it would fail with again."""
         entry, others = batch.entry, batch.enqueued_before
         why = entry.why or ""
-        if not why.startswith(TOO_MANY_TOKENS) or (entry.requests == 1 and others == 0):
+        if not TOO_MANY_TOKENS.search(why) or (entry.requests == 1 and others == 0):
             said = f"the gateway refuses this job: batch {entry.batch_id} failed ({why})"
             self.refuse(batch.variant, Halt(EXIT_GATEWAY_REFUSED, said))
             return
@@ -230,7 +251,7 @@ class BatchSender:
                 for _ in self._conclusions.conclude(arrivals, uncounted=True):
                     pass
                 batch.attempts.clear()
-                self._keeper.release(batch, why)
+                self._keeper.settle(batch, "released", why)
         self._forget_the_ended()
 
     def _leave(self, batch: LiveBatch) -> None:
@@ -254,10 +275,9 @@ class BatchSender:
         self._woken.clear()
         return False
 
-    def _tell_end(self, batch: LiveBatch, strays: int) -> None:
-        entry = batch.entry
+    def _tell_end(self, entry: BatchEntry, replies: int, strays: int) -> None:
         why = f" ({entry.why})" if entry.why else ""
-        said = f"batch {entry.batch_id}: {entry.status}{why}, {batch.lines_read:,} of {entry.requests:,} replies"
+        said = f"batch {entry.batch_id}: {entry.status}{why}, {replies:,} of {entry.requests:,} replies"
         self._say(said + (f"; {strays:,} lines are of no request of it" if strays else ""))
 
     def _tell_what_stays(self) -> None:

@@ -1,4 +1,4 @@
-"""One batch, one step further: uploaded, created, found again, looked at, its files read. The table is `STEPS`.
+"""One batch, one step further: submitted, found again, looked at, what it has left read. The table is `STEPS`.
 
 Each step writes what is known to the disk before it does what could not be undone, and ends; who drives it decides
 what comes next. Trouble that may pass sets a later moment for the same step; a refusal is returned as a Halt.
@@ -13,17 +13,27 @@ from msgspec import structs
 
 from crun_batch.console.amounts import counted
 from crun_batch.errors import EXIT_GATEWAY_REFUSED
-from crun_batch.gateway.batches.form import BatchForm, BatchTold, CallTrouble, done_at_the_end
+from crun_batch.gateway.batches.form import (
+    BatchForm,
+    BatchLineRead,
+    BatchTold,
+    CallTrouble,
+    FileForm,
+    InlineForm,
+    done_at_the_end,
+)
 from crun_batch.gateway.retry import RetryPolicy, decide
-from crun_batch.records import Again, GiveUp, Halt, Tries
+from crun_batch.records import Again, Fault, GiveUp, Halt, Tries
 from crun_batch.session.batching.keeper import BatchKeeper
-from crun_batch.session.batching.live import BatchLimits, LiveBatch
+from crun_batch.session.batching.live import BatchLimits, Ending, LiveBatch
+from crun_batch.session.batching.searching import is_it, since_seconds, suspects_of
 from crun_batch.store.batches import BatchStep
 
 FOREVER = RetryPolicy(max_attempts=2**31, max_unknown_retries=2**31)
 NO_TRIES = Tries()
-SINCE_MARGIN_SECONDS = 600.0
-"""Clocks differ: batches that are so much older than the upload are looked at too when one is looked for."""
+NOT_THERE = Fault("not_sent", "connection", "the gateway's list does not have its batch: it was not submitted")
+UNDECIDED = Fault("unknown", "bad_reply", "nobody tells whether its batch was submitted: it may have been billed")
+_WHAT = {"output": "output file is", "error": "error file is", "results": "results are"}
 
 
 class BatchSteps:
@@ -36,20 +46,27 @@ class BatchSteps:
         limits: BatchLimits,
         now: Callable[[], float],
         say: Callable[[str], None],
+        has_others_out: Callable[[LiveBatch], bool],
     ) -> None:
         self._keeper = keeper
         self._forms = forms
         self._limits = limits
         self._now = now
         self._say = say
+        self._has_others_out = has_others_out
 
     async def advance(self, batch: LiveBatch) -> Halt | None:
         """The batch's next step; why the gateway refuses it, where it does. Raises DiskFailed."""
         return await STEPS[batch.entry.step](self, batch)
 
-    async def _upload(self, batch: LiveBatch) -> Halt | None:
-        entry = batch.entry
-        file_id = await self._forms[batch.variant].upload(f"crun-batch-{entry.tag}.jsonl", batch.content)
+    async def _begin(self, batch: LiveBatch) -> Halt | None:
+        """Nothing of it is at the gateway: its file is uploaded, or its requests go with the creating call."""
+        form, entry = self._forms[batch.variant], batch.entry
+        if isinstance(form, InlineForm):
+            self._ask(batch)
+            return self._asked(batch, await form.submit(batch.content), back_to="intended")
+        assert isinstance(form, FileForm)
+        file_id = await form.upload(f"crun-batch-{entry.tag}.jsonl", batch.content)
         if isinstance(file_id, CallTrouble):
             return self._troubled(batch, file_id, "it takes no file for a batch")
         batch.content = b""
@@ -57,53 +74,122 @@ class BatchSteps:
         return None
 
     async def _create(self, batch: LiveBatch) -> Halt | None:
-        """The disk says `creating` before the call, and goes back only where the gateway did surely nothing."""
-        self._go_on(batch, "creating")
-        entry = batch.entry
-        assert entry.file_id is not None
+        form, entry = self._forms[batch.variant], batch.entry
+        assert isinstance(form, FileForm) and entry.file_id is not None
+        self._ask(batch)
         tags = {"crun_batch": entry.tag, "requests": str(entry.requests)}
-        told = await self._forms[batch.variant].create(entry.file_id, tags)
+        return self._asked(batch, await form.create(entry.file_id, tags), back_to="uploaded")
+
+    def _ask(self, batch: LiveBatch) -> None:
+        """The disk says `creating` before the call, and goes back only where the gateway did surely nothing."""
+        self._go_on(batch, "creating", asked_at=self._keeper.now_us())
+
+    def _asked(self, batch: LiveBatch, told: BatchTold | CallTrouble, *, back_to: BatchStep) -> Halt | None:
         if isinstance(told, BatchTold):
             self._created(batch, told)
             return None
         if told.fate == "unclear":
             self._say(f"no clear reply to the creation of a batch ({told.failure.message}): it is looked for")
-            batch.absent_since = None
+            batch.content, batch.absent_since = b"", None
             return None
-        self._go_on(batch, "uploaded")
-        return self._troubled(batch, told, "it takes no batch")
+        self._go_on(batch, back_to)
+        is_full = told.failure.kind == "rate_limited" and self._has_others_out(batch)
+        return self._troubled(batch, told, "it takes no batch", is_no_trouble=is_full)
 
     async def _find(self, batch: LiveBatch) -> Halt | None:
-        """Nobody knows whether the create call was heard: found by its file, or created once more.
+        """Nobody knows whether the create call was heard: the batch is found, or free to be submitted.
 
-        Created again only where the list was readable twice, so far apart as lists may lag, and had none.
+        Free only where the list was readable twice, so far apart as lists may lag, and had none that it may be.
         """
-        entry = batch.entry
-        assert entry.file_id is not None
-        found = await self._forms[batch.variant].find(entry.file_id, entry.at / 1e6 - SINCE_MARGIN_SECONDS)
-        if isinstance(found, CallTrouble):
-            return self._troubled(batch, found, "it does not list its batches")
-        if found:
-            if len(found) > 1:
-                self._say(f"{len(found)} batches have the file {entry.file_id}; {found[-1].id} is collected")
-            self._created(batch, found[-1])
+        form, entry = self._forms[batch.variant], batch.entry
+        listed = await form.listed(since_seconds(entry))
+        if isinstance(listed, CallTrouble):
+            return self._troubled(batch, listed, "it does not list its batches")
+        if entry.file_id is not None:
+            self._found(batch, [one for one in listed if one.file_id == entry.file_id])
             return None
+        not_it = self._keeper.book.batch_ids | batch.ruled_out
+        return await self._decide(batch, suspects_of(entry, listed, not_it))
+
+    def _found(self, batch: LiveBatch, found: Sequence[BatchTold]) -> None:
+        """The batches of its file."""
+        if len(found) > 1:
+            self._say(f"{len(found)} batches have the file {batch.entry.file_id}; {found[-1].id} is collected")
+        if found:
+            self._created(batch, found[-1])
+        elif self._is_absent(batch):
+            self._go_on(batch, "uploaded")
+
+    async def _decide(self, batch: LiveBatch, suspects: Sequence[BatchTold]) -> Halt | None:
+        """Each suspect that is over is read: it is this batch, it is not, or it says nothing and never will."""
+        entry, silent = batch.entry, list[str]()
+        for one in suspects:
+            if one.state not in ("ended", "refused"):
+                continue
+            verdict = await self._verdict(batch, one)
+            if isinstance(verdict, CallTrouble):
+                return self._troubled(batch, verdict, f"it does not tell what was in {one.id}")
+            if verdict:
+                self._created(batch, one)
+                return None
+            if verdict is None:
+                silent.append(one.id)
+            else:
+                batch.ruled_out |= {one.id}
+        left = tuple(one.id for one in suspects if one.id not in batch.ruled_out)
+        if left != entry.suspects:
+            self._go_on(batch, "creating", suspects=left)
+        if left and len(left) > len(silent):
+            self._tell_suspects(batch, entry.suspects)
+            batch.absent_since, batch.due = None, self._now() + self._limits.look_seconds
+        elif left:
+            self._end(batch, Ending({}, UNDECIDED, step="lost"), f"nothing tells any more what was in {left[0]}")
+        elif self._is_absent(batch):
+            self._end(batch, Ending({}, NOT_THERE, step="released", is_uncounted=True), NOT_THERE.message)
+        return None
+
+    async def _verdict(self, batch: LiveBatch, one: BatchTold) -> bool | CallTrouble | None:
+        form = self._forms[batch.variant]
+        lines: list[BatchLineRead | None] = []
+        for _, name in one.files:
+            content = await form.read(name)
+            if isinstance(content, bytes):
+                lines += form.lines(content)
+            elif content.fate != "not_there":
+                return content
+        return is_it(batch.entry, lines)
+
+    def _tell_suspects(self, batch: LiveBatch, told: Sequence[str]) -> None:
+        left = batch.entry.suspects
+        if left != told:
+            requests = counted(batch.entry.requests, "request")
+            self._say(
+                f"a batch of {requests} may be {' or '.join(left)}: nothing of it is sent again until that ends"
+            )
+
+    def _end(self, batch: LiveBatch, ending: Ending, words: str) -> None:
+        self._say(f"a batch of {counted(batch.entry.requests, 'request')}: {words}")
+        batch.ending, batch.due = ending, 0.0
+
+    def _is_absent(self, batch: LiveBatch) -> bool:
+        """Whether the list has not had it for as long as lists may lag; else it is looked for again."""
         now, limits = self._now(), self._limits
         if batch.absent_since is None:
             batch.absent_since = now
         elif now - batch.absent_since >= limits.absent_seconds:
             batch.absent_since = None
-            self._go_on(batch, "uploaded")
-            return None
+            return True
+        batch.failing_since, batch.failures = None, 0
         batch.due = now + limits.absent_seconds / 2
-        return None
+        return False
 
     def _created(self, batch: LiveBatch, told: BatchTold) -> None:
         entry = batch.entry
+        batch.content = b""
+        self._go_on(batch, "created", batch_id=told.id, status=told.status, suspects=())
         self._say(f"batch {told.id}: {counted(entry.requests, 'request')} submitted, {_of(entry.variant)}")
-        self._go_on(batch, "created", batch_id=told.id, status=told.status)
-        batch.was_running = True
-        batch.due = self._now() + self._limits.look_seconds
+        batch.was_running = told.state not in ("ended", "refused")
+        batch.due = self._now() + (self._limits.look_seconds if batch.was_running else 0.0)
 
     async def _look(self, batch: LiveBatch) -> Halt | None:
         entry = batch.entry
@@ -115,7 +201,7 @@ class BatchSteps:
         if isinstance(told, CallTrouble):
             return self._troubled(batch, told, "it does not tell of its batches")
         if told.state in ("ended", "refused"):
-            why = None if told.why is None else f"{told.code}: {told.why}"
+            why = told.why if told.why is None or told.code is None else f"{told.code}: {told.why}"
             done = done_at_the_end(told, entry.requests)
             self._go_on(batch, "ended", status=told.status, done=done, files=told.files, why=why)
             return None
@@ -127,16 +213,16 @@ class BatchSteps:
         return None
 
     async def _fetch(self, batch: LiveBatch) -> Halt | None:
-        """Every file, however the batch has ended; kept as they come, before anything is read of them."""
+        """All that it has left, however it has ended; kept as it comes, before anything is read of it."""
         entry, kept = batch.entry, []
         for kind, name in entry.files:
             content = await self._forms[batch.variant].read(name)
             if isinstance(content, bytes):
                 kept.append(self._keeper.book.keep_raw(entry, kind, content))
             elif content.fate == "not_there":
-                self._say(f"batch {entry.batch_id}: its {kind} file is gone ({content.failure.message})")
+                self._say(f"batch {entry.batch_id}: its {_WHAT[kind]} gone ({content.failure.message})")
             else:
-                return self._troubled(batch, content, f"it does not give the {kind} file of {entry.batch_id}")
+                return self._troubled(batch, content, f"it does not give the {kind} of {entry.batch_id}")
         self._go_on(batch, "stored", raw=tuple(kept))
         return None
 
@@ -145,8 +231,10 @@ class BatchSteps:
         self._keeper.book.write(batch.entry)
         batch.failing_since, batch.failures, batch.due = None, 0, 0.0
 
-    def _troubled(self, batch: LiveBatch, trouble: CallTrouble, what: str) -> Halt | None:
-        """Later again, where that may help; else why not."""
+    def _troubled(
+        self, batch: LiveBatch, trouble: CallTrouble, what: str, *, is_no_trouble: bool = False
+    ) -> Halt | None:
+        """Later again, where that may help; else why not. `is_no_trouble`: it may take as long as it takes."""
         failure = trouble.failure
         tries = structs.replace(NO_TRIES, counted=batch.failures, refused=batch.failures)
         decision = decide(failure, tries, FOREVER, lane_has_succeeded=False, lane_was_reached=True, draw=1.0)
@@ -157,7 +245,7 @@ class BatchSteps:
             return Halt(EXIT_GATEWAY_REFUSED, f"the gateway refuses this job: {what} ({failure.message})")
         assert isinstance(decision, Again)
         batch.failures += 1
-        batch.failing_since = now if batch.failing_since is None else batch.failing_since
+        batch.failing_since = now if batch.failing_since is None or is_no_trouble else batch.failing_since
         if now - batch.failing_since >= self._limits.give_up_seconds:
             return Halt(EXIT_GATEWAY_REFUSED, f"the gateway could not be asked for too long: {failure.message}")
         batch.due = now + decision.delay_seconds
@@ -169,7 +257,7 @@ def _of(variant: str) -> str:
 
 
 STEPS: Mapping[BatchStep, Callable[[BatchSteps, LiveBatch], Awaitable[Halt | None]]] = {
-    "intended": BatchSteps._upload,
+    "intended": BatchSteps._begin,
     "uploaded": BatchSteps._create,
     "creating": BatchSteps._find,
     "created": BatchSteps._look,

@@ -1,1 +1,1 @@
-"""Batches as providers sell them: files and batches in OpenAI's form, message batches in Anthropic's."""
+"""Batches as providers sell them: files and batches in OpenAI's form, inline in Anthropic's and OpenRouter's."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from crun_batch.simulator.asks import Invalid
 from crun_batch.simulator.batches.batch import Batch, BatchTerms
-from crun_batch.simulator.batches.calls import Call, Lost, not_found
+from crun_batch.simulator.batches.calls import Call, not_found
 from crun_batch.simulator.batches.desk import BatchDesk
 from crun_batch.simulator.batches.faults import hits
 from crun_batch.simulator.batches.lines import BatchLine, anthropic_line
@@ -30,14 +30,11 @@ def create(desk: BatchDesk, call: Call) -> dict[str, Any]:
     lines = [_line(request, place) for place, request in enumerate(requests)]
     if len({line.custom_id for line in lines}) < len(lines):
         raise Invalid("requests: custom_id must be unique", "requests")
-    identity = desk.new_id("msgbatch_")
-    if hits(call.settings, "create_failed", identity):
-        raise Rejected(refusal(500))
-    batch = desk.accept(BatchTerms(identity, call.key_name, desk.clock()), lines, None, call.settings)
-    batch.wrong = None  # what is wrong with a request is told in its result
-    if hits(call.settings, "create_lost", identity):
-        raise Lost("create_lost")
-    return _object(batch, call)
+    too_many = desk.too_many_tokens(call.key_name, lines, call.settings)
+    if too_many is not None:  # no batch, where others make one that fails
+        raise Rejected(refusal(429, str(too_many)))
+    terms = BatchTerms(desk.new_id("msgbatch_"), call.key_name, desk.clock(), "anthropic")
+    return _object(desk.made(terms, lines, None, call.settings), call)
 
 
 def _line(request: Any, place: int) -> BatchLine:
@@ -51,25 +48,18 @@ def _line(request: Any, place: int) -> BatchLine:
 
 def batches(desk: BatchDesk, call: Call) -> dict[str, Any]:
     """GET /messages/batches."""
-    listed = desk.listed(call.key_name, call.settings, inline=True)
+    listed = desk.listed(call, "anthropic")
     return call.page([(one.terms.id, _object(one, call)) for one in listed], "after_id")
-
-
-def _batch(desk: BatchDesk, call: Call) -> Batch:
-    found = desk.batch(call.key_name, call.name, inline=True)
-    if found is None:
-        raise Rejected(not_found(f"No message batch with id '{call.name}'."))
-    return found
 
 
 def batch(desk: BatchDesk, call: Call) -> dict[str, Any]:
     """GET /messages/batches/{id}."""
-    return _object(_batch(desk, call), call)
+    return _object(desk.asked(call, "anthropic"), call)
 
 
 def cancel(desk: BatchDesk, call: Call) -> dict[str, Any]:
     """POST /messages/batches/{id}/cancel."""
-    found = _batch(desk, call)
+    found = desk.asked(call, "anthropic")
     found.cancel(desk.clock())
     desk.advance(call.settings)
     return _object(found, call)
@@ -77,7 +67,7 @@ def cancel(desk: BatchDesk, call: Call) -> dict[str, Any]:
 
 def delete(desk: BatchDesk, call: Call) -> dict[str, Any]:
     """DELETE /messages/batches/{id}."""
-    found = _batch(desk, call)
+    found = desk.asked(call, "anthropic")
     if not found.has_ended:
         raise Invalid("Only batches that have ended can be deleted.")
     del desk.batches[found.terms.id]
@@ -86,7 +76,7 @@ def delete(desk: BatchDesk, call: Call) -> dict[str, Any]:
 
 def results(desk: BatchDesk, call: Call) -> bytes:
     """GET /messages/batches/{id}/results."""
-    found = _batch(desk, call)
+    found = desk.asked(call, "anthropic")
     if not found.has_ended:
         raise Invalid("The batch has not ended: it has no results yet.")
     if hits(call.settings, "output_gone", found.terms.id):

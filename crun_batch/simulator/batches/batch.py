@@ -22,6 +22,7 @@ from crun_batch.simulator.settings import Settings
 BatchStatus = Literal[
     "validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"
 ]
+BatchFormName = Literal["openai", "anthropic", "openrouter"]
 ENDED: frozenset[BatchStatus] = frozenset({"failed", "completed", "expired", "cancelled"})
 _EDGE = 0.1
 
@@ -32,6 +33,8 @@ class BatchTerms(Struct, frozen=True):
     id: str
     key_name: str
     created_at: float
+    form: BatchFormName
+    """In whose form it was asked for."""
     metadata: dict[str, str] | None = None
     input_file_id: str | None = None
     """None: its requests came inline."""

@@ -45,14 +45,17 @@ class Call(Struct, frozen=True):
             raise Invalid("The body is no JSON object.")
         return payload
 
+    def asked(self, name: str) -> str | None:
+        """What the query says under a name, the first time."""
+        return next(iter(parse_qs(self.query).get(name, ())), None)
+
     def page(self, items: Sequence[tuple[str, dict[str, Any]]], after_name: str) -> dict[str, Any]:
         """The part of a list that the query asks for: those behind an id, so many. Raises Invalid."""
-        asked = {name: values[0] for name, values in parse_qs(self.query).items()}
-        limit = asked.get("limit", str(_USUAL))
+        limit = self.asked("limit") or str(_USUAL)
         if not limit.isdecimal() or not _LEAST <= int(limit) <= _MOST:
             raise Invalid(f"Invalid 'limit': {limit} is not between {_LEAST} and {_MOST}.", "limit")
         ids = [name for name, _ in items]
-        after = asked.get(after_name)
+        after = self.asked(after_name)
         if after is not None and after not in ids:
             raise Invalid(f"Invalid '{after_name}': {after} is not in the list.", after_name)
         first = 0 if after is None else ids.index(after) + 1

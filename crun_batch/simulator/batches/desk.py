@@ -8,10 +8,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 
-from crun_batch.simulator.batches.batch import Batch, BatchTerms
+from crun_batch.simulator.batches.batch import Batch, BatchFormName, BatchTerms
+from crun_batch.simulator.batches.calls import Call, Lost, not_found
+from crun_batch.simulator.batches.faults import hits
 from crun_batch.simulator.batches.files import StoredFile
 from crun_batch.simulator.batches.lines import BatchLine, WrongLine, openai_line, tokens_of
-from crun_batch.simulator.generation import Generation
+from crun_batch.simulator.generation import Generation, Rejected
+from crun_batch.simulator.refusals import refusal
 from crun_batch.simulator.settings import Settings
 
 
@@ -38,30 +41,47 @@ class BatchDesk:
         self.files[file.id] = file
         return file
 
-    def accept(
+    def made(
         self, terms: BatchTerms, lines: Sequence[BatchLine], wrong: WrongLine | None, settings: Settings
     ) -> Batch:
-        """A batch from now on; too many enqueued tokens make it fail, as lines do that are wrong."""
-        if wrong is None:
-            wrong = self._too_many_tokens(terms.key_name, lines, settings)
+        """A batch from now on; too many enqueued tokens make it fail, as lines do that are wrong.
+
+        Raises Rejected where a fault keeps it from being made, Lost where one keeps its reply.
+        """
+        if hits(settings, "create_failed", terms.id):
+            raise Rejected(refusal(500))
+        wrong = wrong or self.too_many_tokens(terms.key_name, lines, settings)
         batch = self.batches[terms.id] = Batch(terms, lines, wrong)
+        if hits(settings, "create_lost", terms.id):
+            raise Lost("create_lost")
         return batch
 
-    def _too_many_tokens(self, key_name: str, lines: Sequence[BatchLine], settings: Settings) -> WrongLine | None:
-        waiting = [line for batch in self._running(key_name) for line in batch.lines[len(batch.results) :]]
-        model = lines[0].body.get("model")
+    def lines_wrong(self, lines: Sequence[BatchLine]) -> WrongLine | None:
+        """What is wrong with the first of them that asks a model which there is not; None: none of them does."""
         try:
-            tokens = sum(tokens_of(line, self.generation) for line in lines)
+            for line in lines:
+                tokens_of(line, self.generation)
         except WrongLine as wrong:
             return wrong
-        limit = settings.batch_enqueued_tokens
+        return None
+
+    def too_many_tokens(self, key_name: str, lines: Sequence[BatchLine], settings: Settings) -> WrongLine | None:
+        """Why these lines are more than may wait at one time; None: they are not."""
+        limit, model = settings.batch_enqueued_tokens, lines[0].body.get("model")
         if limit is None:
             return None
-        tokens += sum(tokens_of(line, self.generation) for line in waiting if line.body.get("model") == model)
-        if tokens <= limit:
+        waiting = [line for batch in self._running(key_name) for line in batch.lines[len(batch.results) :]]
+        enqueued = [*lines, *(line for line in waiting if line.body.get("model") == model)]
+        if sum(map(self._tokens, enqueued)) <= limit:
             return None
         message = f"Enqueued token limit reached for {model}. Limit: {limit:,} enqueued tokens."
         return WrongLine("token_limit_exceeded", message)
+
+    def _tokens(self, line: BatchLine) -> int:
+        try:
+            return tokens_of(line, self.generation)
+        except WrongLine:  # told in its result
+            return 0
 
     def _running(self, key_name: str) -> list[Batch]:
         mine = [batch for batch in self.batches.values() if batch.terms.key_name == key_name]
@@ -90,20 +110,20 @@ class BatchDesk:
                 file = self.keep_file(batch.terms.key_name, name, "batch_output", content)
                 batch.left_files[kind] = file.id
 
-    def batch(self, key_name: str, batch_id: str, *, inline: bool) -> Batch | None:
-        """The key's batch of that id, in the form that is asked."""
-        found = self.batches.get(batch_id)
-        if found is None or found.terms.key_name != key_name or (found.terms.input_file_id is None) != inline:
-            return None
+    def asked(self, call: Call, form: BatchFormName) -> Batch:
+        """The batch that a call names, its key's, in the form that is asked. Raises Rejected: there is none."""
+        found = self.batches.get(call.name)
+        if found is None or found.terms.key_name != call.key_name or found.terms.form != form:
+            raise Rejected(not_found(f"No batch found with id '{call.name}'."))
         return found
 
-    def listed(self, key_name: str, settings: Settings, *, inline: bool) -> list[Batch]:
-        """The key's batches, the newest first, as far as the list knows them already."""
-        seen_until = self.clock() - settings.batch_list_lag_seconds
+    def listed(self, call: Call, form: BatchFormName) -> list[Batch]:
+        """The key's batches in a form, the newest first, as far as the list knows them already."""
+        seen_until = self.clock() - call.settings.batch_list_lag_seconds
         return [
             batch
             for batch in reversed(self.batches.values())
-            if batch.terms.key_name == key_name
+            if batch.terms.key_name == call.key_name
             and batch.terms.created_at <= seen_until
-            and (batch.terms.input_file_id is None) == inline
+            and batch.terms.form == form
         ]

@@ -133,6 +133,11 @@ def failed_line(line: BatchLine) -> LineResult:
 
 def openai_line(result: LineResult, batch: str, number: int) -> bytes:
     """The result as a line of an output or error file."""
+    return orjson.dumps(openai_result(result, batch, number))
+
+
+def openai_result(result: LineResult, batch: str, number: int) -> dict[str, Any]:
+    """The result of a request in OpenAI's form."""
     response: dict[str, Any] | None = None
     error: dict[str, str] | None = None
     if result.status is None:
@@ -141,9 +146,12 @@ def openai_line(result: LineResult, batch: str, number: int) -> bytes:
     else:
         request_id = f"req_{batch}_{number}"
         response = {"status_code": result.status, "request_id": request_id, "body": result.body}
-    return orjson.dumps(
-        {"id": f"batch_req_{batch}_{number}", "custom_id": result.custom_id, "response": response, "error": error}
-    )
+    return {
+        "id": f"batch_req_{batch}_{number}",
+        "custom_id": result.custom_id,
+        "response": response,
+        "error": error,
+    }
 
 
 def anthropic_line(result: LineResult) -> bytes:

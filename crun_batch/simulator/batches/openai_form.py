@@ -72,43 +72,32 @@ def create(desk: BatchDesk, call: Call) -> dict[str, Any]:
     stored = desk.files.get(asked["input_file_id"])
     if stored is None or stored.key_name != call.key_name:
         raise Invalid(f"Invalid file id: {asked['input_file_id']}", "input_file_id")
-    identity = desk.new_id("batch_")
-    if hits(call.settings, "create_failed", identity):
-        raise Rejected(refusal(500))
-    terms = BatchTerms(identity, call.key_name, desk.clock(), asked.get("metadata"), stored.id, url)
     wrong: WrongLine | None = None
     lines: list[BatchLine] = []
     try:
         lines = read_file(stored.content(), url, call.settings.batch_most_requests)
+        wrong = desk.lines_wrong(lines)
     except WrongLine as error:
         wrong = error
-    batch = desk.accept(terms, lines, wrong, call.settings)
-    if hits(call.settings, "create_lost", identity):
-        raise Lost("create_lost")
-    return _object(batch)
+    identity, now = desk.new_id("batch_"), desk.clock()
+    terms = BatchTerms(identity, call.key_name, now, "openai", asked.get("metadata"), stored.id, url)
+    return _object(desk.made(terms, lines, wrong, call.settings))
 
 
 def batches(desk: BatchDesk, call: Call) -> dict[str, Any]:
     """GET /batches."""
-    listed = desk.listed(call.key_name, call.settings, inline=False)
+    listed = desk.listed(call, "openai")
     return {"object": "list", **call.page([(one.terms.id, _object(one)) for one in listed], "after")}
-
-
-def _batch(desk: BatchDesk, call: Call) -> Batch:
-    found = desk.batch(call.key_name, call.name, inline=False)
-    if found is None:
-        raise Rejected(not_found(f"No batch found with id '{call.name}'."))
-    return found
 
 
 def batch(desk: BatchDesk, call: Call) -> dict[str, Any]:
     """GET /batches/{id}."""
-    return _object(_batch(desk, call))
+    return _object(desk.asked(call, "openai"))
 
 
 def cancel(desk: BatchDesk, call: Call) -> dict[str, Any]:
     """POST /batches/{id}/cancel."""
-    found = _batch(desk, call)
+    found = desk.asked(call, "openai")
     if found.has_ended:
         message = f"Cannot cancel a batch with status '{found.status}'."
         raise Rejected(refusal(409, message))

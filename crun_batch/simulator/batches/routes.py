@@ -10,7 +10,7 @@ import orjson
 from msgspec import Struct
 
 from crun_batch.simulator.asks import Invalid
-from crun_batch.simulator.batches import anthropic_form, openai_form
+from crun_batch.simulator.batches import anthropic_form, openai_form, openrouter_form
 from crun_batch.simulator.batches.calls import Call, Lost
 from crun_batch.simulator.batches.desk import BatchDesk
 from crun_batch.simulator.connection import Delivery, ReceivedRequest, reply_bytes, whole
@@ -47,11 +47,23 @@ _ANTHROPIC: dict[tuple[str, str], Answering] = {
     ("DELETE", "/messages/batches/{id}"): anthropic_form.delete,
     ("GET", "/messages/batches/{id}/results"): anthropic_form.results,
 }
+_OPENROUTER: dict[tuple[str, str], Answering] = {
+    ("POST", "/batches"): openrouter_form.create,
+    ("GET", "/batches"): openrouter_form.batches,
+    ("GET", "/batches/{id}"): openrouter_form.batch,
+    ("DELETE", "/batches/{id}"): openrouter_form.delete,
+    ("GET", "/batches/{id}/results"): openrouter_form.results,
+}
 _FORMS: dict[str, tuple[Shape, dict[tuple[str, str], Answering]]] = {
     "openai": ("openai", _OPENAI),
     "anthropic": ("anthropic", _ANTHROPIC),
+    "openrouter": ("openrouter", _OPENROUTER),
 }
-FORMS_BY_STYLE: dict[str, tuple[str, ...]] = {"plain": ("openai", "anthropic"), "litellm": ("openai",)}
+FORMS_BY_STYLE: dict[str, tuple[str, ...]] = {
+    "plain": ("openai", "anthropic"),
+    "litellm": ("openai",),
+    "openrouter": ("openrouter",),
+}
 """Style of gateway -> the forms in which it sells batches; the others, CRUN among them, have none."""
 _ID = re.compile(r"^(/files/|/batches/|/messages/batches/)([^/]+)")
 
