@@ -171,11 +171,11 @@ def test_the_budget_holds_at_the_batch_price(fresh: SimulatorProcess, tmp_path: 
     ("keys", "says"),
     [
         ({"endpoint": {"stream": True}}, "files"),
-        ({"endpoint": {"protocol": "messages"}, "batch": {"form": "openai"}}, "chat, responses or completions"),
+        ({"endpoint": {"protocol": "messages"}, "batch": {"form": "openai"}}, "chat or responses or completions"),
         ({"batch": {"form": "anthropic"}}, "must be messages"),
         (
             {"endpoint": {"protocol": "completions"}, "batch": {"form": "openrouter"}},
-            "chat, responses or messages",
+            "chat or responses or messages",
         ),
         ({"prompt": {"body_column": "b"}, "batch": {"form": "openrouter"}}, "needs one for the whole batch"),
     ],

@@ -235,7 +235,10 @@ def test_flex_and_batch_are_priced_where_their_price_is_known(tmp_path: Path) ->
 
 BATCHES: dict[str, tuple[dict[str, Any], list[str | None]]] = {
     "a share of the price": ({}, ["lane: batch"]),
-    "a protocol whose batches are not sent": ({"endpoint": {"protocol": "messages"}}, [None]),
+    "a protocol whose batches are not sent": (
+        {"endpoint": {"protocol": "messages"}, "batch": {"form": "openai"}},
+        [None],
+    ),
     "replies as streams": ({"endpoint": {"stream": True}}, [None]),
     "a job that goes that way": ({"lane": "batch"}, []),
 }

@@ -241,6 +241,76 @@ def test_gateways_without_batches_say_404(style: str) -> None:
         assert 404 in [int(status) for status in desk.gateway.stats.report()["statuses"]]
 
 
+def inline(desk: Desk, style: str, count: int, **first: Any) -> Any:
+    """What answers a batch of so many requests that go inline."""
+    if style == "anthropic":
+        asks = [{"custom_id": f"r{n}", "params": chat(f"Question {n}", max_tokens=60)} for n in range(count)]
+        return desk.call("POST", "/messages/batches", json.dumps({"requests": asks}).encode())
+    asks = [{"custom_id": f"r{n}", "body": {"messages": chat(f"Question {n}")["messages"]}} for n in range(count)]
+    asked = {**first, "endpoint": CHAT_URL, "model": "gpt-5.4", "requests": asks}
+    return desk.call("POST", "/batches", json.dumps(asked).encode())
+
+
+def test_openrouters_batch_has_its_results_within_and_by_pages() -> None:
+    """Charged line by line at the share; the list has no results; deleted once it is over, and not before."""
+    desk = Desk(gateway_style="openrouter", batch_faults={"expired": 0.2})
+    made = inline(desk, "openrouter", 10)
+    assert ("validating", 10, None) == (made["status"], made["request_counts"]["total"], made["results"])
+    assert "error" in desk.call("DELETE", f"/batches/{made['id']}")
+    desk.now += 2 * HOUR
+    told = desk.call("GET", f"/batches/{made['id']}")
+    assert ("expired", 8, 10) == (told["status"], told["request_counts"]["completed"], len(told["results"]))
+    assert 8 == desk.gateway.ledger.count == sum(one["response"] is not None for one in told["results"])
+    assert told["results"] == json.loads(json.dumps(desk.call("GET", f"/batches/{made['id']}/results")[0]["data"]))
+    assert [None] == [one["results"] for one in desk.call("GET", "/batches")["data"]]
+    assert "deletion" in desk.call("DELETE", f"/batches/{made['id']}")
+    assert "error" in desk.call("GET", f"/batches/{made['id']}")
+
+
+def test_openrouter_reads_the_model_before_the_requests() -> None:
+    """Requests that come first are refused, as are two of one name and a body with another model."""
+    desk = Desk(gateway_style="openrouter")
+    assert "before requests" in str(inline(desk, "openrouter", 1, requests=[]))
+    body = {"custom_id": "a", "body": {"model": "other"}}
+    asked = {"endpoint": CHAT_URL, "model": "gpt-5.4", "requests": [body]}
+    assert "the batch's model" in str(desk.call("POST", "/batches", json.dumps(asked).encode()))
+    del body["body"]["model"]
+    twice = {**asked, "requests": [body, body]}
+    assert "unique" in str(desk.call("POST", "/batches", json.dumps(twice).encode()))
+    assert 0 == len(desk.gateway.batches.desk.batches)
+
+
+@pytest.mark.parametrize(("style", "path"), [("plain", "/messages/batches"), ("openrouter", "/batches")])
+def test_inline_batches_know_the_same_faults(style: str, path: str) -> None:
+    """Accepted without a reply, and told by the list when it has caught up; refused without a batch; gone."""
+    form = "anthropic" if style == "plain" else style
+    desk = Desk(gateway_style=style, batch_faults={"create_lost": 1}, batch_list_lag_seconds=10)
+    assert inline(desk, form, 3) is None
+    assert [] == desk.call("GET", path)["data"]
+    desk.now += 11
+    assert 1 == len(desk.call("GET", path)["data"])
+    desk.gateway.change({"batch_faults": {"create_failed": 1}})
+    assert "error" in inline(desk, form, 3)
+    assert 1 == len(desk.call("GET", path)["data"])
+    desk.gateway.change({"batch_faults": {"output_gone": 1}})
+    desk.now += 2 * HOUR
+    (batch,) = desk.call("GET", path)["data"]
+    assert "error" in desk.call("GET", f"{path}/{batch['id']}/results")
+
+
+def test_too_many_enqueued_tokens_are_said_in_each_forms_way() -> None:
+    """Anthropic's refuses the call; OpenRouter's makes a batch that fails, in words without a code."""
+    messages = Desk(batch_enqueued_tokens=5)
+    assert "rate_limit_error" in str(inline(messages, "anthropic", 3))
+    assert [] == messages.call("GET", "/messages/batches")["data"]
+    openrouter = Desk(gateway_style="openrouter", batch_enqueued_tokens=5)
+    made = inline(openrouter, "openrouter", 3)
+    openrouter.now += HOUR
+    told = openrouter.call("GET", f"/batches/{made['id']}")
+    assert ("failed", None) == (told["status"], told["results"])
+    assert "nqueued token" in told["error"]["message"]
+
+
 def test_lists_go_page_by_page() -> None:
     """Newest first; every batch once."""
     desk = Desk()

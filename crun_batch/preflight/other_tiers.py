@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from crun_batch.load.job.batch_forms import PROTOCOLS_OF, batch_form
 from crun_batch.load.job.job import Job
 from crun_batch.pricing.prices import BATCH_TIER, PriceChoice, in_batches
 from crun_batch.pricing.service_tiers import price_at
@@ -18,7 +19,9 @@ def other_tiers(job: Job) -> Mapping[str, str]:
     if job.lane == "batch":
         return {}
     endpoint = job.endpoint
-    is_refused = endpoint.protocol == "messages" or endpoint.stream or job.prompt.stateful
+    form = batch_form(job.batch.form, endpoint.protocol, endpoint.base_url)
+    is_said = endpoint.protocol in PROTOCOLS_OF[form] and not (form == "openrouter" and job.prompt.body_column)
+    is_refused = not is_said or endpoint.stream or job.prompt.stateful
     has_one_endpoint = len(job.at_each_endpoint) == 1
     return {**TIERS, BATCH_TIER: TIERS[BATCH_TIER] if has_one_endpoint and not is_refused else ""}
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 from urllib.parse import urlsplit
 
 BatchFormName = Literal["openai", "anthropic", "openrouter"]
+PROTOCOLS_OF: Mapping[BatchFormName, tuple[str, ...]] = {
+    "openai": ("chat", "responses", "completions"),
+    "anthropic": ("messages",),
+    "openrouter": ("chat", "responses", "messages"),
+}
+"""Form -> how the requests in it may be asked."""
 OPENROUTER_HOST = "openrouter.ai"
 
 

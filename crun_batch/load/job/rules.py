@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from crun_batch.errors import Mistake
-from crun_batch.load.job.batch_forms import batch_form
+from crun_batch.load.job.batch_forms import PROTOCOLS_OF, batch_form
 from crun_batch.load.job.endpoint_sections import DEFAULT_BASE_URL
 from crun_batch.load.job.grader_rules import grader_mistakes
 from crun_batch.load.job.output_schema import column_of, schema_problem
@@ -195,20 +195,15 @@ RULES: tuple[Rule, ...] = (
         "must be false with lane: batch, whose replies come in files",
         lambda job: job("lane") == "batch" and job("endpoint.stream") is True,
     ),
-    Rule(
-        "endpoint.protocol",
-        "must be chat, responses or completions with batch.form: openai",
-        lambda job: job.batch_form() == "openai" and job("endpoint.protocol") == "messages",
-    ),
-    Rule(
-        "endpoint.protocol",
-        "must be messages with batch.form: anthropic",
-        lambda job: job.batch_form() == "anthropic" and job("endpoint.protocol") != "messages",
-    ),
-    Rule(
-        "endpoint.protocol",
-        "must be chat, responses or messages with batch.form: openrouter",
-        lambda job: job.batch_form() == "openrouter" and job("endpoint.protocol") == "completions",
+    *(
+        Rule(
+            "endpoint.protocol",
+            f"must be {' or '.join(protocols)} with batch.form: {form}",
+            lambda job, form=form, protocols=protocols: (  # type: ignore[misc]
+                job.batch_form() == form and (job("endpoint.protocol") or "chat") not in protocols
+            ),
+        )
+        for form, protocols in PROTOCOLS_OF.items()
     ),
     Rule(
         "prompt.body_column",
