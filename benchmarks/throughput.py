@@ -121,7 +121,8 @@ def turns(
 def medians(taken: list[dict[str, Any]]) -> dict[str, float]:
     """The median of each figure, and how far the repetitions lay apart."""
     costs = [measured["cpu_us_per_row"] for measured in taken]
-    found = {name: statistics.median(measured[name] for measured in taken) for name in taken[0]}
+    numbers = [name for name, value in taken[0].items() if isinstance(value, int | float)]
+    found = {name: statistics.median(measured[name] for measured in taken) for name in numbers}
     return {**found, "lowest_cpu_us_per_row": min(costs), "highest_cpu_us_per_row": max(costs)}
 
 
