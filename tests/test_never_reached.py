@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import socketserver
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ from test_ways import AlertingHandler
 import crun_batch
 from crun_batch.gateway.classify import check, check_fault
 from crun_batch.gateway.control import ControlClient
+from crun_batch.gateway.http.wire import open_wire
 from crun_batch.gateway.protocols import PROTOCOLS
 from crun_batch.gateway.retry import Again, GiveUp, Halt, RetryPolicy, decide
 from crun_batch.records import Failure, Fault, Response, Tries
@@ -244,3 +247,75 @@ def test_a_control_call_that_will_fail_again_is_made_once(server: FaultServer) -
     asyncio.run(main())
     assert [] == slept
     assert server.connections["chat"] - connections <= 1
+
+
+class SilentHandler(socketserver.BaseRequestHandler):
+    """Takes what comes and answers only to what it was made for: `spoken` names it."""
+
+    spoken = "nothing"
+
+    def handle(self) -> None:
+        came = self.request.recv(4096)
+        if self.spoken == "http" and came.startswith((b"GET", b"POST", b"OPTIONS")):
+            self.request.sendall(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        elif self.spoken == "http":  # a server of plain HTTP that waits for the end of a first line
+            threading.Event().wait(20)
+        elif self.spoken == "tls" and came.startswith(b"\x16\x03"):
+            self.request.sendall(b"\x15\x03\x03\x00\x02\x02\x28")
+
+
+@contextmanager
+def speaking(spoken: str) -> Iterator[int]:
+    """The port of a server that says nothing to whoever speaks otherwise."""
+    handler = type("Handler", (SilentHandler,), {"spoken": spoken})
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as serving:
+        serving.daemon_threads = True
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        yield serving.server_address[1]
+        serving.shutdown()
+
+
+WRONG_SCHEMES = {
+    ("https", "http"): "does not speak TLS: write http://",
+    ("http", "tls"): "that port speaks TLS, not plain HTTP: write https://",
+}
+
+
+@pytest.mark.parametrize("credits", ["require", "warn", "off"])
+@pytest.mark.parametrize(("written", "spoken"), WRONG_SCHEMES)
+def test_a_wrong_scheme_is_named_at_once_by_whatever_kind_of_server(
+    written: str, spoken: str, credits: str, tmp_path: Path
+) -> None:
+    """One that is silent or hangs up is asked what it speaks: seconds, not one timeout after the other."""
+    table = pl.DataFrame({"id": range(ROWS), "text": ["t"] * ROWS})
+    began = time.monotonic()
+    with speaking(spoken) as port:
+        asked = job(f"{written}://127.0.0.1:{port}/v1", tmp_path).with_overrides({"budget.credits": credits})
+        said: list[str] = []
+        try:
+            done = crun_batch.run(asked, table=table, handle_signals=False, say=said.append)
+            assert (5, ROWS) == (done.exit_code, done.summary["rows"]["open"])
+            words = done.stop_reason or ""
+        except crun_batch.RefusedToStart as refusal:
+            assert "require" == credits
+            words = str(refusal)
+    assert WRONG_SCHEMES[written, spoken] in words
+    assert "ry again" not in words
+    assert 1 >= sum("cannot be reached" in one for one in said)
+    assert 8 > time.monotonic() - began
+
+
+def test_a_port_that_says_nothing_is_told_from_one_that_is_not_there() -> None:
+    """Whoever looks for the cause learns that the connection itself was taken."""
+
+    async def main(port: int) -> Response | Fault:
+        wire = open_wire(connections=1, urls=[], connect_timeout_seconds=2.5)
+        found = await wire.post(f"https://127.0.0.1:{port}/v1", {}, b"{}", 10.0)
+        await wire.close()
+        return found
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        found = asyncio.run(main(silent.getsockname()[1]))
+    assert isinstance(found, Fault)
+    assert "takes connections, but answers no TLS handshake" in found.message
+    assert ("not_sent", "timeout", False) == (found.stage, found.kind, found.is_lasting)

@@ -70,6 +70,8 @@ class ControlFault(Struct, frozen=True):
 
     kind: Literal["refused", "unreachable", "bad_amount", "bad_reply"]
     message: str
+    is_lasting: bool = False
+    """It will be so each time, until somebody changes something: a certificate, a proxy's password, a scheme."""
 
 
 class ControlReply(Struct, frozen=True):
@@ -165,7 +167,7 @@ class ControlClient:
             kind: Literal["unreachable", "bad_reply"] = (
                 "bad_reply" if result.kind == "bad_reply" else "unreachable"
             )
-            return ControlFault(kind, self._sentence(url, result.message))
+            return ControlFault(kind, self._sentence(url, result.message), result.is_lasting)
         self.told_time = _time_in(result.headers.get("date"))
         return _answer(result)
 

@@ -39,6 +39,8 @@ class GatewayOffer(Struct, frozen=True):
     """Why it was not asked, where that is no mistake: an estimate sends nothing and needs no key."""
     is_complete: bool = False
     """Whether a model that is not in `models` is known not to exist."""
+    is_unreached: bool = False
+    """The fault is of the way there and will be so each time, until somebody changes something."""
 
 
 class GatewayFacts(Struct, frozen=True):
@@ -162,6 +164,8 @@ async def ask(job: Job, endpoint: Endpoint, platform: Platform) -> GatewayOffer:
         models = await list_models(gateway)
         if isinstance(models, ControlFault) and models.kind == "refused":
             return GatewayOffer(refusal=_refused_key(job, models))
+        if isinstance(models, ControlFault) and models.is_lasting:
+            return _unreached(job, models)
         notes = (
             [f"the list of models cannot be read: {models.message}"] if isinstance(models, ControlFault) else []
         )
@@ -171,6 +175,14 @@ async def ask(job: Job, endpoint: Endpoint, platform: Platform) -> GatewayOffer:
     known = None if isinstance(balance, ControlFault) else balance
     is_crun = known is not None and known.source == "crun"
     return GatewayOffer(listed, known, fault, tuple(notes), is_complete=is_crun)
+
+
+def _unreached(job: Job, fault: ControlFault) -> GatewayOffer:
+    """Said once: the balance could not be asked for either."""
+    sentence = f"the gateway cannot be reached: {fault.message}"
+    if job.budget.credits == "off":
+        return GatewayOffer(notes=(sentence,))
+    return GatewayOffer(balance_fault=sentence, is_unreached=True)
 
 
 def gateway_at(base_url: str, endpoint: Endpoint, platform: Platform) -> ControlClient:
@@ -249,7 +261,8 @@ def refusal_of(workload: Workload, gateways: Sequence[GatewayFacts], say: Callab
             say(facts.named(doubt))
         fault = facts.offer.balance_fault
         if fault is not None and _must_be_read(facts, gateways):
-            advice = f"Try again, or {WITHOUT_BALANCE} to start without looking at it."
+            again = f"Try again, or {WITHOUT_BALANCE} to start without looking at it."
+            advice = "" if facts.offer.is_unreached else again
             raise RefusedToStart(facts.named(fault), advice=advice)
         if fault is not None:
             say(facts.named(fault))
@@ -279,5 +292,6 @@ def remarks_on(facts: GatewayFacts, gateways: Sequence[GatewayFacts]) -> list[st
     fault, is_required = facts.offer.balance_fault, _must_be_read(facts, gateways)
     remarks = [*facts.offer.notes, *([] if facts.offer.not_asked is None else [facts.offer.not_asked])]
     if fault is not None:
-        remarks.append(f"{fault}; run needs it, or {WITHOUT_BALANCE}" if is_required else fault)
+        is_asked_for = is_required and not facts.offer.is_unreached
+        remarks.append(f"{fault}; run needs it, or {WITHOUT_BALANCE}" if is_asked_for else fault)
     return [facts.named(remark) for remark in (*remarks, *_doubts(facts))]

@@ -93,7 +93,7 @@ class DirectWire:
         if self._is_closed or not connection.is_open:
             connection.abort()
             return Fault("not_sent", "connection", "no connection: closed as soon as it was open")
-        return await connection.exchange(request)
+        return await site.heard(await connection.exchange(request))
 
     def _make_room(self) -> None:
         """Close an idle connection where with a new one there would be too many, over all sites."""

@@ -7,10 +7,15 @@ import socket
 import ssl
 from typing import Any
 
+from msgspec import structs
+
 from crun_batch.gateway.http.bodies import WireSettings
 from crun_batch.gateway.http.connecting import Address, NoConnection, Way, opened, words
 from crun_batch.gateway.http.exchange import HttpConnection
-from crun_batch.records import Fault
+from crun_batch.gateway.http.heads import SPEAKS_TLS
+from crun_batch.gateway.http.speech import SchemeProbe
+from crun_batch.gateway.http.tls import NO_TLS_THERE
+from crun_batch.records import Fault, Response
 
 IDLE_SECONDS = 4.0
 """A pooled connection is not used again after this time: common servers close theirs after 5 s at the earliest
@@ -20,6 +25,9 @@ ADDRESS_SECONDS = 30.0
 DISTRUST_SECONDS = 30.0
 LONGEST_DISTRUST_SECONDS = 3600.0
 """How long no connection is kept to a server that closes them without notice; doubled where it goes on."""
+WONDERED_AFTER_SECONDS = 1.5
+"""How long a first TLS handshake is waited for before it is asked whether TLS is spoken there at all."""
+NO_HANDSHAKE = "takes connections, but answers no TLS handshake; is it the right port?"
 COINCIDENCE_SECONDS = 10.0
 """One such end alone says nothing: a second within this time does."""
 
@@ -42,6 +50,9 @@ class Site:
         self._lookup: asyncio.Task[None] | None = None
         self._early_end_at = -COINCIDENCE_SECONDS
         self._reaper: asyncio.TimerHandle | None = None
+        self._probe = SchemeProbe(way.origin)
+        self._is_understood = way.proxy is not None
+        """Nobody need wonder which scheme is spoken: a reply came, or a handshake was done, or a proxy knows."""
 
     @property
     def open_connections(self) -> int:
@@ -70,6 +81,38 @@ class Site:
     async def connect(self, deadline_seconds: float) -> HttpConnection | Fault:
         """A new connection, ready for its first request; what goes wrong here is proven to be `not_sent`."""
         seconds = min(self._settings.connect_timeout_seconds, deadline_seconds)
+        if self._is_understood or self.way.origin.scheme == "http":
+            return await self._attempt(seconds)
+        attempt = asyncio.ensure_future(self._attempt(seconds))
+        try:
+            await asyncio.wait([attempt], timeout=WONDERED_AFTER_SECONDS)
+            speech = await self._probe.speech(self._addresses) if _is_doubtful(attempt) else "tls"
+            found = self._no_tls() if speech == "http" else await attempt
+        finally:
+            attempt.cancel()
+        if isinstance(found, HttpConnection):
+            self._is_understood = True
+        elif found.kind == "timeout" and speech == "silent":
+            return structs.replace(found, message=f"{found.message}: {self._place} {NO_HANDSHAKE}")
+        return found
+
+    async def heard(self, result: Response | Fault) -> Response | Fault:
+        """What the first request of a connection came to; of a fault, where it is so, that TLS is spoken there."""
+        if isinstance(result, Response):
+            self._is_understood = True
+        if self._is_understood or isinstance(result, Response) or result.kind == "timeout" or result.status:
+            return result
+        speaks_tls = await self._probe.speech(self._addresses) == "tls"
+        return Fault("unknown", result.kind, SPEAKS_TLS, is_lasting=True) if speaks_tls else result
+
+    @property
+    def _place(self) -> str:
+        return f"{self.way.origin.name}:{self.way.origin.port}"
+
+    def _no_tls(self) -> Fault:
+        return Fault("not_sent", "connection", f"no connection: {self._place} {NO_TLS_THERE}", is_lasting=True)
+
+    async def _attempt(self, seconds: float) -> HttpConnection | Fault:
         proxy = self.way.proxy
         try:
             async with asyncio.timeout(seconds):
@@ -182,6 +225,12 @@ class Site:
             self._looked_up_at = loop.time()
         finally:
             self._lookup = None
+
+
+def _is_doubtful(attempt: asyncio.Future[HttpConnection | Fault]) -> bool:
+    """Whether a first handshake takes long, or failed in a way that may be a port without TLS."""
+    found = attempt.result() if attempt.done() else None
+    return found is None or (isinstance(found, Fault) and not found.is_lasting)
 
 
 def _address(family: socket.AddressFamily, place: tuple[Any, ...]) -> Address:

@@ -27,6 +27,7 @@ CERTIFICATES = {
 """OpenSSL's X509_V_ERR number -> what is said of the certificate."""
 NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "UNKNOWN_PROTOCOL"})
 """OpenSSL's reasons where what came is no TLS at all."""
+NO_TLS_THERE = "does not speak TLS: write http://, or another port"
 
 
 class TlsChannel:
@@ -146,7 +147,7 @@ def words_of(error: ssl.SSLError | ssl.CertificateError, place: str, name: str) 
         return f"the certificate of {name} {what}", True
     reason = error.reason or type(error).__name__
     if reason in NO_TLS:
-        return f"{place} does not speak TLS: write http://, or another port", True
+        return f"{place} {NO_TLS_THERE}", True
     if isinstance(error, ssl.SSLEOFError) or "EOF" in reason:
         return f"{place} closed the connection during the TLS handshake", False
     return f"{place} and this machine find no common TLS ({reason.lower().replace('_', ' ')})", False
