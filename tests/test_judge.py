@@ -18,6 +18,7 @@ from run_kit import PRICES, charged_credits, job, results, simulator, spent_cred
 
 import crun_batch
 from crun_batch.preflight.check import check_job
+from crun_batch.pricing.projection import projected_pico
 from crun_batch.session.judge_recorder import JudgeRecorder
 from crun_batch.simulator.process import SimulatorProcess
 
@@ -452,3 +453,32 @@ def test_killed_while_judging_and_started_again_nothing_recorded_is_asked_twice(
     assert 150 <= billed <= 150 + lost
     assert lost <= 8 * kills
     assert [] == done.verify(data=True)
+
+
+def test_while_judges_are_asked_their_questions_are_counted_and_projected(at, court, tmp_path):
+    """No figure of the rows is shown as one of the questions: their number, failures, price."""
+    seen: list[crun_batch.Progress] = []
+    judges = [judge(court), judge(court, "tone", prompt={"user": "Is this polite? {{ output_text }}"})]
+    done = run(job(at, tmp_path, score=judges), texts(6), watch=seen.append)
+    rows, questions = ([one for one in seen if one.is_judging is judging] for judging in (False, True))
+    assert {("row", 6)} == {(one.noun, one.rows_total) for one in rows}
+    assert {("question", 12)} == {(one.noun, one.rows_total) for one in questions}
+    last = questions[-1]
+    assert (12, 0, ()) == (last.rows_done, last.rows_failed, last.variants)
+    assert "12 of 12 questions (100 %), 0 failed" in last.text()
+    assert done.cost_credits == Decimal(last.projected_credits_pico).scaleb(-12), "nothing is left to be asked"
+
+
+def test_the_projection_adds_what_questions_cost_not_what_rows_cost():
+    """$10 of rows and $1 of 10 questions, 90 to go: $20, not $110."""
+    assert 20 == projected_pico(11, 10, 90, on_others_pico=10)
+    assert 110 == projected_pico(11, 10, 90)
+    assert projected_pico(10, 0, 100, on_others_pico=10) is None
+
+
+def test_judges_that_fail_are_not_told_as_rows_of_a_variant(at, court, tmp_path):
+    """The gateway refuses their questions; no row of any variant has failed."""
+    broken = judge(court, prompt={"user": "[[fault:400*always]] {{ output_text }}"})
+    done = run(job(at, tmp_path, score=[broken], limits={"stop_at_error_rate": 0.5}), texts(30))
+    assert 5 == done.exit_code
+    assert "100% of the last 20 questions to 'judge quality' failed" in (done.stop_reason or "")

@@ -63,6 +63,8 @@ def test_money_is_shown_in_the_units_that_are_known() -> None:
     assert "12.5 credits" == money(None, Decimal("12.5"))
     assert "$0.0625" == money(Decimal("0.0625"), None)
     assert "unknown" == money(None, None)
+    assert "$0.00" == money(Decimal(0), Decimal(0)), "nothing is nothing, also where no price is in credits"
+    assert "0 credits" == money(None, Decimal(0))
 
 
 @given(st.integers(min_value=1, max_value=10**20))

@@ -18,6 +18,7 @@ from crun_batch.console.listings import check_text, models_text, rows_text, stat
 from crun_batch.console.progress import Progress
 from crun_batch.console.words import display_width, mistakes_text, summary_text
 from crun_batch.errors import Mistake
+from crun_batch.reporting.progress_bar import ProgressBar
 
 GOLDEN = Path(__file__).parent / "golden" / "terminal"
 DOCUMENTS: dict[str, Any] = json.loads((GOLDEN / "documents.json").read_text(encoding="utf-8"))
@@ -82,6 +83,19 @@ class Terminal(io.StringIO):
 
     def isatty(self) -> bool:
         return True
+
+
+def test_the_questions_to_judges_have_a_bar_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal and under `progress=True`: 6 rows stay 6 rows, and 12 questions are no 12 rows."""
+    for shown in (Screen, ProgressBar):
+        terminal = Terminal()
+        monkeypatch.setattr(sys, "stderr", terminal)
+        bar = shown()
+        bar.watch(Progress(6, 6))
+        bar.watch(Progress(12, 3, is_judging=True))
+        bar.close()
+        assert "6/6" in terminal.getvalue() and "rows/s" in terminal.getvalue()
+        assert "3/12" in terminal.getvalue() and "questions/s" in terminal.getvalue()
 
 
 def test_a_terminal_that_becomes_narrower_is_wiped_below_the_bars(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,8 @@ class Screen:
         self._counting_since: float | None = None
         self._bars: list[Any] = []
         self._columns = shutil.get_terminal_size().columns
+        self._noun = ""
+        """What the bar counts: after the rows it is the questions to their judges, on a bar of their own."""
 
     def say(self, sentence: str) -> None:
         """One sentence on a line of its own, above any bar."""
@@ -59,8 +61,9 @@ class Screen:
         if not self.is_terminal:
             self._line(progress.text())
             return
-        if len(self._bars) != 2:
+        if len(self._bars) != 2 or progress.noun != self._noun:
             self.close()
+            self._noun = progress.noun
             self._open_bars(2, progress)
         bar, below = self._bars
         bar.n = progress.rows_done

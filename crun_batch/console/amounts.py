@@ -37,10 +37,15 @@ def credit_amount(amount: Decimal | None, rounding: str = ROUND_HALF_EVEN) -> st
 
 
 def money(dollars: Decimal | None, credits: Decimal | None, rounding: str = ROUND_HALF_EVEN) -> str:
-    """An amount in the units in which it is known: $0.0625 (12.5 credits), 12.5 credits, unknown."""
+    """An amount in the units in which it is known: $0.0625 (12.5 credits), 12.5 credits, unknown.
+
+    Nothing is nothing in every unit: $0.00, also where no price has to do with credits.
+    """
     if dollars is None:
         return credit_amount(credits, rounding)
-    return usd(dollars, rounding) + ("" if credits is None else f" ({credit_amount(credits, rounding)})")
+    if credits is None or dollars == credits == 0:
+        return usd(dollars, rounding)
+    return f"{usd(dollars, rounding)} ({credit_amount(credits, rounding)})"
 
 
 def bill_between(low: tuple[Decimal | None, Decimal | None], high: tuple[Decimal | None, Decimal | None]) -> str:

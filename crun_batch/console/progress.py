@@ -25,7 +25,8 @@ class VariantProgress(Struct, frozen=True):
 class Progress(Struct, frozen=True):
     """Where a run is. Amounts are pico-units, None where unknown; the limit is the pool's current one.
 
-    `rows_*` count what is sent and finished one by one: rows; units, where a row has several (`units_per_row`).
+    `rows_*` count what is sent and finished one by one: rows; units, where a row has several (`units_per_row`);
+    while judges are asked (`is_judging`), the questions to them.
     """
 
     rows_total: int
@@ -52,11 +53,13 @@ class Progress(Struct, frozen=True):
     """When it is to stop, where it was told to."""
     units_per_row: int = 1
     """Variants times repeats."""
+    is_judging: bool = False
+    """The rows have been sent for; now the judges of their answers are asked."""
 
     @property
     def noun(self) -> str:
-        """What is counted: row, or unit."""
-        return noun_of(self.units_per_row)
+        """What is counted: row, unit, or question."""
+        return "question" if self.is_judging else noun_of(self.units_per_row)
 
     def text(self) -> str:
         """Everything in one line, for a log or a pipe."""

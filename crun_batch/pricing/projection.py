@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 
-def projected_pico(spent_pico: int | None, finished_units: int, open_units: int) -> int | None:
+def projected_pico(
+    spent_pico: int | None, finished_units: int, open_units: int, on_others_pico: int = 0
+) -> int | None:
     """What it will have cost if the open units cost what the finished ones did on average.
 
-    Pico-units, rounded down; None where what was spent is unknown, or nothing is finished.
+    Pico-units, rounded down; None where what was spent is unknown, or nothing is finished. `on_others_pico`: what
+    of it was spent on something else (on the rows, while their judges are asked).
     """
     if spent_pico is None or not finished_units:
         return None
-    return spent_pico + spent_pico * open_units // finished_units
+    return spent_pico + (spent_pico - on_others_pico) * open_units // finished_units

@@ -28,14 +28,17 @@ class ProgressBar:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._bar: Any = None
+        self._noun = ""
+        """What it counts: after the rows it is the questions to their judges, on a bar of their own."""
         self._drawn_at = clock()
         self._every_seconds = 0.0 if _can_draw_over() else LINE_EVERY_SECONDS
 
     def watch(self, progress: Progress) -> None:
         """Where the run is."""
         now = self._clock()
-        if self._bar is None:
-            self._bar = _new_bar(progress)
+        if self._bar is None or progress.noun != self._noun:
+            self.close()
+            self._bar, self._noun = _new_bar(progress), progress.noun
         self._bar.n = progress.rows_done
         is_due = now - self._drawn_at >= self._every_seconds
         self._bar.set_postfix_str(tqdm_postfix(progress), refresh=is_due)

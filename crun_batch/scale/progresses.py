@@ -46,6 +46,7 @@ class Progresses:
             waiting_reason=reasons[0] if reasons and None not in reasons else None,
             variants=_by_variant(last),
             units_per_row=max(one.units_per_row for one in last),
+            is_judging=all(one.is_judging for one in last),
             stops_in_seconds=min((s for one in last if (s := one.stops_in_seconds) is not None), default=None),
         )
 

@@ -60,4 +60,4 @@ def _for_judges(resources: Resources, calls: int) -> Resources:
     def summary(_finished_questions: int, seconds: float) -> Mapping[str, Any]:
         return of_rows(rows, seconds)
 
-    return structs.replace(resources, extent=Extent(0, calls), summary=summary)
+    return structs.replace(resources, extent=Extent(0, calls, is_judging=True), summary=summary)

@@ -25,6 +25,8 @@ class Extent(Struct, frozen=True):
     done_before: int
     to_do: int
     units_per_row: int = 1
+    is_judging: bool = False
+    """It is about questions to judges, not about units."""
 
 
 def extent_of(context: RunContext, pilot: Pilot | None) -> Extent:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from crun_batch.console.amounts import noun_of
 from crun_batch.errors import EXIT_GATEWAY_REFUSED
 from crun_batch.records import Halt
 
@@ -21,14 +20,14 @@ class UnitTally:
         targets: tuple[str, ...],
         stop_at_error_rate: float,
         refuse: Callable[[int, Halt], None],
-        repeats: int = 1,
+        counted_as: str = "rows of variant",
     ) -> None:
         self.finished_units = 0
         self.failed_units = 0
         self._targets = targets
         self._stop_at_error_rate = stop_at_error_rate
         self._refuse = refuse
-        self._noun = noun_of(repeats)
+        self._counted_as = counted_as
         self._recent_errors: dict[int, deque[bool]] = {}
 
     def count(self, target: int, *, is_ok: bool, is_error: bool) -> None:
@@ -43,7 +42,7 @@ class UnitTally:
             return
         share = sum(recent) / len(recent)
         if share >= self._stop_at_error_rate:
-            last = f"{len(recent)} {self._noun}s of variant {self._targets[target]!r}"
+            last = f"{len(recent)} {self._counted_as} {self._targets[target]!r}"
             self._refuse(
                 target,
                 Halt(

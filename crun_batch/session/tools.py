@@ -7,6 +7,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from crun_batch.console.amounts import noun_of
 from crun_batch.gateway.pool_seams import Hooks
 from crun_batch.records import Halt
 from crun_batch.session.attempts import AttemptRecorder
@@ -63,12 +64,13 @@ def make_tools(
 ) -> Tools:
     """The tools for these targets."""
     names, token_ratio = tuple(target.name for target in targets), TokenRatio()
-    limits, repeats = context.workload.job.limits, context.workload.job.repeats
+    limits, noun = context.workload.job.limits, noun_of(context.workload.job.repeats)
+    counted_as = "questions to" if resources.extent.is_judging else f"{noun}s of variant"
     return Tools(
         attempts=AttemptRecorder(
             context, resources, targets=names, journal=journal, sealer=sealer, token_ratio=token_ratio
         ),
-        tally=UnitTally(names, limits.stop_at_error_rate, ends.refuse, repeats),
+        tally=UnitTally(names, limits.stop_at_error_rate, ends.refuse, counted_as),
         tickets=Tickets(resources.prices_of, resources.bill.credits_per_usd, token_ratio),
         journal=journal,
         wake=ends.wake,

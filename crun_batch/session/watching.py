@@ -16,6 +16,7 @@ from crun_batch.console.recent_rate import RecentRate
 from crun_batch.errors import DiskFailed
 from crun_batch.gateway.pool_seams import Sender
 from crun_batch.options import Clock
+from crun_batch.pricing.account import Sums
 from crun_batch.pricing.projection import projected_pico
 from crun_batch.records import decimal_text
 from crun_batch.session.resources import Resources
@@ -43,26 +44,30 @@ class Meter:
         self._clock = clock
         self._rate = RecentRate()
         self._rate.per_second(clock.monotonic(), 0)
+        before = self._attempts.account.totals()
+        self._spent_on_rows = (before.cost_usd, before.cost_credits) if self._extent.is_judging else (0, 0)
 
     def read(self) -> Progress:
         """The figures of this moment."""
         totals = self._attempts.account.totals()
         reserved = self._attempts.reservations
-        finished, finished_ever = self._tally.finished_units, sum(totals.statuses.values())
+        finished = self._tally.finished_units
         left = max(0, self._extent.to_do - finished)
         rows_per_second = self._rate.per_second(self._clock.monotonic(), finished) or 0.0
         usd = totals.cost_usd if totals.priced_usd else None
         credits_ = totals.cost_credits if totals.priced_credits else None
+        is_judging = self._extent.is_judging
+        paid_for = finished if is_judging else sum(totals.statuses.values())
         return Progress(
             rows_total=self._extent.done_before + self._extent.to_do,
             rows_done=self._extent.done_before + finished,
-            rows_failed=totals.statuses.get("error", 0),
-            rows_otherwise=tuple((status, totals.statuses.get(status, 0)) for status in ANSWERED_OTHERWISE),
+            rows_failed=self._tally.failed_units if is_judging else totals.statuses.get("error", 0),
+            rows_otherwise=() if is_judging else answered_otherwise(totals),
             rows_per_second=rows_per_second,
             spent_usd_pico=usd,
             spent_credits_pico=credits_,
-            projected_usd_pico=projected_pico(usd, finished_ever, left),
-            projected_credits_pico=projected_pico(credits_, finished_ever, left),
+            projected_usd_pico=projected_pico(usd, paid_for, left, self._spent_on_rows[0]),
+            projected_credits_pico=projected_pico(credits_, paid_for, left, self._spent_on_rows[1]),
             held_usd_pico=(reserved.usd.held_pico + reserved.usd.unknown_pico) or None,
             held_credits_pico=(reserved.credits.held_pico + reserved.credits.unknown_pico) or None,
             in_flight=self._pool.in_flight,
@@ -72,13 +77,14 @@ class Meter:
             stops_in_seconds=self._stops_in_seconds(),
             variants=self._variants(),
             units_per_row=self._extent.units_per_row,
+            is_judging=is_judging,
         )
 
     def _variants(self) -> tuple[VariantProgress, ...]:
         """Of a sweep, each with what all sessions have finished of it."""
         names, sums = self._attempts.targets, self._attempts.account.variants
         statuses = {name: sums[name].statuses for name in names if name in sums}
-        if len(names) < 2:
+        if len(names) < 2 or self._extent.is_judging:
             return ()
         return tuple(
             VariantProgress(name, sum(counts.values()), sum(counts.values()) - counts.get("ok", 0))
@@ -96,6 +102,11 @@ class Meter:
     def _stops_in_seconds(self) -> float | None:
         deadline = self._steering.deadline
         return None if deadline is None else max(0.0, deadline.at.timestamp() - self._clock.epoch_seconds())
+
+
+def answered_otherwise(totals: Sums) -> tuple[tuple[str, int], ...]:
+    """By status, how many units got an answer and are not ok."""
+    return tuple((status, totals.statuses.get(status, 0)) for status in ANSWERED_OTHERWISE)
 
 
 def pace_of(progress: Progress) -> dict[str, Any]:
