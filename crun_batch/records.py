@@ -1,8 +1,7 @@
 """The frozen values that travel between the packages.
 
 A closed package may import this module and `errors`, and nothing else of ours. Values are msgspec structs: frozen,
-typed, and cheap enough to be made several times for every request. Those of the hot path are not watched for
-cycles (`gc=False`): a frozen value holds only what was there before it.
+typed, cheap. Those of the hot path are not watched for cycles (`gc=False`): they hold only what was there before.
 
 Units: amounts of money are integers of pico (10**-12) of a dollar or of a credit, and say which in their
 name; times of day are integer microseconds since the Unix epoch, UTC; durations are float seconds.
@@ -10,6 +9,7 @@ name; times of day are integer microseconds since the Unix epoch, UTC; durations
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Literal
@@ -45,8 +45,6 @@ Action = Literal[
 """What a failure asks for: stop the run (exit 4; exit 5; exit 5 before the model's first success and fail the row
 after it; exit 5 before the gateway's first answer and retry after it), fail this row, retry it on its own account,
 or put it back, uncounted, under the shared cooldown."""
-
-
 AUTO_TIER = "auto"
 """Asks for whatever service tier the account has. It is the name of none: what it was, the reply says."""
 
@@ -235,9 +233,12 @@ class Reply(Struct, frozen=True, gc=False):
         return "invalid" if status == "ok" and self.tool_calls is None and is_missing(self.text) else status
 
 
+_UNSEEN = re.compile(r"[\s\x00-\x20\x7f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff]*")
+
+
 def is_missing(text: str | None) -> bool:
-    """Whether an answer's text says nothing: null, empty and blank are one."""
-    return text is None or not text.strip()
+    """Whether an answer's text says nothing: null, empty, blank and invisible are one."""
+    return text is None or _UNSEEN.fullmatch(text) is not None
 
 
 class Failure(Struct, frozen=True):

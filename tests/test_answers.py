@@ -123,9 +123,9 @@ def test_an_unknown_finish_reason_marks_the_answer(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-@pytest.mark.parametrize("text", [None, "", "  \n"])
+@pytest.mark.parametrize("text", [None, "", "  \n", "\u200b", "\ufeff\n", " \u2060\u00ad\x00 "])
 def test_an_answer_that_is_missing_has_one_status_in_every_protocol(name: str, text: str | None) -> None:
-    """Null, empty and blank are one: not ok, told in the message, not sent again."""
+    """Null, empty, blank and invisible are one: not ok, told in the message, not sent again."""
     reply = read(name, reply_body(name, text, "stop"))
     assert isinstance(reply, Reply)
     assert ("invalid", "the reply holds no text") == (status_of(reply), reply.note)
@@ -213,6 +213,52 @@ def test_output_that_is_told_alone_is_kept(name: str) -> None:
         reply = read(name, reply_body(name, "positive", "stop", counts))
         assert isinstance(reply, Reply)
         assert Usage(input_tokens=None, output_tokens=4) == reply.usage
+
+
+BYOK = {"is_byok": True}
+
+
+@pytest.mark.parametrize(
+    ("cost", "stated"),
+    [
+        ({"cost": 0, **BYOK, "cost_details": {"upstream_inference_cost": 0.0360795}}, "0.0360795"),
+        ({"cost": 0.0018, **BYOK, "cost_details": {"upstream_inference_cost": 0.036}}, "0.0378"),
+        ({"cost": 0.0018, **BYOK, "cost_details": {"upstream_inference_cost": None}}, None),
+        ({"cost": 0.0018, **BYOK, "cost_details": {"upstream_inference_cost": -1}}, None),
+        ({"cost": 0.0018, **BYOK, "cost_details": {"upstream_inference_cost": 0}}, None),
+        ({"cost": 0.0018, **BYOK}, None),
+        ({"cost": 0.0018, **BYOK, "cost_details": []}, None),
+        ({"cost": 0.0018, "is_byok": False, "cost_details": {"upstream_inference_cost": 0.0018}}, "0.0018"),
+        ({"cost": 0.0018, "cost_details": {"upstream_inference_cost": 19}}, "0.0018"),
+        ({"cost": {"input_tokens_cost": 0.001, "request_cost": 0.005, "total_cost": 0.006}}, "0.006"),
+        ({"cost": {"total_cost": 0}}, None),
+        ({"cost": {"input_tokens_cost": 0.001}}, None),
+    ],
+)
+@pytest.mark.parametrize("name", ["chat", "completions"])
+def test_the_cost_that_a_reply_states_is_the_whole_cost(
+    name: str, cost: dict[str, Any], stated: str | None
+) -> None:
+    """The fee beside a key of one's own is a part of it (OpenRouter); a list of parts has a sum (Perplexity).
+
+    Where only a part is told, nothing is: the price decides.
+    """
+    reply = read(name, reply_body(name, "positive", "stop", {**COUNTS, **cost}))
+    assert isinstance(reply, Reply)
+    assert (stated, USAGE) == (reply.reported_usd, reply.usage)
+
+
+@pytest.mark.parametrize("name", ["chat", "completions"])
+@pytest.mark.parametrize("said", ["null", "None"])
+def test_a_reason_that_is_the_text_null_is_none(name: str, said: str) -> None:
+    """DashScope writes it while a stream goes on: one that ends there was cut."""
+    reply = read(name, reply_body(name, "positive", said))
+    assert isinstance(reply, Reply)
+    assert ("other", None) == (reply.finish_reason, reply.note)
+    whole = {"choices": [{"index": 0, "text": "half", "finish_reason": said}]}
+    piece = chat_chunk("half", said) if name == "chat" else whole
+    cut = check(PROTOCOLS[name], Response(200, {}, events(piece)), stream=True)
+    assert isinstance(cut, Failure) and "cut before its end" in cut.message
 
 
 @pytest.mark.parametrize("said", [0, 0.0, "0", -0.5, -3, "free", "", math.nan, True, [], 10**9, "NaN", "-1"])

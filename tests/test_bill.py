@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,9 +16,9 @@ import pytest
 from bill_kit import KEY, MODEL, PRICE, Bench, sums_of_attempts, wait_for
 from msgspec import structs
 
-from crun_batch import InputError, RefusedToStart, Run, estimate, open_run
+from crun_batch import InputError, Job, RefusedToStart, Run, estimate, open_run
 from crun_batch.preflight import assessment as assessing
-from crun_batch.preflight.prices import Frozen, Priced, Repricing
+from crun_batch.preflight.prices import Frozen, Priced, Prices, Repricing
 from crun_batch.pricing.bill import Bill
 from crun_batch.pricing.prices import price_from_job
 from crun_batch.records import Cost, Hold, Usage
@@ -315,6 +316,16 @@ def test_a_price_holds_from_its_moment_on(simulator: SimulatorProcess, tmp_path:
     second = bench.run(limit=20)
     assert first.cost_credits + since == second.cost_credits
     assert {second.cost_credits} == sums_of_attempts(second)
+
+
+def test_before_its_moment_a_price_says_what_holds_until_then() -> None:
+    """Of a run without an earlier session nothing is known, and no earlier session is spoken of."""
+    spec = {"currency": "usd", "input_per_mtok": 1, "output_per_mtok": 2, "valid_from": "2999-01-01"}
+    job = Job(model="m", prompt={"user": "x"}, prices={"models": {"m": spec}})
+    former = price_from_job({**PRICES, "currency": "usd"})
+    for before, words in (({}, "no price is known"), ({Priced("m"): former}, "the price of the last session")):
+        choice = Prices(job, [], datetime(2026, 11, 29, tzinfo=UTC), before).choice("m")
+        assert (before.get(Priced("m")), True) == (choice.price, choice.reason.endswith(f"until then {words}"))
 
 
 def files_of(folder: Path) -> dict[Path, bytes]:

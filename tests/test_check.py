@@ -16,6 +16,7 @@ from crun_batch.gateway.classify import check, check_fault, rate_hints
 from crun_batch.gateway.failures import (
     LONGEST_MESSAGE,
     NAMED_STATUSES,
+    NO_SUCH_PLACE,
     STATUSES,
     UNKNOWN_3XX,
     UNKNOWN_4XX,
@@ -107,12 +108,61 @@ BY_STATUS = {
 @pytest.mark.parametrize("status", BY_STATUS)
 def test_a_status_decides_where_the_body_says_nothing(status: int, name: str) -> None:
     """Empty body, HTML page, or an error without a known word: the status has the word, on every endpoint."""
-    for body in (b"", b"<html><body>Oops</body></html>", openai_error("Oops")):
+    for body in (b"", b"<html><body>Oops</body></html>", openai_error("Oops"))[2 * (status == 404) :]:
         assert BY_STATUS[status] == verdict(body, status, name=name)
 
 
+NO_SUCH_PLACE_BODIES = (
+    b"",
+    b"404 page not found\n",
+    b"<html><head><title>Oops</title></head></html>",
+    b"<!DOCTYPE html>\n<html lang=en><title>Error</title><pre>Cannot POST /chat/completions</pre></html>",
+    {"detail": "Not Found"},
+    {"detail": "Method Not Allowed"},
+    {"message": "no Route matched with those values"},
+    {"error": {"code": "404", "message": "Resource not found"}},
+    {"error": {"code": 404, "message": "File Not Found", "type": "not_found_error"}},
+    {"error": {"message": "Invalid URL (POST /v1/v1/x)", "type": "invalid_request_error", "code": None}},
+    {"type": "error", "error": {"type": "not_found_error", "message": "Not Found"}},
+)
+"""nginx, Go, Express, FastAPI, Kong, Azure, llama.cpp, OpenAI, Anthropic: a path that they do not have."""
+
+
+@pytest.mark.parametrize("status", [404, 405])
+@pytest.mark.parametrize("body", NO_SUCH_PLACE_BODIES, ids=str)
+def test_a_wrong_path_is_no_row_s_fault(body: Any, status: int) -> None:
+    """Before the first success the run stops and its rows stay open; the words name the key to look at."""
+    for name in NAMES:
+        failure = failed(body if isinstance(body, bytes) else orjson.dumps(body), status, name=name)
+        assert ("rejected", "not_found", "stop_model") == (failure.outcome, failure.kind, failure.action)
+        assert "nothing answers at this path: look at endpoint.base_url" in failure.message
+
+
+@pytest.mark.parametrize(
+    "message", ["No such File object: file-1", "Previous response with id 'r' not found.", "Item not found: x"]
+)
+def test_a_missing_thing_that_a_row_names_is_that_row_s_fault(message: str) -> None:
+    assert ("rejected", "not_found", "fail_row") == verdict(openai_error(message), 404)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        b"<!doctype html><html><head><title>Sign in</title></head></html>",
+        b"\xef\xbb\xbf\n<!-- app --><HTML><body>Sign in",
+        b'<?xml version="1.0"?><!DOCTYPE html PUBLIC "-//W3C"><html><title>Sign in</title>',
+    ],
+)
+def test_a_web_page_in_place_of_a_reply_is_a_wrong_address(page: bytes) -> None:
+    """A login page or a user interface with status 200: before the gateway's first answer no row is given up."""
+    for name in NAMES:
+        failure = failed(page, 200, name=name)
+        assert ("unknown", "bad_reply", "stop_unreached") == (failure.outcome, failure.kind, failure.action)
+        assert "a web page came, not an API's reply (look at endpoint.base_url): Sign in" in failure.message
+
+
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("code", [401, 402, 404, 422, 429, 455, 500, 501, 505])
+@pytest.mark.parametrize("code", [401, 402, 422, 429, 455, 500, 501, 505])
 def test_a_code_in_a_200_counts_like_the_status(code: int, name: str) -> None:
     """CRUN's outer shape and OpenRouter's number codes inside a 200, as numbers and as text."""
     for body in (
@@ -226,7 +276,7 @@ def test_x_should_retry_overrides_all_but_being_out_of_money(expected: str, stat
         (None, {"retry-after": "nan"}),
         (None, {"retry-after": "inf"}),
         (None, {"retry-after": "soon"}),
-        (86_400.0, {"retry-after": "1e9"}),
+        (31 * 86_400.0, {"retry-after": "1e9"}),
         (30.0, {"retry-after": "Wed, 21 Oct 2015 07:28:30 GMT", "date": "Wed, 21 Oct 2015 07:28:00 GMT"}),
         (0.0, {"retry-after": "Wed, 21 Oct 2015 07:28:30 GMT"}),
         (60.0, {"retry-after": "Mon, 21 Sep 2026 14:14:20 GMT"}),
@@ -332,7 +382,6 @@ def test_an_error_in_a_200_is_done_only_with_usage(name: str) -> None:
         b"1",
         b"{}",
         b'"x"',
-        b"<html>hi</html>",
         b"\xff\xfe",
         b'{"a":',
         b"[" * 100_000,
@@ -484,7 +533,8 @@ def test_rate_headers_of_openai_and_anthropic_are_read() -> None:
         (30.0, "30"),
         (12.0, "1790000012"),
         (12.0, "1790000012000"),
-        (86_400.0, "9d"),
+        (9 * 86_400.0, "9d"),
+        (31 * 86_400.0, "400d"),
         (None, "6m tomorrow"),
         (None, "soon"),
         (None, ""),
@@ -574,7 +624,7 @@ def test_check_never_raises(
         assert 0 < len(result.message) <= LONGEST_MESSAGE
         assert "rejected" == result.outcome or 200 <= status < 300
         assert "rejected" == result.outcome or "cool_down" != result.action
-        assert result.retry_after_seconds is None or 0 <= result.retry_after_seconds <= 86_400
+        assert result.retry_after_seconds is None or 0 <= result.retry_after_seconds <= 31 * 86_400
     else:
         assert 200 <= status < 300
         for text in (result.text, result.tool_calls, result.model, result.response_id):
@@ -614,7 +664,9 @@ def error_page() -> str:
         names = [f"`{name}`" for name in sorted(wording.names)]
         phrases = ['"' + " … ".join(phrase) + '"' for phrase in wording.phrases]
         statuses = ", ".join(str(status) for status in sorted(wording.phrase_statuses))
-        spoken = [f"on {statuses}: {', '.join(phrases)}"] if phrases else []
+        whole = [f'"{message}" alone' if message else "nothing at all" for message in sorted(wording.whole)]
+        pages = ["a web page"] if wording.verdict is NO_SUCH_PLACE else []
+        spoken = [f"on {statuses}: {', '.join(phrases + whole + pages)}"] if phrases else []
         words.append(line("; ".join([", ".join(names)] * bool(names) + spoken), wording.verdict))
     statuses = [line(str(status), verdict) for status, verdict in STATUSES.items()]
     rest = {"3xx": UNKNOWN_3XX, "other 4xx": UNKNOWN_4XX, "other 5xx": UNKNOWN_5XX, "anything else": UNKNOWN_OTHER}

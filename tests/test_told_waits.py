@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from crun_batch.gateway.classify import check
 from crun_batch.gateway.protocols import PROTOCOLS
 from crun_batch.gateway.told_waits import wait_told
-from crun_batch.records import Failure, Response
+from crun_batch.gateway.troubles import Troubles
+from crun_batch.records import Failure, Halt, Response
 
 GOOGLE = {
     "code": 429,
@@ -44,6 +45,7 @@ def refused(body: object, **headers: str) -> Failure:
         ("No deployments available, Try again in 60 seconds. Passed model=m", 60.0),
         ("retrying in 1 minute 30 seconds", 90.0),
         ("Please retry after 1 day", 86_400.0),
+        ("quota of the month is used up, try again in 12 days", 12 * 86_400.0),
         ("too many requests (Retry-After: 3s)", 3.0),
         ("retry_after=5", 5.0),
         ("try again later", None),
@@ -65,7 +67,7 @@ def test_words_tell_a_wait(message, seconds):
         ({"retry_after": "7"}, 7.0),
         ({"retry_after": 7}, 7.0),
         ({"retry_after_ms": 250}, 0.25),
-        ({"retry_after": 1e9}, 86_400.0),
+        ({"retry_after": 1e9}, 31 * 86_400.0),
         ({"retry_after": True}, None),
         ({"retry_after": -1}, None),
         ({"retry_after": "soon"}, None),
@@ -100,4 +102,24 @@ def test_a_retry_after_with_a_unit_is_read_though_no_standard_has_it(said, secon
 @given(st.text(), st.none() | st.booleans() | st.integers() | st.floats() | st.text())
 def test_no_text_makes_it_fail(message, other):
     seconds = wait_told(({"retry_after": other},), message)
-    assert seconds is None or 0.0 <= seconds <= 86_400.0
+    assert seconds is None or 0.0 <= seconds <= 31 * 86_400.0
+
+
+@pytest.mark.parametrize(
+    ("headers", "words"),
+    [
+        ({"retry_after": "144000"}, " (next try after 40 hours)"),
+        ({"retry_after": "7100"}, " (next try after 118 minutes)"),
+        ({"retry_after": "90"}, " (next try after 90 seconds)"),
+        ({"retry_after_ms": "259200000"}, " (next try after 72 hours)"),
+        ({"retry_after": "20"}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_stop_names_the_wait_that_it_did_not_wait_out_once_beside_the_gateways_words(headers, words):
+    """Each row was told another number of seconds; the words stand once, with the last wait."""
+    troubles = Troubles()
+    troubles.failed(None, 0.0, refused({"error": {"message": "quota of the day"}}, retry_after="500"))
+    troubles.failed(None, 1.0, refused({"error": {"message": "quota of the day"}}, **headers))
+    halt = troubles.named(Halt(5, "no success for 30 minutes"))
+    assert f"no success for 30 minutes; what failed last: HTTP 429: quota of the day{words}" == halt.words

@@ -26,12 +26,12 @@ from crun_batch.gateway.failures import (
     holds_error,
     message_line,
     verdict_of,
-    words_of_page,
 )
 from crun_batch.gateway.protocols.protocol import Protocol, decode, encode
 from crun_batch.gateway.protocols.reading import stated_cost
 from crun_batch.gateway.rate_headers import NO_HINTS, rate_hints, retry_after_seconds
 from crun_batch.gateway.told_waits import wait_told
+from crun_batch.gateway.web_pages import is_web_page, words_of_page
 from crun_batch.records import Action, Failure, Fault, OutcomeClass, Reply, Response, Usage
 
 __all__ = ["NO_HINTS", "check", "check_fault", "rate_hints"]
@@ -40,6 +40,7 @@ _COST_HEADER = "x-litellm-response-cost"
 LONGEST_RESET_SECONDS = 60.0
 """A reset says when a limit is whole again, which is later than when it bears one more request."""
 
+NO_API = "a web page came, not an API's reply (look at endpoint.base_url)"
 _READ_CODINGS = ("", "identity", "gzip", "x-gzip")
 
 _SHOULD_RETRY: dict[tuple[str, Action], Action] = {
@@ -109,6 +110,9 @@ def _success_of_other_form(protocol: Protocol, response: Response, stream: bool)
     try:
         return _repaired(_payload(protocol, decode(response.body)))
     except ValueError as error:
+        if is_web_page(response.body):
+            words = f"HTTP {response.status}, but {NO_API}: {words_of_page(response.body)}"
+            return Failure("unknown", "bad_reply", "stop_unreached", message_line(words))
         coding = response.headers.get("content-encoding", "").strip().lower()
         what = f"its body is no JSON: {error}" if start else "its body is empty"
         if start and coding not in _READ_CODINGS:
@@ -196,7 +200,7 @@ def _rejected(response: Response) -> Failure:
         facts = facts_of(decode(response.body))
     except ValueError:
         page = words_of_page(response.body)
-        facts = ErrorFacts(message=page, wait_seconds=wait_told((), page))
+        facts = ErrorFacts(message=page, wait_seconds=wait_told((), page), is_page=is_web_page(response.body))
     return failure_of(status, facts, outcome="rejected")
 
 

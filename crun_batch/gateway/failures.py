@@ -9,7 +9,6 @@ and of unknown models as vLLM, SGLang, llama.cpp, Ollama, Bedrock and Azure send
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -17,12 +16,12 @@ from typing import Any
 from msgspec import Struct
 
 from crun_batch.gateway.told_waits import wait_told, with_quotas
+from crun_batch.gateway.web_pages import NO_SUCH_PATH, READ_OF_A_PAGE
 from crun_batch.records import Action, ErrorKind, Failure, OutcomeClass, Usage
 
 LONGEST_MESSAGE = 500
 """Characters of a gateway's own words that a failure keeps; the whole body is kept elsewhere."""
 
-_READ_OF_A_PAGE = 16_384
 _REPLY_KEYS = ("choices", "output", "content")
 
 
@@ -34,19 +33,22 @@ class Ruling(Struct, frozen=True):
     action: Action
     pause_seconds: float | None = None
     """How long to wait where the gateway does not say."""
+    is_told: bool = False
+    """The meaning stands beside the gateway's own words: they alone do not lead to what to change."""
 
 
 class Wording(Struct, frozen=True):
     """A verdict reached by words, whatever the status, or by phrases on some statuses.
 
     `names` are values of type, code and the like, in lower case. A phrase is texts that all stand in the
-    lower-case message.
+    lower-case message; `whole` are all of a message, without its last dot.
     """
 
     verdict: Ruling
     names: frozenset[str]
     phrases: tuple[tuple[str, ...], ...] = ()
     phrase_statuses: frozenset[int] = frozenset()
+    whole: frozenset[str] = frozenset()
 
 
 class ErrorFacts(Struct, frozen=True):
@@ -58,10 +60,15 @@ class ErrorFacts(Struct, frozen=True):
     message: str = ""
     wait_seconds: float | None = None
     """The wait that the body asks for, in a key or in words."""
+    is_page: bool = False
+    """It is a web page."""
 
 
 _OUT_OF_MONEY = Ruling("out of credits, quota or budget", "bad_request", "stop_credits")
 _TOO_LONG = Ruling("the prompt, or prompt and output limit, exceed what the model takes", "too_long", "fail_row")
+NO_SUCH_PLACE = Ruling(
+    "nothing answers at this path: look at endpoint.base_url", "not_found", "stop_model", is_told=True
+)
 _UNKNOWN_MODEL = Ruling("the gateway does not know the model", "not_found", "stop_model")
 
 _BAD_REQUESTS = frozenset({200, 400, 413, 422, 500})
@@ -183,6 +190,13 @@ WORDS: tuple[Wording, ...] = (
         phrases=(("model:",),),
         phrase_statuses=frozenset({404}),
     ),
+    Wording(
+        NO_SUCH_PLACE,
+        names=frozenset(),
+        phrases=(("invalid url",), ("request url",), ("cannot post",), ("no route",), ("no handler found",)),
+        phrase_statuses=frozenset({404, 405}),
+        whole=NO_SUCH_PATH,
+    ),
 )
 """Asked from the top; the first that fits decides. Names fit on every status."""
 
@@ -292,17 +306,18 @@ def verdict_of(status: int, facts: ErrorFacts) -> Ruling:
     elif status < 300:
         named = (NAMED_STATUSES[name] for name in sorted(facts.names) if name in NAMED_STATUSES)
         status = next(named, status)
-    return _worded(status, facts) or STATUSES.get(status) or _by_hundreds(status)
+    return _worded(status, facts) or STATUSES.get(status) or _HUNDREDS.get(status // 100, UNKNOWN_OTHER)
 
 
 def failure_of(status: int, facts: ErrorFacts, *, outcome: OutcomeClass, usage: Usage | None = None) -> Failure:
-    """The failure that an error is. Its message is one line of at most `LONGEST_MESSAGE` printable characters."""
+    """The failure that an error is. Its message is one line."""
     verdict = verdict_of(status, facts)
     labels = [f"HTTP {status}"]
     if facts.number not in (None, status):
         labels.append(str(facts.number))
     labels += sorted(facts.names)[:3]
-    message = f"{' '.join(labels)}: {facts.message or verdict.meaning}"
+    told = verdict.meaning if verdict.is_told or not facts.message else ""
+    message = f"{' '.join(labels)}: {'; '.join(filter(None, (facts.message, told)))}"
     return Failure(
         outcome=outcome,
         kind=verdict.kind,
@@ -320,25 +335,9 @@ def counted(action: Action, outcome: OutcomeClass) -> Action:
 
 def message_line(text: str) -> str:
     """Text without line ends, control, format and lone surrogate characters, at most `LONGEST_MESSAGE` long."""
-    printable = "".join(c if c.isprintable() else " " for c in text[:_READ_OF_A_PAGE])
+    printable = "".join(c if c.isprintable() else " " for c in text[:READ_OF_A_PAGE])
     line = " ".join(printable.split())
     return line if len(line) <= LONGEST_MESSAGE else line[: LONGEST_MESSAGE - 1] + "…"
-
-
-def words_of_page(body: bytes) -> str:
-    """What a body that is no JSON says: the title of an HTML page or its text without tags, or the text itself."""
-    text = body[:_READ_OF_A_PAGE].decode("utf-8", "replace").strip()
-    if not text.startswith("<"):
-        return text
-    title = _TITLE.search(text)
-    if title and title[1].strip():
-        return html.unescape(title[1])
-    return html.unescape(_TAG.sub(" ", _HIDDEN.sub(" ", text)))
-
-
-_TITLE = re.compile(r"<title[^<>]*>([^<]*)", re.IGNORECASE)
-_TAG = re.compile(r"<[^<>]*>")
-_HIDDEN = re.compile(r"<(script|style)\b[^<>]*>[^<]*", re.IGNORECASE)
 
 
 def _worded(status: int, facts: ErrorFacts) -> Ruling | None:
@@ -347,8 +346,10 @@ def _worded(status: int, facts: ErrorFacts) -> Ruling | None:
     for wording in WORDS:
         if wording.names & names:
             return wording.verdict
-        if status in wording.phrase_statuses and any(
-            all(text in message for text in phrase) for phrase in wording.phrases
+        if status in wording.phrase_statuses and (
+            (facts.is_page and wording.verdict is NO_SUCH_PLACE)
+            or (message.rstrip(". \n") in wording.whole and (message or not names))
+            or any(all(text in message for text in phrase) for phrase in wording.phrases)
         ):
             return wording.verdict
     return None
@@ -358,8 +359,7 @@ _QUOTED_NAME = re.compile(r"""["'](?:code|type|status)["']\s*:\s*["']([a-z_.]{1,
 """The upstream's own error, which a gateway puts into its message as JSON or as Python prints it (LiteLLM)."""
 
 
-def _by_hundreds(status: int) -> Ruling:
-    return {3: UNKNOWN_3XX, 4: UNKNOWN_4XX, 5: UNKNOWN_5XX}.get(status // 100, UNKNOWN_OTHER)
+_HUNDREDS = {3: UNKNOWN_3XX, 4: UNKNOWN_4XX, 5: UNKNOWN_5XX}
 
 
 def _number(value: object) -> int | None:
@@ -383,13 +383,13 @@ def _details(inner: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _message(payload: Mapping[str, Any], error: object, details: list[dict[str, Any]]) -> str:
     words = with_quotas(_words(error, 3) or _words(payload, 3), details)
     raw = next((detail["raw"] for detail in details if isinstance(detail.get("raw"), str)), "")
-    return f"{words}: {raw}"[:_READ_OF_A_PAGE] if raw else words
+    return f"{words}: {raw}"[:READ_OF_A_PAGE] if raw else words
 
 
 def _words(value: object, depth: int) -> str:
     """The words in a message of any form: text, an object with a message, a list of those (FastAPI)."""
     if isinstance(value, str):
-        return value[:_READ_OF_A_PAGE]
+        return value[:READ_OF_A_PAGE]
     if depth == 0:
         return ""
     if isinstance(value, list):

@@ -371,7 +371,7 @@ class Pool:
             usage = result.usage
             lane.answered(now, sending.admitted, None if usage is None else usage.total_tokens)
             return Outcome(sending.attempt, result, None)
-        self._troubles.failed(lane, now, result.message)
+        self._troubles.failed(lane, now, result)
         if result.action == "cool_down":
             lane.refused(now, sending.admitted, result.retry_after_seconds)
         else:

@@ -15,8 +15,9 @@ from email.utils import parsedate_to_datetime
 
 from crun_batch.records import RateHints
 
-LONGEST_WAIT_SECONDS = 86_400.0
-"""A day: no header makes a run wait longer at once."""
+LONGEST_WAIT_SECONDS = 31 * 86_400.0
+"""A month, as long as quotas last. Without any success a run ends long before, after
+`limits.give_up_after_minutes`, and says what it was told."""
 
 _SMALLEST_EPOCH_SECONDS = 1e9
 _SMALLEST_EPOCH_MILLISECONDS = 1e11

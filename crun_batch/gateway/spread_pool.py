@@ -79,7 +79,7 @@ class SpreadPool(Pool):
             self._troubles.answered(route.spread)
             route.spread.answered(now, route.place, sending.admitted.started_at)
             return outcome
-        self._troubles.failed(route.spread, now, result.message)
+        self._troubles.failed(route.spread, now, result)
         assert outcome.decision is not None
         ticket = sending.attempt.ticket
         decision = route.spread.failed(now, route.place, result, outcome.decision, ticket)

@@ -43,7 +43,7 @@ _UNIT_SECONDS = {
 
 
 def wait_told(places: Sequence[Mapping[str, Any]], message: str) -> float | None:
-    """Seconds, 0 to a day, by the first key in one of the places of a body, else by its words; None: not told."""
+    """Seconds, 0 to a month, by the first key in a place of a body, else by its words; None: not told."""
     for place in places:
         for key, unit_seconds in _KEYS.items():
             seconds = _seconds(place.get(key), unit_seconds)

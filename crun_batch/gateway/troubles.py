@@ -9,22 +9,24 @@ from msgspec import structs
 
 from crun_batch.errors import EXIT_GATEWAY_REFUSED, EXIT_OUT_OF_MONEY
 from crun_batch.gateway.spread import AnyLane
-from crun_batch.records import Halt
+from crun_batch.records import Failure, Halt
 
 REMEMBERED_FAILURES = 20
 NAMED_FAILURES = 3
+NAMED_WAIT_SECONDS = 60.0
+"""A shorter wait, told by the gateway, is no reason why a run has stopped."""
 
 
 class Troubles:
     """The latest failures of a session, and since when each lane has had nothing else."""
 
     def __init__(self) -> None:
-        self._latest: deque[tuple[AnyLane, str]] = deque(maxlen=REMEMBERED_FAILURES)
+        self._latest: deque[tuple[AnyLane, Failure]] = deque(maxlen=REMEMBERED_FAILURES)
         self._failing_since: dict[AnyLane, float] = {}
 
-    def failed(self, lane: AnyLane, now: float, message: str) -> None:
+    def failed(self, lane: AnyLane, now: float, failure: Failure) -> None:
         self._failing_since.setdefault(lane, now)
-        self._latest.append((lane, message))
+        self._latest.append((lane, failure))
 
     def answered(self, lane: AnyLane) -> None:
         if self._failing_since:
@@ -43,9 +45,20 @@ class Troubles:
         """The halt with what failed last, in one lane or in all, where the gateway or the money is its reason."""
         if halt.exit_code not in (EXIT_OUT_OF_MONEY, EXIT_GATEWAY_REFUSED):
             return halt
-        words = [message for where, message in reversed(self._latest) if lane is None or where is lane]
-        unsaid = [message for message in dict.fromkeys(words) if message not in halt.reason]
+        last: dict[str, Failure] = {}
+        for where, failure in reversed(self._latest):
+            if lane is None or where is lane:
+                last.setdefault(failure.message, failure)
+        unsaid = [in_words(failure) for message, failure in last.items() if message not in halt.reason]
         return structs.replace(halt, last_failures=tuple(unsaid[:NAMED_FAILURES]))
+
+
+def in_words(failure: Failure) -> str:
+    """What failed, and the wait that the gateway asked for, where that is why nothing went on."""
+    wait = failure.retry_after_seconds
+    if wait is None or wait < NAMED_WAIT_SECONDS:
+        return failure.message
+    return f"{failure.message} (next try after {minutes(wait)})"
 
 
 def set_aside_halt(reasons: Mapping[str, str]) -> Halt:
@@ -55,5 +68,7 @@ def set_aside_halt(reasons: Mapping[str, str]) -> Halt:
 
 
 def minutes(seconds: float) -> str:
-    """A time in words: seconds below two minutes."""
+    """A time in words: seconds below two minutes, hours from two hours on."""
+    if seconds >= 7200:
+        return f"{seconds / 3600:.3g} hours"
     return f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:.0f} seconds"

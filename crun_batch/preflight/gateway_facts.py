@@ -114,7 +114,11 @@ def unlisted_models(facts: GatewayFacts) -> dict[str | None, str]:
         if name is None or _is_listed(name, listed):
             continue
         near = difflib.get_close_matches(name, listed, n=3) if len(listed) <= MOST_COMPARED else []
-        hint = f"; did you mean {' or '.join(near)}?" if near else f"; it lists {len(listed):,} models"
+        hint = (
+            f"; did you mean {' or '.join(near)}?"
+            if near
+            else f"; it lists {len(listed):,} model{'s' * (len(listed) != 1)}"
+        )
         sentences[name] = f"the gateway does not list the model {name!r}{hint}"
     return sentences
 

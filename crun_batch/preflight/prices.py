@@ -43,7 +43,8 @@ class Priced(NamedTuple):
         return f"{self.model}" if self.endpoint is None else f"{self.model} at {self.endpoint}"
 
 
-NOT_YET = "the price of the last session: prices.models.{model} holds from {moment} on"
+NOT_YET = "prices.models.{model} holds from {moment} on, and until then {what_holds}"
+FORMER_HOLDS, NONE_HOLDS = "the price of the last session", "no price is known"
 GONE = "the price of the last session: {endpoint} is no endpoint of this job any more"
 KEPT = "what is recorded keeps its price (was it wrong? --correct-prices)"
 
@@ -65,8 +66,10 @@ class Seller(Struct, frozen=True):
         """What the model costs here."""
         spec = self.job.prices.models.get(model)
         if spec is not None and spec.valid_from is not None and spec.valid_from > at:
-            until = NOT_YET.format(model=model, moment=spec.valid_from.isoformat())
-            return PriceChoice(former.get(Priced(model, self.endpoint)), until)
+            price = former.get(Priced(model, self.endpoint))
+            what_holds = NONE_HOLDS if price is None else FORMER_HOLDS
+            moment = spec.valid_from.isoformat()
+            return PriceChoice(price, NOT_YET.format(model=model, moment=moment, what_holds=what_holds))
         quote = next((info.quote for info in self.listed or () if info.id == model), None)
         choice = choose_price(model, self.job.endpoint.base_url, job_spec=spec, quote=quote, at=at)
         return in_batches(model, choice, self.job.prices.batch_share) if self.job.lane == "batch" else choice

@@ -21,6 +21,7 @@ from crun_batch.gateway.protocols.reading import (
     no_reply,
     objects,
     openai_usage,
+    reason_said,
     reply_of,
     text_of_parts,
     told_last,
@@ -206,7 +207,7 @@ class _Choice:
         self._function_call: _Call | None = None
 
     def grow(self, chunk: JsonObject) -> None:
-        self.finish_reason = chunk.get("finish_reason") or self.finish_reason
+        self.finish_reason = reason_said(chunk.get("finish_reason")) or self.finish_reason
         self._native = native_finish(chunk) or self._native
         self._error = chunk.get("error") or self._error
         delta = json_object(chunk.get("delta") or chunk.get("message"))

@@ -16,6 +16,7 @@ from crun_batch.gateway.protocols.reading import (
     no_reply,
     objects,
     openai_usage,
+    reason_said,
     reply_of,
     told_last,
 )
@@ -85,7 +86,7 @@ def assemble(stream_body: bytes) -> Assembled:
         if event.get("usage"):
             payload["usage"] = told_last(payload.get("usage"), event["usage"], openai_usage)
         for chunk in objects(event.get("choices"))[:1]:
-            choice["finish_reason"] = chunk.get("finish_reason") or choice["finish_reason"]
+            choice["finish_reason"] = reason_said(chunk.get("finish_reason")) or choice["finish_reason"]
             choice.update({NATIVE: native} if (native := native_finish(chunk)) else {})
             pieces += [chunk["text"]] if isinstance(chunk.get("text"), str) else []
     if not pieces and not choice["finish_reason"]:

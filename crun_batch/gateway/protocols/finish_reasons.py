@@ -5,8 +5,8 @@ docs/answers.md is made from it. Spelling is no part of a word: `MAX_TOKENS`, `m
 `FinishReason.MAX_TOKENS` are one.
 
 Sources, by the names used below: the public API references of OpenAI (chat, responses), Anthropic (stop_reason),
-Google (Gemini `FinishReason`), Mistral, DeepSeek, Z.AI, Cohere, Amazon Bedrock (Converse, Titan), OpenRouter, IBM
-watsonx, Vercel's AI SDK; the public sources of vLLM, SGLang, llama.cpp, Ollama, TGI, TensorRT-LLM.
+Google (Gemini `FinishReason`), Mistral, DeepSeek, Z.AI, Cohere, Amazon Bedrock (Converse, Titan, AI21),
+OpenRouter, IBM watsonx, Vercel's AI SDK; the public sources of vLLM, SGLang, llama.cpp, Ollama, TGI, TensorRT-LLM.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ FINISH_WORDS: tuple[FinishWord, ...] = (
     FinishWord("eos_token", "stop", "TGI, watsonx"),
     FinishWord("end_id", "stop", "TensorRT-LLM"),
     FinishWord("stop_words", "stop", "TensorRT-LLM"),
+    FinishWord("stop_criteria_met", "stop", "Bedrock (Titan)"),
+    FinishWord("endoftext", "stop", "Bedrock (AI21)"),
     FinishWord("length", "length", "OpenAI, Azure, Mistral, DeepSeek, vLLM, SGLang, llama.cpp, TGI, OpenRouter"),
     FinishWord("max_tokens", "length", "Anthropic, Gemini, Bedrock, Cohere, watsonx"),
     FinishWord("max_output_tokens", "length", "OpenAI responses"),

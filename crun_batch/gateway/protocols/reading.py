@@ -21,6 +21,7 @@ MOST_TOKENS = 10**9
 NO_ANSWER = "the reply holds no text"
 
 NATIVE = "native_finish_reason"
+UPSTREAM = "upstream_inference_cost"
 
 MOST_USD = 10**6
 """A reply that says it cost as much states something else than its cost."""
@@ -161,13 +162,23 @@ def cost_text(value: object) -> str | None:
 
 
 def reported_usd(payload: JsonObject) -> str | None:
-    """The cost that the reply states itself: `usage.cost`, in dollars, at OpenRouter.
+    """The cost that the reply states itself, in dollars: `usage.cost` (OpenRouter), its `total_cost` (Perplexity).
 
     0 states none: gateways say it for models that they have no price for, and for requests billed elsewhere. A
-    model that is free has a price, of 0.
+    model that is free has a price, of 0. Under a key of one's own (`is_byok`, OpenRouter's usage accounting)
+    `cost` is the gateway's fee alone, and the provider's bill stands beside it: both are the cost.
     """
     usage = payload.get("usage")
-    return stated_cost(usage.get("cost")) if type(usage) is dict and "cost" in usage else None
+    if type(usage) is not dict or "cost" not in usage:
+        return None
+    cost = usage["cost"]
+    if type(cost) is dict:
+        return stated_cost(cost.get("total_cost"))
+    if usage.get("is_byok") is not True:
+        return stated_cost(cost)
+    fee, upstream = cost_text(cost), cost_text(json_object(usage.get("cost_details")).get(UPSTREAM))
+    both = None if fee is None or upstream is None or not Decimal(upstream) else Decimal(fee) + Decimal(upstream)
+    return None if both is None else stated_cost(format(both, "f"))
 
 
 def stated_cost(value: object) -> str | None:
@@ -182,12 +193,17 @@ def native_finish(choice: JsonObject) -> str | None:
     return word(choice.get(NATIVE)) or word(beside.get(NATIVE))
 
 
+def reason_said(value: object) -> object:
+    """A finish reason; None for the text "null", which Alibaba's DashScope writes while a stream goes on."""
+    return None if value in ("null", "None") else value
+
+
 def finish_said(choice: JsonObject) -> object:
     """Why the choice ended. Gateways translate words that they do not know into `stop`.
 
     So the provider's own word counts where the gateway's is missing, or says that all is well and it does not.
     """
-    said, native = choice.get("finish_reason"), native_finish(choice)
+    said, native = reason_said(choice.get("finish_reason")), native_finish(choice)
     if native is None or not (said is None or isinstance(said, str)):
         return said
     if not said:
