@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from measurements.made_up_run import LABELS, make_run
 from page_run_kit import HOSTILE, OTHER, PLAIN, PNG, Asker
@@ -27,13 +33,18 @@ from said_gateway import gateway
 import crun_batch
 from crun_batch.load.job.job import load_job
 from crun_batch.page.asked import rows_asked
+from crun_batch.page.certain_text import certain_text
 from crun_batch.page.guard import PAGE_HEADERS, Policy, denial
+from crun_batch.page.held import HeldRoom
 from crun_batch.page.live import LiveStatus
 from crun_batch.page.rows import RunRows, as_json, told
 from crun_batch.pricing.projection import projected_pico
 from crun_batch.records import PICO
 from crun_batch.reporting.spoken import PICTURE_KINDS, pictures
-from crun_batch.store.views import results_frame
+from crun_batch.store.directory import RunDirectory, open_directory
+from crun_batch.store.schema import attempts_schema, no_rows, parts_schema
+from crun_batch.store.seal import put_in_place, write_parquet
+from crun_batch.store.views import Snapshot, results_frame, run_schema, snapshot
 
 ROWS = 300
 HOST = ("host", "127.0.0.1:8000")
@@ -45,9 +56,34 @@ POLICY = Policy("secret")
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three sealed files, and a fourth whose finals replace some of the first."""
     path = tmp_path_factory.mktemp("made") / "run"
-    make_run(path, ROWS)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("measurements.made_up_run.ROWS_PER_SEGMENT", ROWS // 3)
+        make_run(path, ROWS)
+    replace_some(path, 4)
     return path
+
+
+def replace_some(path: Path, number: int) -> None:
+    """Seal a file with other finals of each seventh unit of the first."""
+    run = open_directory(path, started_at="2026-01-01T00:00:00Z")
+    schema = run_schema(run)
+    part = pl.read_parquet(run.part(1))[::7]
+    later = part.with_columns(
+        pl.lit(value=True).alias("_supersedes"),
+        (pl.int_range(part.height) + number * 2**32).alias("_sequence"),
+        pl.lit("replaced").alias("output_text"),
+        pl.lit(None).cast(part.schema["output"]).alias("output"),
+        pl.lit("invalid").alias("status"),
+    )
+    columns = parts_schema(schema)
+    entries = [
+        write_parquet(run, run.part(number), columns, [later.to_arrow().select(columns.names).cast(columns)]),
+        write_parquet(run, run.attempt_file(number), attempts_schema(schema), [no_rows(attempts_schema(schema))]),
+    ]
+    put_in_place(run, [run.part(number), run.attempt_file(number)], entries)
+    run.close()
 
 
 @pytest.fixture(scope="module")
@@ -232,18 +268,26 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 PREDICATES = [None, "output_tokens > 20", "gold = 'praise' -- and so on", "review_id % 2 = 0 or 1 = 0"]
+SORTS = [None, "latency_seconds", "-cost_usd", "output", "-review_id", "text", "score_right"]
 UNITS = st.fixed_dictionaries(
     {
         "status": st.sets(st.sampled_from(["ok", "invalid", "truncated", "error"]), max_size=2),
         "variant": st.sets(st.sampled_from(["large/short", "small/long"]), max_size=2),
         "score": st.sampled_from([None, "right<1", "right>=0.5", "right:none"]),
-        "q": st.sampled_from([None, *LABELS, "PRAISE", "好い", "100%", "'; drop", "review 1"]),
+        "q": st.sampled_from([None, *LABELS, "PRAISE", "好い", "100%", "'; drop", "review 1", "^.e.lac"]),
         "in": st.sampled_from([None, "text", "output", "gold", "review_id"]),
         "where": st.sampled_from(PREDICATES),
         "differ": st.booleans(),
-        "sort": st.sampled_from([None, "latency_seconds", "-cost_usd", "output", "-review_id"]),
+        "regex": st.booleans(),
+        "sort": st.sampled_from(SORTS),
     }
 )  # fmt: skip
+
+
+def is_found(asked: dict[str, Any], text: str) -> bool:
+    if asked["regex"]:
+        return re.search(asked["q"], text) is not None
+    return asked["q"].lower() in text.lower()
 
 
 def expected(frame: pl.DataFrame, asked: dict[str, Any]) -> list[tuple[int, str]]:
@@ -272,7 +316,7 @@ def expected(frame: pl.DataFrame, asked: dict[str, Any]) -> list[tuple[int, str]
             not asked["variant"] or row["variant"] in asked["variant"],
             {None: True, "right<1": score is not None and score < 1,
              "right>=0.5": score is not None and score >= 0.5, "right:none": score is None}[asked["score"]],
-            asked["q"] is None or any(one is not None and asked["q"].lower() in one.lower() for one in looked),
+            asked["q"] is None or any(one is not None and is_found(asked, one) for one in looked),
             {None: True, "output_tokens > 20": row["output_tokens"] > 20,
              "gold = 'praise' -- and so on": row["gold"] == "praise",
              "review_id % 2 = 0 or 1 = 0": row["review_id"] % 2 == 0}[asked["where"]],
@@ -283,22 +327,37 @@ def expected(frame: pl.DataFrame, asked: dict[str, Any]) -> list[tuple[int, str]
     return chosen
 
 
-def test_the_rows_are_those_that_were_asked_for(made: Path) -> None:
-    """Every filter together with every other: the page, page after page, and the count, against plain Python."""
+@pytest.mark.parametrize("held", ["nothing", "all", "some, and the texts of one file"])
+def test_the_rows_are_those_that_were_asked_for(made: Path, held: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every filter together with every other: the page, page after page, and the count, against plain Python.
+
+    Whatever of it is held in memory, and whatever is read from the files.
+    """
     frame = results_frame(made).collect()
     rows = RunRows(made)
+    if held != "nothing":
+        monkeypatch.setattr("crun_batch.page.held.LEAST_ROWS", 1)
+        if held != "all":
+            monkeypatch.setattr("crun_batch.page.held._bytes", len)
+            monkeypatch.setattr("crun_batch.page.held.HELD_BYTES", 3)
+            monkeypatch.setattr("crun_batch.page.held.TEXT_SHARE", 0.1)
+        hold(rows)
+        parts = rows.held.parts(now_of(made))
+        with_texts = [number for number, part in parts.items() if part.low is not None]
+        expected_parts = ([1, 2, 3, 4], [1, 2, 3, 4]) if held == "all" else ([1, 2, 3], [1])
+        assert expected_parts == ([*parts], with_texts)
 
-    @settings(deadline=None, max_examples=60, derandomize=True, database=None)
+    @settings(deadline=None, max_examples=12, derandomize=True, database=None)
     @given(UNITS)
     def law(asked: dict[str, Any]) -> None:
         given = [(name, value) for name in ("score", "q", "in", "where", "sort") if (value := asked[name])]
         given += [(name, value) for name in ("status", "variant") for value in sorted(asked[name])]
-        given += [("differ", "1")] if asked["differ"] else []
+        given += [(name, "1") for name in ("differ", "regex") if asked[name]]
         found: list[tuple[int, str]] = []
         order = []
         for page in range(1, 20):
             wanted = rows_asked(
-                [*given, ("page", str(page)), ("rows", "37"), ("column", "latency_seconds")], rows.facets()
+                [*given, ("page", str(page)), ("rows", "120"), ("column", "latency_seconds")], rows.facets()
             )
             answer = rows.page(wanted)
             found += [(one["id"], one["variant"]) for one in answer["rows"]]
@@ -311,6 +370,62 @@ def test_the_rows_are_those_that_were_asked_for(made: Path) -> None:
 
     law()
     rows.close()
+
+
+def hold(rows: RunRows) -> None:
+    """Ask for a page, and wait for what is held after it."""
+    rows.page(rows_asked([], rows.facets()))
+    rows.held.wait()
+
+
+def test_one_run_of_a_page_is_held_at_a_time(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was held of the run before goes, also from its open connections; it is answered as before."""
+    monkeypatch.setattr("crun_batch.page.held.LEAST_ROWS", 1)
+    make_run(tmp_path / "other", 60)
+    room = HeldRoom()
+    first, second = RunRows(made, room), RunRows(tmp_path / "other", room)
+    hold(first)
+    part = weakref.ref(next(iter(first.held.parts(now_of(made)).values())).rows)
+    assert ROWS < first.held.told().rows and part() is not None
+    hold(second)
+    gc.collect()
+    assert (0, 60) == (first.held.told().rows, second.held.told().rows) and part() is None
+    assert ROWS == first.count(rows_asked([], first.facets()))
+    first.close(), second.close()
+
+
+def test_a_file_that_was_written_anew_is_held_anew(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prices that are corrected write the finals' costs anew, under the same names."""
+    monkeypatch.setattr("crun_batch.page.held.LEAST_ROWS", 1)
+    path = tmp_path / "run"
+    shutil.copytree(made, path, symlinks=True)
+    rows = RunRows(path)
+    hold(rows)
+    file = RunDirectory(path).part(2)
+    pl.read_parquet(file).with_columns(
+        pl.lit(Decimal(7)).cast(pl.Decimal(38, 12)).alias("cost_usd")
+    ).write_parquet(file)
+    assert 3 == len(rows.held.parts(now_of(path)))
+    dear = rows_asked([("where", "cost_usd = 7")], rows.facets())
+    assert until(lambda: rows.count(dear), lambda count: count == ROWS // 3)
+    hold(rows)
+    assert (4, ROWS // 3) == (len(rows.held.parts(now_of(path))), rows.count(dear))
+    rows.close()
+
+
+def test_what_is_nested_is_searched_as_it_is_shown(made: Path) -> None:
+    """A cell that is copied into the search field is found."""
+    rows = RunRows(made)
+    shown = rows.page(rows_asked([("column", "output"), ("status", "ok")], rows.facets()))["rows"][0]["cells"][0]
+    for where in ([], [("in", "output")]):
+        assert rows.count(rows_asked([("q", shown), *where], rows.facets()))
+    rows.close()
+
+
+def now_of(path: Path) -> Snapshot:
+    return snapshot(RunDirectory(path), run_schema(RunDirectory(path)))
 
 
 @pytest.mark.parametrize(
@@ -536,3 +651,37 @@ def test_a_status_is_read_a_tenth_of_the_time_at_most(hostile: Path) -> None:
     assert first is live.read()
     now[0] = 1.01
     assert first is not live.read()
+
+
+PATTERNS = st.text(st.sampled_from("abc1.()[]{}*+?\\^$|,-: dwQE"), max_size=14)
+
+
+@settings(max_examples=600, deadline=None, derandomize=True, database=None)
+@given(PATTERNS, st.lists(st.text(st.sampled_from("abc1.()[]{}*+?\\^$|,-: d"), max_size=16), max_size=6))
+@example("(abc)?x", ["x"])
+@example("abcd?", ["abc"])
+@example("abcd{0}e", ["abce"])
+@example("abc|x", ["x"])
+@example("[^]abc]x", ["ax"])
+def test_what_is_certain_of_an_expression_stands_in_all_it_matches(pattern: str, texts: list[str]) -> None:
+    """By RE2 itself, as Arrow has it: a row that is left out of the search cannot match."""
+    certain = certain_text(pattern)
+    texts = [*texts, pattern]
+    try:
+        matches = pc.match_substring_regex(pa.array(texts), pattern).to_pylist()
+    except pa.ArrowInvalid:
+        return
+    assert certain is None or all(certain in text for text, found in zip(texts, matches, strict=True) if found)
+
+
+def test_a_plain_beginning_is_certain() -> None:
+    """What people write most: a text with some places left open."""
+    asked = {
+        "Review 1660.7": "Review 1660",
+        r"a\.b+c*dd": "a.b",
+        "(x|y) late": " late",
+        "late|soon": None,
+        "late( |$)": "late",
+        "a.b": None,
+    }
+    assert asked == {pattern: certain_text(pattern) for pattern in asked}

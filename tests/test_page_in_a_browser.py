@@ -256,7 +256,7 @@ def million() -> Path:
 
 @pytest.mark.skipif(not MILLION, reason="minutes: PAGE_MILLION=FOLDER")
 def test_a_million_rows_are_as_near(browser: Browser, million: Path, size: str) -> None:
-    """Pages, filters, order and the last page of a run of a million rows; its variants side by side."""
+    """Pages, filters, order, the last page and one row of a run of a million rows; its variants side by side."""
     with crun_batch.view(million) as page:
         opened(browser, page)
         browser.wait("document.getElementById('count').textContent === '1,000,000 units'")
@@ -266,6 +266,14 @@ def test_a_million_rows_are_as_near(browser: Browser, million: Path, size: str) 
         assert 100 == browser.run(SHOWN)
         assert fits(browser)
         base, _, token = page.url.partition("/#")
+        browser.go(f"{base}/?id=100000#{token}")
+        browser.wait("document.querySelectorAll('#row .unit').length === 6")
+        picture(browser, f"million-row-{size}")
+        assert "Review 100000" in browser.run("document.querySelector('#row .message:last-of-type').textContent")
+        browser.wait(f"{SHOWN} === 100 && {COUNTED}")
+        for query, rows in (("q=Review 100000:&in=text", 6), ("q=zebra", 0), ("q=Review 100.00:&regex=1", 60)):
+            browser.go(f"{base}/?{query}&rows=100#{token}")
+            browser.wait(f"document.getElementById('count').textContent === '{rows} units' && {SHOWN} === {rows}")
         browser.go(f"{base}/?view=compare&gold=gold#{token}")
         browser.wait("document.querySelectorAll('#compare .reliability').length === 6")
         picture(browser, f"million-compare-{size}")

@@ -20,6 +20,7 @@ from crun_batch.console.row_words import row_text
 from crun_batch.console.words import display_width
 from crun_batch.reporting.spoken import spoken
 from crun_batch.simulator.process import SimulatorProcess
+from crun_batch.store.directory import open_directory, read_json, write_json
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(20)).decode()
 SCHEMA = {"type": "object", "properties": {"label": {"type": "string"}}, "required": ["label"]}
@@ -160,6 +161,22 @@ def test_without_its_table_a_row_shows_what_is_recorded(gateway: SimulatorProces
     assert (shown["table"], None) == (attempt["not_shown"], attempt["messages"])
     assert unit["output_text"] == attempt["answer"]
     assert "not shown" in row_text(shown, 80)
+
+
+def test_what_is_recorded_is_shown_also_where_the_job_is_taken_no_more(
+    gateway: SimulatorProcess, tmp_path: Path
+) -> None:
+    """A later version may refuse a key that an earlier one took: what is not shown says why."""
+    path = run_kit.run(run_kit.job(gateway, tmp_path), table(["a"])).directory
+    run = open_directory(path, started_at="2026-01-01T00:00:00Z")
+    document = read_json(run.job)
+    document["job"]["limits"] = {"a_key_that_went": 1}
+    write_json(run, run.job, document)
+    run.close()
+    [unit] = crun_batch.show(path, "r0", raw=True)["units"]
+    [attempt] = unit["attempts"]
+    assert unit["output_text"] in json.loads(attempt["reply"])["choices"][0]["message"]["content"]
+    assert "the job cannot be read any more" in attempt["not_shown"] and "a_key_that_went" in attempt["not_shown"]
 
 
 def test_a_judge_is_shown_with_its_question_and_its_reason(gateway: SimulatorProcess, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec import to_builtins
+
 from crun_batch.errors import InputError
 from crun_batch.page.asked import RowsAsked, rows_asked
 from crun_batch.page.compared import compared_document
@@ -51,13 +53,18 @@ def answers(
         if wanted is None:
             raise InputError("which row? its id is missing")
         shown = _run_of(shown_runs, request)
-        document = row_document(shown.path, wanted, table=table, allow_paths=allow_paths)
+        recorded = shown.rows.recorded(wanted)
+        document = row_document(shown.path, recorded, table=table, allow_paths=allow_paths)
         return {**document, "said": shown.rows.people.of_row(document["id"])}
+
+    def status(request: Request) -> dict[str, Any]:
+        shown = _run_of(shown_runs, request)
+        return {**shown.live.read(), "read_ahead": to_builtins(shown.rows.held.told())}
 
     return {
         "runs": lambda _: shown_runs.listed(),
         "facts": facts,
-        "status": lambda request: _run_of(shown_runs, request).live.read(),
+        "status": status,
         "failures": lambda request: _run_of(shown_runs, request).rows.failures(),
         "rows": rows,
         "count": count,

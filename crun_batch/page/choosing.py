@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import pyarrow.types as is_type
 from msgspec import Struct
 
 from crun_batch.page.asked import RowsAsked
+from crun_batch.page.certain_text import certain_text
 from crun_batch.page.facts import RunFacets
+from crun_batch.page.held_columns import END, LOW, RAW, SURENESS, TOLD, text_of
 from crun_batch.store.schema import SEQUENCE, quoted
 
 ANNOTATED = "_annotated"
@@ -30,6 +31,30 @@ class Condition(Struct, frozen=True):
     values: tuple[Any, ...] = ()
 
 
+class RowNeeds(Struct, frozen=True):
+    """What rows must have, so that conditions and an order can be said of them."""
+
+    texts: bool = False
+    """Those that are searched, in the form of `held_columns`."""
+    columns: tuple[str, ...] = ()
+    """Of results, beside id, variant, repeat and status."""
+    is_scored: bool = False
+    certain: str | None = None
+    """Only rows that have this text somewhere can be wanted."""
+
+
+def needs(asked: RowsAsked, facets: RunFacets) -> RowNeeds:
+    """What `conditions` and `order` name."""
+    searched = (*facets.searched,) if asked.within is None else (asked.within,)
+    is_searched = asked.text is not None and not asked.is_regex and asked.within in (None, *facets.searched)
+    looked_in = () if asked.text is None or is_searched else searched
+    sorted_by = () if asked.sort is None else (asked.sort,)
+    columns = tuple(dict.fromkeys((*sorted_by, *looked_in)))
+    of_scores = bool(asked.scores) or asked.queue == "judge" or bool({*columns} & {*facets.score_columns})
+    certain = certain_text(asked.text) if asked.text is not None and asked.is_regex else None
+    return RowNeeds(is_searched, columns, of_scores, certain)
+
+
 def conditions(asked: RowsAsked, facets: RunFacets) -> Condition:
     """All conditions together; `true` where there is none."""
     found = list(_each(asked, facets))
@@ -40,7 +65,7 @@ def conditions(asked: RowsAsked, facets: RunFacets) -> Condition:
 def order(asked: RowsAsked, facets: RunFacets) -> str:
     """The order of the rows: that of their recording where nothing is asked, and within what is equal."""
     if asked.sort is None and asked.queue == "confidence":
-        return f"{facets.confidence} asc nulls last, {SEQUENCE}"
+        return f"{SURENESS} asc nulls last, {SEQUENCE}"
     if asked.sort is None and asked.queue in ("random", "judge"):
         return f"hash({quoted(facets.id_name)}, {asked.seed}), {SEQUENCE}"
     if asked.sort is None:
@@ -49,12 +74,10 @@ def order(asked: RowsAsked, facets: RunFacets) -> str:
     return f"{quoted(asked.sort)} {direction} nulls last, {SEQUENCE}"
 
 
-def differing_units(facets: RunFacets) -> str:
-    """The query of the units that variants answered differently; an answer that is missing is none."""
-    answer = quoted("output") + "::varchar" if "output" in facets.columns else "trim(output_text)"
+def differing_units(facets: RunFacets, source: str) -> str:
+    """The query of the units in `source` that variants answered differently; an answer that is missing is none."""
     unit = f'{quoted(facets.id_name)} as unit_id, "repeat" as unit_repeat'
-    told = f"select {unit}, hash({answer}) as told from results where {answer} is not null"
-    return f"select unit_id, unit_repeat from ({told}) group by all having min(told) <> max(told)"
+    return f"select {unit} from {source} where {TOLD} is not null group by all having min({TOLD}) <> max({TOLD})"
 
 
 def _each(asked: RowsAsked, facets: RunFacets) -> Iterator[Condition]:
@@ -70,17 +93,17 @@ def _each(asked: RowsAsked, facets: RunFacets) -> Iterator[Condition]:
     if asked.is_differing:
         unit = f'({quoted(facets.id_name)}, "repeat")'
         yield Condition(f"{unit} in (select (unit_id, unit_repeat) from {DIFFERING})")
+    row, row_id = quoted(facets.id_name), facets.sql_id("id")
     if asked.is_annotated is not None:
-        row = f"{quoted(facets.id_name)}::varchar"
+        ids = f"from {ANNOTATED} where {row_id} is not null and variant is"
         said = (
-            f"({row} in (select id from {ANNOTATED} where variant is null) or "
-            f'({row}, variant, "repeat") in '
-            f'(select (id, variant, "repeat") from {ANNOTATED} where variant is not null))'
+            f"({row} in (select {row_id} {ids} null) or "
+            f'({row}, variant, "repeat") in (select ({row_id}, variant, "repeat") {ids} not null))'
         )
         yield Condition(said if asked.is_annotated else f"not {said}")
     if asked.label_of_people is not None:
-        row = f"{quoted(facets.id_name)}::varchar"
-        yield Condition(f"{row} in (select id from {LABELLED} where label = ?)", (asked.label_of_people,))
+        ids = f"from {LABELLED} where {row_id} is not null and label = ?"
+        yield Condition(f"{row} in (select {row_id} {ids})", (asked.label_of_people,))
     if asked.queue == "judge":
         judged = " or ".join(f"{quoted(f'score_{name}')} is not null" for name in facets.judges)
         yield Condition(f"({judged})")
@@ -90,15 +113,15 @@ def _each(asked: RowsAsked, facets: RunFacets) -> Iterator[Condition]:
 
 def _search(asked: RowsAsked, text: str, facets: RunFacets) -> Condition:
     """The text as it is, whatever its case, or a regular expression as it is written."""
-    names = (asked.within,) if asked.within is not None else (facets.id_name, *facets.texts)
-    told = [_told(name, facets) for name in dict.fromkeys(names)]
-    if asked.is_regex:
-        found = [f"regexp_matches({one}, ?)" for one in told]
-    else:
-        found = [f"contains(lower({one}), lower(?))" for one in told]
-    return Condition(f"({' or '.join(found)})", (text,) * len(found))
-
-
-def _told(name: str, facets: RunFacets) -> str:
-    is_text = is_type.is_string(facets.columns[name])
-    return quoted(name) if is_text else f"{quoted(name)}::varchar"
+    places = {name: place for place, name in enumerate(facets.searched)}
+    names = tuple(places) if asked.within is None else (asked.within,)
+    if asked.is_regex or not set(names) <= set(places):
+        how = "regexp_matches({}, ?)" if asked.is_regex else "contains(lower({}), lower(?))"
+        found = [how.format(text_of(name, facets.columns[name])) for name in names]
+        return Condition(f"({' or '.join(found)})", (text,) * len(found))
+    low = f"contains({LOW}, lower(?))"
+    if asked.within is not None:  # looked for anywhere first, which costs a tenth of finding the text's place
+        low = f"case when {low} then contains(split_part({LOW}, {END}, {places[asked.within] + 1}), lower(?)) end"
+    raw = [f"contains(lower({RAW}{places[name]}), lower(?))" for name in names]
+    sql = f"case when {LOW} is not null then {low} else ({' or '.join(raw)}) end"
+    return Condition(sql, (text,) * sql.count("?"))

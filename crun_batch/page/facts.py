@@ -33,15 +33,35 @@ class RunFacets(Struct, frozen=True):
     """Those of the scores that a model gives."""
     repeats: int
 
+    def sql_id(self, text: str) -> str:
+        """An id that is written as text, in the type of the run's ids: each row's own need not be cast.
+
+        Null for what is no such id.
+        """
+        of_type = self.columns[self.id_name]
+        if not is_type.is_integer(of_type):
+            return text
+        return f"try_cast({text} as {'ubigint' if is_type.is_unsigned_integer(of_type) else 'bigint'})"
+
     @property
     def noun(self) -> str:
         """What a line of the results is: a row; a unit, where a row has several."""
         return noun_of(max(1, len(self.variants)) * self.repeats)
 
     @property
+    def score_columns(self) -> tuple[str, ...]:
+        """The columns of the scores, which are kept beside the finals."""
+        return tuple(f"score_{name}" for name in self.scores)
+
+    @property
     def texts(self) -> tuple[str, ...]:
         """Columns in which a text may stand: where all are searched."""
         return tuple(name for name, of_type in self.columns.items() if _holds_text(of_type) and name != HASH)
+
+    @property
+    def searched(self) -> tuple[str, ...]:
+        """Where a text is looked for that may stand anywhere: the id, and all texts."""
+        return tuple(dict.fromkeys((self.id_name, *self.texts)))
 
     @property
     def confidence(self) -> str | None:

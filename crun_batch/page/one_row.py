@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from crun_batch.gateway.protocols.protocol import decode
-from crun_batch.reporting.one_row import show_row
+from crun_batch.reporting.one_row import shown_row
 from crun_batch.reporting.spoken import pictures
+from crun_batch.store.unit_rows import RecordedRow
 
 RAW_CHARACTERS = 200_000
 """Of a longer request or reply the page shows so much; `show --raw` has all of it."""
 
 
 def row_document(
-    path: Path, row_id: str, *, table: object | None, allow_paths: Sequence[str | Path]
+    path: Path, recorded: RecordedRow, *, table: object | None, allow_paths: Sequence[str | Path]
 ) -> dict[str, Any]:
     """The document of `show`; each message has `pictures`, data URLs. Raises InputError (no such row)."""
-    shown = show_row(path, row_id, table=table, allow_paths=allow_paths, raw=True)
+    shown = shown_row(path, recorded, table=table, allow_paths=allow_paths, raw=True)
     return {**shown, "units": [_unit(unit) for unit in shown["units"]]}
 
 

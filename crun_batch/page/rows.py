@@ -1,6 +1,7 @@
 """Pages of rows, how many there are, and what failed why: a run's answers to what the page asks.
 
-A page is found in two steps: first which rows, by the columns that decide it, then those rows' texts.
+A page is found in two steps: first which rows, by the columns that decide it (in memory where they are held), then
+those rows' texts, from the files.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from msgspec import structs
 
 from crun_batch.errors import InputError
 from crun_batch.page.asked import RowsAsked
-from crun_batch.page.choosing import DIFFERING, conditions, differing_units, order
+from crun_batch.page.choosing import DIFFERING, RowNeeds, conditions, differing_units, needs, order
 from crun_batch.page.facts import RunFacets, run_facets
+from crun_batch.page.held import HeldRoom, HeldRows
 from crun_batch.page.opened import CHOSEN, OpenedRun
 from crun_batch.page.people import People
 from crun_batch.store.schema import SEQUENCE, quoted
+from crun_batch.store.unit_rows import RecordedRow, recorded_in
 from crun_batch.store.views import CURRENT
 
 CELL_CHARACTERS = 400
@@ -39,11 +42,15 @@ _EXACT = 2**53
 
 
 class RunRows:
-    """The rows of one run. Counting has a connection of its own: it may take long, and no page waits for it."""
+    """The rows of one run. Counting has a connection of its own: it may take long, and no page waits for it.
 
-    def __init__(self, path: Path) -> None:
+    `room`: the memory that this run shares with others, in which one at a time is held.
+    """
+
+    def __init__(self, path: Path, room: HeldRoom | None = None) -> None:
         self.path = path
-        self._pages, self._counts = OpenedRun(path), OpenedRun(path)
+        self.held = HeldRows(room or HeldRoom(), self._forget)
+        self._pages, self._counts = OpenedRun(path, self.held), OpenedRun(path, self.held)
         self.people = People(path)
         self._known: OrderedDict[tuple[Any, ...], int] = OrderedDict()
         self._facets_lock = threading.Lock()
@@ -60,7 +67,7 @@ class RunRows:
     def page(self, asked: RowsAsked) -> dict[str, Any]:
         """The rows of one page, `columns` in their order, and whether there is another page. Raises InputError."""
         facets = self.facets()
-        with self._pages.connection(asked.where) as connection:
+        with self._pages.connection(facets, needs(asked, facets), asked.where) as connection:
             self._prepare(self._pages, connection, asked, facets)
             found = conditions(asked, facets)
             first = (asked.page - 1) * asked.rows_a_page
@@ -70,6 +77,7 @@ class RunRows:
             keys = [key for (key,) in connection.execute(query, [*found.values, *limits]).fetchall()]
             shown = keys[: asked.rows_a_page]
             rows = _rows(connection, shown, asked.columns, facets)
+        self._pages.hold(facets)
         for row in rows:
             row["said"] = self.people.of_row(row["id"])
         return {
@@ -83,7 +91,7 @@ class RunRows:
     def count(self, asked: RowsAsked) -> int:
         """How many rows there are. Raises InputError."""
         facets = self.facets()
-        with self._counts.connection(asked.where) as connection:
+        with self._counts.connection(facets, needs(asked, facets), asked.where) as connection:
             key = self._counts.seen, self.people.stamp(), _without_page(asked)
             if key in self._known:
                 self._known.move_to_end(key)
@@ -97,9 +105,14 @@ class RunRows:
                 self._known.popitem(last=False)
         return int(number)
 
+    def recorded(self, wanted: str) -> RecordedRow:
+        """What is recorded of the row of that id. Raises InputError where it can be no id of this run."""
+        with self._pages.connection(self.facets(), RowNeeds()) as connection:
+            return recorded_in(connection, self.path, wanted)
+
     def failures(self) -> dict[str, Any]:
         """Rows that are not ok, and requests that brought no answer, each with the gateway's words, counted."""
-        with self._counts.connection() as connection:
+        with self._counts.connection(self.facets(), RowNeeds()) as connection:
             rows = connection.execute(_FAILED_ROWS).fetchall()
             requests = connection.execute(_FAILED_REQUESTS).fetchall()
         names = ("status", "kind", "http_status", "message", "count")
@@ -109,15 +122,20 @@ class RunRows:
         }
 
     def close(self) -> None:
-        """Close both connections."""
+        """Close both connections, and hold nothing."""
+        self.held.clear()
         self._pages.close()
         self._counts.close()
+
+    def _forget(self) -> None:
+        self._pages.forget()
+        self._counts.forget()
 
     def _prepare(
         self, opened: OpenedRun, connection: duckdb.DuckDBPyConnection, asked: RowsAsked, facets: RunFacets
     ) -> None:
         if asked.is_differing:
-            opened.keep(connection, DIFFERING, differing_units(facets))
+            opened.keep(connection, DIFFERING, lambda source: differing_units(facets, source))
         if asked.is_annotated is not None:
             self.people.make_units(connection)
         if asked.label_of_people is not None:

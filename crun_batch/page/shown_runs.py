@@ -13,6 +13,7 @@ from typing import Any
 from msgspec import structs
 
 from crun_batch.errors import InputError
+from crun_batch.page.held import HeldRoom
 from crun_batch.page.live import LiveStatus
 from crun_batch.page.rows import RunRows
 from crun_batch.state.listing import list_runs
@@ -22,9 +23,9 @@ from crun_batch.store.directory import RunDirectory
 class ShownRun:
     """One run of the page, with what is kept open of it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, room: HeldRoom) -> None:
         self.path = path
-        self.rows = RunRows(path)
+        self.rows = RunRows(path, room)
         self.live = LiveStatus(path)
 
 
@@ -38,6 +39,7 @@ class ShownRuns:
         self._runs = tuple(place for place in places if is_run(place))
         self._folders = tuple(place for place in places if not is_run(place))
         self._opened: dict[str, ShownRun] = {}
+        self._room = HeldRoom()
         self._lock = threading.Lock()
 
     def listed(self) -> list[dict[str, Any]]:
@@ -56,7 +58,7 @@ class ShownRuns:
             wanted = there[0] if name is None else name
             if wanted not in there:
                 raise InputError(f"{wanted}: this page shows no such run")
-            return self._opened.setdefault(wanted, ShownRun(Path(wanted)))
+            return self._opened.setdefault(wanted, ShownRun(Path(wanted), self._room))
 
     def _below(self) -> list[str]:
         found = [one for folder in self._folders for one in list_runs(folder)]

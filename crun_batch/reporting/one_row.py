@@ -7,43 +7,48 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from crun_batch.errors import InputError
 from crun_batch.gateway.protocols.protocol import decode
-from crun_batch.load.job.job import Job
 from crun_batch.records import Reply
 from crun_batch.reporting.asked_again import CHANGED, GONE, AskedAgain, Attempted, open_again, said_of
-from crun_batch.reporting.replies import BODIES, raw_reply, recorded_reply
+from crun_batch.reporting.replies import BODIES, Endpoints, endpoints_of, raw_reply, recorded_reply
 from crun_batch.reporting.spoken import spoken
 from crun_batch.scoring.extract import json_value
 from crun_batch.store.directory import RunDirectory, read_json
-from crun_batch.store.unit_rows import recorded_row, unknown_id
+from crun_batch.store.unit_rows import RecordedRow, recorded_row, unknown_id
 from crun_batch.workload.recorded_job import recorded_job
 
 _OF_UNIT = ("variant", "repeat")
 
 
 class RowSource(Struct, frozen=True):
-    """What the row is read with: the job as it was run, and its requests, or why they cannot be made again."""
+    """What the row is read with: where its requests went, and those requests, or why they cannot be made again."""
 
-    job: Job
+    endpoints: Endpoints
     again: AskedAgain | str
-    raw: bool
+    raw: bool = False
 
 
 def show_row(
     path: Path, wanted: int | str, *, table: object | None, allow_paths: Sequence[str | Path], raw: bool
 ) -> dict[str, Any]:
     """The document of `show`. Raises InputError where there is no run or no such row, RunDamaged."""
-    run = RunDirectory(path)
-    recorded = recorded_row(path, wanted)
-    document = read_json(run.job)
-    job = recorded_job(document, allow_paths)
+    return shown_row(path, recorded_row(path, wanted), table=table, allow_paths=allow_paths, raw=raw)
+
+
+def shown_row(
+    path: Path, recorded: RecordedRow, *, table: object | None, allow_paths: Sequence[str | Path], raw: bool
+) -> dict[str, Any]:
+    """The same of what is recorded of the row. Raises InputError where that is nothing."""
+    document = read_json(RunDirectory(path).job)
     with ExitStack() as stack:
-        source = RowSource(job, open_again(job, table, recorded.row_id, stack), raw)
+        source = _source(document, table, recorded.row_id, stack, allow_paths)
+        source = structs.replace(source, raw=raw)
         is_open = isinstance(source.again, AskedAgain) and source.again.row is not None
         if not recorded.results and not recorded.attempts and not is_open:
-            raise unknown_id(path, wanted, recorded.near)
+            raise unknown_id(path, recorded.row_id, recorded.near)
         results = {(one["variant"], one["repeat"]): one for one in recorded.results}
         attempts: dict[tuple[str, int], list[dict[str, Any]]] = {key: [] for key in results}
         for one in recorded.attempts:
@@ -54,11 +59,27 @@ def show_row(
         ]
     return {
         "run": str(path),
-        "name": job.name,
+        "name": document["job"]["name"],
         "id": recorded.row_id,
         "table": source.again if isinstance(source.again, str) else None if is_open else GONE,
         "units": units,
     }
+
+
+def _source(
+    document: Mapping[str, Any],
+    table: object | None,
+    row_id: int | str,
+    stack: ExitStack,
+    allow_paths: Sequence[str | Path],
+) -> RowSource:
+    """What was recorded is shown also where this version takes the job no more: without what follows from it."""
+    try:
+        job = recorded_job(document, allow_paths)
+        endpoints = endpoints_of(job)
+    except InputError as error:
+        return RowSource({}, f"the job cannot be read any more: {error}")
+    return RowSource(endpoints, open_again(job, table, row_id, stack))
 
 
 def _unit(
@@ -68,7 +89,7 @@ def _unit(
     attempts: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """A unit with its attempts; `result` is None while it is open."""
-    replies = [recorded_reply(source.job, one) for one in attempts]
+    replies = [recorded_reply(source.endpoints, one) for one in attempts]
     bodies = _bodies(source, unit["variant"], result, attempts, replies)
     told = {name: value for name, value in (result or {}).items() if name not in _OF_UNIT}
     return {

@@ -18,11 +18,15 @@ BODIES = ("reply_body", "reply_base64")
 """The columns of attempts that hold a reply as it came."""
 
 
-def recorded_reply(job: Job, attempt: Mapping[str, Any]) -> Reply | None:
+Endpoints = Mapping[tuple[str | None, str | None], EndpointSpec]
+"""(judge, variant) -> where it is asked; one of the two is None."""
+
+
+def recorded_reply(endpoints: Endpoints, attempt: Mapping[str, Any]) -> Reply | None:
     """What the recorded reply says, where it is an answer."""
     if attempt["outcome"] != "done" or attempt["error_kind"] is not None:
         return None
-    asked = _endpoints(job).get((attempt["judge"], attempt["variant"] if attempt["judge"] is None else None))
+    asked = endpoints.get((attempt["judge"], attempt["variant"] if attempt["judge"] is None else None))
     if asked is None:
         return None
     response = Response(attempt["http_status"] or 200, {}, raw_reply(attempt))
@@ -30,8 +34,8 @@ def recorded_reply(job: Job, attempt: Mapping[str, Any]) -> Reply | None:
     return found if isinstance(found, Reply) else None
 
 
-def _endpoints(job: Job) -> dict[tuple[str | None, str | None], EndpointSpec]:
-    """(judge, variant) -> where it is asked; one of the two is None."""
+def endpoints_of(job: Job) -> Endpoints:
+    """Where each variant and each judge of a job is asked. Raises InputError."""
     asked: dict[tuple[str | None, str | None], EndpointSpec] = {}
     asked |= {(None, one.name): one.job.endpoint for one in variations(job)}
     return asked | {(judge.spec.name, None): judge.job.endpoint for judge in judge_jobs(job)}

@@ -32,15 +32,20 @@ class RecordedRow(Struct, frozen=True):
 
 def recorded_row(path: Path, wanted: int | str) -> RecordedRow:
     """Everything of the id `wanted`, a number or its text. Raises InputError for a text where ids are numbers."""
+    with connect(path) as connection:
+        connection.execute("set TimeZone = 'UTC'")
+        return recorded_in(connection, path, wanted)
+
+
+def recorded_in(connection: duckdb.DuckDBPyConnection, path: Path, wanted: int | str) -> RecordedRow:
+    """The same, from views of the run that are open already."""
     schema = run_schema(RunDirectory(path))
     name = quoted(schema.id_name)
     is_whole = pa.types.is_integer(schema.stored_id_type)
-    with connect(path) as connection:
-        connection.execute("set TimeZone = 'UTC'")
-        row_id = _whole(wanted, connection, name, path) if is_whole else str(wanted)
-        results = _rows(connection, f"select * from results where {name} = ? order by variant, repeat", row_id)
-        attempts = _rows(connection, f"select * from attempts where {name} = ? order by serial", row_id)
-        near = [] if results or attempts else _near(connection, name, row_id)
+    row_id = _whole(wanted, connection, name, path) if is_whole else str(wanted)
+    results = _rows(connection, f"select * from results where {name} = ? order by variant, repeat", row_id)
+    attempts = _rows(connection, f"select * from attempts where {name} = ? order by serial", row_id)
+    near = [] if results or attempts else _near(connection, name, row_id)
     return RecordedRow(row_id, results, attempts, near)
 
 

@@ -9,7 +9,7 @@ and ask for no frame: polars and DuckDB are loaded where they are needed.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -124,29 +124,53 @@ def attempts_frame(path: Path) -> pl.LazyFrame:
 
 
 def connect(path: Path) -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB with the views `results` and `attempts`; the live rows are those of this moment.
-
-    The view CURRENT is `results` with the sequence of each final beside its columns.
-    """
+    """An in-memory DuckDB with the views of `make_views`; the live rows are those of this moment."""
     import duckdb  # a run that goes on asks it nothing
 
-    now = _snapshot_of(path)
     connection = duckdb.connect(":memory:")
+    make_views(connection, _snapshot_of(path))
+    return connection
+
+
+def make_views(connection: duckdb.DuckDBPyConnection, now: Snapshot) -> bool:
+    """The views `results` and `attempts`, of this connection alone, whatever others its database has.
+
+    The view CURRENT is `results` with the sequence of each final beside its columns. Returns whether finals
+    replace older ones.
+    """
     _make_view(connection, "attempts", [now.run.attempt_file(number) for number in now.sealed], now.attempts)
-    _make_view(connection, "_finals", [now.run.part(number) for number in now.sealed], now.finals)
-    current = f"create view {CURRENT} as select {_columns(now.schema)}, final.{SEQUENCE} from _finals final"
+    make_finals_view(connection, "_finals", now, now.sealed)
     if now.schema.scores:
         connection.register("_scores", scores_table(now.run, now.schema))
-        current += f" left join _scores on _scores.{SEQUENCE} = final.{SEQUENCE}"
     last = superseding(now)
-    if last is not None:  # looking each unit up costs several times what reading it does
+    if last is not None:
         connection.register("_superseding", last.to_arrow())
-        same_unit = " and ".join(f"last.{quoted(key)} = final.{quoted(key)}" for key in now.schema.unit_columns)
-        older = f"{same_unit} and final.{SEQUENCE} < last._last"
-        current += f" where not exists (select 1 from _superseding last where {older})"
-    connection.execute(current)
-    connection.execute(f"create view results as select * exclude ({SEQUENCE}) from {CURRENT}")
-    return connection
+    source = current_of("_finals", now.schema, is_scored=bool(now.schema.scores), has_older=last is not None)
+    connection.execute(f"create temp view {CURRENT} as select {_columns(now.schema)}, final.{SEQUENCE} {source}")
+    connection.execute(f"create temp view results as select * exclude ({SEQUENCE}) from {CURRENT}")
+    return last is not None
+
+
+def make_finals_view(
+    connection: duckdb.DuckDBPyConnection, name: str, now: Snapshot, sealed: Iterable[int]
+) -> None:
+    """A view of the finals in these sealed files and in the live segments, older ones of a unit included."""
+    _make_view(connection, name, [now.run.part(number) for number in sealed], now.finals)
+
+
+def current_of(source: str, schema: RunSchema, *, is_scored: bool, has_older: bool) -> str:
+    """What a query of `final` and, with `is_scored`, `_scores` selects from: those finals of `source` that hold.
+
+    `has_older`: `_superseding` says which do not. Looking each of them up costs several times what reading does.
+    """
+    found = f"from {source} final"
+    if is_scored:
+        found += f" left join _scores on _scores.{SEQUENCE} = final.{SEQUENCE}"
+    if has_older:
+        same_unit = " and ".join(f"last.{quoted(key)} = final.{quoted(key)}" for key in schema.unit_columns)
+        older = f"{same_unit} and final.{SEQUENCE} < last.{LAST}"
+        found += f" where not exists (select 1 from _superseding last where {older})"
+    return found
 
 
 def query(path: Path, sql: str) -> pa.Table:
@@ -327,7 +351,7 @@ def _make_view(connection: duckdb.DuckDBPyConnection, name: str, files: list[Pat
     source = f"select * from _live_{name}"
     if files:
         source += f" union all by name select * from {parquet_source(files)}"
-    connection.execute(f"create view {quoted(name)} as {source}")
+    connection.execute(f"create temp view {quoted(name)} as {source}")
 
 
 def _sum(column: str) -> str:

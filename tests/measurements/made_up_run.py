@@ -1,7 +1,8 @@
 """A made-up run of any size: the files that a real run leaves, without sending a request.
 
 A labelling sweep of six variants, scored, with failures, retries and two pauses: sealed attempts with the replies'
-bodies, sealed results, job.json, summary.json.
+bodies, sealed results, scores, job.json, summary.json, and beside the run the table it was asked from. Every
+ASKED_AGAIN-th row has the true hashes of its requests.
 """
 
 from __future__ import annotations
@@ -18,16 +19,21 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from crun_batch.store.directory import RunDirectory, open_directory, write_json
+from crun_batch.store.directory import RunDirectory, open_directory, read_json, write_json
 from crun_batch.store.results import publish
 from crun_batch.store.schema import RunSchema, attempts_schema, parts_schema, schema_document
+from crun_batch.store.scores import scores_schema, write_scores
 from crun_batch.store.seal import put_in_place, write_parquet
+from crun_batch.workload.loading import load_workload
+from crun_batch.workload.recorded_job import recorded_job
 
 MODELS = {"large": (0.94, 30), "middle": (0.91, 8), "small": (0.83, 2)}
 """Model -> how often it is right, its price in micro-dollars per row."""
 PROMPTS = {"short": (0.0, 1.0), "long": (0.02, 1.6)}
+SAID = {"short": "You label product reviews.", "long": "You label product reviews: think of what the buyer wants."}
 LABELS = ("praise", "complaint", "question", "offer", "other")
 ROWS_PER_SEGMENT = 50_000
+ASKED_AGAIN = 10_000
 START_US = 1_790_000_000_000_000
 TOPICS = pa.list_(pa.string())
 OUTPUT = pa.struct(
@@ -67,8 +73,13 @@ def make_run(path: Path, rows: int, seed: int = 0) -> None:
     """A run directory of `rows` finished units, about 1.03 requests each."""
     schema, random = run_schema(), np.random.default_rng(seed)
     run = open_directory(path, started_at="2026-01-01T00:00:00Z")
+    write_documents(run, schema, rows)
+    hashes, scores = true_hashes(run, rows), []
     for segment, first in enumerate(range(0, rows, ROWS_PER_SEGMENT), 1):
         finals = finals_frame(schema, random, first, min(ROWS_PER_SEGMENT, rows - first), rows, segment)
+        finals = finals.join(hashes, on=["review_id", "variant"], how="left", maintain_order="left")
+        finals = finals.with_columns(request_hash=pl.coalesce("_hash", "request_hash"))
+        scores.append(finals.filter(pl.col("score_right").is_not_null()).select("_sequence", "score_right"))
         attempts = attempts_frame(finals, random, first)
         tables = [
             (run.part(segment), typed(finals, parts_schema(schema))),
@@ -76,9 +87,45 @@ def make_run(path: Path, rows: int, seed: int = 0) -> None:
         ]
         entries = [write_parquet(run, file, table.schema, [table]) for file, table in tables]
         put_in_place(run, [file for file, _ in tables], entries)
-    write_documents(run, schema, rows)
+    scored = pl.concat(scores).with_columns(_incomplete=pl.lit(value=False))
+    write_scores(run, schema, typed(scored, scores_schema(schema)), "made up")
     publish(run, schema)
     run.close()
+
+
+def table_of(path: Path) -> Path:
+    """The table that the run in a folder was asked from."""
+    return path.with_name(f"{path.name}-reviews.parquet")
+
+
+def true_hashes(run: RunDirectory, rows: int) -> pl.DataFrame:
+    """Writes the table; the hashes of the requests of every ASKED_AGAIN-th row of it, in `_hash`."""
+    gold = pl.Series(np.array(LABELS)[gold_of(rows)])
+    table = pl.DataFrame({"review_id": range(len(gold))}).with_columns(text=text_of("review_id"), gold=gold)
+    table.write_parquet(table_of(run.path))
+    workload = load_workload(recorded_job(read_json(run.job)))
+    columns = {"review_id": pl.Int64, "variant": pl.String, "_hash": pl.String}
+    asked = []
+    for number in range(0, len(gold), ASKED_AGAIN):
+        row = workload.row(number, workload.columns)
+        assert row is not None
+        asked += [(number, one.name, one.request(row).request_hash) for one in workload.variants]
+    for renderer in workload.renderers:
+        renderer.close()
+    workload.templates.close()
+    return pl.DataFrame(asked, schema=columns, orient="row")
+
+
+def text_of(number: str) -> pl.Expr:
+    return pl.format(
+        "Review {}: the parcel came late & the colour is <b>not</b> as shown, but it works. 好い", number
+    )
+
+
+def gold_of(rows: int) -> np.ndarray:
+    """The place of each row's right label."""
+    count = -(-rows // len(run_schema().axes))
+    return np.random.default_rng(1).choice(5, count, p=[0.4, 0.25, 0.2, 0.1, 0.05])
 
 
 def finals_frame(
@@ -89,7 +136,7 @@ def finals_frame(
     row, variant = unit // len(names), unit % len(names)
     accuracy = np.array([MODELS[a["model"]][0] + PROMPTS[a["prompt"]][0] for a in schema.axes.values()])[variant]
     price = np.array([MODELS[a["model"]][1] * PROMPTS[a["prompt"]][1] for a in schema.axes.values()])[variant]
-    gold = np.random.default_rng(1).choice(5, rows // len(names) + 1, p=[0.4, 0.25, 0.2, 0.1, 0.05])[row]
+    gold = gold_of(rows)[row]
     right = random.random(count) < accuracy
     label = np.where(right, gold, (gold + random.integers(1, 5, count)) % 5)
     draw = random.random(count)
@@ -108,10 +155,6 @@ def finals_frame(
     frame = pl.DataFrame(
         {
             "review_id": row,
-            "text": [
-                f"Review {number}: the parcel came late & the colour is <b>not</b> as shown, but it works. 好い"
-                for number in row
-            ],
             "gold": labels[gold],
             "variant": np.array(names)[variant],
             "repeat": np.zeros(count, dtype=np.int32),
@@ -143,6 +186,7 @@ def dressed(frame: pl.DataFrame) -> pl.DataFrame:
     moment = pl.Datetime("us", "UTC")
     messages = pl.format("the gateway said: <script>alert({})</script> try again later", "review_id")
     return frame.with_columns(
+        text=text_of("review_id"),
         output_text=pl.when(pl.col("status") != "error").then(told),
         output=pl.when("_ok").then(
             pl.struct(label="_label", topics=pl.concat_list("_topic"), confidence="_confidence", urgent="_urgent")
@@ -211,12 +255,18 @@ def write_documents(run: RunDirectory, schema: RunSchema, rows: int) -> None:
     """job.json and summary.json, as far as a report reads them."""
     job = {
         "name": "label-reviews",
-        "input": {"table": "data/reviews.parquet"},
+        "input": {"table": str(table_of(run.path)), "id": "review_id"},
         "endpoint": {"base_url": "https://gateway.example/api/v1", "protocol": "chat"},
-        "model": None,
         "prompt": {"system": "You label product reviews.", "user": "Review: {{ text }}"},
+        "params": {"max_output_tokens": 400},
         "repeats": 1,
+        "sweep": {
+            "model": list(MODELS),
+            "prompt": {name: {"prompt": {"system": said}} for name, said in SAID.items()},
+        },
+        "score": [{"name": "right", "grader": "exact", "expected": "{{ gold }}"}],
         "budget": {"max_cost_usd": "40"},
+        "output": {"columns": ["review_id", "text", "gold"]},
     }
     document = {"job": job, "source": "label-reviews.yaml", "base_dir": str(run.path)}
     document |= {"run_schema": schema_document(schema), "versions": {"crun-batch": "0.1.0"}}

@@ -81,6 +81,7 @@ async function loadRows() {
   for (const name of columnsShown(state.facts)) parameters.append("column", name);
   showFilters(state.facts);
   byId("count").textContent = "…";
+  const opened = told("row", () => openRow(loading.signal));
   await told("rows", async () => {
     const page = await ask("rows", parameters, loading.signal);
     state.page = page;
@@ -90,13 +91,12 @@ async function loadRows() {
     byId("next").disabled = page.is_last;
     mark(asked().get("id"));
     document.body.dataset.shown = parameters.toString();
-    const opened = told("row", () => openRow(loading.signal));
     const { rows } = await ask("count", parameters, loading.signal);
     byId("count").textContent = counted(rows, state.facts.noun);
     const pages = Math.max(1, Math.ceil(rows / page.rows_a_page));
     byId("page").textContent = `page ${number(page.page)} of ${number(pages)}`;
-    await opened;
   });
+  await opened;
 }
 
 function turn(by) {
