@@ -38,6 +38,7 @@ from crun_batch.page.guard import PAGE_HEADERS, Policy, denial
 from crun_batch.page.held import HeldRoom
 from crun_batch.page.live import LiveStatus
 from crun_batch.page.rows import RunRows, as_json, told
+from crun_batch.page.shown_runs import ShownRun
 from crun_batch.pricing.projection import projected_pico
 from crun_batch.records import PICO
 from crun_batch.reporting.spoken import PICTURE_KINDS, pictures
@@ -422,6 +423,18 @@ def test_what_is_nested_is_searched_as_it_is_shown(made: Path) -> None:
     for where in ([], [("in", "output")]):
         assert rows.count(rows_asked([("q", shown), *where], rows.facets()))
     rows.close()
+
+
+def test_the_same_comparison_is_made_once_while_the_run_is_the_same(made: Path, tmp_path: Path) -> None:
+    """It takes seconds over a million rows; what people say meanwhile makes it another."""
+    path = tmp_path / "run"
+    shutil.copytree(made, path, symlinks=True)
+    shown = ShownRun(path, HeldRoom())
+    first = shown.compared({"gold": "gold"})
+    assert first is shown.compared({"gold": "gold", "page": "2"}) and first is not shown.compared({})
+    crun_batch.annotate(path, 0, label="praise")
+    assert first is not shown.compared({"gold": "gold"})
+    shown.rows.close()
 
 
 def now_of(path: Path) -> Snapshot:

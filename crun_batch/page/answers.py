@@ -10,7 +10,6 @@ from msgspec import to_builtins
 
 from crun_batch.errors import InputError
 from crun_batch.page.asked import RowsAsked, rows_asked
-from crun_batch.page.compared import compared_document
 from crun_batch.page.facts import facets_document
 from crun_batch.page.one_row import row_document
 from crun_batch.page.shown_runs import ShownRun, ShownRuns
@@ -45,8 +44,7 @@ def answers(
         return {"rows": shown.rows.count(wanted)}
 
     def compare(request: Request) -> dict[str, Any]:
-        shown = _run_of(shown_runs, request)
-        return compared_document(shown.path, shown.rows.facets(), request.query_params)
+        return _run_of(shown_runs, request).compared(request.query_params)
 
     def row(request: Request) -> dict[str, Any]:
         wanted = request.query_params.get("id")

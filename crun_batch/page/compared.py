@@ -16,6 +16,8 @@ from crun_batch.reporting.comparing import ComparisonOptions, compare_runs, labe
 from crun_batch.stats.calibration import calibration
 from crun_batch.store.views import results_frame
 
+COMPARED_BY = ("by", "baseline", "label", "gold")
+"""The parameters that decide what is compared."""
 MOST_CLASSES = 40
 """Of more classes the page shows no confusion matrix; `compare --json` has all of it."""
 
@@ -77,5 +79,6 @@ def _calibrations(path: Path, facets: RunFacets, options: ComparisonOptions) -> 
     frame = results.filter(pl.col("status") != "error").select(
         "variant", row=pl.col(facets.id_name), confidence=confidence, right=right
     )
+    frame = frame.collect().lazy()
     found = {variant: calibration(frame.filter(pl.col("variant") == variant)) for variant in facets.variants}
     return {variant: to_builtins(one) for variant, one in found.items() if one is not None} or None

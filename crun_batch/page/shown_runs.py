@@ -6,18 +6,22 @@ A run is asked for by its place in the list of this moment and by no path: nothi
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from msgspec import structs
 
 from crun_batch.errors import InputError
+from crun_batch.page.compared import COMPARED_BY, compared_document
 from crun_batch.page.held import HeldRoom
 from crun_batch.page.live import LiveStatus
+from crun_batch.page.opened import fingerprint
 from crun_batch.page.rows import RunRows
 from crun_batch.state.listing import list_runs
 from crun_batch.store.directory import RunDirectory
+
+COMPARISONS_KEPT = 20
 
 
 class ShownRun:
@@ -27,6 +31,21 @@ class ShownRun:
         self.path = path
         self.rows = RunRows(path, room)
         self.live = LiveStatus(path)
+        self._compared: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+        self._comparing = threading.Lock()
+
+    def compared(self, asked: Mapping[str, str]) -> dict[str, Any]:
+        """The variants side by side; the same question of the same run is answered from memory."""
+        facets = self.rows.facets()
+        question = repr([asked.get(name) for name in COMPARED_BY])
+        with self._comparing:  # one at a time: each takes the machine for itself
+            stamp = fingerprint(self.path), self.rows.people.stamp()
+            known = self._compared.get(question)
+            if known is None or known[0] != stamp:
+                if len(self._compared) >= COMPARISONS_KEPT:
+                    self._compared.clear()
+                known = self._compared[question] = stamp, compared_document(self.path, facets, asked)
+            return known[1]
 
 
 class ShownRuns:

@@ -111,6 +111,7 @@ def compare_runs(
             label=pl.when(pl.col("status") != "error").then(_required(label)),
             gold=pl.col(options.gold),
         )
+        labels = labels.collect().lazy()
         variants = [one.name for one in comparison.variants]
         gold = {name: against_gold(labels.filter(pl.col("variant") == name)) for name in variants}
     differing = _what_differs(label, comparison)

@@ -260,8 +260,11 @@ def _with_interval(value: float | None, without: Sequence[float | None], rows: i
 
 def against_gold(labels: pl.LazyFrame) -> GoldFigures:
     """Labels against the column `gold`; rows without a gold label do not count, repeats of a row are clustered."""
-    known = labels.filter(pl.col("gold").is_not_null()).select(
-        "row", label=pl.col("label").cast(pl.String), gold=pl.col("gold").cast(pl.String)
+    known = (
+        labels.filter(pl.col("gold").is_not_null())
+        .select("row", label=pl.col("label").cast(pl.String), gold=pl.col("gold").cast(pl.String))
+        .collect()
+        .lazy()
     )
     counted = known.group_by("gold", "label").agg(n=pl.len()).collect()
     cells = {(gold, label): n for gold, label, n in counted.iter_rows()}
@@ -309,6 +312,7 @@ def _by_row_and_class(known: pl.LazyFrame, hit: pl.Expr) -> pl.LazyFrame:
 
 def _figures(by_row: pl.LazyFrame) -> dict[str, tuple[Rate | None, Rate | None, Rate | None]]:
     """Class -> precision, recall, F1. F1 is a ratio of sums over rows too: twice the hits / (gold + predicted)."""
+    by_row = by_row.collect().lazy()
     hits, both = pl.col("hits"), pl.col("gold") + pl.col("predicted")
     ratios = [(hits, pl.col("predicted")), (hits, pl.col("gold")), (2 * hits, both)]
     found = [row_sums(by_row.select("label", y=y, x=x), ["label"]) for y, x in ratios]

@@ -111,11 +111,16 @@ def _bins(known: pl.LazyFrame, sums: pl.DataFrame) -> tuple[CalibrationBin, ...]
 
 
 def _coverage(known: pl.LazyFrame, total: int) -> tuple[Coverage, ...]:
+    """From each threshold on. Where no row is repeated, each answer is a row: none need be put together."""
+    is_repeated = known.select(pl.col("row").is_duplicated().any()).collect().item()
     found = []
     for threshold in THRESHOLDS:
         kept = known.filter(pl.col("confidence") >= threshold)
-        by_row = kept.group_by("row").agg(y=sum_of(pl.col("right")), x=pl.len(), n=pl.len()).collect()
-        answers = int(by_row["n"].sum())
+        if is_repeated:
+            by_row = kept.group_by("row").agg(y=sum_of(pl.col("right")), x=pl.len()).collect()
+        else:
+            by_row = kept.select("row", y="right", x=pl.lit(1)).collect()
+        answers = int(by_row["x"].sum())
         rates = _rates(by_row.lazy().select(pl.lit("").alias("all"), "y", "x"), "all")
         found.append(Coverage(threshold, answers, answers / total, rates.get("")))
     return tuple(found)

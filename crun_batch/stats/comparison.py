@@ -200,9 +200,10 @@ def compare(
         figures = _with_differences(figures, by_row, baseline)
     alpha = consensus = None
     if label is not None:
-        majority = majority_labels(replies).collect().lazy()
-        figures = _with_agreement(figures, replies, majority, baseline)
-        alpha, consensus = krippendorff_alpha(replies), consensus_of(majority, names)
+        labels = replies.select("row", "variant", "label").collect().lazy()  # read once, for five questions
+        majority = majority_labels(labels).collect().lazy()
+        figures = _with_agreement(figures, labels, majority, baseline)
+        alpha, consensus = krippendorff_alpha(labels), consensus_of(majority, names)
     pairs = all_pairs(by_row, names) if score is not None else ()
     served = served_models(results)
     return Comparison(score, baseline, tuple(figures), choose(figures), alpha, pairs, consensus, served)
@@ -372,9 +373,9 @@ def _common_unit(figures: Sequence[VariantFigures]) -> Literal["cost_usd", "cost
 
 
 def _with_agreement(
-    figures: Sequence[VariantFigures], replies: pl.LazyFrame, majority: pl.LazyFrame, baseline: str
+    figures: Sequence[VariantFigures], labels: pl.LazyFrame, majority: pl.LazyFrame, baseline: str
 ) -> list[VariantFigures]:
-    repeats = self_agreement(replies)
+    repeats = self_agreement(labels)
     return [
         structs.replace(
             one,
