@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: help demo test lint fast long chaos chaos-batches bench docs dist clean
+.PHONY: help demo test lint fast long chaos chaos-batches chaos-packs bench docs dist clean
 
 help:
 	@echo "make demo   install, run a real job through the bundled simulator, show its results"
@@ -14,6 +14,7 @@ help:
 	@echo "make long   the tests that start many processes one after the other"
 	@echo "make chaos  the long fault suite; writes docs/promises.md"
 	@echo "make chaos-batches  the same of the batch lane; hours"
+	@echo "make chaos-packs    kills of requests of several rows, at every operation of the disk"
 	@echo "make bench  the benchmarks; writes docs/benchmarks.md"
 	@echo "make dist   wheel and sdist, checked, installed and run in empty environments: lowest and newest versions"
 	@echo "make docs   the documentation as a site, in build/docs"
@@ -47,6 +48,9 @@ chaos: $(STAMP)
 chaos-batches: $(STAMP)
 	$(BIN)/python -m tests.simulation.batch_seeds 10000
 	$(BIN)/python -m tests.chaos.batches
+
+chaos-packs: $(STAMP)
+	$(BIN)/python -m tests.simulation.packs
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks

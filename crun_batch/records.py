@@ -23,7 +23,8 @@ ProtocolName = Literal["chat", "responses", "messages", "completions"]
 Status = Literal["ok", "invalid", "truncated", "refused", "error"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "other"]
 OutcomeClass = Literal["done", "rejected", "not_sent", "unknown"]
-Purpose = Literal["answer", "repair", "judge"]
+Purpose = Literal["answer", "repair", "judge", "alone"]
+"""`alone`: of a pilot, a row that was asked in a pack, asked once more by itself."""
 CostSource = Literal["reply", "job", "models", "list"]
 Room = Literal["held", "wait", "none"]
 """Of a request's money: reserved; no room, but more may come from outside; no room."""
@@ -147,6 +148,21 @@ class Tries(Struct, frozen=True, gc=False):
     """Refusals for lack of room, which never count: they only make the row wait longer for its next turn."""
 
 
+class PackPlace(Struct, frozen=True, array_like=True, gc=False):
+    """Where a row stands in a request that holds several, and what part of it is its own."""
+
+    place: int
+    """Its number there, from 1."""
+    rows: int
+    form: str
+    """How the answers are written: `json` or `lines`."""
+    before: int
+    """Bytes of the texts of the rows before it."""
+    size: int
+    """Of its own, and of all of them together; at least 1 each."""
+    whole: int
+
+
 class Ticket(Struct, frozen=True, gc=False):
     """A request ready to go: its bytes, what it may cost, what it counts against the token limit."""
 
@@ -176,6 +192,8 @@ class Ticket(Struct, frozen=True, gc=False):
     """Of several the one that it goes to, or, while it waits to be sent again, the one that it went to last."""
     avoids: tuple[tuple[str, float], ...] = ()
     """Of several those that have refused it, each with the monotonic second before which it must not go there."""
+    pack: PackPlace | None = None
+    """Of a row in a request with others."""
 
 
 class Response(Struct, frozen=True, gc=False):
@@ -302,6 +320,8 @@ class Outcome(Struct, frozen=True, gc=False):
     attempt: Attempt
     result: Reply | Failure
     decision: Decision | None
+    cost: Cost | None = None
+    """Of a row in a request with others: its part of what that cost. None: it is priced for itself."""
 
 
 class RateHints(Struct, frozen=True):
@@ -375,25 +395,3 @@ def divide_half_even(dividend: int, divisor: int) -> int:
     quotient, rest = divmod(dividend, divisor)
     twice = 2 * rest
     return quotient + (twice > divisor or (twice == divisor and quotient & 1))
-
-
-class AttemptTotals(Struct, frozen=True):
-    """Sums over the attempts; amounts in pico. A cost that is unknown adds nothing and is counted."""
-
-    attempts: int
-    done: int
-    rejected: int
-    not_sent: int
-    unknown: int
-    unpriced: int
-    """Done, with tokens or not, and no cost known in any unit."""
-    input_tokens: int
-    cached_input_tokens: int
-    cache_write_tokens: int
-    output_tokens: int
-    reasoning_tokens: int
-    cost_usd: int
-    cost_credits: int
-    held_unknown_usd: int
-    """Holds of the attempts that may have been billed and whose cost is unknown."""
-    held_unknown_credits: int

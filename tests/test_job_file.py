@@ -172,6 +172,7 @@ EVERY_KEY: dict[str, Any] = {
         "batch_share": 0.5,
     },
     "lane": "live",
+    "pack": {"rows": 20, "format": "json", "min_agreement": 0.95, "seed": 3},
     "batch": {
         "max_requests": 1000,
         "max_megabytes": 50.5,

@@ -143,7 +143,10 @@ def test_every_field_of_an_attempt_and_its_final_reaches_its_column(run):
         "ok", as_read=True, carried=carried, output='{"label":"x"}', outputs=["a", "b"],
         attempt_count=2, unknown_attempts=1, cost_usd=123, input_tokens=99, reused_from="runs/may",
     )  # fmt: skip
-    told = {"final": final, "tool_calls": "[]", "endpoint": "main", "service_tier": "flex"}
+    told = {"final": final, "tool_calls": "[]", "endpoint": "main", "service_tier": "flex"} | {
+        "pack_rows": 10,
+        "pack_place": 3,
+    }
     attempts, parts = sealed(run, schema, lambda journal: answer(journal, 7, **told))
     moment = datetime.fromtimestamp(START / 1e6 + 1, UTC)
     assert {
@@ -160,7 +163,7 @@ def test_every_field_of_an_attempt_and_its_final_reaches_its_column(run):
     assert {
         "serial": 1, "review_id": 7, "variant": "base", "axis_temp": 0, "axis_who": '{"model":"m"}', "repeat": 0,
         "turn": 0, "purpose": "answer", "judge": None, "endpoint": "main", "service_tier": "flex",
-        "attempt": 1, "outcome": "done",
+        "attempt": 1, "pack_rows": 10, "pack_place": 3, "outcome": "done",
         "http_status": 200,
         "error_kind": None,
         "error_message": None, "finish_reason": "stop", "model": "m", "response_id": "resp1",

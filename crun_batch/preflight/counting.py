@@ -8,10 +8,9 @@ from itertools import compress
 from operator import attrgetter
 from typing import Any
 
-from msgspec import Struct
-
 from crun_batch.load.prompt.rejections import Rejections, RowRejected
 from crun_batch.preflight.judge_costs import JudgeTally
+from crun_batch.preflight.packed_counting import Asked, gathered_rows
 from crun_batch.preflight.prices import Prices
 from crun_batch.pricing.estimate import CountedRow, Finished, Tally, Terms
 from crun_batch.pricing.tokens import Counter, count_bodies, remembering, token_counter
@@ -83,16 +82,8 @@ class JudgeTallies:
         return [tally.estimates(rows, waiting, finished) for tally in self._tallies]
 
 
-_Kind = tuple[str | None, int, bool, str | None]
-"""Model, turn, whether it may write to a cache, service tier."""
-
-
-class _Asked(Struct, frozen=True, gc=False):
-    """A request of a row, one of its turns, and how often it is sent."""
-
-    request: Request
-    body: bytes
-    to_send: int
+_Kind = tuple[str | None, int, bool, str | None, int]
+"""Model, turn, whether it may write to a cache, service tier, rows in one request."""
 
 
 class VariantTallies:
@@ -108,11 +99,12 @@ class VariantTallies:
         self.last_bytes = 0
         """Of the bodies that were made last."""
         self._tallies: dict[_Kind, tuple[Tally, Counter]] = {}
+        self._gathered = gathered_rows(variant, compares=context.options.pilot is not None)
 
     def add(self, rows: Sequence[Row], to_ask: ToAsk) -> list[RowRejected]:
         """Rows with the repeats that are asked of each; what is said of those that have no prompt."""
         complaints: list[RowRejected] = []
-        by_kind: dict[_Kind, list[_Asked]] = {}
+        by_kind: dict[_Kind, list[Asked]] = {}
         requests = self.variant.requests(rows, to_ask)
         for row, repeats, request in zip(compress(rows, to_ask), filter(None, to_ask), requests, strict=True):
             try:
@@ -120,35 +112,39 @@ class VariantTallies:
             except RowRejected as error:
                 complaints.append(error)
                 continue
-            for turn, one in enumerate(asked):
-                cached = one.request.may_write_cache if turn == 0 else self.variant.may_write_cache(one.body)
-                kind = one.request.model, turn, cached, one.request.service_tier
-                by_kind.setdefault(kind, []).append(one)
+            for turn, one in enumerate(asked) if self._gathered is None else ():
+                by_kind.setdefault(self._kind_of(one, turn), []).append(one)
+            for one in () if self._gathered is None else self._gathered.take(row, asked):
+                by_kind.setdefault(self._kind_of(one, 0), []).append(one)
         for kind, of_kind in by_kind.items():
             self._count(kind, of_kind)
         self.last_bytes = sum(len(one.body) for of_kind in by_kind.values() for one in of_kind)
         return complaints
 
-    def _asked(self, row: Row, repeats: Sequence[int], request: Request | RowRejected) -> list[_Asked]:
+    def _kind_of(self, one: Asked, turn: int) -> _Kind:
+        cached = one.request.may_write_cache if turn == 0 else self.variant.may_write_cache(one.body)
+        return one.request.model, turn, cached, one.request.service_tier, one.rows
+
+    def _asked(self, row: Row, repeats: Sequence[int], request: Request | RowRejected) -> list[Asked]:
         """What is sent of a row, turn by turn; nothing where an earlier run has answered all of it."""
         if isinstance(request, RowRejected):
             raise request
         later = self.variant.later_bodies(row) if request.opens_conversation else ()
         reuses = self._job.reuse is not None
         to_send = self._not_taken_over(row, repeats, request.unit_hash) if reuses else len(repeats)
-        return [_Asked(request, body, to_send) for body in (request.body, *later)] if to_send else []
+        return [Asked(request, body, to_send) for body in (request.body, *later)] if to_send else []
 
-    def _count(self, kind: _Kind, asked: Sequence[_Asked]) -> None:
+    def _count(self, kind: _Kind, asked: Sequence[Asked]) -> None:
         """Requests of one kind: their tokens, then what they cost."""
         known = self._tallies.get(kind)
         if known is None:
-            known = self._tallies[kind] = self._tally(asked[0].request, *kind[1:3])
+            known = self._tallies[kind] = self._tally(asked[0], *kind[1:3])
         tally, counter = known
         is_first = kind[1] == 0  # of a later turn no answer is there yet
         counted = zip(asked, count_bodies([one.body for one in asked], counter), strict=True)
         rows = [
             CountedRow(
-                one.request.unit_hash,
+                one.request.unit_hash if one.rows == 1 else None,
                 tokens.tokens,
                 tokens.uncounted_parts,
                 one.to_send,
@@ -157,6 +153,7 @@ class VariantTallies:
             for one, tokens in counted
         ]
         tally.add_rows(rows)
+        tally.rows_read += sum(one.rows - 1 for one in asked)
 
     def _not_taken_over(self, row: Row, repeats: Sequence[int], unit_hash: str) -> int:
         """How many of these repeats must be sent; those that an earlier run answered are counted."""
@@ -171,8 +168,8 @@ class VariantTallies:
             self.reused = [so_far + one for so_far, one in zip(self.reused, told, strict=True)]
         return to_send
 
-    def _tally(self, request: Request, turn: int, may_write_cache: bool) -> tuple[Tally, Counter]:
-        model = request.model
+    def _tally(self, asked: Asked, turn: int, may_write_cache: bool) -> tuple[Tally, Counter]:
+        request, rows, model = asked.request, asked.rows, asked.request.model
         counter = remembering(token_counter(model or ""))
         choice, *others = self._prices.choices(model, request.service_tier)
         terms = Terms(
@@ -190,11 +187,18 @@ class VariantTallies:
             other_prices=tuple(other.price for other in others),
             service_tier=request.service_tier,
             reserved_at_once=self._job.lane == "batch",
+            rows=rows,
+            least_output_tokens=1 if rows == 1 else self._least_output_tokens(rows, counter),
         )
         return Tally(terms), counter
 
+    def _least_output_tokens(self, rows: int, counter: Counter) -> int:
+        return 1 if self._gathered is None else counter.count(self._gathered.shortest_reply(rows))
+
     def estimate(self, whole: Callable[[int], int], finished: Mapping[str, Finished]) -> list[Any]:
         """`whole`: rows that were read -> the rows that they stand for; only those open in this variant count."""
+        for rest in () if self._gathered is None else self._gathered.rest():
+            self._count(self._kind_of(rest, 0), [rest])
         return [
             tally.estimate(whole(tally.rows_read), finished.get(self.variant.name))
             for tally, _ in self._tallies.values()

@@ -15,13 +15,13 @@ from msgspec import Struct, structs
 from crun_batch.errors import EXIT_REFUSED_TO_START, RefusedToStart
 from crun_batch.gateway.control import Balance
 from crun_batch.options import Platform
-from crun_batch.preflight.assessment import RowsRead, columns_read, speed_limits
+from crun_batch.preflight.assessment import RowsRead, columns_read
 from crun_batch.preflight.balance import ReadBalance, balance_reader
 from crun_batch.preflight.gateway_facts import GatewayFacts
-from crun_batch.preflight.pilot_sums import MICROSECONDS, OpenUnits, PilotRowSums, forecast_of, row_sums, run_sums
+from crun_batch.preflight.pilot_outlook import outlook
+from crun_batch.preflight.pilot_sums import OpenUnits, forecast_of, row_sums, run_sums
 from crun_batch.pricing.account import Sums
 from crun_batch.pricing.pilot import Agreement, Forecast, Measured, measure, measured_versus_priced
-from crun_batch.pricing.time_needed import time_needed
 from crun_batch.records import Halt, Row, decimal_text
 from crun_batch.state.run_state import RunContext, RunState
 
@@ -98,8 +98,8 @@ async def pilot_document(
         "output_tokens": _whole(output_tokens, totals.output_tokens),
         "cost_usd": _cost([row.cost_usd for row in sums], still_open, totals.cost_usd),
         "cost_credits": _cost([row.cost_credits for row in sums], still_open, totals.cost_credits),
-        "seconds": _seconds(context, sums, still_open),
         "notes": _notes(state.account.totals().unknown),
+        **outlook(context, sums, still_open, PILOT_SEED),
         **_told_of_price(pilot, weighed, state),
     }
 
@@ -222,27 +222,3 @@ def _cost(values: Sequence[int | None], still_open: OpenUnits, everywhere: int |
         return None
     ends = _whole(forecast_of(known, still_open), everywhere)
     return {name: None if pico is None else decimal_text(pico) for name, pico in ends.items()}
-
-
-def _seconds(context: RunContext, sums: Sequence[PilotRowSums], still_open: OpenUnits) -> dict[str, Any]:
-    """How long the open units still take, limits and latency being what they were."""
-    if not sums:
-        return {"low": None, "expected": None, "high": None, "limited_by": "not known"}
-    busy = forecast_of([row.latency_us for row in sums], still_open)
-    tokens = forecast_of([row.tokens for row in sums], still_open)
-    workload = context.workload
-    limits = workload.job.limits
-    requests = still_open.units * (1 + len(workload.judges))
-    ends: dict[str, Any] = {"limited_by": "not limited"}
-    for end in ("low", "expected", "high"):
-        busy_end, tokens_end = getattr(busy, end), getattr(tokens, end)
-        if busy_end is None or tokens_end is None or not requests:
-            ends[end] = None if requests else 0.0
-            continue
-        latency_seconds = (busy_end - busy.known) / MICROSECONDS / requests
-        concurrency = min(limits.concurrency, requests)
-        bounds = speed_limits(context, concurrency, latency_seconds)
-        needed = time_needed(requests, tokens_end - tokens.known, bounds)
-        ends[end] = None if needed.seconds is None else round(needed.seconds, 3)
-        ends["limited_by"] = needed.limited_by or ends["limited_by"]
-    return ends

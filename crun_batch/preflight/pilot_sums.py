@@ -30,7 +30,10 @@ class PilotRowSums(Struct, frozen=True):
 
 
 def row_sums(state: RunState, rows: Sequence[Row]) -> list[PilotRowSums]:
-    """What the finished rows did, in no order. Of attempts of unknown outcome what is known counts: no cost."""
+    """What the finished rows did, in no order. Of attempts of unknown outcome what is known counts: no cost.
+
+    What a pilot asks only to compare packed answers with others is not in it: the rest of the run does not ask it.
+    """
     if not rows:
         return []
     row_id = quoted(state.schema.id_name)
@@ -45,7 +48,8 @@ def row_sums(state: RunState, rows: Sequence[Row]) -> list[PilotRowSums]:
                     then coalesce(sum(cost_usd), 0) end,
                 case when count(*) filter (outcome = 'done' and cost_credits is null) = 0
                     then coalesce(sum(cost_credits), 0) end
-            from pilot_rows left join attempts on attempts.{row_id}::varchar = pilot_rows.id group by pilot_rows.id
+            from pilot_rows left join attempts on attempts.{row_id}::varchar = pilot_rows.id
+                and attempts.purpose <> 'alone' group by pilot_rows.id
         """).fetchall()
     return [
         PilotRowSums(output_tokens, tokens, latency_us, _pico(cost_usd), _pico(cost_credits))

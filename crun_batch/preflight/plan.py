@@ -10,6 +10,7 @@ from crun_batch.preflight.affordability import bill_at_most, estimate_document, 
 from crun_batch.preflight.assessment import Assessment, assess, enough, with_measured
 from crun_batch.preflight.caching import with_write_prices
 from crun_batch.preflight.gateway_facts import GatewayFacts, refusals_in
+from crun_batch.preflight.pack_agreement import refuse_disagreement, unmeasured_notes
 from crun_batch.preflight.pilot import Pilot, begin_pilot
 from crun_batch.preflight.prices import Prices
 from crun_batch.scoring.computed import Graders
@@ -49,6 +50,8 @@ def confirm(
     pilot: Pilot | None = None,
 ) -> None:
     """Refuse what the budget or the balance cannot bear, then ask. Raises InputError (2), RefusedToStart (3)."""
+    if pilot is None:
+        refuse_disagreement(context)
     reading = enough(context) if pilot is None else pilot.reading
     left_out = refusals_in(context.workload, gateways).set_aside
     assessment = assess(context, prices, reading, waiting, left_out)
@@ -63,7 +66,8 @@ def confirm(
     if not verdict.may_start:
         shard = context.workload.shard
         raise RefusedToStart(verdict.sentence, advice="" if shard is None else "; ".join(shard.caps))
-    verdict = structs.replace(verdict, notes=(*verdict.notes, *_stop_notes(context, assessment)))
+    notes = (*verdict.notes, *_stop_notes(context, assessment), *unmeasured_notes(context))
+    verdict = structs.replace(verdict, notes=notes)
     document = estimate_document(context, assessment, gateways, verdict)
     confirm_start = context.options.confirm
     if confirm_start is not None and not confirm_start(document):

@@ -20,6 +20,7 @@ from crun_batch.pricing.tokens import Counter, count_body, remembering, token_co
 from crun_batch.pricing.ways import AnswerLength, Frame, Offer, ways_of, ways_to_dict
 from crun_batch.records import Price, Row
 from crun_batch.state.run_state import RunContext
+from crun_batch.workload.packed_request import packed_messages
 from crun_batch.workload.packing import FORMATS, PackFormat, instruction, packed_reply, packed_schema, packed_text
 from crun_batch.workload.request import Variant
 
@@ -84,9 +85,10 @@ def cache_notes(context: RunContext) -> list[str]:
 
 
 def _is_plain(variant: Variant) -> bool:
-    """Whether each row is one request with one text at its end: no conversation, no body of its own."""
+    """Whether each row is one request with one text at its end: no conversation, no body of its own, no pack."""
     job = variant.job
-    return job.prompt.body_column is None and job.prompt.turns is None and job.model is not None
+    says_more = job.prompt.body_column is not None or job.prompt.turns is not None
+    return not says_more and job.model is not None and job.pack is None
 
 
 def _rows(context: RunContext) -> Iterator[Row]:
@@ -118,17 +120,10 @@ def _texts(variant: Variant, rows: Sequence[Row], counter: Counter) -> Texts:
     return texts
 
 
-def _body(variant: Variant, row: Row, messages: Sequence[Mapping[str, Any]], text: str, more: str = "") -> bytes:
-    """The request with another text of the user, and more after the system prompt."""
-    head = list(messages[:-1])
-    if more:
-        at = next((place for place, message in enumerate(head) if message["role"] == "system"), None)
-        if at is None:
-            head.insert(0, {"role": "system", "content": more})
-        else:
-            head[at] = {**head[at], "content": f"{head[at]['content']}\n\n{more}"}
+def _body(variant: Variant, row: Row, messages: Sequence[Mapping[str, Any]], text: str) -> bytes:
+    """The request with another text of the user."""
     job = variant.job
-    return variant.body(row, [*head, {**messages[-1], "content": text}], job.params, job.output_schema)
+    return variant.body(row, [*messages[:-1], {**messages[-1], "content": text}], job.params, job.output_schema)
 
 
 def _offers(variant: Variant, texts: Texts, counter: Counter, price: Price, standard: Price) -> Iterator[Offer]:
@@ -139,19 +134,24 @@ def _offers(variant: Variant, texts: Texts, counter: Counter, price: Price, stan
     own = count_body(_body(variant, texts.row, variant.renderer.render(texts.row).messages, ""), counter).tokens
     prefix = 0 if texts.prefix is None else counter.count(texts.prefix)
     has_one_head = len(texts.heads) == 1
-    frames = [("", Frame(1, own if has_one_head else 0, prefix_tokens=prefix))]
+    frames = [("", "", Frame(1, own if has_one_head else 0, prefix_tokens=prefix))]
     if has_one_head and _can_pack(variant, texts):
         frames += [
-            (f"{rows} rows in one request as {form}", _packed(variant, texts.row, counter, rows, form))
+            (
+                f"{rows} rows in one request as {form}",
+                f"pack: {{rows: {rows}, format: {form}}}",
+                _packed(variant, texts.row, counter, rows, form),
+            )
             for rows in PACKS
             if rows <= len(texts.whole)
             for form in FORMATS
         ]
-    for packed, frame in frames:
-        for tier, says in {"": "", **other_tiers(variant.job)}.items():
+    for packed, packs, frame in frames:
+        for tier, tiered in {"": "", **other_tiers(variant.job)}.items():
             sold = price_there(variant.job, standard, tier) if tier else price
-            if sold is None or (sold == price and tier):
+            if sold is None or (sold == price and tier) or (packed and tier == "batch"):
                 continue
+            says = "; ".join(filter(None, (packs, tiered)))
             names = [name for name in (packed, f"the {tier} tier" if tier in TIERS else "") if name]
             if names:
                 yield Offer(", ".join(names), says, frame, sold)
@@ -166,13 +166,17 @@ def _can_pack(variant: Variant, texts: Texts) -> bool:
     """Whether several rows could stand in one request: texts in, a text out."""
     job = variant.job
     shapes = job.output_schema or job.params.get("tools") or job.params.get("response_format")
-    return texts.prefix is not None and not shapes and job.endpoint.protocol != "completions"
+    asks_alone = (
+        job.lane == "batch" or job.prompt.messages_column is not None or job.endpoint.protocol == "completions"
+    )
+    return texts.prefix is not None and not shapes and not asks_alone
 
 
 def _packed(variant: Variant, row: Row, counter: Counter, rows: int, form: PackFormat) -> Frame:
     """What a request of so many rows holds beside their texts."""
     messages = variant.renderer.render(row).messages
-    head = count_body(_body(variant, row, messages, "", instruction(rows, form)), counter).tokens
+    told = packed_messages(messages, "", instruction(rows, form))
+    head = count_body(variant.body(row, told, variant.job.params, variant.job.output_schema), counter).tokens
     schema = 0
     if form == "json":
         asked = {"name": "answers", "schema": packed_schema(rows), "strict": True}

@@ -47,6 +47,8 @@ class UnitSoFar(Struct):
     """The recorded end of the unit, not yet made its result: the process ended in between."""
     failure_hash: str | None = None
     """The request that `failure` is about."""
+    goes_alone: bool = False
+    """A request that held it with others brought no answer to it: it is not asked with others again."""
 
     @property
     def tries(self) -> Tries:
@@ -108,6 +110,7 @@ class BookedAttempt(Struct, frozen=True, gc=False):
     latency_us: int = 0
     endpoint: str | None = None
     """Where it went, of several by name."""
+    goes_alone: bool = False
 
 
 class Account(Struct):
@@ -253,6 +256,7 @@ def _book(unit: UnitSoFar, sums: Sums, end: BookedAttempt) -> None:
     unit.counted, unit.unknown_retries = end.tries.counted, end.tries.unknown
     unit.failure = unit.failure_hash = None
     unit.unknown += end.outcome == "unknown"
+    unit.goes_alone = unit.goes_alone or end.goes_alone
     sums.attempts += 1
     setattr(sums, end.outcome, getattr(sums, end.outcome) + 1)
     _book_cost(unit, sums, end)

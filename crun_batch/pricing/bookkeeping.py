@@ -26,6 +26,10 @@ class AttemptEnd(Struct, frozen=True, gc=False):
     latency_us: int
     endpoint: str | None = None
     judge: str | None = None
+    cost: Cost | None = None
+    """Of a row in a request with others: its part of what that cost. None: it is priced here."""
+    goes_alone: bool = False
+    """Whether its unit is not to be asked together with others again."""
 
 
 class Bookkeeper(Struct, frozen=True):
@@ -40,9 +44,18 @@ class Bookkeeper(Struct, frozen=True):
         return [self._booked(end) for end in ends]
 
     def _booked(self, end: AttemptEnd) -> tuple[Cost, UnitSoFar]:
-        cost = self.bill.cost(end.model, end.result, end.endpoint)
+        cost = end.cost
+        if cost is None:
+            cost = self.bill.cost(end.model, end.result, end.endpoint)
         self.reservations.settle(end.hold, FREE if end.outcome in FREE_OUTCOMES else cost)
         booked = BookedAttempt(
-            end.outcome, end.result.usage, cost, end.hold, end.tries, end.latency_us, end.endpoint
+            end.outcome,
+            end.result.usage,
+            cost,
+            end.hold,
+            end.tries,
+            end.latency_us,
+            end.endpoint,
+            end.goes_alone,
         )
         return cost, self.account.ended(end.key, end.started_at, booked, judge=end.judge)

@@ -1,8 +1,9 @@
 """What the requests still to be sent will cost, before one of them is sent.
 
-Owns: the bounds. Low: every request's input and one output token. High: the dearest reading of its input and
-all of max_output_tokens; unknown without that limit. At most: what no request can exceed; the high end where
-tokens are counted exactly, else what is reserved. Expected: only once rows have finished, from what they did.
+Owns: the bounds. Low: every request's input and one output token, of a pack the shortest reply. High: the dearest
+reading of its input and all of max_output_tokens; unknown without that limit. At most: what no request can exceed;
+the high end where tokens are counted exactly, else what is reserved. Expected: only once rows have finished, from
+what they did.
 Retries and repairs come on top; prompt caching can go below. Must not know: how prompts are rendered or counted,
 where finished rows are kept, the clock.
 
@@ -61,6 +62,10 @@ class Terms(Struct, frozen=True):
     service_tier: str | None = None
     """The gateway's tier that is asked for."""
     reserved_at_once: bool = False
+    rows: int = 1
+    """How many rows one request holds."""
+    least_output_tokens: int = 1
+    """Of a reply, whatever it answers."""
 
 
 class Finished(Struct, frozen=True):
@@ -78,7 +83,7 @@ class Finished(Struct, frozen=True):
 class CountedRow(Struct, frozen=True, gc=False):
     """One row's request, as a tally takes it."""
 
-    request_hash: str
+    request_hash: str | None
     input_tokens: int
     uncounted_parts: int
     times_sent: int
@@ -149,7 +154,7 @@ class Tally:
         terms, scale = self.terms, _scale(rows, self.rows_read, self.terms.repeats)
         requests = scale(self.lengths.total())
         low, high, hold_at = self._ends()
-        expected = _expected_cost(finished, requests)
+        expected = _expected_cost(finished, requests * terms.rows)
         cost_usd = _span(_usd, self.lengths, low, high, scale, expected.usd_pico)
         cost_credits = _span(_credits, self.lengths, low, high, scale, expected.credits_pico)
         is_exact = terms.counter_exact and not self.uncounted_parts
@@ -166,7 +171,7 @@ class Tally:
             input_tokens_error=_scaled_error(self.lengths, rows, self.rows_read) * terms.repeats,
             counter=terms.counter_name,
             counter_exact=is_exact,
-            output_tokens=_output_tokens(terms.max_output_tokens, requests, finished),
+            output_tokens=_output_tokens(terms, requests, finished),
             cost_usd=cost_usd,
             cost_credits=cost_credits,
             price_source=None if terms.price is None else terms.price.source,
@@ -183,7 +188,7 @@ class Tally:
         carried = terms.earlier_limit_tokens or terms.max_output_tokens or 0
         at_most = dearest_holds(prices, terms.max_output_tokens, ratio, may_write_cache=terms.may_write_cache)
         for length in self.lengths | self.repeated:
-            used = Usage(input_tokens=length, output_tokens=1)
+            used = Usage(input_tokens=length, output_tokens=terms.least_output_tokens)
             costs = [charge(price, used, credits_per_usd=ratio) for price in prices]
             low[length] = Hold(least([one.usd_pico for one in costs]), least([one.credits_pico for one in costs]))
             high[length] = at_most(length + terms.earlier_answers * carried)
@@ -194,7 +199,7 @@ class Tally:
         if price is None or not price.minimum_pico:
             return None
         limit = self.terms.max_output_tokens
-        requests_low, adds_low = _at_minimum(self.lengths, price, 1)
+        requests_low, adds_low = _at_minimum(self.lengths, price, self.terms.least_output_tokens)
         requests_high, adds_high = (None, None) if limit is None else _at_minimum(self.lengths, price, limit)
         return MinimumCharge(
             currency=price.currency,
@@ -218,6 +223,8 @@ class Tally:
 
     def _notes(self, rows: int) -> Iterable[str]:
         terms = self.terms
+        if terms.rows > 1:
+            yield f"{terms.rows:,} rows in one request"
         if rows > self.rows_read:
             yield f"estimated from {self.rows_read:,} random rows of {rows:,}"
         if not terms.counter_exact:
@@ -291,7 +298,7 @@ def _credits(hold: Hold) -> int | None:
 
 
 def _expected_cost(finished: Finished | None, requests: int) -> Cost:
-    """So many requests at the mean of those that finished."""
+    """So many requests, or rows of packs, at the mean of those that finished."""
     if finished is None or not finished.priced_requests:
         return Cost()
     count = finished.priced_requests
@@ -302,11 +309,11 @@ def _expected_cost(finished: Finished | None, requests: int) -> Cost:
     )
 
 
-def _output_tokens(limit: int | None, requests: int, finished: Finished | None) -> Span:
-    expected = None
+def _output_tokens(terms: Terms, requests: int, finished: Finished | None) -> Span:
+    expected, limit = None, terms.max_output_tokens
     if finished is not None and finished.requests:
-        expected = finished.output_tokens * requests // finished.requests
-    return Span(requests, expected, None if limit is None else limit * requests)
+        expected = finished.output_tokens * requests * terms.rows // finished.requests
+    return Span(terms.least_output_tokens * requests, expected, None if limit is None else limit * requests)
 
 
 def _at_minimum(lengths: Counter[int], price: Price, output_tokens: int) -> tuple[int, int]:

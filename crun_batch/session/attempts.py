@@ -13,7 +13,7 @@ from msgspec import Struct, structs
 from crun_batch.preflight.affordability import reservations_of
 from crun_batch.pricing.account import UnitSoFar
 from crun_batch.pricing.bookkeeping import AttemptEnd, Bookkeeper
-from crun_batch.records import Attempt, Fault, Outcome, Reply, Response, Room, Ticket
+from crun_batch.records import Attempt, Failure, Fault, Outcome, Reply, Response, Room, Ticket
 from crun_batch.session.entries import ConcludedAttempt, at_asked_tier, start_event, tries_after
 from crun_batch.session.resources import Resources
 from crun_batch.session.sealing import Sealer
@@ -21,6 +21,7 @@ from crun_batch.session.tickets import TokenRatio
 from crun_batch.state.run_state import RunContext
 from crun_batch.store.events import EndFault, RawEnd, StartEvent
 from crun_batch.store.journal import Journal
+from crun_batch.store.packs import sends_rows_alone
 
 BYTES_SEARCHED_TOGETHER = 2**20
 KEPT_HEADERS = ("content-type", "retry-after", "x-request-id", "request-id", "x-litellm-response-cost")
@@ -194,6 +195,10 @@ class AttemptRecorder:
             sent.latency_us,
             ticket.endpoint,
             start.judge,
+            outcome.cost,
+            start.pack is not None
+            and isinstance(result, Failure)
+            and sends_rows_alone(result.outcome, result.kind),
         )
 
     def rotate(self) -> None:

@@ -51,7 +51,15 @@ class _Absent(Struct, frozen=True):
     note: None = None
 
 
+class _NoPack(Struct, frozen=True):
+    """Stands for the place in a pack of a row that is asked alone."""
+
+    rows: None = None
+    place: None = None
+
+
 _ABSENT = _Absent()
+_NO_PACK = _NoPack()
 
 
 class ConcludedAttempt(Struct, frozen=True, gc=False):
@@ -117,6 +125,7 @@ def start_event(ticket: Ticket, serial: int, target: str, started_at: int) -> St
         judge=ticket.judge,
         endpoint=ticket.endpoint,
         service_tier=ticket.service_tier,
+        pack=ticket.pack,
     )
 
 
@@ -126,6 +135,7 @@ def read_event(settled: ConcludedAttempt, final: FinalPart | None) -> ReadEvent:
     The arguments stand in the order of the fields: a call with so many names would cost fifteen times as much.
     """
     start, result, cost = settled.start, settled.result, settled.cost
+    pack = start.pack or _NO_PACK
     usage = result.usage or _ABSENT
     reply, failure = (result, _ABSENT) if isinstance(result, Reply) else (_ABSENT, result)
     return ReadEvent(
@@ -169,6 +179,8 @@ def read_event(settled: ConcludedAttempt, final: FinalPart | None) -> ReadEvent:
         start.judge,
         start.endpoint,
         usage.service_tier or start.service_tier,
+        pack.rows,
+        pack.place,
     )
 
 

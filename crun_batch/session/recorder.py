@@ -132,6 +132,27 @@ class RowRecorder:
         """The columns that travel from the row into its results."""
         return self._encode_carried(row.values) if self._carries else {}
 
+    def kept(self, outcomes: Sequence[Outcome]) -> None:
+        """Record answers that are not their units' results yet: others are asked for first."""
+        settled = self.attempts.concluded(outcomes)
+        for outcome, (_, so_far) in zip(outcomes, settled, strict=True):
+            ticket, reply = outcome.attempt.ticket, outcome.result
+            assert isinstance(reply, Reply)
+            kept = structs.replace(reply, assembled=None)
+            so_far.answers.append(Answered(ticket.turn, ticket.purpose, ticket.request_hash, kept))
+        self._journal.append_reads([read_event(one, None) for one, _ in settled])
+
+    def forget_kept(self, ticket: Ticket) -> None:
+        """The unit's result is to be another answer than the one that was kept."""
+        self.attempts.account.open_units[
+            unit_key(ticket.unit, self.attempts.targets[ticket.unit.variant])
+        ].answers = []
+
+    def take_kept(self, ticket: Ticket) -> None:
+        """What was asked after the answer that was kept has failed: that answer is the unit's result."""
+        first = self._conversations[ticket.unit.variant].first(ticket.row)
+        self.resumed(ticket.unit, ticket.row, ticket.replaces, first)
+
     def rejected(self, unit: Unit, row: Row, replaces: str | None, message: str) -> None:
         """A row without a prompt: its unit fails without an attempt."""
         part = FinalPart(status="error", error_kind="bad_request", error_message=message, attempt_count=0)

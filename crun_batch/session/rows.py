@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from crun_batch.load.job.output_schema import shape_of
 from crun_batch.records import Halt, Row
 from crun_batch.session.lifecycle import send_until_done
+from crun_batch.session.packing.opening import in_packs
 from crun_batch.session.recorder import RowRecorder
 from crun_batch.session.resources import Resources
 from crun_batch.session.sharing import Sharing, recorded_answers
 from crun_batch.session.source import Batches, RowTickets
-from crun_batch.session.tools import Tools
+from crun_batch.session.tools import Made, Tools
 from crun_batch.session.warming import Warming
 from crun_batch.state.run_state import RunContext
 from crun_batch.workload.conversation import Conversation
@@ -21,22 +22,29 @@ async def send_rows(context: RunContext, resources: Resources, rows: Iterator[li
     """Send what is open of these rows; returns why it stopped early, None when it did not. Raises DiskFailed."""
     variants, output = context.workload.variants, context.workload.output
 
-    def make(tools: Tools) -> tuple[RowRecorder, RowTickets]:
+    def make(tools: Tools) -> Made:
         shape = None if output is None else shape_of(output)
         conversations = tuple(Conversation(variant, shape) for variant in variants)
         sharing = _sharing(context, conversations)
         warming = Warming(tools.wake) if _warms(context) else None
         recorder = RowRecorder(context, tools, conversations, sharing, warming)
         batches = Batches(rows, resources.executor)
-        return recorder, RowTickets(context, tools, batches, unsent=recorder, sharing=sharing, warming=warming)
+        source = RowTickets(context, tools, batches, unsent=recorder, sharing=sharing, warming=warming)
+        if not any(variant.job.pack for variant in variants):
+            return recorder, source
+        return in_packs(context, tools, resources.bill, conversations, recorder, source, sharing)
 
     return await send_until_done(context, resources, variants, make)
 
 
 def _warms(context: RunContext) -> bool:
-    """Whether one request goes ahead to warm a cache: not in batches, where its answer may take a day."""
+    """Whether one request goes ahead to warm a cache: not in batches, where its answer may take a day.
+
+    Nor where rows are packed: they stand behind other words than a row that would go ahead.
+    """
     workload = context.workload
-    return workload.job.lane == "live" and any(variant.hints is not None for variant in workload.variants)
+    hinted = [variant.job.pack for variant in workload.variants if variant.hints is not None]
+    return workload.job.lane == "live" and bool(hinted) and not any(hinted)
 
 
 def _sharing(context: RunContext, conversations: Sequence[Conversation]) -> Sharing | None:

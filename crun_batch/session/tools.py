@@ -41,7 +41,8 @@ class Recorder(Hooks, Protocol):
     def tally(self) -> UnitTally: ...
 
 
-Make = Callable[[Tools], tuple[Recorder, SkippingSource]]
+Made = tuple[Recorder, SkippingSource]
+Make = Callable[[Tools], Made]
 """Makes the hooks and the tickets of rows, or of judges."""
 
 

@@ -121,8 +121,7 @@ def answer(
 ) -> ModelAnswer:
     """The answer to a question and its token counts. The caller has checked that the model exists."""
     model = settings.models[ask.model]
-    texts = (str(settings.seed), ask.model, ask.sampling, ask.definitions, *(text for _, text in ask.messages))
-    draws = Draws("\x1f".join(texts))
+    draws = _draws(ask, settings)
     limit = min(ask.max_output_tokens or model.max_output_tokens, model.max_output_tokens)
     reasoning = min(limit, round(draws.lognormal(settings.reasoning_tokens_median, settings.output_tokens_sigma)))
     wanted = max(1, round(draws.lognormal(settings.output_tokens_median, settings.output_tokens_sigma)))
@@ -136,6 +135,33 @@ def answer(
         input_tokens(ask, tokenizer), reasoning + length, cached_tokens, cache_write_tokens, reasoning
     )
     return ModelAnswer(draws.id, text, finish, usage, ask.tool.name if ask.tool else None)  # type: ignore[arg-type]
+
+
+def alone(ask: Ask, settings: Settings) -> str:
+    """The text alone of the answer to a question, whole."""
+    model, draws = settings.models[ask.model], _draws(ask, settings)
+    draws.lognormal(settings.reasoning_tokens_median, settings.output_tokens_sigma)
+    wanted = max(1, round(draws.lognormal(settings.output_tokens_median, settings.output_tokens_sigma)))
+    return "".join(_pieces(ask, Question(*_texts(ask), wanted, settings, model), draws))
+
+
+def wrong(ask: Ask, settings: Settings, text: str) -> str:
+    """Another answer than `text`: another of the labels, another number, else other words."""
+    schema = ask.tool.schema if ask.tool else ask.schema
+    if schema is not None:
+        return orjson.dumps(instance(schema, f"wrong {text}")).decode()
+    question = Question(*_texts(ask), 1, settings, settings.models[ask.model])
+    draws = Draws(f"{settings.seed}\x1fwrong\x1f{text}\x1f{question.text}")
+    others = [name for name in labels(question) if name != text]
+    said, mark, number = text.rpartition("#### ")
+    if mark:
+        return f"{said}{mark}{_wrong(number, draws)}"
+    return others[int(draws.share() * len(others))] if others else f"Not so: {text}"
+
+
+def _draws(ask: Ask, settings: Settings) -> Draws:
+    texts = (str(settings.seed), ask.model, ask.sampling, ask.definitions, *(text for _, text in ask.messages))
+    return Draws("\x1f".join(texts))
 
 
 def input_tokens(ask: Ask, tokenizer: Tokenizer) -> int:

@@ -32,6 +32,7 @@ import re
 
 from crun_batch.errors import InputError, Mistake
 from crun_batch.simulator import spoiling
+from crun_batch.simulator.packs import PACK_FAULTS
 from crun_batch.simulator.settings import Settings
 
 BEFORE = frozenset({"reset_before", "close_before", "error_in_200", "content_filter"})
@@ -111,6 +112,11 @@ def check_kinds(settings: Settings) -> None:
         Mistake(f"unknown fault {kind!r}; known are {', '.join(sorted(BATCH_FAULTS))}", key="batch_faults")
         for kind in settings.batch_faults
         if kind not in BATCH_FAULTS
+    ]
+    mistakes += [
+        Mistake(f"unknown fault {kind!r}; known are {', '.join(sorted(PACK_FAULTS))}", key="pack_faults")
+        for kind in settings.pack_faults
+        if kind not in PACK_FAULTS
     ]
     if mistakes:
         raise InputError(mistakes)

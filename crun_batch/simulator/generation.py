@@ -12,14 +12,14 @@ from collections.abc import Mapping
 import orjson
 from msgspec import structs
 
-from crun_batch.simulator.answers import MESSAGE_TOKENS, answer, input_tokens
+from crun_batch.simulator.answers import MESSAGE_TOKENS, input_tokens
 from crun_batch.simulator.asks import Ask, Invalid, ModelAnswer
 from crun_batch.simulator.control import usd_text
-from crun_batch.simulator.deliveries import Headers
 from crun_batch.simulator.endpoints.form import ApiEndpoint
 from crun_batch.simulator.ledger import Ledger, charge_pico, price_of, tier_prices_of
 from crun_batch.simulator.limits import RateLimits
 from crun_batch.simulator.memory import Memory
+from crun_batch.simulator.packs import answer_any
 from crun_batch.simulator.refusals import OUT_OF_CREDIT, Refusal, refusal
 from crun_batch.simulator.settings import Settings, pico
 from crun_batch.simulator.stats import Stats
@@ -105,14 +105,16 @@ class Generation:
             share = int(tokens * self._settings.cached_share)
             seen = self.memory.seen_prefix(ask.model, ask.messages[0][1])
             cached, written = (share, 0) if seen else (0, share)
-        answered = answer(ask, self._settings, self._tokenizer, cached, written)
+        answered = answer_any(ask, self._settings, self._tokenizer, cached, written)
         limit = self._settings.models[ask.model].context_tokens
         if answered.usage.input_tokens > limit:
             message = f"This model's maximum context length is {limit} tokens, but the request has more."
             raise Rejected(refusal(400, message, code="context_length_exceeded", param="messages"))
         return answered
 
-    def admit(self, endpoint: ApiEndpoint, key_name: str, ask: Ask, answered: ModelAnswer) -> Headers:
+    def admit(
+        self, endpoint: ApiEndpoint, key_name: str, ask: Ask, answered: ModelAnswer
+    ) -> tuple[tuple[str, str], ...]:
         """Headers that tell the limits. Raises Refused where one of them is reached."""
         settings = self._settings
         if settings.concurrency is not None and self.stats.in_flight >= settings.concurrency:
@@ -126,7 +128,7 @@ class Generation:
         now = time.monotonic()
         tokens = answered.usage.input_tokens + answered.usage.output_tokens
         verdict = self._limits.admit(key_name, ask.model, tokens, settings, now)
-        headers: Headers = ()
+        headers: tuple[tuple[str, str], ...] = ()
         if settings.rate_limit_headers:
             headers = tuple(
                 self._limits.headers(key_name, ask.model, settings, now, endpoint.shape == "anthropic")

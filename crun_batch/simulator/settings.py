@@ -224,6 +224,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How old a batch is before the list of batches tells it."""
     batch_faults: dict[str, Share] = {}
     """Kind of fault -> the share of calls, batches or lines that it hits; see the module batches.faults."""
+    pack_faults: dict[str, Share] = {}
+    """Kind of fault -> the share of items or replies with several questions in a request; see packs."""
     ledger_path: str | None = None
     """A file to which every charge is appended, one JSON line each, before its reply is sent."""
     ledger_entries: bool = True

@@ -86,6 +86,7 @@ def book(account: Account, event: Event) -> None:
             Tries(event.counted, event.unknown_retries),
             event.latency_us or 0,
             event.endpoint,
+            event.sends_row_alone,
         )
         unit = account.ended(key, event.started_at, end, judge=event.judge)
         if event.judge is not None:

@@ -16,7 +16,7 @@ from crun_batch.load.job.sweep import variations
 from crun_batch.records import pico_of
 from crun_batch.store.directory import RunDirectory, read_json
 from crun_batch.store.events import FinalPart
-from crun_batch.store.views import run_schema
+from crun_batch.store.views import connect, run_schema
 from crun_batch.workload.recorded_job import recorded_job
 from crun_batch.workload.workload import Workload
 
@@ -85,11 +85,26 @@ def open_reuse(workload: Workload) -> Reuse:
     runs = []
     for index, name in enumerate(names):
         try:
-            runs.append(Earlier(name, _folder(name, job.output.dir), places))
+            path = _folder(name, job.output.dir)
+            runs.append(Earlier(name, path, places))
+            _refuse_packed(name, path, workload)
         except InputError as error:
             told = "; ".join(mistake.message for mistake in error.mistakes)
             raise InputError(Mistake(told, file=job.source, key=f"reuse[{index}]")) from None
     return Reuse(runs)
+
+
+def _refuse_packed(name: str, path: Path, workload: Workload) -> None:
+    """An answer that was given among others is none to a row that is asked alone. Raises InputError."""
+    if all(variant.job.pack is not None for variant in workload.variants):
+        return
+    with connect(path) as connection:
+        [[packed]] = connection.execute("select count(*) from attempts where pack_rows is not null").fetchall()
+    if packed:
+        raise InputError(
+            f"{name} has answers to several rows in one request (pack), and this job asks rows alone: "
+            "name runs that asked them alone, or write pack here too"
+        )
 
 
 def _folder(name: str, own: Path) -> Path:

@@ -15,7 +15,8 @@ from zlib import crc32
 import msgspec
 from msgspec import Struct, structs
 
-from crun_batch.records import Cost
+from crun_batch.records import Cost, PackPlace
+from crun_batch.store.packs import sends_rows_alone
 
 FORMAT = 1
 """Version of the journal's format, in the head of every segment."""
@@ -44,6 +45,13 @@ class StartEvent(Struct, frozen=True, tag_field="e", tag="start", omit_defaults=
     """Where it goes, of several by name."""
     service_tier: str | None = None
     """The gateway's tier that it asks for."""
+    pack: PackPlace | None = None
+    """Of a row in a request with others: serials in a row, the raw reply with the first one's end."""
+
+    @property
+    def first_of_pack(self) -> int:
+        """The serial of the first row of its request; its own where it is alone."""
+        return self.n if self.pack is None else self.n - self.pack.place + 1
 
 
 class EndFault(Struct, frozen=True, omit_defaults=True):
@@ -218,6 +226,14 @@ class ReadEvent(Struct, frozen=True, tag_field="e", tag="read", omit_defaults=Tr
     endpoint: str | None = None
     service_tier: str | None = None
     """At which the reply says it was served, else which was asked for."""
+    pack_rows: int | None = None
+    """Of a row in a request with others: how many there are, and its number among them."""
+    pack_place: int | None = None
+
+    @property
+    def sends_row_alone(self) -> bool:
+        """Whether its row, which went with others, is not to go with others again."""
+        return self.pack_rows is not None and sends_rows_alone(self.outcome, self.error_kind)
 
 
 class FinalEvent(Struct, frozen=True, tag_field="e", tag="final", omit_defaults=True):

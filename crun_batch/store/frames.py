@@ -55,6 +55,8 @@ _READ_TYPES: dict[str, pa.DataType] = {
     "endpoint": pa.string(),
     "service_tier": pa.string(),
     "attempt": pa.int32(),
+    "pack_rows": pa.int32(),
+    "pack_place": pa.int32(),
     "outcome": pa.string(),
     "http_status": pa.int32(),
     **_INHERITED_TYPES,

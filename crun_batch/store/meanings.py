@@ -72,13 +72,15 @@ ATTEMPTS: Mapping[str, Meaning] = {
     **SHARED,
     "serial": Meaning("", "numbers the attempts of the run in the order in which they went"),
     "turn": Meaning("", "of a conversation, from 0"),
-    "purpose": Meaning("", "answer, repair (an answer that did not fit, sent back), judge"),
+    "purpose": Meaning("", "answer, repair (an answer that did not fit, sent back), judge, alone (a pilot's)"),
     "judge": Meaning("", "the score whose judge was asked; null for answers and repairs"),
     "service_tier": Meaning(
         "", "the gateway's tier that is billed: the one that the reply names, else the one that was asked for"
     ),
     "endpoint": Meaning("", "where it went, by name; null where the job has one endpoint, without a name"),
     "attempt": Meaning("", "which attempt of the unit, from 1"),
+    "pack_rows": Meaning("", "how many rows the request asked (`pack`); null: this one alone"),
+    "pack_place": Meaning("", "the row's number in that request, from 1; serial - pack_place + 1 names it"),
     "outcome": Meaning(
         "",
         "`done`: a reply that was billed; `rejected`: a whole reply that is not 2xx; `not_sent`: provably before "

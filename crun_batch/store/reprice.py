@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from crun_batch.records import PICO, Cost, Hold, Usage
 from crun_batch.store.directory import RunDirectory
+from crun_batch.store.packs import stretches
 from crun_batch.store.schema import SEQUENCE, TOKENS, RunSchema, money_column, quoted
 from crun_batch.store.seal import put_in_place, write_parquet
 from crun_batch.store.views import parquet_source, snapshot
@@ -214,7 +215,7 @@ def unit_costs(run: RunDirectory, schema: RunSchema, keys: Iterable[tuple[str, s
 
 
 def _priced_attempts(table: pa.Table, charge: Charge) -> pa.Table:
-    anew = [charge(stored) for stored in _stored(table)]
+    anew = _charged(table, charge)
     costs = [cost for cost, _ in anew]
     holds = [hold for _, hold in anew]
     columns = {
@@ -225,6 +226,61 @@ def _priced_attempts(table: pa.Table, charge: Charge) -> pa.Table:
         "held_credits": _money([hold.credits_pico for hold in holds]),
     }
     return _with_columns(table, pa.table(columns))
+
+
+def _charged(table: pa.Table, charge: Charge) -> list[tuple[Cost, Hold]]:
+    """Cost and hold of each attempt; those of rows that went in one request are priced as that one."""
+    stored = list(_stored(table))
+    places = _later_column(table, "pack_place")
+    if not any(places):
+        return [charge(one) for one in stored]
+    requests: dict[int, list[int]] = {}
+    for index, (serial, place) in enumerate(zip(table.column("serial").to_pylist(), places, strict=True)):
+        requests.setdefault(serial - (place or 1) + 1, []).append(index)
+    charged: dict[int, tuple[Cost, Hold]] = {}
+    for indices in requests.values():
+        ordered = sorted(indices, key=lambda index: places[index] or 0)
+        charged |= zip(ordered, _charged_together([stored[index] for index in ordered], charge), strict=True)
+    return [charged[index] for index in range(len(stored))]
+
+
+def _charged_together(rows: Sequence[Stored], charge: Charge) -> list[tuple[Cost, Hold]]:
+    """The request that all of these went in, priced once, and divided among them as it was."""
+    if len(rows) == 1:
+        return [charge(rows[0])]
+    usages = [one.usage for one in rows if one.usage is not None]
+    counts = {name: sum(_count(one, name) for one in usages) for name in TOKENS}
+    told = structs.replace(Usage(), **counts, service_tier=rows[0].service_tier)
+    whole = structs.replace(
+        rows[0],
+        usage=told if len(usages) == len(rows) else None,
+        cost=Cost(
+            _sum([one.cost.usd_pico for one in rows]),
+            _sum([one.cost.credits_pico for one in rows]),
+            rows[0].cost.source,
+        ),
+        hold=Hold(_sum([one.hold.usd_pico for one in rows]), _sum([one.hold.credits_pico for one in rows])),
+    )
+    cost, hold = charge(whole)
+    tokens = [0 if one.usage is None else one.usage.total_tokens or 0 for one in rows]
+    held = [one.hold.usd_pico or one.hold.credits_pico or 0 for one in rows]
+    return [
+        (
+            Cost(by_tokens.of_known(cost.usd_pico), by_tokens.of_known(cost.credits_pico), cost.source),
+            Hold(by_hold.of_known(hold.usd_pico), by_hold.of_known(hold.credits_pico)),
+        )
+        for by_tokens, by_hold in zip(stretches(tokens), stretches(held), strict=True)
+    ]
+
+
+def _count(usage: Usage, name: str) -> int:
+    return getattr(usage, name) or 0
+
+
+def _sum(amounts: Sequence[int | None]) -> int | None:
+    """None where one is unknown."""
+    known = [amount for amount in amounts if amount is not None]
+    return sum(known) if len(known) == len(amounts) else None
 
 
 def _stored(table: pa.Table) -> Iterable[Stored]:
@@ -257,7 +313,7 @@ def _usage(tokens: Sequence[int | None], service_tier: str | None) -> Usage | No
     return Usage(read, cached, written, output, reasoning, service_tier)
 
 
-def _later_column(table: pa.Table, name: str) -> list[str | None]:
+def _later_column(table: pa.Table, name: str) -> list[Any]:
     """A column that files of an earlier version have not."""
     known = name in table.column_names
     return table.column(name).to_pylist() if known else [None] * table.num_rows

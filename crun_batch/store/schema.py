@@ -137,6 +137,8 @@ def attempts_schema(schema: RunSchema) -> pa.Schema:
             pa.field("endpoint", pa.string()),
             pa.field("service_tier", pa.string()),
             pa.field("attempt", pa.int32()),
+            pa.field("pack_rows", pa.int32()),
+            pa.field("pack_place", pa.int32()),
             pa.field("outcome", pa.string()),
             pa.field("http_status", pa.int32()),
             pa.field("error_kind", pa.string()),

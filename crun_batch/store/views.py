@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 from msgspec import Struct
 
 from crun_batch.errors import InputError, RunDamaged
-from crun_batch.records import AttemptTotals
 from crun_batch.store.directory import RunDirectory, read_json
 from crun_batch.store.frames import segment_tables
 from crun_batch.store.schema import (
@@ -36,6 +35,7 @@ from crun_batch.store.schema import (
     score_columns,
 )
 from crun_batch.store.scores import scores_near, scores_table
+from crun_batch.store.totals import AttemptTotals
 
 if TYPE_CHECKING:
     import duckdb

@@ -49,6 +49,10 @@ class Conversation:
         self.is_one_request = self._check is None and not self._lists_turns
         """Whether every reply is its unit's result."""
 
+    def first(self, row: Row) -> Request:
+        """What opens the dialogue. Raises RowRejected."""
+        return self._variant.request(row)
+
     def following(self, row: Row, answers: Sequence[Answered]) -> Request | UnitResult:
         """What follows the last of the answers; there is at least one."""
         last = answers[-1]
@@ -77,6 +81,10 @@ class Conversation:
     def output_of(self, text: str | None) -> str | None:
         """The value for the column `output` that a recorded answer's text holds."""
         return None if self._check is None else self._check(text).output
+
+    def complaint_of(self, text: str | None) -> str | None:
+        """What is wrong with an answer by the output schema; None: nothing, or there is none."""
+        return None if self._check is None else self._check(text).complaint
 
     def unit_hash(self, row: Row, answers: Sequence[Answered]) -> str | None:
         """The hash of the whole dialogue, where it is not that of its last request."""
@@ -154,8 +162,7 @@ class Conversation:
         return messages
 
     def _complaint(self, text: str | None) -> str:
-        assert self._check is not None
-        return self._check(text).complaint or ""
+        return self.complaint_of(text) or ""
 
     def _verdict(self, answers: Sequence[Answered], status: Status, checked: Checked | None = None) -> UnitResult:
         note = answers[-1].reply.note

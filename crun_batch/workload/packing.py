@@ -12,6 +12,9 @@ from typing import Any, Literal
 
 PackFormat = Literal["json", "lines"]
 FORMATS: tuple[PackFormat, ...] = ("json", "lines")
+ANY_TEXT: Mapping[str, Any] = {"type": "string"}
+DEFINITIONS = ("$defs", "definitions")
+"""What references within an answer's schema start from: the root, which is then another one."""
 _MANY = "Below are {rows} items, numbered [1] to [{rows}]. Treat each as if it were the only one. "
 _HOW: Mapping[PackFormat, str] = {
     "json": "Give the answer to each beside its number n.",
@@ -29,14 +32,15 @@ def packed_text(texts: Sequence[str]) -> str:
     return "\n\n".join(f"[{number}] {text}" for number, text in enumerate(texts, 1))
 
 
-def packed_schema(rows: int) -> dict[str, Any]:
-    """The JSON Schema of the answers to so many rows."""
+def packed_schema(rows: int, of_each: Mapping[str, Any] = ANY_TEXT) -> dict[str, Any]:
+    """The JSON Schema of the answers to so many rows; `of_each`: that of one answer."""
     answer: dict[str, Any] = {"type": "object"}
-    answer |= {"properties": {"n": {"type": "integer"}, "answer": {"type": "string"}}}
+    answer |= {"properties": {"n": {"type": "integer"}, "answer": dict(of_each)}}
     answer |= {"required": ["n", "answer"], "additionalProperties": False}
     answers = {"type": "array", "items": answer, "minItems": rows, "maxItems": rows}
-    schema = {"type": "object", "properties": {"answers": answers}, "required": ["answers"]}
-    return {**schema, "additionalProperties": False}
+    schema: dict[str, Any] = {"type": "object", "properties": {"answers": answers}, "required": ["answers"]}
+    schema = {**schema, "additionalProperties": False}
+    return schema | {name: of_each[name] for name in DEFINITIONS if name in of_each}
 
 
 def packed_reply(answers: Sequence[str], form: PackFormat) -> str:

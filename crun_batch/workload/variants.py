@@ -10,16 +10,19 @@ from crun_batch.errors import InputError, Mistake
 from crun_batch.load.job.sweep import Variation
 from crun_batch.load.prompt.render import Renderer
 from crun_batch.load.table.table import Table
+from crun_batch.workload.packed_request import refuse_varying_heads
 from crun_batch.workload.request import Variant
 
 
 def compiled_variants(varied: Sequence[Variation], table: Table) -> tuple[Variant, ...]:
     """One for each variation, in their order. Raises InputError with the mistakes of all prompts."""
     renderers = _renderers(varied, table)
-    return tuple(
+    variants = tuple(
         Variant(index, one.name, one.job, renderer, one.axes)
         for index, (one, renderer) in enumerate(zip(varied, renderers, strict=True))
     )
+    refuse_varying_heads(variants)
+    return variants
 
 
 def _renderers(varied: Sequence[Variation], table: Table) -> list[Renderer]:

@@ -58,6 +58,7 @@ from crun_batch.load.job.sections import (
     Name,
     OnEndSpec,
     OutputSpec,
+    PackSpec,
     Paths,
     PromptSpec,
     Schema,
@@ -116,6 +117,8 @@ class Job(Section):
     (`prices.batch_share`). Judges are asked live."""
     batch: BatchSpec = not_written()
     """How `lane: batch` cuts the job."""
+    pack: PackSpec | None = None
+    """Ask several rows in one request, where answers are short. Rows without a valid answer are asked alone."""
     budget: BudgetSpec = not_written()
     """What the run may cost."""
     prices: PricesSpec = not_written()

@@ -16,6 +16,7 @@ from crun_batch.load.job.batch_forms import PROTOCOLS_OF, batch_form
 from crun_batch.load.job.endpoint_sections import DEFAULT_BASE_URL
 from crun_batch.load.job.grader_rules import grader_mistakes
 from crun_batch.load.job.output_schema import column_of, schema_problem
+from crun_batch.load.job.pack_rules import pack_mistakes
 from crun_batch.load.job.places import LITERAL_KEY, Document, KeyPath
 
 PROMPT_FORMS = ("prompt.user", "prompt.messages", "prompt.turns", "prompt.messages_column", "prompt.body_column")
@@ -251,6 +252,7 @@ def broken_rules(document: Document) -> list[Mistake]:
     ]
     mistakes = [document.mistake(tuple(key.split(".")), says) for key, says in found]
     placed = [*grader_mistakes(document.tree.get("score")), *_secrets(document.tree)]
+    placed += pack_mistakes(document.tree.get("pack"), job)
     return mistakes + [document.mistake(path, says) for path, says in placed]
 
 

@@ -318,6 +318,20 @@ class BatchSpec(Section):
     """How often it is asked how far a batch is."""
 
 
+class PackSpec(Section):
+    """Several rows in one request. Not with turns, tools, several choices, files, `lane: batch`."""
+
+    rows: Annotated[int, Strict(), Field(ge=2, le=1000)] = 10
+    """How many rows one request holds; half as many after a reply that was cut off."""
+    format: Literal["json", "lines"] = "json"
+    """How answers come back: a JSON array of exactly so many, or a line for each, which costs fewer tokens."""
+    min_agreement: Share = 0.98
+    """After a pilot: the share of rows with the same answer alone and packed that the lower end of its 95 %
+    interval must reach; below, nothing more is sent packed."""
+    seed: CountOrZero = 0
+    """Decides which rows stand together, and in which order."""
+
+
 class BudgetSpec(Section):
     """What the run may cost: for the run directory, all its sessions, pilot, retries, repairs, judges."""
 

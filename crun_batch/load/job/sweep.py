@@ -28,7 +28,7 @@ from crun_batch.load.job.places import KeyPath, dotted, split_dotted
 MOST_VARIANTS = 1_000
 LONGEST_LEVEL_CHARACTERS = 40
 """A longer text among the levels is called by its number: `user2`."""
-ALLOWED = ("endpoint", "model", "prompt", "params", "output_schema", "repair_attempts")
+ALLOWED = ("endpoint", "model", "prompt", "params", "output_schema", "repair_attempts", "pack")
 """The top keys that an axis may change."""
 _REPLACED_WHOLE = (("output_schema",),)
 
