@@ -306,6 +306,12 @@ def test_one_coordinator_keeps_a_jobs_grants(scene: Scene):
         scene.grant(0, "one", used(500, 200, places=10, share=10**9))
 
 
+def test_a_coordinator_may_be_the_first_of_its_job(scene: Scene):
+    """No folder of runs is needed before it."""
+    KeptLeases(scene.folder / "runs" / "of" / "job-leases", started_at="now").close()
+    assert (scene.folder / "runs" / "of").is_dir()
+
+
 def test_an_orderly_end_leaves_no_grants_behind(scene: Scene):
     """The next coordinator begins at once, and waits for all shards; where none was given any, no file is left."""
     assert scene.kept is not None

@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from crun_batch.errors import DiskFailed, RunDamaged, RunInUse
 from crun_batch.scale.leases import LeasedPart
-from crun_batch.store.disk import Disk, is_open_at, open_private, write_all, write_file
+from crun_batch.store.disk import Disk, is_open_at, make_folder_for, open_private, write_all, write_file
 from crun_batch.store.events import encode_line, payload_of
 
 LONGEST_BYTES = 2**22
@@ -68,6 +68,7 @@ class KeptLeases:
         self.over: dict[int, Over] = {}
         self.has_begun = False
         """Whether nothing was given that does not stand here."""
+        make_folder_for(folder)
         try:
             self._disk.make_folder(folder)
             self._lock = _locked(folder, self._name)
