@@ -21,7 +21,7 @@ from crun_batch.reporting.progress_bar import shown
 from crun_batch.scale.at_work import SaidOnce
 from crun_batch.scale.begun import begun_context
 from crun_batch.scale.coordinating import given_to_workers
-from crun_batch.scale.kept_leases import ENDING, KeptLeases
+from crun_batch.scale.kept_leases import ENDING, Closed, KeptLeases
 from crun_batch.scale.orders import shard_places
 from crun_batch.scale.outcome import as_it_is, concluded, left_alone, refused
 from crun_batch.scale.serving import Listening
@@ -63,4 +63,6 @@ async def run_coordinator(
         summary = concluded(context, places, ends)
         if (folder / "job.json").exists():
             kept.take_away()
+        else:
+            kept.keep(Closed())
     return summary

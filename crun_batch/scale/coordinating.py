@@ -47,7 +47,6 @@ async def given_to_workers(
         ends = await _ends(coordinator, gone)
         if ends is None:
             return None
-        coordinator.close()
         await asyncio.sleep(LINGERS_SECONDS)
     return AllEnds(ends, coordinator.largest_hold_pico)
 
