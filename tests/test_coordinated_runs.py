@@ -259,7 +259,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "workers": ({"workers": 2}, "--coordinator does not go with --workers"),
     "a pilot": ({"shard": "1/2", "pilot": 3}, "--pilot does not go with --coordinator"),
     "a retry": ({"shard": "1/2", "retry": ["failed"]}, "--retry does not go with --coordinator"),
-    "a table": ({"shard": "1/2", "table": texts(2)}, "reads the job file: give its path and no table"),
+    "a table": ({"shard": "1/2", "table": texts(2)}, "read the job file: give its path and no table"),
 }
 
 

@@ -39,6 +39,7 @@ def run(
     shard: str | None = None,
     workers: int | None = None,
     coordinator: str | None = None,
+    ray: str | None = None,
     retry: Collection[str] = (),
     until_budget: bool = False,
     redo_changed: bool = False,
@@ -61,16 +62,15 @@ def run(
         output_dir: the run directory.
         simulate: against the bundled simulator: no key, no cost; into `<output_dir>-simulated`.
         shard: `"2/4"`: the rows of the second of four shards, under its part of the budget; see `merge`.
-        workers: so many processes, a shard for each, under one budget and one set of limits; then merged. Takes a
-            job file. Where one stops early, results are in `Run.summary["shards"]` until all is done.
+        workers: so many processes, a shard for each (`Run.summary["shards"]`), under one budget; then merged.
         coordinator: where this process, the worker of `shard`, is granted its part (`crun_batch.coordinator`).
+        ray: the workers are actors of the Ray cluster at this address, or of a `"local"` one (`crun-batch[ray]`).
         pilot: send so many random rows, then stop with the bill to expect in `Run.summary["pilot"]`.
         retry: statuses and error kinds whose finished units are sent again; `failed` is all but ok, `all` is all.
         until_budget: start although budget or credits will not last; stop there.
         redo_changed: send finished rows again whose request is another one now.
         correct_prices: the job's earlier prices were wrong: what is recorded is priced anew.
-        until: send nothing new from this moment on: `06:00` (the next), a date and a time, a datetime. What is in
-            flight is waited for; the run is then `interrupted`, exit code 143.
+        until: send nothing new from then on: `06:00` (the next), a date and a time, a datetime; exit code 143.
         max_minutes: the same after so many minutes.
         metrics_port: serve figures for Prometheus on this port of 127.0.0.1, at /metrics; 0: a free one.
         otel: export figures by OpenTelemetry, where its own variables (`OTEL_*`) say; needs `crun-batch[otel]`.
@@ -101,6 +101,7 @@ async def arun(
     shard: str | None = None,
     workers: int | None = None,
     coordinator: str | None = None,
+    ray: str | None = None,
     retry: Collection[str] = (),
     until_budget: bool = False,
     redo_changed: bool = False,
@@ -136,7 +137,7 @@ async def arun(
         otel=otel,
         progress=progress,
     )
-    summary = await run_by(job, table, Workers(workers, coordinator), options)
+    summary = await run_by(job, table, Workers(workers, coordinator, ray), options)
     return Run(Path(summary["output_dir"]), summary)
 
 

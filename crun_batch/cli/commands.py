@@ -136,6 +136,7 @@ def run(  # noqa: PLR0913 - one parameter for each option
     shard: options.Shard = None,
     workers: options.Workers = None,
     coordinator: options.Coordinator = None,
+    ray: options.Ray = None,
     pilot: options.Pilot = None,
     retry: options.Retry = None,
     max_cost_usd: options.MaxCostUsd = None,
@@ -167,6 +168,7 @@ def run(  # noqa: PLR0913 - one parameter for each option
         "shard": shard,
         "workers": workers,
         "coordinator": coordinator,
+        "ray": ray,
         "pilot": pilot,
         "retry": () if retry is None else retry,
         "max_cost_usd": max_cost_usd,
@@ -359,6 +361,6 @@ app.command()(setting_up.completion)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code. Never raises what a person cannot use."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = options.with_ray_address(list(sys.argv[1:] if arguments is None else arguments))
     command = typer.main.get_command(app)
     return guarded(lambda: command.main(given, prog_name="crun-batch", standalone_mode=False), given)

@@ -105,6 +105,14 @@ Coordinator = Annotated[
         help="With --shard: what it may use is granted by `crun-batch coordinator`.",
     ),
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="[ADDRESS]",
+        help="The workers are actors of this Ray cluster; without an address, of one on this machine.",
+    ),
+]
 Retry = Annotated[
     str | None,
     typer.Option(
@@ -184,6 +192,17 @@ def _json_or_text(value: str) -> Any:
         return orjson.loads(value)
     except orjson.JSONDecodeError:
         return value
+
+
+def with_ray_address(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the address that `--ray` has where none follows it: a cluster on this machine."""
+    following = [*arguments[1:], "-"]
+    pairs_of = zip(arguments, following, strict=False)
+    return [
+        text
+        for argument, after in pairs_of
+        for text in ((argument, "local") if argument == "--ray" and after.startswith("-") else (argument,))
+    ]
 
 
 def resume_command(arguments: Sequence[str]) -> str:

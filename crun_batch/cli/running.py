@@ -14,7 +14,7 @@ from crun_batch.cli.screen import Screen
 from crun_batch.console.estimates import estimate_text
 from crun_batch.errors import EXIT_REFUSED_TO_START, InputError, Mistake
 
-NOT_ESTIMATED = ("pilot", "workers", "coordinator", "retry", "redo_changed", "correct_prices")
+NOT_ESTIMATED = ("pilot", "workers", "coordinator", "ray", "retry", "redo_changed", "correct_prices")
 """Arguments of a run that change its bill, and that an estimate does not look at."""
 ONLY_WHILE_SENDING = ("until", "max_minutes", "metrics_port", "otel")
 """Arguments that change no bill."""

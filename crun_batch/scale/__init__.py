@@ -1,1 +1,1 @@
-"""One job in several runs: its shards brought together."""
+"""One job in several runs: who gives them their parts, who carries the words, how they become one."""

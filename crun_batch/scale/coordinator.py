@@ -100,6 +100,12 @@ class Coordinator:
             return known if len(known) == len(ends) else None
 
     @property
+    def over(self) -> list[bool]:
+        """Of each shard, whether it has ended and is not waited for."""
+        with self._lock:
+            return [shard.end is not None for shard in self._shards]
+
+    @property
     def largest_hold_pico(self) -> tuple[int, int]:
         """In dollars and credits what one request of any worker may cost at most."""
         return self._giver.book.largest_hold()

@@ -133,6 +133,14 @@ class KeptLeases:
         self._descriptor, self._length = self._disk.reopen(self._path), len(data)
 
 
+def forget_grants(run: Path) -> None:
+    """The run is merged: what was granted for it is of no use. Where another holds that just now, it stays."""
+    with suppress(RunInUse):
+        kept = KeptLeases(run.with_name(run.name + ENDING), started_at="at the end")
+        kept.take_away()
+        kept.close()
+
+
 def _locked(folder: Path, name: bytes) -> int:
     lock = open_private(folder / ".lock", os.O_RDWR | os.O_CREAT)
     try:

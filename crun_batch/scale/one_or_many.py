@@ -20,14 +20,16 @@ class Workers(Struct, frozen=True):
     """So many processes on this machine."""
     coordinator: str | None = None
     """The address of who grants this process, the worker of one shard, its part."""
+    ray: str | None = None
+    """The address of a Ray cluster whose actors they are; `local`: one that is started here."""
 
 
 def job_file(job: AnyJob, table: object | None, by: Workers) -> str | Path:
     """The path of the job, for those who read it themselves. Raises InputError."""
-    if by.count is not None:
-        raise InputError("--coordinator does not go with --workers: each process asks for itself")
+    if by.coordinator is not None and (by.count is not None or by.ray is not None):
+        raise InputError("--coordinator does not go with --workers or --ray: each process asks for itself")
     if not isinstance(job, str | Path) or table is not None:
-        raise InputError("a worker of a coordinator reads the job file: give its path and no table")
+        raise InputError("workers read the job file: give its path and no table")
     return job
 
 
@@ -40,7 +42,13 @@ async def run_by(job: AnyJob, table: object | None, by: Workers, options: RunOpt
         from crun_batch.scale.coordinated import run_coordinated
 
         return await run_coordinated(job_file(job, table, by), by.coordinator, options)
-    workers = by.count
+    if by.ray is not None:
+        from crun_batch.scale.on_ray import run_on_ray
+
+        summary = await run_on_ray(job_file(job, table, by), table, by.ray, by.count, options)
+        if summary is not None:
+            return summary
+    workers = None if by.ray is not None else by.count
     if workers is None:
         from crun_batch.pipeline import run_job
 

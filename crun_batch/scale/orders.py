@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from crun_batch.console.progress import Progress
 from crun_batch.options import RunOptions, Shard
 from crun_batch.scale.messages import Order
 from crun_batch.workload.workload import Workload
 
 ENDING = "-simulated"
+
+
+def _nobody(_: object) -> None:
+    """Nobody is told."""
+
+
+def options_of_order(
+    order: Order, *, say: Callable[[str], None] = _nobody, watch: Callable[[Progress], None] | None = None
+) -> RunOptions:
+    """How a job is run that an order names, where no person and no signal is: its shard aside."""
+    return RunOptions(
+        overrides=order.overrides,
+        allow_paths=order.allow_paths,
+        simulate=bool(order.simulators_at),
+        simulators_at=order.simulators_at,
+        deadline=order.deadline,
+        handle_signals=False,
+        say=say,
+        watch=watch,
+    )
 
 
 def shard_places(folder: Path, count: int, *, simulate: bool) -> list[Path]:

@@ -7,15 +7,25 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from crun_batch.errors import SIGNALS, wanted_signals
 from crun_batch.options import RunOptions
 from crun_batch.records import Halt
-from crun_batch.scale.crew import Crew
+
+
+class Stoppable(Protocol):
+    """Workers, whoever carries them."""
+
+    def stop(self, halt: Halt) -> None:
+        """All drain."""
+
+    def abandon(self) -> None:
+        """All end now."""
 
 
 @contextmanager
-def signals_to(crew: Crew, options: RunOptions, timeout_seconds: float) -> Iterator[None]:
+def signals_to(crew: Stoppable, options: RunOptions, timeout_seconds: float) -> Iterator[None]:
     """Once: all workers drain. Twice: all end now."""
     is_main = threading.current_thread() is threading.main_thread()
     loop, wanted = asyncio.get_running_loop(), wanted_signals() if options.handle_signals and is_main else ()

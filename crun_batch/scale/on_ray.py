@@ -1,0 +1,103 @@
+"""`run JOB --ray ADDRESS`: the shards of a job as actors of a Ray cluster, over a folder that all nodes see.
+
+    load     the job and its table, once, to know what all of it is
+    plan     what is open in all shards together: estimate, budget, balance, confirmation
+    send     one actor gives leases, one for each shard works; all outlive the process that started them
+    merge    the shards become the run directory of the job
+
+Killed here, the actors go on; the same command finds them, shows how far they are, and merges in the end.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from msgspec import structs
+
+from crun_batch.errors import InputError
+from crun_batch.options import RunOptions
+from crun_batch.reporting.progress_bar import shown
+from crun_batch.scale.begun import begun_context
+from crun_batch.scale.kept_leases import forget_grants
+from crun_batch.scale.orders import orders_for, shard_places
+from crun_batch.scale.outcome import concluded, refused
+from crun_batch.scale.signals import signals_to
+from crun_batch.scale.starting import may_start
+from crun_batch.scale.unfit import refuse_before_the_merge, refuse_unfit, refuse_unfit_job
+from crun_batch.workload.loading import load
+
+LOCAL = "local"
+LOOPBACK: dict[str, Any] = {"_node_ip_address": "127.0.0.2"} if sys.platform == "linux" else {}
+"""Where a cluster of this machine is reached. Ray takes 127.0.0.1 to mean the address that others see."""
+EXTRA = "--ray takes Ray: pip install 'crun-batch[ray]'"
+
+
+async def run_on_ray(
+    job: str | Path, table: object | None, address: str, count: int | None, options: RunOptions
+) -> dict[str, Any] | None:
+    """Run a job file by actors; the summary of the merged run, or of all shards where one stopped.
+
+    None: it is one run already, which goes on in one process. `count`: of shards; None: as many as the cluster has
+    CPUs, and no more than limits.concurrency. Raises InputError, RefusedToStart, RunDirectoryError, DiskFailed.
+    """
+    file = refuse_unfit(job, table, options)
+    if options.simulate and address != LOCAL:
+        raise InputError("--simulate goes with --ray local alone: no other machine reaches its simulator")
+    with ExitStack() as stack:
+        options = stack.enter_context(shown(options))
+        workload = load(job, None, options, stack)
+        folder, limits = workload.job.output.dir, workload.job.limits
+        if (folder / "job.json").exists():
+            options.say(f"{folder} is one run already: it goes on in one process, without workers")
+            return None
+        refuse_before_the_merge(options)
+        ray = stack.enter_context(connected(address))
+        count = count or max(1, min(int(ray.cluster_resources().get("CPU", 1)), limits.concurrency))
+        refuse_unfit_job(count, workload)
+        places = shard_places(folder, count, simulate=options.simulate)
+        context = begun_context(workload, options, places)
+        from crun_batch.scale.ray_crew import RayCrew
+
+        crew = RayCrew(ray, folder, options)
+        if not crew.is_there():
+            refusal = await may_start(context, places)
+            if refusal is not None:
+                return refused(context, places, refusal)
+        orders = orders_for(file, workload, places, options)
+        giver = structs.replace(orders[0], overrides=dict(options.overrides))
+        with signals_to(crew, options, limits.attempt_timeout_seconds):
+            ends = await crew.run(giver, orders)
+    summary = concluded(context, places, ends)
+    if (folder / "job.json").exists():
+        forget_grants(folder)
+    return summary
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Any]:
+    """Ray, connected to the cluster; a local one is started here and ends here. Raises InputError."""
+    try:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        import ray
+    except ImportError:
+        raise InputError(EXTRA) from None
+    if ray.is_initialized():
+        yield ray
+        return
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "namespace": "crun-batch"}
+    try:
+        if address == LOCAL:
+            ray.init(include_dashboard=False, **LOOPBACK, **quiet)
+        else:
+            ray.init(address=address, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise InputError(f"--ray {address}: no cluster answers there: {error}") from None
+    try:
+        yield ray
+    finally:
+        ray.shutdown()

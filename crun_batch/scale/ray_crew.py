@@ -1,0 +1,183 @@
+"""The actors of a job on a Ray cluster, to the process that drives them: found or started, watched, ended.
+
+They outlive this process: each has a name, by which another one finds it. Whatever Ray raises ends here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from crun_batch.console.progress import Progress
+from crun_batch.errors import EXIT_BUG, CrunBatchError, DiskFailed, InputError, RunDirectoryError
+from crun_batch.options import RunOptions
+from crun_batch.records import Halt
+from crun_batch.scale.coordinator import COMES_AGAIN
+from crun_batch.scale.giver import AllEnds
+from crun_batch.scale.messages import Order, encode
+from crun_batch.scale.ray_giver import GiverNews, LeaseGiver
+from crun_batch.scale.ray_worker import ShardWorker
+
+MOST_STARTS = 4
+"""Of one shard's worker, and of a giver that cannot begin."""
+LOOKED_EVERY_SECONDS = 0.5
+ANSWERED_WITHIN_SECONDS = 5.0
+NAMESPACE = "crun-batch"
+CANNOT_BEGIN = "the giver of leases cannot begin on the cluster"
+FAILURES: dict[int, type[CrunBatchError]] = {
+    error.exit_code: error for error in (InputError, RunDirectoryError, DiskFailed)
+}
+
+
+class RayCrew:
+    """One giver and a worker for each order. `ray`: the module, connected to a cluster."""
+
+    def __init__(self, ray: Any, run: Path, options: RunOptions) -> None:
+        self._ray = ray
+        self._options = options
+        self._folder = str(Path.cwd())
+        self._name = hashlib.sha256(str(run.absolute()).encode()).hexdigest()[:16]
+        self._giver: Any = None
+        self._halt: Halt | None = None
+        self._over: list[bool] = []
+        self._is_over = False
+
+    def is_there(self) -> bool:
+        """Whether another process has started these actors, and they live."""
+        return self._found("giver") is not None
+
+    async def run(self, giver: Order, orders: Sequence[Order]) -> AllEnds:
+        """Until all shards have ended; how each did. Raises what stands in the way of giving leases."""
+        self._over = [False] * len(orders)
+        self._giver = self._found("giver") or self._started_giver(giver)
+        await self._asked_once(giver)
+        workers = [asyncio.create_task(self._keep(number, order)) for number, order in enumerate(orders)]
+        try:
+            news = await self._watched(giver)
+            await self._call(self._giver.close.remote())
+            return AllEnds(news.ends or [], news.largest_hold_pico)
+        finally:
+            self._is_over = True
+            for task in workers:
+                task.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+            self._end_all(len(orders))
+
+    def stop(self, halt: Halt) -> None:
+        """No new requests from now on, anywhere; what is in flight is waited for."""
+        self._halt = self._halt or halt
+        if self._giver is not None:
+            self._giver.stop.remote(halt.exit_code, halt.words)
+
+    def abandon(self) -> None:
+        """End all workers now; what is in flight is of unknown outcome."""
+        self._is_over = True
+        for number in range(len(self._over)):
+            self._kill(f"worker-{number}")
+
+    def _found(self, what: str) -> Any:
+        try:
+            return self._ray.get_actor(f"{self._name}-{what}", namespace=NAMESPACE)
+        except ValueError:
+            return None
+
+    def _started_giver(self, order: Order) -> Any:
+        actor = self._ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(LeaseGiver)
+        named = actor.options(name=f"{self._name}-giver", namespace=NAMESPACE, lifetime="detached")
+        return named.remote(encode(order), self._folder)
+
+    def _started_worker(self, number: int) -> Any:
+        actor = self._ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD")
+        named = actor(ShardWorker).options(
+            name=f"{self._name}-worker-{number}", namespace=NAMESPACE, lifetime="detached"
+        )
+        return named.remote(self._giver, self._folder)
+
+    async def _asked_once(self, order: Order) -> None:
+        """The giver has begun. Raises InputError where it cannot, with what it met."""
+        for start in range(1, MOST_STARTS + 1):
+            try:
+                self._over = (await self._giver.news.remote(0)).over
+            except self._ray.exceptions.RayError as error:
+                if start == MOST_STARTS:
+                    raise InputError(f"{CANNOT_BEGIN}: {_last_line(error)}") from None
+                await asyncio.sleep(LOOKED_EVERY_SECONDS)
+                self._giver = self._found("giver") or self._started_giver(order)
+            else:
+                return
+
+    async def _keep(self, number: int, order: Order) -> None:
+        """One shard to its end, through deaths of its worker."""
+        for start in range(1, MOST_STARTS + 1):
+            found = self._found(f"worker-{number}")
+            if found is None and self._over[number]:
+                return
+            worker = found or self._started_worker(number)
+            try:
+                code = await (worker.run.remote(encode(order)) if found is None else worker.ended.remote())
+                said = f"ended with exit code {code}"
+            except self._ray.exceptions.RayError as error:
+                code, said = None, f"was lost ({_last_line(error)})"
+            self._kill(f"worker-{number}")
+            if self._is_over or self._halt is not None or (code is not None and code not in COMES_AGAIN):
+                return
+            if start < MOST_STARTS and not self._over[number]:
+                self._options.say(f"worker {number + 1} {said}: started again; its shard goes on where it was")
+        self.stop(Halt(EXIT_BUG, f"worker {number + 1} was lost {MOST_STARTS} times"))
+
+    async def _watched(self, order: Order) -> GiverNews:
+        """Show what there is to show until all is over."""
+        keeper, known, lost = "", 0, 0
+        while lost < MOST_STARTS:
+            news = await self._news(known)
+            if news is not None and news.keeper != keeper:
+                keeper, known = news.keeper, 0
+                news = await self._news(0)
+            if news is not None:
+                lost = 0
+                known += len(news.sentences)
+                self._shown(news)
+                if news.ends is not None:
+                    return news
+            elif self._found("giver") is None:
+                lost += 1
+                self._giver = self._started_giver(order)
+            await asyncio.sleep(LOOKED_EVERY_SECONDS)
+        raise InputError(CANNOT_BEGIN)
+
+    def _shown(self, news: GiverNews) -> None:
+        self._over = news.over
+        for sentence in news.sentences:
+            self._options.say(sentence)
+        if self._options.watch is not None and isinstance(news.progress, Progress):
+            self._options.watch(news.progress)
+        if news.failure is not None:
+            code, words, advice = news.failure
+            raise FAILURES.get(code, RunDirectoryError)(words, advice=advice)
+
+    async def _news(self, known: int) -> GiverNews | None:
+        """None: the giver is just being started again."""
+        found: GiverNews | None = await self._call(self._giver.news.remote(known))
+        return found
+
+    async def _call(self, reference: Any) -> Any:
+        try:
+            return await asyncio.wait_for(reference, ANSWERED_WITHIN_SECONDS)
+        except (self._ray.exceptions.RayError, TimeoutError):
+            return None
+
+    def _end_all(self, count: int) -> None:
+        for what in (*(f"worker-{number}" for number in range(count)), "giver"):
+            self._kill(what)
+
+    def _kill(self, what: str) -> None:
+        actor = self._found(what)
+        if actor is not None:
+            self._ray.kill(actor, no_restart=True)
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1]

@@ -1,0 +1,104 @@
+"""The actor of a Ray cluster that gives leases: a coordinator, made anew from the disk each time Ray starts it.
+
+Ray starts it again where it dies. What it gives and has given is on the disk that all nodes share, as with any
+coordinator; between actors go the documents of `exchange`, and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from crun_batch.errors import EXIT_BUG, CrunBatchError
+from crun_batch.records import Halt
+from crun_batch.scale.at_work import SaidOnce
+from crun_batch.scale.begun import begun_context
+from crun_batch.scale.coordinating import coordinator_of
+from crun_batch.scale.exchange import decode_said, encode
+from crun_batch.scale.giver import WorkerEnd
+from crun_batch.scale.kept_leases import ENDING, KeptLeases
+from crun_batch.scale.messages import decode_order
+from crun_batch.scale.orders import options_of_order, shard_places
+from crun_batch.workload.loading import load
+
+LOOKED_EVERY_SECONDS = 0.2
+
+
+class GiverNews(Struct, frozen=True):
+    """What a driver shows, and whether all is over."""
+
+    keeper: str
+    """Which life of the giver tells: another one counts its sentences anew."""
+    sentences: list[str]
+    """All since the number that was asked for."""
+    progress: Any
+    over: list[bool]
+    """Of each shard, whether it has ended and is not waited for."""
+    ends: list[WorkerEnd] | None
+    largest_hold_pico: tuple[int, int]
+    failure: tuple[int, str, str] | None
+    """Exit code, words and advice of what stands in the way of giving anything more."""
+
+
+class LeaseGiver:
+    """One for each job. Each method is one call of a worker or a driver."""
+
+    def __init__(self, order: bytes, folder: str) -> None:
+        """`order`: the job, how many shards, how it is run; `folder`: where paths are seen from."""
+        os.chdir(folder)
+        self._sentences: list[str] = []
+        self._progress: Any = None
+        self._stack = ExitStack()
+        told = decode_order.decode(order)
+        options = options_of_order(told, say=self._sentences.append, watch=self._moved)
+        workload = load(Path(told.job), None, options, self._stack)
+        run = workload.job.output.dir
+        places = shard_places(run, told.shard[1], simulate=options.simulate)
+        context = begun_context(workload, options, places)
+        started_at = options.clock.now().isoformat(timespec="seconds")
+        kept = KeptLeases(run.with_name(run.name + ENDING), started_at=started_at)
+        self._coordinator = coordinator_of(context, places, SaidOnce(options.say), kept)
+        threading.Thread(target=self._look_after, name="leases", daemon=True).start()
+
+    def exchange(self, said: bytes) -> bytes:
+        """A worker's document; the answer."""
+        return encode(self._coordinator.exchange(decode_said.decode(said)))
+
+    def news(self, since: int) -> GiverNews:
+        """What has happened. `since`: how many sentences are known."""
+        coordinator, failure = self._coordinator, self._coordinator.failure
+        told = None
+        if failure is not None:
+            code = failure.exit_code if isinstance(failure, CrunBatchError) else EXIT_BUG
+            told = code, str(failure), getattr(failure, "advice", "")
+        return GiverNews(
+            coordinator.keeper,
+            self._sentences[since:],
+            self._progress,
+            coordinator.over,
+            coordinator.ends,
+            coordinator.largest_hold_pico,
+            told,
+        )
+
+    def stop(self, exit_code: int, words: str) -> None:
+        """All workers are to stop."""
+        self._coordinator.stop(Halt(exit_code, words))
+
+    def close(self) -> None:
+        """All has ended in order."""
+        self._coordinator.close()
+
+    def _moved(self, progress: Any) -> None:
+        self._progress = progress
+
+    def _look_after(self) -> None:
+        while True:
+            self._coordinator.look_after()
+            time.sleep(LOOKED_EVERY_SECONDS)

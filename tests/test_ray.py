@@ -1,0 +1,140 @@
+"""run --ray: shards as actors of a real cluster of several nodes, kills of each of them, one run in the end.
+
+One cluster for all tests here: it takes seconds to start.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from run_kit import ENVIRON, results, simulator
+from test_workers import job_file, wait_until
+
+import crun_batch
+from crun_batch import InputError
+from crun_batch.cli.options import with_ray_address
+from crun_batch.scale.on_ray import LOOPBACK
+from crun_batch.simulator.process import SimulatorProcess
+
+
+@pytest.fixture(scope="module")
+def at() -> Iterator[SimulatorProcess]:
+    with simulator(latency_seconds=0.1) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The address of three nodes on this machine, reached by its loopback alone, which have the job's key."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIM_KEY", ENVIRON["SIM_KEY"])
+        from ray.cluster_utils import Cluster
+
+        place = LOOPBACK.get("_node_ip_address", "127.0.0.1")
+        head = {"num_cpus": 0, "node_ip_address": place, "include_dashboard": False}
+        nodes = Cluster(initialize_head=True, head_node_args=head)
+        try:
+            for _ in range(2):
+                nodes.add_node(num_cpus=1, node_ip_address=place)
+            yield nodes.address
+        finally:
+            nodes.shutdown()
+
+
+def driver(file: Path, address: str) -> subprocess.Popen[bytes]:
+    """The command, in a session of its own."""
+    command = [sys.executable, "-m", "crun_batch", "run", str(file), "--ray", address, "--workers", "2", "--yes"]
+    out: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen(command, env={**os.environ, **ENVIRON}, start_new_session=True, **out)
+
+
+def process_of(folder: Path) -> int:
+    """Who has opened it last."""
+    found = re.match(r"process (\d+) on ", (folder / ".lock").read_text())
+    assert found is not None
+    return int(found[1])
+
+
+def test_deaths_of_every_kind_lose_nothing(at: SimulatorProcess, cluster: str, tmp_path: Path):
+    """The driver dies, and another takes over; the giver dies, and Ray starts it again; a worker dies.
+
+    In the end each row is there once, what was billed beyond them was in flight at the worker's death, and never
+    more was in flight than the job says. Nothing is left on the cluster, and no grant on the disk.
+    """
+    file, before = job_file(at, tmp_path, 300, limits={"concurrency": 6}), at.ledger()["count"]
+    sent = lambda: at.ledger()["count"] - before  # noqa: E731
+    first = driver(file, cluster)
+    second = None
+    try:
+        wait_until(lambda: sent() > 20 or first.poll() is not None)
+        assert first.poll() is None, first.communicate()[0].decode()
+        first.kill()
+        first.communicate()
+        killed_at = sent()
+        wait_until(lambda: sent() > killed_at + 20)
+        os.kill(process_of(tmp_path / "run-leases"), signal.SIGKILL)
+        second = driver(file, cluster)
+        killed_at = sent()
+        wait_until(lambda: sent() > killed_at + 40)
+        os.kill(process_of(tmp_path / "run-shard-1-of-2"), signal.SIGKILL)
+        said, _ = second.communicate(timeout=180)
+        assert 0 == second.returncode, said.decode()
+    finally:
+        for process in (first, second):
+            if process is not None:
+                process.kill()
+    done = crun_batch.open_run(tmp_path / "run")
+    assert 300 == results(done).height and [] == done.verify(data=True)
+    unknown = done.attempts().filter(pl.col("outcome") == "unknown").collect().height
+    assert unknown <= 6 and 300 <= sent() <= 300 + unknown
+    assert at.stats()["max_in_flight"] <= 6
+    assert b"worker 1 was lost" in said or b"its process is gone" in said, said.decode()
+    assert not (tmp_path / "run-leases").exists()
+
+
+def test_an_interrupt_ends_all_in_order(at: SimulatorProcess, cluster: str, tmp_path: Path):
+    """One sentence, one exit code, and the command that goes on; nothing that was sent is lost."""
+    file, before = job_file(at, tmp_path, 2_000, limits={"concurrency": 4}), at.ledger()["count"]
+    one = driver(file, cluster)
+    try:
+        wait_until(lambda: at.ledger()["count"] - before > 10 or one.poll() is not None)
+        one.send_signal(signal.SIGINT)
+        said, _ = one.communicate(timeout=120)
+    finally:
+        one.kill()
+    assert 130 == one.returncode and b"law: interrupted: Ctrl-C" in said, said.decode()
+    assert f"--ray {cluster} --workers 2 --yes" in said.decode()
+    shards = [crun_batch.open_run(place) for place in sorted(tmp_path.glob("run-shard-*"))]
+    assert sum(results(shard).height for shard in shards) == at.ledger()["count"] - before < 2_000
+
+
+def test_what_cannot_be_is_refused(at: SimulatorProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """No extra, no cluster, a simulator that no other machine reaches: before anything is sent or written."""
+    file = job_file(at, tmp_path, 2)
+    run = lambda **options: crun_batch.run(file, environ=ENVIRON, handle_signals=False, **options)  # noqa: E731
+    with pytest.raises(InputError, match="--simulate goes with --ray local alone"):
+        run(ray="10.0.0.1:6379", simulate=True)
+    with pytest.raises(InputError, match="--coordinator does not go with --workers or --ray"):
+        run(ray="local", shard="1/2", coordinator="http://127.0.0.1:9")
+    with pytest.raises(InputError, match="--pilot does not go with --workers"):
+        run(ray="local", pilot=3)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=r"pip install 'crun-batch\[ray\]'"):
+        run(ray="local")
+    assert ["law.json", "t.parquet"] == sorted(one.name for one in tmp_path.iterdir())
+
+
+def test_without_an_address_it_is_a_cluster_on_this_machine():
+    assert ["run", "a.yaml", "--ray", "local"] == with_ray_address(["run", "a.yaml", "--ray"])
+    assert ["run", "--ray", "local", "--yes"] == with_ray_address(["run", "--ray", "--yes"])
+    assert ["run", "--ray", "10.0.0.1:6379", "-y"] == with_ray_address(["run", "--ray", "10.0.0.1:6379", "-y"])
