@@ -10,6 +10,7 @@ from crun_batch.preflight.affordability import estimate_document, judge, refuse_
 from crun_batch.preflight.assessment import assess, everything, with_measured
 from crun_batch.preflight.caching import with_write_prices
 from crun_batch.preflight.gateway_facts import ask_gateways, refusals_in, sellers_of
+from crun_batch.preflight.pack_agreement import unmeasured_notes
 from crun_batch.preflight.prices import Prices, frozen_prices
 from crun_batch.preflight.ways import cache_notes, ways_document
 from crun_batch.scoring.docket import waiting_now
@@ -32,5 +33,5 @@ async def estimate_job(job: AnyJob, table: object | None, options: RunOptions) -
         refuse_rejected(context, assessment)
         verdict = with_write_prices(judge(context, assessment, gateways), workload.variants, prices)
         document = estimate_document(context, assessment, gateways, verdict)
-        document["notes"] = [*document["notes"], *cache_notes(context)]
+        document["notes"] = [*document["notes"], *cache_notes(context), *unmeasured_notes(context)]
         return {**document, "ways": ways_document(context, prices, assessment.estimate)}

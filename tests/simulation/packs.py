@@ -23,6 +23,7 @@ from crun_batch.errors import DiskFailed
 from crun_batch.load.job.job import Job
 from crun_batch.options import Platform
 from crun_batch.pipeline import run_job
+from crun_batch.preflight.estimation import estimate_job
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.journal import JournalSettings
 from crun_batch.store.verify import verify
@@ -52,6 +53,8 @@ class PackScene(Struct, frozen=True):
     segment_bytes: int = 2**14
     keys: Mapping[str, Any] = {}
     """Of the job, in the place of those below."""
+    gateway: Mapping[str, Any] = {}
+    """Settings of the simulator."""
 
 
 class PackFigures(Struct):
@@ -98,7 +101,7 @@ class PackStage:
     def __init__(self, scene: PackScene, folder: Path) -> None:
         self.scene = scene
         self.folder = folder
-        settings = settings_of(scene.seed, pack_faults=dict(scene.pack_faults))
+        settings = settings_of(scene.seed, pack_faults=dict(scene.pack_faults), **scene.gateway)
         self.world = World(settings, Faults(scene.seed, scene.faults), random.Random(scene.seed + 2))
         self.platters = Platters()
         self.now = 0.0
@@ -114,22 +117,7 @@ class PackStage:
         """The exit code; None where it was killed."""
         loop = VirtualLoop(self.now)
         disk = MortalDisk(at, when, platters=self.platters)  # type: ignore[arg-type]
-        platform = Platform(
-            disk=disk,
-            journal=JournalSettings(segment_bytes=self.scene.segment_bytes, reserve_bytes=2**16),
-            syncer=lambda: LoopSyncer(loop, disk),
-            in_place=True,
-            transport=self.world.transport(),
-        )
-        told = RunOptions(
-            handle_signals=False,
-            clock=virtual_clock(loop, ()),
-            wire=lambda job: self.world,
-            platform=platform,
-            environ={"SIMULATED_KEY": API_KEY},
-            say=self.said.append,
-            **options,
-        )
+        told = self._options(loop, disk, options)
         try:
             summary = run_virtual(loop, run_job(job_of(self.scene, self.folder), table, told))
             return Run(Path(summary["output_dir"]), summary).exit_code
@@ -141,6 +129,30 @@ class PackStage:
         finally:
             self.now = loop.time()
             disk.bury()
+
+    def estimate(self, table: pl.DataFrame) -> dict[str, Any]:
+        """Of what is still open."""
+        loop = VirtualLoop(self.now)
+        told = self._options(loop, MortalDisk(), {})
+        return run_virtual(loop, estimate_job(job_of(self.scene, self.folder), table, told))
+
+    def _options(self, loop: VirtualLoop, disk: MortalDisk, options: Mapping[str, Any]) -> RunOptions:
+        platform = Platform(
+            disk=disk,
+            journal=JournalSettings(segment_bytes=self.scene.segment_bytes, reserve_bytes=2**16),
+            syncer=lambda: LoopSyncer(loop, disk),
+            in_place=True,
+            transport=self.world.transport(),
+        )
+        return RunOptions(
+            handle_signals=False,
+            clock=virtual_clock(loop, ()),
+            wire=lambda job: self.world,
+            platform=platform,
+            environ={"SIMULATED_KEY": API_KEY},
+            say=self.said.append,
+            **options,
+        )
 
     def results(self) -> pl.DataFrame:
         return Run(self.folder, {}).results().sort("id").collect()
