@@ -174,6 +174,7 @@ EVERY_KEY: dict[str, Any] = {
     "lane": "live",
     "pack": {"rows": 20, "format": "json", "min_agreement": 0.95, "seed": 3},
     "batch": {
+        "form": "openai",
         "max_requests": 1000,
         "max_megabytes": 50.5,
         "max_enqueued_tokens": 90000,
@@ -572,7 +573,17 @@ BREAKS: list[tuple[dict[str, Any], str]] = [
     ({"budget.max_cost_usd": 5, "params": {"max_tokens": 5, "best_of": 2}}, "cost more than is reserved"),
     ({"params": {"max_tokens": 5, "max_output_tokens": 6}}, "not by several"),
     ({"lane": "batch", "endpoint": {"stream": True}}, "whose replies come in files"),
-    ({"lane": "batch", "endpoint": {"protocol": "messages"}}, "must be chat, responses or completions with lane"),
+    *(
+        (
+            {"lane": "batch", "batch": {"form": form}, "endpoint": {"protocol": protocol}},
+            f"with batch.form: {form}",
+        )
+        for form, protocol in (("openai", "messages"), ("anthropic", "chat"), ("openrouter", "completions"))
+    ),
+    (
+        {"lane": "batch", "batch": {"form": "openrouter"}, "prompt": {"body_column": "body"}},
+        "has a model in each body",
+    ),
     (
         {"lane": "batch", "prompt": {"turns": ["a"], "stateful": True}, "endpoint": {"protocol": "responses"}},
         "a batch is done in any order",

@@ -13,10 +13,10 @@ from decimal import Decimal
 from crun_batch.console.amounts import UNKNOWN, count, counted, credit_amount, usd
 from crun_batch.console.tables import Words, table
 from crun_batch.console.words import one_line
-from crun_batch.stats.agreement import Coefficient
 from crun_batch.stats.comparison import SIGNIFICANCE, Against, Comparison, VariantFigures
 from crun_batch.stats.consensus import Consensus
 from crun_batch.stats.intervals import Difference, Rate
+from crun_batch.stats.kappa import Coefficient
 from crun_batch.stats.pairs import PairDifference
 from crun_batch.stats.served import ServedModel
 

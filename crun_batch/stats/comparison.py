@@ -24,7 +24,6 @@ from msgspec import Struct, structs, to_builtins
 
 from crun_batch.errors import InputError
 from crun_batch.stats.agreement import (
-    Coefficient,
     PairAgreement,
     krippendorff_alpha,
     majority_labels,
@@ -40,6 +39,7 @@ from crun_batch.stats.intervals import (
     holm,
     rate_of,
 )
+from crun_batch.stats.kappa import Coefficient
 from crun_batch.stats.pairs import PairDifference, all_pairs, paired_differences
 from crun_batch.stats.served import ServedModel, served_models
 from crun_batch.stats.sums import mean_of

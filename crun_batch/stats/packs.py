@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
-from crun_batch.stats.agreement import Coefficient, cohens_kappa
 from crun_batch.stats.intervals import Difference, Rate, RowSums, paired_difference, rate_of, wilson_interval
+from crun_batch.stats.kappa import Coefficient, cohens_kappa
 
 MOST_LABELS = 50
 """Answers of more different kinds are no labels, and have no kappa."""
