@@ -11,7 +11,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from crun_batch.console.amounts import counted, credit_amount, duration, from_pico, money, rate, share, usd
+from crun_batch.console.amounts import (
+    counted,
+    credit_amount,
+    duration,
+    from_pico,
+    limited,
+    money,
+    rate,
+    share,
+    usd,
+)
 from crun_batch.console.listings import credit_text
 from crun_batch.console.progress import Progress, VariantProgress, tqdm_postfix
 from crun_batch.console.tables import table
@@ -65,6 +75,11 @@ def test_money_is_shown_in_the_units_that_are_known() -> None:
     assert "unknown" == money(None, None)
     assert "$0.00" == money(Decimal(0), Decimal(0)), "nothing is nothing, also where no price is in credits"
     assert "0 credits" == money(None, Decimal(0))
+
+
+def test_what_sets_no_pace_is_not_named_as_what_does() -> None:
+    """Neither a pilot's summary nor an estimate says "limited by not limited"."""
+    assert ["limited by concurrency", "not limited"] == [limited(by) for by in ("concurrency", "not limited")]
 
 
 @given(st.integers(min_value=1, max_value=10**20))

@@ -107,6 +107,11 @@ def duration(seconds: float) -> str:
     return " ".join(part for part in parts if part)
 
 
+def limited(by: str) -> str:
+    """What sets the pace: limited by concurrency, or not limited."""
+    return by if by == "not limited" else f"limited by {by}"
+
+
 def rate(per_second: float, noun: str = "row") -> str:
     """12,100 rows/s, 85.2 rows/s, 0.04 units/s."""
     decimals = 0 if per_second >= 100 else 1 if per_second >= 1 else 2

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
 from typing import Any
 
-from crun_batch.console.amounts import UNKNOWN, count, counted, credit_amount, duration, usd
+from crun_batch.console.amounts import UNKNOWN, count, counted, credit_amount, duration, limited, usd
 from crun_batch.console.tables import table
 from crun_batch.console.words import entry, named, one_line, reused_phrase
 
@@ -137,7 +137,7 @@ def _time(estimate: Mapping[str, Any]) -> str:
     needed = estimate["time"]["expected"] if estimate["time"]["expected"]["seconds"] else estimate["time"]["low"]
     if not needed["seconds"]:
         return ""
-    return f"at least {duration(needed['seconds'])}, limited by {needed['limited_by']}"
+    return f"at least {duration(needed['seconds'])}, {limited(needed['limited_by'])}"
 
 
 def _identical_phrases(estimate: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any
 
-from crun_batch.console.amounts import UNKNOWN, count, credit_amount, duration, usd
+from crun_batch.console.amounts import UNKNOWN, count, credit_amount, duration, limited, usd
 from crun_batch.console.packing import agreement_phrases
 
 _MONEY: Mapping[str, Callable[[Decimal, str], str]] = {"cost_usd": usd, "cost_credits": credit_amount}
@@ -21,7 +21,7 @@ def pilot_lines(pilot: Mapping[str, Any]) -> list[tuple[str, str]]:
     lines.append(("output", f"{_numbers(pilot['output_tokens'])} tokens"))
     seconds = pilot["seconds"]
     if seconds["expected"] is not None:
-        lines.append(("time", f"{_durations(seconds)} more, limited by {seconds['limited_by']}"))
+        lines.append(("time", f"{_durations(seconds)} more, {limited(seconds['limited_by'])}"))
     lines += [("packed", phrase) for phrase in agreement_phrases(pilot.get("packing"))]
     lines.append(("price", pilot["sentence"]))
     if pilot["measured"] is not None:

@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from crun_batch.errors import InputError, RunDamaged
 from crun_batch.store.directory import RunDirectory, read_json
+from crun_batch.store.durations import as_counts, selection
 from crun_batch.store.frames import segment_tables
 from crun_batch.store.schema import (
     LAST,
@@ -347,11 +348,11 @@ def _scan(files: list[Path], live: pa.Table) -> pl.LazyFrame:
 
 
 def _make_view(connection: duckdb.DuckDBPyConnection, name: str, files: list[Path], live: pa.Table) -> None:
-    connection.register(f"_live_{name}", live)
+    connection.register(f"_live_{name}", as_counts(live))
     source = f"select * from _live_{name}"
     if files:
         source += f" union all by name select * from {parquet_source(files)}"
-    connection.execute(f"create temp view {quoted(name)} as {source}")
+    connection.execute(f"create temp view {quoted(name)} as select {selection(live.schema)} from ({source})")
 
 
 def _sum(column: str) -> str:
