@@ -346,6 +346,7 @@ def test_verify_of_a_damaged_run_exits_with_6(real: Path, command: Any) -> None:
 def test_export_to_standard_output_and_to_a_file(real: Path, command: Any) -> None:
     command("run", "job.yaml", "--yes")
     lines = command("export", "job.yaml", "--format", "jsonl").out.splitlines()
+    assert lines == command("export", "job.yaml", "--format", "jsonl", "-o", "-").out.splitlines()
     assert {str(n) for n in range(40)} == {str(json.loads(line)["id"]) for line in lines}
     written = command("export", "job.yaml", "--format", "csv", "--output", "out.csv")
     assert (0, "") == (written.code, written.out) and "40 rows" in written.err

@@ -68,6 +68,7 @@ def test_classes_count_rows_and_replies_apart():
     assert [(1, 3, 2), (1, 3, 4)] == [(one.rows, one.support, one.predicted) for one in figures.classes]
     text = gold_text("v", figures)
     assert "rows  replies  labelled so" in text and "replies: gold" in text
+    assert max(map(len, gold_text("a variant with a long name", figures, width=80).splitlines())) <= 80
     once = against_gold(labels.unique("row", maintain_order=True))
     assert "replies  labelled so" not in gold_text("v", once)
 

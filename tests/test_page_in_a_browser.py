@@ -128,6 +128,25 @@ def test_keys_lead_through_the_rows(browser: Browser, page: crun_batch.View, siz
     assert "q=refused" in browser.run("location.search")
 
 
+def test_every_menu_is_seen_whole_and_a_page_can_be_named(
+    browser: Browser, page: crun_batch.View, size: str
+) -> None:
+    """No field of a menu lies beside the screen; a number leads to its page, one beyond the last to the last."""
+    opened(browser, page, "rows=20")
+    menus = browser.run("[...document.querySelectorAll('#filters .menu:not([hidden])')].map((one) => one.id)")
+    assert {"statuses", "variants", "scores", "columns"} == set(menus)
+    for menu in menus:
+        browser.run(f"document.getElementById({menu!r}).open = true")
+        box = browser.run(f"document.querySelector('#{menu} fieldset').getBoundingClientRect().toJSON()")
+        assert 0 <= box["left"] and box["right"] <= browser.run("innerWidth"), menu
+        browser.run(f"document.getElementById({menu!r}).open = false")
+    for asked, shown in (("7", "page 7 of 10"), ("99", "page 10 of 10"), ("1", "page 1 of 10")):
+        field = "document.getElementById('to-page')"
+        browser.run(f"{field}.value = {asked!r}; {field}.dispatchEvent(new Event('change'))")
+        browser.wait(f"document.getElementById('page').textContent === {shown!r}")
+    assert "page" not in browser.run("location.search")
+
+
 def test_a_link_gives_the_same_rows_again(browser: Browser, page: crun_batch.View, size: str) -> None:
     """What was clicked together stands in the address; another tab shows it too, and the way back leads back."""
     opened(browser, page)

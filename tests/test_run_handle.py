@@ -30,6 +30,10 @@ def test_a_files_name_says_its_form(run: crun_batch.Run, tmp_path: Path, name: s
 
 def test_a_run_compares_its_variants_and_becomes_a_pandas_frame(run: crun_batch.Run) -> None:
     assert run.compare(gold="gold").to_dict() == crun_batch.compare(run, gold="gold").to_dict()
+    found = run.compare(gold="gold")
+    shown = repr(found).splitlines()  # what a cell shows that ends with it
+    assert found.text(100).splitlines() == shown[1:]
+    assert [] == [line for width in (80, 100, 120) for line in found.text(width).splitlines() if len(line) > width]
     frame = run.to_pandas()
     assert (60, run.results().collect_schema().names()) == (len(frame), list(frame.columns))
 
@@ -38,6 +42,7 @@ def test_a_run_shows_its_page_until_it_is_stopped(run: crun_batch.Run) -> None:
     page = run.view()
     assert "label-reviews" == Asker(page).get("facts")["name"]
     assert repr(page).startswith("<View http://127.0.0.1:") and "token" not in repr(page)
+    assert ".url opens it" in repr(page)
     page.stop()
     with pytest.raises(OSError):
         Asker(page).get("facts")

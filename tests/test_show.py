@@ -222,6 +222,20 @@ def test_nothing_hostile_reaches_the_terminal(gateway: SimulatorProcess, tmp_pat
     assert [] == [line for line in lines if not line.isprintable() or display_width(line) > width]
 
 
+@given(st.text(st.sampled_from("ab 漢é—\u0301"), max_size=120), st.integers(20, 60))
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+def test_a_text_in_any_script_fills_the_lines_and_overflows_none(text: str, width: int) -> None:
+    """Wide characters count two, and only they: a dash in a line leaves it as long as another."""
+    unit = {"variant": "v", "repeat": 0, "status": "ok", "cost_usd": None, "cost_credits": None, "prompt": None,
+            "attempts": [], "scores": {}, "output_text": text}  # fmt: skip
+    lines = row_text({"name": "n", "id": 1, "units": [unit]}, width).split("\n")
+    assert [] == [line for line in lines if display_width(line) > width]
+    dashed = row_text({"name": "n", "id": 1, "units": [{**unit, "output_text": "word — " * 40}]}, width)
+    assert dashed.replace("—", "-") == row_text(
+        {"name": "n", "id": 1, "units": [{**unit, "output_text": "word - " * 40}]}, width
+    )
+
+
 def test_the_command_shows_the_document(
     gateway: SimulatorProcess, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:

@@ -151,12 +151,13 @@ def export(  # noqa: PLR0913
 ) -> int:
     """Write the results in another format.
 
-    To standard output, or to a file, which is whole or as it was before. In csv, a text that a spreadsheet would
-    run as a formula gets a leading apostrophe. openai-batch gives the lines of an OpenAI Batch output file, with
-    each reply as it came, openai-batch-requests those of its input file. chat-jsonl gives the messages with their
-    answer, for fine-tuning: of ok rows, or of those with --status. What was asked is rendered again and checked by
-    its hash; rows of a table that has changed since are left out, and counted.
+    To standard output (-o - too), or to a file, which is whole or as it was before. In csv, a text that a
+    spreadsheet would run as a formula gets a leading apostrophe. openai-batch gives the lines of an OpenAI Batch
+    output file, with each reply as it came, openai-batch-requests those of its input file. chat-jsonl gives the
+    messages with their answer, for fine-tuning: of ok rows, or of those with --status. What was asked is rendered
+    again and checked by its hash; rows of a table that has changed since are left out, and counted.
     """
+    output = None if output == Path("-") else output
     target = sys.stdout.buffer if output is None else output
     try:
         told = crun_batch.export(

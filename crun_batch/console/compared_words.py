@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 
 import polars as pl
@@ -9,7 +10,7 @@ import polars as pl
 from crun_batch.console.compare_words import comparison_text, percent, rate
 from crun_batch.console.disagreements import disagreements_text
 from crun_batch.console.tables import table
-from crun_batch.console.words import one_line
+from crun_batch.console.words import display_width, one_line
 from crun_batch.stats.agreement import GoldFigures
 from crun_batch.stats.comparison import Comparison
 
@@ -30,7 +31,7 @@ def compared_text(
     if disagreements.width:
         head = "rows on which replies differ, the most disputed first:\n" if disagreements.height else ""
         parts.append(head + disagreements_text(disagreements.head(ROWS_SHOWN), width=width))
-    return "\n\n".join(parts)
+    return _folded("\n\n".join(parts), width)
 
 
 def gold_text(name: str, figures: GoldFigures, *, width: int | None = None) -> str:
@@ -42,7 +43,15 @@ def gold_text(name: str, figures: GoldFigures, *, width: int | None = None) -> s
     )
     if len(figures.classes) > MOST_CLASSES_SHOWN:
         return f"{head}\n{len(figures.classes)} classes: their figures and the confusion matrix are in --json"
-    return f"{head}\n{_classes(figures, width)}\n\n{_confusion(figures, width)}"
+    return _folded(f"{head}\n{_classes(figures, width)}\n\n{_confusion(figures, width)}", width)
+
+
+def _folded(text: str, width: int | None) -> str:
+    """Sentences go on in the next line; what tables and lists have is within the width already."""
+    if width is None:
+        return text
+    lines = ([line] if display_width(line) <= width else textwrap.wrap(line, width) for line in text.split("\n"))
+    return "\n".join(part for line in lines for part in line)
 
 
 def _classes(figures: GoldFigures, width: int | None) -> str:

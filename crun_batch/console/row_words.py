@@ -12,11 +12,13 @@ from datetime import datetime
 from typing import Any
 
 from crun_batch.console.amounts import UNKNOWN, count, counted, money
-from crun_batch.console.words import one_line, printable_line
+from crun_batch.console.words import display_width, one_line, printable_line
 
 _WIDTH = 100
 """Where standard output is no terminal."""
 _TOKENS = (("input_tokens", "input"), ("output_tokens", "output"), ("reasoning_tokens", "reasoning"))
+_SECOND_HALF = "\x00"
+"""Stands in no printable line: a wide character is two long while lines are broken."""
 
 
 def row_text(document: Mapping[str, Any], width: int | None = None) -> str:
@@ -128,6 +130,7 @@ def _wrapped(text: str, width: int, indent: str) -> Iterator[str]:
     if len(safe) <= room and safe.isascii():
         yield (indent + safe).rstrip()
         return
-    narrow = room if safe.isascii() else max(1, room // 2)
-    pieces = textwrap.wrap(safe, narrow, subsequent_indent="  ", drop_whitespace=True, replace_whitespace=False)
-    yield from ((indent + piece).rstrip() for piece in pieces or [""])
+    wide = "".join(one + _SECOND_HALF if display_width(one) == 2 else one for one in safe)
+    narrow = max(4, room - (len(wide) > len(safe)))  # the break may fall between a wide character's halves
+    pieces = textwrap.wrap(wide, narrow, subsequent_indent="  ", drop_whitespace=True, replace_whitespace=False)
+    yield from ((indent + piece.replace(_SECOND_HALF, "")).rstrip() for piece in pieces or [""])

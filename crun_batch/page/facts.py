@@ -132,13 +132,15 @@ def _queues(facets: RunFacets) -> list[str]:
 
 
 def _kind(name: str, of_type: pa.DataType, facets: RunFacets) -> str:
-    """How the page writes a value of this column: text, number, money, moment."""
+    """How the page writes a value of this column: text, nested (JSON), number, money, moment."""
     if name.removeprefix("score_") in facets.scores or name in TOKENS:
         return "number"
     if name.startswith("cost_") and is_type.is_decimal(of_type):
         return "money"
     if is_type.is_timestamp(of_type):
         return "moment"
+    if is_type.is_nested(of_type):
+        return "nested"
     if name != facets.id_name and _is_number(of_type):
         return "number"
     return "text"

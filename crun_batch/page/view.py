@@ -54,4 +54,4 @@ class View:
         self.stop()
 
     def __repr__(self) -> str:
-        return f"<View {self.url.partition('#')[0]}>"
+        return f"<View {self.url.partition('#')[0]}; its .url opens it>"

@@ -40,6 +40,10 @@ class ComparisonOptions(Struct, frozen=True):
     """The carried column with the right labels; `annotations`: those that people gave."""
 
 
+_CELL_WIDTH = 100
+"""Columns of a notebook's cell."""
+
+
 class RunComparison(Struct, frozen=True):
     """A comparison, the labels against gold by variant, and the first rows on which replies differ."""
 
@@ -58,6 +62,10 @@ class RunComparison(Struct, frozen=True):
     def text(self, width: int | None = None) -> str:
         """The same in words, for a terminal of so many columns."""
         return compared_text(self.comparison, self.gold, self.disagreements, width=width)
+
+    def __repr__(self) -> str:
+        """What a cell of a notebook shows that ends with a comparison."""
+        return f"<RunComparison of {', '.join(repr(str(path)) for path in self.runs)}>\n{self.text(_CELL_WIDTH)}"
 
     def all_disagreements(self) -> pl.DataFrame:
         """All rows on which replies differ, the most disputed first; at most DISAGREEMENTS_EXPORTED."""

@@ -23,6 +23,11 @@ async function start() {
   });
   byId("previous").addEventListener("click", () => turn(-1));
   byId("next").addEventListener("click", () => turn(1));
+  byId("to-page").addEventListener("change", (event) => {
+    const page = Math.trunc(Number(event.target.value));
+    event.target.value = "";
+    if (page >= 1) turnTo(Math.min(page, Number(event.target.max)));
+  });
   for (const [id, view] of [["to-rows", null], ["to-compare", "compare"]]) {
     byId(id).addEventListener("click", () => {
       if (change((to) => { put(to, "view", view); if (view) to.delete("id"); }, { push: true })) load();
@@ -95,13 +100,18 @@ async function loadRows() {
     byId("count").textContent = counted(rows, state.facts.noun);
     const pages = Math.max(1, Math.ceil(rows / page.rows_a_page));
     byId("page").textContent = `page ${number(page.page)} of ${number(pages)}`;
+    byId("to-page").max = pages;
+    show(byId("to-page"), pages > 2);
   });
   await opened;
 }
 
 function turn(by) {
-  const page = Math.max(1, (state.page?.page ?? 1) + by);
   if (by > 0 && state.page?.is_last) return;
+  turnTo(Math.max(1, (state.page?.page ?? 1) + by));
+}
+
+function turnTo(page) {
   if (change((to) => put(to, "page", page === 1 ? null : page), { push: true, keepPage: true })) load();
 }
 

@@ -50,7 +50,13 @@ function cell(value, column) {
   if (column.name === "status") return badge(value);
   if (column.kind === "number") return number(value);
   if (column.kind === "moment") return moment(value);
+  if (column.kind === "nested") return element("span", { class: "text" }, breakable(String(value)));
   return element("span", { class: "text" }, typeof value === "object" ? JSON.stringify(value) : value);
+}
+
+// JSON has no blanks to break a line at: it may be broken after a comma, and what is copied stays as it was.
+function breakable(json) {
+  return json.split(/(?<=,)/).flatMap((piece, place) => (place ? [element("wbr"), piece] : [piece]));
 }
 
 export function lines() {
