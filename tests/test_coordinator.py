@@ -24,7 +24,7 @@ from crun_batch.errors import DiskFailed, RunDamaged, RunInUse
 from crun_batch.records import Halt
 from crun_batch.scale.coordinator import Coordinator
 from crun_batch.scale.exchange import FromShard
-from crun_batch.scale.giver import Giver, Watchers
+from crun_batch.scale.giver import Giver, Watchers, WorkerEnd
 from crun_batch.scale.kept_leases import KeptLeases
 from crun_batch.scale.leases import LEASE_SECONDS, LeaseBook, SharedLimits, UnitMoney, WorkerReport
 from crun_batch.scale.messages import Ended, Failed, FromWorker, Granted, Reported, Stop
@@ -66,6 +66,7 @@ class Scene:
         self.places = [folder / f"run-shard-{number + 1}-of-{count}" for number in range(count)]
         self.now = 0.0
         self.committed: Callable[[int], int] = lambda number: 0
+        self.ended: dict[int, WorkerEnd] = {}
         self.said: list[str] = []
         self.sequence = 0
         self.kept: KeptLeases | None = None
@@ -74,7 +75,11 @@ class Scene:
     def start(self) -> Coordinator:
         self.kept = KeptLeases(self.folder / "leases", started_at="now", disk=self.disk)
         watchers = Watchers(
-            self.said.append, lambda *_: None, lambda *_: None, lambda number: (self.committed(number), 0)
+            self.said.append,
+            lambda *_: None,
+            lambda *_: None,
+            lambda number: (self.committed(number), 0),
+            lambda number: self.ended.get(number),
         )
         book = LeaseBook(self.limits, [(self.committed(n), 0) for n in range(len(self.places))])
         self.coordinator = Coordinator(
@@ -159,6 +164,20 @@ def test_a_coordinator_without_its_disk_waits_out_what_was_given(scene: Scene):
     scene.coordinator.look_after()
     Owned(scene.places[1], "two")
     assert 250 == scene.grant(1, "two", used(None, 0)).max_usd_pico, "half of what the journal leaves"
+
+
+def test_a_coordinator_without_its_disk_knows_who_has_ended(scene: Scene):
+    """By the summary of its run directory: who is done will not come to say so again. All others may."""
+    for number, name in enumerate(("one", "two")):
+        Owned(scene.places[number], name).ends()
+    for exit_code, ends in ((0, True), (1, True), (4, False), (5, False), (7, False), (143, False)):
+        scene.killed(loses_its_disk=True)
+        scene.ended = {number: WorkerEnd(exit_code) for number in (0, 1)}
+        scene.start()
+        assert None is scene.coordinator.ends
+        scene.now += LEASE_SECONDS + 1
+        scene.coordinator.look_after()
+        assert ends == (scene.coordinator.ends is not None), exit_code
 
 
 def test_who_does_not_ask_keeps_the_part_of_a_shard_by_itself(scene: Scene):

@@ -13,7 +13,7 @@ from crun_batch.scale.leases import LeaseBook, SharedLimits
 from crun_batch.scale.orders import orders_for
 from crun_batch.scale.progresses import Progresses
 from crun_batch.scale.signals import signals_to
-from crun_batch.scale.whole import committed, done_in
+from crun_batch.scale.whole import committed, done_in, end_of
 from crun_batch.state.run_state import RunContext
 from crun_batch.workload.workload import Workload
 
@@ -57,7 +57,13 @@ def watchers_of(context: RunContext, places: Sequence[Path], words: SaidOnce) ->
     """Whoever looks on: one display for all workers."""
     workload, options = context.workload, context.options
     progresses = Progresses(workload.selected_units, [done_in(place) for place in places], options.watch)
-    return Watchers(options.say, words.said, progresses.moved, lambda number: committed(places[number]))
+    return Watchers(
+        say=options.say,
+        said=words.said,
+        moved=progresses.moved,
+        committed=lambda number: committed(places[number]),
+        ended=lambda number: end_of(places[number]),
+    )
 
 
 def _terms_of(workload: Workload) -> SharedLimits:

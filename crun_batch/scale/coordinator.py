@@ -22,6 +22,8 @@ from crun_batch.errors import (
     EXIT_DISK,
     EXIT_INPUT,
     EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_ROWS_FAILED,
     EXIT_RUN_DIRECTORY,
     EXIT_TERMINATED,
 )
@@ -35,6 +37,7 @@ from crun_batch.store.holder import holder, signed_by
 
 COMES_AGAIN = (EXIT_DISK, EXIT_BUG, EXIT_INTERRUPTED, EXIT_TERMINATED)
 """Exit codes after which a worker is started again: a full disk, a bug, an interrupt, a node that goes away."""
+DONE = (EXIT_OK, EXIT_ROWS_FAILED)
 LATE_SECONDS = 1.0
 """After the end of a lease, until what was written under it can be read on any host."""
 
@@ -72,7 +75,7 @@ class Coordinator:
         """Why nothing can be given any more."""
         self._has_begun = False
         self._recall(self._clock())
-        is_lost = not kept.has_begun and any(map(signed_by, places))
+        self._is_lost = is_lost = not kept.has_begun and any(map(signed_by, places))
         """What an earlier coordinator gave, if there was one, is on no disk: it is waited out."""
         self._begins_at = self._clock() + (LEASE_SECONDS + LATE_SECONDS if is_lost else 0.0)
         self.look_after()
@@ -266,7 +269,17 @@ class Coordinator:
         for number, place in enumerate(self._places):
             if not self._shards[number].is_here:
                 committed = self._giver.watchers.committed(number)
-                self._giver.book.recount(number, committed, has_own_part=_is_held(place))
+                is_held = _is_held(place)
+                self._giver.book.recount(number, committed, has_own_part=is_held)
+                if self._is_lost and not is_held:
+                    self._recall_end(number)
+
+    def _recall_end(self, number: int) -> None:
+        """Nothing was kept of who has ended: who has will not come to say so again, and says it on its disk."""
+        end = self._giver.watchers.ended(number)
+        if end is not None and end.exit_code in DONE:
+            self._shards[number].end = end
+            self._kept.keep(Over(number, end.exit_code, end.message))
 
 
 def _is_held(place: Path) -> bool:

@@ -43,8 +43,13 @@ class AllEnds(Struct, frozen=True):
     """In dollars and credits what one request of theirs may cost at most."""
 
 
+def _not_known(_: int) -> WorkerEnd | None:
+    """Nobody has looked."""
+    return None
+
+
 class Watchers(Struct, frozen=True):
-    """Who is told what happens."""
+    """Who is told what happens, and knows what stands on the disk."""
 
     say: Callable[[str], None]
     said: Callable[[int, str], None]
@@ -53,6 +58,8 @@ class Watchers(Struct, frozen=True):
     """How far a worker is: its number from 0, and its progress."""
     committed: Callable[[int], tuple[int, int]]
     """What a worker's run directory has used, dollars and credits, once its process has ended."""
+    ended: Callable[[int], WorkerEnd | None] = _not_known
+    """How a worker's run directory says that it has ended; None: it does not say so."""
 
 
 class Giver:

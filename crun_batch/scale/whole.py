@@ -10,13 +10,14 @@ from msgspec import structs
 
 from crun_batch.options import RunOptions
 from crun_batch.pricing.account import Account, together
+from crun_batch.scale.giver import WorkerEnd
 from crun_batch.state.done import DoneMarks
 from crun_batch.state.marking import mark_done
 from crun_batch.state.recovery import JournalNow, journal_now
 from crun_batch.state.run_state import RunContext, RunState
 from crun_batch.state.status import give_up
 from crun_batch.store.batches import BatchBook
-from crun_batch.store.directory import RunDirectory
+from crun_batch.store.directory import RunDirectory, read_json
 from crun_batch.store.views import finished_units
 from crun_batch.workload.workload import Workload
 
@@ -67,6 +68,17 @@ def committed(place: Path) -> tuple[int, int]:
 def done_in(place: Path) -> int:
     """Units that have their final result in a shard."""
     return sum(account_of(place).totals().statuses.values())
+
+
+def end_of(place: Path) -> WorkerEnd | None:
+    """How a shard that is done has ended, as its summary says; None: it is not done, or does not say so."""
+    directory = RunDirectory(place)
+    if not directory.summary.exists():
+        return None
+    summary = read_json(directory.summary)
+    if summary["status"] != "finished":
+        return None
+    return WorkerEnd(int(summary["exit_code"] or 0), summary, summary["stop_reason"])
 
 
 def _all_finished(places: Sequence[Path]) -> pa.RecordBatchReader:
