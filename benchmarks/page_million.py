@@ -2,6 +2,7 @@
 
     python benchmarks/page_million.py                      the run is made in a temporary folder, then goes
     python benchmarks/page_million.py --keep million-run   keeps the run directory there
+    python benchmarks/page_million.py --docs               and puts the times into docs/view.md
 
 Asked over HTTP at a page's own server (crun-batch[view]); the rows are made up by
 tests/measurements/made_up_run.py.
@@ -12,12 +13,16 @@ server has read the rows ahead. Each is asked three times, and once before.
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
+import textwrap
 import time
 import urllib.request
 from pathlib import Path
 from urllib.parse import urlencode
+
+from machine import description
 
 import crun_batch
 
@@ -27,7 +32,9 @@ from measurements.made_up_run import asked_run
 COLUMNS = [
     ("column", name) for name in ("review_id", "variant", "status", "text", "output", "score_right", "cost_usd")
 ]
-WIDTH = 44
+GOLD = [("gold", "gold")]
+PAGE = Path(__file__).parents[1] / "docs" / "view.md"
+BEGINS, ENDS = "<!-- times of a page -->\n", "<!-- end -->"
 QUESTIONS = {
     "first page": [],
     "last page": [("page", "10000")],
@@ -55,15 +62,51 @@ QUESTIONS = {
 
 
 def main() -> None:
+    writes = "--docs" in sys.argv
+    sys.argv = [one for one in sys.argv if one != "--docs"]
     with asked_run(__doc__) as path, crun_batch.view(path) as page:
         base, _, token = page.url.partition("/#token=")
-        print(f"{'the run opened, first page':{WIDTH}} {1000 * ask(base, token, 'rows', COLUMNS):7.0f} ms")
-        print(f"{'one row, from the files':{WIDTH}} {1000 * ask(base, token, 'row', [('id', '100000')]):7.0f} ms")
-        print(read_ahead(base, token))
+        lines = [
+            told("the run opened, first page", [ask(base, token, "rows", COLUMNS)]),
+            told("one row, at once after it", [ask(base, token, "row", [("id", "100000")])]),
+        ]
+        ahead = read_ahead(base, token)
         for name, parameters in QUESTIONS.items():
-            tell(base, token, name, [*COLUMNS, *parameters])
-        rows = [ask(base, token, "row", [("id", str(1000 * number))]) for number in range(100, 105)]
-        print(f"{'one row, its six answers':{WIDTH}} {1000 * statistics.median(rows):7.0f} ms")
+            asked = [*COLUMNS, *parameters]
+            pages = [ask(base, token, "rows", asked) for _ in range(4)]
+            lines.append(told(name, pages, ask(base, token, "count", asked)))
+        rows = [ask(base, token, "row", [("id", str(1000 * number))]) for number in range(100, 104)]
+        lines.append(told("one row with its six answers", rows))
+        lines.append(told("variants compared, with right labels", [ask(base, token, "compare", GOLD)]))
+        lines.append(told("the same comparison again", [ask(base, token, "compare", GOLD)]))
+    if writes:
+        text = PAGE.read_text(encoding="utf-8")
+        before, _, rest = text.partition(BEGINS)
+        PAGE.write_text(
+            f"{before}{BEGINS}{in_docs(lines, ahead)}{ENDS}{rest.partition(ENDS)[2]}", encoding="utf-8"
+        )
+
+
+def told(name: str, seconds: list[float], counted: float | None = None) -> str:
+    """A line of the table, said as soon as it is known: the middle of the later times, the first, the count's."""
+    first, later = seconds[0], seconds[1:] or seconds
+    counts = "" if counted is None else f"{1000 * counted:,.0f}"
+    line = f"| {name} | {1000 * statistics.median(later):,.0f} | {1000 * first:,.0f} | {counts} |"
+    print(line)
+    return line
+
+
+def in_docs(lines: list[str], ahead: str) -> str:
+    """The table with its condition."""
+    nice = os.getpriority(os.PRIO_PROCESS, 0)
+    command = f"`python benchmarks/page_million.py`{f' at nice {nice}, beside other work' if nice else ''}"
+    condition = (
+        f"A run of 1,000,000 results, {len(COLUMNS)} columns, 100 rows a page; milliseconds until the answer is "
+        f"whole, over HTTP. {ahead}. {command}; {description()}."
+    )
+    wrapped = "\n".join(textwrap.wrap(condition, 118, break_on_hyphens=False, break_long_words=False))
+    head = "| question | asked again | first time | its count |\n|---|---|---|---|"
+    return "\n".join([f"\n{wrapped}\n", head, *lines, ""])
 
 
 def read_ahead(base: str, token: str) -> str:
@@ -76,15 +119,6 @@ def read_ahead(base: str, token: str) -> str:
     return (
         f"{held['rows']:,} rows read ahead in {seconds:.1f} s after the first page, {held['bytes'] / 1e6:.0f} MB"
     )
-
-
-def tell(base: str, token: str, name: str, parameters: list[tuple[str, str]]) -> None:
-    """One line: the page's first and middle time, and that of the count beside it."""
-    pages = [ask(base, token, "rows", parameters) for _ in range(4)]
-    count = ask(base, token, "count", parameters)
-    first, middle = pages[0], statistics.median(pages[1:])
-    beside = f"first {1000 * first:.0f} ms; counted beside it {1000 * count:.0f} ms"
-    print(f"{name:{WIDTH}} {1000 * middle:7.0f} ms ({beside})")
 
 
 def ask(base: str, token: str, name: str, parameters: list[tuple[str, str]]) -> float:

@@ -8,6 +8,7 @@ anew. One run of a page is held at a time. Owns: what is held, and how much.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,6 +28,7 @@ TEXT_SHARE = 0.7
 """The texts that are searched have so much of it at most: the columns beside them serve every question."""
 LEAST_ROWS = 50_000
 """Fewer rows are read from their files as fast."""
+NICER = 10
 Stamp = tuple[int, int] | None
 
 
@@ -137,6 +139,7 @@ class HeldRows:
         self._forget()
 
     def _hold(self, now: Snapshot, columns: HeldColumns, missing: list[int], round_: int) -> None:
+        _give_way()
         for number in missing:
             used = _bytes(self._parts)
             if used >= most_bytes() or round_ != self._round:
@@ -157,6 +160,7 @@ def held_part(now: Snapshot, number: int, columns: HeldColumns, *, texts: bool) 
     without_live = structs.replace(now, finals=now.finals.slice(0, 0))
     with duckdb.connect(":memory:") as connection:
         connection.execute("set TimeZone = 'UTC'")
+        connection.execute("set threads = 1")  # the thread that gives way, and no other
         make_finals_view(connection, "_part", without_live, [number])
         told = [*columns.of_final(texts=False), *([columns.low] if texts else [])]
         table = connection.sql(f"select {', '.join(told)} from _part").to_arrow_table()
@@ -166,6 +170,13 @@ def held_part(now: Snapshot, number: int, columns: HeldColumns, *, texts: bool) 
         if is_text(field.type):  # most of them have few different values
             rows = rows.set_column(place, field.name, rows.column(place).dictionary_encode())
     return HeldPart(stamp, rows, low)
+
+
+def _give_way() -> None:
+    """Whoever waits for a page goes before this thread. Only Linux has priorities of threads."""
+    if sys.platform == "linux":
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICER)
 
 
 def most_bytes() -> float:
