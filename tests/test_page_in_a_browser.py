@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -244,6 +245,27 @@ def test_variants_are_compared_and_a_cell_opens_its_rows(browser: Browser, tmp_p
         browser.run(f"{cell}.click()")
         browser.wait(f"document.getElementById('count').textContent.replace(/ (row|unit)s?/, '') === '{count}'")
         assert [] == browser.complaints()
+
+
+def test_that_variants_are_being_compared_is_said(
+    browser: Browser, page: crun_batch.View, size: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody looks at an empty page while a million rows are compared."""
+    asked, go_on = threading.Event(), threading.Event()
+
+    def compared(*_: object) -> dict[str, object]:
+        asked.set()
+        go_on.wait(60)
+        raise crun_batch.InputError("no more is needed here")
+
+    monkeypatch.setattr("crun_batch.page.shown_runs.compared_document", compared)
+    base, _, token = page.url.partition("/#")
+    browser.go(f"{base}/?view=compare#{token}")
+    assert asked.wait(60)
+    browser.wait("document.getElementById('compare').textContent === 'comparing the variants …'")
+    go_on.set()
+    browser.wait("document.getElementById('trouble').textContent.includes('no more is needed here')")
+    browser.wait("document.getElementById('compare').textContent === ''")
 
 
 def test_whoever_cannot_see_or_point_can_use_it(browser: Browser, page: crun_batch.View, size: str) -> None:

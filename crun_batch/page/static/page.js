@@ -73,7 +73,11 @@ async function load() {
   if (!isCompare) return loadRows();
   hideRow();
   byId("compare").setAttribute("aria-busy", "true");
+  if (!byId("compare").childElementCount) {  // of a million rows it takes seconds
+    byId("compare").append(element("p", { id: "comparing", class: "note", role: "status" }, "comparing the variants …"));
+  }
   await told("rows", () => showCompare(load));
+  byId("comparing")?.remove();
   byId("compare").removeAttribute("aria-busy");
 }
 
