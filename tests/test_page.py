@@ -45,7 +45,7 @@ from crun_batch.reporting.spoken import PICTURE_KINDS, pictures
 from crun_batch.store.directory import RunDirectory, open_directory
 from crun_batch.store.schema import attempts_schema, no_rows, parts_schema
 from crun_batch.store.seal import put_in_place, write_parquet
-from crun_batch.store.views import Snapshot, results_frame, run_schema, snapshot
+from crun_batch.store.views import Snapshot, attempts_frame, results_frame, run_schema, snapshot
 
 ROWS = 300
 HOST = ("host", "127.0.0.1:8000")
@@ -631,6 +631,18 @@ def test_failures_are_told_with_the_gateways_words(asker: Asker) -> None:
     assert [4] == [one["count"] for one in found["rows"]]
     assert all(f"refused: {HOSTILE}"[:60] in one["message"] for one in (*found["rows"], *found["requests"]))
     assert {400} == {one["http_status"] for one in found["requests"]}
+
+
+def test_failures_with_many_different_words_are_all_counted(tmp_path: Path) -> None:
+    """Gateways put a request's number into their words: few of them are listed, none is left out of the sum."""
+    make_run(tmp_path / "run", 6_000)
+    rows = RunRows(tmp_path / "run")
+    found = rows.failures()
+    rows.close()
+    failed = results_frame(tmp_path / "run").filter(pl.col("status") != "ok").select(pl.len()).collect().item()
+    unanswered = attempts_frame(tmp_path / "run").filter(pl.col("outcome") != "done").select(pl.len())
+    assert (failed, unanswered.collect().item()) == (found["rows_count"], found["requests_count"])
+    assert sum(one["count"] for one in found["rows"]) < failed
 
 
 def test_a_projection_is_the_mean_of_what_is_done() -> None:

@@ -111,14 +111,19 @@ class RunRows:
             return recorded_in(connection, self.path, wanted)
 
     def failures(self) -> dict[str, Any]:
-        """Rows that are not ok, and requests that brought no answer, each with the gateway's words, counted."""
+        """Rows that are not ok, and requests that brought no answer, each with the gateway's words, counted.
+
+        Of many different words those that are said most often; `rows_count` and `requests_count` count all.
+        """
         with self._counts.connection(self.facets(), RowNeeds()) as connection:
             rows = connection.execute(_FAILED_ROWS).fetchall()
             requests = connection.execute(_FAILED_REQUESTS).fetchall()
         names = ("status", "kind", "http_status", "message", "count")
         return {
-            "rows": [dict(zip(names, (row[0], row[1], None, *row[2:]), strict=True)) for row in rows],
-            "requests": [dict(zip(names, row, strict=True)) for row in requests],
+            "rows": [dict(zip(names, (row[0], row[1], None, *row[2:-1]), strict=True)) for row in rows],
+            "requests": [dict(zip(names, row[:-1], strict=True)) for row in requests],
+            "rows_count": int(rows[0][-1]) if rows else 0,
+            "requests_count": int(requests[0][-1]) if requests else 0,
         }
 
     def close(self) -> None:
@@ -223,13 +228,15 @@ def as_json(document: Any) -> bytes:
 
 
 _FAILED_ROWS = f"""
-    select status, error_kind, left(error_message, {MESSAGE_CHARACTERS}) as message, count(*) as rows
+    select status, error_kind, left(error_message, {MESSAGE_CHARACTERS}) as message, count(*) as rows,
+        sum(count(*)) over ()
     from {CURRENT} where status <> 'ok' group by all order by rows desc, status, error_kind, message
     limit {FAILURES_SHOWN}
 """
 _FAILED_REQUESTS = f"""
     select
-        outcome, error_kind, http_status, left(error_message, {MESSAGE_CHARACTERS}) as message, count(*) as number
+        outcome, error_kind, http_status, left(error_message, {MESSAGE_CHARACTERS}) as message, count(*) as number,
+        sum(count(*)) over ()
     from attempts where outcome <> 'done' group by all
     order by number desc, outcome, error_kind, http_status, message limit {FAILURES_SHOWN}
 """

@@ -46,12 +46,18 @@ export function showFailures(found, noun) {
   const node = byId("failures");
   const all = [...found.rows, ...found.requests];
   show(node, all.length > 0);
-  const units = found.rows.reduce((sum, one) => sum + one.count, 0);
-  const requests = found.requests.reduce((sum, one) => sum + one.count, 0);
+  const [units, requests] = [found.rows_count, found.requests_count];
   node.querySelector("summary").textContent = [units ? `${counted(units, noun)} not ok` : "",
     requests ? `${counted(requests, "request")} without an answer` : ""].filter(Boolean).join(", ");
   node.querySelector("div").replaceChildren(...[[noun === "unit" ? "Units" : "Rows", found.rows], ["Requests", found.requests]]
-    .filter(([, lines]) => lines.length).map(([title, lines]) => failures(title, lines)));
+    .filter(([, lines]) => lines.length).map(([title, lines]) => failures(title, lines)),
+  rest(found) ? element("p", { class: "note" }, `and ${number(rest(found))} more, with other words`) : "");
+}
+
+// Those whose words are not among the most frequent ones.
+function rest(found) {
+  const told = [...found.rows, ...found.requests].reduce((sum, one) => sum + one.count, 0);
+  return found.rows_count + found.requests_count - told;
 }
 
 function failures(title, lines) {
