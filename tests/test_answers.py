@@ -131,11 +131,85 @@ def test_an_answer_that_is_missing_has_one_status_in_every_protocol(name: str, t
     assert ("invalid", "the reply holds no text") == (status_of(reply), reply.note)
 
 
-@pytest.mark.parametrize("said", ["made_up", None, 7, "tool_calls", "stop"])
+TEXT_PLACES: dict[str, Any] = {
+    "chat": lambda content: {"choices": [{"message": content, "finish_reason": "stop"}]},
+    "completions": lambda content: {"choices": [{**content, "finish_reason": "stop"}]},
+    "messages": lambda content: {**content, "stop_reason": "end_turn"},
+    "responses": lambda content: {"status": "completed", **content},
+}
+KEYS = {"chat": "content", "completions": "text", "messages": "content", "responses": "output"}
+NO_TEXTS = [
+    ...,
+    None,
+    "",
+    " ",
+    [],
+    [None],
+    [{}],
+    [{"type": "text"}],
+    [{"type": "text", "text": None}],
+    [{"type": "text", "text": ""}],
+    [{"type": "image_url", "image_url": {"url": "https://a.example/b.png"}}],
+    [{"type": "reasoning", "summary": [], "content": None}],
+    [{"type": "thinking", "thinking": "Yes?"}],
+    [{"type": "message"}],
+    [{"type": "message", "content": None}],
+    [{"type": "message", "content": ""}],
+    [{"type": "message", "content": [{"type": "output_text", "text": None}]}],
+    {},
+    7,
+    True,
+]
+"""What stands where the text should: ... is a key that is not there."""
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize("counts", [True, False])
+@pytest.mark.parametrize("content", NO_TEXTS, ids=str)
+def test_a_text_that_is_in_no_form_there_is_a_missing_answer(name: str, counts: bool, content: object) -> None:
+    """One status, no second request and no error, with usage and without: only the answer is missing."""
+    key = KEYS[name]
+    if name == "responses" and content is ...:
+        content = None  # an object without any output is no response at all
+    payload = TEXT_PLACES[name]({} if content is ... else {key: content})
+    payload |= {"usage": dict.fromkeys((*NAMES[name], "total"), 12)} if counts else {}
+    reply = read(name, payload)
+    assert isinstance(reply, Reply)
+    assert ("invalid", "the reply holds no text") == (status_of(reply), reply.note)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("chat", [{"type": "text", "text": "posi"}, {"type": "text", "text": "tive"}]),
+        ("completions", [{"text": "positive"}]),
+        ("messages", "positive"),
+        ("responses", [{"type": "message", "content": "positive"}]),
+    ],
+)
+def test_a_text_that_is_there_in_another_protocols_form_is_read(name: str, content: object) -> None:
+    """It was paid for."""
+    reply = read(name, TEXT_PLACES[name]({KEYS[name]: content}))
+    assert isinstance(reply, Reply)
+    assert ("positive", "ok") == (reply.text, status_of(reply))
+
+
+@pytest.mark.parametrize("said", ["made_up", None, 7, "tool_calls", "stop", "null", "", [], {}])
 @pytest.mark.parametrize("text", [None, "", " "])
-def test_nothing_is_never_ok(said: object, text: str | None) -> None:
+@pytest.mark.parametrize("name", ["chat", "completions", "messages"])
+def test_nothing_is_never_ok(name: str, said: object, text: str | None) -> None:
     """Whatever the finish reason is."""
-    assert "invalid" == status_of(read("chat", reply_body("chat", text, said)))
+    assert "invalid" == status_of(read(name, reply_body(name, text, said)))
+
+
+@pytest.mark.parametrize("said", [None, 7, "", [], {}])
+@pytest.mark.parametrize("name", ["chat", "completions", "messages"])
+def test_a_text_without_a_finish_reason_is_marked(name: str, said: object) -> None:
+    """It may be whole, and it may not: the row is ok, and its message says what to see to."""
+    reply = read(name, reply_body(name, "positive", said))
+    assert isinstance(reply, Reply)
+    assert ("other", "ok") == (reply.finish_reason, status_of(reply))
+    assert "no finish reason came: see whether the answer is whole" == reply.note
 
 
 def test_a_tool_call_is_an_answer() -> None:
@@ -195,6 +269,7 @@ def test_one_count_that_cannot_be_true_makes_the_usage_unknown(name: str, wrong:
         ("chat", {**COUNTS, "completion_tokens_details": {"reasoning_tokens": 5}}),
         ("responses", {"input_tokens": 12, "output_tokens": 4, "output_tokens_details": {"reasoning_tokens": 5}}),
         ("messages", {"input_tokens": 12, "output_tokens": 4, "cache_read_input_tokens": -1}),
+        ("messages", {"input_tokens": 12, "output_tokens": 4, "total_tokens": 15}),
         ("messages", {"input_tokens": None, "output_tokens": 4, "cache_read_input_tokens": 8}),
     ],
 )
@@ -254,7 +329,8 @@ def test_a_reason_that_is_the_text_null_is_none(name: str, said: str) -> None:
     """DashScope writes it while a stream goes on: one that ends there was cut."""
     reply = read(name, reply_body(name, "positive", said))
     assert isinstance(reply, Reply)
-    assert ("other", None) == (reply.finish_reason, reply.note)
+    assert "other" == reply.finish_reason
+    assert "no finish reason came" in (reply.note or "")
     whole = {"choices": [{"index": 0, "text": "half", "finish_reason": said}]}
     piece = chat_chunk("half", said) if name == "chat" else whole
     cut = check(PROTOCOLS[name], Response(200, {}, events(piece)), stream=True)
@@ -343,6 +419,13 @@ KEPT_ALIVE = [
     b"event: ping\ndata: {}\n\n",
     b'event: ping\ndata: {"type": "ping"}\n\n',
     b"event: keepalive\ndata: \n\n",
+    b"event: keepalive\ndata: alive\n\n",
+    b"data: [PING]\n\n",
+    b"data: [KEEP-ALIVE]\r\n\r\n",
+    b"data: [1]\n\n",
+    b'data: {"type": "ping"}\n\n',
+    b'data: {"type": "ping"}\ndata: {"type": "ping"}\n\n',
+    b"data: true\r\n\r\n",
     b"data: : OPENROUTER PROCESSING\n",
     b"data: keep-alive\ndata: : ping\n\n",
     b"retry: 3000\n\n",
@@ -364,11 +447,18 @@ def test_a_piece_of_an_answer_that_is_no_json_is_no_ping() -> None:
     assert isinstance(stream("chat", body), Failure)
 
 
-def test_an_error_event_in_words_is_an_error() -> None:
-    """Not every server writes JSON when it fails."""
-    failure = stream("chat", events(chat_chunk("posi")) + b"event: error\ndata: out of memory\n\n")
+@pytest.mark.parametrize("name", ENDINGS)
+@pytest.mark.parametrize("mark", [b"", b"data: [DONE]\n\n"])
+@pytest.mark.parametrize(
+    "data", [b"out of memory", b'"out of memory"', b'{"message": "out of memory"}', b'{"detail": "out of memory"}']
+)
+def test_an_error_event_is_an_error_in_whatever_words(name: str, mark: bytes, data: bytes) -> None:
+    """Not every server writes its protocol's JSON when it fails; what came before is half an answer."""
+    body = events(*ENDINGS[name][:2]) + b"event: error\ndata: " + data + b"\n\n" + mark
+    failure = stream(name, body)
     assert isinstance(failure, Failure)
-    assert "out of memory" in failure.message
+    assert "unknown" == failure.outcome
+    assert "out of memory" in failure.message or b"detail" in data
 
 
 def test_a_last_chunk_of_zeros_hides_no_real_counts() -> None:

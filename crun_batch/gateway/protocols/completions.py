@@ -18,6 +18,7 @@ from crun_batch.gateway.protocols.reading import (
     openai_usage,
     reason_said,
     reply_of,
+    text_of_parts,
     told_last,
 )
 from crun_batch.gateway.protocols.schema import schema_words
@@ -66,9 +67,9 @@ def read(payload: JsonObject) -> Reply | Failure:
     """The text of the first choice. Null is an answer without a text, as it is in the other protocols."""
     choices = objects(payload.get("choices"))
     usage = openai_usage(payload)
-    text = choices[0].get("text", 0) if choices else 0
-    if text is not None and not isinstance(text, str):
-        return no_reply("a text", usage)
+    if not choices:
+        return no_reply("choices", usage)
+    text = text_of_parts(choices[0].get("text"))
     return reply_of(payload, text=text, said=finish_said(choices[0]), usage=usage)
 
 

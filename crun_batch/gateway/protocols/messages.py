@@ -158,23 +158,23 @@ def usage_of(payload: JsonObject) -> Usage | None:
     cached = counts.first("cache_read_input_tokens") or 0
     written = counts.first("cache_creation_input_tokens") or 0
     thinking = counts.first("thinking_tokens", within=("output_tokens_details",)) or 0
+    total = counts.first("total_tokens")
     if output_tokens is None or not counts.believable:
         return None
     if not fresh and not cached + written:
         return only_output(output_tokens)
-    return plausible(
-        fresh is not None,
-        Usage((fresh or 0) + cached + written, cached, written, output_tokens, thinking, service_tier(payload)),
-    )
+    agrees = fresh is not None and (total is None or total >= fresh + output_tokens)
+    read = (fresh or 0) + cached + written
+    return plausible(agrees, Usage(read, cached, written, output_tokens, thinking, service_tier(payload)))
 
 
 def read(payload: JsonObject) -> Reply | Failure:
     """The text blocks, joined. The input of the tool that stands for the output_schema is the text, and a stop."""
     content = payload.get("content")
     usage = usage_of(payload)
-    if not isinstance(content, list):
+    if not payload.keys() & {"content", "stop_reason"}:
         return no_reply("content", usage)
-    texts: list[str] = []
+    texts = [content] if isinstance(content, str) else []
     calls: list[JsonObject] = []
     answer: str | None = None
     for block in objects(content):

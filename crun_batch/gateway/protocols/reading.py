@@ -245,9 +245,10 @@ def _note(answer: str | None, said: object, meaning: FinishMeaning | None) -> st
     """What is doubtful about an answer: it is not there, or its provider's word for the end is in no list."""
     if is_missing(answer):
         return NO_ANSWER
-    if meaning is not None or not isinstance(said, str) or not said:
+    if meaning is not None:
         return None
-    return message_line(f"finish reason {said:.80} is in no list: see whether the answer is whole")
+    what = f"finish reason {said:.80} is in no list" if isinstance(said, str) and said else "no finish reason came"
+    return message_line(f"{what}: see whether the answer is whole")
 
 
 def _broken_off(said: str, meaning: FinishMeaning, usage: Usage | None) -> Failure:

@@ -112,12 +112,11 @@ def read(payload: JsonObject) -> Reply | Failure:
     usage = openai_usage(payload)
     if status not in ("completed", "incomplete"):
         return _unfinished(str(status), payload)
-    output = payload.get("output")
-    said = _said(objects(output))
+    said = _said(objects(payload.get("output")))
     texts, refusals = said.texts, said.refusals
     if not said.spoke and isinstance(payload.get("output_text"), str):
         texts = [payload["output_text"]]
-    if not isinstance(output, list) and not texts:
+    if "output" not in payload and not texts:
         return no_reply("output", usage)
     finish: object = _finish_word(payload, str(status), bool(said.calls and not texts))
     return reply_of(
@@ -148,7 +147,8 @@ class _Said:
         return self._texts["answer"] or self._texts[""]
 
     def add_message(self, item: JsonObject) -> None:
-        for part in objects(item.get("content")):
+        content = item.get("content")
+        for part in [{"text": content}] if isinstance(content, str) else objects(content):
             phase = _phase(part) or _phase(item)
             if isinstance(part.get("text"), str):
                 self.spoke = True

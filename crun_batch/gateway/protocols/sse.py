@@ -8,6 +8,7 @@ mean is told in each protocol's `assemble`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from msgspec import Struct
@@ -17,6 +18,8 @@ from crun_batch.gateway.protocols.protocol import JsonObject, decode
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _DONE = b"[DONE]"
+_MARK = re.compile(rb"\[[^\[\]{}]*\]")
+"""A word in brackets, as `[DONE]` is one: no object stands in it."""
 
 
 class EventStream(Struct, frozen=True):
@@ -102,15 +105,16 @@ def _value(data: bytes) -> object:
 def _object(data: bytes, name: bytes) -> JsonObject | None:
     """The event's JSON object; empty for what keeps the connection alive; None for an object that is no JSON.
 
-    No protocol sends anything but objects (Gemini: an error as a list of one), so a number, a text or a word is no
-    piece of an answer. Words of an `event: error` are an error.
+    No protocol sends anything but objects (Gemini: an error as a list of one), so a number, a text, a word or a
+    mark like `[PING]` is no piece of an answer. Whatever an `event: error` says is an error.
     """
     value = _value(data)
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
-    if isinstance(value, dict):
+    if isinstance(value, dict) and (name != b"error" or holds_error(value)):
         return value
     if name == b"error" and data.strip():
-        return {"error": {"message": value if isinstance(value, str) else data.decode("utf-8", "replace")}}
-    is_piece = isinstance(value, list) or (value is _NO_JSON and data.lstrip()[:1] in (b"{", b"["))
-    return None if is_piece and value != [] else {}
+        words = value if isinstance(value, str) else data.decode("utf-8", "replace")
+        return {"error": value if isinstance(value, dict) and value else {"message": words}}
+    is_piece = data.lstrip()[:1] in (b"{", b"[") and not _MARK.fullmatch(data.strip())
+    return None if is_piece else {}
