@@ -22,6 +22,12 @@ WAITED_SECONDS = 60.0
 SIZES = {"wide": (1280, 900), "phone": (390, 844)}
 
 
+class PageLeft(Exception):
+    """The page navigated while it was asked something."""
+
+    MESSAGE = "Inspected target navigated or closed"
+
+
 class Browser:
     """One browser with one page. Ends with the block."""
 
@@ -70,6 +76,8 @@ class Browser:
         while True:
             found = self._next()
             if found.get("id") == self._number:
+                if found.get("error", {}).get("message") == PageLeft.MESSAGE:
+                    raise PageLeft(method)
                 assert "error" not in found, found
                 return found.get("result", {})
             if "method" in found:
@@ -103,11 +111,18 @@ class Browser:
     def _evaluate(self, script: str) -> dict[str, Any]:
         return self.send("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
 
+    def _value(self, script: str) -> Any:
+        """Of an expression that may throw, or be asked of a page that is just being left: then None."""
+        try:
+            return self._evaluate(script)["result"].get("value")
+        except PageLeft:
+            return None
+
     def wait(self, script: str) -> Any:
         """The value of an expression, once it is one that counts."""
         ends = time.monotonic() + WAITED_SECONDS
         while time.monotonic() < ends:
-            found = self._evaluate(script)["result"].get("value")  # until the page is there it may throw
+            found = self._value(script)
             if found:
                 return found
             time.sleep(0.05)

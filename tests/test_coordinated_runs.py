@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import httpx
@@ -27,6 +28,7 @@ from crun_batch.scale.carried import checked_address
 from crun_batch.scale.exchange import TOKEN_NAME, FromShard, decode_told, encode
 from crun_batch.scale.leases import SharedLimits, WorkerReport
 from crun_batch.scale.messages import Reported
+from crun_batch.scale.remote import PATIENCE_TO_TELL_SECONDS
 from crun_batch.scale.serving import Listening, listening_at, served
 from crun_batch.simulator.process import SimulatorProcess
 
@@ -81,6 +83,11 @@ def test_all_kinds_of_requests_end_as_on_one_machine(at: SimulatorProcess, tmp_p
     assert one.attempts().collect().height == several.attempts().collect().height
     assert one.cost_credits == several.cost_credits and [] == several.verify(data=True)
     assert not (tmp_path / "run-leases").exists()
+    nobody, before = f"http://127.0.0.1:{free_port()}", monotonic()
+    again = crun_batch.run(file, shard="1/2", coordinator=nobody, environ=ENVIRON, handle_signals=False)
+    assert "finished" == again.status and monotonic() - before < PATIENCE_TO_TELL_SECONDS / 10, (
+        "nobody needs to know"
+    )
 
 
 def test_a_budget_is_that_of_all_and_a_job_moves_without_a_row_sent_again(at: SimulatorProcess, tmp_path: Path):

@@ -10,17 +10,15 @@ from typing import Any
 from msgspec import structs
 
 from crun_batch.console.progress import Progress
-from crun_batch.errors import CrunBatchError, InputError, RunInUse
+from crun_batch.errors import CrunBatchError, RunInUse
 from crun_batch.options import RunOptions
 from crun_batch.pipeline import run_job
 from crun_batch.scale.carried import carried_to, checked_address
 from crun_batch.scale.exchange import FromShard, digests
-from crun_batch.scale.orders import ENDING
+from crun_batch.scale.own_shard import OwnShard, own_shard
 from crun_batch.scale.remote import Carry, RemotePart
 from crun_batch.scale.unfit import refuse_unfit_worker
-from crun_batch.store.holder import holder, signed_by
-from crun_batch.workload.loading import read_job
-from crun_batch.workload.sharding import in_its_folder
+from crun_batch.store.holder import holder
 
 LOOKED_EVERY_SECONDS = 0.5
 SPARE_SECONDS = 10.0
@@ -39,17 +37,12 @@ async def run_coordinated(job: str | Path, url: str, options: RunOptions) -> dic
 
 async def run_carried(job: str | Path, carry: Carry, options: RunOptions) -> dict[str, Any]:
     """The same, whatever carries the words."""
-    shard = options.shard
-    if shard is None:
-        raise InputError("a worker of a coordinator has a shard: --shard I/N")
-    document = in_its_folder(read_job(job, None, options), shard, options.overrides)
-    folder = document.output.dir
-    place = folder.with_name(folder.name + ENDING) if options.simulate else folder
-    first = FromShard((shard.number, shard.count), "", 0, digests(document), [])
-    part = RemotePart(carry, first, lambda: signed_by(place) or "", options.say)
+    own = own_shard(job, options)
+    first = FromShard((own.shard.number, own.shard.count), "", 0, digests(own.job), [])
+    part = RemotePart(carry, first, owner=own.owner, is_one_run=own.is_one_run, say=options.say)
     steered = structs.replace(
         options,
-        shard=structs.replace(shard, is_leased=True),
+        shard=structs.replace(own.shard, is_leased=True),
         until_budget=True,
         confirm=None,
         say=_both(options.say, part.said),
@@ -57,24 +50,22 @@ async def run_carried(job: str | Path, carry: Carry, options: RunOptions) -> dic
         steer=part,
     )
     try:
-        summary = await _run_when_free(job, place, document.limits.attempt_timeout_seconds, steered, part)
+        summary = await _run_when_free(job, own, steered, part)
     except RunInUse:
         raise  # another process is the worker of this shard, and tells for itself
     except CrunBatchError as error:
-        await part.tell_failure(error, signed_by(place) or "")
+        await part.tell_failure(error, own.owner())
         raise
-    await part.tell_end(summary, signed_by(place) or "")
+    await part.tell_end(summary, own.owner())
     return summary
 
 
-async def _run_when_free(
-    job: str | Path, place: Path, timeout_seconds: float, options: RunOptions, part: RemotePart
-) -> dict[str, Any]:
+async def _run_when_free(job: str | Path, own: OwnShard, options: RunOptions, part: RemotePart) -> dict[str, Any]:
     """A predecessor that is cut off, or that is just ending, is waited for: it sends nothing new any more."""
-    loop = asyncio.get_running_loop()
+    loop, timeout_seconds = asyncio.get_running_loop(), own.job.limits.attempt_timeout_seconds
     until, is_told = loop.time() + timeout_seconds + SPARE_SECONDS, False
     while True:
-        process = holder(place)
+        process = holder(own.place)
         if process is None or loop.time() >= until:
             try:
                 return await run_job(job, None, options)
@@ -83,7 +74,7 @@ async def _run_when_free(
                     raise
         if not is_told and process is not None:
             is_told = True
-            options.say(f"{place} is in use by {process}: waiting for its end, at most {timeout_seconds:g} s")
+            options.say(f"{own.place} is in use by {process}: waiting for its end, at most {timeout_seconds:g} s")
         await asyncio.sleep(LOOKED_EVERY_SECONDS)
 
 

@@ -34,14 +34,24 @@ class RemotePart:
     """Steers the session by what a coordinator grants, and tells it how far it is."""
 
     def __init__(
-        self, carry: Carry, first: FromShard, owner: Callable[[], str], say: Callable[[str], None]
+        self,
+        carry: Carry,
+        first: FromShard,
+        *,
+        owner: Callable[[], str],
+        is_one_run: Callable[[], bool],
+        say: Callable[[str], None],
     ) -> None:
-        """`first`: what every document of this worker says; `owner`: its name in its run directory's lock."""
+        """What every document of this worker says is `first`.
+
+        `owner`: its name in its run directory's lock; `is_one_run`: whether the coordinator has merged the shards.
+        """
         self._carry = carry
         self.has_begun = False
         """Whether the session sends, or may: from then on its run directory is its own."""
         self._said = first
         self._owner = owner
+        self._is_one_run = is_one_run
         self._say = say
         self._part = GrantedPart()
         self._sentences: list[Sentence] = []
@@ -105,7 +115,7 @@ class RemotePart:
         await self._tell(Failed(error.exit_code, str(error), error.advice), owner, PATIENCE_TO_TELL_SECONDS)
 
     async def _tell(self, message: FromWorker, owner: str, patience_seconds: float) -> None:
-        """Until somebody has heard it. Who was ended by a signal waits only a moment."""
+        """Until somebody has heard it, or nobody needs to. Who was ended by a signal waits only a moment."""
         loop = asyncio.get_running_loop()
         until = loop.time() + patience_seconds
         is_said = False
@@ -115,6 +125,8 @@ class RemotePart:
             except InputError:
                 return  # it was refused before, and has ended for that
             except Unanswered as error:
+                if self._is_one_run():
+                    return  # a predecessor had told the end of this shard: the coordinator has merged, and gone
                 if loop.time() >= until:
                     self._say(f"{error}; it does not know that this shard has ended")
                     return
