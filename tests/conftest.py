@@ -6,8 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 from bill_kit import PLAIN, gateway
+from hypothesis import settings
 
 from crun_batch.simulator import SimulatorProcess
+
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")  # how long an example takes is the machine's, and no law of ours
 
 
 @pytest.fixture(scope="module")

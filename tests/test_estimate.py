@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from crun_batch.pricing import tokens as tokens_module
 from crun_batch.pricing.costs import charge, hold
-from crun_batch.pricing.estimate import Finished, Tally, Terms, combine
+from crun_batch.pricing.estimate import Tally, Terms, combine
 from crun_batch.pricing.figures import Limits
+from crun_batch.pricing.finished import Finished
 from crun_batch.pricing.prices import price_from_job
 from crun_batch.pricing.time_needed import time_needed
 from crun_batch.pricing.tokens import (

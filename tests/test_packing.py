@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crun_batch.errors import InputError, RefusedToStart
-from crun_batch.records import Cost, Hold, PackPlace, Usage
+from crun_batch.records import Cost, Hold, PackPlace, Usage, is_missing
 from crun_batch.stats.intervals import wilson_interval
 from crun_batch.stats.packs import AnswerPair, pack_agreement, rows_needed
 from crun_batch.store.packs import divided, hold_part, stretches, text_stretch
@@ -32,12 +32,12 @@ from tests.simulation.packs import (
     pico,
 )
 
-ONE_LINE = (
-    st.text(st.characters(blacklist_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1, max_size=30)
-    .map(str.strip)
-    .filter(bool)
-)
-ANSWERS = {"json": st.text(max_size=30).filter(str.strip), "lines": ONE_LINE}
+ONE_LINE = st.text(st.characters(blacklist_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1, max_size=30)
+ANSWERS = {
+    form: answers.filter(lambda text: not is_missing(text))
+    for form, answers in {"json": st.text(max_size=30), "lines": ONE_LINE.map(str.strip)}.items()
+}
+"""Texts that say something: an answer of blanks and marks that nobody sees is none, in a pack as elsewhere."""
 
 
 # --- what a reply says -------------------------------------------------------------------------------------------

@@ -57,12 +57,18 @@ def _variants(estimate: Mapping[str, Any], width: int | None) -> str:
 def _tokens(variant: Mapping[str, Any]) -> tuple[str, ...]:
     most = variant["output_tokens"]["high"]
     return (
-        variant["name"],
+        _called(variant),
         variant["model"],
         count(variant["requests"]),
         ("" if variant["counter_exact"] else "~") + count(variant["input_tokens"]),
         UNKNOWN if most is None else count(most),
     )
+
+
+def _called(variant: Mapping[str, Any]) -> str:
+    """By its name, and by how many rows stand in one of its requests where that is not one."""
+    rows = variant.get("rows_together", 1)
+    return f"{variant['name']}, {count(rows)} rows each" if rows > 1 else variant["name"]
 
 
 def _ends(span: Mapping[str, str | None]) -> tuple[str, str]:
@@ -121,7 +127,7 @@ def _minimum_phrases(estimate: Mapping[str, Any]) -> list[str]:
         show = UNIT[minimum["currency"]]
         adds = show(Decimal(minimum["adds_beyond_tokens"]["low"]))
         least = show(Decimal(minimum["minimum_per_request"]))
-        where = f" ({variant['name']})" if len(estimate["variants"]) > 1 else ""
+        where = f" ({_called(variant)})" if len(estimate["variants"]) > 1 else ""
         phrases.append(f"of it {adds} because a request costs at least {least}{where}")
     return phrases
 
@@ -197,7 +203,7 @@ def _notes_of_variants(variants: Sequence[Mapping[str, Any]]) -> list[str]:
     holders: dict[str, list[str]] = {}
     for variant in variants:
         for note in variant["notes"]:
-            holders.setdefault(note, []).append(variant["name"])
+            holders.setdefault(note, []).append(_called(variant))
     return [
         note if len(names) == len(variants) else f"{', '.join(names)}: {note}" for note, names in holders.items()
     ]

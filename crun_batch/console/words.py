@@ -214,7 +214,7 @@ def _with_parts(tokens: Mapping[str, int], whole: str, parts: Mapping[str, str])
 
 
 def _time_phrase(summary: Mapping[str, Any]) -> str:
-    requests = counted(summary["attempts"], "request")
+    requests = counted(summary.get("requests", summary["attempts"]), "request")
     noun = _units(summary)[1]
     return f"{duration(summary['seconds'])}, {rate(summary[f'{noun}s_per_second'], noun)}, {requests}"
 

@@ -28,6 +28,7 @@ from crun_batch.page.facts import RunFacets, run_facets
 from crun_batch.page.held import HeldRoom, HeldRows
 from crun_batch.page.opened import CHOSEN, OpenedRun
 from crun_batch.page.people import People
+from crun_batch.store.requests import REQUESTS
 from crun_batch.store.schema import SEQUENCE, quoted
 from crun_batch.store.unit_rows import RecordedRow, recorded_in
 from crun_batch.store.views import CURRENT
@@ -237,6 +238,6 @@ _FAILED_REQUESTS = f"""
     select
         outcome, error_kind, http_status, left(error_message, {MESSAGE_CHARACTERS}) as message, count(*) as number,
         sum(count(*)) over ()
-    from attempts where outcome <> 'done' group by all
+    from {REQUESTS} where outcome <> 'done' group by all
     order by number desc, outcome, error_kind, http_status, message limit {FAILURES_SHOWN}
 """

@@ -115,9 +115,9 @@ def assess(
     whole = partial(_scaled, read=read_rows, total=read_rows if reading.stands_for is None else reading.stands_for)
     total_open = whole(work.open_rows)
     limits = workload.job.limits
-    finished, judged = finished_requests(context, prices)
+    finished = finished_requests(context, prices)
     estimates = [tallied.estimate(whole, finished) for tallied in work.tallies]
-    estimates += work.judges.estimates(max(total_open, work.open_rows), waiting, judged)
+    estimates += work.judges.estimates(max(total_open, work.open_rows), waiting, finished.judges)
     latency_seconds = _latency_seconds(context)
     combined = combine(
         [estimate for group in estimates for estimate in group],

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import compress
 from operator import attrgetter
 from typing import Any
 
 from crun_batch.load.prompt.rejections import Rejections, RowRejected
-from crun_batch.preflight.judge_costs import JudgeTally
+from crun_batch.preflight.judge_costs import JudgeTallies
 from crun_batch.preflight.packed_counting import Asked, gathered_rows
 from crun_batch.preflight.prices import Prices
-from crun_batch.pricing.estimate import CountedRow, Finished, Tally, Terms
+from crun_batch.pricing.estimate import CountedRow, Tally, Terms
+from crun_batch.pricing.finished import FinishedRequests
 from crun_batch.pricing.tokens import Counter, count_bodies, remembering, token_counter
 from crun_batch.records import Row, Unit
-from crun_batch.scoring.docket import Backlog
-from crun_batch.scoring.questions import Questions
 from crun_batch.state.run_state import RunContext
 from crun_batch.workload.portions import Portions
 from crun_batch.workload.request import Request, Variant
@@ -32,7 +31,7 @@ class OpenWork:
         self.tallies = [
             VariantTallies(one, prices, context) for one in context.workload.variants if one.name not in left_out
         ]
-        self.judges = JudgeTallies(context, prices)
+        self.judges = JudgeTallies(context.workload, prices)
         self.rejections = Rejections()
         self.read_rows = self.open_rows = self.open_units = 0
         self._context = context
@@ -57,29 +56,6 @@ class OpenWork:
         self.read_rows += len(rows)
         self.open_units += sum(units)
         self.open_rows += sum(map(bool, units))
-
-
-class JudgeTallies:
-    """The tallies of all judges; nothing where there are none."""
-
-    def __init__(self, context: RunContext, prices: Prices) -> None:
-        workload = context.workload
-        self._questions = Questions(workload)
-        self._tallies = [JudgeTally(judge, workload, prices) for judge in workload.judges]
-
-    def add(self, rows: Sequence[Row], variants: Sequence[Variant], to_ask: Sequence[ToAsk]) -> None:
-        """Rows with the repeats that are asked of each, variant by variant."""
-        for row, *of_variants in zip(rows, *to_ask, strict=True) if self._tallies else ():
-            open_ = [
-                (variant, len(repeats)) for variant, repeats in zip(variants, of_variants, strict=True) if repeats
-            ]
-            for tally in self._tallies if open_ else ():
-                for variant, repeats in open_:
-                    tally.add(self._questions, row, variant, repeats)
-                tally.row()
-
-    def estimates(self, rows: int, waiting: Backlog, finished: Mapping[str, Finished]) -> list[list[Any]]:
-        return [tally.estimates(rows, waiting, finished) for tally in self._tallies]
 
 
 _Kind = tuple[str | None, int, bool, str | None, int]
@@ -195,11 +171,12 @@ class VariantTallies:
     def _least_output_tokens(self, rows: int, counter: Counter) -> int:
         return 1 if self._gathered is None else counter.count(self._gathered.shortest_reply(rows))
 
-    def estimate(self, whole: Callable[[int], int], finished: Mapping[str, Finished]) -> list[Any]:
+    def estimate(self, whole: Callable[[int], int], finished: FinishedRequests) -> list[Any]:
         """`whole`: rows that were read -> the rows that they stand for; only those open in this variant count."""
         for rest in () if self._gathered is None else self._gathered.rest():
             self._count(self._kind_of(rest, 0), [rest])
+        name, packs = self.variant.name, self._gathered is not None
         return [
-            tally.estimate(whole(tally.rows_read), finished.get(self.variant.name))
+            tally.estimate(whole(tally.rows_read), finished.like(name, packs=packs, rows=tally.terms.rows))
             for tally, _ in self._tallies.values()
         ]

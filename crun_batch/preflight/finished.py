@@ -11,27 +11,33 @@ from msgspec import structs
 
 from crun_batch.preflight.prices import Prices, changes, frozen_prices
 from crun_batch.pricing.bill import Bill
-from crun_batch.pricing.estimate import Finished
-from crun_batch.records import Cost, Failure, Usage
+from crun_batch.pricing.finished import Finished, FinishedRequests
+from crun_batch.records import PICO, Cost, Failure, Usage
 from crun_batch.state.run_state import RunContext
+from crun_batch.store.requests import REQUESTS
 from crun_batch.store.views import connect
 
 _TOKENS = ("input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
 
 
-ByName = Mapping[str, Finished]
+Of = tuple[str, bool, bool]
+"""Name of a variant or judge, whether it is a judge, whether rows stood among others."""
 
 
-def finished_requests(context: RunContext, prices: Prices) -> tuple[ByName, ByName]:
-    """By variant, and by judge. Where earlier prices are in the sums, stored tokens are priced for this alone."""
-    account = context.state.account
-    recorded = account.finished_requests(), account.finished_judgements()
+def finished_requests(context: RunContext, prices: Prices) -> FinishedRequests:
+    """As the account has it. Where earlier prices are in the sums, stored tokens are priced for this alone."""
+    recorded = context.state.account.finished_requests()
     if not context.state.document.get("earlier_prices") and not _has_changed(context, prices):
         return recorded
     costs = _costs_at(context, prices)
-    return tuple(  # type: ignore[return-value]
-        {name: _with_cost(one, costs.get((name, is_judge))) for name, one in by_name.items()}
-        for is_judge, by_name in zip((False, True), recorded, strict=True)
+
+    def at_prices(by_name: Mapping[str, Finished], *, is_judge: bool, is_packed: bool) -> dict[str, Finished]:
+        return {name: _with_cost(one, costs.get((name, is_judge, is_packed))) for name, one in by_name.items()}
+
+    return FinishedRequests(
+        at_prices(recorded.alone, is_judge=False, is_packed=False),
+        at_prices(recorded.packed, is_judge=False, is_packed=True),
+        at_prices(recorded.judges, is_judge=True, is_packed=False),
     )
 
 
@@ -41,8 +47,8 @@ def _has_changed(context: RunContext, prices: Prices) -> bool:
     return bool(changes(frozen, prices, context.workload.job, corrected=False))
 
 
-def _costs_at(context: RunContext, prices: Prices) -> dict[tuple[str, bool], tuple[int, Cost]]:
-    """(Variant or judge, is it a judge) -> how many answered requests have a price today, and their sum.
+def _costs_at(context: RunContext, prices: Prices) -> dict[Of, tuple[int, Cost]]:
+    """How many rows and questions that were answered have a price today, and their sum.
 
     Equal requests are counted together: what the gateway states itself stays as it is.
     """
@@ -52,24 +58,25 @@ def _costs_at(context: RunContext, prices: Prices) -> dict[tuple[str, bool], tup
     models |= {(judge.spec.name, True): judge.job.model for judge in workload.judges}
     with connect(context.state.directory.path) as connection:
         rows = connection.execute(
-            f"select coalesce(judge, variant), judge is not null, endpoint, model, service_tier, {tokens}, "
-            "case when cost_source = 'reply' then (cost_usd * 1000000000000)::hugeint end, "
-            "case when cost_source = 'reply' then (cost_credits * 1000000000000)::hugeint end, count(*) "
-            "from attempts where outcome = 'done' group by all"
+            f"select coalesce(judge, variant), judge is not null, rows, endpoint, model, service_tier, {tokens}, "
+            f"case when cost_source = 'reply' then (cost_usd * {PICO})::hugeint end, "
+            f"case when cost_source = 'reply' then (cost_credits * {PICO})::hugeint end, count(*) "
+            f"from {REQUESTS} where outcome = 'done' group by all"
         ).fetchall()
-    found: dict[tuple[str, bool], tuple[int, Cost]] = {}
-    for name, is_judge, endpoint, answered_by, service_tier, *counts, usd, credits_, number in rows:
+    found: dict[Of, tuple[int, Cost]] = {}
+    for name, is_judge, together, endpoint, answered_by, tier, *counts, usd, credits_, number in rows:
         cost = Cost(usd, credits_, "reply")
         if usd is None and credits_ is None:
             usage = None
             if counts[0] is not None:
                 read, cached, written, output, reasoning = (count or 0 for count in counts)
-                usage = Usage(read, cached, written, output, reasoning, service_tier)
+                usage = Usage(read, cached, written, output, reasoning, tier)
             done = Failure("done", "bad_reply", "fail_row", "", usage=usage)
             cost = bill.cost(models.get((name, is_judge)) or answered_by, done, endpoint)
-        priced = number if cost.usd_pico is not None or cost.credits_pico is not None else 0
-        before = found.get((name, is_judge), (0, Cost()))
-        found[name, is_judge] = before[0] + priced, _plus(before[1], _times(cost, number))
+        priced = number * together if cost.usd_pico is not None or cost.credits_pico is not None else 0
+        key = name, is_judge, together > 1
+        before = found.get(key, (0, Cost()))
+        found[key] = before[0] + priced, _plus(before[1], _times(cost, number))
     return found
 
 

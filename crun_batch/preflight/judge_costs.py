@@ -6,14 +6,15 @@ at the high end it has all the tokens that it may have. Sends and writes nothing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import structs
 
 from crun_batch.gateway.protocols.protocol import encode
 from crun_batch.preflight.prices import Prices
-from crun_batch.pricing.estimate import SAMPLE_ROWS, Finished, Tally, Terms
+from crun_batch.pricing.estimate import SAMPLE_ROWS, Tally, Terms
 from crun_batch.pricing.figures import VariantEstimate
+from crun_batch.pricing.finished import Finished
 from crun_batch.pricing.tokens import Counter
 from crun_batch.records import Row
 from crun_batch.scoring.docket import Backlog, TokenMeasure
@@ -24,6 +25,33 @@ from crun_batch.workload.workload import Workload
 
 STORED = ", stored answers"
 """What is added to a judge's name in an estimate of its questions about stored answers."""
+
+
+class JudgeTallies:
+    """The tallies of all judges; nothing where there are none."""
+
+    def __init__(self, workload: Workload, prices: Prices) -> None:
+        self._questions = Questions(workload)
+        self._tallies = [JudgeTally(judge, workload, prices) for judge in workload.judges]
+
+    def add(
+        self, rows: Sequence[Row], variants: Sequence[Variant], to_ask: Sequence[Sequence[Sequence[int]]]
+    ) -> None:
+        """Rows with the repeats that are asked of each, variant by variant."""
+        for row, *of_variants in zip(rows, *to_ask, strict=True) if self._tallies else ():
+            open_ = [
+                (variant, len(repeats)) for variant, repeats in zip(variants, of_variants, strict=True) if repeats
+            ]
+            for tally in self._tallies if open_ else ():
+                for variant, repeats in open_:
+                    tally.add(self._questions, row, variant, repeats)
+                tally.row()
+
+    def estimates(
+        self, rows: int, waiting: Backlog, finished: Mapping[str, Finished]
+    ) -> list[list[VariantEstimate]]:
+        """Of each judge its lines; `finished` by judge."""
+        return [tally.estimates(rows, waiting, finished) for tally in self._tallies]
 
 
 class JudgeTally:

@@ -19,7 +19,7 @@ from crun_batch.preflight.assessment import RowsRead, columns_read
 from crun_batch.preflight.balance import ReadBalance, balance_reader
 from crun_batch.preflight.gateway_facts import GatewayFacts
 from crun_batch.preflight.pilot_outlook import outlook
-from crun_batch.preflight.pilot_sums import OpenUnits, forecast_of, row_sums, run_sums
+from crun_batch.preflight.pilot_sums import OpenUnits, PilotRowSums, forecast_of, row_sums, run_sums
 from crun_batch.pricing.account import Sums
 from crun_batch.pricing.pilot import Agreement, Forecast, Measured, measure, measured_versus_priced
 from crun_batch.records import Halt, Row, decimal_text
@@ -100,7 +100,7 @@ async def pilot_document(
         "cost_credits": _cost([row.cost_credits for row in sums], still_open, totals.cost_credits),
         "notes": _notes(state.account.totals().unknown),
         **outlook(context, sums, still_open, PILOT_SEED),
-        **_told_of_price(pilot, weighed, state),
+        **_told_of_price(pilot, weighed, state, sums),
     }
 
 
@@ -179,11 +179,19 @@ def halt_of(document: Mapping[str, Any]) -> Halt | None:
     return Halt(EXIT_REFUSED_TO_START, document["sentence"])
 
 
-def _told_of_price(pilot: Pilot, weighed: Weighed, state: RunState) -> dict[str, Any]:
-    """What the balance measured, under which prices. A pilot that sent nothing leaves what the last one told."""
+def _told_of_price(
+    pilot: Pilot, weighed: Weighed, state: RunState, sums: Sequence[PilotRowSums]
+) -> dict[str, Any]:
+    """What the balance measured, under which prices. A pilot that sent nothing leaves what the last one told.
+
+    `per_row` is of a row as the rest of the run asks it: without what was asked to compare packed answers with
+    others, which a balance does not tell apart and which is taken off by its tokens.
+    """
     if not pilot.open_rows and pilot.former is not None:
         return {key: pilot.former[key] for key in ("measured", "verdict", "sentence", "prices")}
     measured, before, after = weighed.measured, pilot.before, weighed.after
+    told_tokens = sum(row.tokens for row in sums) or 1
+    all_tokens = told_tokens + sum(row.compared_tokens for row in sums)
     told = None
     if measured is not None and before is not None and after is not None:
         told = {
@@ -193,7 +201,7 @@ def _told_of_price(pilot: Pilot, weighed: Weighed, state: RunState) -> dict[str,
             "balance_after": str(after.amount),
             "fall": decimal_text(measured.fall_pico),
             "uncertainty": decimal_text(measured.uncertainty_pico),
-            "per_row": decimal_text(measured.credits_per_row_pico),
+            "per_row": decimal_text(measured.credits_per_row_pico * told_tokens // all_tokens),
         }
     return {
         "measured": told,

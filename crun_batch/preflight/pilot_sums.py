@@ -27,6 +27,8 @@ class PilotRowSums(Struct, frozen=True):
     latency_us: int
     cost_usd: int | None
     cost_credits: int | None
+    compared_tokens: int = 0
+    """Of what was asked only to compare a packed answer with another, which is not in the other sums."""
 
 
 def row_sums(state: RunState, rows: Sequence[Row]) -> list[PilotRowSums]:
@@ -36,24 +38,26 @@ def row_sums(state: RunState, rows: Sequence[Row]) -> list[PilotRowSums]:
     """
     if not rows:
         return []
-    row_id = quoted(state.schema.id_name)
+    row_id, told = quoted(state.schema.id_name), "filter (purpose <> 'alone')"
+    tokens = "coalesce(input_tokens, 0) + coalesce(output_tokens, 0)"
     with connect(state.directory.path) as connection:
         ids = array_of([str(row.row_id) for row in rows], pa.string())
         connection.register("pilot_rows", pa.table([ids], names=["id"]))
         found = connection.execute(f"""
-            select coalesce(sum(output_tokens), 0)::bigint,
-                (coalesce(sum(input_tokens), 0) + coalesce(sum(output_tokens), 0))::bigint,
-                (coalesce(sum(latency_seconds), 0) * {MICROSECONDS})::bigint,
-                case when count(*) filter (outcome = 'done' and cost_usd is null) = 0
-                    then coalesce(sum(cost_usd), 0) end,
-                case when count(*) filter (outcome = 'done' and cost_credits is null) = 0
-                    then coalesce(sum(cost_credits), 0) end
+            select coalesce(sum(output_tokens) {told}, 0)::bigint,
+                coalesce(sum({tokens}) {told}, 0)::bigint,
+                (coalesce(sum(latency_seconds) {told}, 0) * {MICROSECONDS})::bigint,
+                case when count(*) filter (purpose <> 'alone' and outcome = 'done' and cost_usd is null) = 0
+                    then coalesce(sum(cost_usd) {told}, 0) end,
+                case when count(*) filter (purpose <> 'alone' and outcome = 'done' and cost_credits is null) = 0
+                    then coalesce(sum(cost_credits) {told}, 0) end,
+                coalesce(sum({tokens}) filter (purpose = 'alone'), 0)::bigint
             from pilot_rows left join attempts on attempts.{row_id}::varchar = pilot_rows.id
-                and attempts.purpose <> 'alone' group by pilot_rows.id
+            group by pilot_rows.id
         """).fetchall()
     return [
-        PilotRowSums(output_tokens, tokens, latency_us, _pico(cost_usd), _pico(cost_credits))
-        for output_tokens, tokens, latency_us, cost_usd, cost_credits in found
+        PilotRowSums(output_tokens, whole, latency_us, _pico(cost_usd), _pico(cost_credits), compared)
+        for output_tokens, whole, latency_us, cost_usd, cost_credits, compared in found
     ]
 
 

@@ -198,7 +198,7 @@ def _is_cacheable(variant: Variant, frame: Frame, price: Price) -> bool:
 
 
 def _answer(context: RunContext, variant: Variant) -> AnswerLength:
-    finished = context.state.account.finished_requests().get(variant.name)
+    finished = context.state.account.finished_requests().alone.get(variant.name)
     mean = finished.output_tokens / finished.requests if finished is not None and finished.requests else None
     return AnswerLength(1, mean, variant.job.output_limit_tokens)
 

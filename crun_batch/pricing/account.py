@@ -6,13 +6,13 @@ knows exactly what an uninterrupted one would know. All amounts are integers of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 from msgspec import Struct, structs
 
-from crun_batch.pricing.estimate import Finished
+from crun_batch.pricing.finished import Finished, FinishedRequests
 from crun_batch.records import Cost, CostSource, Failure, Hold, Purpose, Reply, Tries, Usage
 
 UnitKey = tuple[str, str, int]
@@ -59,6 +59,8 @@ class Sums(Struct):
     """Sums over the attempts, and counts over the finished units, of one variant or of all."""
 
     attempts: int = 0
+    beside: int = 0
+    """Of them those of rows that stood in a request behind another row: that one's attempt counts the request."""
     done: int = 0
     rejected: int = 0
     not_sent: int = 0
@@ -94,6 +96,11 @@ class Sums(Struct):
     saved_unknown: int = 0
     """Those whose cost is known in no unit."""
 
+    @property
+    def requests(self) -> int:
+        """How many requests the attempts were: one of several rows is one."""
+        return self.attempts - self.beside
+
     def plus(self, other: Sums) -> Sums:
         """Both together."""
         return Sums(**{name: _plus(getattr(self, name), getattr(other, name)) for name in self.__struct_fields__})
@@ -111,6 +118,8 @@ class BookedAttempt(Struct, frozen=True, gc=False):
     endpoint: str | None = None
     """Where it went, of several by name."""
     goes_alone: bool = False
+    pack_place: int | None = None
+    """Of a row in a request with others: its number among them, from 1."""
 
 
 class Account(Struct):
@@ -126,6 +135,8 @@ class Account(Struct):
     """The same for each judge, by its name: its requests belong to no unit's result."""
     endpoints: dict[str, Sums] = msgspec.field(default_factory=dict)
     """The same once more for each named endpoint: what its gateway may bill."""
+    packed: dict[str, Sums] = msgspec.field(default_factory=dict)
+    """The same once more by variant, of the attempts of rows that stood in a request with others."""
 
     def session_killed(self, last_us: int) -> None:
         """Book the time of a session that wrote its last event then and never ended."""
@@ -154,6 +165,8 @@ class Account(Struct):
         unit = self.open_units.get(key)
         if unit is None:
             unit = self.open_units[key] = UnitSoFar(started_at=started_at)
+        if end.pack_place is not None:
+            _book(UnitSoFar(), self.packed.setdefault(key[1], Sums()), end)
         _book(unit, self.variants.get(key[1]) or self._new_sums(key[1]), end)
         return unit
 
@@ -185,13 +198,11 @@ class Account(Struct):
         if error_kind is not None:
             sums.error_kinds[error_kind] = sums.error_kinds.get(error_kind, 0) + 1
 
-    def finished_requests(self) -> dict[str, Finished]:
-        """What the requests that brought a reply cost, by variant: what an estimate expects of the next ones."""
-        return _finished_requests(self.variants)
-
-    def finished_judgements(self) -> dict[str, Finished]:
-        """The same by judge."""
-        return _finished_requests(self.judges)
+    def finished_requests(self) -> FinishedRequests:
+        """What the requests that brought a reply cost: what an estimate expects of the next ones."""
+        packed = {name: _finished(sums) for name, sums in self.packed.items()}
+        alone = {name: _finished(sums).less(packed.get(name)) for name, sums in self.variants.items()}
+        return FinishedRequests(alone, packed, {name: _finished(sums) for name, sums in self.judges.items()})
 
     def to_checkpoint(self) -> dict[str, Any]:
         """JSON-able; `from_checkpoint` gives the same account back."""
@@ -202,6 +213,7 @@ class Account(Struct):
             "began_us": self.began_us,
             "judges": msgspec.to_builtins(self.judges),
             "endpoints": msgspec.to_builtins(self.endpoints),
+            "packed": msgspec.to_builtins(self.packed),
         }
 
     @classmethod
@@ -211,11 +223,11 @@ class Account(Struct):
             (row_id, variant, repeat): msgspec.convert(unit, UnitSoFar)
             for row_id, variant, repeat, unit in checkpoint["open_units"]
         }
-        variants, judges, endpoints = (
+        variants, judges, endpoints, packed = (
             msgspec.convert(checkpoint.get(name, {}), dict[str, Sums])
-            for name in ("variants", "judges", "endpoints")
+            for name in ("variants", "judges", "endpoints", "packed")
         )
-        return cls(variants, units, checkpoint["seconds"], checkpoint.get("began_us"), judges, endpoints)
+        return cls(variants, units, checkpoint["seconds"], checkpoint.get("began_us"), judges, endpoints, packed)
 
     def _new_sums(self, variant: str) -> Sums:
         sums = self.variants[variant] = Sums()
@@ -226,29 +238,24 @@ def together(accounts: Iterable[Account]) -> Account:
     """The account of several runs that have no unit in common, as one run would keep it; times add up too."""
     whole = Account()
     for one in accounts:
-        for mine, theirs in ((whole.variants, one.variants), (whole.judges, one.judges)):
+        for book in ("variants", "judges", "endpoints", "packed"):
+            mine, theirs = getattr(whole, book), getattr(one, book)
             mine |= {name: mine.get(name, Sums()).plus(sums) for name, sums in theirs.items()}
-        for name, sums in one.endpoints.items():
-            whole.endpoints[name] = whole.endpoints.get(name, Sums()).plus(sums)
         whole.open_units |= one.open_units
         whole.seconds += one.seconds
     return whole
 
 
-def _finished_requests(by_name: Mapping[str, Sums]) -> dict[str, Finished]:
-    return {
-        name: Finished(
-            requests=sums.done,
-            input_tokens=sums.input_tokens,
-            cached_input_tokens=sums.cached_input_tokens,
-            output_tokens=sums.output_tokens,
-            priced_requests=sums.done - sums.unpriced,
-            cost_usd_pico=sums.cost_usd if sums.priced_usd else None,
-            cost_credits_pico=sums.cost_credits if sums.priced_credits else None,
-        )
-        for name, sums in by_name.items()
-        if sums.done
-    }
+def _finished(sums: Sums) -> Finished:
+    return Finished(
+        requests=sums.done,
+        input_tokens=sums.input_tokens,
+        cached_input_tokens=sums.cached_input_tokens,
+        output_tokens=sums.output_tokens,
+        priced_requests=sums.done - sums.unpriced,
+        cost_usd_pico=sums.cost_usd if sums.priced_usd else None,
+        cost_credits_pico=sums.cost_credits if sums.priced_credits else None,
+    )
 
 
 def _book(unit: UnitSoFar, sums: Sums, end: BookedAttempt) -> None:
@@ -258,6 +265,7 @@ def _book(unit: UnitSoFar, sums: Sums, end: BookedAttempt) -> None:
     unit.unknown += end.outcome == "unknown"
     unit.goes_alone = unit.goes_alone or end.goes_alone
     sums.attempts += 1
+    sums.beside += (end.pack_place or 1) > 1
     setattr(sums, end.outcome, getattr(sums, end.outcome) + 1)
     _book_cost(unit, sums, end)
     if end.cost.usd_pico is None or end.cost.credits_pico is None:

@@ -30,6 +30,8 @@ class AttemptEnd(Struct, frozen=True, gc=False):
     """Of a row in a request with others: its part of what that cost. None: it is priced here."""
     goes_alone: bool = False
     """Whether its unit is not to be asked together with others again."""
+    pack_place: int | None = None
+    """Of a row in a request with others: its number among them."""
 
 
 class Bookkeeper(Struct, frozen=True):
@@ -57,5 +59,6 @@ class Bookkeeper(Struct, frozen=True):
             end.latency_us,
             end.endpoint,
             end.goes_alone,
+            end.pack_place,
         )
         return cost, self.account.ended(end.key, end.started_at, booked, judge=end.judge)

@@ -23,6 +23,7 @@ from msgspec import Struct
 from crun_batch.pricing.at_most import BoundTally
 from crun_batch.pricing.costs import charge, dearest_holds, least
 from crun_batch.pricing.figures import Estimate, Identical, Limits, MinimumCharge, Span, VariantEstimate
+from crun_batch.pricing.finished import Finished
 from crun_batch.pricing.time_needed import time_of
 from crun_batch.records import Cost, Hold, Price, Usage, decimal_text
 
@@ -66,18 +67,6 @@ class Terms(Struct, frozen=True):
     """How many rows one request holds."""
     least_output_tokens: int = 1
     """Of a reply, whatever it answers."""
-
-
-class Finished(Struct, frozen=True):
-    """What one variant's finished requests did: sums. Costs are those of `priced_requests` of them."""
-
-    requests: int = 0
-    input_tokens: int = 0
-    cached_input_tokens: int = 0
-    output_tokens: int = 0
-    priced_requests: int = 0
-    cost_usd_pico: int | None = None
-    cost_credits_pico: int | None = None
 
 
 class CountedRow(Struct, frozen=True, gc=False):
@@ -178,6 +167,7 @@ class Tally:
             minimum=minimum,
             identical=self._identical(low, high, rows),
             notes=(*self._notes(rows), *_minimum_note(minimum, cost_usd, cost_credits)),
+            rows_together=terms.rows,
         )
 
     def _ends(self) -> tuple[dict[int, Hold], dict[int, Hold], Callable[[int], Hold]]:
@@ -223,8 +213,6 @@ class Tally:
 
     def _notes(self, rows: int) -> Iterable[str]:
         terms = self.terms
-        if terms.rows > 1:
-            yield f"{terms.rows:,} rows in one request"
         if rows > self.rows_read:
             yield f"estimated from {self.rows_read:,} random rows of {rows:,}"
         if not terms.counter_exact:

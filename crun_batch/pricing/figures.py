@@ -95,11 +95,14 @@ class VariantEstimate(Struct, frozen=True):
     minimum: MinimumCharge | None
     identical: Identical
     notes: tuple[str, ...] = ()
+    rows_together: int = 1
+    """How many rows each of the requests asks."""
 
     def to_dict(self) -> dict[str, Any]:
-        plain = ("name", "model", "rows", "rows_read", "requests", "input_tokens", "input_tokens_error")
+        plain = ("name", "model", "rows", "rows_together", "rows_read", "requests", "input_tokens")
         return {
             **{name: getattr(self, name) for name in plain},
+            "input_tokens_error": self.input_tokens_error,
             "counter": self.counter,
             "counter_exact": self.counter_exact,
             "output_tokens": self.output_tokens.as_numbers(),

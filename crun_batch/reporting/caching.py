@@ -12,6 +12,7 @@ from msgspec import structs
 from crun_batch.pricing.costs import charge
 from crun_batch.records import PICO, Usage
 from crun_batch.reporting.data import Amount, CacheFigures
+from crun_batch.store.requests import REQUESTS
 
 _ROWS_AT_ONCE = 10_000
 _PICO = Decimal(1) / PICO
@@ -35,7 +36,7 @@ def cache_figures(connection: duckdb.DuckDBPyConnection, document: Mapping[str, 
     priced = False
     rows = connection.execute(
         "select model, endpoint, service_tier, input_tokens, cached_input_tokens, cache_write_tokens, "
-        "output_tokens, reasoning_tokens, count(*) from attempts "
+        f"output_tokens, reasoning_tokens, count(*) from {REQUESTS} "
         "where outcome = 'done' and input_tokens is not null and output_tokens is not null "
         "and cached_input_tokens + cache_write_tokens > 0 group by all"
     )

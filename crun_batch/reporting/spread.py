@@ -26,6 +26,7 @@ from crun_batch.reporting.data import (
     Timeline,
 )
 from crun_batch.reporting.sums import read_structs
+from crun_batch.store.requests import REQUESTS
 from crun_batch.store.schema import RunSchema, quoted
 
 BINS = 96
@@ -53,7 +54,7 @@ _QUANTILES = "min({0}), quantile_cont({0}, [0.5, 0.9, 0.95, 0.99]), max({0}), av
 def timeline(connection: duckdb.DuckDBPyConnection) -> Timeline | None:
     """Everything that ended, by moment; None where nothing has."""
     minutes = connection.execute(f"""
-        select min(epoch_us(finished_at)), max(epoch_us(finished_at)), count(*) from attempts
+        select min(epoch_us(finished_at)), max(epoch_us(finished_at)), count(*) from {REQUESTS}
         where finished_at is not null group by epoch_us(finished_at) // {60 * SECOND} order by 1
     """).fetchall()
     if not minutes:
@@ -92,7 +93,7 @@ def _bins(connection: duckdb.DuckDBPyConnection, width: int) -> dict[int, Bin]:
                 coalesce(sum(output_tokens), 0)::bigint as tokens,
                 quantile_cont(latency_seconds, [0.5, 0.95]) filter (outcome = 'done' and judge is null)
                     as latency
-            from attempts where finished_at is not null group by 1
+            from {REQUESTS} where finished_at is not null group by 1
         ), ended as (
             select epoch_us(finished_at) // {width} as bin,
                 count(*) filter (status = 'ok') as ok, count(*) filter (status <> 'ok') as not_ok
@@ -106,7 +107,7 @@ def _bins(connection: duckdb.DuckDBPyConnection, width: int) -> dict[int, Bin]:
 
 def distributions(connection: duckdb.DuckDBPyConnection, schema: RunSchema) -> tuple[Distribution, ...]:
     """Latency and tokens of the answered requests; numeric outputs and scores that are more than yes or no."""
-    answered = "attempts where outcome = 'done' and judge is null and"
+    answered = f"{REQUESTS} where outcome = 'done' and judge is null and"
     wanted = [
         ("latency", "seconds", "latency_seconds", answered),
         ("input tokens", "tokens", "input_tokens", answered),

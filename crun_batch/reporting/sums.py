@@ -22,6 +22,7 @@ from crun_batch.reporting.data import (
     total,
 )
 from crun_batch.stats.intervals import Rate, RowSums, rate_of
+from crun_batch.store.requests import REQUESTS
 from crun_batch.store.schema import RunSchema, quoted
 
 EXAMPLES = 3
@@ -59,7 +60,7 @@ def bill_lines(connection: duckdb.DuckDBPyConnection) -> tuple[BillLine, ...]:
             count(*) filter (outcome = 'done' and cost_usd is null and cost_credits is null) as unpriced,
             count(*) filter ({_UNCERTAIN.format("usd")} and held_usd is null) as unbounded_usd,
             count(*) filter ({_UNCERTAIN.format("credits")} and held_credits is null) as unbounded_credits
-        from attempts group by 1, 2, 3, 4 order by 1, 2, 3, 4
+        from {REQUESTS} group by 1, 2, 3, 4 order by 1, 2, 3, 4
         """,
     )
 
@@ -109,7 +110,7 @@ def retried_requests(connection: duckdb.DuckDBPyConnection) -> tuple[Retried, ..
         Retried,
         f"""
         select outcome, error_kind as kind, http_status, count(*) as requests, {_HELD} as held
-        from attempts where outcome <> 'done' group by 1, 2, 3 order by 4 desc, 1, 2, 3 limit {KINDS_SHOWN}
+        from {REQUESTS} where outcome <> 'done' group by 1, 2, 3 order by 4 desc, 1, 2, 3 limit {KINDS_SHOWN}
         """,
     )
 

@@ -19,7 +19,12 @@ OUTCOME_WORDS = {
     "not_sent": "never left this machine",
     "unknown": "outcome unknown, maybe billed",
 }
-PURPOSE_WORDS = {"answer": "answers", "repair": "repairs of invalid answers", "judge": "judges of answers"}
+PURPOSE_WORDS = {
+    "answer": "answers",
+    "alone": "rows alone as well, for a pilot",
+    "repair": "repairs of invalid answers",
+    "judge": "judges of answers",
+}
 SOURCE_WORDS = {
     "reply": "cost stated in the reply",
     "job": "prices of the job file",

@@ -199,6 +199,7 @@ class AttemptRecorder:
             start.pack is not None
             and isinstance(result, Failure)
             and sends_rows_alone(result.outcome, result.kind),
+            None if start.pack is None else start.pack.place,
         )
 
     def rotate(self) -> None:

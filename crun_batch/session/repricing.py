@@ -127,6 +127,7 @@ def _sum_anew(state: RunState, sums_anew: Iterable[AttemptCosts]) -> None:
         "variant": account.variants,
         "judge": account.judges,
         "endpoint": account.endpoints,
+        "packed": account.packed,
     }
     for costs in sums_anew:
         book = books[costs.of]

@@ -87,6 +87,7 @@ def book(account: Account, event: Event) -> None:
             event.latency_us or 0,
             event.endpoint,
             event.sends_row_alone,
+            event.pack_place,
         )
         unit = account.ended(key, event.started_at, end, judge=event.judge)
         if event.judge is not None:

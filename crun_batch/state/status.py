@@ -69,7 +69,7 @@ def status_of(path: Path) -> dict[str, Any]:
     return {
         **summary,
         "holder": process,
-        "in_flight": len(now.in_flight),
+        "in_flight": sum(start.first_of_pack == start.n for start in now.in_flight.values()),
         "suspects": suspects,
         "steering": steering_now(run),
     }
@@ -169,7 +169,8 @@ def give_up(now: JournalNow) -> None:
     """Book what was in flight at a kill as the next session will: its outcome is unknown, its hold stays."""
     for start in now.in_flight.values():
         hold = Hold(start.held_usd, start.held_credits)
-        end = BookedAttempt("unknown", None, Cost(), hold, Tries(), endpoint=start.endpoint)
+        place = None if start.pack is None else start.pack.place
+        end = BookedAttempt("unknown", None, Cost(), hold, Tries(), endpoint=start.endpoint, pack_place=place)
         key = start.id, start.variant, start.repeat
         now.account.ended(key, start.started_at, end, judge=start.judge)
 

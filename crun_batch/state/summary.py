@@ -110,6 +110,7 @@ def summary_of(
         "bill_usd": _bill(totals, "usd", place.batches),
         "bill_credits": _bill(totals, "credits", place.batches),
         "attempts": totals.attempts,
+        "requests": totals.requests,
         "unknown_attempts": totals.unknown,
         "unpriced_attempts": totals.unpriced,
         "shared": totals.shared,

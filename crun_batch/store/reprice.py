@@ -58,11 +58,14 @@ class UnitCost(Struct, frozen=True):
     cost: Cost
 
 
-Of = Literal["variant", "judge", "endpoint"]
+Of = Literal["variant", "judge", "endpoint", "packed"]
 
 
 class AttemptCosts(Struct, frozen=True):
-    """Sums over the attempts of one variant, judge or endpoint, named as in `pricing.account.Sums`; in pico."""
+    """Sums over the attempts of one variant, judge or endpoint, or of a variant's rows among others; in pico.
+
+    Named as in `pricing.account.Sums`.
+    """
 
     of: Of
     name: str
@@ -78,7 +81,7 @@ class AttemptCosts(Struct, frozen=True):
 
 
 _PRICES = b"crun_batch.prices"
-_PRICED_BY = ("variant", "judge", "endpoint", "outcome")
+_PRICED_BY = ("variant", "judge", "endpoint", "pack_place", "outcome")
 _COSTS = ("cost_usd", "cost_credits", "cost_source")
 _HOLDS = ("held_usd", "held_credits")
 _DIGITS = pa.decimal128(38, 0)
@@ -119,10 +122,11 @@ def _replace(run: RunDirectory, path: Path, table: pa.Table, fingerprint: str) -
     put_in_place(run, [path], [entry])
 
 
-_ATTEMPTS_OF: Mapping[Of, str] = {
-    "variant": "judge is null",
-    "judge": "judge is not null",
-    "endpoint": "endpoint is not null",
+_ATTEMPTS_OF: Mapping[Of, tuple[str, str, str]] = {
+    "variant": ("variant", "judge", "is null"),
+    "judge": ("judge", "judge", "is not null"),
+    "endpoint": ("endpoint", "endpoint", "is not null"),
+    "packed": ("variant", "pack_place", "is not null"),
 }
 """By what an account sums attempts, and which of them: those of a judge are of no variant."""
 
@@ -172,27 +176,28 @@ def _attempt_costs(connection: duckdb.DuckDBPyConnection, source: str) -> list[A
     columns = {name for name, *_ in connection.execute(f"describe select * from {source}").fetchall()}
     return [
         costs
-        for of in _ATTEMPTS_OF
-        if of in columns  # files of an earlier version know no endpoint
+        for of, (_, column, _) in _ATTEMPTS_OF.items()
+        if column in columns  # files of an earlier version know no endpoint and no packs
         for costs in _costs_of(connection, source, of)
     ]
 
 
 def _costs_of(connection: duckdb.DuckDBPyConnection, source: str, of: Of) -> list[AttemptCosts]:
     may_cost = "outcome in ('done', 'unknown')"
+    name, column, is_met = _ATTEMPTS_OF[of]
     rows = connection.execute(f"""
-            select {of}, count(*) filter (outcome = 'done' and cost_usd is null and cost_credits is null),
+            select {name}, count(*) filter (outcome = 'done' and cost_usd is null and cost_credits is null),
                 count(cost_usd), count(cost_credits),
                 coalesce(sum(cost_usd), 0), coalesce(sum(cost_credits), 0),
                 count(*) filter ({may_cost} and cost_usd is null and held_usd is null),
                 count(*) filter ({may_cost} and cost_credits is null and held_credits is null),
                 coalesce(sum(held_usd) filter ({may_cost} and cost_usd is null), 0),
                 coalesce(sum(held_credits) filter ({may_cost} and cost_credits is null), 0)
-            from {source} where {_ATTEMPTS_OF[of]} group by 1
+            from {source} where {column} {is_met} group by 1
         """).fetchall()
     return [
-        AttemptCosts(of, name, unpriced, *row[:2], *map(_pico, row[2:4]), *row[4:6], *map(_pico, row[6:]))
-        for name, unpriced, *row in rows
+        AttemptCosts(of, who, unpriced, *row[:2], *map(_pico, row[2:4]), *row[4:6], *map(_pico, row[6:]))
+        for who, unpriced, *row in rows
     ]
 
 
