@@ -14,7 +14,7 @@ help:
 	@echo "make long   the tests that start many processes one after the other"
 	@echo "make chaos  the long fault suite; writes docs/promises.md"
 	@echo "make chaos-batches  the same of the batch lane; hours"
-	@echo "make chaos-packs    kills of requests of several rows, at every operation of the disk"
+	@echo "make chaos-packs    kills of requests of several rows: at every operation of the disk, and of real processes"
 	@echo "make bench  the benchmarks; writes docs/benchmarks.md"
 	@echo "make dist   wheel and sdist, checked, installed and run in empty environments: lowest and newest versions"
 	@echo "make docs   the documentation as a site, in build/docs"
@@ -51,6 +51,7 @@ chaos-batches: $(STAMP)
 
 chaos-packs: $(STAMP)
 	$(BIN)/python -m tests.simulation.packs
+	$(BIN)/python -m tests.chaos.packs 300
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks

@@ -120,7 +120,7 @@ def cost(stage: PackStage) -> Decimal:
 def test_after_a_pilot_the_rest_is_expected_at_what_its_way_costs(
     pack: dict[str, Any] | None, tmp_path: Path
 ) -> None:
-    """Packed where the job packs, alone where pack is taken out: the pilot has asked both, at very other prices."""
+    """Packed where the job packs, alone where pack is taken out: the pilot has asked both."""
     stage = piloted(tmp_path)
     before = cost(stage)
     stage.scene = PackScene(keys={"pack": pack})
