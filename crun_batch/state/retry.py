@@ -12,6 +12,7 @@ from crun_batch.console.amounts import counted, noun_of
 from crun_batch.pricing.account import Account, UnitKey, UnitSoFar
 from crun_batch.records import Usage, pico_of
 from crun_batch.state.done import DoneMarks
+from crun_batch.store.packs import ROWS_ALONE_AFTER
 from crun_batch.store.views import attempts_frame, results_frame
 
 TOKENS = ("input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
@@ -50,6 +51,9 @@ def _sums_of_attempts(path: Path, id_name: str, units: list[UnitKey]) -> Iterabl
 
     keys = pl.DataFrame(units, schema={"id": pl.String, "variant": pl.String, "repeat": pl.Int32}, orient="row")
     attempts = attempts_frame(path).with_columns(pl.col(id_name).cast(pl.String).alias("id"))
+    goes_alone = pl.col("pack_rows").is_not_null() & pl.any_horizontal(
+        (pl.col("outcome") == outcome) & (pl.col("error_kind") == kind) for outcome, kind in ROWS_ALONE_AFTER
+    )
     sums = (
         attempts.filter(pl.col("judge").is_null())
         .join(keys.lazy(), on=keys.columns, how="semi")
@@ -62,6 +66,7 @@ def _sums_of_attempts(path: Path, id_name: str, units: list[UnitKey]) -> Iterabl
             *(pl.when(pl.col(name).is_not_null().any()).then(pl.col(name).sum()).alias(name) for name in COSTS),
             pl.col("cost_source").drop_nulls().last(),
             pl.col("started_at").min().dt.epoch("us"),
+            goes_alone.any().alias("goes_alone"),
         )
     )
     for row in sums.collect().iter_rows(named=True):
@@ -77,5 +82,6 @@ def _sums_of_attempts(path: Path, id_name: str, units: list[UnitKey]) -> Iterabl
                 cost_credits=credits_,
                 cost_source=row["cost_source"],
                 started_at=row["started_at"],
+                goes_alone=row["goes_alone"],
             ),
         )

@@ -14,12 +14,16 @@ from msgspec import Struct
 
 from crun_batch.records import Cost, Hold, PackPlace, Usage
 
-_REFUSED = ("bad_request", "too_long", "content_filter")
+ROWS_ALONE_AFTER = (
+    ("done", "bad_reply"),
+    *(("rejected", kind) for kind in ("bad_request", "too_long", "content_filter")),
+)
+"""Outcome and error: no answer to this row, or a refusal of all."""
 
 
 def sends_rows_alone(outcome: str, kind: str | None) -> bool:
-    """Whether an attempt of a row among others has it asked alone from then on: no answer, or a refusal of all."""
-    return (outcome == "done" and kind == "bad_reply") or (outcome == "rejected" and kind in _REFUSED)
+    """Whether an attempt of a row among others has it asked alone from then on."""
+    return (outcome, kind) in ROWS_ALONE_AFTER
 
 
 class Stretch(Struct, frozen=True):

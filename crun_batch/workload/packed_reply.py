@@ -51,6 +51,8 @@ class PackedReply(Struct, frozen=True):
     answers: tuple[PackedAnswer, ...]
     extra: int = 0
     """Answers to numbers that no row has."""
+    is_refused: bool = False
+    """Whether the gateway would not answer, for what one of the rows says."""
 
     @property
     def is_bad(self) -> bool:

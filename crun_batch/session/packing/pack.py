@@ -86,15 +86,23 @@ def form_of(place: PackPlace) -> PackFormat:
     return "json" if place.form == "json" else "lines"
 
 
-def is_refused_for_its_rows(failure: Failure) -> bool:
-    """Whether the gateway does not take a request for what it holds, which may be one of its rows."""
-    return failure.outcome == "rejected" and sends_rows_alone(failure.outcome, failure.kind)
+def after_failure(failure: Failure, decision: Decision | None) -> Decision | None:
+    """What follows for each row where its request failed, and is given up or not.
+
+    One that was refused for what it holds, which may be one row, begins anew, alone. So does one that the gateway
+    failed at every time, but with a single attempt more: nothing was billed, and it may be one row again.
+    """
+    if not isinstance(decision, GiveUp) or failure.outcome != "rejected":
+        return decision
+    if sends_rows_alone(failure.outcome, failure.kind):
+        return ASKED_ANEW
+    return Again(0.0, structs.replace(decision.tries, counted=max(0, decision.tries.counted - 1)))
 
 
-def next_tickets(pack: Pack, own: Sequence[Attempt]) -> list[Ticket]:
+def next_tickets(pack: Pack, own: Sequence[Attempt], tries: Tries = NO_TRIES) -> list[Ticket]:
     """Each row as it is asked alone after this request; `own`: the attempts that this one was."""
     return [
-        structs.replace(member, attempt=one.ticket.attempt + 1, tries=NO_TRIES)
+        structs.replace(member, attempt=one.ticket.attempt + 1, tries=tries)
         for member, one in zip(pack.members, own, strict=True)
     ]
 
@@ -113,7 +121,8 @@ def answers_of(reply: Reply, rows: int, form: PackFormat) -> PackedReply:
     """What the reply says to each row."""
     why = NO_ANSWERS.get(reply.finish_reason)
     if why is not None:
-        return PackedReply((PackedAnswer(complaint=why.format(rows=rows)),) * rows)
+        without = (PackedAnswer(complaint=why.format(rows=rows)),) * rows
+        return PackedReply(without, is_refused=reply.finish_reason == "content_filter")
     return read_packed(reply.text, rows, form, is_cut=reply.finish_reason == "length")
 
 
@@ -154,8 +163,7 @@ def row_of_recorded(
     """What a row has of a recorded reply to several, and what follows, without the others' records."""
     if isinstance(whole, Failure):
         failed, part = row_failure(whole, cost, place)
-        is_refused = isinstance(decision, GiveUp) and is_refused_for_its_rows(whole)
-        return failed, part, ASKED_ANEW if is_refused else decision
+        return failed, part, after_failure(whole, decision)
     said = answers_of(whole, place.rows, form_of(place))
     along = answer_stretches(said)[place.place - 1]
     result, part = row_reply(whole, cost, place, said.answers[place.place - 1], along)

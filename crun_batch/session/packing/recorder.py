@@ -29,9 +29,9 @@ from crun_batch.session.entries import at_asked_tier
 from crun_batch.session.packing.pack import (
     ASKED_ANEW,
     Pack,
+    after_failure,
     answer_stretches,
     answers_of,
-    is_refused_for_its_rows,
     next_tickets,
     row_failure,
     row_reply,
@@ -129,20 +129,19 @@ class PackRecorder:
         return _Spread(rows, lambda: self._packs.answered(pack, said, self._asked_next(pack, own, said)))
 
     def _failed(self, pack: Pack, own: Sequence[Attempt], outcome: Outcome) -> _Spread:
-        """The same of a failed request. Where it is refused for what it holds, each row is asked alone."""
-        failure, decision = outcome.result, outcome.decision
+        """The same of a failed request. One that is given up may still have its rows asked alone."""
+        failure = outcome.result
         assert isinstance(failure, Failure)
-        is_refused = isinstance(decision, GiveUp) and is_refused_for_its_rows(failure)
-        if is_refused:
-            decision = ASKED_ANEW
+        decision = after_failure(failure, outcome.decision)
         rows = []
         for one, place in zip(own, pack.places, strict=True):
             part, part_cost = row_failure(failure, outcome.cost or Cost(), place)
             rows.append(Outcome(one, part, decision, part_cost))
-        if is_refused:
-            return _Spread(rows, lambda: self._packs.refused(pack, next_tickets(pack, own)))
-        if isinstance(decision, Again):  # the pool sends the request itself again
+        if isinstance(outcome.decision, Again):  # the pool sends the request itself again
             return _Spread(rows)
+        if isinstance(decision, Again):
+            alone = next_tickets(pack, own, decision.tries)
+            return _Spread(rows, lambda: self._packs.refused(pack, alone, failure))
         return _Spread(rows, lambda: self._packs.ended(pack))
 
     def _checked(self, pack: Pack, said: PackedReply) -> PackedReply:
