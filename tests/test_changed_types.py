@@ -39,32 +39,35 @@ def gateway() -> Iterator[SimulatorProcess]:
         yield process
 
 
-def job(gateway: SimulatorProcess, folder: Path, **keys: Any) -> crun_batch.Job:
+def job(gateway: SimulatorProcess, folder: Path, columns: Any = ("value",), **keys: Any) -> crun_batch.Job:
     return run_kit.job(
         gateway,
         folder,
         prompt={"user": "Say {{ asked }}."},
-        output={"dir": str(folder / "run"), "columns": ["value"]},
+        output={"dir": str(folder / "run"), "columns": list(columns)},
         score=[{"name": "said", "grader": "contains", "expected": "a"}],
         **keys,
     )
 
 
-def frame(ids: list[Any], values: list[Any]) -> pl.DataFrame:
-    return pl.DataFrame({"id": ids, "asked": list("abcd")[: len(ids)], "value": values})
+def frame(ids: list[Any], **values: list[Any]) -> pl.DataFrame:
+    return pl.DataFrame({"id": ids, "asked": list("abcd")[: len(ids)], **values})
 
 
-def read_by_all(done: crun_batch.Run, name: str) -> list[Any]:
-    """The column's values as every reader gives them, which is the same."""
-    names = list(dict.fromkeys(["id", name, "request_hash"]))
-    live = done.results().select(names).collect()
-    published = pl.read_parquet(done.directory / "results.parquet").select(names)
-    by_sql = pl.DataFrame(pl.from_arrow(done.sql(f"select {', '.join(names)} from results")))
-    attempts = done.attempts().select("id").collect()
-    assert live.height == published.height == by_sql.height <= attempts.height
-    ordered = [found.sort("id").to_dicts() for found in (live, published, by_sql)]
-    assert ordered[0] == ordered[1] == ordered[2]
-    return [row[name] for row in ordered[0]]
+def read_by_all(done: crun_batch.Run) -> pl.DataFrame:
+    """The results as every reader gives them, which is the same, in the order of their ids."""
+    live = done.results().sort("id").collect()
+    published = pl.read_parquet(done.directory / "results.parquet").sort("id")
+    by_sql = pl.DataFrame(pl.from_arrow(done.sql("select * from results order by id")))
+    assert live.to_dicts() == published.to_dicts() == by_sql.to_dicts()
+    assert live.height <= done.attempts().collect().height
+    return live
+
+
+def bytes_of(run: Path) -> dict[Path, bytes]:
+    """All but the lock, which tells who held it last."""
+    files = (path for path in run.rglob("*") if path.is_file() and path.name != ".lock")
+    return {path: path.read_bytes() for path in files}
 
 
 def use_all(done: crun_batch.Run, folder: Path) -> None:
@@ -76,21 +79,23 @@ def use_all(done: crun_batch.Run, folder: Path) -> None:
     crun_batch.status(done.directory)
 
 
-@pytest.mark.parametrize("case", FORMER)
-def test_a_carried_column_takes_the_type_that_holds_both(
-    gateway: SimulatorProcess, tmp_path: Path, case: str
-) -> None:
+def test_a_carried_column_takes_the_type_that_holds_both(gateway: SimulatorProcess, tmp_path: Path) -> None:
     """What is recorded stays, what comes is added, asking again replaces rows of both."""
-    before, now, expected = FORMER[case]
-    run_kit.run(job(gateway, tmp_path), frame(["a", "b", "c"], before))
-    done = run_kit.run(job(gateway, tmp_path), frame(["a", "b", "c", "d"], now))
+    spec = job(gateway, tmp_path, FORMER)
+    before, now, expected = ({name: case[place] for name, case in FORMER.items()} for place in range(3))
+    run_kit.run(spec, frame(["a", "b", "c"], **before))
+    done = run_kit.run(spec, frame(["a", "b", "c", "d"], **now))
     assert 0 == done.exit_code, done.stop_reason
-    assert expected == read_by_all(done, "value")
+    assert expected == read_by_all(done).select(list(FORMER)).to_dict(as_series=False)
     use_all(done, tmp_path)
-    again = run_kit.run(job(gateway, tmp_path), frame(["a", "b", "c", "d"], now), retry="all")
-    kind = pl.Series(expected, strict=False).dtype
-    anew = [str(value).lower() if isinstance(value, bool) else value for value in now]
-    assert pl.Series(anew, strict=False).cast(kind).to_list() == read_by_all(again, "value")
+    again = run_kit.run(spec, frame(["a", "b", "c", "d"], **now), retry="all")
+    anew = {
+        name: pl.Series([str(one).lower() if isinstance(one, bool) else one for one in values], strict=False)
+        .cast(pl.Series(expected[name], strict=False).dtype)
+        .to_list()
+        for name, values in now.items()
+    }
+    assert anew == read_by_all(again).select(list(FORMER)).to_dict(as_series=False)
     use_all(again, tmp_path)
 
 
@@ -99,22 +104,20 @@ def test_ids_that_were_numbers_and_are_texts_name_the_same_rows(
     gateway: SimulatorProcess, tmp_path: Path, first: list[Any], then: list[Any]
 ) -> None:
     """Nothing is sent again, and prices, scores, retries and late columns find the rows of both."""
-    before = run_kit.run(job(gateway, tmp_path), frame(first, NUMBERS))
+    run_kit.run(job(gateway, tmp_path), frame(first, value=NUMBERS))
     asked = gateway.ledger()["count"]
-    done = run_kit.run(job(gateway, tmp_path), frame(then, [1, 2, 3, 4]))
+    done = run_kit.run(job(gateway, tmp_path), frame(then, value=[1, 2, 3, 4]))
     new = [str(one) for one in then if str(one) not in map(str, first)]
     assert len(new) == gateway.ledger()["count"] - asked
-    assert sorted([*map(str, first), *new]) == read_by_all(done, "id")
+    assert sorted([*map(str, first), *new]) == read_by_all(done)["id"].to_list()
     use_all(done, tmp_path)
-    assert before.results().collect()["output_text"].to_list()[:2] == [
-        crun_batch.show(done.directory, one)["results"][0]["output_text"] for one in first[:2]
-    ]
+    assert [str(one) for one in first] == [str(crun_batch.show(done.directory, one)["id"]) for one in first]
     dear = {
         "credits_per_usd": 200,
         "models": {"sim": {"currency": "usd", "input_per_mtok": 5, "output_per_mtok": 9}},
     }
     corrected = run_kit.run(
-        job(gateway, tmp_path, prices=dear), frame(then, [1, 2, 3, 4]), retry="all", correct_prices=True
+        job(gateway, tmp_path, prices=dear), frame(then, value=[1, 2, 3, 4]), retry="all", correct_prices=True
     )
     assert 0 == corrected.exit_code, corrected.stop_reason
     use_all(corrected, tmp_path)
@@ -122,8 +125,8 @@ def test_ids_that_were_numbers_and_are_texts_name_the_same_rows(
 
 def test_a_column_of_no_common_type_is_refused_by_name(gateway: SimulatorProcess, tmp_path: Path) -> None:
     """Times and nested values have no text that a table's text is: another run directory has room for both."""
-    run_kit.run(job(gateway, tmp_path), frame(["a", "b", "c"], [date(2026, 1, 2)] * 3))
-    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    run_kit.run(job(gateway, tmp_path), frame(["a", "b", "c"], value=[date(2026, 1, 2)] * 3))
+    before = bytes_of(tmp_path / "run")
     with pytest.raises(RunDirectoryError, match=r"the column value of .* would change its type"):
-        run_kit.run(job(gateway, tmp_path), frame(["a", "b", "c", "d"], ["soon"] * 4))
-    assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+        run_kit.run(job(gateway, tmp_path), frame(["a", "b", "c", "d"], value=["soon"] * 4))
+    assert before == bytes_of(tmp_path / "run")

@@ -362,19 +362,15 @@ def _sum_units_of_many_attempts(
 
 
 def _keys(schema: RunSchema) -> list[str]:
-    """What names a unit. Ids as text: where texts joined numbers in the table, files of either type stand here."""
-    id_name, *others = map(quoted, schema.unit_columns)
-    return [f"{id_name}::varchar as {id_name}", *others]
+    """What names a unit, as text: where texts joined numbers in the table, files of either type stand here."""
+    return [f"{quoted(key)}::varchar as {quoted(key)}" for key in schema.unit_columns]
 
 
 def _unit_sums(connection: duckdb.DuckDBPyConnection, part: Path, attempts: Path, schema: RunSchema) -> pa.Table:
     """Costs for each final of a part, in its order; a unit without attempts keeps what it has."""
     keys = ", ".join(map(quoted, schema.unit_columns))
     chosen = ", ".join(f"case when sums.known then sums.{name} else final.{name} end as {name}" for name in _COSTS)
-    same_unit = " and ".join(
-        f"sums.{quoted(key)} = final.{quoted(key)}{'::varchar' if key == schema.id_name else ''}"
-        for key in schema.unit_columns
-    )
+    same_unit = " and ".join(f"sums.{quoted(key)} = final.{quoted(key)}::varchar" for key in schema.unit_columns)
     return connection.sql(
         f"with here as (select {', '.join(_keys(schema))}, {_SUMS} from {parquet_source([attempts])} "
         f"where judge is null group by 1, 2, 3), "
