@@ -106,6 +106,8 @@ class Platform(Struct, frozen=True):
     """Carries the control calls (models, balance); None: the network."""
     batch_absent_seconds: float = 60.0
     """How long the list of batches must lack one, whose creation was not answered, before it is created again."""
+    summary_every_seconds: float = 5.0
+    """How often summary.json is replaced while requests are sent."""
     balance_every_seconds: float = 60.0
     """How often the balance is read while requests are sent."""
     balance_reads: int = 30

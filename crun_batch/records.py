@@ -46,6 +46,7 @@ Action = Literal[
 """What a failure asks for: stop the run (exit 4; exit 5; exit 5 before the model's first success and fail the row
 after it; exit 5 before the gateway's first answer and retry after it), fail this row, retry it on its own account,
 or put it back, uncounted, under the shared cooldown."""
+BATCH_LANE = "batch"
 AUTO_TIER = "auto"
 """Asks for whatever service tier the account has. It is the name of none: what it was, the reply says."""
 
@@ -194,6 +195,8 @@ class Ticket(Struct, frozen=True, gc=False):
     """Of several those that have refused it, each with the monotonic second before which it must not go there."""
     pack: PackPlace | None = None
     """Of a row in a request with others."""
+    if_left: Hold | None = None
+    """Of one that is to go in a batch, and live where that leaves it undone: what is reserved for it then."""
 
 
 class Response(Struct, frozen=True, gc=False):
@@ -324,30 +327,6 @@ class Outcome(Struct, frozen=True, gc=False):
     """Of a row in a request with others: its part of what that cost. None: it is priced for itself."""
 
 
-class RateHints(Struct, frozen=True):
-    """What a reply's headers tell about limits. None: not told. Resets are seconds from now."""
-
-    limit_requests: int | None = None
-    remaining_requests: int | None = None
-    reset_requests_seconds: float | None = None
-    limit_tokens: int | None = None
-    remaining_tokens: int | None = None
-    reset_tokens_seconds: float | None = None
-
-    @property
-    def reset_where_used_up_seconds(self) -> float | None:
-        """The last reset of what has none remaining; None: something of each remains, or no reset is told."""
-        resets = [
-            reset
-            for remaining, reset in (
-                (self.remaining_requests, self.reset_requests_seconds),
-                (self.remaining_tokens, self.reset_tokens_seconds),
-            )
-            if remaining == 0 and reset is not None
-        ]
-        return max(resets, default=None)
-
-
 class Price(Struct, frozen=True):
     """Prices of one model in one currency, integers of 10**-18 (atto) of it per token; the source says whose.
 
@@ -366,6 +345,11 @@ class Price(Struct, frozen=True):
     tiers: tuple[tuple[int, Price], ...] = ()
     service_tiers: tuple[tuple[str, Price], ...] = ()
     """(Name, price) of the gateway's tiers that charge otherwise: flex, priority. All else is the standard one."""
+
+
+def is_batch_lane(endpoint: str | None) -> bool:
+    """Whether records call the batch lane so: an endpoint of its own, as its price is another one."""
+    return endpoint is not None and (endpoint == BATCH_LANE or endpoint.endswith(f"-{BATCH_LANE}"))
 
 
 def tier_named(told: object) -> str | None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from crun_batch.gateway.admission import Lane
 from crun_batch.gateway.per_minute import NEVER, Pace, TokenWindow, UsedShare
-from crun_batch.records import RateHints
+from crun_batch.gateway.rate_headers import RateHints
 
 
 def busiest_minute(times):

@@ -254,15 +254,16 @@ def interrupted(at: SimulatorProcess, folder: Path) -> tuple[int, str]:
 
 
 class Meanwhile:
-    """Takes what a session says, and does something, in a thread, when it has submitted a batch."""
+    """Takes what a session says, and does something, in a thread, when it says so: that a batch is submitted."""
 
-    def __init__(self, act: Callable[[], object]) -> None:
+    def __init__(self, act: Callable[[], object], when: str = "submitted") -> None:
         self.said = ""
+        self._when = when
         self._act: Callable[[], object] | None = act
 
     def __call__(self, line: str) -> None:
         self.said += line + "\n"
-        if "submitted" in line and self._act is not None:
+        if self._when in line and self._act is not None:
             threading.Thread(target=self._act).start()
             self._act = None
 

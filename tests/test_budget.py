@@ -14,7 +14,7 @@ from measurements.budget_simulations import simulate
 from crun_batch.load.job.job import Job
 from crun_batch.pricing.budget import Budget, Needs, Preflight, Reservations, may_start, rows_that_fit
 from crun_batch.records import PICO, Cost, Hold, Price, ProtocolName
-from crun_batch.session.tickets import Tickets, TokenRatio
+from crun_batch.session.tickets import Holds
 from crun_batch.workload.request import Request
 from crun_batch.workload.target import Target
 
@@ -281,4 +281,4 @@ def test_what_may_write_a_cache_holds_twice_its_input(protocol: ProtocolName, bo
     job = Job(model="m", prompt={"user": "a"}, endpoint=endpoint, params={"max_output_tokens": 9})
     writes = Target(0, "m", job).may_write_cache(body)
     request = Request(body, "0" * 32, "0" * 32, "m", 1000, 10, may_write_cache=writes)
-    assert Hold(times * 1000 * 1000, None) == Tickets(lambda *_: [price], None, TokenRatio()).hold(request)
+    assert Hold(times * 1000 * 1000, None) == Holds(lambda *_: [price], None)(request)

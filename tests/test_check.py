@@ -26,7 +26,8 @@ from crun_batch.gateway.failures import (
     Ruling,
 )
 from crun_batch.gateway.protocols import PROTOCOLS
-from crun_batch.records import Failure, Fault, RateHints, Reply, Response, Usage
+from crun_batch.gateway.rate_headers import RateHints
+from crun_batch.records import Failure, Fault, Reply, Response, Usage
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden"

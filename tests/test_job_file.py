@@ -573,6 +573,8 @@ BREAKS: list[tuple[dict[str, Any], str]] = [
     ({"budget.max_cost_usd": 5, "params": {"max_tokens": 5, "best_of": 2}}, "cost more than is reserved"),
     ({"params": {"max_tokens": 5, "max_output_tokens": 6}}, "not by several"),
     ({"lane": "batch", "endpoint": {"stream": True}}, "whose replies come in files"),
+    ({"lane": "batch-then-live", "endpoint": {"stream": True}}, "whose replies come in files"),
+    ({"lane": "batch-then-live", "endpoint": {"name": "my-batch"}}, "must not end with batch"),
     *(
         (
             {"lane": "batch", "batch": {"form": form}, "endpoint": {"protocol": protocol}},

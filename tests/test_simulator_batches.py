@@ -372,6 +372,17 @@ def test_the_openai_sdk_sends_and_reads_a_batch(client: openai.OpenAI, simulator
         client.batches.cancel(made.id)
 
 
+def test_the_openai_sdk_cancels(client: openai.OpenAI, simulator: SimulatorProcess) -> None:
+    """A batch that still works is cancelled, and told so to the end."""
+    simulator.change(batch_seconds=3600.0, batch_cancel_seconds=3600.0)
+    file = client.files.create(file=("in.jsonl", io.BytesIO(lines(2))), purpose="batch")
+    made = client.batches.create(input_file_id=file.id, endpoint=CHAT_URL, completion_window="24h")
+    assert "cancelling" == client.batches.cancel(made.id).status
+    simulator.change(batch_cancel_seconds=0.0)
+    assert "cancelled" == client.batches.retrieve(made.id).status
+    simulator.change(batch_seconds=0.0)
+
+
 def test_the_anthropic_sdk_sends_and_reads_a_message_batch(claude: anthropic.Anthropic) -> None:
     """Create, retrieve, list, results, delete; a wrong request is an error of its own in the results."""
     params: Any = {"model": "claude-haiku-4-5", "max_tokens": 50, "messages": [{"role": "user", "content": "Hi"}]}

@@ -11,9 +11,9 @@ from math import ceil
 from msgspec import Struct
 
 from crun_batch.gateway.per_minute import NEVER, Pace, TokenSlice, TokenWindow, UsedShare
+from crun_batch.gateway.rate_headers import RateHints
 from crun_batch.gateway.refusals import Evidence
 from crun_batch.gateway.trial import Trial
-from crun_batch.records import RateHints
 
 FIRST_LIMIT = 8
 RAMP_SECONDS = 0.1

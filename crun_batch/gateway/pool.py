@@ -34,6 +34,8 @@ FEWEST_DRAWN_AT_ONCE = 64
 class Pool:
     """Sends every ticket of the source, as many at once as it may. One use; `run` returns why it ended."""
 
+    in_batches = 0
+
     def __init__(
         self,
         *,
@@ -205,7 +207,8 @@ class Pool:
             assert self._shares is not None
             self._shares.concurrency = self._allowance.most
             self._shares.look(now, self._queues.unfinished(self._source_ended))
-            return min(soonest, self._send_waiting(now), self._send_new(now))
+            waiting = [self._send_from(lane, now) for lane, queue in self._queues if queue]
+            return min(soonest, *waiting, self._send_new(now))
         soonest = min(soonest, self._send_from(lane, now))
         while not self._queues.of(lane) and self._may_draw():
             drawn = self._draw(max(1, self.limit - self.in_flight))
@@ -214,9 +217,6 @@ class Pool:
             self._queues.add(drawn, lane)
             soonest = min(soonest, self._send_from(lane, now))
         return soonest
-
-    def _send_waiting(self, now: float) -> float:
-        return min([self._send_from(lane, now) for lane, queue in self._queues if queue], default=NEVER)
 
     def _send_new(self, now: float) -> float:
         """Draw until no lane that could send lacks a ticket; a paused one's tickets pile up meanwhile."""
@@ -266,7 +266,7 @@ class Pool:
     def _give_up(self, now: float) -> float:
         """Halt where nothing succeeded for too long, or set aside what fails alone; seconds until that may be."""
         limit = self._settings.give_up_after_seconds
-        if self.in_flight == 0 and (self._places == 0 or self.waits_for_money):  # nothing could succeed
+        if self.in_flight == 0 and (self._places == 0 or self.waits_for_money or not self._queues):  # none could
             self._last_success = now
             self._troubles.start_anew(now)
         quiet = now - self._last_success

@@ -74,8 +74,11 @@ class Sender(Protocol):
     """What sends the tickets of a phase: the pool, or the batch lane."""
 
     halt: Halt | None
-    waits_for_money: bool
-    """Whether nothing goes because the next request does not fit, and more money may come."""
+
+    @property
+    def waits_for_money(self) -> bool:
+        """Whether nothing goes because the next request does not fit, and more money may come."""
+        ...
 
     async def run(self) -> Halt | None:
         """Until all is done or a halt has ended it; why it ended early."""
@@ -104,6 +107,11 @@ class Sender(Protocol):
     @property
     def in_flight(self) -> int:
         """Requests that were sent and are not concluded."""
+        ...
+
+    @property
+    def in_batches(self) -> int:
+        """Those of them that a stop leaves where they are."""
         ...
 
     @property

@@ -162,7 +162,8 @@ class VariantTallies:
             credits_per_usd=self._job.prices.credits_per_usd,
             other_prices=tuple(other.price for other in others),
             service_tier=request.service_tier,
-            reserved_at_once=self._job.lane == "batch",
+            reserved_at_once=self.variant.goes_in_batches,
+            is_followed_live=self.variant.is_followed_live,
             rows=rows,
             least_output_tokens=1 if rows == 1 else self._least_output_tokens(rows, counter),
         )

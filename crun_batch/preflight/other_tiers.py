@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from crun_batch.load.job.batch_forms import PROTOCOLS_OF, batch_form
 from crun_batch.load.job.job import Job
+from crun_batch.load.job.lanes import goes_in_batches
 from crun_batch.pricing.prices import BATCH_TIER, PriceChoice, in_batches
 from crun_batch.pricing.service_tiers import price_at
 from crun_batch.records import Price
@@ -16,7 +17,7 @@ TIERS = {"flex": "params: {service_tier: flex}", BATCH_TIER: "lane: batch"}
 
 def other_tiers(job: Job) -> Mapping[str, str]:
     """Tier -> what of the job's file asks for it; "": nothing does, as the job is asked now."""
-    if job.lane == "batch":
+    if goes_in_batches(job.lane):
         return {}
     endpoint = job.endpoint
     form = batch_form(job.batch.form, endpoint.protocol, endpoint.base_url)

@@ -8,7 +8,7 @@ priced at the time. Nothing is read or written here.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 SEVERAL_PRICES = (
     "{model} is asked at several gateways, which do not charge the same; add prices.models.{model} to the job file"
 )
+
+
+Endpoints = Collection[str | None] | None
+"""Names of endpoints; None among them: one that has none."""
 
 
 class Priced(NamedTuple):
@@ -84,7 +88,7 @@ class Prices:
         self.is_told = any(seller.listed is not None for seller in sellers)
         """Whether a gateway told its models: without, their own prices are not known today."""
         self._job = job
-        self._sellers = sellers or [Seller(one, None, frozenset([None])) for one in job.at_each_endpoint]
+        self._sellers = sellers or [Seller(one, None, frozenset([None])) for one in job.in_each_lane]
         self._at = at
         self._former = former
         """The last session's prices: they hold until a new one's `valid_from`."""
@@ -102,14 +106,18 @@ class Prices:
         """The price, or None where it is unknown."""
         return self.choice(model, endpoint).price
 
-    def choices(self, model: str | None, service_tier: str | None = None) -> list[PriceChoice]:
+    def choices(
+        self, model: str | None, service_tier: str | None = None, at: Endpoints = None
+    ) -> list[PriceChoice]:
         """The prices that a request of the model may have, each once: one for all, or those of its endpoints.
 
         Of one that asks for a service tier also those of the tiers at which it may be served instead. One that is
-        unknown comes first, with the endpoint in its reason.
+        unknown comes first, with the endpoint in its reason. `at`: of those that go to these endpoints alone.
         """
         found: dict[Price | None, PriceChoice] = {}
         for key in self.keys(model):
+            if at is not None and key.endpoint not in at:
+                continue
             for choice in self._choices_at(self.choice(*key), model, service_tier):
                 if choice.price is None and key.endpoint is not None:
                     choice = structs.replace(choice, reason=f"endpoint {key.endpoint}: {choice.reason}")
@@ -127,9 +135,11 @@ class Prices:
             return [PriceChoice(None, tier_without_price(model or "", service_tier or ""))]
         return by_tier
 
-    def prices(self, model: str | None, service_tier: str | None = None) -> list[Price | None]:
+    def prices(
+        self, model: str | None, service_tier: str | None = None, at: Endpoints = None
+    ) -> list[Price | None]:
         """As `choices`, the prices alone."""
-        return [choice.price for choice in self.choices(model, service_tier)]
+        return [choice.price for choice in self.choices(model, service_tier, at)]
 
     def choose_all(self, models: Iterable[str | None]) -> None:
         """Choose what these models cost everywhere, so that job.json tells it."""
@@ -281,7 +291,7 @@ def since_us(job: Job) -> dict[Priced, int]:
     """What has a price -> when that began to hold, where the job file says so."""
     return {
         Priced(model, one.endpoint.name): round(spec.valid_from.timestamp() * 1e6)
-        for one in job.at_each_endpoint
+        for one in job.in_each_lane
         for model, spec in one.prices.models.items()
         if spec.valid_from is not None
     }

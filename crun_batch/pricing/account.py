@@ -49,6 +49,8 @@ class UnitSoFar(Struct):
     """The request that `failure` is about."""
     goes_alone: bool = False
     """A request that held it with others brought no answer to it: it is not asked with others again."""
+    goes_live: bool = False
+    """A batch has left its request undone: where batches are followed by live requests, it is asked live."""
 
     @property
     def tries(self) -> Tries:
@@ -120,6 +122,7 @@ class BookedAttempt(Struct, frozen=True, gc=False):
     goes_alone: bool = False
     pack_place: int | None = None
     """Of a row in a request with others: its number among them, from 1."""
+    goes_live: bool = False
 
 
 class Account(Struct):
@@ -264,6 +267,7 @@ def _book(unit: UnitSoFar, sums: Sums, end: BookedAttempt) -> None:
     unit.failure = unit.failure_hash = None
     unit.unknown += end.outcome == "unknown"
     unit.goes_alone = unit.goes_alone or end.goes_alone
+    unit.goes_live = unit.goes_live or end.goes_live
     sums.attempts += 1
     sums.beside += (end.pack_place or 1) > 1
     setattr(sums, end.outcome, getattr(sums, end.outcome) + 1)

@@ -32,6 +32,8 @@ class AttemptEnd(Struct, frozen=True, gc=False):
     """Whether its unit is not to be asked together with others again."""
     pack_place: int | None = None
     """Of a row in a request with others: its number among them."""
+    goes_live: bool = False
+    """Whether a batch has left it undone."""
 
 
 class Bookkeeper(Struct, frozen=True):
@@ -60,5 +62,6 @@ class Bookkeeper(Struct, frozen=True):
             end.endpoint,
             end.goes_alone,
             end.pack_place,
+            end.goes_live,
         )
         return cost, self.account.ended(end.key, end.started_at, booked, judge=end.judge)

@@ -63,6 +63,8 @@ class Terms(Struct, frozen=True):
     service_tier: str | None = None
     """The gateway's tier that is asked for."""
     reserved_at_once: bool = False
+    is_followed_live: bool = False
+    """Whether it goes in batches, and live where these leave it undone."""
     rows: int = 1
     """How many rows one request holds."""
     least_output_tokens: int = 1
@@ -222,7 +224,9 @@ class Tally:
         if terms.other_prices and None not in (terms.price, *terms.other_prices):
             tier = terms.service_tier
             where = "its endpoints" if tier is None else f"the tiers that service_tier {tier} may be served at"
-            yield f"{where} charge differently: low as at the cheapest, high as at the dearest"
+            lanes = "low is all of it in batches, high all of it live: what batches leave undone costs as live"
+            ends = f"{where} charge differently: low as at the cheapest, high as at the dearest"
+            yield lanes if terms.is_followed_live else ends
         if terms.price is None:
             yield terms.price_reason or f"the price of {terms.model} is unknown"
         if terms.max_output_tokens is None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from crun_batch.errors import InputError, Mistake, RunInUse
 from crun_batch.load.job.job import Job
+from crun_batch.load.job.lanes import goes_in_batches
 from crun_batch.options import AnyJob, RunOptions
 from crun_batch.store.holder import holder
 from crun_batch.workload.workload import Workload
@@ -83,8 +84,8 @@ def _unfit_keys(count: int, job: Job, asked: str) -> Iterator[tuple[str, str]]:
             "limits.concurrency",
             f"{asked} takes 1 to limits.concurrency, which is {concurrency:,}; not {count:,}",
         )
-    if job.lane == "batch":
-        yield "lane", f"batch does not go with {asked}: one process is enough for batches; leave {asked} out"
+    if goes_in_batches(job.lane):
+        yield "lane", f"{job.lane} does not go with {asked}: one process is enough for batches; leave {asked} out"
     if job.on_end.command is not None or job.on_end.webhook_env is not None:
         yield "on_end", f"does not go with {asked}: each would tell of its own end; take it out"
     if job.output.publish is not None:

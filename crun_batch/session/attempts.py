@@ -13,7 +13,7 @@ from msgspec import Struct, structs
 from crun_batch.preflight.affordability import reservations_of
 from crun_batch.pricing.account import UnitSoFar
 from crun_batch.pricing.bookkeeping import AttemptEnd, Bookkeeper
-from crun_batch.records import Attempt, Failure, Fault, Outcome, Reply, Response, Room, Ticket
+from crun_batch.records import Attempt, Failure, Fault, Outcome, Reply, Response, Room, Ticket, is_batch_lane
 from crun_batch.session.entries import ConcludedAttempt, at_asked_tier, start_event, tries_after
 from crun_batch.session.resources import Resources
 from crun_batch.session.sealing import Sealer
@@ -21,7 +21,6 @@ from crun_batch.session.tickets import TokenRatio
 from crun_batch.state.run_state import RunContext
 from crun_batch.store.events import EndFault, RawEnd, StartEvent
 from crun_batch.store.journal import Journal
-from crun_batch.store.packs import sends_rows_alone
 
 BYTES_SEARCHED_TOGETHER = 2**20
 KEPT_HEADERS = ("content-type", "retry-after", "x-request-id", "request-id", "x-litellm-response-cost")
@@ -65,13 +64,15 @@ class AttemptRecorder:
     def reserve(self, ticket: Ticket) -> Room:
         """Hold the request's bound under the budget, where there is room, there and for its reply on the disk.
 
-        Raises DiskFailed where the disk has no room for a reply and none is in flight.
+        A batch gives its replies again: no place need be there for them. Raises DiskFailed where the disk has no
+        room for a reply and none is in flight.
         """
-        if not self._journal.has_room_for(self._admitted + 1):
+        comes_once = not is_batch_lane(ticket.endpoint)
+        if comes_once and not self._journal.has_room_for(self._admitted + 1):
             return "none"
         if not self.reservations.reserve(ticket.hold):
             return self.reservations.refusal(ticket.hold)
-        self._admitted += 1
+        self._admitted += comes_once
         return "held"
 
     def started(self, tickets: Sequence[Ticket]) -> list[Attempt]:
@@ -196,10 +197,9 @@ class AttemptRecorder:
             ticket.endpoint,
             start.judge,
             outcome.cost,
-            start.pack is not None
-            and isinstance(result, Failure)
-            and sends_rows_alone(result.outcome, result.kind),
+            isinstance(result, Failure) and start.sends_row_alone(result.outcome, result.kind),
             None if start.pack is None else start.pack.place,
+            isinstance(result, Failure) and start.is_left_undone(result.outcome, result.kind),
         )
 
     def rotate(self) -> None:

@@ -29,25 +29,31 @@ class SkippingSource(TicketSource, Protocol):
 
 
 def pool_of(
-    context: RunContext, resources: Resources, routes: Sequence[Route], source: SkippingSource, hooks: Hooks
+    context: RunContext,
+    resources: Resources,
+    targets: Sequence[Target],
+    source: TicketSource,
+    hooks: Hooks,
+    settings: PoolSettings,
 ) -> Pool:
-    """A pool under the job's limits."""
+    """A pool that asks these targets one by one."""
+    routes = _routes_of(context, targets, resources)
     make = Pool if all(route.spread is None for route in routes) else SpreadPool
     return make(
         wire=resources.wire,
         routes=routes,
         source=source,
         hooks=hooks,
-        settings=settings_of(context, resources, [route.name for route in routes], source),
+        settings=settings,
         epoch_seconds=context.options.clock.epoch_seconds,
     )
 
 
 def settings_of(
-    context: RunContext, resources: Resources, names: Sequence[str], source: SkippingSource
+    context: RunContext, resources: Resources, targets: Sequence[Target], source: SkippingSource
 ) -> PoolSettings:
     """The job's limits for those who are asked; whom the gateway refuses already now is set aside at once."""
-    limits, options = context.workload.job.limits, context.options
+    limits, options, names = context.workload.job.limits, context.options, [target.name for target in targets]
 
     def set_aside(target: int, reason: str) -> None:
         source.skip(target)
@@ -69,11 +75,11 @@ def settings_of(
     )
 
 
-def routes_of(context: RunContext, targets: Sequence[Target], resources: Resources) -> tuple[Route, ...]:
+def _routes_of(context: RunContext, targets: Sequence[Target], resources: Resources) -> tuple[Route, ...]:
     """One for each target; those that share an account and a model share its limits."""
     routes = []
     for target in targets:
-        ways = resources.ways[target.index]
+        ways = tuple(way for way in resources.ways[target.index] if not way.target.goes_in_batches)
         if len(ways) == 1 and ways[0].target.endpoint_name is None:
             routes.append(_route_of(ways[0], resources))
         else:

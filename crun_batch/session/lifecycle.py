@@ -17,7 +17,7 @@ from crun_batch.records import Halt
 from crun_batch.session.leftovers import conclude_leftovers, leave_in_flight
 from crun_batch.session.resources import Resources
 from crun_batch.session.sealing import Sealer, open_journal
-from crun_batch.session.senders import make_sender
+from crun_batch.session.senders import leaves_in_flight, make_sender
 from crun_batch.session.signals import SignalHandling
 from crun_batch.session.tools import Make, Recorder
 from crun_batch.session.watching import Meter, keep_summary, pace_of, show, tell_standstill
@@ -34,7 +34,7 @@ async def send_until_done(
     """
     state, options = context.state, context.options
     state.account.began_us = options.clock.epoch_us()
-    journal = open_journal(context, replies_can_wait=targets[0].goes_in_batches)
+    journal = open_journal(context)
     sealer = Sealer(state, journal, in_place=resources.executor is None)
     try:
         conclude_leftovers(context, journal, resources.bill)
@@ -42,10 +42,10 @@ async def send_until_done(
             sealer.begin_segment()
         recorder, pool = make_sender(context, resources, targets, journal, sealer, make)
         started = options.clock.monotonic()
-        is_batched = targets[0].goes_in_batches
-        timeout_seconds = None if is_batched else context.workload.job.limits.attempt_timeout_seconds
+        timeout_seconds = context.workload.job.limits.attempt_timeout_seconds
+        waits_seconds = None if leaves_in_flight(targets) else timeout_seconds
         with (
-            SignalHandling(pool, options.say, timeout_seconds, wanted=options.handle_signals),
+            SignalHandling(pool, options.say, waits_seconds, wanted=options.handle_signals),
             _settled_heap(),
         ):
             halt = await _run_watched(context, resources, pool, recorder)
@@ -69,7 +69,11 @@ async def _run_watched(context: RunContext, resources: Resources, pool: Sender, 
         summed = resources.summary(recorder.tally.finished_units, clock() - started)
         return {**summed, "pace": pace_of(meter.read())}
 
-    beside = [keep_summary(context.state.directory, summary, options.say), tell_standstill(options.say)]
+    every_seconds = options.platform.summary_every_seconds
+    beside = [
+        keep_summary(context.state.directory, summary, options.say, every_seconds),
+        tell_standstill(options.say),
+    ]
     if options.watch is not None:
         beside.append(show(options.watch, meter))
     if resources.keep_balance is not None:

@@ -28,8 +28,9 @@ class Resources(Struct, frozen=True):
 
     wire: Wire
     bill: Bill
-    prices_of: Callable[[str | None, str | None], Sequence[Price | None]]
-    """Model, service tier that is asked for -> what it may cost, at whichever endpoint and tier it is served."""
+    prices_of: Callable[..., Sequence[Price | None]]
+    """Model, service tier that is asked for -> what it may cost, at whichever endpoint and tier it is served, or
+    `at` some of these: see `Prices.prices`."""
     ways: Sequence[Ways]
     """To each variant, then to each judge."""
     redact: Redactor

@@ -5,17 +5,15 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from msgspec import structs
-
 from crun_batch.state.run_state import RunContext, RunState
 from crun_batch.store.journal import Journal, JournalSettings, create_journal, resume_journal
 from crun_batch.store.seal import seal_segment
 
 
-def open_journal(context: RunContext, *, replies_can_wait: bool = False) -> Journal:
+def open_journal(context: RunContext) -> Journal:
     """The run's journal, new or going on where it was recovered. Raises DiskFailed."""
     state, platform = context.state, context.options.platform
-    settings = structs.replace(platform.journal or JournalSettings(), replies_can_wait=replies_can_wait)
+    settings = platform.journal or JournalSettings()
     syncer = platform.syncer() if platform.syncer is not None else None
     if state.recovered is None:
         checkpoint = state.account.to_checkpoint()

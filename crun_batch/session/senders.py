@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from crun_batch.gateway.pool_seams import Sender
 from crun_batch.records import Halt
 from crun_batch.session.batching.opening import batch_sender
-from crun_batch.session.lanes import pool_of, routes_of
+from crun_batch.session.batching.then_live import BatchThenLive
+from crun_batch.session.lanes import pool_of, settings_of
 from crun_batch.session.resources import Resources
 from crun_batch.session.sealing import Sealer
 from crun_batch.session.tools import Make, Recorder, SenderEnds, make_tools
@@ -37,11 +38,23 @@ def make_sender(
     tools = make_tools(context, resources, targets, journal, sealer, SenderEnds(refuse, wake))
     recorder, source = make(tools)
     hooks = resources.steering.watched(recorder)
+    settings = settings_of(context, resources, targets, source)
     sender: Sender
-    if targets[0].goes_in_batches:
-        sender = batch_sender(context, resources, tools, hooks, source)
+    if not targets[0].goes_in_batches:
+        sender = pool_of(context, resources, targets, source, hooks, settings)
+    elif not targets[0].is_followed_live:
+        sender = batch_sender(context, resources, tools, hooks, source, settings, None)
     else:
-        sender = pool_of(context, resources, routes_of(context, targets, resources), source, hooks)
-    leaves = targets[0].goes_in_batches
-    resources.steering.attach(sender, recorder.attempts.reservations, leaves_in_flight=leaves)
+        sender = BatchThenLive(
+            hooks,
+            settings,
+            lambda hooks, settings, left: batch_sender(context, resources, tools, hooks, source, settings, left),
+            lambda hooks, settings, left: pool_of(context, resources, targets, left, hooks, settings),
+        )
+    resources.steering.attach(sender, recorder.attempts.reservations, leaves_in_flight=leaves_in_flight(targets))
     return recorder, sender
+
+
+def leaves_in_flight(targets: Sequence[Target]) -> bool:
+    """Whether all that these are asked stays where it is when a session stops: it is in batches."""
+    return targets[0].goes_in_batches and not targets[0].is_followed_live

@@ -46,10 +46,9 @@ class SignalHandling:
 
     def _caught(self, number: signal.Signals) -> None:
         exit_code, name = SIGNALS[number]
-        in_flight = self._pool.in_flight
         if self._caught_before and number is signal.SIGHUP:
             return
-        once, again = self._words(in_flight)
+        once, again = self._words()
         if self._caught_before:
             self._say(f"{name} again: ending now, {again}")
             self._pool.abandon()
@@ -58,11 +57,12 @@ class SignalHandling:
         self._say(f"{name}: {once}")
         self._pool.stop(Halt(exit_code, name))
 
-    def _words(self, in_flight: int) -> tuple[str, str]:
+    def _words(self) -> tuple[str, str]:
         """What a first signal and a second one do."""
         if self._timeout_seconds is None:
-            out = f"{counted(in_flight, 'request')} in batches"
+            out = f"{counted(self._pool.in_flight, 'request')} in batches"
             return f"no new batches; {out} (once more: end now)", out
+        in_flight = self._pool.in_flight - self._pool.in_batches
         return (
             f"no new requests; waiting for {in_flight} in flight, at most {self._timeout_seconds:g} s "
             "(once more: end now, their outcome stays unknown)",

@@ -33,50 +33,19 @@ class TokenRatio:
         return self._tokens / self._bytes if self._tokens else FIRST_TOKENS_PER_BYTE
 
 
-class Tickets:
-    """Makes tickets: requests with their holds and their places in the token window."""
+PricesOf = Callable[[str | None, str | None], Sequence[Price | None]]
+"""Model, service tier that is asked for -> what such a request may cost."""
 
-    def __init__(
-        self,
-        prices_of: Callable[[str | None, str | None], Sequence[Price | None]],
-        credits_per_usd: Decimal | None,
-        token_ratio: TokenRatio,
-    ) -> None:
+
+class Holds:
+    """The most that requests can cost, at whichever of their prices."""
+
+    def __init__(self, prices_of: PricesOf, credits_per_usd: Decimal | None) -> None:
         self._prices_of = prices_of
         self._credits_per_usd = credits_per_usd
-        self._token_ratio = token_ratio
         self._holds: dict[tuple[str | None, int | None, bool, str | None], Callable[[int], Hold]] = {}
 
-    def ticket(
-        self, unit: Unit, row: Row, request: Request, *, so_far: UnitSoFar | None, replaces: str | None
-    ) -> Ticket:
-        """The unit's next attempt, its earlier ones counted."""
-        bound_tokens = self.bound_tokens(request)
-        return Ticket(
-            unit=unit,
-            row=row,
-            body=request.body,
-            request_hash=request.request_hash,
-            hold=self.hold(request),
-            bound_tokens=bound_tokens,
-            attempt=so_far.attempts + 1 if so_far is not None else 1,
-            tries=so_far.tries if so_far is not None else NO_TRIES,
-            model=request.model,
-            replaces=replaces,
-            turn=request.turn,
-            purpose=request.purpose,
-            service_tier=request.service_tier,
-            prefix=request.prefix,
-        )
-
-    def bound_tokens(self, request: Request) -> int:
-        """What the request counts against the limit of tokens."""
-        return int(request.input_bound_tokens * self._token_ratio.tokens_per_byte) + (
-            request.output_bound_tokens or 0
-        )
-
-    def hold(self, request: Request) -> Hold:
-        """The most that the request can cost, at whichever endpoint it goes to and whichever tier serves it."""
+    def __call__(self, request: Request) -> Hold:
         terms = (request.model, request.output_bound_tokens, request.may_write_cache, request.service_tier)
         at = self._holds.get(terms)
         if at is None:
@@ -87,3 +56,50 @@ class Tickets:
                 may_write_cache=request.may_write_cache,
             )
         return at(request.input_bound_tokens)
+
+
+class Tickets:
+    """Makes tickets: requests with their holds and their places in the token window."""
+
+    def __init__(self, hold: Holds, token_ratio: TokenRatio, *, live_hold: Holds | None = None) -> None:
+        """`live_hold`: of requests that go in batches by `hold`, and live where these leave them undone."""
+        self.hold = hold
+        self._live_hold = live_hold
+        self._token_ratio = token_ratio
+
+    def ticket(
+        self, unit: Unit, row: Row, request: Request, *, so_far: UnitSoFar | None, replaces: str | None
+    ) -> Ticket:
+        """The unit's next attempt, its earlier ones counted."""
+        bound_tokens = self.bound_tokens(request)
+        hold, if_left = self._holds(request, so_far)
+        return Ticket(
+            unit=unit,
+            row=row,
+            body=request.body,
+            request_hash=request.request_hash,
+            hold=hold,
+            bound_tokens=bound_tokens,
+            attempt=so_far.attempts + 1 if so_far is not None else 1,
+            tries=so_far.tries if so_far is not None else NO_TRIES,
+            model=request.model,
+            replaces=replaces,
+            turn=request.turn,
+            purpose=request.purpose,
+            service_tier=request.service_tier,
+            prefix=request.prefix,
+            if_left=if_left,
+        )
+
+    def _holds(self, request: Request, so_far: UnitSoFar | None) -> tuple[Hold, Hold | None]:
+        """What is reserved for the request, and if it is to go in a batch what it is where it then goes live."""
+        if self._live_hold is None:
+            return self.hold(request), None
+        live = self._live_hold(request)
+        return (live, None) if so_far is not None and so_far.goes_live else (self.hold(request), live)
+
+    def bound_tokens(self, request: Request) -> int:
+        """What the request counts against the limit of tokens."""
+        return int(request.input_bound_tokens * self._token_ratio.tokens_per_byte) + (
+            request.output_bound_tokens or 0
+        )

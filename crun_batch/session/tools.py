@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from msgspec import Struct
@@ -15,7 +16,7 @@ from crun_batch.session.lanes import SkippingSource
 from crun_batch.session.resources import Resources
 from crun_batch.session.sealing import Sealer
 from crun_batch.session.tally import UnitTally
-from crun_batch.session.tickets import Tickets, TokenRatio
+from crun_batch.session.tickets import Holds, Tickets, TokenRatio
 from crun_batch.state.run_state import RunContext
 from crun_batch.store.journal import Journal
 from crun_batch.workload.target import Target
@@ -72,7 +73,23 @@ def make_tools(
             context, resources, targets=names, journal=journal, sealer=sealer, token_ratio=token_ratio
         ),
         tally=UnitTally(names, limits.stop_at_error_rate, ends.refuse, counted_as),
-        tickets=Tickets(resources.prices_of, resources.bill.credits_per_usd, token_ratio),
+        tickets=_tickets(resources, targets, token_ratio),
         journal=journal,
         wake=ends.wake,
     )
+
+
+def _tickets(resources: Resources, targets: Sequence[Target], token_ratio: TokenRatio) -> Tickets:
+    """What is reserved is the most at all endpoints; of those that go in batches and then live, in each lane."""
+    ratio = resources.bill.credits_per_usd
+    if not targets[0].is_followed_live:
+        return Tickets(Holds(resources.prices_of, ratio), token_ratio)
+    lanes = [way.target for target in targets for way in resources.ways[target.index]]
+    batches, live = (
+        Holds(
+            partial(resources.prices_of, at={one.endpoint_name for one in lanes if one.goes_in_batches is is_so}),
+            ratio,
+        )
+        for is_so in (True, False)
+    )
+    return Tickets(batches, token_ratio, live_hold=live)

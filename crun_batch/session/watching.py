@@ -24,7 +24,6 @@ from crun_batch.session.tools import Recorder
 from crun_batch.store.directory import RunDirectory, write_json
 
 SHOWN_EVERY_SECONDS = 0.5
-SUMMARY_EVERY_SECONDS = 5.0
 ANSWERED_OTHERWISE = ("invalid", "truncated", "refused")
 """Statuses of rows that got an answer and are neither ok nor failed."""
 LOOKED_EVERY_SECONDS = 5.0
@@ -127,9 +126,12 @@ async def show(watch: Callable[[Progress], None], meter: Meter) -> None:
 
 
 async def keep_summary(
-    directory: RunDirectory, summary: Callable[[], Mapping[str, Any]], say: Callable[[str], None]
+    directory: RunDirectory,
+    summary: Callable[[], Mapping[str, Any]],
+    say: Callable[[str], None],
+    every_seconds: float,
 ) -> None:
-    """Replace summary.json at once and then every SUMMARY_EVERY_SECONDS. A disk that fails here is only said.
+    """Replace summary.json at once and then every so many seconds. A disk that fails here is only said.
 
     The journal is what counts: if the disk has really failed, the next event ends the run.
     """
@@ -142,7 +144,7 @@ async def keep_summary(
         except asyncio.CancelledError:
             await asyncio.wait([writing])  # so that it cannot replace the summary of the session's end
             raise
-        await asyncio.sleep(SUMMARY_EVERY_SECONDS)
+        await asyncio.sleep(every_seconds)
 
 
 def seconds_with_sleep() -> float:

@@ -10,6 +10,7 @@ from crun_batch.console.amounts import counted
 from crun_batch.console.batch_words import batch_name
 from crun_batch.errors import RefusedToStart
 from crun_batch.load.job.batch_forms import batch_form
+from crun_batch.load.job.lanes import goes_in_batches
 from crun_batch.records import decimal_text
 from crun_batch.store.batches import NEVER_SENT, OVER, BatchEntry
 
@@ -53,7 +54,7 @@ def refuse_another_way(jobs: Mapping[str, Job], entries: Iterable[BatchEntry], p
     """
     out = uncollected(entries)
     job = next(iter(jobs.values()))
-    if job.lane == "batch":
+    if goes_in_batches(job.lane):
         _refuse_another_form(jobs, out, path)
         return
     if not out:
@@ -61,7 +62,8 @@ def refuse_another_way(jobs: Mapping[str, Job], entries: Iterable[BatchEntry], p
     requests = counted(sum(entry.requests for entry in out), "request")
     raise RefusedToStart(
         f"{path}: {counted(len(out), 'batch')} with {requests}, not collected yet, and lane is {job.lane}",
-        advice="Set lane: batch to collect them; crun-batch cancel before that, to have no more of them done.",
+        advice="Set lane: batch, or batch-then-live, to collect them; crun-batch cancel before that, to have no "
+        "more of them done.",
     )
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from crun_batch.pricing.account import Account
-from crun_batch.state.ownership import schema_going_on
 from crun_batch.state.recovery import account_now, done_marks
 from crun_batch.state.run_state import RunState
 from crun_batch.store.batches import BatchBook
@@ -16,17 +15,16 @@ from crun_batch.workload.workload import Workload
 
 def read_state(workload: Workload) -> RunState:
     """How far the run has come, read without a lock; nothing done where there is no run yet."""
-    directory = RunDirectory(workload.job.output.dir)
+    directory, schema = RunDirectory(workload.job.output.dir), workload.run_schema()
     is_new = not directory.job.exists()
-    document = {} if is_new else read_json(directory.job)
     return RunState(
         account=Account() if is_new else account_now(directory),
         done=done_marks(workload, directory, is_new=is_new),
         pilot=last_pilot(directory),
         directory=directory,
         batches=batches_of(directory),
-        schema=schema_going_on(workload.run_schema(), document, directory.path),
-        document=document,
+        schema=schema,
+        document={} if is_new else read_json(directory.job),
     )
 
 

@@ -88,6 +88,7 @@ def book(account: Account, event: Event) -> None:
             event.endpoint,
             event.sends_row_alone,
             event.pack_place,
+            event.is_left_undone,
         )
         unit = account.ended(key, event.started_at, end, judge=event.judge)
         if event.judge is not None:

@@ -17,6 +17,7 @@ from msgspec import Struct, structs
 
 from crun_batch.records import Cost, PackPlace
 from crun_batch.store.packs import sends_rows_alone
+from crun_batch.store.undone import left_undone
 
 FORMAT = 1
 """Version of the journal's format, in the head of every segment."""
@@ -52,6 +53,14 @@ class StartEvent(Struct, frozen=True, tag_field="e", tag="start", omit_defaults=
     def first_of_pack(self) -> int:
         """The serial of the first row of its request; its own where it is alone."""
         return self.n if self.pack is None else self.n - self.pack.place + 1
+
+    def sends_row_alone(self, outcome: str, kind: str) -> bool:
+        """Whether its row, which goes with others, is not to go with others again after this failure."""
+        return self.pack is not None and sends_rows_alone(outcome, kind)
+
+    def is_left_undone(self, outcome: str, kind: str) -> bool:
+        """Whether this failure says that its batch brings no answer to it."""
+        return left_undone(self.endpoint, outcome, kind)
 
 
 class EndFault(Struct, frozen=True, omit_defaults=True):
@@ -234,6 +243,11 @@ class ReadEvent(Struct, frozen=True, tag_field="e", tag="read", omit_defaults=Tr
     def sends_row_alone(self) -> bool:
         """Whether its row, which went with others, is not to go with others again."""
         return self.pack_rows is not None and sends_rows_alone(self.outcome, self.error_kind)
+
+    @property
+    def is_left_undone(self) -> bool:
+        """Whether its batch has brought no answer to it."""
+        return left_undone(self.endpoint, self.outcome, self.error_kind)
 
 
 class FinalEvent(Struct, frozen=True, tag_field="e", tag="final", omit_defaults=True):

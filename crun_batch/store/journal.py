@@ -33,20 +33,19 @@ from crun_batch.store.events import (
     encode_lines,
     end_event,
 )
-from crun_batch.store.late import LateReplies
+from crun_batch.store.late import LateReplies, OpenStarts
 from crun_batch.store.recover import Recovered
 from crun_batch.store.segment import LiveSegment
 from crun_batch.store.syncer import Syncer, ThreadSyncer
 
 
 class JournalSettings(Struct, frozen=True):
-    """When a segment is full, what may be unsynced, what a full disk has reserved, whether replies can wait."""
+    """When a segment is full, what may be unsynced, what a full disk has reserved."""
 
     segment_bytes: int = 64 * 2**20
     sync_seconds: float = 0.1
     sync_records: int = 256
     reserve_bytes: int = 2**20
-    replies_can_wait: bool = False
 
 
 def _microseconds() -> int:
@@ -80,10 +79,10 @@ class Journal:
         self._next_serial = head.next_serial
         self.serials: Iterator[int] = count(head.next_serial)
         """For the next attempts: each is given out once."""
-        self._in_flight = {start.n: start for start in head.in_flight}
+        self._in_flight = OpenStarts(head.in_flight)
         self._unread = set(unread)
         self._late: set[int] = set()
-        self._reserve = LateReplies(run, settings.reserve_bytes, replies_can_wait=settings.replies_can_wait)
+        self._reserve = LateReplies(run, settings.reserve_bytes)
         self._appended = 0
         self._synced = 0
         self._sync_records = settings.sync_records
@@ -108,10 +107,10 @@ class Journal:
 
         Raises DiskFailed where there is no room for one, and none is in flight.
         """
-        has_room = self._reserve.has_room_for(len(self._in_flight) + replies)
+        has_room = self._reserve.has_room_for(self._in_flight.awaited + replies)
         if not has_room:
             self.poll()
-        if not has_room and replies == 1 and not self._in_flight:
+        if not has_room and replies == 1 and not self._in_flight.awaited:
             raise DiskFailed(
                 f"{self._run.path}: the disk has no room for one more reply as large as those that came",
                 advice="Make room, then start the same run again.",
@@ -135,7 +134,7 @@ class Journal:
         lines = _lines(events)
         self._reserve.learn_start(max((len(line) for _, line in lines), default=0))
         self._add(lines)
-        self._in_flight.update({event.n: event for event in events})
+        self._in_flight.add(events)
         self._next_serial = max([self._next_serial, *(event.n + 1 for event in events)])
 
     def append_ends(self, ends: Sequence[RawEnd]) -> None:
@@ -146,11 +145,11 @@ class Journal:
         """
         events = [end_event(end) for end in ends]
         lines = _lines(events)
-        self._reserve.learn(max((len(line) for _, line in lines), default=0), len(self._in_flight))
+        self._reserve.learn(max((len(line) for _, line in lines), default=0), self._in_flight.awaited)
         self._add(lines)
         for event in events:
             if event.n not in self._late:
-                self._in_flight.pop(event.n, None)
+                self._in_flight.drop(event.n)
                 self._unread.add(event.n)
 
     def append_reads(self, events: Sequence[ReadEvent]) -> bool:
@@ -162,7 +161,7 @@ class Journal:
         events = [event for event in events if event.n not in self._late] if self._late else events
         self._append(events)
         for event in events:
-            self._in_flight.pop(event.n, None)
+            self._in_flight.drop(event.n)
             self._unread.discard(event.n)
         return self._is_full
 
@@ -212,7 +211,7 @@ class Journal:
                 session=self._session,
                 at=self._clock(),
                 next_serial=self._next_serial,
-                in_flight=tuple(self._in_flight.values()),
+                in_flight=tuple(self._in_flight.starts.values()),
                 checkpoint=checkpoint(),
             )
         )

@@ -1,27 +1,59 @@
 """Replies that come when the disk is full: a file whose place was taken beforehand, as much as may come.
 
 What may come is the requests in flight times the largest reply so far; until there is one, a typical one is
-assumed. Where the disk has no room for that, fewer may be in flight. Owns: that file, and how much of it is
-taken. Must not know: when the disk counts as full.
+assumed. Where the disk has no room for that, fewer may be in flight. A batch gives its replies as often as it is
+asked: no place need be taken for them. Owns: that file, how much of it is taken, and which requests are in flight.
+Must not know: when the disk counts as full.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 
 from crun_batch.errors import DiskFailed
+from crun_batch.records import is_batch_lane
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.disk import write_all
+from crun_batch.store.events import StartEvent
 
 TYPICAL_REPLY_BYTES = 32 * 2**10
 _READ_AT_ONCE_BYTES = 2**20
 
 
+class OpenStarts:
+    """The requests without a recorded reply, by serial."""
+
+    def __init__(self, starts: Iterable[StartEvent]) -> None:
+        self.starts: dict[int, StartEvent] = {}
+        self._in_batches: set[int] = set()
+        self.add(starts)
+
+    def __getitem__(self, serial: int) -> StartEvent:
+        return self.starts[serial]
+
+    @property
+    def awaited(self) -> int:
+        """Those whose replies come but once."""
+        return len(self.starts) - len(self._in_batches)
+
+    def add(self, starts: Iterable[StartEvent]) -> None:
+        """These have gone."""
+        for start in starts:
+            self.starts[start.n] = start
+            if is_batch_lane(start.endpoint):
+                self._in_batches.add(start.n)
+
+    def drop(self, serial: int) -> None:
+        """Its end is recorded."""
+        self.starts.pop(serial, None)
+        self._in_batches.discard(serial)
+
+
 class LateReplies:
     """The place for replies in flight. Made before the first request. Raises DiskFailed where there is none."""
 
-    def __init__(self, run: RunDirectory, length: int, *, replies_can_wait: bool = False) -> None:
-        """`replies_can_wait`: whoever has them gives them again, so that no place need be taken for them."""
+    def __init__(self, run: RunDirectory, length: int) -> None:
         self._run = run
         self._disk = run.disk
         self._length = length
@@ -29,7 +61,6 @@ class LateReplies:
         self._largest = TYPICAL_REPLY_BYTES
         self._largest_start = 0
         self._may_grow = True
-        self._replies_can_wait = replies_can_wait
         try:
             self._descriptor = self._disk.reserve(run.reserve, length)
         except OSError as error:
@@ -40,8 +71,6 @@ class LateReplies:
 
     def has_room_for(self, replies: int) -> bool:
         """Whether so many replies could be kept on a full disk; takes more place for them where there is some."""
-        if self._replies_can_wait:
-            return True
         needed = self._written + replies * (self._largest + self._largest_start)
         if needed > self._length and self._may_grow:
             self._may_grow = self._grow(needed * 3 // 2, spare=needed // 2)

@@ -19,6 +19,7 @@ from crun_batch.load.job.addresses import query_text
 from crun_batch.load.job.grader_sections import GraderSpec
 from crun_batch.load.job.job import Job
 from crun_batch.load.job.judges import JudgeJob, judge_jobs
+from crun_batch.load.job.lanes import goes_in_batches
 from crun_batch.load.job.secrets import Secrets, resolve_secrets
 from crun_batch.load.prompt.rejections import RowRejected
 from crun_batch.records import ProtocolName, Row
@@ -55,8 +56,8 @@ class Target(Struct, frozen=True, dict=True):
 
     @cached_property
     def at_each_endpoint(self) -> tuple[Target, ...]:
-        """Itself at each of its job's endpoints, that one alone; itself where there is one."""
-        jobs = self.job.at_each_endpoint
+        """Itself at each of its job's endpoints, and there in each lane, that alone; itself where there is one."""
+        jobs = self.job.in_each_lane
         return (self,) if jobs[0] is self.job else tuple(structs.replace(self, job=job) for job in jobs)
 
     @property
@@ -71,7 +72,12 @@ class Target(Struct, frozen=True, dict=True):
     @property
     def goes_in_batches(self) -> bool:
         """Whether it is asked in the batch lane, as all variants of a job are, and no judge."""
-        return self.job.lane == "batch"
+        return goes_in_batches(self.job.lane)
+
+    @property
+    def is_followed_live(self) -> bool:
+        """Whether it is asked live what its batches leave undone."""
+        return self.job.lane == "batch-then-live"
 
     @property
     def url(self) -> str:

@@ -36,6 +36,7 @@ FAULTS: tuple[dict[str, float], ...] = (
     {"expired": 0.3, "doubled": 0.3, "shuffled": 1.0},
 )
 """What else goes wrong, run by run."""
+LANES = ("batch", "batch-then-live")
 WAYS = ("before", "within", "after")
 """When the process dies: not yet in the operation of its disk, in the middle of it, right after it."""
 
@@ -47,13 +48,15 @@ class BatchFigures(Struct):
     sessions: int = 0
     batches: int = 0
     charges: int = 0
+    live: int = 0
     lost_creates: int = 0
     broken: list[str] = field(default_factory=list)
 
     def sentence(self) -> str:
         return (
             f"{self.kills:,} kills, {self.sessions:,} sessions, {self.batches:,} batches, {self.charges:,} "
-            f"requests charged, {self.lost_creates:,} lost replies to create calls; {len(self.broken)} laws broken"
+            f"requests charged, {self.live:,} of them live, {self.lost_creates:,} lost replies to create calls; "
+            f"{len(self.broken)} laws broken"
         )
 
 
@@ -80,11 +83,13 @@ def kill_at_points(folder: Path, *, form: str, step: int, rounds: int = 1) -> Ba
                     when = WAYS[(point // step + number) % len(WAYS)]
                     simulator.change(batch_faults=FAULTS[(point // step // 3 + number) % len(FAULTS)])
                     place = folder / f"{form}{number}-{point:05d}"
+                    lane = LANES[(point // step // 9 + number) % len(LANES)]
                     tree = batch_job(
                         simulator.base_url,
                         "CHAOS_KEY",
                         str(place),
                         form=form,
+                        lane=lane,
                         input={"table": str(place.with_suffix(".parquet")), "id": "id"},
                         batch={"max_requests": 4, "look_every_seconds": 0.02},
                     )
@@ -124,24 +129,27 @@ def _killed_run(
     figures.kills += killed
     entries = simulator.ledger(entries=True, after=before)["entries"]
     figures.charges += len(entries)
-    figures.batches += len({entry["batch"] for entry in entries})
+    figures.live += sum(not entry.get("batch") for entry in entries)
+    figures.batches += len({entry["batch"] for entry in entries if entry.get("batch")})
     found = [] if codes == [0, 0] else [f"exit codes {codes}"]
-    found += _broken_laws(place, entries)
+    found += _broken_laws(place, [entry for entry in entries if entry.get("batch")])
+    found += _broken_live_laws(place, entries)
     figures.broken += [f"{place.name}, killed {when} operation {point}: {law}" for law in found]
     return killed
 
 
 def _broken_laws(place: Path, entries: list[dict[str, Any]]) -> Iterator[str]:
-    """Every row once, every request paid once and read, the cost that of the books, the files whole."""
+    """Every row once; in batches every request paid once and read, the cost that of the books; the files whole."""
     run = open_run(place)
-    results, attempts = run.results().collect(), run.attempts().collect()
+    results = run.results().collect()
+    attempts = run.attempts().filter(pl.col("endpoint") == "batch").collect()
     if sorted(results["id"].to_list()) != [f"r{row}" for row in range(ROWS)]:
         yield f"{results.height} results"
     twice = {name: times for name, times in Counter(one["request_sha256"] for one in entries).items() if times > 1}
     if twice:
         yield f"{len(twice)} requests are paid more than once"
     charged = sum(entry["charge_pico"] for entry in entries) / PICO
-    known = attempts["cost_credits"].sum()
+    known = attempts["cost_credits"].sum() or Decimal(0)
     if known != charged:
         yield f"the books say {charged}, the run {known}"
     unknown = attempts.filter(pl.col("outcome") == "unknown").height
@@ -150,6 +158,20 @@ def _broken_laws(place: Path, entries: list[dict[str, Any]]) -> Iterator[str]:
     yield from (
         f"verify: {found.file}: {found.what}" for found in verify(place, data=True) if found.severity != "info"
     )
+
+
+def _broken_live_laws(place: Path, entries: list[dict[str, Any]]) -> Iterator[str]:
+    """Nothing that a batch has done goes live too; what was in flight at the kill is bounded by its holds."""
+    attempts = open_run(place).attempts().filter(pl.col("endpoint").is_null()).collect()
+    live = [entry for entry in entries if not entry.get("batch")]
+    batched = {entry["request_sha256"] for entry in entries if entry.get("batch")}
+    if batched & {entry["request_sha256"] for entry in live}:
+        yield "what a batch had done went live too"
+    charged = Decimal(sum(entry["charge_pico"] for entry in live)) / PICO
+    known = attempts["cost_credits"].sum() or Decimal(0)
+    held = attempts.filter(pl.col("outcome") == "unknown")["held_credits"].sum() or Decimal(0)
+    if not known <= charged <= known + held:
+        yield f"the books say {charged} of what went live, known {known}, held {held}"
 
 
 def main() -> int:

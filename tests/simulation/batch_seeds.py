@@ -12,6 +12,8 @@ from msgspec import Struct, field
 from .batches import broken_laws, drawn, play
 from .seeds import IN_MEMORY
 
+TOLD_EVERY_SEEDS = 100
+
 
 class BatchTally(Struct):
     """Sums over the seeds; the laws that broke are sentences."""
@@ -21,12 +23,14 @@ class BatchTally(Struct):
     kills: int = 0
     batches: int = 0
     requests: int = 0
+    live: int = 0
     broken: list[str] = field(default_factory=list)
 
     def sentence(self) -> str:
         return (
             f"{self.seeds:,} seeds, {self.sessions:,} sessions, {self.kills:,} kills, {self.batches:,} batches, "
-            f"{self.requests:,} requests charged; {len(self.broken)} laws of the batch lane broken"
+            f"{self.requests:,} requests charged, {self.live:,} of them live; "
+            f"{len(self.broken)} laws of the batch lane broken"
         )
 
 
@@ -44,6 +48,7 @@ def play_batch_seeds(seeds: range) -> BatchTally:
             tally.sessions += len(played.exit_codes)
             tally.batches += sum(played.world.created.values())
             tally.requests += played.world.gateway.ledger.count
+            tally.live += sum(entry.batch is None for entry in played.world.charges)
         except Exception as error:  # noqa: BLE001 - told with its seed, and the next one is played
             found = [f"seed {seed}: {type(error).__name__}: {error}"]
         finally:
@@ -51,6 +56,8 @@ def play_batch_seeds(seeds: range) -> BatchTally:
         for law in found:
             print(law, flush=True)
         tally.broken += found
+        if tally.seeds % TOLD_EVERY_SEEDS == 0:
+            print(tally.sentence(), file=sys.stderr, flush=True)
     return tally
 
 

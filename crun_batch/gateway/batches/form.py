@@ -140,8 +140,9 @@ class InlineForm(BatchForm, Protocol):
         ...
 
 
+# A batch that ended before it came to the request is a `timeout`; one that never took it, or none of all, is not.
 EXPIRED = Fault("not_sent", "timeout", "its batch's time was over before this request was done")
-CANCELLED = Fault("not_sent", "connection", "its batch was cancelled before this request was done")
+CANCELLED = Fault("not_sent", "timeout", "its batch was cancelled before this request was done")
 FAILED = Fault("not_sent", "connection", "its batch failed as a whole: no request of it was done")
 LOST = Fault(
     "unknown", "bad_reply", "its batch is over and no file has a line for it: it may have been done and billed"

@@ -15,12 +15,12 @@ from msgspec import structs
 
 from crun_batch.errors import Mistake
 from crun_batch.load.job.endpoint_sections import DEFAULT_BASE_URL
+from crun_batch.load.job.lanes import batch_name, goes_in_batches
 from crun_batch.load.job.places import Document, KeyPath, Place
 
 DEFAULT_KEY_VARIABLE = "CRUN_API_KEY"
 BASE_URL_VARIABLE = "CRUN_BASE_URL"
 LONGEST_NAME_CHARACTERS = 60
-BATCH_NAME = "batch"
 SHARED: Mapping[str, Any] = {"protocol": "chat", "stream": False}
 """Keys that say how a row is asked, with their defaults: a row may go to any of a list, so all have the same."""
 
@@ -40,19 +40,11 @@ def with_endpoint_defaults(document: Document) -> Document:
     auth = endpoint.get("auth") or ("bearer" if named else "none")
     endpoint = {**endpoint, "base_url": default_url if written is None else written, "auth": auth}
     if document.tree.get("lane") == "batch":
-        endpoint["name"] = _batch_name(endpoint.get("name"))
+        endpoint["name"] = batch_name(endpoint.get("name"))
     places = dict(document.places)
     if written is None and document.default_base_url:
         places["endpoint", "base_url"] = Place(f"the variable {BASE_URL_VARIABLE}")
     return structs.replace(document, tree={**document.tree, "endpoint": endpoint}, places=places)
-
-
-def _batch_name(written: Any) -> Any:
-    """What records and prices call the batch lane: an endpoint of its own, as its price is another one."""
-    if written is None:
-        return BATCH_NAME
-    is_named = not isinstance(written, str) or written == BATCH_NAME or written.endswith(f"-{BATCH_NAME}")
-    return written if is_named else f"{written}-{BATCH_NAME}"
 
 
 def at_each_endpoint(document: Document) -> tuple[list[Document], list[Mistake]]:
@@ -100,6 +92,13 @@ def with_own_terms(document: Document) -> Document:
             "models": {**models, **own["prices"]} if isinstance(models, Mapping) else models,
         }
     return structs.replace(document, tree=tree, endpoint_key=document.endpoint_key or "endpoint")
+
+
+def in_each_lane(document: Document) -> list[Document]:
+    """The document in batches, then live; none where its lane is one."""
+    if document.tree.get("lane") != "batch-then-live":
+        return []
+    return [structs.replace(document, tree={**document.tree, "lane": lane}) for lane in ("batch", "live")]
 
 
 def listed_mistake(mistake: Mistake, document: Document) -> Mistake:
@@ -157,8 +156,8 @@ def _list_mistakes(document: Document, endpoints: Sequence[Mapping[str, Any]]) -
     if len(endpoints) > 1 and isinstance(prompt, Mapping) and prompt.get("stateful") is True:
         says = "needs one endpoint: the answers so far are kept where they were given, and a list may go elsewhere"
         mistakes.append(document.mistake(("prompt", "stateful"), says))
-    if document.tree.get("lane") == "batch":
-        says = "must be one endpoint with lane: batch: a batch is found again where it was submitted"
+    if goes_in_batches(lane := document.tree.get("lane")):
+        says = f"must be one endpoint with lane: {lane}: a batch is found again where it was submitted"
         mistakes.append(document.mistake(("endpoint",), says))
     names = [endpoint.get("name") for endpoint in endpoints]
     for index, endpoint in enumerate(endpoints):

@@ -24,6 +24,7 @@ from crun_batch.load.folders import Folders, checked_folders
 from crun_batch.load.job.endpoint_lists import (
     at_each_endpoint,
     has_own_terms,
+    in_each_lane,
     listed_mistake,
     with_endpoint_defaults,
     with_own_terms,
@@ -112,9 +113,9 @@ class Job(Section):
     """Graders: each gives the column score_<name>, 0 to 1."""
     limits: LimitsSpec = not_written()
     """How fast, how long, how often."""
-    lane: Literal["live", "batch"] = "live"
+    lane: Literal["live", "batch", "batch-then-live"] = "live"
     """How requests go: one by one with their replies, or many at a time, cheaper and within a day
-    (`prices.batch_share`). Judges are asked live."""
+    (`prices.batch_share`), or so first and what batches leave undone one by one. Judges are asked live."""
     batch: BatchSpec = not_written()
     """How `lane: batch` cuts the job."""
     pack: PackSpec | None = None
@@ -136,6 +137,8 @@ class Job(Section):
     _max_output_tokens: int | None = PrivateAttr(None)
     _placed: tuple[Job, ...] = PrivateAttr(())
     """Itself at each endpoint of a list, or at the one that has limits or prices of its own."""
+    _lanes: tuple[Job, ...] = PrivateAttr(())
+    """Itself in batches, and live, where it goes both ways."""
 
     def __init__(
         self, document: Document | None = None, /, *, base_dir: Path | str | None = None, **keys: Any
@@ -152,16 +155,22 @@ class Job(Section):
             found += mistakes_of(error, checked, Job)
         mistakes += [*wrong, *(listed_mistake(one, checked) for one in found)]
         placed = _placed(at_each or ([checked] if has_own_terms(checked) else []), mistakes)
+        lanes = _placed(in_each_lane(checked), mistakes)
         if mistakes:
             raise InputError(sorted(mistakes, key=document.order)) from None
         self._document = document
-        self._placed = placed
+        self._placed, self._lanes = placed, lanes
         self._max_output_tokens = self.params.pop("max_output_tokens", None)
 
     @property
     def at_each_endpoint(self) -> tuple[Job, ...]:
         """The job at each of its endpoints: that one alone, its own limits and prices; itself where it has one."""
         return self._placed or (self,)
+
+    @property
+    def in_each_lane(self) -> tuple[Job, ...]:
+        """As `at_each_endpoint`; of `batch-then-live` in batches, then live: each lane has a name and prices."""
+        return self._lanes or self.at_each_endpoint
 
     @property
     def endpoint_key(self) -> str:

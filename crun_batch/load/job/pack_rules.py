@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from crun_batch.load.job.lanes import goes_in_batches
 from crun_batch.load.job.places import KeyPath
 
 Look = Callable[[str], Any]
@@ -55,7 +56,7 @@ RULES: tuple[Unpacked, ...] = (
     ),
     Unpacked(
         "lane",
-        lambda lane: lane == "batch",
+        goes_in_batches,
         "a request of a batch belongs to one row; keep lane: batch or pack, whichever `estimate` finds cheaper",
     ),
     Unpacked(

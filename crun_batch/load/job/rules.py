@@ -15,9 +15,11 @@ from crun_batch.errors import Mistake
 from crun_batch.load.job.batch_forms import PROTOCOLS_OF, batch_form
 from crun_batch.load.job.endpoint_sections import DEFAULT_BASE_URL
 from crun_batch.load.job.grader_rules import grader_mistakes
+from crun_batch.load.job.lanes import goes_in_batches
 from crun_batch.load.job.output_schema import column_of, schema_problem
 from crun_batch.load.job.pack_rules import pack_mistakes
 from crun_batch.load.job.places import LITERAL_KEY, Document, KeyPath
+from crun_batch.records import is_batch_lane
 
 PROMPT_FORMS = ("prompt.user", "prompt.messages", "prompt.turns", "prompt.messages_column", "prompt.body_column")
 OUTPUT_LIMITS: Mapping[str, tuple[str, ...]] = {
@@ -61,6 +63,11 @@ class Written:
             value = value.get(part) if isinstance(value, Mapping) else None
         return None if value in ({}, []) else value
 
+    def text(self, key: str) -> str | None:
+        """What is written there, where it is a text."""
+        value = self(key)
+        return value if isinstance(value, str) else None
+
     def has(self, *keys: str) -> bool:
         """Whether all of the keys are written."""
         return all(self(key) is not None for key in keys)
@@ -71,9 +78,13 @@ class Written:
         names = OUTPUT_LIMITS.get(protocol if isinstance(protocol, str) else "chat", ())
         return [f"params.{name}" for name in names if self.has(f"params.{name}")]
 
+    def goes_in_batches(self) -> bool:
+        """Whether requests go in batches, whatever follows these."""
+        return goes_in_batches(self("lane"))
+
     def batch_form(self) -> str | None:
         """In which form batches go; None: the lane is live."""
-        if self("lane") != "batch":
+        if not self.goes_in_batches():
             return None
         return batch_form(self("batch.form"), self("endpoint.protocol"), self("endpoint.base_url"))
 
@@ -194,7 +205,12 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "endpoint.stream",
         "must be false with lane: batch, whose replies come in files",
-        lambda job: job("lane") == "batch" and job("endpoint.stream") is True,
+        lambda job: job.goes_in_batches() and job("endpoint.stream") is True,
+    ),
+    Rule(
+        "endpoint.name",
+        "must not end with batch where lane is batch-then-live: what goes in batches is called so, and no other",
+        lambda job: job("lane") == "batch-then-live" and is_batch_lane(job.text("endpoint.name")),
     ),
     *(
         Rule(
@@ -214,7 +230,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "prompt.stateful",
         "needs lane: live: a batch is done in any order, and may be done where the answers so far are not kept",
-        lambda job: job("lane") == "batch" and job("prompt.stateful") is True,
+        lambda job: job.goes_in_batches() and job("prompt.stateful") is True,
     ),
     Rule(
         "params.n",

@@ -5,11 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 
+from msgspec import structs
+
 from crun_batch.gateway.classify import check, check_fault
 from crun_batch.gateway.pool_seams import Hooks
 from crun_batch.gateway.protocols.protocol import Protocol
 from crun_batch.gateway.retry import RetryPolicy, decide, retried
 from crun_batch.records import Again, Attempt, Decision, Failure, Fault, Outcome, Reply, Response, Ticket
+from crun_batch.store.undone import left_undone
 
 AT_ONCE = 256
 """Replies that are recorded and read in one go."""
@@ -18,8 +21,12 @@ AT_ONCE = 256
 class Conclusions:
     """Reads what batches bring."""
 
-    def __init__(self, hooks: Hooks, protocols: Sequence[Protocol], retry: RetryPolicy) -> None:
+    def __init__(
+        self, hooks: Hooks, protocols: Sequence[Protocol], retry: RetryPolicy, *, is_followed_live: bool
+    ) -> None:
+        """`is_followed_live`: what a batch has left undone goes live."""
         self.has_succeeded = False
+        self._is_followed_live = is_followed_live
         self._hooks = hooks
         self._protocols = protocols
         self._retry = retry
@@ -40,15 +47,23 @@ class Conclusions:
                 outcomes = [self._outcome(attempt, arrival, uncounted) for (attempt, _), arrival in pairs]
                 follow_ups = self._hooks.concluded(outcomes)
             for outcome, follow_up in zip(outcomes, follow_ups, strict=True):
-                decision, ticket = outcome.decision, outcome.attempt.ticket
-                yield outcome, retried(ticket, decision, 0.0) if isinstance(decision, Again) else follow_up
+                decision = outcome.decision
+                yield outcome, self._again(outcome, decision) if isinstance(decision, Again) else follow_up
+
+    def _again(self, outcome: Outcome, decision: Again) -> Ticket:
+        """The same request once more, in a batch or live."""
+        result, ticket = outcome.result, retried(outcome.attempt.ticket, decision, 0.0)
+        is_left = isinstance(result, Failure) and left_undone(ticket.endpoint, result.outcome, result.kind)
+        if not (self._is_followed_live and is_left and ticket.if_left is not None):
+            return ticket
+        return structs.replace(ticket, hold=ticket.if_left, if_left=None, endpoint=None, avoids=())
 
     def _outcome(self, attempt: Attempt, arrival: Response | Fault, uncounted: bool) -> Outcome:
         result = self._read(attempt, arrival)
         if isinstance(result, Reply):
             self.has_succeeded = True
             return Outcome(attempt, result, None)
-        if uncounted:
+        if uncounted or (self._is_followed_live and result.outcome == "not_sent"):
             return Outcome(attempt, result, Again(0.0, attempt.ticket.tries))
         return Outcome(attempt, result, self._decision(attempt, result))
 

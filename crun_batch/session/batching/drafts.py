@@ -18,6 +18,7 @@ from crun_batch.gateway.protocols.protocol import Protocol
 from crun_batch.pricing.account import UnitKey
 from crun_batch.records import Attempt, Ticket
 from crun_batch.session.batching.keeper import BatchKeeper
+from crun_batch.session.batching.left import LeftTickets
 from crun_batch.session.batching.live import (
     MOST_BYTES_AWAITED,
     MOST_REQUESTS_AWAITED,
@@ -55,13 +56,16 @@ class Drafts:
         hooks: Hooks,
         keeper: BatchKeeper,
         limits: BatchLimits,
+        left: LeftTickets | None,
     ) -> None:
+        """`left`: where those go that are asked live, as a batch has left them undone; None: none are."""
+        self.routes = routes
+        self.left = left
         self.source_ended = False
         self.lacks_room = False
         """Whether the budget had no room for the last request that was to be taken."""
         self.most_tokens = limits.enqueued_tokens
         """The limit of enqueued tokens, as it is said or as the gateway has shown it."""
-        self._routes = routes
         self._source = source
         self._hooks = hooks
         self._keeper = keeper
@@ -76,8 +80,11 @@ class Drafts:
 
     def draw(self, batches: Sequence[LiveBatch], is_set_aside: Callable[[Ticket], bool]) -> bool:
         """Draw what the source gives now and memory bears; whether it gave anything."""
-        requests = len(self) + sum(len(batch.attempts) for batch in batches)
-        bytes_awaited = self._bytes + sum(batch.bytes_awaited for batch in batches)
+        left = self.left
+        requests = len(self) + sum(len(batch.attempts) for batch in batches) + (0 if left is None else len(left))
+        bytes_awaited = (
+            self._bytes + (0 if left is None else left.bytes) + sum(batch.bytes_awaited for batch in batches)
+        )
         has_drawn = False
         for _ in range(MOST_DRAWN_AT_ONCE):
             if self.source_ended or requests >= MOST_REQUESTS_AWAITED or bytes_awaited >= MOST_BYTES_AWAITED:
@@ -101,13 +108,17 @@ class Drafts:
             batch = next(one for one in batches if claimed.serial in one.entry.serials)
             batch.attempts[claimed.serial] = claimed
         elif claimed == "elsewhere":
-            route = self._routes[ticket.unit.variant]
+            route = self.routes[ticket.unit.variant]
             self._parked[str(ticket.unit.row_id), route.name, ticket.unit.repeat] = ticket
         else:
             self.add(ticket)
 
     def add(self, ticket: Ticket) -> None:
-        """Let it go in a batch, after what waits already."""
+        """Let it go in a batch, or live, after what waits already."""
+        if self.left is not None and ticket.if_left is None:
+            self.left.add(ticket)
+            return
+        ticket = structs.replace(ticket, endpoint=self.routes[ticket.unit.variant].endpoint)
         self._queues[ticket.unit.variant].append(ticket)
         self._bytes += len(ticket.body)
 
@@ -164,12 +175,12 @@ class Drafts:
 
     def _recorded(self, variant: int, tickets: Sequence[Ticket]) -> LiveBatch:
         """On the disk in this order: that a batch is drafted, its requests as started, what it is to be."""
-        route, keeper = self._routes[variant], self._keeper
+        route, keeper = self.routes[variant], self._keeper
         number, at = keeper.book.last_number + 1, keeper.now_us()
         tag = tag_of(keeper.place, number, at)
         entry = BatchEntry(number, "drafted", at, tag, keeper.serial(), variant=route.name)
         keeper.book.write(entry)
-        attempts = self._hooks.started([structs.replace(one, endpoint=route.endpoint) for one in tickets])
+        attempts = self._hooks.started(tickets)
         keeper.sync()
         content = route.form.content((custom_id(tag, one.serial), one.ticket.body) for one in attempts)
         entry = structs.replace(

@@ -79,7 +79,12 @@ class BatchKeeper:
             return "elsewhere"
         del self._by_unit[key], self._by_serial[start.n]
         ticket = structs.replace(
-            ticket, attempt=start.attempt, hold=_hold_of(start), endpoint=start.endpoint, turn=start.turn
+            ticket,
+            attempt=start.attempt,
+            hold=_hold_of(start),
+            endpoint=start.endpoint,
+            turn=start.turn,
+            if_left=ticket.hold if ticket.if_left is None else ticket.if_left,
         )
         attempt = Attempt(ticket, start.n)
         self._attempts.attach(attempt, start)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from crun_batch.errors import InputError
-from crun_batch.gateway.pool_seams import Hooks
+from crun_batch.gateway.pool_seams import Hooks, PoolSettings
 from crun_batch.preflight.batch_offer import batches_at, form_of
-from crun_batch.session.batching.drafts import BatchRoute
+from crun_batch.session.batching.drafts import BatchRoute, Drafts
 from crun_batch.session.batching.keeper import BatchKeeper
+from crun_batch.session.batching.left import LeftTickets
 from crun_batch.session.batching.live import BatchLimits
 from crun_batch.session.batching.sender import BatchSender
-from crun_batch.session.lanes import SkippingSource, settings_of
+from crun_batch.session.lanes import SkippingSource
 from crun_batch.session.resources import Resources
 from crun_batch.session.tools import Tools
 from crun_batch.state.run_state import RunContext
@@ -19,12 +20,23 @@ SIMULATED_LOOK_SECONDS = 1.0
 
 
 def batch_sender(
-    context: RunContext, resources: Resources, tools: Tools, hooks: Hooks, source: SkippingSource
+    context: RunContext,
+    resources: Resources,
+    tools: Tools,
+    hooks: Hooks,
+    source: SkippingSource,
+    settings: PoolSettings,
+    left: LeftTickets | None,
 ) -> BatchSender:
-    """The sender of a job's variants in the batch lane. Raises InputError where a proxy cannot be used."""
+    """The sender of a job's variants in the batch lane. Raises InputError where a proxy cannot be used.
+
+    `left`: where that goes which batches leave undone; None: into the next ones.
+    """
     options, job, variants = context.options, context.workload.job, context.workload.variants
     if options.steer is not None:
-        raise InputError("lane: batch cannot be shared out: a lease counts requests in flight, a batch has many")
+        raise InputError(
+            f"lane: {job.lane} cannot be shared out: a lease counts requests in flight, a batch has many"
+        )
     routes = []
     for variant in variants:
         way = resources.ways[variant.index][0]
@@ -40,7 +52,6 @@ def batch_sender(
         absent_seconds=options.platform.batch_absent_seconds,
         give_up_seconds=job.limits.give_up_after_minutes * 60,
     )
-    names = [variant.name for variant in variants]
-    settings = settings_of(context, resources, names, source)
     keeper = BatchKeeper(context, tools, resources)
-    return BatchSender(routes, source, hooks, keeper, limits=limits, settings=settings, say=options.say)
+    drafts = Drafts(routes, source, hooks, keeper, limits, left)
+    return BatchSender(drafts, hooks, keeper, limits=limits, settings=settings, say=options.say)

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from crun_batch.errors import EXIT_GATEWAY_REFUSED, EXIT_OUT_OF_MONEY, EXIT_ROWS_FAILED
 from crun_batch.gateway.batches.form import missing_line
-from crun_batch.gateway.pool_seams import NO_ROOM, Hooks, PoolSettings, TicketSource
+from crun_batch.gateway.pool_seams import NO_ROOM, Hooks, PoolSettings
 from crun_batch.gateway.troubles import set_aside_halt
 from crun_batch.records import Fault, Halt, Outcome, Response, Ticket
 from crun_batch.session.batching.concluding import Conclusions
-from crun_batch.session.batching.drafts import BatchRoute, Drafts
+from crun_batch.session.batching.drafts import Drafts
 from crun_batch.session.batching.keeper import BatchKeeper
 from crun_batch.session.batching.live import (
     BatchLimits,
@@ -44,8 +44,7 @@ class BatchSender:
 
     def __init__(
         self,
-        routes: Sequence[BatchRoute],
-        source: TicketSource,
+        drafts: Drafts,
         hooks: Hooks,
         keeper: BatchKeeper,
         *,
@@ -54,11 +53,14 @@ class BatchSender:
         say: Callable[[str], None],
     ) -> None:
         self.halt: Halt | None = None
+        routes = drafts.routes
         self._names = [route.name for route in routes]
         self._forms = [route.form for route in routes]
         self._keeper = keeper
-        self._drafts = Drafts(routes, source, hooks, keeper, limits)
-        self._conclusions = Conclusions(hooks, [route.protocol for route in routes], settings.retry)
+        self._drafts = drafts
+        protocols = [route.protocol for route in routes]
+        is_followed_live = drafts.left is not None
+        self._conclusions = Conclusions(hooks, protocols, settings.retry, is_followed_live=is_followed_live)
         self._steps = BatchSteps(keeper, self._forms, limits, self._now, say, self._has_others_out)
         self._batches = [
             LiveBatch(entry, self._names.index(entry.variant))
@@ -132,10 +134,17 @@ class BatchSender:
         """Requests that are in batches and not concluded."""
         return sum(len(one.attempts) for one in self._batches)
 
+    in_batches = in_flight
+
     @property
     def limit(self) -> int:
         """There is none to requests in flight but what batches hold."""
         return self.in_flight
+
+    @property
+    def is_out(self) -> bool:
+        """Whether there are batches whose end may give room for more."""
+        return len(self._batches) > 0
 
     async def _send(self) -> None:
         is_quiet = False
@@ -220,7 +229,7 @@ class BatchSender:
         """What the end of a batch means for others."""
         if has_failed:
             self._learn_from(batch)
-        elif entry.status in CANCELLED and batch.was_running:
+        elif entry.status in CANCELLED and batch.was_running and self._drafts.left is None:
             said = f"batch {entry.batch_id} was cancelled: what was done of it is kept, the rest stays open"
             self.stop(Halt(EXIT_ROWS_FAILED, said))
 
@@ -261,7 +270,10 @@ class BatchSender:
             self._left.append(batch)
 
     def _forget_the_ended(self) -> None:
+        before = len(self._batches)
         self._batches = [one for one in self._batches if not one.is_over]
+        if self._drafts.left is not None and len(self._batches) < before:
+            self._drafts.left.wake()
 
     async def _pause(self) -> bool:
         """Until something is due or somebody wakes us; whether nobody did."""
