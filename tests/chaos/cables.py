@@ -18,6 +18,7 @@ class Cables:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="cables", daemon=True)
         self._thread.start()
+        self._writers: set[asyncio.StreamWriter] = set()
         self._whole = [asyncio.Event() for _ in range(count)]
         self._servers = [self._call(self._served(number)) for number in range(count)]
         for number in range(count):
@@ -48,12 +49,14 @@ class Cables:
 
     async def _served(self, number: int) -> asyncio.Server:
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self._writers.add(writer)
             await self._whole[number].wait()
             try:
                 other_reader, other_writer = await asyncio.open_connection("127.0.0.1", self._to_port)
             except OSError:
                 writer.transport.abort()
                 return
+            self._writers.add(other_writer)
             await asyncio.gather(
                 self._pumped(number, reader, other_writer), self._pumped(number, other_reader, writer)
             )
@@ -68,14 +71,16 @@ class Cables:
                 writer.write(data)
                 await writer.drain()
         writer.close()
+        self._writers.discard(writer)
 
     async def _ended(self) -> None:
         for server in self._servers:
             server.close()
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for writer in self._writers:
+            writer.transport.abort()
+        for whole in self._whole:
+            whole.set()
+        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)
 
 
 def free_port() -> int:

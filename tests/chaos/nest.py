@@ -82,6 +82,7 @@ class Nest:
             if "code" in told:
                 self._codes[told["pid"]] = told["code"]
             else:
+                self._codes.pop(told["pid"], None)  # of an earlier process of that number
                 self._pids.put(told["pid"])
 
 
