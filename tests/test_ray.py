@@ -5,6 +5,7 @@ One cluster for all tests here: it takes seconds to start.
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import re
 import signal
@@ -176,6 +177,12 @@ def test_what_cannot_be_is_refused(at: SimulatorProcess, tmp_path: Path, monkeyp
     with pytest.raises(InputError, match=r"pip install 'crun-batch\[ray\]'"):
         run(ray="local")
     assert ["law.json", "t.parquet"] == sorted(one.name for one in tmp_path.iterdir())
+
+
+def test_a_plain_install_brings_no_ray():
+    """It comes with its extra alone."""
+    needs = [need for need in importlib.metadata.requires("crun-batch") or () if need.startswith("ray")]
+    assert needs and all("extra ==" in need for need in needs)
 
 
 def test_without_an_address_it_is_a_cluster_on_this_machine():

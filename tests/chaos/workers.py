@@ -337,6 +337,7 @@ def played(plan: Plan, most_kills: int, most_jobs: int, seed: int, teams: Sequen
 
 def main() -> int:
     """`kills|budgets N [SEED [TEAM...]]`; exit 1 where a law broke."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left running
     kind, count = sys.argv[1], int(sys.argv[2])
     seed = int(sys.argv[3]) if len(sys.argv) > 3 else 0
     teams = sys.argv[4:] or list(TEAMS)
