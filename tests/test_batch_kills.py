@@ -11,8 +11,9 @@ from tests.chaos.batch_job import FORMS
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_kill_at_any_point_submits_nothing_twice(form: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [110, pytest.param(21, marks=pytest.mark.long)])
+def test_a_kill_at_any_point_submits_nothing_twice(form: str, step: int, tmp_path: Path) -> None:
     """Killed at points spread over the whole session, each run ends as if it had not been."""
-    figures = kill_at_points(tmp_path, form=form, step=61)
+    figures = kill_at_points(tmp_path, form=form, step=step)
     assert [] == figures.broken
     assert figures.kills >= 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from crun_batch.errors import DiskFailed
 from crun_batch.preflight.prices import must_reprice
 from crun_batch.scoring.computed import Graders
 from crun_batch.scoring.docket import Docket
@@ -11,6 +12,7 @@ from crun_batch.session.ending import close_and_tell
 from crun_batch.session.sealing import open_journal
 from crun_batch.state.job_document import record_job
 from crun_batch.state.run_state import RunContext
+from crun_batch.store.disk import sync_file
 
 
 def close_finished(context: RunContext, graders: Graders, docket: Docket) -> dict[str, Any]:
@@ -19,12 +21,26 @@ def close_finished(context: RunContext, graders: Graders, docket: Docket) -> dic
     Raises DiskFailed, RunDamaged.
     """
     _begin_empty(context)
+    _settle_batches(context)
     correct_prices = context.options.correct_prices
     if must_reprice(context.workload.job, context.state.document, correct_prices=correct_prices):
         from crun_batch.session.repricing import choose_prices, record_prices
 
         record_prices(context, *choose_prices(context, ()))
     return close_and_tell(context, graders, docket, None)
+
+
+def _settle_batches(context: RunContext) -> None:
+    """The last session may have been killed when it had read a batch and not yet said so."""
+    recovered, run = context.state.recovered, context.state.directory
+    if recovered is not None and context.state.batches.open:
+        segment = run.segment(max(run.segments()))
+        try:
+            sync_file(run.disk, segment)
+        except OSError as error:
+            raise DiskFailed(f"{segment}: {error.strerror or error}") from error
+        unread = {end.n for _, end in recovered.unread}
+        context.state.batches.settle_told({start.n for start in recovered.in_flight} | unread)
 
 
 def _begin_empty(context: RunContext) -> None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from msgspec import structs
 
 from crun_batch.errors import RunDirectoryError
-from crun_batch.state.finding import shards_beside
+from crun_batch.state.status import shards_beside
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.schema import RunSchema, schema_from_document
 from crun_batch.workload.workload import ShardOfRows, Workload

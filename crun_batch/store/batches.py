@@ -22,7 +22,7 @@ not know: how a gateway is asked.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Literal
 
 import msgspec
@@ -149,6 +149,16 @@ class BatchBook:
                 self.write(structs.replace(entry, step="released", why=why))
         for entry in self._entries.values():
             if entry.step in OVER:
+                self.drop_raw(entry)
+
+    def settle_told(self, awaited: Collection[int]) -> None:
+        """Those that were read to the end are over, where a kill came before that was said; the journal is synced.
+
+        `awaited`: the serials of requests of which nothing is read yet.
+        """
+        for entry in self.open:
+            if entry.step == "stored" and not any(serial in awaited for serial in entry.serials):
+                self.write(structs.replace(entry, step="settled"))
                 self.drop_raw(entry)
 
     def lose_all(self, why: str) -> None:

@@ -79,7 +79,7 @@ def kill_at_points(folder: Path, *, form: str, step: int, rounds: int = 1) -> Ba
         nursery = Nursery(folder / "log")
         try:
             for number in range(rounds):
-                for point in range(1, MOST_POINTS, step):
+                for point in range(1 + step // 3, MOST_POINTS, step):
                     when = WAYS[(point // step + number) % len(WAYS)]
                     simulator.change(batch_faults=FAULTS[(point // step // 3 + number) % len(FAULTS)])
                     place = folder / f"{form}{number}-{point:05d}"

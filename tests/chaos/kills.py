@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -238,20 +238,19 @@ def broken_laws(
     table = pl.read_parquet(place.with_suffix(".parquet"))
     if sorted(table["id"].to_list()) != sorted(results["id"].to_list()):
         yield "not every unit has one result"
-    yield from kept_replies(attempts, recorded)
+    yield from _kept(attempts, recorded)
     suspects = attempts.filter(pl.col("error_kind") == "unknown_outcome")
     figures.suspects += suspects.height
     if suspects.height > kills * CONCURRENCY:
         yield f"{suspects.height} suspects after {kills} kills with {CONCURRENCY} in flight"
-    yield from books(job, attempts, entries, figures)
+    yield from _books(job, attempts, entries, figures)
     yield from (
         f"verify: {found.file}: {found.what}" for found in verify(place, data=True) if found.severity == "error"
     )
     yield from _as_expected(results, table)
 
 
-def kept_replies(attempts: pl.DataFrame, recorded: Mapping[int, bytes]) -> Iterator[str]:
-    """Every reply that was on the disk at a kill is there: serial -> digest of its body."""
+def _kept(attempts: pl.DataFrame, recorded: dict[int, bytes]) -> Iterator[str]:
     rows = attempts.select("serial", "reply_body", "reply_base64").iter_rows()
     kept = {
         serial: hashlib.sha256((body or "").encode()).digest() for serial, body, coded in rows if coded is None
@@ -261,7 +260,7 @@ def kept_replies(attempts: pl.DataFrame, recorded: Mapping[int, bytes]) -> Itera
             yield f"the reply of attempt {serial} is lost"
 
 
-def books(job: Path, attempts: pl.DataFrame, entries: list[dict[str, Any]], figures: Figures) -> Iterator[str]:
+def _books(job: Path, attempts: pl.DataFrame, entries: list[dict[str, Any]], figures: Figures) -> Iterator[str]:
     """known <= bill <= known + held; for each request too."""
     bill = sum(entry["charge_pico"] for entry in entries)
     unknown = attempts.filter(pl.col("outcome") == "unknown")
