@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: help demo test lint fast long chaos chaos-batches chaos-packs bench docs dist clean
+.PHONY: help demo test lint fast long chaos chaos-batches chaos-packs chaos-workers bench docs dist clean
 
 help:
 	@echo "make demo   install, run a real job through the bundled simulator, show its results"
@@ -15,6 +15,7 @@ help:
 	@echo "make chaos  the long fault suite; writes docs/promises.md"
 	@echo "make chaos-batches  the same of the batch lane; hours"
 	@echo "make chaos-packs    kills of requests of several rows: at every operation of the disk, and of real processes"
+	@echo "make chaos-workers  kills of jobs by several workers, and of their coordinators; two hours"
 	@echo "make bench  the benchmarks; writes docs/benchmarks.md"
 	@echo "make dist   wheel and sdist, checked, installed and run in empty environments: lowest and newest versions"
 	@echo "make docs   the documentation as a site, in build/docs"
@@ -52,6 +53,10 @@ chaos-batches: $(STAMP)
 chaos-packs: $(STAMP)
 	$(BIN)/python -m tests.simulation.packs
 	$(BIN)/python -m tests.chaos.packs 300
+
+chaos-workers: $(STAMP)
+	$(BIN)/python -m tests.chaos.workers kills 300
+	$(BIN)/python -m tests.chaos.workers budgets 200
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks

@@ -39,13 +39,16 @@ class Server:
 
 
 @contextmanager
-def static_server(latency_seconds: float = 0.0, *, tls: bool = False, spin_us: float = 0.0) -> Iterator[Server]:
+def static_server(
+    latency_seconds: float = 0.0, *, tls: bool = False, spin_us: float = 0.0, every: int | None = None
+) -> Iterator[Server]:
     """The static gateway on the first core, until the block ends; with `tls` its certificate is made for it.
 
-    `spin_us`: how long it works on each reply.
+    `spin_us`: how long it works on each reply. `every`: of how many requests it keeps the time of one.
     """
     command = [sys.executable, str(HERE / "static_server.py"), "--core", str(SERVER_CORE)]
     command += ["--latency-seconds", str(latency_seconds), "--spin-us", str(spin_us)]
+    command += [] if every is None else ["--every", str(every)]
     with tempfile.TemporaryDirectory(prefix="crun-batch-bench-") as folder:
         ca_file = _certified(Path(folder)) if tls else None
         if ca_file is not None:

@@ -64,8 +64,9 @@ def response(document: object) -> bytes:
 class Gateway:
     """What all connections share: the reply, the queue of those that wait for it, the counts."""
 
-    def __init__(self, latency_seconds: float, spin_seconds: float = 0.0) -> None:
+    def __init__(self, latency_seconds: float, spin_seconds: float = 0.0, every: int = EVERY) -> None:
         self.latency_seconds = latency_seconds
+        self.every = every
         self.spin_seconds = spin_seconds
         self.reply = response(REPLY)
         self.control = {path: response(document) for path, document in CONTROL.items()}
@@ -73,11 +74,11 @@ class Gateway:
         self.in_flight = 0
         self.most_in_flight = 0
         self.arrivals: list[float] = []
-        """When the first request came, and every thousandth after it."""
+        """When the first request came, and every so many after it."""
         self.waiting: deque[tuple[float, asyncio.WriteTransport]] = deque()
 
     def ask(self, connection: asyncio.WriteTransport) -> None:
-        if self.requests % EVERY == 0:
+        if self.requests % self.every == 0:
             self.arrivals.append(time.time())
         self.requests += 1
         if self.spin_seconds:
@@ -172,6 +173,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--latency-seconds", type=float, default=0.0)
     parser.add_argument("--spin-us", type=float, default=0.0)
+    parser.add_argument("--every", type=int, default=EVERY, help="of how many requests one time is kept")
     parser.add_argument("--core", type=int)
     parser.add_argument(
         "--certificate", type=Path, help="serve https: a PEM file with the key and its certificates"
@@ -180,7 +182,7 @@ def main() -> None:
     pin(arguments.core)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    gateway = Gateway(arguments.latency_seconds, arguments.spin_us / 1e6)
+    gateway = Gateway(arguments.latency_seconds, arguments.spin_us / 1e6, arguments.every)
     uvloop.run(serve(gateway, arguments.certificate))
 
 

@@ -1,12 +1,13 @@
-"""One worker against several, side by side in one run: rows a second while they send, and for the whole command.
+"""One worker beside several: what they send together, how much is in flight, how well they keep a rate.
 
-    python benchmarks/workers.py                    2 workers, 20,000 rows, five times each, in turns
-    python benchmarks/workers.py --workers 4 --rows 50000
-    python benchmarks/workers.py --latency-seconds 1 --in-flight 256    the server waits, not the client works
+    python benchmarks/workers.py client      the client is the limit: long prompts, the server answers at once
+    python benchmarks/workers.py latency     the server waits: so many requests in flight for each worker
+    python benchmarks/workers.py rate        limits.requests_per_minute: the worst minute, and what of it is used
+    python benchmarks/workers.py rate --workers 2,4 --deaths 6     and of workers that die meanwhile
 
-The server on loopback has the first core, which the workers may use too: what it takes of it is told. Where fewer
-cores are free than there are workers, the ratio tells of the machine and not of them. Prompts are long, so that
-the client is the limit. The two take turns, so that whatever else the machine does meets both.
+Each takes `--workers 1,2,4`. The server on loopback has the first core, which the workers may use too: what it
+takes of it is told. Where fewer cores are free than there are workers, the ratio tells of the machine and not of
+them. The counts take turns, so that whatever else the machine does meets all of them.
 """
 
 from __future__ import annotations
@@ -14,85 +15,160 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from machine import Server, description, static_server
 from prompt_table import write_table
 
-REPEATED = 40
-"""How often a prompt says its question: about 10 kB."""
+REPEATED = {"client": 40, "latency": 1, "rate": 1}
+"""How often a prompt says its question: 40 times is about 10 kB."""
 LOOKED_EVERY_SECONDS = 0.02
+MINUTE_SECONDS = 60.0
 KEY = "sk-bench-0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--rows", type=int, default=20_000)
-    parser.add_argument("--in-flight", type=int, default=64)
-    parser.add_argument("--latency-seconds", type=float, default=0.0)
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "crun-batch-benchmarks")
-    arguments = parser.parse_args()
-    table = write_table(arguments.cache / f"synthetic-{arguments.rows}.parquet", arguments.rows)
-    counts = (1, arguments.workers)
-    found: dict[int, list[dict[str, float]]] = {count: [] for count in counts}
+    arguments = parsed()
     print(f"{description()}; load before: {os.getloadavg()[0]:.1f}")
-    with static_server(arguments.latency_seconds) as server:
-        for repetition in range(arguments.repetitions):
-            for count in counts if repetition % 2 == 0 else counts[::-1]:
-                with tempfile.TemporaryDirectory(prefix="crun-batch-bench-") as folder:
-                    file = job_file(Path(folder), server, table, arguments)
-                    found[count].append(measured(file, server, count, arguments.rows))
+    {"client": side_by_side, "latency": side_by_side, "rate": at_a_rate}[arguments.what](arguments)
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=sorted(REPEATED))
+    parser.add_argument("--workers", type=lambda text: [int(one) for one in text.split(",")], default=[1, 2, 4])
+    parser.add_argument("--rows", type=int, help="of client 20,000; of latency 12,000 for each worker")
+    parser.add_argument("--in-flight", type=int, default=64, help="for each worker")
+    parser.add_argument("--latency-seconds", type=float, default=0.2, help="of latency and rate")
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--per-minute", type=int, default=6_000)
+    parser.add_argument("--minutes", type=float, default=3.0)
+    parser.add_argument("--deaths", type=int, default=0, help="of workers, spread over the minutes of rate")
+    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "crun-batch-benchmarks")
+    return parser.parse_args()
+
+
+def side_by_side(arguments: argparse.Namespace) -> None:
+    """Rows a second while they send, for each count of workers, and against one."""
+    counts: Sequence[int] = arguments.workers
+    found: dict[int, list[dict[str, float]]] = {count: [] for count in counts}
+    latency = arguments.latency_seconds if arguments.what == "latency" else 0.0
+    for repetition in range(arguments.repetitions):
+        for count in counts if repetition % 2 == 0 else counts[::-1]:
+            rows = (arguments.rows or 12_000) * count if latency else arguments.rows or 20_000
+            limits = {"concurrency": arguments.in_flight * count, "adaptive": not latency}
+            with prepared(arguments, rows, latency, limits) as (server, file):
+                found[count].append(measured(file, server, count, rows))
     for count, figures in found.items():
-        print(f"{count} {'worker' if count == 1 else 'workers'}: {told(figures)}")
-    one, several = (statistics.median(run["sent_per_second"] for run in found[count]) for count in counts)
-    print(f"{arguments.workers} workers send {several / one:.2f} times as much as 1")
+        print(f"{named(count)}: {told(figures)}")
+    medians = {count: statistics.median(run["sent_per_second"] for run in found[count]) for count in counts}
+    for count in counts[1:]:
+        ratio = medians[count] / medians[counts[0]]
+        print(
+            f"{named(count)} send {ratio:.2f} times as much as {counts[0]}: {ratio * counts[0] / count:.2f} linear"
+        )
 
 
-def job_file(folder: Path, server: Server, table: Path, arguments: argparse.Namespace) -> Path:
-    """A job with long prompts, in a folder of its own."""
-    job = {
-        "name": "workers",
-        "input": {"table": str(table), "id": "question_id"},
-        "endpoint": {"base_url": server.base_url, "api_key_env": "BENCH_KEY"},
-        "model": "gpt-5.4",
-        "prompt": {"user": "{{ question }} " * REPEATED},
-        "params": {"max_output_tokens": 400},
-        "limits": {"concurrency": arguments.in_flight},
-        "output": {"dir": str(folder / "run")},
-    }
-    file = folder / "workers.json"
-    file.write_text(json.dumps(job))
-    return file
+def at_a_rate(arguments: argparse.Namespace) -> None:
+    """The worst minute of a rate that all workers share, and how much of the rate they used."""
+    rows = round(arguments.per_minute * arguments.minutes)
+    limits = {"concurrency": arguments.in_flight, "requests_per_minute": arguments.per_minute}
+    for count in arguments.workers:
+        with prepared(arguments, rows, arguments.latency_seconds, limits, every=1) as (server, file):
+            process = started(file, count)
+            deaths = sum(killed(process, arguments, count))
+            code, stats = process.wait(), server.stats()
+        if code != 0 or stats["requests"] < rows:
+            raise SystemExit(f"exit code {code}:\n{file.with_suffix('.log').read_text()}")
+        arrivals: list[float] = stats["arrivals"]
+        rate = (len(arrivals) - 1) / (arrivals[-1] - arrivals[0]) * MINUTE_SECONDS
+        worst, per_minute = most_in_a_minute(arrivals), arguments.per_minute
+        print(
+            f"{named(count)}, {deaths} killed: {worst:,} requests in the worst minute, {worst / per_minute:.2%} "
+            f"of {per_minute:,}; {rate / per_minute:.1%} used from the first request to the last; at most "
+            f"{stats['most_in_flight']} in flight, of {arguments.in_flight}",
+            flush=True,
+        )
+
+
+def most_in_a_minute(arrivals: Sequence[float]) -> int:
+    """The most requests of any 60 seconds."""
+    most = first = 0
+    for last, arrived_at in enumerate(arrivals):
+        while arrived_at - arrivals[first] >= MINUTE_SECONDS:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
+
+
+@contextmanager
+def prepared(
+    arguments: argparse.Namespace, rows: int, latency: float, limits: Mapping[str, int], every: int | None = None
+) -> Iterator[tuple[Server, Path]]:
+    """A server of its own, and a job file that is sent there."""
+    table = write_table(arguments.cache / f"synthetic-{rows}.parquet", rows)
+    with (
+        static_server(latency, every=every) as server,
+        tempfile.TemporaryDirectory(prefix="crun-batch-bench-") as folder,
+    ):
+        job = {
+            "name": "workers",
+            "input": {"table": str(table), "id": "question_id"},
+            "endpoint": {"base_url": server.base_url, "api_key_env": "BENCH_KEY"},
+            "model": "gpt-5.4",
+            "prompt": {"user": "{{ question }} " * REPEATED[arguments.what]},
+            "params": {"max_output_tokens": 400},
+            "limits": limits,
+            "output": {"dir": str(Path(folder) / "run")},
+        }
+        file = Path(folder) / "workers.json"
+        file.write_text(json.dumps(job))
+        yield server, file
+
+
+def started(file: Path, count: int) -> subprocess.Popen[bytes]:
+    """The command by so many workers; what it says is beside its job file."""
+    command = [sys.executable, "-m", "crun_batch", "run", str(file), "--yes", "--workers", str(count)]
+    with file.with_suffix(".log").open("wb") as log:
+        return subprocess.Popen(command, env={**os.environ, "BENCH_KEY": KEY}, stdout=log, stderr=log)
 
 
 def measured(file: Path, server: Server, count: int, rows: int) -> dict[str, float]:
     """One run by so many workers: its rate from the first request to the last, its time, the server's load."""
-    command = [sys.executable, "-m", "crun_batch", "run", str(file), "--yes", "--workers", str(count)]
     before, began = server.stats(), time.monotonic()
-    log = file.with_suffix(".log")
-    with log.open("wb") as said:
-        process = subprocess.Popen(command, env={**os.environ, "BENCH_KEY": KEY}, stdout=said, stderr=said)
-        first = reached(server, before["requests"] + 1, process)
-        last = reached(server, before["requests"] + rows, process)
-        code = process.wait()
-    after = server.stats()
-    if code != 0 or after["requests"] - before["requests"] != rows:
+    process = started(file, count)
+    first = reached(server, 1, process)
+    last = reached(server, rows, process)
+    code, after = process.wait(), server.stats()
+    if code != 0 or after["requests"] != rows:
         raise SystemExit(
-            f"exit code {code}, {after['requests'] - before['requests']} requests:\n{log.read_text()}"
+            f"exit code {code}, {after['requests']} requests:\n{file.with_suffix('.log').read_text()}"
         )
     return {
         "sent_per_second": rows / (last - first),
         "whole_seconds": time.monotonic() - began,
         "server_busy": (after["cpu_seconds"] - before["cpu_seconds"]) / (last - first),
+        "most_in_flight": after["most_in_flight"],
     }
+
+
+def killed(process: subprocess.Popen[bytes], arguments: argparse.Namespace, count: int) -> Iterator[int]:
+    """Kill a worker now and then, the first after one pause; 1 for each."""
+    for death in range(arguments.deaths if count > 1 else 0):
+        time.sleep(arguments.minutes * MINUTE_SECONDS / (arguments.deaths + 1))
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        workers = [one for one in children if b"scale.worker" in Path(f"/proc/{one}/cmdline").read_bytes()]
+        os.kill(int(workers[death % len(workers)]), signal.SIGKILL)
+        yield 1
 
 
 def reached(server: Server, requests: int, process: subprocess.Popen[Any]) -> float:
@@ -102,11 +178,17 @@ def reached(server: Server, requests: int, process: subprocess.Popen[Any]) -> fl
     return time.monotonic()
 
 
+def named(count: int) -> str:
+    return f"{count} {'worker' if count == 1 else 'workers'}"
+
+
 def told(figures: list[dict[str, float]]) -> str:
     middle = {name: statistics.median(run[name] for run in figures) for name in figures[0]}
+    most = max(run["most_in_flight"] for run in figures)
     return (
         f"{middle['sent_per_second']:,.0f} requests/s while sending, {middle['whole_seconds']:.1f} s in all, "
         f"the server takes {middle['server_busy']:.2f} of a core"
+        + (f", at most {most:,.0f} in flight" if most else "")
     )
 
 

@@ -156,6 +156,8 @@ class RunOptions(Struct, frozen=True):
     """Serve figures for Prometheus on this port of the loopback; 0: a free one."""
     otel: bool = False
     """Export figures by OpenTelemetry, to where its own variables say; needs the extra `otel`."""
+    figures: Callable[[Callable[[], Any]], None] | None = None
+    """Given what reads the session's figures (`session.metrics`), on its event loop, once it may send."""
     steer: Steer | None = None
     """Leases the session its part of the job's limits and money (`gateway.steering`); None: all is its own."""
     platform: Platform = Platform()

@@ -20,6 +20,8 @@ from crun_batch.pricing.service_tiers import price_at
 from crun_batch.pricing.tokens import token_counter
 from crun_batch.pricing.ways import AnswerLength, Frame, Offer, PricedWay, cheapest, ways_of
 from crun_batch.records import PICO
+from crun_batch.reporting.read import read_report
+from crun_batch.simulator.process import start_simulator
 from crun_batch.workload.packing import instruction, packed_reply, packed_schema, packed_text
 
 AT = datetime(2026, 11, 1, tzinfo=UTC)
@@ -210,6 +212,98 @@ def test_a_long_prefix_is_priced_as_cached(tmp_path: Path) -> None:
         document = told(tmp_path, rows, prompt={"user": "a b " * (words // 2) + "{{ text }}"})
         named = [way["way"] for way in document["ways"][0]["ways"]]
         assert is_priced == ("a cached prefix" in named)
+
+
+LONG_GUIDE = "Consider every word with care. " * 300
+CACHED: dict[str, Any] = {
+    "prompt": {"system": LONG_GUIDE, "user": "{{ text }}", "cache": "auto"},
+    "params": {"max_output_tokens": 4},
+}
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_a_cached_job_is_told_what_its_cache_does(concurrency: int, tmp_path: Path) -> None:
+    """As it is means with the cache: what is read of the input, what that saves; and it is what a run costs.
+
+    A key for each place in flight has its own first request, which pays for the prefix.
+    """
+    rows = [{"id": n, "text": f"Is {n} even?"} for n in range(40)]
+    limits = {"concurrency": concurrency}
+    with simulator(cached_share=1.0) as at:
+        spec = job(at, tmp_path, limits=limits, **CACHED)
+        document = crun_batch.estimate(spec, table=pl.DataFrame(rows), environ=ENVIRON)
+        [ways] = document["ways"]
+        cache = ways["cache"]
+        plain = crun_batch.estimate(
+            job(at, tmp_path / "plain", **{**CACHED, "prompt": {**CACHED["prompt"], "cache": "off"}}),
+            table=pl.DataFrame(rows),
+            environ=ENVIRON,
+        )
+    assert cache["without"] == plain["ways"][0]["as_it_is"]
+    whole = document["variants"][0]["input_tokens"]
+    assert cache["read_share"] == pytest.approx(cache["prefix_tokens"] * (40 - concurrency) / whole, rel=1e-3)
+    saved = (Decimal(cache["without"]["low"]) - Decimal(ways["as_it_is"]["low"])) * 10**6
+    assert saved == (500 - 50) * cache["prefix_tokens"] * (40 - concurrency)
+    assert document["cost_credits"]["low"] == cache["without"]["low"], "which no provider promises"
+    said = " ".join(estimate_text(document, 80).split())
+    assert (
+        f"of the input is read from the provider's cache, if it keeps the {cache['prefix_tokens']:,} tokens"
+        in said
+    )
+    assert not [way for way in ways["ways"] if "prompt: {cache" in (way["job"] or "")]
+
+
+def test_what_a_cached_run_costs_is_what_its_estimate_said(tmp_path: Path) -> None:
+    """Through the simulator, which keeps whatever it has seen: within two percent of the ledger."""
+    table = pl.DataFrame({"id": range(40), "text": [f"Is {n} even?" for n in range(40)]})
+    price = {"currency": "credits", "input_per_mtok": 500, "cached_input_per_mtok": 50, "output_per_mtok": 3000}
+    models = {"gpt-5.4": {**price, "cache_write_per_mtok": 500, "minimum_per_request": "0.01"}}
+    with start_simulator(tokenizer="auto", balance_credits="1000", cached_share=1.0) as at:
+        spec = job(at, tmp_path, limits={"concurrency": 1}, prices={"models": models}, **CACHED)
+        [ways] = crun_batch.estimate(spec, table=table, environ=ENVIRON)["ways"]
+        done = crun_batch.run(spec, table=table, environ=ENVIRON, handle_signals=False)
+        assert done.cost_credits == Decimal(at.ledger()["charge_credits"])
+        data = read_report(done.directory)
+    assert Decimal(ways["as_it_is"]["high"]) == pytest.approx(done.cost_credits, rel=Decimal("0.02"))
+    assert data.cache is not None
+    assert data.cache.cached_tokens / data.cache.input_tokens == pytest.approx(
+        ways["cache"]["read_share"], abs=0.01
+    )
+
+
+def test_a_cache_that_costs_more_than_it_saves_says_so(tmp_path: Path) -> None:
+    """One row: its prefix is written at 1.25 times the input, and nobody reads it."""
+    models = {
+        "claude-sonnet-4-5": {
+            "currency": "credits",
+            "input_per_mtok": 600,
+            "cached_input_per_mtok": 60,
+            "cache_write_per_mtok": 750,
+            "output_per_mtok": 3000,
+            "minimum_per_request": 0,
+        }
+    }
+    keys = {"model": "claude-sonnet-4-5", "endpoint": {"protocol": "messages"}, "prices": {"models": models}}
+    prompt = {**CACHED["prompt"], "system": LONG_GUIDE * 4}
+    document = told(tmp_path, [{"id": 1, "text": "Is 1 even?"}], **{**CACHED, **keys, "prompt": prompt})
+    [ways] = document["ways"]
+    assert ways["cache"]["saves"]["low"] == pytest.approx(-0.25, abs=0.01)
+    assert 0 == ways["cache"]["read_share"]
+    assert "which costs 25 % more" in " ".join(estimate_text(document, 80).split())
+
+
+def test_a_job_that_packs_is_told_what_else_it_could_be(tmp_path: Path) -> None:
+    """Each row alone, more rows, the other format, another tier; two rows as JSON cost more than one alone."""
+    rows = [{"id": n, "text": f"Is {n} even?"} for n in range(60)]
+    keys = {"model": "gpt-5.4-mini", "params": {"max_output_tokens": 4}, "pack": {"rows": 2, "format": "json"}}
+    document = told(tmp_path, rows, prompt={"system": "Answer.", "user": "{{ text }}"}, **keys)
+    [ways] = document["ways"]
+    named = {way["way"]: way for way in ways["ways"]}
+    assert "2 rows in one request as json" not in named
+    assert named["each row alone"]["saves"]["low"] > 0
+    assert "pack: null" == named["each row alone"]["job"]
+    assert float(document["cost_credits"]["low"]) == pytest.approx(float(ways["as_it_is"]["low"]), rel=0.05)
+    assert ways["cheapest"] is not None
 
 
 def test_flex_and_batch_are_priced_where_their_price_is_known(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from decimal import Decimal
@@ -41,17 +41,27 @@ def at() -> Iterator[SimulatorProcess]:
         yield process
 
 
-def coordinated(file: Path, shards: int, **options: Any) -> tuple[crun_batch.Run, list[crun_batch.Run]]:
-    """A coordinator and its workers, each in a thread: the run, and that of each worker."""
+def coordinated(
+    file: Path,
+    shards: int,
+    hear: Callable[[str], None] = print,
+    *,
+    metrics_port: int | None = None,
+    **options: Any,
+) -> tuple[crun_batch.Run, list[crun_batch.Run]]:
+    """A coordinator and its workers, each in a thread: the run, and that of each worker. `hear`: what is said."""
     address: Future[str] = Future()
 
     def say(sentence: str) -> None:
+        hear(sentence)
         if sentence.startswith("coordinator: "):
             address.set_result(sentence.split()[1])
 
     given = {"environ": ENVIRON, "handle_signals": False, **options}
     with ThreadPoolExecutor(shards + 1) as pool:
-        whole = pool.submit(crun_batch.coordinator, file, shards=shards, say=say, **given)
+        whole = pool.submit(
+            crun_batch.coordinator, file, shards=shards, say=say, metrics_port=metrics_port, **given
+        )
         url = address.result(60)
         parts = [
             pool.submit(crun_batch.run, file, shard=f"{number}/{shards}", coordinator=url, **given)

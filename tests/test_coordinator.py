@@ -78,6 +78,7 @@ class Scene:
             self.said.append,
             lambda *_: None,
             lambda *_: None,
+            lambda *_: None,
             lambda number: (self.committed(number), 0),
             lambda number: self.ended.get(number),
         )

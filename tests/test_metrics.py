@@ -19,9 +19,12 @@ import pytest
 import run_kit
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client.parser import text_string_to_metric_families
+from test_coordinated_runs import coordinated
+from test_workers import job_file
 
 import crun_batch
 from crun_batch.errors import InputError
+from crun_batch.scale.figures import FiguresOfAll
 from crun_batch.session import open_telemetry
 from crun_batch.session.metrics import BUCKETS_SECONDS, FAMILIES, Figures, LatencyHistogram
 from crun_batch.session.prometheus import metrics_text
@@ -47,21 +50,25 @@ def fetched(url: str, host: str | None = None) -> str:
 class Scraper:
     """Reads the figures again and again while a run goes on, as soon as it says where they are."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, of_each: bool = False) -> None:
         self.texts: list[str] = []
+        self.of_each: list[str] = [] if not of_each else [""]
+        """The figures of each worker, where they are wanted."""
         self.address = ""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._scrape)
 
     def say(self, sentence: str) -> None:
         if sentence.startswith("metrics: "):
-            self.address = sentence.removeprefix("metrics: ")
+            self.address = sentence.split()[1]
             self._thread.start()
 
     def _scrape(self) -> None:
         while not self._over.is_set():
             try:
                 self.texts.append(fetched(self.address))
+                if self.of_each:
+                    self.of_each.append(fetched(f"{self.address}/workers"))
             except (OSError, http.client.HTTPException):
                 return
             self._over.wait(0.02)
@@ -158,8 +165,76 @@ def test_no_key_no_prompt_and_no_row_is_in_the_figures(scraped: tuple[Scraper, c
 
 def test_a_name_with_quotes_and_line_breaks_stays_one_label() -> None:
     figures = Figures({}, LatencyHistogram([0] * (len(BUCKETS_SECONDS) + 1)), 'a "b"\\\nc')
-    [family] = [one for one in text_string_to_metric_families(metrics_text(figures)) if one.name.endswith("info")]
+    [family] = [
+        one for one in text_string_to_metric_families(metrics_text([({}, figures)])) if one.name.endswith("info")
+    ]
     assert 'a "b"\\\nc' == family.samples[0].labels["job"]
+
+
+def summed(text: str, name: str, **labels: str) -> float:
+    """All samples of this name that have these labels."""
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
+
+
+def test_figures_of_several_workers_are_added_up_or_are_alike() -> None:
+    """Divided among them: the sum. What each has in full: the largest. The cap is the job's and no part of it."""
+    counts = [0] * (len(BUCKETS_SECONDS) + 1)
+    samples = {
+        "crun_batch_rows": [({"status": "ok"}, "3")],
+        "crun_batch_cost": [({"unit": "credits"}, "0.1")],
+        "crun_batch_cap": [({"unit": "credits"}, "5")],
+        "crun_batch_concurrency": [({}, "8")],
+    }
+    more = {
+        **samples,
+        "crun_batch_row_errors": [({"kind": "timeout"}, "1")],
+        "crun_batch_concurrency": [({}, "9")],
+    }
+    of_all = FiguresOfAll("job", [({"unit": "credits"}, "10")])
+    assert 10 == summed(of_all.pages["/metrics"](), "crun_batch_cap"), "before any worker has told"
+    of_all.figured(1, Figures(samples, LatencyHistogram([1, *counts[1:]], 0.5), "job"))
+    of_all.figured(0, Figures(more, LatencyHistogram([2, *counts[1:]], 0.25), "job"))
+    whole, each = of_all.pages["/metrics"](), of_all.pages["/metrics/workers"]()
+    assert 6 == summed(whole, "crun_batch_rows", status="ok")
+    assert "0.2" in whole and 10 == summed(whole, "crun_batch_cap")
+    assert 9 == summed(whole, "crun_batch_concurrency") and 1 == summed(whole, "crun_batch_row_errors")
+    assert (3, 0.75) == tuple(summed(whole, f"crun_batch_attempt_seconds_{what}") for what in ("count", "sum"))
+    assert (8, 9) == tuple(summed(each, "crun_batch_concurrency", worker=number) for number in "21")
+
+
+WAYS_TO_RUN: dict[str, Callable[[Path, Scraper], crun_batch.Run]] = {
+    "workers": lambda file, scraper: crun_batch.run(
+        file, workers=2, environ=run_kit.ENVIRON, handle_signals=False, metrics_port=0, say=scraper.say
+    ),
+    "a coordinator": lambda file, scraper: coordinated(file, 2, scraper.say, metrics_port=0)[0],
+}
+
+
+@pytest.mark.parametrize("way", WAYS_TO_RUN)
+def test_a_job_by_several_workers_has_one_place_for_its_figures(
+    gateway: SimulatorProcess, tmp_path: Path, way: str
+) -> None:
+    """Of the whole job, and of each worker; in the end it is all that was done and spent."""
+    file = job_file(gateway, tmp_path, 150, budget={"max_cost_credits": 500}, limits={"concurrency": 4})
+    scraper = Scraper(of_each=True)
+    try:
+        done = WAYS_TO_RUN[way](file, scraper)
+    finally:
+        scraper.stop()
+    assert 0 == done.exit_code
+    whole, each = scraper.texts[-1], scraper.of_each[-1]
+    assert 150 == summed(whole, "crun_batch_rows", status="ok") == summed(each, "crun_batch_rows", status="ok")
+    assert float(done.cost_credits or 0) == pytest.approx(summed(whole, "crun_batch_cost_total"))
+    assert 150 == summed(whole, "crun_batch_attempts_total", outcome="done")
+    assert 150 == summed(whole, "crun_batch_attempt_seconds_count")
+    assert 500 == summed(whole, "crun_batch_cap") and 4 == summed(whole, "crun_batch_concurrency")
+    assert all(0 < summed(each, "crun_batch_rows", status="ok", worker=number) < 150 for number in "12")
+    assert run_kit.ENVIRON["SIM_KEY"] not in whole + each and "Text number" not in whole + each
 
 
 def during(gateway: SimulatorProcess, folder: Path, look: Callable[[str], Any]) -> Any:
@@ -229,7 +304,7 @@ def test_opentelemetry_gets_the_same_figures_through_its_own_sdk(
             super().shutdown(timeout_millis=timeout_millis)
 
     exported = open_telemetry.exported
-    monkeypatch.setattr(open_telemetry, "exported", lambda metrics: exported(metrics, Keeping()))
+    monkeypatch.setattr(open_telemetry, "exported", lambda metrics, instance: exported(metrics, Keeping()))
     done = run_kit.run(run_kit.job(gateway, tmp_path), run_kit.texts(ROWS), otel=True)
     assert 0 == done.exit_code
     assert {family.name for family in FAMILIES} - {"crun_batch_cap", "crun_batch_row_errors"} <= set(found)

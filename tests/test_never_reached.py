@@ -80,6 +80,8 @@ CAUSES = {
     "password": "(HTTPS_PROXY) does not accept the user and the password (HTTP 407)",
     "plain_password": "HTTP 407: a proxy does not accept the user and the password",
     "no_proxy": "(HTTPS_PROXY): Connection refused",
+    "name": "no host has the name gateway.invalid",
+    "proxy_name": "the proxy proxy.invalid:3128 (HTTPS_PROXY): no host of that name",
 }
 
 
@@ -106,6 +108,11 @@ def unreachable(cause: str, server: FaultServer, patch: pytest.MonkeyPatch) -> I
         place = server.url("proxy_wants_password").removeprefix("http://").partition("/")[0]
         patch.setenv("HTTP_PROXY", f"http://user:wrong@{place}")
         yield "http://gateway.invalid/v1"
+    elif cause == "name":
+        yield "https://gateway.invalid/v1"
+    elif cause == "proxy_name":
+        patch.setenv("HTTPS_PROXY", "http://user:wrong@proxy.invalid:3128")
+        yield "https://gateway.invalid/v1"
     else:
         port = 9 if cause == "no_proxy" else None
         with ProxyServer(password="right") as proxy:

@@ -5,6 +5,7 @@ One cluster for all tests here: it takes seconds to start.
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import re
 import signal
@@ -16,7 +17,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from run_kit import ENVIRON, results, simulator
+from run_kit import ENVIRON, results, simulator, texts
 from test_workers import job_file, wait_until
 
 import crun_batch
@@ -102,6 +103,50 @@ def test_deaths_of_every_kind_lose_nothing(at: SimulatorProcess, cluster: str, t
     assert not (tmp_path / "run-leases").exists()
 
 
+def on_ray(file: Path, address: str, **options: Any) -> crun_batch.Run:
+    return crun_batch.run(file, ray=address, workers=2, environ=ENVIRON, handle_signals=False, **options)
+
+
+def test_all_kinds_of_requests_end_as_on_one_machine(at: SimulatorProcess, cluster: str, tmp_path: Path):
+    """A sweep, repeats, a judge, identical rows that are sent once: the same units at the same cost."""
+    keys = {
+        "limits": {"concurrency": 8},
+        "sweep": {"params.temperature": [0, 1]},
+        "repeats": 2,
+        "share_identical": True,
+        "score": [
+            {"name": "good", "grader": "judge", "model": "gpt-5.4-mini", "prompt": {"user": "Is {{ text }} so?"}}
+        ],
+    }
+    file, frame = job_file(at, tmp_path, 8, **keys), texts(8)
+    again = frame.with_columns(pl.format("again {}", "id").alias("id"))
+    pl.concat([frame, again]).write_parquet(tmp_path / "t.parquet")
+    several = on_ray(file, cluster)
+    assert ("finished", 0, 64) == (several.status, several.exit_code, results(several).height)
+    one = crun_batch.run(file, environ=ENVIRON, handle_signals=False, output_dir=tmp_path / "one")
+    told = ["id", "variant", "repeat", "status", "output_text", "cost_credits", "score_good"]
+    assert results(one).select(told).equals(results(several).select(told))
+    assert one.attempts().collect().height == several.attempts().collect().height
+    assert one.cost_credits == several.cost_credits and [] == several.verify(data=True)
+
+
+@pytest.mark.long
+def test_a_job_moves_to_the_cluster_and_back_without_a_row_sent_again(
+    at: SimulatorProcess, cluster: str, tmp_path: Path
+):
+    """Begun on one machine, gone on with on Ray until the money is used up, ended on one machine."""
+    file, sent = job_file(at, tmp_path, 60, limits={"concurrency": 8}), at.ledger()["count"]
+    first = crun_batch.run(file, environ=ENVIRON, handle_signals=False, pilot=20, output_dir=tmp_path / "first")
+    moved = {"overrides": {"reuse": [str(tmp_path / "first")]}}
+    several = on_ray(file, cluster, max_cost_credits=2, until_budget=True, **moved)
+    assert ("stopped", 4) == (several.status, several.exit_code) and several.cost_credits is not None
+    assert 1 < several.cost_credits <= 2
+    crun_batch.merge(*several.summary["shards"], output_dir=tmp_path / "run", unfinished=True)
+    last = crun_batch.run(file, environ=ENVIRON, handle_signals=False, **moved)
+    assert ("finished", 60, 20) == (last.status, results(last).height, results(first).height)
+    assert 60 == at.ledger()["count"] - sent, "each row was sent once, wherever it was"
+
+
 def test_an_interrupt_ends_all_in_order(at: SimulatorProcess, cluster: str, tmp_path: Path):
     """One sentence, one exit code, and the command that goes on; nothing that was sent is lost."""
     file, before = job_file(at, tmp_path, 2_000, limits={"concurrency": 4}), at.ledger()["count"]
@@ -132,6 +177,12 @@ def test_what_cannot_be_is_refused(at: SimulatorProcess, tmp_path: Path, monkeyp
     with pytest.raises(InputError, match=r"pip install 'crun-batch\[ray\]'"):
         run(ray="local")
     assert ["law.json", "t.parquet"] == sorted(one.name for one in tmp_path.iterdir())
+
+
+def test_a_plain_install_brings_no_ray():
+    """It comes with its extra alone."""
+    needs = [need for need in importlib.metadata.requires("crun-batch") or () if need.startswith("ray")]
+    assert needs and all("extra ==" in need for need in needs)
 
 
 def test_without_an_address_it_is_a_cluster_on_this_machine():

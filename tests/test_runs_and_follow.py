@@ -157,7 +157,7 @@ def test_a_followed_run_is_told_at_each_change_and_at_its_end(
     ended = crun_batch.status(done)
     running = {**ended, "status": "running", "holder": "process 1", "exit_code": None}
     told = iter([running, {**running, "seconds": 2.0}, {**running, "in_flight": 3}, ended])
-    monkeypatch.setattr("crun_batch.state.following.status_of", lambda path: next(told))
+    monkeypatch.setattr("crun_batch.state.following.status_at", lambda path, simulate: next(told))
     pauses: list[float] = []
     pace = WatchPace(monotonic=lambda: 0.0, sleep=pauses.append)
     found = list(follow_run(done.directory, pace))
@@ -169,7 +169,7 @@ def test_looking_takes_a_tenth_of_the_time_at_most(done: crun_batch.Run, monkeyp
     """A journal that takes 2 s to read is read every 20 s."""
     ended = crun_batch.status(done)
     told = iter([{**ended, "status": "running"}, ended])
-    monkeypatch.setattr("crun_batch.state.following.status_of", lambda path: next(told))
+    monkeypatch.setattr("crun_batch.state.following.status_at", lambda path, simulate: next(told))
     moments, pauses = iter([0.0, 2.0, 22.0, 24.0]), []
     list(follow_run(done.directory, WatchPace(monotonic=lambda: next(moments), sleep=pauses.append)))
     assert [20.0] == pauses

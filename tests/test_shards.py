@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -14,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from run_kit import ENVIRON, charged_credits, job, results, run, simulator, texts
 
+import crun_batch
 from crun_batch import InputError, RefusedToStart, RunDirectoryError, check, estimate, open_run, report, status
+from crun_batch.console.listings import status_text
 from crun_batch.load.folders import Folders
 from crun_batch.load.job.sections import InputSpec
 from crun_batch.load.table.shards import only_shard, shard_number
@@ -255,3 +258,29 @@ def test_a_shard_without_rows_is_a_finished_run(at: SimulatorProcess, tmp_path: 
     assert (0, "finished", 0) == (done.exit_code, done.status, done.summary["rows"]["total"])
     assert [] == done.verify(data=True) and 0 == results(done).height
     assert 0 == run(spec, frame, shard=f"{empty}/8").exit_code
+
+
+def test_the_status_of_a_job_is_that_of_its_shards_until_they_are_one_run(at: SimulatorProcess, tmp_path: Path):
+    """By the job file, or the directory that is to be: what is begun, what is done, what each is at."""
+    texts(12).write_parquet(tmp_path / "t.parquet")
+    table = {"table": str(tmp_path / "t.parquet"), "id": "id"}
+    spec = job(at, tmp_path, input=table, sweep={"params.temperature": [0, 1]})
+    file, place = tmp_path / "law.json", tmp_path / "run"
+    file.write_text(json.dumps({"name": "law", **spec.public_dict()}))
+    with pytest.raises(InputError, match="there is no run of this job yet"):
+        status(file)
+    one = crun_batch.run(file, shard="1/2", environ=ENVIRON)
+    told = status(file)
+    assert ("stopped", "1 of 2 shards were not begun") == (told["status"], told["stop_reason"])
+    assert (one.summary["rows"], one.summary["cost_credits"]) == (told["rows"], told["cost_credits"])
+    two = crun_batch.run(file, shard="2/2", environ=ENVIRON)
+    told = status(place)
+    assert ("finished", 0, 24, 12) == (told["status"], told["exit_code"], told["units"]["ok"], told["rows"]["ok"])
+    assert [str(one.directory), str(two.directory)] == told["shards"]
+    assert ["1/2", "2/2"] == [each["shard"] for each in told["by_shard"]]
+    assert told == list(crun_batch.follow(file))[-1]
+    said = status_text(told, told["output_dir"])
+    assert f"in shards as yet: {one.directory} and 1 more beside it" in said
+    merged = crun_batch.merge(file, output_dir=place)
+    assert (24, str(place)) == (status(file)["units"]["ok"], status(file)["output_dir"])
+    assert merged.cost_credits == Decimal(told["cost_credits"])

@@ -48,6 +48,21 @@ def refused(body: object, **headers: str) -> Failure:
         ("quota of the month is used up, try again in 12 days", 12 * 86_400.0),
         ("too many requests (Retry-After: 3s)", 3.0),
         ("retry_after=5", 5.0),
+        ("Rate limit of 10 per 60s exceeded for UserByMinute. Please wait 42 seconds before retrying.", 42.0),
+        (
+            "Rate limit of 50 per 86400s exceeded for UserByDay. Please wait 53281 seconds before retrying.",
+            53281.0,
+        ),
+        ("Please try your request again in 20 secs", 20.0),
+        ("Please retry your request after 2 min", 120.0),
+        ("the limit resets in 1 hour, 2 minutes and 3 seconds", 3723.0),
+        ("Quota resets after 5h30m.", 19_800.0),
+        ("the model is available again in about 90 Sec.", 90.0),
+        ("wait at least 7.5s", 7.5),
+        ("Retry after 1 hr", 3600.0),
+        ("PLEASE TRY AGAIN IN 3S", 3.0),
+        ("Limit: 3 requests per minute", None),
+        ("we waited 20 seconds for the model", None),
         ("try again later", None),
         ("retry after 5 models have answered", None),
         ("", None),
@@ -66,6 +81,11 @@ def test_words_tell_a_wait(message, seconds):
         ({"retryDelay": {"seconds": 3, "nanos": 500_000_000}}, 3.5),
         ({"retry_after": "7"}, 7.0),
         ({"retry_after": 7}, 7.0),
+        ({"retry_after": "7 seconds"}, 7.0),
+        ({"retry_after": "PT7S"}, 7.0),
+        ({"retryAfterSeconds": 7.5}, 7.5),
+        ({"Retry-After": "7"}, 7.0),
+        ({"wait_seconds": 7}, 7.0),
         ({"retry_after_ms": 250}, 0.25),
         ({"retry_after": 1e9}, 31 * 86_400.0),
         ({"retry_after": True}, None),
@@ -94,7 +114,31 @@ def test_retry_after_decides_then_the_body_then_what_the_headers_say_is_used_up(
     assert refused({"error": {"message": "no"}}, **resets).retry_after_seconds is None
 
 
-@pytest.mark.parametrize(("said", "seconds"), [("3s", 3.0), ("3", 3.0), ("500ms", 0.5), ("2m", 120.0)])
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("3s", 3.0),
+        ("3", 3.0),
+        (" 3 ", 3.0),
+        ("3.5", 3.5),
+        ("500ms", 0.5),
+        ("2m", 120.0),
+        ("3 s", 3.0),
+        ("3 seconds", 3.0),
+        ("3S", 3.0),
+        ("3 sec", 3.0),
+        ("1 minute", 60.0),
+        ("1m30s", 90.0),
+        ("1 minute 30 seconds", 90.0),
+        ("PT3S", 3.0),
+        ("PT1M30S", 90.0),
+        ("Sun, 09 Sep 2001 01:46:43 GMT", 3.0),
+        ("soon", None),
+        ("-3", None),
+        ("3 apples", None),
+        ("", None),
+    ],
+)
 def test_a_retry_after_with_a_unit_is_read_though_no_standard_has_it(said, seconds):
     assert seconds == refused({"error": {"message": "no"}}, retry_after=said).retry_after_seconds
 

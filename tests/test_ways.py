@@ -190,13 +190,11 @@ def test_tls_to_a_port_that_speaks_plain_http_says_so(server: FaultServer) -> No
 
 def test_nobody_answers_at_the_port_of_an_https_gateway() -> None:
     with refusing_url() as url:
+        place = url.removeprefix("http://").partition("/")[0]
         fault = post(url.replace("http://", "https://"))
     assert isinstance(fault, Fault)
-    assert ("not_sent", False, "no connection: Connection refused") == (
-        fault.stage,
-        fault.is_lasting,
-        fault.message,
-    )
+    words = f"no connection to {place}: Connection refused"
+    assert ("not_sent", False, words) == (fault.stage, fault.is_lasting, fault.message)
 
 
 # Which proxy is taken
@@ -274,7 +272,9 @@ def test_a_value_that_is_no_proxy_is_a_mistake_that_names_the_variable(value: st
         assert SECRET not in f"{proxy!r} {proxy.place}"
 
 
-@pytest.mark.parametrize("value", ["ftp://p:1", "http://", "http://p:99999", "://", "http://[::1"])
+@pytest.mark.parametrize(
+    "value", ["ftp://p:1", "http://", "http://p:99999", "://", "http://[::1", "http//p:80", "http:/p:80", "p:80/x"]
+)
 def test_a_proxy_that_is_none_stops_before_anything_is_sent(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """For paid requests and control calls alike; loopback does not look at it."""
     monkeypatch.setenv("ALL_PROXY", value)

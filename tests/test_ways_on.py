@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 from typing import Any, get_args
@@ -168,10 +169,32 @@ def test_the_command_after_a_cap_names_one_that_suffices(unit: str, keys: dict[s
         command = f"crun-batch run job.yaml --max-cost-{unit} {cap} --yes"
         stopped = run(asked, table, resume_command=command, pilot=pilot, **options)
         assert 4 == stopped.exit_code
+        assert re.search(
+            r"of the \S+ .*in budget.max_cost_\w+, and one request may cost up to", stopped.stop_reason
+        )
         words = shlex.split(stopped.summary["resume_command"])
         assert ["crun-batch", "run", "job.yaml", "--yes", f"--max-cost-{unit}"] == words[:-1]
         done = run(asked, table, **{f"max_cost_{unit}": words[-1]})
         assert ("finished", 0) == (done.status, done.summary["rows"]["open"])
+
+
+def test_the_command_to_go_on_corrects_prices_no_second_time(tmp_path: Path) -> None:
+    """What was wrong is corrected; the next change of a price may be a true one."""
+    command = "crun-batch run job.yaml --correct-prices --yes"
+    with simulator(seed=2) as at:
+        dear = {"models": {"gpt-5.4": {"currency": "credits", "input_per_mtok": 5000, "output_per_mtok": 3000}}}
+        first = run(job(at, tmp_path), texts(3), limit=1)
+        stopped = run(
+            job(at, tmp_path, prices=dear),
+            texts(3),
+            correct_prices=True,
+            max_cost_credits="0.01",
+            until_budget=True,
+            resume_command=command,
+        )
+        assert (0, 4) == (first.exit_code, stopped.exit_code)
+        words = shlex.split(stopped.summary["resume_command"])
+        assert ["crun-batch", "run", "job.yaml", "--yes", "--max-cost-credits"] == words[:-1]
 
 
 @pytest.mark.parametrize(

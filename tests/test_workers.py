@@ -98,13 +98,18 @@ def test_a_budget_is_that_of_all_workers(at: SimulatorProcess, tmp_path: Path):
 def test_kills_and_an_interrupt_lose_nothing(at: SimulatorProcess, tmp_path: Path):
     """A worker is killed: it is started again. The starter is killed: its workers keep what is in flight and end.
 
-    Ctrl-C: all drain, one exit code, one sentence. In the end each row is there once, what was billed beyond them
-    was in flight at the one kill, and all the time no more was in flight than the job says.
+    All that time one status tells of all of them. Ctrl-C: all drain, one exit code, one sentence. In the end each
+    row is there once, what was billed beyond them was in flight at the one kill, and never more was in flight than
+    the job says.
     """
     file, before = job_file(at, tmp_path, 120, limits={"concurrency": 8}), at.ledger()["count"]
     driver = started(file, 2)
     wait_until(lambda: at.ledger()["count"] - before > 10)
-    own = workers_of(driver)
+    wait_until(lambda: len(list(tmp_path.glob("run-shard-*/summary.json"))) == 2)
+    told, own = crun_batch.status(file), workers_of(driver)
+    assert ("running", 2, 120) == (told["status"], len(told["shards"]), told["units"]["total"])
+    assert all(f"process {one} on " in told["holder"] for one in own)
+    assert 3 <= told["units"]["ok"] and told["in_flight"] <= 8
     os.kill(own[0], signal.SIGKILL)
     wait_until(lambda: len(set(workers_of(driver)) - set(own)) == 1)
     wait_until(lambda: at.ledger()["count"] - before > 40)
@@ -115,6 +120,8 @@ def test_kills_and_an_interrupt_lose_nothing(at: SimulatorProcess, tmp_path: Pat
     count = at.ledger()["count"]
     recorded = sum(crun_batch.open_run(one).results().collect().height for one in tmp_path.glob("run-shard-*"))
     assert count - before - 8 <= recorded < 120
+    told = crun_batch.status(tmp_path / "run")
+    assert ("interrupted", recorded) == (told["status"], told["units"]["ok"])
     driver = started(file, 2)
     wait_until(lambda: at.ledger()["count"] > count)
     driver.send_signal(signal.SIGINT)
@@ -123,6 +130,7 @@ def test_kills_and_an_interrupt_lose_nothing(at: SimulatorProcess, tmp_path: Pat
     assert "--workers 2 --yes" in said.decode()
     done = run(file, 2)
     assert ("finished", 120) == (done.status, results(done).height) and [] == done.verify(data=True)
+    assert done.directory == Path(crun_batch.status(file)["output_dir"])
     attempts = done.attempts().collect()
     unknown = attempts.filter(pl.col("outcome") == "unknown").height
     assert unknown <= 8 and 120 + unknown == attempts.height
@@ -204,13 +212,14 @@ GIVEN_ON = {
     "simulator",
     "simulators_at",
     "deadline",
+    "otel",
     "environ",
     "env_file",
 }
 """Fields of RunOptions that reach the workers, or the simulator that they share."""
 OF_THE_STARTER = {
     *("until_budget", "confirm", "say", "watch", "progress", "tick", "resume_command", "handle_signals"),
-    "may_lack_keys",
+    *("may_lack_keys", "metrics_port"),
 }
 """Those that the process that starts them has done with: it asks, shows, and is interrupted."""
 
@@ -225,8 +234,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "too many workers": ({"workers": 99}, {}, "1 to limits.concurrency, which is 4"),
     "a pilot": ({"pilot": 5}, {}, "--pilot does not go with --workers: run it on one shard"),
     "a shard": ({"shard": "1/2"}, {}, "--shard does not go with --workers"),
-    "figures": ({"metrics_port": 0}, {}, "--metrics-port does not go with --workers"),
-    "exported figures": ({"otel": True}, {}, "--otel does not go with --workers"),
+    "figures of one's own": ({"figures": print}, {}, "--figures does not go with --workers"),
     "a wire of one's own": ({"wire": lambda job: None}, {}, "--wire does not go with --workers"),
     "a retry": ({"retry": ["failed"]}, {}, "--retry does not go with --workers: .* once the shards are merged"),
     "redo": ({"redo_changed": True}, {}, "--redo-changed does not go with --workers: each shard"),
@@ -312,7 +320,8 @@ class PlayedCrew(Crew):
     """Two workers without processes: the first ends as it is told to, the second when all are told to stop."""
 
     def __init__(self, exit_code: int) -> None:
-        super().__init__([], {}, LeaseBook(SharedLimits(4), []), Watchers(print, print, print, lambda _: (0, 0)))
+        watchers = Watchers(print, print, print, print, lambda _: (0, 0))
+        super().__init__([], {}, LeaseBook(SharedLimits(4), []), watchers)
         self._orders = [Order("law.json", (number, 2), {}) for number in (1, 2)]
         self._exit_code = exit_code
 

@@ -2,7 +2,7 @@
 
 from crun_batch.api.annotations import annotate, export_annotations, import_annotations
 from crun_batch.api.coordinating import coordinator
-from crun_batch.api.directories import cancel, export, follow, merge, runs, show, verify
+from crun_batch.api.directories import cancel, export, follow, merge, runs, show, status, verify
 from crun_batch.api.jobs import (
     aestimate,
     arun,
@@ -16,7 +16,6 @@ from crun_batch.api.jobs import (
     open_run,
     report,
     run,
-    status,
 )
 from crun_batch.api.machine import doctor
 from crun_batch.api.pages import View, view

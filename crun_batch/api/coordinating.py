@@ -23,6 +23,7 @@ def coordinator(
     simulate: bool = False,
     until_budget: bool = False,
     progress: bool = False,
+    metrics_port: int | None = None,
     **overrides: Any,
 ) -> Run:
     """Grant the workers of a job their parts until all have ended; the merged `Run`, or why there is none yet.
@@ -41,6 +42,7 @@ def coordinator(
         simulate: workers with `simulate` too: into `<output_dir>-simulated`.
         until_budget: start although budget or credits will not last; stop there.
         progress: show a bar on standard error.
+        metrics_port: serve figures of the whole job, and of each worker, for Prometheus on this port of 127.0.0.1.
         overrides: sections of the job, or fields of `RunOptions`.
 
     Raises:
@@ -64,6 +66,7 @@ def coordinator(
         simulate=simulate,
         until_budget=until_budget,
         progress=progress,
+        metrics_port=metrics_port,
     )
     listening = listening_at(host, port, options.environ.get(TOKEN_NAME))
     summary = finished(run_coordinator(job, shards, listening, options))

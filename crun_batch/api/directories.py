@@ -32,6 +32,18 @@ def runs(folder: str | Path = ".") -> list[dict[str, Any]]:
     return [structs.asdict(run) for run in list_runs(Path(folder))]
 
 
+def status(run: AnyRun, *, simulate: bool = False) -> dict[str, Any]:
+    """summary.json as it would be now, whoever is writing it, with `holder`, `in_flight` and `suspects`.
+
+    `holder` is the process that runs it, or null; `suspects` are attempts that may have been billed without a
+    recorded reply. Of a job file whose rows are in shards as yet: all of them told as one, and in `by_shard` what
+    each is at. Raises InputError where there is no run, RunDamaged.
+    """
+    from crun_batch.state.finding import status_at
+
+    return status_at(Path(run) if isinstance(run, str | Path) else run.directory, simulate=simulate)
+
+
 def follow(run: AnyRun, *, every_seconds: float = 1.0, simulate: bool = False) -> Iterator[dict[str, Any]]:
     """Watch a run from outside: what `status` gives, now and after each change, until the run has ended.
 
@@ -40,7 +52,8 @@ def follow(run: AnyRun, *, every_seconds: float = 1.0, simulate: bool = False) -
     """
     from crun_batch.state.following import WatchPace, follow_run
 
-    return follow_run(directory_of(run, simulate), WatchPace(every_seconds=every_seconds))
+    path = Path(run) if isinstance(run, str | Path) else run.directory
+    return follow_run(path, WatchPace(every_seconds=every_seconds), simulate=simulate)
 
 
 def merge(*runs: AnyRun, output_dir: str | Path, unfinished: bool = False) -> Run:
@@ -60,7 +73,7 @@ def merge(*runs: AnyRun, output_dir: str | Path, unfinished: bool = False) -> Ru
     """
     from crun_batch.api.run_handle import Run
     from crun_batch.scale.merge import merge_shards
-    from crun_batch.state.status import find_shards
+    from crun_batch.state.finding import find_shards
 
     places = [
         run for one in runs for run in (find_shards(Path(one)) if isinstance(one, str | Path) else [one.directory])

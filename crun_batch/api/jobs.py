@@ -273,17 +273,6 @@ def open_run(run: str | Path, *, simulate: bool = False) -> Run:
     return run_in(directory_of(run, simulate))
 
 
-def status(run: AnyRun, *, simulate: bool = False) -> dict[str, Any]:
-    """summary.json as it would be now, whoever is writing it, with `holder`, `in_flight` and `suspects`.
-
-    `holder` is the process that runs it, or null; `suspects` are attempts that may have been billed without a
-    recorded reply. Raises InputError where there is no run, RunDamaged.
-    """
-    from crun_batch.state.status import status_of
-
-    return status_of(directory_of(run, simulate))
-
-
 def job_schema() -> dict[str, object]:
     """The JSON Schema of a job file, for editors."""
     from crun_batch.load.job import json_schema
@@ -305,7 +294,7 @@ def load_job(path: str | Path, **overrides: Any) -> Job:
 
 def directory_of(run: AnyRun, simulate: bool) -> Path:
     """Where a run is that was given as itself or as its place."""
-    from crun_batch.state.status import find_run
+    from crun_batch.state.finding import find_run
 
     return find_run(Path(run), simulate=simulate) if isinstance(run, str | Path) else run.directory
 

@@ -31,6 +31,7 @@ def coordinator(  # noqa: PLR0913 - one parameter for each option
     output_dir: options.OutputDir = None,
     allow_path: options.AllowPaths = None,
     env_file: options.EnvFile = None,
+    metrics_port: options.MetricsPort = None,
     json: options.AsJson = False,
 ) -> int:
     """Grant the workers of a job their parts, on any machines; one run in the end.
@@ -52,6 +53,7 @@ def coordinator(  # noqa: PLR0913 - one parameter for each option
             until_budget=until_budget,
             simulate=simulate,
             output_dir=output_dir,
+            metrics_port=metrics_port,
             **options.for_job(set_, env_file, allow_path),
             **screen.watching(ask=not (yes or simulate)),
             resume_command=options.resume_command(sys.argv),

@@ -29,6 +29,7 @@ def estimate_text(estimate: Mapping[str, Any], width: int | None = None) -> str:
         ("balance", _balance(estimate)),
         ("time", _time(estimate)),
         *(("identical", phrase) for phrase in _identical_phrases(estimate)),
+        *(("cache", phrase) for phrase in _cache_phrases(estimate)),
         *(("cheaper", phrase) for phrase in _cheaper_phrases(estimate)),
         *(("note", one_line(note)) for note in _notes(estimate)),
     ]
@@ -165,6 +166,26 @@ def _identical_phrases(estimate: Mapping[str, Any]) -> list[str]:
                 else f"share_identical: true sends each once{worth}"
             )
         )
+    return phrases
+
+
+def _cache_phrases(estimate: Mapping[str, Any]) -> list[str]:
+    """What `prompt.cache` does, for each variant of which something is kept."""
+    phrases = []
+    for told in estimate.get("ways", ()):
+        cache = told.get("cache")
+        if cache is None:
+            continue
+        of = f" of {told['variant']}" if len(estimate["ways"]) > 1 else ""
+        read = f"{_share(cache['read_share'])} of the input{of} is read from the provider's cache, if it keeps"
+        kept = f"the {counted(cache['prefix_tokens'], 'token')} that all requests begin with"
+        saves, costs = cache["saves"], told["as_it_is"]
+        show = UNIT[told["currency"]]
+        ends = [end for end in ("low", "high") if costs[end] is not None]
+        worth = min(saves[end] for end in ends)
+        how = f"saves {_share(worth)}" if worth >= 0 else f"costs {_share(-worth)} more"
+        between = " to ".join(dict.fromkeys(show(Decimal(costs[end])) for end in ends))
+        phrases.append(f"{read} {kept}: {between}, which {how}")
     return phrases
 
 

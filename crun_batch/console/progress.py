@@ -126,7 +126,7 @@ def tqdm_postfix(progress: Progress) -> str:
     """What a bar does not show by itself (it has the rows, the rate and the time left)."""
     phrases = [
         *not_ok(progress),
-        f"{spent(progress)} of about {projected(progress)}",
+        f"{spent(progress)} {'spent' if (bill := projected(progress)) == UNKNOWN else f'of about {bill}'}",
         f"{count(progress.in_flight)}/{count(progress.limit)} in flight",
         stops(progress),
         one_line(progress.waiting_reason or ""),

@@ -22,8 +22,21 @@ LONGEST_WAIT_SECONDS = 31 * 86_400.0
 _SMALLEST_EPOCH_SECONDS = 1e9
 _SMALLEST_EPOCH_MILLISECONDS = 1e11
 
-_UNIT_SECONDS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-_DURATION_PIECE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{0,9})?)(ms|us|µs|ns|d|h|m|s)")
+_UNITS = (
+    (86_400.0, ("d", "day", "days")),
+    (3_600.0, ("h", "hr", "hrs", "hour", "hours")),
+    (60.0, ("m", "min", "mins", "minute", "minutes")),
+    (1.0, ("s", "sec", "secs", "second", "seconds")),
+    (0.001, ("ms", "msec", "millisecond", "milliseconds")),
+    (1e-6, ("us", "µs")),
+    (1e-9, ("ns",)),
+)
+UNIT_SECONDS = {name: seconds for seconds, names in _UNITS for name in names}
+"""How many seconds a unit is, in each spelling, in lower case."""
+UNIT = "|".join(sorted(UNIT_SECONDS, key=len, reverse=True))
+NUMBER = r"[0-9]{1,12}(?:\.[0-9]{0,9})?"
+_PIECE = re.compile(rf"({NUMBER})\s*({UNIT})(?![a-zµ])", re.IGNORECASE)
+_DURATION = re.compile(rf"(?:PT)?(?:{NUMBER}\s*(?:{UNIT})(?![a-zµ])[\s,]*(?:and\s+)?)+", re.IGNORECASE)
 
 _NAMES = {
     "requests": ("x-ratelimit-{}-requests", "anthropic-ratelimit-requests-{}", "x-ratelimit-{}"),
@@ -147,11 +160,10 @@ def _count(text: str | None) -> int | None:
 
 
 def duration_seconds(text: str) -> float | None:
-    """Seconds of a text such as `6m0s` or `20ms`; None where it is none."""
-    pieces = _DURATION_PIECE.findall(text)
-    if not pieces or "".join(number + unit for number, unit in pieces) != text.strip():
+    """Seconds of a text such as `6m0s`, `20ms`, `1 minute 30 seconds` or `PT3S`; None where it is none."""
+    if not _DURATION.fullmatch(text.strip()):
         return None
-    return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in pieces)
+    return sum(float(number) * UNIT_SECONDS[unit.lower()] for number, unit in _PIECE.findall(text))
 
 
 def _http_date(text: str | None) -> float | None:

@@ -1,8 +1,9 @@
 """The wait that an error body asks for, by Google's RetryInfo, a key or words, and the quotas that it names.
 
 Sources: google.rpc.RetryInfo (`retryDelay`), the rate limit messages of OpenAI and Azure ("Please try again in
-7.66s", "Please retry after 26 seconds"), Gemini ("Please retry in 20.5s") and LiteLLM ("Try again in 60 seconds"),
-and proxies that put the header into the text. Pure; a form that is not known says nothing.
+7.66s", "Please retry after 26 seconds"), Gemini ("Please retry in 20.5s"), GitHub Models ("Please wait 42 seconds
+before retrying") and LiteLLM ("Try again in 60 seconds"), and proxies that put the header into the text. Pure; a
+form that is not known says nothing.
 """
 
 from __future__ import annotations
@@ -11,35 +12,34 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from crun_batch.gateway.rate_headers import LONGEST_WAIT_SECONDS, duration_seconds
+from crun_batch.gateway.rate_headers import LONGEST_WAIT_SECONDS, NUMBER, UNIT, duration_seconds
 
 _KEYS = {
     "retryDelay": 1.0,
     "retry_after": 1.0,
     "retry_after_seconds": 1.0,
     "retryAfter": 1.0,
+    "retryAfterSeconds": 1.0,
+    "retry-after": 1.0,
+    "Retry-After": 1.0,
+    "retry_in": 1.0,
+    "retry_in_seconds": 1.0,
+    "wait_seconds": 1.0,
+    "reset_after": 1.0,
     "retry_after_ms": 0.001,
     "retryAfterMs": 0.001,
 }
 """Key -> how many seconds its unit is, where the value is a bare number."""
 
-_NUMBER = r"[0-9]{1,9}(?:\.[0-9]{0,9})?"
-_AMOUNT = rf"{_NUMBER}\s*(?:ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hours?|d|days?)(?![a-z])"
+_AMOUNT = rf"{NUMBER}\s*(?:{UNIT})(?![a-zµ])"
+_AMOUNTS = rf"((?:{_AMOUNT}(?:\s*,?\s*(?:and\s+)?(?=[0-9]))?)+)"
 _WORDS = re.compile(
-    rf"(?:try\s+again|retry(?:ing)?)\s+(?:in|after)\s+(?:about\s+)?((?:{_AMOUNT}\s*)+)"
-    rf"|retry[-_ ]after['\"]?\s*[:=]\s*['\"]?({_NUMBER}(?:\s*(?:ms|s|seconds?|m|minutes?|h|hours?)(?![a-z]))?)",
+    r"(?:(?:try|retry(?:ing)?)\b(?:\s+(?:again|your|the|this|request))*\s+(?:in|after)"
+    r"|wait(?:ing)?(?:\s+for)?|(?:resets?|available(?:\s+again)?)\s+(?:in|after))"
+    rf"\s+(?:about\s+|approximately\s+|at\s+least\s+)?{_AMOUNTS}"
+    rf"|retry[-_ ]after['\"]?\s*[:=]\s*['\"]?({NUMBER}(?:\s*(?:{UNIT})(?![a-zµ]))?)",
     re.IGNORECASE,
 )
-_PIECE = re.compile(rf"({_NUMBER})\s*(milliseconds?|ms|d|h|m|s)?", re.IGNORECASE)
-_UNIT_SECONDS = {
-    "ms": 0.001,
-    "milliseconds": 0.001,
-    "millisecond": 0.001,
-    "s": 1.0,
-    "m": 60.0,
-    "h": 3600.0,
-    "d": 86_400.0,
-}
 
 
 def wait_told(places: Sequence[Mapping[str, Any]], message: str) -> float | None:
@@ -52,9 +52,8 @@ def wait_told(places: Sequence[Mapping[str, Any]], message: str) -> float | None
     said = _WORDS.search(message)
     if said is None:
         return None
-    pieces = _PIECE.findall(said[1] or said[2])
-    total = sum(float(number) * _UNIT_SECONDS[(unit or "s").lower()] for number, unit in pieces)
-    return min(total, LONGEST_WAIT_SECONDS)
+    seconds = duration_seconds(said[1] or said[2])
+    return min(float(said[2]) if seconds is None else seconds, LONGEST_WAIT_SECONDS)
 
 
 def with_quotas(words: str, details: Sequence[Mapping[str, Any]]) -> str:

@@ -151,7 +151,10 @@ def how_to_go_on(halt: Halt | None, context: RunContext) -> Halt | None:
         return halt
     if halt.reason == NO_ROOM:
         shard = context.workload.shard
-        how = [used_up(reservations_of(context)), *(() if shard is None else shard.caps)]
+        how = [
+            used_up(reservations_of(context), context.state.reservations),
+            *(() if shard is None else shard.caps),
+        ]
         return structs.replace(halt, reason=f"{halt.reason}: {'; '.join(how)}")
     return structs.replace(halt, reason=f"{halt.reason}; top it up and start again, what is finished stays")
 

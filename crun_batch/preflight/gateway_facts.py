@@ -265,7 +265,8 @@ def refusal_of(workload: Workload, gateways: Sequence[GatewayFacts], say: Callab
             say(facts.named(doubt))
         fault = facts.offer.balance_fault
         if fault is not None and _must_be_read(facts, gateways):
-            again = f"Try again, or {WITHOUT_BALANCE} to start without looking at it."
+            once_more = "Is endpoint.base_url right? Then try again" if "no connection" in fault else "Try again"
+            again = f"{once_more}, or {WITHOUT_BALANCE} to start without looking at it."
             advice = "" if facts.offer.is_unreached else again
             raise RefusedToStart(facts.named(fault), advice=advice)
         if fault is not None:

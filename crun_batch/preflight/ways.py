@@ -1,79 +1,77 @@
 """What else a job could be: its own texts and prices in every other way to ask, for `estimate`.
 
-Owns which ways a job has, and what stands in a request in each of them. Sends and writes nothing.
+Owns which ways a job has, and which of them read from a cache. Sends and writes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import orjson
-from msgspec import Struct, field
+from msgspec import structs
 
-from crun_batch.load.prompt.rejections import RowRejected
-from crun_batch.preflight.caching import least_cached_tokens, prefix_complaint, said, shared
+from crun_batch.preflight.caching import least_cached_tokens, prefix_complaint
+from crun_batch.preflight.frames import Texts, frames_of, texts_of
 from crun_batch.preflight.other_tiers import TIERS, other_tiers, price_there
 from crun_batch.preflight.prices import Prices
 from crun_batch.pricing.figures import Estimate
-from crun_batch.pricing.tokens import Counter, count_body, remembering, token_counter
-from crun_batch.pricing.ways import AnswerLength, Frame, Offer, ways_of, ways_to_dict
+from crun_batch.pricing.tokens import Counter, remembering, token_counter
+from crun_batch.pricing.ways import AnswerLength, Frame, Offer, cache_to_dict, share_read, ways_of, ways_to_dict
 from crun_batch.records import Price, Row
 from crun_batch.state.run_state import RunContext
-from crun_batch.workload.packed_request import packed_messages
-from crun_batch.workload.packing import FORMATS, PackFormat, instruction, packed_reply, packed_schema, packed_text
+from crun_batch.workload.caching import KEYED, keys_needed
 from crun_batch.workload.request import Variant
 
 ROWS_LOOKED_AT = 2_000
 SEED = 0
-PACKS = (2, 5, 10, 25, 50)
-
-
-class Texts(Struct):
-    """What the rows that were looked at ask."""
-
-    whole: list[int] = field(default_factory=list)
-    """Tokens of each request."""
-    own: list[int] = field(default_factory=list)
-    """Of each user's message alone."""
-    heads: set[bytes] = field(default_factory=set)
-    """What stands before it: one, where all rows share it."""
-    prefix: str | None = None
-    """The text that all requests begin with."""
-    row: Row | None = None
 
 
 def ways_document(context: RunContext, prices: Prices, estimate: Estimate) -> list[dict[str, Any]]:
-    """For each variant with a known price: what it costs as it is and in other ways, and the cheapest of them."""
+    """For each variant with a known price: what it costs as it is and in other ways, and the cheapest of them.
+
+    `cache`: what `prompt.cache` of the job does (`prefix_tokens`, `read_share` of the input, `saves` against
+    `without`), if the provider keeps the prefix; null where it is off, or keeps nothing.
+    """
     variants = [variant for variant in context.workload.variants if _is_plain(variant)]
     if not variants:
         return []
     rows = list(_rows(context))
     told = []
     for variant in variants:
-        requests = sum(one.requests for one in estimate.variants if one.name == variant.name)
+        asked = sum(one.requests * one.rows_together for one in estimate.variants if one.name == variant.name)
         choice, *_ = prices.choices(variant.job.model, variant.terms.service_tier)
         standard = prices.choices(variant.job.model)[0].price
-        if choice.price is None or not requests:
+        if choice.price is None or not asked:
             continue
         counter = remembering(token_counter(variant.job.model or ""))
-        texts = _texts(variant, rows, counter)
+        texts = texts_of(variant, rows, counter)
         if texts.row is not None:
             offers = list(_offers(variant, texts, counter, choice.price, standard or choice.price))
-            answer = _answer(context, variant)
-            as_is, *others = ways_of(texts.whole, answer, offers[:1], _scale(requests, len(texts.whole)))
-            own = texts.own if len(texts.heads) == 1 else texts.whole
-            others += ways_of(own, answer, offers[1:], _scale(requests, len(texts.whole)))
             told.append(
                 {
                     "variant": variant.name,
                     "prices_from": choice.reason,
                     "rows_looked_at": len(texts.whole),
                     "prefix_tokens": 0 if texts.prefix is None else counter.count(texts.prefix),
-                    **ways_to_dict(as_is, others, choice.price.currency),
+                    **_priced(offers, texts, _answer(context, variant, offers[0].frame), asked),
                 }
             )
     return told
+
+
+def _priced(offers: Sequence[Offer], texts: Texts, answer: AnswerLength, rows: int) -> dict[str, Any]:
+    """The first offer, which is the job as it is, beside the others."""
+    scale, (here, *elsewhere) = _scale(rows, len(texts.whole)), offers
+    of_row = texts.own if len(texts.heads) == 1 else texts.whole
+    own = texts.whole if here.frame.rows == 1 else of_row
+    [as_is] = ways_of(own, answer, [here], scale)
+    cache: dict[str, Any] | None = None
+    if here.is_cached:
+        [without] = ways_of(own, answer, [structs.replace(here, is_cached=False, writes_cache=False)], scale)
+        cache = {"prefix_tokens": here.frame.prefix_tokens}
+        cache |= cache_to_dict(as_is, without, share_read(own, here, rows))
+    others = ways_of(of_row, answer, elsewhere, scale)
+    return {**ways_to_dict(as_is, others, here.price.currency), "cache": cache}
 
 
 def cache_notes(context: RunContext) -> list[str]:
@@ -85,10 +83,13 @@ def cache_notes(context: RunContext) -> list[str]:
 
 
 def _is_plain(variant: Variant) -> bool:
-    """Whether each row is one request with one text at its end: no conversation, no body of its own, no pack."""
+    """Whether each row has one text at the end of its request: no conversation, no body of its own.
+
+    Of a pack with a schema for its answers nobody knows how long the shortest is.
+    """
     job = variant.job
     says_more = job.prompt.body_column is not None or job.prompt.turns is not None
-    return not says_more and job.model is not None and job.pack is None
+    return not says_more and job.model is not None and (job.pack is None or job.output_schema is None)
 
 
 def _rows(context: RunContext) -> Iterator[Row]:
@@ -102,93 +103,39 @@ def _rows(context: RunContext) -> Iterator[Row]:
         yield from batch
 
 
-def _texts(variant: Variant, rows: Sequence[Row], counter: Counter) -> Texts:
-    texts = Texts()
-    for row in rows:
-        try:
-            request, messages = variant.request(row), variant.renderer.render(row).messages
-            head = count_body(_body(variant, row, messages, ""), counter).tokens
-        except RowRejected:
-            continue
-        whole = count_body(request.body, counter).tokens
-        text = said(messages)
-        texts.whole.append(whole)
-        texts.own.append(whole - head)
-        texts.heads.add(orjson.dumps([messages[:-1], isinstance(messages[-1].get("content"), str)]))
-        texts.prefix = text if texts.row is None else shared(texts.prefix, text)
-        texts.row = row
-    return texts
-
-
-def _body(variant: Variant, row: Row, messages: Sequence[Mapping[str, Any]], text: str) -> bytes:
-    """The request with another text of the user."""
-    job = variant.job
-    return variant.body(row, [*messages[:-1], {**messages[-1], "content": text}], job.params, job.output_schema)
-
-
 def _offers(variant: Variant, texts: Texts, counter: Counter, price: Price, standard: Price) -> Iterator[Offer]:
-    """As it is, then every other way that this job has."""
-    alone = Frame(rows=1, input_tokens=0)
-    yield Offer("as it is", "", alone, price)
-    assert texts.row is not None
-    own = count_body(_body(variant, texts.row, variant.renderer.render(texts.row).messages, ""), counter).tokens
-    prefix = 0 if texts.prefix is None else counter.count(texts.prefix)
-    has_one_head = len(texts.heads) == 1
-    frames = [("", "", Frame(1, own if has_one_head else 0, prefix_tokens=prefix))]
-    if has_one_head and _can_pack(variant, texts):
-        frames += [
-            (
-                f"{rows} rows in one request as {form}",
-                f"pack: {{rows: {rows}, format: {form}}}",
-                _packed(variant, texts.row, counter, rows, form),
-            )
-            for rows in PACKS
-            if rows <= len(texts.whole)
-            for form in FORMATS
-        ]
-    for packed, packs, frame in frames:
-        for tier, tiered in {"": "", **other_tiers(variant.job)}.items():
-            sold = price_there(variant.job, standard, tier) if tier else price
-            if sold is None or (sold == price and tier) or (packed and tier == "batch"):
+    """As it is, then every other way that this job has. With `prompt.cache` all of them read what is kept."""
+    job, keeps = variant.job, variant.job.prompt.cache != "off"
+    current, *frames = frames_of(variant, texts, counter)
+    here = Frame(1, 0, prefix_tokens=current.frame.prefix_tokens) if current.frame.rows == 1 else current.frame
+    yield _cached(variant, Offer("as it is", "", here, price), is_cached=keeps)
+    for other in (current, *frames):
+        for tier, tiered in {"": "", **other_tiers(job)}.items():
+            sold = price_there(job, standard, tier) if tier else price
+            if sold is None or (sold == price and tier) or (other.frame.rows > 1 and tier == "batch"):
                 continue
-            says = "; ".join(filter(None, (packs, tiered)))
-            names = [name for name in (packed, f"the {tier} tier" if tier in TIERS else "") if name]
+            says = [one for one in (other.says, tiered) if one]
+            names = [name for name in (other.name, f"the {tier} tier" if tier in TIERS else "") if name]
+            offer = Offer(", ".join(names), "; ".join(says), other.frame, sold)
+            is_kept = tier != "batch" and not variant.goes_in_batches
             if names:
-                yield Offer(", ".join(names), says, frame, sold)
-            is_live = tier != "batch" and not variant.goes_in_batches
-            if is_live and _is_cacheable(variant, frame, sold):
-                writes = variant.protocol_name == "messages"
-                cached = ", ".join([*names, "a cached prefix"])
-                keys = "; ".join(filter(None, (says, "prompt: {cache: auto}")))
-                yield Offer(cached, keys, frame, sold, is_cached=True, writes_cache=writes)
+                yield _cached(variant, offer, is_cached=keeps and is_kept)
+            if is_kept and not keeps:
+                names, says = [*names, "a cached prefix"], [*says, "prompt: {cache: auto}"]
+                offer = Offer(", ".join(names), "; ".join(says), other.frame, sold)
+                cached = _cached(variant, offer, is_cached=True)
+                if cached.is_cached:
+                    yield cached
 
 
-def _can_pack(variant: Variant, texts: Texts) -> bool:
-    """Whether several rows could stand in one request: texts in, a text out."""
-    job = variant.job
-    shapes = job.output_schema or job.params.get("tools") or job.params.get("response_format")
-    asks_alone = (
-        variant.goes_in_batches or job.prompt.messages_column is not None or job.endpoint.protocol == "completions"
-    )
-    return texts.prefix is not None and not shapes and not asks_alone
-
-
-def _packed(variant: Variant, row: Row, counter: Counter, rows: int, form: PackFormat) -> Frame:
-    """What a request of so many rows holds beside their texts."""
-    messages = variant.renderer.render(row).messages
-    told = packed_messages(messages, "", instruction(rows, form))
-    head = count_body(variant.body(row, told, variant.job.params, variant.job.output_schema), counter).tokens
-    schema = 0
-    if form == "json":
-        asked = {"name": "answers", "schema": packed_schema(rows), "strict": True}
-        schema = counter.count(orjson.dumps({"type": "json_schema", "json_schema": asked}).decode())
-    return Frame(
-        rows=rows,
-        input_tokens=head + schema,
-        item_tokens=round(counter.count(packed_text([""] * rows)) / rows),
-        output_tokens=max(0, counter.count(packed_reply(["x"] * rows, form)) - rows),
-        prefix_tokens=head,
-    )
+def _cached(variant: Variant, offer: Offer, *, is_cached: bool) -> Offer:
+    """With what requests read from a cache, where they can. One goes ahead of each key; of packs none does."""
+    if not is_cached or not _is_cacheable(variant, offer.frame, offer.price):
+        return offer
+    job, writes = variant.job, variant.protocol_name == "messages"
+    keys = keys_needed(job) if job.endpoint.protocol in KEYED else 1
+    cold = keys if offer.frame.rows == 1 else job.limits.concurrency
+    return structs.replace(offer, is_cached=True, writes_cache=writes, cold=cold)
 
 
 def _is_cacheable(variant: Variant, frame: Frame, price: Price) -> bool:
@@ -198,9 +145,14 @@ def _is_cacheable(variant: Variant, frame: Frame, price: Price) -> bool:
     return frame.prefix_tokens >= least and cached is not None and cached < price.input_atto and not must_write
 
 
-def _answer(context: RunContext, variant: Variant) -> AnswerLength:
-    finished = context.state.account.finished_requests().alone.get(variant.name)
-    mean = finished.output_tokens / finished.requests if finished is not None and finished.requests else None
+def _answer(context: RunContext, variant: Variant, here: Frame) -> AnswerLength:
+    """So far; of a row among others without what stands around its answer."""
+    finished = context.state.account.finished_requests().like(
+        variant.name, packs=variant.job.pack is not None, rows=here.rows
+    )
+    mean = None
+    if finished is not None and finished.requests:
+        mean = max(1.0, finished.output_tokens / finished.requests - here.output_tokens / here.rows)
     return AnswerLength(1, mean, variant.job.output_limit_tokens)
 
 

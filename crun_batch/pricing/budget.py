@@ -260,16 +260,23 @@ def rows_that_fit(need: Needs, left_pico: int) -> int:
     return need.finished_rows + fitting if need.limit_of is None else need.limit_of(fitting)
 
 
-def used_up(reservations: Reservations) -> str:
-    """Which cap has no room for one more request, how it was used, and how to go on."""
+def used_up(reservations: Reservations, asked: Reservations | None) -> str:
+    """Which cap has no room for one more request, how it was used, and how to go on.
+
+    `asked`: the session's own, which knows what requests would have held: a cap may be too low for one of them
+    although little of it is spent.
+    """
     phrases = []
-    for unit, purse in (("usd", reservations.usd), ("credits", reservations.credits)):
+    for unit in ("usd", "credits"):
+        purse: Purse = getattr(reservations, unit)
         if purse.cap_pico is not None:
             unknown = purse.unknown_pico
             held = f" and {_money(unknown, unit)} held for attempts of unknown cost" if unknown else ""
+            largest = 0 if asked is None else getattr(asked, unit).largest_hold_pico
+            may_cost = f", and one request may cost up to {_money(largest, unit)}" if largest else ""
             phrases.append(
                 f"{_money(purse.spent_pico, unit)} spent{held}, of the {_money(purse.cap_pico, unit)} in "
-                f"budget.max_cost_{unit}"
+                f"budget.max_cost_{unit}{may_cost}"
             )
     if not phrases:
         return "what the balance has, less budget.keep_credits, is used up; top it up and start again"

@@ -69,9 +69,11 @@ class Offer(Struct, frozen=True):
     frame: Frame
     price: Price
     is_cached: bool = False
-    """Whether the prefix is read from a cache by all requests but the first."""
+    """Whether the prefix is read from a cache by all requests but the first ones."""
     writes_cache: bool = False
-    """Whether the first one is billed for writing it."""
+    """Whether these are billed for writing it."""
+    cold: int = 1
+    """How many requests come too early to read it."""
 
 
 def ways_of(
@@ -79,6 +81,14 @@ def ways_of(
 ) -> list[PricedWay]:
     """What each offer costs: `texts` are the rows' own tokens, `scale` makes of a sum that of all rows."""
     return [_priced(texts, answer, offer, scale) for offer in offers]
+
+
+def share_read(texts: Sequence[int], offer: Offer, rows: int) -> float:
+    """Which share of the input of so many rows is read from the cache; `texts`: the own tokens of some of them."""
+    groups = _groups(texts, offer.frame.rows)
+    requests = len(groups) * rows / len(texts)
+    whole = sum(_input_tokens(offer.frame, *group) for group in groups) * rows / len(texts)
+    return offer.frame.prefix_tokens * max(0.0, requests - offer.cold) / whole if whole else 0.0
 
 
 def cheapest(as_is: PricedWay, others: Sequence[PricedWay]) -> PricedWay | None:
@@ -102,10 +112,18 @@ def _to_count_on(way: PricedWay, as_is: PricedWay) -> Fraction:
 
 
 def _priced(texts: Sequence[int], answer: AnswerLength, offer: Offer, scale: Callable[[int], int]) -> PricedWay:
-    groups = _groups(texts, offer.frame.rows)
+    groups, price_of = _groups(texts, offer.frame.rows), charges(offer.price, None)
+    first = groups[: offer.cold] if offer.is_cached else []
+
+    def each(groups: Sequence[tuple[int, int]], tokens: float, *, is_cold: bool) -> list[int]:
+        found = [price_of(_usage(group, tokens, offer, is_cold=is_cold)) for group in groups]
+        return [(one.usd_pico if offer.price.currency == "usd" else one.credits_pico) or 0 for one in found]
 
     def cost(tokens: float | None) -> int | None:
-        return None if tokens is None else scale(_cost(groups, tokens, offer))
+        if tokens is None:
+            return None
+        costs, cold = each(groups, tokens, is_cold=False), each(first, tokens, is_cold=True)
+        return scale(sum(costs)) + sum(cold) - sum(costs[: len(cold)])
 
     return PricedWay(offer.name, offer.says, cost(answer.low) or 0, cost(answer.expected), cost(answer.high))
 
@@ -120,20 +138,24 @@ def _groups(texts: Sequence[int], rows: int) -> list[tuple[int, int]]:
     return [(len(pack), sum(pack)) for pack in packs]
 
 
-def _cost(groups: Sequence[tuple[int, int]], answer_tokens: float, offer: Offer) -> int:
-    frame, of, total = offer.frame, charges(offer.price, None), 0
-    for number, (rows, own_tokens) in enumerate(groups):
-        share = rows / frame.rows
-        is_first = number == 0
-        usage = Usage(
-            input_tokens=frame.input_tokens + rows * frame.item_tokens + own_tokens,
-            cached_input_tokens=frame.prefix_tokens if offer.is_cached and not is_first else 0,
-            cache_write_tokens=frame.prefix_tokens if offer.writes_cache and is_first else 0,
-            output_tokens=round(frame.output_tokens * share + rows * answer_tokens),
-        )
-        cost = of(usage)
-        total += (cost.usd_pico if offer.price.currency == "usd" else cost.credits_pico) or 0
-    return total
+def _input_tokens(frame: Frame, rows: int, own_tokens: int) -> int:
+    return frame.input_tokens + rows * frame.item_tokens + own_tokens
+
+
+def _usage(group: tuple[int, int], answer_tokens: float, offer: Offer, *, is_cold: bool) -> Usage:
+    """Of one request; a cold one finds nothing in the cache."""
+    (rows, own_tokens), frame = group, offer.frame
+    return Usage(
+        input_tokens=_input_tokens(frame, rows, own_tokens),
+        cached_input_tokens=frame.prefix_tokens if offer.is_cached and not is_cold else 0,
+        cache_write_tokens=frame.prefix_tokens if offer.writes_cache and is_cold else 0,
+        output_tokens=round(frame.output_tokens * rows / frame.rows + rows * answer_tokens),
+    )
+
+
+def cache_to_dict(as_is: PricedWay, without: PricedWay, share: float) -> dict[str, Any]:
+    """For --json: what a job's own cache does, if the provider keeps it; savings below 0 are losses."""
+    return {"read_share": round(share, 4), "without": _amounts(without), "saves": _saves(as_is, without)}
 
 
 def ways_to_dict(as_is: PricedWay, others: Sequence[PricedWay], currency: str) -> dict[str, Any]:
@@ -148,9 +170,12 @@ def ways_to_dict(as_is: PricedWay, others: Sequence[PricedWay], currency: str) -
 
 
 def _way(way: PricedWay, as_is: PricedWay) -> dict[str, Any]:
+    return {"way": way.name, "job": way.says or None, "cost": _amounts(way), "saves": _saves(way, as_is)}
+
+
+def _saves(way: PricedWay, as_is: PricedWay) -> Mapping[str, float | None]:
     saves = dict(zip(("low", "expected", "high"), way.saving(as_is), strict=True))
-    told = {name: None if share is None else round(float(share), 4) for name, share in saves.items()}
-    return {"way": way.name, "job": way.says or None, "cost": _amounts(way), "saves": told}
+    return {name: None if share is None else round(float(share), 4) for name, share in saves.items()}
 
 
 def _amounts(way: PricedWay) -> Mapping[str, str | None]:

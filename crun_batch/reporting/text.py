@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from crun_batch.console.amounts import count
 from crun_batch.console.tables import table
-from crun_batch.console.words import one_line
+from crun_batch.console.words import entry, one_line
 from crun_batch.reporting.data import Labels, ReportData
 from crun_batch.reporting.tables import ShownTable, bill_tables, retried_table, variants_table
 from crun_batch.reporting.words import (
@@ -39,7 +39,9 @@ def _run_text(data: ReportData, width: int | None) -> str:
     simulated = " (simulated: no money was spent)" if data.facts.simulated else ""
     lines = [f"{data.name}: {data.status}{simulated}", *filter(None, sentences)]
     lines += [f"! {sentence}" for _, sentence in warnings(data)]
-    head = "\n".join(map(one_line, lines))
+    # a command that is to be copied is left to the terminal
+    copied = data.resume_command or "\n"
+    head = "\n".join(entry("", one_line(line), None if copied in line else width, indent="  ") for line in lines)
     return "\n\n".join([head, *(_table_text(one, width) for one in _tables(data))])
 
 

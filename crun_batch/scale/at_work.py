@@ -8,6 +8,7 @@ from pathlib import Path
 
 from crun_batch.records import pico_of
 from crun_batch.scale.crew import Crew
+from crun_batch.scale.figures import FiguresOfAll, figures_served
 from crun_batch.scale.giver import AllEnds, Watchers
 from crun_batch.scale.leases import LeaseBook, SharedLimits
 from crun_batch.scale.orders import orders_for
@@ -40,11 +41,13 @@ class SaidOnce:
 async def sent_by_workers(context: RunContext, file: Path, places: Sequence[Path], words: SaidOnce) -> AllEnds:
     """A process for each shard of the job file, until all of them have ended; how each did."""
     workload, options = context.workload, context.options
-    book, watchers = book_of(context, places), watchers_of(context, places, words)
+    figures = FiguresOfAll.of(workload.job)
+    book, watchers = book_of(context, places), watchers_of(context, places, words, figures)
     orders = orders_for(file, workload, places, options)
     crew = Crew(orders, {**os.environ, **options.environ}, book, watchers)
-    with signals_to(crew, options, workload.job.limits.attempt_timeout_seconds):
-        ends = await crew.run()
+    async with figures_served(figures, options):
+        with signals_to(crew, options, workload.job.limits.attempt_timeout_seconds):
+            ends = await crew.run()
     return AllEnds(ends, book.largest_hold())
 
 
@@ -53,14 +56,15 @@ def book_of(context: RunContext, places: Sequence[Path]) -> LeaseBook:
     return LeaseBook(_terms_of(context.workload), [committed(place) for place in places])
 
 
-def watchers_of(context: RunContext, places: Sequence[Path], words: SaidOnce) -> Watchers:
-    """Whoever looks on: one display for all workers."""
+def watchers_of(context: RunContext, places: Sequence[Path], words: SaidOnce, figures: FiguresOfAll) -> Watchers:
+    """Whoever looks on: one display for all workers, one place for their figures."""
     workload, options = context.workload, context.options
     progresses = Progresses(workload.selected_units, [done_in(place) for place in places], options.watch)
     return Watchers(
         say=options.say,
         said=words.said,
         moved=progresses.moved,
+        figured=figures.figured,
         committed=lambda number: committed(places[number]),
         ended=lambda number: end_of(places[number]),
     )

@@ -17,10 +17,10 @@ from crun_batch.options import RunOptions, Shard
 from crun_batch.scale.whole import in_shard, places_begun, shards_context
 from crun_batch.state.background import BackgroundCall
 from crun_batch.state.changes import compare_requests
+from crun_batch.state.finding import shards_beside
 from crun_batch.state.job_document import fingerprint
 from crun_batch.state.ownership import refuse_another_job, refuse_another_shard, schema_going_on
 from crun_batch.state.run_state import RunContext
-from crun_batch.state.status import shards_beside
 from crun_batch.store.directory import RunDirectory, read_json
 from crun_batch.workload.sharding import shard_of_rows
 from crun_batch.workload.workload import Workload

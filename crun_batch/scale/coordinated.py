@@ -47,6 +47,7 @@ async def run_carried(job: str | Path, carry: Carry, options: RunOptions) -> dic
         confirm=None,
         say=_both(options.say, part.said),
         watch=part.moved if options.watch is None else _both(options.watch, part.moved),
+        figures=part.given,
         steer=part,
     )
     try:

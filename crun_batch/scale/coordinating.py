@@ -15,6 +15,7 @@ from crun_batch.records import Halt
 from crun_batch.scale.at_work import SaidOnce, book_of, watchers_of
 from crun_batch.scale.coordinator import Coordinator
 from crun_batch.scale.exchange import digests
+from crun_batch.scale.figures import FiguresOfAll, figures_served
 from crun_batch.scale.giver import AllEnds, Giver, WorkerEnd
 from crun_batch.scale.kept_leases import KeptLeases
 from crun_batch.scale.serving import Listening, served
@@ -25,25 +26,38 @@ LINGERS_SECONDS = 1.0
 """After the last end: whoever told it is answered."""
 
 
-def coordinator_of(context: RunContext, places: Sequence[Path], words: SaidOnce, kept: KeptLeases) -> Coordinator:
+def coordinator_of(
+    context: RunContext, places: Sequence[Path], words: SaidOnce, kept: KeptLeases, figures: FiguresOfAll
+) -> Coordinator:
     """Who gives the workers of this job their parts; nobody reaches it yet."""
-    job, giver = context.workload.job, Giver(book_of(context, places), watchers_of(context, places, words))
+    job = context.workload.job
+    giver = Giver(book_of(context, places), watchers_of(context, places, words, figures))
     return Coordinator(giver, kept, places, digests(job), job.limits.attempt_timeout_seconds)
 
 
 async def given_to_workers(
-    context: RunContext, places: Sequence[Path], words: SaidOnce, kept: KeptLeases, listening: Listening
+    context: RunContext,
+    places: Sequence[Path],
+    words: SaidOnce,
+    kept: KeptLeases,
+    listening: Listening,
 ) -> AllEnds | None:
     """Serve until all shards have ended; how each did. None: this process was told to go, the workers were not.
 
     Raises what stands in the way of giving: DiskFailed, RunInUse.
     """
-    coordinator = coordinator_of(context, places, words, kept)
-    with served(coordinator, listening) as address, _signals(coordinator, context.options) as gone:
-        shard = f"--shard I/{len(places)}"
-        context.options.say(
-            f"coordinator: {address} (workers: crun-batch run JOB {shard} --coordinator {address})"
-        )
+    figures = FiguresOfAll.of(context.workload.job)
+    coordinator = coordinator_of(context, places, words, kept, figures)
+    async with figures_served(figures, context.options):
+        return await _served_to_their_ends(coordinator, context.options, len(places), listening)
+
+
+async def _served_to_their_ends(
+    coordinator: Coordinator, options: RunOptions, count: int, listening: Listening
+) -> AllEnds | None:
+    with served(coordinator, listening) as address, _signals(coordinator, options) as gone:
+        worker = f"crun-batch run JOB --shard I/{count} --coordinator {address}"
+        options.say(f"coordinator: {address} (workers: {worker})")
         ends = await _ends(coordinator, gone)
         if ends is None:
             return None

@@ -276,10 +276,13 @@ class Coordinator:
 
     def _recall_end(self, number: int) -> None:
         """Nothing was kept of who has ended: who has will not come to say so again, and says it on its disk."""
-        end = self._giver.watchers.ended(number)
+        watchers = self._giver.watchers
+        end = watchers.ended(number)
         if end is not None and end.exit_code in DONE:
             self._shards[number].end = end
             self._kept.keep(Over(number, end.exit_code, end.message))
+        elif signed_by(self._places[number]):
+            watchers.say(f"shard {number + 1} is not done, as its run directory says; it is waited for")
 
 
 def _is_held(place: Path) -> bool:

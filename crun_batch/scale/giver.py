@@ -20,7 +20,8 @@ from crun_batch.errors import (
 )
 from crun_batch.records import Halt
 from crun_batch.scale.leases import LeaseBook, WorkerReport
-from crun_batch.scale.messages import Ended, Failed, FromWorker, Granted, Progressed, Reported, Sentence
+from crun_batch.scale.messages import Ended, Failed, Figured, FromWorker, Granted, Progressed, Reported, Sentence
+from crun_batch.session.metrics import Figures
 
 GOES_ON_WITHOUT = (EXIT_OK, EXIT_ROWS_FAILED, EXIT_OUT_OF_MONEY, EXIT_INTERRUPTED, EXIT_TERMINATED)
 """Exit codes of a worker that the others do not end for: done, its part of the money is used up, told to stop."""
@@ -56,6 +57,8 @@ class Watchers(Struct, frozen=True):
     """A sentence of a worker, by its number from 0."""
     moved: Callable[[int, Any], None]
     """How far a worker is: its number from 0, and its progress."""
+    figured: Callable[[int, Figures], None]
+    """A worker's figures, by its number from 0."""
     committed: Callable[[int], tuple[int, int]]
     """What a worker's run directory has used, dollars and credits, once its process has ended."""
     ended: Callable[[int], WorkerEnd | None] = _not_known
@@ -81,6 +84,8 @@ class Giver:
         match message:
             case Progressed(progress):
                 self.watchers.moved(number, progress)
+            case Figured(figures):
+                self.watchers.figured(number, figures)
             case Sentence(sentence):
                 self.watchers.said(number, sentence)
             case Ended(summary):

@@ -154,6 +154,7 @@ def _locked(folder: Path, name: bytes) -> int:
         ) from error
     os.ftruncate(lock, 0)
     os.pwrite(lock, name, 0)
+    os.fsync(lock)
     if not is_open_at(lock, folder / ".lock"):
         os.close(lock)
         raise RunInUse(f"{folder} is just being taken away by a coordinator that ends", advice="Start it again.")

@@ -14,6 +14,7 @@ from msgspec import Struct
 from crun_batch.console.progress import Progress
 from crun_batch.load.deadline import Deadline
 from crun_batch.scale.leases import Grant, WorkerReport
+from crun_batch.session.metrics import Figures
 
 
 class Order(Struct, frozen=True, tag="order"):
@@ -26,6 +27,8 @@ class Order(Struct, frozen=True, tag="order"):
     simulators_at: tuple[str, ...] = ()
     """Addresses of the simulators that all workers send to, one for each endpoint; none: it is for real."""
     deadline: Deadline | None = None
+    otel: bool = False
+    """Whether it exports its own figures by OpenTelemetry."""
 
 
 class Granted(Struct, frozen=True, tag="granted"):
@@ -59,6 +62,12 @@ class Progressed(Struct, frozen=True, tag="moved"):
     progress: Progress
 
 
+class Figured(Struct, frozen=True, tag="figured"):
+    """Its figures, about once a second."""
+
+    figures: Figures
+
+
 class Sentence(Struct, frozen=True, tag="said"):
     """A sentence for whoever watches."""
 
@@ -80,7 +89,7 @@ class Failed(Struct, frozen=True, tag="failed"):
 
 
 ToWorker = Granted | Wave | Stop
-FromWorker = Reported | Progressed | Sentence | Ended | Failed
+FromWorker = Reported | Progressed | Figured | Sentence | Ended | Failed
 
 encode = msgspec.json.Encoder(decimal_format="string").encode
 decode_to_worker: msgspec.json.Decoder[ToWorker] = msgspec.json.Decoder(ToWorker)

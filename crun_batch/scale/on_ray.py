@@ -63,7 +63,7 @@ async def run_on_ray(
         context = begun_context(workload, options, places)
         from crun_batch.scale.ray_crew import RayCrew
 
-        crew = RayCrew(ray, folder, options)
+        crew = RayCrew(ray, workload.job, options)
         if not crew.is_there():
             refusal = await may_start(context, places)
             if refusal is not None:

@@ -27,6 +27,7 @@ def options_of_order(
         simulate=bool(order.simulators_at),
         simulators_at=order.simulators_at,
         deadline=order.deadline,
+        otel=order.otel,
         handle_signals=False,
         say=say,
         watch=watch,
@@ -51,6 +52,7 @@ def orders_for(file: Path, workload: Workload, places: Sequence[Path], options: 
             allow_paths=tuple(map(str, options.allow_paths)),
             simulators_at=tuple(at),
             deadline=options.deadline,
+            otel=options.otel,
         )
         for number, place in enumerate(places, start=1)
     ]

@@ -13,9 +13,11 @@ from typing import Any
 
 from crun_batch.console.progress import Progress
 from crun_batch.errors import EXIT_BUG, CrunBatchError, DiskFailed, InputError, RunDirectoryError
+from crun_batch.load.job.job import Job
 from crun_batch.options import RunOptions
 from crun_batch.records import Halt
 from crun_batch.scale.coordinator import COMES_AGAIN
+from crun_batch.scale.figures import FiguresOfAll, figures_served
 from crun_batch.scale.giver import AllEnds
 from crun_batch.scale.messages import Order, encode
 from crun_batch.scale.ray_giver import GiverNews, LeaseGiver
@@ -35,11 +37,12 @@ FAILURES: dict[int, type[CrunBatchError]] = {
 class RayCrew:
     """One giver and a worker for each order. `ray`: the module, connected to a cluster."""
 
-    def __init__(self, ray: Any, run: Path, options: RunOptions) -> None:
+    def __init__(self, ray: Any, job: Job, options: RunOptions) -> None:
         self._ray = ray
+        self._figures = FiguresOfAll.of(job)
         self._options = options
         self._folder = str(Path.cwd())
-        self._name = hashlib.sha256(str(run.absolute()).encode()).hexdigest()[:16]
+        self._name = hashlib.sha256(str(job.output.dir.absolute()).encode()).hexdigest()[:16]
         self._giver: Any = None
         self._halt: Halt | None = None
         self._over: list[bool] = []
@@ -56,7 +59,8 @@ class RayCrew:
         await self._asked_once(giver)
         workers = [asyncio.create_task(self._keep(number, order)) for number, order in enumerate(orders)]
         try:
-            news = await self._watched(giver)
+            async with figures_served(self._figures, self._options):
+                news = await self._watched(giver)
             await self._call(self._giver.close.remote())
             return AllEnds(news.ends or [], news.largest_hold_pico)
         finally:
@@ -152,6 +156,8 @@ class RayCrew:
         self._over = news.over
         for sentence in news.sentences:
             self._options.say(sentence)
+        for number, figures in news.figures.items():
+            self._figures.figured(number, figures)
         if self._options.watch is not None and isinstance(news.progress, Progress):
             self._options.watch(news.progress)
         if news.failure is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from crun_batch.scale.at_work import SaidOnce
 from crun_batch.scale.begun import begun_context
 from crun_batch.scale.coordinating import coordinator_of
 from crun_batch.scale.exchange import decode_said, encode
+from crun_batch.scale.figures import FiguresOfAll
 from crun_batch.scale.giver import WorkerEnd
 from crun_batch.scale.kept_leases import ENDING, KeptLeases
 from crun_batch.scale.messages import decode_order
@@ -42,6 +44,8 @@ class GiverNews(Struct, frozen=True):
     """Of each shard, whether it has ended and is not waited for."""
     ends: list[WorkerEnd] | None
     largest_hold_pico: tuple[int, int]
+    figures: Mapping[int, Any]
+    """The last ones of each worker."""
     failure: tuple[int, str, str] | None
     """Exit code, words and advice of what stands in the way of giving anything more."""
 
@@ -63,7 +67,8 @@ class LeaseGiver:
         context = begun_context(workload, options, places)
         started_at = options.clock.now().isoformat(timespec="seconds")
         kept = KeptLeases(run.with_name(run.name + ENDING), started_at=started_at)
-        self._coordinator = coordinator_of(context, places, SaidOnce(options.say), kept)
+        self._figures = FiguresOfAll.of(workload.job)
+        self._coordinator = coordinator_of(context, places, SaidOnce(options.say), kept, self._figures)
         threading.Thread(target=self._look_after, name="leases", daemon=True).start()
 
     def exchange(self, said: bytes) -> bytes:
@@ -84,6 +89,7 @@ class LeaseGiver:
             coordinator.over,
             coordinator.ends,
             coordinator.largest_hold_pico,
+            self._figures.last,
             told,
         )
 

@@ -16,7 +16,8 @@ from crun_batch.gateway.steering import SteeredSession
 from crun_batch.records import Halt
 from crun_batch.scale.exchange import FromShard, ToShard, Unanswered
 from crun_batch.scale.granted import LOOKED_EVERY_SECONDS, GrantedPart
-from crun_batch.scale.messages import Ended, Failed, FromWorker, Progressed, Reported, Sentence
+from crun_batch.scale.messages import Ended, Failed, Figured, FromWorker, Progressed, Reported, Sentence
+from crun_batch.session.metrics import Figures
 
 AGAIN_AFTER_SECONDS = 0.5
 PATIENCE_SECONDS = 1800.0
@@ -56,6 +57,8 @@ class RemotePart:
         self._part = GrantedPart()
         self._sentences: list[Sentence] = []
         self._progress: Progress | None = None
+        self._figures: Callable[[], Figures] | None = None
+        self._figured: Figures | None = None
         self._sequence = 0
         self._keeper: str | None = None
         self._away_since: float | None = None
@@ -68,15 +71,26 @@ class RemotePart:
         """How far the shard is."""
         self._progress = progress
 
+    def given(self, figures: Callable[[], Figures]) -> None:
+        """What reads the session's figures."""
+        self._figures = figures
+
     async def __call__(self, session: SteeredSession) -> None:
         """Beside the sending, to its end."""
         loop, owner = asyncio.get_running_loop(), self._owner()
         self.has_begun = True
-        while True:
-            report = self._part.report_if_due(session, loop.time())
-            if report is not None:
-                await self._ask(session, owner, Reported(report))
-            await asyncio.sleep(LOOKED_EVERY_SECONDS)
+        try:
+            while True:
+                report = self._part.report_if_due(session, loop.time())
+                if report is not None:
+                    self._read_figures()
+                    await self._ask(session, owner, Reported(report))
+                await asyncio.sleep(LOOKED_EVERY_SECONDS)
+        finally:
+            self._read_figures()
+
+    def _read_figures(self) -> None:
+        self._figured = None if self._figures is None else self._figures()
 
     async def _ask(self, session: SteeredSession, owner: str, report: Reported) -> None:
         loop = asyncio.get_running_loop()
@@ -140,8 +154,9 @@ class RemotePart:
     def _waiting(self) -> list[FromWorker]:
         """What is to be told since last time. Where it gets lost on the way, the next figures are newer."""
         moved = [] if self._progress is None else [Progressed(self._progress)]
-        waiting: list[FromWorker] = [*self._sentences, *moved]
-        self._sentences, self._progress = [], None
+        figured = [] if self._figured is None else [Figured(self._figured)]
+        waiting: list[FromWorker] = [*self._sentences, *moved, *figured]
+        self._sentences, self._progress, self._figured = [], None, None
         return waiting
 
     def _document(self, owner: str, messages: list[FromWorker]) -> FromShard:

@@ -18,8 +18,7 @@ from crun_batch.workload.workload import Workload
 NOT_SHARED: Mapping[str, str] = {
     "pilot": "run it on one shard first (`--shard 1/N --pilot 50`): the workers then go on with it",
     "shard": "a shard is run by one process",
-    "metrics_port": "one process answers there, and its figures would be those of a part",
-    "otel": "each process would export figures of its own part",
+    "figures": "they are given on by its workers; metrics_port serves those of all",
     "wire": "a connection of somebody's own is in one process",
     "clock": "each process reads the clock of its machine",
     "platform": "each process stands on its machine",
@@ -46,7 +45,8 @@ def refuse_unfit(job: AnyJob, table: object | None, options: RunOptions) -> Path
 def refuse_unfit_worker(options: RunOptions) -> None:
     """What a worker of a coordinator cannot do, its shard, its clock and its figures aside. Raises InputError."""
     after = "; or leave it out now: once the shards are merged, the same command with it asks in one process"
-    _refuse({"pilot": NOT_SHARED["pilot"], "steer": NOT_SHARED["steer"]}, options, "", "--coordinator")
+    own = {name: NOT_SHARED[name] for name in ("pilot", "figures", "steer")}
+    _refuse(own, options, "", "--coordinator")
     _refuse(AFTER_THE_MERGE, options, after, "--coordinator")
 
 

@@ -25,6 +25,7 @@ from crun_batch.scale.granted import LOOKED_EVERY_SECONDS, GrantedPart
 from crun_batch.scale.messages import (
     Ended,
     Failed,
+    Figured,
     Order,
     Progressed,
     Reported,
@@ -33,6 +34,7 @@ from crun_batch.scale.messages import (
     decode_to_worker,
     line,
 )
+from crun_batch.session.metrics import Figures
 
 GONE = Halt(EXIT_TERMINATED, "the process that started this worker is gone")
 
@@ -66,6 +68,11 @@ class PipedPart:
     def __init__(self, lines: Lines) -> None:
         self._lines = lines
         self._part = GrantedPart()
+        self._figures: Callable[[], Figures] | None = None
+
+    def given(self, figures: Callable[[], Figures]) -> None:
+        """What reads the session's figures."""
+        self._figures = figures
 
     async def __call__(self, session: SteeredSession) -> None:
         """Beside the sending, to its end."""
@@ -74,11 +81,17 @@ class PipedPart:
             while not incoming.done():
                 report = self._part.report_if_due(session, loop.time())
                 if report is not None:
+                    self._tell_figures()
                     self._lines.send(Reported(report))
                 await asyncio.sleep(LOOKED_EVERY_SECONDS)
             incoming.result()
         finally:
             incoming.cancel()
+            self._tell_figures()
+
+    def _tell_figures(self) -> None:
+        if self._figures is not None:
+            self._lines.send(Figured(self._figures()))
 
     async def _obey(self, session: SteeredSession) -> None:
         loop, reader = asyncio.get_running_loop(), asyncio.StreamReader(limit=2**20)
@@ -97,6 +110,7 @@ def options_from(order: Order, lines: Lines) -> RunOptions:
     """How the shard is run: nothing is asked, the money is granted, what is shown goes to the parent."""
     say: Callable[[str], None] = lambda sentence: lines.send(Sentence(sentence))  # noqa: E731
     watch: Callable[[Progress], None] = lambda progress: lines.send(Progressed(progress))  # noqa: E731
+    part = PipedPart(lines)
     return RunOptions(
         overrides=order.overrides,
         allow_paths=order.allow_paths,
@@ -107,7 +121,9 @@ def options_from(order: Order, lines: Lines) -> RunOptions:
         until_budget=True,
         say=say,
         watch=watch,
-        steer=PipedPart(lines),
+        otel=order.otel,
+        figures=part.given,
+        steer=part,
     )
 
 

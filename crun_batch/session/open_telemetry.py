@@ -28,19 +28,23 @@ def need_extra() -> None:
 
 
 @asynccontextmanager
-async def exported(metrics: SessionMetrics, reader: Any = None) -> AsyncIterator[None]:
+async def exported(
+    metrics: SessionMetrics, reader: Any = None, *, instance: str | None = None
+) -> AsyncIterator[None]:
     """Export the figures while what is inside goes on, and those of its end.
 
-    `reader`: a metric reader of the SDK; None: one that exports by OTLP over HTTP every minute.
+    `reader`: a metric reader of the SDK; None: one that exports by OTLP over HTTP every minute. `instance`: whose
+    figures these are, of several workers of one job.
     """
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
     from opentelemetry.sdk.resources import Resource
 
+    attributes = {"service.name": "crun-batch", **({"service.instance.id": instance} if instance else {})}
     provider = MeterProvider(
         metric_readers=[reader or PeriodicExportingMetricReader(OTLPMetricExporter())],
-        resource=Resource.create({"service.name": "crun-batch"}),
+        resource=Resource.create(attributes),
         shutdown_on_exit=False,
     )
     meter, figures = provider.get_meter("crun_batch"), FiguresFromLoop(metrics)

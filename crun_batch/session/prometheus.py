@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from http.server import BaseHTTPRequestHandler
@@ -25,23 +25,27 @@ READER_SECONDS = 5.0
 LOOPBACK_NAMES = ("127.0.0.1", "localhost")
 
 
-def metrics_text(figures: Figures) -> str:
-    """All figures in the text format."""
+def metrics_text(parts: Sequence[tuple[Mapping[str, str], Figures]]) -> str:
+    """All figures in the text format: of each part, under the labels that tell it from the others."""
     lines = ["# HELP crun_batch_run_info What runs here.", "# TYPE crun_batch_run_info gauge"]
-    lines.append(_line("crun_batch_run_info", {"job": figures.job_name}, "1"))
+    lines += [_line("crun_batch_run_info", {**own, "job": figures.job_name}, "1") for own, figures in parts]
     for family in FAMILIES:
-        samples = figures.samples.get(family.name, [])
         name = f"{family.name}_total" if family.kind == "counter" else family.name
-        lines += _head(family, name) if samples else []
-        lines += [_line(name, labels, value) for labels, value in samples]
-    return "\n".join([*lines, *_histogram(figures), ""])
+        samples = [
+            _line(name, {**own, **labels}, value)
+            for own, figures in parts
+            for labels, value in figures.samples.get(family.name, [])
+        ]
+        lines += [*_head(family, name), *samples] if samples else []
+    lines += _head(LATENCY, LATENCY.name) if parts else []
+    return "\n".join([*lines, *(line for own, figures in parts for line in _histogram(own, figures)), ""])
 
 
 def _head(family: Family, name: str) -> list[str]:
     return [f"# HELP {name} {family.help}", f"# TYPE {name} {family.kind}"]
 
 
-def _line(name: str, labels: dict[str, str], value: str) -> str:
+def _line(name: str, labels: Mapping[str, str], value: str) -> str:
     written = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
     return f"{name}{{{written}}} {value}" if written else f"{name} {value}"
 
@@ -50,14 +54,13 @@ def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-def _histogram(figures: Figures) -> Iterator[str]:
-    yield from _head(LATENCY, LATENCY.name)
+def _histogram(own: Mapping[str, str], figures: Figures) -> Iterator[str]:
     so_far = 0
     for end, count in zip((*map(str, BUCKETS_SECONDS), "+Inf"), figures.histogram.counts, strict=True):
         so_far += count
-        yield _line(f"{LATENCY.name}_bucket", {"le": end}, str(so_far))
-    yield f"{LATENCY.name}_sum {figures.histogram.total_seconds:.6f}"
-    yield f"{LATENCY.name}_count {so_far}"
+        yield _line(f"{LATENCY.name}_bucket", {**own, "le": end}, str(so_far))
+    yield _line(f"{LATENCY.name}_sum", own, f"{figures.histogram.total_seconds:.6f}")
+    yield _line(f"{LATENCY.name}_count", own, str(so_far))
 
 
 class FiguresFromLoop:
@@ -81,8 +84,12 @@ class FiguresFromLoop:
         return found.result(READER_SECONDS)
 
 
+Pages = Mapping[str, Callable[[], str]]
+"""What is served: a path -> what makes its text, in a thread of the reader's."""
+
+
 class _Handler(BaseHTTPRequestHandler):
-    """Answers GET /metrics."""
+    """Answers GET of a page."""
 
     timeout = READER_SECONDS
     server: FiguresServer
@@ -91,14 +98,16 @@ class _Handler(BaseHTTPRequestHandler):
         host = self.headers.get("host", "").rpartition(":")[0] or self.headers.get("host", "")
         if host not in LOOPBACK_NAMES:
             self.send_error(403, "this is not asked by that name")
-        elif self.path.partition("?")[0] != "/metrics":
-            self.send_error(404, "the figures are at /metrics")
+            return
+        page = self.server.pages.get(self.path.partition("?")[0])
+        if page is None:
+            self.send_error(404, f"the figures are at {' and '.join(self.server.pages)}")
         else:
-            self._answer()
+            self._answer(page)
 
-    def _answer(self) -> None:
+    def _answer(self, page: Callable[[], str]) -> None:
         try:
-            body = metrics_text(self.server.figures.read()).encode()
+            body = page().encode()
         except (TimeoutError, RuntimeError):  # it is ending
             self.send_error(503, "the session gives no figures now")
             return
@@ -113,12 +122,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class FiguresServer(ThreadingMixIn, TCPServer):
-    """Serves the figures of one session. A reader that never reads is left alone at the end."""
+    """Serves the figures of one run. A reader that never reads is left alone at the end."""
 
     allow_reuse_address = True
     daemon_threads = True
     block_on_close = False
-    figures: FiguresFromLoop
+    pages: Pages
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A reader that went away."""
@@ -136,13 +145,13 @@ def bound(port: int) -> FiguresServer:
 
 
 @asynccontextmanager
-async def served(server: FiguresServer, metrics: SessionMetrics) -> AsyncIterator[str]:
-    """Serve the figures while what is inside goes on; the address."""
-    server.figures = FiguresFromLoop(metrics)
+async def served(server: FiguresServer, pages: Pages) -> AsyncIterator[str]:
+    """Serve the figures while what is inside goes on; the address before a page's path."""
+    server.pages = pages
     thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="metrics", daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/metrics"
+        yield f"http://127.0.0.1:{server.server_address[1]}"
     finally:
         await asyncio.to_thread(server.shutdown)  # a reader may be waiting for the loop
         thread.join()

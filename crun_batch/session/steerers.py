@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from crun_batch.session.prometheus import FiguresServer
 
 
+METRICS_PATH = "/metrics"
+
+
 @asynccontextmanager
 async def steered_session(
     context: RunContext, resources: Resources, server: FiguresServer | None
@@ -26,7 +29,7 @@ async def steered_session(
     options, steering = context.options, resources.steering
     by: list[Coroutine[Any, Any, None]] = []
     async with AsyncExitStack() as stack:
-        if server is not None or options.otel:
+        if server is not None or options.otel or options.figures is not None:
             await _give_figures(context, steering, server, stack)
         listening = stack.enter_context(_listening(context))
         if listening is not None:
@@ -58,14 +61,24 @@ async def _give_figures(
     """What serves and exports them is loaded only where somebody wants them."""
     from crun_batch.session.metrics import SessionMetrics
     from crun_batch.session.open_telemetry import exported
-    from crun_batch.session.prometheus import served
+    from crun_batch.session.prometheus import FiguresFromLoop, metrics_text, served
 
-    metrics = SessionMetrics(context, steering)
+    options, metrics = context.options, SessionMetrics(context, steering)
     steering.watch_pools(metrics.timed)
+    if options.figures is not None:
+        options.figures(metrics.read)
     if server is not None:
-        context.options.say(f"metrics: {await stack.enter_async_context(served(server, metrics))}")
-    if context.options.otel:
-        await stack.enter_async_context(exported(metrics))
+        figures = FiguresFromLoop(metrics)
+        pages = {METRICS_PATH: lambda: metrics_text([({}, figures.read())])}
+        options.say(f"metrics: {await stack.enter_async_context(served(server, pages))}{METRICS_PATH}")
+    if options.otel:
+        await stack.enter_async_context(exported(metrics, instance=_instance(context)))
+
+
+def _instance(context: RunContext) -> str | None:
+    """What tells the figures of one worker from those of the others."""
+    shard = context.workload.shard
+    return None if shard is None else f"shard {shard.which.number} of {shard.which.count}"
 
 
 @contextmanager

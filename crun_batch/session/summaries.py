@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, structs
 
+from crun_batch.state.commands import once_corrected
 from crun_batch.state.done import rows_by_status
 from crun_batch.state.run_state import RunContext
 from crun_batch.state.summary import RUNNING, STATUSES, RunFacts, summary_of
@@ -58,7 +59,7 @@ def place_of(context: RunContext) -> RunFacts:
     return RunFacts(
         name,
         state.directory.path,
-        options.resume_command,
+        once_corrected(options.resume_command) if state.prices else options.resume_command,
         state.pilot,
         is_pilot,
         state.left_out,

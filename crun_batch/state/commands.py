@@ -34,6 +34,13 @@ def of_all_rows(command: str | None, directory: Path) -> str | None:
     return shlex.join([*words, "--output-dir", str(directory)])
 
 
+def once_corrected(command: str | None) -> str | None:
+    """The command without --correct-prices: that is done, and the next change of a price may be a true one."""
+    if command is None:
+        return None
+    return shlex.join(word for word in shlex.split(command) if word != "--correct-prices")
+
+
 def under_caps(command: str | None, caps: Mapping[str, int]) -> str | None:
     """The command with these caps (unit -> pico) in place of those that it names; each is rounded up."""
     if command is None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from crun_batch.state.status import status_of
+from crun_batch.state.finding import find_run, shards_instead, status_at
 from crun_batch.state.summary import RUNNING
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.holder import holder
@@ -32,22 +32,31 @@ class WatchPace(Struct, frozen=True):
     every_seconds: float = LEAST_WAIT_SECONDS
 
 
-def follow_run(path: Path, pace: WatchPace) -> Iterator[dict[str, Any]]:
-    """The run's status, as `status_of` gives it, now and after each change; the last is of a run that has ended.
+def follow_run(path: Path, pace: WatchPace, *, simulate: bool = False) -> Iterator[dict[str, Any]]:
+    """The run's status, as `status_at` gives it, now and after each change; the last is of a run that has ended.
 
-    A run that is about to start is waited for. Raises InputError where there is no run, RunDamaged.
+    A run that is about to start is waited for. Of a job by several workers that is all of its shards, then the run
+    that is made of them. Raises InputError where there is no run, RunDamaged.
     """
     before: dict[str, Any] | None = None
     while True:
         began = pace.monotonic()
-        is_starting = holder(path) is not None and not RunDirectory(path).summary.exists()
-        status = None if is_starting else status_of(path)
+        status = _seen(path, simulate)
         if status is not None and (before is None or _told(status) != _told(before)):
             before = status
             yield status
         if status is not None and status["status"] != RUNNING.status:
             return
         pace.sleep(wait_seconds(pace.monotonic() - began, pace.every_seconds))
+
+
+def _seen(path: Path, simulate: bool) -> dict[str, Any] | None:
+    """None: it is about to start."""
+    if shards_instead(path, simulate=simulate) is None:
+        run = find_run(path, simulate=simulate)
+        if holder(run) is not None and not RunDirectory(run).summary.exists():
+            return None
+    return status_at(path, simulate=simulate)
 
 
 def wait_seconds(took_seconds: float, least_seconds: float) -> float:

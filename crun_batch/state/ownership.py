@@ -12,7 +12,8 @@ import pyarrow as pa
 from msgspec import structs
 
 from crun_batch.errors import RunDirectoryError
-from crun_batch.state.status import shards_beside
+from crun_batch.state.finding import shards_beside
+from crun_batch.store.carried import type_of_both
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.schema import RunSchema, schema_from_document
 from crun_batch.workload.workload import ShardOfRows, Workload
@@ -116,18 +117,23 @@ def _divided_by(shard: Mapping[str, Any]) -> str:
 def schema_going_on(schema: RunSchema, document: Mapping[str, Any], path: Path) -> RunSchema:
     """The columns of a run that may already have some: the levels of variants that are no longer asked stay.
 
-    Raises RunDirectoryError where a column would change its type; whole numbers may become numbers.
+    Columns of the table take the type that holds what they were and what they are: one cell makes a column of
+    numbers one of texts, and back. Raises RunDirectoryError where no type holds both; of an axis whole numbers may
+    become numbers.
     """
     if not document:
         return schema
     before = schema_from_document(document["run_schema"])
     schema = structs.replace(schema, axes={**before.axes, **schema.axes})
-    types = {field.name: field.type for field in schema.axis_fields}
+    levels = {field.name: field.type for field in schema.axis_fields}
     changed = [
         field.name
         for field in before.axis_fields
-        if (now := types[field.name]) != field.type and (field.type, now) != (pa.int64(), pa.float64())
+        if (now := levels[field.name]) != field.type and (field.type, now) != (pa.int64(), pa.float64())
     ]
+    known = {field.name: field.type for field in before.carried}
+    both = {field.name: type_of_both(known.get(field.name, field.type), field.type) for field in schema.carried}
+    changed += [name for name, kind in both.items() if kind is None]
     if before.output is not None and schema.output is not None and before.output != schema.output:
         changed.append("output")
     if changed:
@@ -135,7 +141,8 @@ def schema_going_on(schema: RunSchema, document: Mapping[str, Any], path: Path) 
             f"the column {changed[0]} of {path} would change its type",
             advice="Use another --output-dir.",
         )
-    return schema
+    id_type = type_of_both(before.stored_id_type, schema.stored_id_type)
+    return structs.replace(schema, id_type=id_type, carried=pa.schema(list(both.items())))
 
 
 def late_columns(schema: RunSchema, document: Mapping[str, Any]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from crun_batch.pricing.account import Account
+from crun_batch.state.ownership import schema_going_on
 from crun_batch.state.recovery import account_now, done_marks
 from crun_batch.state.run_state import RunState
 from crun_batch.store.batches import BatchBook
@@ -15,16 +16,17 @@ from crun_batch.workload.workload import Workload
 
 def read_state(workload: Workload) -> RunState:
     """How far the run has come, read without a lock; nothing done where there is no run yet."""
-    directory, schema = RunDirectory(workload.job.output.dir), workload.run_schema()
+    directory = RunDirectory(workload.job.output.dir)
     is_new = not directory.job.exists()
+    document = {} if is_new else read_json(directory.job)
     return RunState(
         account=Account() if is_new else account_now(directory),
         done=done_marks(workload, directory, is_new=is_new),
         pilot=last_pilot(directory),
         directory=directory,
         batches=batches_of(directory),
-        schema=schema,
-        document={} if is_new else read_json(directory.job),
+        schema=schema_going_on(workload.run_schema(), document, directory.path),
+        document=document,
     )
 
 

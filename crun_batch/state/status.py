@@ -6,14 +6,13 @@ where one is read.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crun_batch.errors import InputError, refusals_of_the_system
+from crun_batch.errors import InputError
 from crun_batch.pricing.account import BookedAttempt
 from crun_batch.records import Cost, Hold, Tries, decimal_text
 from crun_batch.state.steered import steering_now
@@ -73,62 +72,6 @@ def status_of(path: Path) -> dict[str, Any]:
         "suspects": suspects,
         "steering": steering_now(run),
     }
-
-
-@refusals_of_the_system()
-def find_run(path: Path, *, simulate: bool = False) -> Path:
-    """The run directory that `path` means: itself, or that of the job file; the simulated one if only it is there.
-
-    Raises InputError where there is none.
-    """
-    if path.is_dir():
-        return path
-    if not path.exists():
-        raise InputError(f"{path}: there is no run directory and no job file of that name")
-    from crun_batch.load.job.job import ANYWHERE, load_job
-
-    folder = load_job(path, allow_paths=ANYWHERE).output.dir
-    simulated = folder.with_name(f"{folder.name}-simulated")
-    candidates = [simulated] if simulate else [folder, simulated]
-    for candidate in candidates:
-        if RunDirectory(candidate).job.exists():
-            return candidate
-    shards = [str(shard) for one in candidates for shard in shards_beside(one)]
-    beside = f"; there are shards of it: {', '.join(shards)}" if shards else ""
-    found = f"there is no run of this job yet (no {' and no '.join(map(str, candidates))}){beside}"
-    raise InputError(f"{path}: {found}")
-
-
-@refusals_of_the_system()
-def find_shards(path: Path) -> list[Path]:
-    """The run directory itself, or those of all shards of a job file; the simulated ones if only these are there.
-
-    Raises InputError where there are none.
-    """
-    if path.is_dir():
-        return [path]
-    if not path.exists():
-        raise InputError(f"{path}: there is no run directory and no job file of that name")
-    from crun_batch.load.job.job import ANYWHERE, load_job
-
-    folder = load_job(path, allow_paths=ANYWHERE).output.dir
-    found = shards_beside(folder) or shards_beside(folder.with_name(f"{folder.name}-simulated"))
-    if not found:
-        raise InputError(f"{path}: there are no shards of this job yet (no {folder}-shard-1-of-...)")
-    return found
-
-
-def shards_beside(folder: Path) -> list[Path]:
-    """The run directories of the shards of a job whose own is at `folder`, in their order."""
-    pattern = re.compile(re.escape(folder.name.removesuffix("-simulated")) + r"-shard-(\d+)-of-\d+(-simulated)?")
-    is_simulated = folder.name.endswith("-simulated")
-    beside = folder.parent.iterdir() if folder.parent.is_dir() else ()
-    found = [
-        (match, one) for one in beside if (match := pattern.fullmatch(one.name)) and (one / "journal").is_dir()
-    ]
-    return [
-        one for match, one in sorted(found, key=lambda pair: int(pair[0][1])) if bool(match[2]) == is_simulated
-    ]
 
 
 def no_summary(run: RunDirectory, process: str | None) -> str:

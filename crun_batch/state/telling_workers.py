@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from crun_batch.errors import NotRunning, refusals_of_the_system
-from crun_batch.state.status import shards_beside
+from crun_batch.errors import NotRunning
+from crun_batch.state.finding import shards_instead
 from crun_batch.state.telling import tell
-from crun_batch.store.directory import RunDirectory
 from crun_batch.store.holder import holder
 
 PATIENCE_SECONDS = 10.0
@@ -18,27 +17,13 @@ PATIENCE_SECONDS = 10.0
 TRIES_EVERY_SECONDS = 0.1
 
 
-@refusals_of_the_system()
 def workers_of(path: Path, *, simulate: bool) -> list[Path]:
     """The shards, of a job file or of the run directory that is to be, in which sessions run now.
 
     None where the job has its own run, or none of its shards runs.
     """
-    if path.is_dir():
-        return []
-    folder = path
-    if path.exists():
-        from crun_batch.load.job.job import ANYWHERE, load_job
-
-        folder = load_job(path, allow_paths=ANYWHERE).output.dir
-    simulated = folder.with_name(f"{folder.name}-simulated")
-    for place in [simulated] if simulate else [folder, simulated]:
-        if RunDirectory(place).job.exists():
-            return []
-        held = [shard for shard in shards_beside(place) if holder(shard) is not None]
-        if held:
-            return held
-    return []
+    found = shards_instead(path, holder, simulate=simulate)
+    return [] if found is None else found.places
 
 
 def tell_all(places: Sequence[Path], question: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,23 @@ def stored_type(data_type: pa.DataType) -> pa.DataType:
     return data_type
 
 
+def type_of_both(before: pa.DataType, now: pa.DataType) -> pa.DataType | None:
+    """The type that holds the values of both: numbers of both sizes, or texts; None where none does.
+
+    Texts only for what reads in our texts as it does in a table: no times, bytes or nested values.
+    """
+    before, now = stored_type(before), stored_type(now)
+    if before == now:
+        return now
+    if not (_is_cast(before) and _is_cast(now)):
+        return None
+    schemas = [pa.schema([("column", kind)]) for kind in (before, now)]
+    try:
+        return pa.unify_schemas(schemas, promote_options="permissive").field("column").type
+    except pa.ArrowTypeError:
+        return pa.string()
+
+
 def carried_encoder(
     schema: pa.Schema, columns: Mapping[str, str] | None = None
 ) -> Callable[[Mapping[str, Any]], dict[str, str | None]]:
@@ -128,7 +145,7 @@ def _encoder(data_type: pa.DataType) -> Encoder:
 
 
 _SCALAR_ENCODERS: tuple[tuple[Callable[[pa.DataType], bool], Encoder], ...] = (
-    (_is_text, str),
+    (_is_text, lambda value: str(value).lower() if isinstance(value, bool) else str(value)),
     (is_type.is_boolean, lambda value: "true" if value else "false"),
     (is_type.is_integer, lambda value: str(int(value))),
     (is_type.is_floating, lambda value: repr(float(value))),

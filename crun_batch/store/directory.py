@@ -223,6 +223,7 @@ def _sign(run: RunDirectory, lock: int, holder: bytes) -> None:
         os.ftruncate(lock, 0)
         if os.pwrite(lock, holder, 0) != len(holder):
             raise OSError("the disk took only a part of it")
+        os.fsync(lock)  # over a network other hosts see it only then, and a coordinator asks at once
     except OSError as error:
         raise DiskFailed(f"{run.path / LOCK_NAME}: cannot be written: {error.strerror or error}") from error
 

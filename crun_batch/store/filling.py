@@ -57,7 +57,7 @@ def _write_values(run: RunDirectory, path: Path, schema: pa.Schema, values: Iter
 
 def _fill(run: RunDirectory, path: Path, schema: RunSchema, names: Sequence[str], found: ds.Dataset) -> int:
     part = pq.read_table(path)
-    ids = part.column(schema.id_name).combine_chunks()
+    ids = part.column(schema.id_name).combine_chunks().cast(schema.stored_id_type)
     known = found.to_table(filter=pc.field(schema.id_name).isin(ids.unique()))
     places = pc.index_in(ids, value_set=known.column(schema.id_name).combine_chunks())
     lacking = [name for name in names if name not in part.column_names]

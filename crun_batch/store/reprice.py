@@ -354,22 +354,26 @@ def _sum_units_of_many_attempts(
     connection: duckdb.DuckDBPyConnection, files: list[Path], schema: RunSchema
 ) -> None:
     """Few units need more than one attempt, but theirs may lie in several files."""
-    keys = ", ".join(map(quoted, schema.unit_columns))
     source = parquet_source(files) if files else _nothing(schema)
     connection.execute(
-        f"create table many as select {keys}, {_SUMS} from {source} where judge is null "
-        f"group by {keys} having count(*) > 1"
+        f"create table many as select {', '.join(_keys(schema))}, {_SUMS} from {source} where judge is null "
+        "group by 1, 2, 3 having count(*) > 1"
     )
+
+
+def _keys(schema: RunSchema) -> list[str]:
+    """What names a unit, as text: where texts joined numbers in the table, files of either type stand here."""
+    return [f"{quoted(key)}::varchar as {quoted(key)}" for key in schema.unit_columns]
 
 
 def _unit_sums(connection: duckdb.DuckDBPyConnection, part: Path, attempts: Path, schema: RunSchema) -> pa.Table:
     """Costs for each final of a part, in its order; a unit without attempts keeps what it has."""
     keys = ", ".join(map(quoted, schema.unit_columns))
     chosen = ", ".join(f"case when sums.known then sums.{name} else final.{name} end as {name}" for name in _COSTS)
-    same_unit = " and ".join(f"sums.{quoted(key)} = final.{quoted(key)}" for key in schema.unit_columns)
+    same_unit = " and ".join(f"sums.{quoted(key)} = final.{quoted(key)}::varchar" for key in schema.unit_columns)
     return connection.sql(
-        f"with here as (select {keys}, {_SUMS} from {parquet_source([attempts])} where judge is null "
-        f"group by {keys}), "
+        f"with here as (select {', '.join(_keys(schema))}, {_SUMS} from {parquet_source([attempts])} "
+        f"where judge is null group by 1, 2, 3), "
         f"sums as (select *, true as known from many union all "
         f"select *, true as known from here where ({keys}) not in (select ({keys}) from many)) "
         f"select {chosen} from {parquet_source([part])} final left join sums on {same_unit} "

@@ -22,6 +22,7 @@ from crun_batch.errors import InputError, RunDamaged
 from crun_batch.store.directory import RunDirectory, read_json
 from crun_batch.store.durations import as_counts, selection
 from crun_batch.store.frames import segment_tables
+from crun_batch.store.scanning import scan
 from crun_batch.store.schema import (
     LAST,
     SEQUENCE,
@@ -105,7 +106,7 @@ def results_frame(path: Path) -> pl.LazyFrame:
     import polars as pl
 
     now = _snapshot_of(path)
-    frame = _scan([now.run.part(number) for number in now.sealed], now.finals)
+    frame = scan([now.run.part(number) for number in now.sealed], now.finals)
     last = superseding(now)
     if last is not None:
         keys = now.schema.unit_columns
@@ -121,7 +122,7 @@ def results_frame(path: Path) -> pl.LazyFrame:
 def attempts_frame(path: Path) -> pl.LazyFrame:
     """One row per request that was sent, the live ones included, in the columns of `attempts`."""
     now = _snapshot_of(path)
-    return _scan([now.run.attempt_file(number) for number in now.sealed], now.attempts)
+    return scan([now.run.attempt_file(number) for number in now.sealed], now.attempts)
 
 
 def connect(path: Path) -> duckdb.DuckDBPyConnection:
@@ -233,7 +234,8 @@ def superseding(now: Snapshot) -> pl.DataFrame | None:
     for number in now.sealed:
         with pq.ParquetFile(now.run.part(number)) as file:
             if pc.any(file.read([SUPERSEDES]).column(0)).as_py():
-                found.append(_superseding_rows(file.read([*keys, SEQUENCE, SUPERSEDES]), keys))
+                rows = _superseding_rows(file.read([*keys, SEQUENCE, SUPERSEDES]), keys)
+                found.append(rows.cast(found[0].schema))
     if not any(table.num_rows for table in found):
         return None
     import polars as pl
@@ -290,8 +292,17 @@ def _finals(now: Snapshot, columns: list[str], coded: Sequence[str]) -> Iterator
             there = set(file.schema_arrow.names)
             present = [name for name in columns if name in there]
             for group in range(file.num_row_groups):
-                yield file.read_row_group(group, present)
+                yield _with_id(file.read_row_group(group, present), now.schema)
     yield now.finals.select(columns)
+
+
+def _with_id(table: pa.Table, schema: RunSchema) -> pa.Table:
+    """The table with its ids in the type of the run's: a file may be from when all of them were numbers."""
+    index = table.schema.get_field_index(schema.id_name)
+    if index < 0 or table.schema.types[index] == schema.stored_id_type:
+        return table
+    field = pa.field(schema.id_name, schema.stored_id_type)
+    return table.set_column(index, field, table.column(index).cast(field.type))
 
 
 def conformer(target: pa.Schema) -> Callable[[pa.Table], pa.Table]:
@@ -323,28 +334,6 @@ def _superseding_rows(table: pa.Table, keys: list[str]) -> pa.Table:
 def _snapshot_of(path: Path) -> Snapshot:
     run = RunDirectory(path)
     return snapshot(run, run_schema(run))
-
-
-def _scan(files: list[Path], live: pa.Table) -> pl.LazyFrame:
-    import polars as pl
-
-    frame = pl.DataFrame(pl.from_arrow(live))
-    if not files:
-        return frame.lazy()
-    sealed = pl.scan_parquet(
-        files,
-        glob=False,
-        schema=frame.schema,
-        missing_columns="insert",
-        extra_columns="ignore",
-        cast_options=pl.ScanCastOptions(
-            integer_cast=["upcast", "allow-float"],
-            float_cast="upcast",
-            missing_struct_fields="insert",
-            extra_struct_fields="ignore",
-        ),
-    )
-    return pl.concat([sealed, frame.lazy()])
 
 
 def _make_view(connection: duckdb.DuckDBPyConnection, name: str, files: list[Path], live: pa.Table) -> None:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -238,19 +238,20 @@ def broken_laws(
     table = pl.read_parquet(place.with_suffix(".parquet"))
     if sorted(table["id"].to_list()) != sorted(results["id"].to_list()):
         yield "not every unit has one result"
-    yield from _kept(attempts, recorded)
+    yield from kept_replies(attempts, recorded)
     suspects = attempts.filter(pl.col("error_kind") == "unknown_outcome")
     figures.suspects += suspects.height
     if suspects.height > kills * CONCURRENCY:
         yield f"{suspects.height} suspects after {kills} kills with {CONCURRENCY} in flight"
-    yield from _books(job, attempts, entries, figures)
+    yield from books(job, attempts, entries, figures)
     yield from (
         f"verify: {found.file}: {found.what}" for found in verify(place, data=True) if found.severity == "error"
     )
     yield from _as_expected(results, table)
 
 
-def _kept(attempts: pl.DataFrame, recorded: dict[int, bytes]) -> Iterator[str]:
+def kept_replies(attempts: pl.DataFrame, recorded: Mapping[int, bytes]) -> Iterator[str]:
+    """Every reply that was on the disk at a kill is there: serial -> digest of its body."""
     rows = attempts.select("serial", "reply_body", "reply_base64").iter_rows()
     kept = {
         serial: hashlib.sha256((body or "").encode()).digest() for serial, body, coded in rows if coded is None
@@ -260,7 +261,7 @@ def _kept(attempts: pl.DataFrame, recorded: dict[int, bytes]) -> Iterator[str]:
             yield f"the reply of attempt {serial} is lost"
 
 
-def _books(job: Path, attempts: pl.DataFrame, entries: list[dict[str, Any]], figures: Figures) -> Iterator[str]:
+def books(job: Path, attempts: pl.DataFrame, entries: list[dict[str, Any]], figures: Figures) -> Iterator[str]:
     """known <= bill <= known + held; for each request too."""
     bill = sum(entry["charge_pico"] for entry in entries)
     unknown = attempts.filter(pl.col("outcome") == "unknown")

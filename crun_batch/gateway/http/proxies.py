@@ -105,7 +105,7 @@ def parsed_proxy(variable: str, value: str) -> Proxy:
         password = unquote(parts.password) if parts.password is not None else None
     except (ValueError, KeyError):
         raise _no_proxy(variable) from None
-    if not host or any(character.isspace() for character in host):
+    if not host or any(character.isspace() for character in host) or parts.path.strip("/"):
         raise _no_proxy(variable)
     return Proxy(scheme, host, port, variable, user, password)
 

@@ -124,7 +124,7 @@ class Site:
             return Fault("not_sent", "connection", f"no connection: {error}", is_lasting=error.is_lasting)
         except (OSError, UnicodeError) as error:
             self._addresses = []
-            return Fault("not_sent", "connection", f"no connection: {words(error)}")
+            return Fault("not_sent", "connection", f"no connection to {self._place}: {words(error)}")
 
     def close(self) -> None:
         """Close all connections; requests under way end as faults of unknown outcome."""
@@ -223,8 +223,19 @@ class Site:
             found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             self._addresses = list(dict.fromkeys(_address(family, place) for family, _, _, _, place in found))
             self._looked_up_at = loop.time()
+        except socket.gaierror as error:
+            raise _unknown_name(self.way, error) from None
         finally:
             self._lookup = None
+
+
+def _unknown_name(way: Way, error: socket.gaierror) -> NoConnection:
+    """Whose name could not be looked up: the gateway's, or that of the proxy before it."""
+    is_lasting = error.errno == socket.EAI_NONAME
+    if way.proxy is not None:
+        return NoConnection(f"{way.proxy.place}: no host of that name ({words(error)})", is_lasting=is_lasting)
+    name = f"no host has the name {way.origin.name} ({words(error)}): look at endpoint.base_url"
+    return NoConnection(name, is_lasting=is_lasting)
 
 
 def _is_doubtful(attempt: asyncio.Future[HttpConnection | Fault]) -> bool:

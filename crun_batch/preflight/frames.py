@@ -1,0 +1,120 @@
+"""What stands in a request of each size that a job could have: its own texts, counted, and what is around them.
+
+Owns how many rows are tried in one request, and which jobs could have that at all. Sends and writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import orjson
+from msgspec import Struct, field
+
+from crun_batch.load.prompt.rejections import RowRejected
+from crun_batch.preflight.caching import said, shared
+from crun_batch.pricing.tokens import Counter, count_body
+from crun_batch.pricing.ways import Frame
+from crun_batch.records import Row
+from crun_batch.workload.packed_request import packed_messages
+from crun_batch.workload.packing import FORMATS, PackFormat, instruction, packed_reply, packed_schema, packed_text
+from crun_batch.workload.request import Variant
+
+PACKS = (2, 5, 10, 25, 50)
+
+
+class Texts(Struct):
+    """What the rows that were looked at ask."""
+
+    whole: list[int] = field(default_factory=list)
+    """Tokens of each request."""
+    own: list[int] = field(default_factory=list)
+    """Of each user's message alone."""
+    heads: set[bytes] = field(default_factory=set)
+    """What stands before it: one, where all rows share it."""
+    prefix: str | None = None
+    """The text that all requests begin with."""
+    row: Row | None = None
+
+
+class FrameWay(Struct, frozen=True):
+    """How many rows stand in a request: how that is called, and what of the job file says so; "": as it is."""
+
+    name: str
+    says: str
+    frame: Frame
+
+
+def frames_of(variant: Variant, texts: Texts, counter: Counter) -> Iterator[FrameWay]:
+    """That of the job, then the others that it could have."""
+    assert texts.row is not None
+    own = count_body(_body(variant, texts.row, variant.renderer.render(texts.row).messages, ""), counter).tokens
+    prefix = 0 if texts.prefix is None else counter.count(texts.prefix)
+    has_one_head, pack = len(texts.heads) == 1, variant.job.pack
+    alone = Frame(1, own if has_one_head else 0, prefix_tokens=prefix)
+    if pack is None:
+        yield FrameWay("", "", alone)
+    else:
+        yield FrameWay("", "", _packed(variant, texts.row, counter, pack.rows, pack.format))
+        yield FrameWay("each row alone", "pack: null", alone)
+    if not has_one_head or not _can_pack(variant, texts):
+        return
+    for rows in PACKS:
+        for form in FORMATS:
+            if rows <= len(texts.whole) and (pack is None or (pack.rows, pack.format) != (rows, form)):
+                says = f"pack: {{rows: {rows}, format: {form}}}"
+                frame = _packed(variant, texts.row, counter, rows, form)
+                yield FrameWay(f"{rows} rows in one request as {form}", says, frame)
+
+
+def texts_of(variant: Variant, rows: Sequence[Row], counter: Counter) -> Texts:
+    """Of these rows; those without a prompt are left out."""
+    texts = Texts()
+    for row in rows:
+        try:
+            request, messages = variant.request(row), variant.renderer.render(row).messages
+            head = count_body(_body(variant, row, messages, ""), counter).tokens
+        except RowRejected:
+            continue
+        whole = count_body(request.body, counter).tokens
+        text = said(messages)
+        texts.whole.append(whole)
+        texts.own.append(whole - head)
+        texts.heads.add(orjson.dumps([messages[:-1], isinstance(messages[-1].get("content"), str)]))
+        texts.prefix = text if texts.row is None else shared(texts.prefix, text)
+        texts.row = row
+    return texts
+
+
+def _body(variant: Variant, row: Row, messages: Sequence[Mapping[str, Any]], text: str) -> bytes:
+    """The request with another text of the user."""
+    job = variant.job
+    return variant.body(row, [*messages[:-1], {**messages[-1], "content": text}], job.params, job.output_schema)
+
+
+def _can_pack(variant: Variant, texts: Texts) -> bool:
+    """Whether several rows could stand in one request: texts in, a text out."""
+    job = variant.job
+    shapes = job.output_schema or job.params.get("tools") or job.params.get("response_format")
+    asks_alone = (
+        variant.goes_in_batches or job.prompt.messages_column is not None or job.endpoint.protocol == "completions"
+    )
+    return texts.prefix is not None and not shapes and not asks_alone
+
+
+def _packed(variant: Variant, row: Row, counter: Counter, rows: int, form: PackFormat) -> Frame:
+    """What a request of so many rows holds beside their texts."""
+    messages = variant.renderer.render(row).messages
+    told = packed_messages(messages, "", instruction(rows, form))
+    head = count_body(variant.body(row, told, variant.job.params, variant.job.output_schema), counter).tokens
+    schema = 0
+    if form == "json":
+        asked = {"name": "answers", "schema": packed_schema(rows), "strict": True}
+        schema = counter.count(orjson.dumps({"type": "json_schema", "json_schema": asked}).decode())
+    return Frame(
+        rows=rows,
+        input_tokens=head + schema,
+        item_tokens=round(counter.count(packed_text([""] * rows)) / rows),
+        output_tokens=max(0, counter.count(packed_reply(["x"] * rows, form)) - rows),
+        prefix_tokens=head,
+    )
