@@ -191,6 +191,7 @@ def _may_miss_a_file(error: BaseException) -> bool:
     return cause is not None and isinstance(cause, OSError)
 
 
+_TRIES, _TRIES_EVERY_SECONDS = 4, 0.01
 _OPENINGS = 100
 """Openings that may meet another process just taking its blank directory away."""
 
@@ -240,19 +241,29 @@ def _locked(run: RunDirectory) -> int | None:
         if error.errno == errno.ELOOP:
             raise RunDamaged(f"{run.path}: .lock is a link; a run directory holds files of its own") from error
         raise DiskFailed(f"{run.path}: cannot make the run directory: {error}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    if not _is_taken(lock):
         holder = os.pread(lock, 300, 0).decode(errors="replace").strip()
         os.close(lock)
         raise RunInUse(
             f"{run.path} is in use by {holder or 'another process'}",
             advice="Wait until it ends, or give this run another --output-dir.",
-        ) from error
+        )
     if _is_still(file, lock) and run.parts.is_dir() and run.attempts.is_dir():
         return lock
     os.close(lock)
     return None
+
+
+def _is_taken(lock: int) -> bool:
+    """Whether the lock is ours. Who only looks whose it is has it for microseconds: it is tried more than once."""
+    for _ in range(_TRIES):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_TRIES_EVERY_SECONDS)
+        else:
+            return True
+    return False
 
 
 def _is_still(file: Path, lock: int) -> bool:

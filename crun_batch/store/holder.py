@@ -14,7 +14,7 @@ def holder(path: Path) -> str | None:
     """The process that has the run's lock, in its own words ("process 12 on host, started ..."); None: nobody.
 
     The lock is tried as one of many readers and given back at once; a session that starts in these microseconds
-    is told that the run is in use.
+    tries again.
     """
     try:
         lock = os.open(path / ".lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)

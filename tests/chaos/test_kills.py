@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import signal
+import threading
 import time
 
 import polars as pl
@@ -29,6 +31,22 @@ def test_kills_at_random_moments_and_named_points_lose_nothing(tmp_path):
     assert [] == figures.broken
     assert 4 == figures.kills
     assert figures.reads > 0
+
+
+def test_who_only_looks_who_has_a_run_is_in_nobodys_way(tmp_path):
+    """A session that starts while its status is read: the lock is tried again; one that stays held is refused."""
+    open_directory(tmp_path / "run", started_at="now").close()
+    (tmp_path / "run").mkdir(exist_ok=True)
+    looks = os.open(tmp_path / "run" / ".lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(looks, fcntl.LOCK_SH)
+    timer = threading.Timer(0.012, os.close, [looks])
+    timer.start()
+    open_directory(tmp_path / "run", started_at="now").close()
+    timer.join()
+    held = open_directory(tmp_path / "run", started_at="then")
+    with pytest.raises(RunInUse, match="started then"):
+        open_directory(tmp_path / "run", started_at="now")
+    held.close()
 
 
 def test_of_a_hundred_racing_starts_one_wins(tmp_path):
