@@ -209,6 +209,23 @@ def test_who_is_no_longer_named_in_its_lock_is_fenced_off(scene: Scene):
     assert 10 == scene.grant(0, "another").places
 
 
+def test_a_successor_that_finds_nothing_to_send_has_ended(scene: Scene):
+    """Its predecessor died after its last row, before it said so; who is named in the lock says it for both."""
+    one = Owned(scene.places[0], "one")
+    Owned(scene.places[1], "two")
+    assert scene.grant(0, "one") is not None and scene.grant(1, "two") is not None
+    one.ends()
+    Owned(scene.places[0], "another").ends()
+    scene.ask(0, "", Failed(2, "this one never opened it"))
+    assert [False, False] == scene.coordinator.over
+    scene.ask(0, "another", Ended({"exit_code": 0, "stop_reason": None}))
+    assert [True, False] == scene.coordinator.over
+    scene.now += 1
+    assert 10 >= scene.grant(1, "two", used(500, 0, places=5, share=10**9 // 2)).places
+    scene.ask(1, "two", Ended({"exit_code": 0, "stop_reason": None}))
+    assert scene.coordinator.ends is not None
+
+
 def test_an_earlier_word_that_comes_late_changes_nothing(scene: Scene):
     """It would say that less is committed than is."""
     Owned(scene.places[0], "one")

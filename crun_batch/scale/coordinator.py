@@ -157,8 +157,8 @@ class Coordinator:
                 answers += self._granted(number, said, message.report, now)
             elif isinstance(message, Ended | Failed):
                 end = self._giver.told(number, message)
-                if end is not None and not (shard.is_here and shard.owner != said.owner):
-                    self._ended(number, end, now)
+                if end is not None and (said.owner or not shard.is_here):
+                    self._ended(number, end, now)  # also of a successor that had nothing to ask for
             else:
                 self._giver.told(number, message)
         if said.owner == shard.owner:
