@@ -338,9 +338,8 @@ def _pico(amount: Decimal | None) -> int | None:
 def _with_columns(table: pa.Table, columns: pa.Table) -> pa.Table:
     for name in columns.column_names:
         index = table.schema.get_field_index(name)
-        table = table.set_column(
-            index, table.schema.field(index), columns.column(name).cast(table.schema.types[index])
-        )
+        field = table.schema.field(index)
+        table = table.set_column(index, field, columns.column(name).cast(field.type))
     return table
 
 
@@ -355,15 +354,13 @@ def _sum_units_of_many_attempts(
 ) -> None:
     """Few units need more than one attempt, but theirs may lie in several files."""
     source = parquet_source(files) if files else _nothing(schema)
-    connection.execute(
-        f"create table many as select {', '.join(_keys(schema))}, {_SUMS} from {source} where judge is null "
-        "group by 1, 2, 3 having count(*) > 1"
-    )
+    connection.execute(f"create table many as {_sums_by_unit(schema, source)} having count(*) > 1")
 
 
-def _keys(schema: RunSchema) -> list[str]:
-    """What names a unit, as text: where texts joined numbers in the table, files of either type stand here."""
-    return [f"{quoted(key)}::varchar as {quoted(key)}" for key in schema.unit_columns]
+def _sums_by_unit(schema: RunSchema, source: str) -> str:
+    """What names a unit stands as text: where texts joined numbers in a table, there are files of both types."""
+    keys = ", ".join(f"{quoted(key)}::varchar as {quoted(key)}" for key in schema.unit_columns)
+    return f"select {keys}, {_SUMS} from {source} where judge is null group by 1, 2, 3"
 
 
 def _unit_sums(connection: duckdb.DuckDBPyConnection, part: Path, attempts: Path, schema: RunSchema) -> pa.Table:
@@ -372,8 +369,7 @@ def _unit_sums(connection: duckdb.DuckDBPyConnection, part: Path, attempts: Path
     chosen = ", ".join(f"case when sums.known then sums.{name} else final.{name} end as {name}" for name in _COSTS)
     same_unit = " and ".join(f"sums.{quoted(key)} = final.{quoted(key)}::varchar" for key in schema.unit_columns)
     return connection.sql(
-        f"with here as (select {', '.join(_keys(schema))}, {_SUMS} from {parquet_source([attempts])} "
-        f"where judge is null group by 1, 2, 3), "
+        f"with here as ({_sums_by_unit(schema, parquet_source([attempts]))}), "
         f"sums as (select *, true as known from many union all "
         f"select *, true as known from here where ({keys}) not in (select ({keys}) from many)) "
         f"select {chosen} from {parquet_source([part])} final left join sums on {same_unit} "
