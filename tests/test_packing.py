@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from crun_batch.errors import InputError, RefusedToStart
 from crun_batch.records import Cost, Hold, PackPlace, Usage, is_missing
+from crun_batch.simulator.settings import Model
 from crun_batch.stats.intervals import wilson_interval
 from crun_batch.stats.packs import AnswerPair, pack_agreement, rows_needed
 from crun_batch.store.packs import divided, hold_part, stretches, text_stretch
@@ -359,6 +360,47 @@ def test_packs_go_by_every_protocol_with_messages(protocol: str, form: str, tmp_
     stage = played(tmp_path, PackScene(form, keys={"endpoint": endpoint}))
     assert 6 == stage.world.posts
     assert {"ok"} == set(stage.results()["status"])
+    assert [] == list(broken_laws(stage))
+
+
+def test_one_pack_goes_ahead_to_warm_a_cache(tmp_path: Path) -> None:
+    """All others wait for it and read what it wrote, rows alone and smaller packs too. The books agree."""
+    price = {
+        "currency": "credits",
+        "input_per_mtok": "500",
+        "cached_input_per_mtok": "50",
+        "cache_write_per_mtok": "625",
+        "output_per_mtok": "3000",
+        "minimum_per_request": "0",
+    }
+    model = Model(
+        input_per_mtok=Decimal(500),
+        cached_input_per_mtok=Decimal(50),
+        cache_write_per_mtok=Decimal(625),
+        output_per_mtok=Decimal(3000),
+        minimum_per_request=Decimal(0),
+    )
+    scene = PackScene(
+        "json",
+        pack_faults={"missing": 0.02},
+        seed=4,
+        keys={
+            "endpoint": {"base_url": BASE_URL, "api_key_env": "SIMULATED_KEY", "protocol": "messages"},
+            "prompt": {"system": "Label each text with care. " * 400, "user": "{{ text }}", "cache": "auto"},
+            "prices": {"models": {MODEL: price}},
+        },
+        gateway={"cached_share": 1.0, "models": {MODEL: model}},
+    )
+    stage = played(tmp_path, scene)
+    assert {"ok"} == set(stage.results()["status"])
+    attempts = stage.attempts()
+    requests = attempts.filter(pl.col("pack_place") == 1).select("started_at", "finished_at")
+    assert requests["finished_at"][0] <= requests["started_at"][1:].min()
+    assert 1 == requests.filter(pl.col("started_at") < requests["finished_at"][0]).height
+    writes = attempts.filter(pl.col("cache_write_tokens") > 0)
+    assert [0] * 8 == (writes["serial"] - writes["pack_place"]).to_list(), "all by the first request"
+    assert attempts.filter(pl.col("pack_rows").is_null())["cached_input_tokens"].min() > 1_000
+    assert stage.world.gateway.ledger.charged_pico == pico(attempts["cost_credits"].sum())
     assert [] == list(broken_laws(stage))
 
 

@@ -129,13 +129,12 @@ def _offers(variant: Variant, texts: Texts, counter: Counter, price: Price, stan
 
 
 def _cached(variant: Variant, offer: Offer, *, is_cached: bool) -> Offer:
-    """With what requests read from a cache, where they can. One goes ahead of each key; of packs none does."""
+    """With what requests read from a cache, where they can: all but the one that goes ahead of each key."""
     if not is_cached or not _is_cacheable(variant, offer.frame, offer.price):
         return offer
     job, writes = variant.job, variant.protocol_name == "messages"
     keys = keys_needed(job) if job.endpoint.protocol in KEYED else 1
-    cold = keys if offer.frame.rows == 1 else job.limits.concurrency
-    return structs.replace(offer, is_cached=True, writes_cache=writes, cold=cold)
+    return structs.replace(offer, is_cached=True, writes_cache=writes, cold=keys)
 
 
 def _is_cacheable(variant: Variant, frame: Frame, price: Price) -> bool:

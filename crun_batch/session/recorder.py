@@ -50,7 +50,7 @@ class RowRecorder:
         self._conversations = conversations
         self._tickets = tools.tickets
         self._sharing = sharing
-        self._warming = warming
+        self.warming = warming
         self._done = state.done
         self._slot_of = workload.slots.of
         self._encode_carried = carried_encoder(state.schema.carried, workload.carried)
@@ -79,9 +79,10 @@ class RowRecorder:
         for outcome, event in zip(outcomes, events, strict=True):
             if event.final is not None:
                 self._finish(outcome, event, event.final)
-        if self._warming is not None:
+        if self.warming is not None:
             for outcome in outcomes:
-                self._warming.answered(outcome.attempt.ticket)
+                if outcome.attempt.ticket.pack is None:  # what stood in front of several rows was another prefix
+                    self.warming.answered(outcome.attempt.ticket)
         if is_full:
             self.attempts.rotate()
         return follow_ups

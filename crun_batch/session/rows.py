@@ -13,7 +13,7 @@ from crun_batch.session.resources import Resources
 from crun_batch.session.sharing import Sharing, recorded_answers
 from crun_batch.session.source import Batches, RowTickets
 from crun_batch.session.tools import Made, Tools
-from crun_batch.session.warming import Warming
+from crun_batch.session.warming import MOST_HELD, WarmedTickets, Warming
 from crun_batch.state.run_state import RunContext
 from crun_batch.workload.conversation import Conversation
 
@@ -26,25 +26,25 @@ async def send_rows(context: RunContext, resources: Resources, rows: Iterator[li
         shape = None if output is None else shape_of(output)
         conversations = tuple(Conversation(variant, shape) for variant in variants)
         sharing = _sharing(context, conversations)
-        warming = Warming(tools.wake) if _warms(context) else None
+        rows_together = max((variant.job.pack.rows for variant in variants if variant.job.pack), default=1)
+        warming = Warming(tools.wake, MOST_HELD // rows_together) if _warms(context) else None
         recorder = RowRecorder(context, tools, conversations, sharing, warming)
         batches = Batches(rows, resources.executor)
-        source = RowTickets(context, tools, batches, unsent=recorder, sharing=sharing, warming=warming)
-        if not any(variant.job.pack for variant in variants):
-            return recorder, source
-        return in_packs(context, tools, resources.bill, conversations, recorder, source, sharing)
+        source = RowTickets(
+            context, tools, batches, unsent=recorder, sharing=sharing, by_variant=warming is not None
+        )
+        made: Made = recorder, source
+        if rows_together > 1:
+            made = in_packs(context, tools, resources.bill, conversations, recorder, source, sharing)
+        return made if warming is None else (made[0], WarmedTickets(made[1], warming))
 
     return await send_until_done(context, resources, variants, make)
 
 
 def _warms(context: RunContext) -> bool:
-    """Whether one request goes ahead to warm a cache: not in batches, where its answer may take a day.
-
-    Nor where rows are packed: they stand behind other words than a row that would go ahead.
-    """
+    """Whether one request goes ahead to warm a cache: not in batches, where its answer may take a day."""
     workload = context.workload
-    hinted = [variant.job.pack for variant in workload.variants if variant.hints is not None]
-    return workload.job.lane == "live" and bool(hinted) and not any(hinted)
+    return workload.job.lane == "live" and any(variant.hints is not None for variant in workload.variants)
 
 
 def _sharing(context: RunContext, conversations: Sequence[Conversation]) -> Sharing | None:

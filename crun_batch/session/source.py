@@ -18,7 +18,6 @@ from crun_batch.pricing.account import UnitSoFar
 from crun_batch.records import Row, Ticket, Unit
 from crun_batch.session.sharing import Follower, Sharing
 from crun_batch.session.tools import Tools
-from crun_batch.session.warming import Warming
 from crun_batch.state.run_state import RunContext
 from crun_batch.store.events import FinalPart
 from crun_batch.workload.portions import Portions
@@ -91,7 +90,10 @@ class OpenUnit(Struct, frozen=True, gc=False):
 
 
 class RowTickets:
-    """Tickets of all open units, in the order of `batches`; with `sharing` identical requests are sent once."""
+    """Tickets of all open units, in the order of `batches`; with `sharing` identical requests are sent once.
+
+    `by_variant`: of rows that are made together, one variant after the other.
+    """
 
     def __init__(
         self,
@@ -101,11 +103,11 @@ class RowTickets:
         *,
         unsent: Unsent,
         sharing: Sharing | None,
-        warming: Warming | None,
+        by_variant: bool = False,
     ) -> None:
         self._context = context
         self._portions = Portions()
-        self._warming = warming
+        self._by_variant = by_variant
         self._taken_over = None if context.workload.job.reuse is None else context.taken_over
         self._variants = context.workload.variants
         self._slot_of = context.workload.slots.of
@@ -126,27 +128,9 @@ class RowTickets:
         self._skipped.add(target)
         if self._sharing is not None:
             self._sharing.drop(target)
-        if self._warming is not None:
-            self._warming.drop(target)
 
     def next(self) -> Ticket | Literal["wait", "end"]:
         """The next ticket; "wait": `wake` will be called, or an answer in flight is waited for."""
-        warming = self._warming
-        if warming is None:
-            return self._next()
-        while True:
-            ready = warming.ready()
-            if ready is not None:
-                return ready
-            if warming.is_full:
-                return "wait"
-            ticket = self._next()
-            if isinstance(ticket, str):
-                return "wait" if warming.holds else ticket
-            if warming.admits(ticket):
-                return ticket
-
-    def _next(self) -> Ticket | Literal["wait", "end"]:
         while not self._waiting:
             if self._sharing is not None and self._sharing.is_full:
                 return "wait"
@@ -173,7 +157,7 @@ class RowTickets:
                 if repeats:
                     self._open_units(row, variant, repeats, next(asked), opened)
         self._portions.learn(len(rows), sum(len(one.request.body) for one in opened))
-        if self._warming is not None:  # one prefix after another: it is warm while its rows are sent
+        if self._by_variant:  # one prefix after another: it is warm while its rows are sent
             opened.sort(key=lambda one: one.unit.variant)
         return [ticket for one in opened if (ticket := self._ticket(one)) is not None]
 

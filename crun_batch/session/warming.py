@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Literal
 
 from crun_batch.records import Ticket
+from crun_batch.session.lanes import SkippingSource
 
 MOST_HELD = 10_000
 """Tickets that wait for a cache to be warm; the source pauses until there are fewer."""
@@ -18,8 +20,9 @@ MOST_HELD = 10_000
 class Warming:
     """Who goes ahead and who waits."""
 
-    def __init__(self, wake: Callable[[], None]) -> None:
+    def __init__(self, wake: Callable[[], None], most_held: int = MOST_HELD) -> None:
         self._wake = wake
+        self._most_held = most_held
         self._is_warm: dict[str, bool] = {}
         self._held: dict[str, deque[Ticket]] = {}
         self._ready: deque[Ticket] = deque()
@@ -33,7 +36,7 @@ class Warming:
     @property
     def is_full(self) -> bool:
         """Whether no more should come until some may go."""
-        return self._holding >= MOST_HELD
+        return self._holding >= self._most_held
 
     def admits(self, ticket: Ticket) -> bool:
         """Whether the ticket may go now; otherwise it is kept until its prefix is warm."""
@@ -69,3 +72,31 @@ class Warming:
             self._holding -= len(waiting) - len(kept)
             self._held[prefix] = kept
         self._ready = deque(ticket for ticket in self._ready if ticket.unit.variant != target)
+
+
+class WarmedTickets:
+    """Another source's tickets, of which those with a cold prefix are held back."""
+
+    def __init__(self, source: SkippingSource, warming: Warming) -> None:
+        self._source = source
+        self._warming = warming
+
+    def skip(self, target: int) -> None:
+        """Make no more tickets of this variant: its units stay open."""
+        self._source.skip(target)
+        self._warming.drop(target)
+
+    def next(self) -> Ticket | Literal["wait", "end"]:
+        """The next ticket that may go; "wait": `wake` will be called, or an answer in flight is waited for."""
+        warming = self._warming
+        while True:
+            ready = warming.ready()
+            if ready is not None:
+                return ready
+            if warming.is_full:
+                return "wait"
+            ticket = self._source.next()
+            if isinstance(ticket, str):
+                return "wait" if warming.holds else ticket
+            if warming.admits(ticket):
+                return ticket

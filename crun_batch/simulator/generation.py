@@ -19,7 +19,7 @@ from crun_batch.simulator.endpoints.form import ApiEndpoint
 from crun_batch.simulator.ledger import Ledger, charge_pico, price_of, tier_prices_of
 from crun_batch.simulator.limits import RateLimits
 from crun_batch.simulator.memory import Memory
-from crun_batch.simulator.packs import answer_any
+from crun_batch.simulator.packs import answer_any, without_sentence
 from crun_batch.simulator.refusals import OUT_OF_CREDIT, Refusal, refusal
 from crun_batch.simulator.settings import Settings, pico
 from crun_batch.simulator.stats import Stats
@@ -101,10 +101,12 @@ class Generation:
         """The answer with its usage. Raises Refused where the question is too long."""
         cached = written = 0
         if self._settings.cached_share and len(ask.messages) > 1:
-            tokens = MESSAGE_TOKENS + self._tokenizer.count(ask.messages[0][1])
+            prefix = without_sentence(ask.messages[0][1])
+            tokens = MESSAGE_TOKENS + self._tokenizer.count(prefix)
             share = int(tokens * self._settings.cached_share)
-            seen = self.memory.seen_prefix(ask.model, ask.messages[0][1])
-            cached, written = (share, 0) if seen else (0, share)
+            seen = self.memory.seen_prefix(ask.model, prefix)
+            tells_writes = self._settings.models[ask.model].cache_write_per_mtok is not None
+            cached, written = (share, 0) if seen else (0, share if tells_writes else 0)
         answered = answer_any(ask, self._settings, self._tokenizer, cached, written)
         limit = self._settings.models[ask.model].context_tokens
         if answered.usage.input_tokens > limit:

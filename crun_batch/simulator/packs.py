@@ -31,8 +31,13 @@ from crun_batch.simulator.tokens import Tokenizer
 
 PACK_FAULTS = frozenset({"wrong", "missing", "doubled", "renumbered", "empty", "broken", "cut", "fenced"})
 _MANY = "items, numbered [1] to ["
-_SENTENCE = re.compile(r"(?:\A|\n\n)Below are (\d{1,4}) items, numbered \[1\] to \[\1\]\.[^\n]*\Z")
+_SENTENCE = re.compile(r"(?:\A|\n\n?)Below are (\d{1,4}) items, numbered \[1\] to \[\1\]\.[^\n]*\Z")
 _BY_LINES = "one line for each"
+
+
+def without_sentence(system: str) -> str:
+    """A system prompt without what says that several questions follow: what requests of all sizes begin with."""
+    return _SENTENCE.sub("", system)
 
 
 class Packed(Struct, frozen=True):

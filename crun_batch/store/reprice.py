@@ -62,10 +62,7 @@ Of = Literal["variant", "judge", "endpoint", "packed"]
 
 
 class AttemptCosts(Struct, frozen=True):
-    """Sums over the attempts of one variant, judge or endpoint, or of a variant's rows among others; in pico.
-
-    Named as in `pricing.account.Sums`.
-    """
+    """Sums over attempts of a variant, judge, endpoint, or packed variant, named as in `account.Sums`; in pico."""
 
     of: Of
     name: str

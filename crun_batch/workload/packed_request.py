@@ -38,15 +38,15 @@ def packed_request(variant: Variant, rows: Sequence[Row], form: PackFormat) -> P
     """The request that asks all of these rows. Raises RowRejected where one has no text."""
     prompts = [variant.renderer.render(row) for row in rows]
     texts = [own_text(row, prompt) for row, prompt in zip(rows, prompts, strict=True)]
-    messages = packed_messages(prompts[0].messages, packed_text(texts), instruction(len(rows), form))
+    own, text, told = prompts[0].messages, packed_text(texts), instruction(len(rows), form)
     hints = variant.hints
-    hashed = body = _body(variant, rows[0], messages, len(rows), form)
+    hashed = body = _body(variant, rows[0], packed_messages(own, text, told), len(rows), form)
     prefix = None
     if hints is not None:
-        if hints.marked is not None:
-            body = _body(variant, rows[0], hints.marking(messages), len(rows), form)
+        if hints.marked is not None:  # in front of the instruction: what is kept is kept for any number of rows
+            body = _body(variant, rows[0], packed_messages(hints.marking(own), text, told), len(rows), form)
         body = hints.with_key(body, rows[0].position)
-        prefix = f"{variant.index}-{hints.number(rows[0].position)}-packed"
+        prefix = f"{variant.index}-{hints.number(rows[0].position)}"
     asked = request_hash(variant.terms.path, hashed)
     request = Request(
         body,

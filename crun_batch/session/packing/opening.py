@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from crun_batch.pricing.bill import Bill
+from crun_batch.session.lanes import SkippingSource
 from crun_batch.session.packing.packs import Packs
 from crun_batch.session.packing.recorder import PackRecorder
 from crun_batch.session.packing.tickets import PackedTickets
 from crun_batch.session.recorder import RowRecorder
 from crun_batch.session.sharing import Sharing
-from crun_batch.session.source import RowTickets
 from crun_batch.session.tools import Tools
 from crun_batch.state.run_state import RunContext
 from crun_batch.workload.conversation import Conversation
@@ -22,7 +22,7 @@ def in_packs(
     bill: Bill,
     conversations: Sequence[Conversation],
     recorder: RowRecorder,
-    source: RowTickets,
+    source: SkippingSource,
     sharing: Sharing | None,
 ) -> tuple[PackRecorder, PackedTickets]:
     """Around the rows' own; in a pilot each row is asked alone as well."""

@@ -108,6 +108,8 @@ class PackRecorder:
             own = [next(follow_ups) for _ in one.rows]
             one.then()
             told.append(None if isinstance(outcome.attempt.ticket, Pack) else own[0])
+            if isinstance(outcome.attempt.ticket, Pack) and self._rows.warming is not None:
+                self._rows.warming.answered(outcome.attempt.ticket)
         return told
 
     def _spread(self, outcome: Outcome) -> _Spread:
