@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
@@ -191,6 +192,26 @@ def test_without_its_token_the_page_shows_nothing(browser: Browser, run: Path, s
         assert 0 == browser.run(SHOWN)
 
 
+@contextmanager
+def a_server_that_is_killed(run: Path) -> Iterator[str]:
+    """The address of a page, whose process has no time to end in order."""
+    command = [sys.executable, "-m", "crun_batch", "view", str(run), "--no-open"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(crun_batch.__file__).parent.parent),
+        "PYTHONUNBUFFERED": "1",
+    }
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+    )
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+    finally:
+        process.kill()
+        process.wait(60)
+
+
 def right_answers(run: Path) -> float:
     """The share of one variant's answers that are what people say."""
     gold = crun_batch.compare(run, gold="annotations", score="polite").gold
@@ -203,32 +224,21 @@ def test_what_is_said_in_the_browser_survives_kill_9_of_its_server(browser: Brow
     row = crun_batch.open_run(run).results().filter(pl.col("id") == "r1", pl.col("variant") == PLAIN).collect()
     crun_batch.annotate(run, "r1", variant=PLAIN, label=row["output_text"].item())
     assert 1.0 == right_answers(run)
-    command = [sys.executable, "-m", "crun_batch", "view", str(run), "--no-open"]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(Path(crun_batch.__file__).parent.parent),
-        "PYTHONUNBUFFERED": "1",
-    }
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
-    )
-    assert process.stdout is not None
-    base, _, token = process.stdout.readline().strip().partition("/#")
-    browser.go(f"{base}/?id=r1#{token}")
-    browser.wait("document.querySelectorAll('#row .annotate').length === 2")
-    browser.press("y")
-    forms = "[...document.querySelectorAll('#row .annotate')]"
-    form = f"{forms}.find((one) => one.querySelector('.saved').textContent.startsWith('saved by'))"
-    browser.wait(f"{form} !== undefined")
-    browser.run(f"window.corrected = {form}; window.corrected.querySelector('.saved').textContent = ''")
-    label = "window.corrected.querySelector('input')"
-    browser.run(f"{label}.value = 'red'; {label}.dispatchEvent(new Event('change'))")
-    browser.wait("window.corrected.querySelector('.saved').textContent.startsWith('saved by')")
-    assert browser.run("document.querySelector('#row .annotate [aria-pressed=true]') !== null")
-    assert browser.run("document.querySelector('#people summary').textContent.includes('1 label,')")
-    picture(browser, f"annotated-{size}")
-    process.kill()
-    process.wait(60)
+    with a_server_that_is_killed(run) as url:
+        base, _, token = url.partition("/#")
+        browser.go(f"{base}/?id=r1#{token}")
+        browser.wait("document.querySelectorAll('#row .annotate').length === 2")
+        browser.press("y")
+        forms = "[...document.querySelectorAll('#row .annotate')]"
+        form = f"{forms}.find((one) => one.querySelector('.saved').textContent.startsWith('saved by'))"
+        browser.wait(f"{form} !== undefined")
+        browser.run(f"window.corrected = {form}; window.corrected.querySelector('.saved').textContent = ''")
+        label = "window.corrected.querySelector('input')"
+        browser.run(f"{label}.value = 'red'; {label}.dispatchEvent(new Event('change'))")
+        browser.wait("window.corrected.querySelector('.saved').textContent.startsWith('saved by')")
+        assert browser.run("document.querySelector('#row .annotate [aria-pressed=true]') !== null")
+        assert browser.run("document.querySelector('#people summary').textContent.includes('1 label,')")
+        picture(browser, f"annotated-{size}")
     [held] = annotations_that_hold(run).to_dicts()
     assert ("r1", "red", "pass") == (held["id"], held["label"], held["verdict"])
     assert 0.0 == right_answers(run)

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from store_kit import OK, START, FailingDisk, Killed, KillingDisk, ManualSyncer, answer, end, open_run, read, start
 
 from crun_batch.errors import DiskFailed, RunDamaged
-from crun_batch.store import frames
+from crun_batch.store import frames, seal
 from crun_batch.store.carried import carried_encoder, decode_column, stored_type
-from crun_batch.store.disk import Disk
+from crun_batch.store.disk import Disk, temporary
 from crun_batch.store.events import FinalEvent, FinalPart
 from crun_batch.store.journal import JournalSettings, create_journal, resume_journal
 from crun_batch.store.manifest import read_manifest
@@ -242,6 +242,30 @@ def test_an_output_that_does_not_fit_its_type_is_null(run):
 
     _, parts = sealed(run, schema, fill)
     assert [{"n": 1}, None, None, {"n": 3}] == parts.column("output").to_pylist()
+
+
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(lengths=st.lists(st.lists(st.integers(0, 400), max_size=9), max_size=9), rows=st.integers(1, 9))
+def test_row_groups_are_bounded_in_rows_and_in_what_is_held_for_them(tmp_path, lengths, rows):
+    """However many rows come at once, and however long their texts are: nothing is lost, and little is held."""
+    most = 1_000
+    tables = [pa.table({"text": pa.array(["x" * length for length in each], pa.string())}) for each in lengths]
+    with (
+        tempfile.TemporaryDirectory(dir=tmp_path) as place,
+        closing(open_run(Path(place) / "run")) as opened,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(seal, "_ROWS_PER_GROUP", rows)
+        patch.setattr(seal, "_BYTES_PER_GROUP", most)
+        path = opened.results.with_name("bounded.parquet")
+        entry = seal.write_parquet(opened, path, pa.schema([("text", pa.string())]), tables)
+        with pq.ParquetFile(temporary(path)) as file:
+            groups = [file.read_row_group(number) for number in range(file.num_row_groups)]
+    together = [length for each in lengths for length in each]
+    assert together == [len(text) for group in groups for text in group["text"].to_pylist()]
+    assert len(together) == entry.rows
+    assert all(group.num_rows <= rows for group in groups)
+    assert all(group.nbytes <= most + max((table.nbytes for table in tables), default=0) for group in groups)
 
 
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -26,7 +26,10 @@ from crun_batch.store.manifest import ManifestEntry, append_manifest
 from crun_batch.store.schema import RunSchema, attempts_schema, no_rows, parts_schema
 
 _ROWS_PER_GROUP = 16_384
+_BYTES_PER_GROUP = 16 * 2**20
+"""A row group is held until it is written: of long texts it has fewer rows."""
 _ROWS_READ_BACK = 2_048
+_BYTES_READ_BACK = 4 * 2**20
 _LOW_CARDINALITY = (
     "variant",
     "purpose",
@@ -98,7 +101,7 @@ class ParquetFile:
         self._run, self._path, self._name = run, path, temporary(path)
         self._schema = schema.with_metadata(metadata)
         self._waiting: list[pa.Table] = []
-        self._waiting_rows = self._rows = 0
+        self._waiting_rows = self._waiting_bytes = self._rows = 0
         with _writing(self._name), ExitStack() as stack:
             self._file = stack.enter_context(DiskFile(run.disk, self._name))
             writer = pq.ParquetWriter(
@@ -123,7 +126,8 @@ class ParquetFile:
         """Write the rows, as soon as there are enough for a row group."""
         self._waiting.append(table.replace_schema_metadata(self._schema.metadata))
         self._waiting_rows += table.num_rows
-        while self._waiting_rows >= _ROWS_PER_GROUP:
+        self._waiting_bytes += table.nbytes
+        while self._waiting_rows >= _ROWS_PER_GROUP or self._waiting_bytes >= _BYTES_PER_GROUP:
             self._write_group()
 
     def finish(self) -> ManifestEntry:
@@ -146,7 +150,8 @@ class ParquetFile:
             self._writer.write_table(group, row_group_size=_ROWS_PER_GROUP)
         self._rows += group.num_rows
         self._waiting_rows -= group.num_rows
-        self._waiting = [together.slice(_ROWS_PER_GROUP)] if self._waiting_rows else []
+        left = together.slice(_ROWS_PER_GROUP)
+        self._waiting, self._waiting_bytes = ([left], left.nbytes) if self._waiting_rows else ([], 0)
 
 
 @contextmanager
@@ -182,8 +187,17 @@ def _present_digest(path: Path) -> str | None:
 
 
 def _rows_read_back(path: Path) -> int:
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
-        return sum(batch.num_rows for batch in file.iter_batches(_ROWS_READ_BACK, use_threads=False))
+    with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file:
+        longest = max(
+            (_row_bytes(file.metadata.row_group(number)) for number in range(file.num_row_groups)), default=1
+        )
+        rows = max(1, min(_ROWS_READ_BACK, _BYTES_READ_BACK // longest))
+        return sum(batch.num_rows for batch in file.iter_batches(rows, use_threads=False))
+
+
+def _row_bytes(group: pq.RowGroupMetaData) -> int:
+    rows: int = group.num_rows
+    return 1 + int(group.total_byte_size) // max(1, rows)
 
 
 def _remove(run: RunDirectory, paths: list[Path]) -> None:
