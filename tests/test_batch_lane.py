@@ -14,8 +14,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import httpx
 import polars as pl
 import pytest
+from msgspec import structs
 
 import crun_batch
 from crun_batch.load.job.job import Job
@@ -137,6 +139,27 @@ def test_a_batch_too_large_for_the_gateway_is_cut_until_it_fits(fresh: Simulator
     done = batch_kit.run(batch_kit.job(fresh, tmp_path), table, say=said.append)
     assert {"ok": ROWS} == Counter(results(done)["status"])
     assert "too much at once" in lines_of(said)
+
+
+class Repeating(httpx.AsyncHTTPTransport):
+    """A way to the gateway that makes each batch twice, as a proxy does that repeats a call."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.method == "POST" and request.url.path.endswith("/batches"):
+            await (await super().handle_async_request(request)).aread()
+        return await super().handle_async_request(request)
+
+
+def test_a_batch_that_a_proxy_made_twice_is_paid_once(fresh: SimulatorProcess, tmp_path: Path) -> None:
+    """The second one of a file is cancelled before it does anything, and told."""
+    fresh.change(batch_seconds=3600.0)
+    before = batch_kit.charged_credits(fresh)
+    told = Meanwhile(lambda: fresh.change(batch_seconds=0.05), when="is to be cancelled")
+    twice = structs.replace(batch_kit.QUICK, transport=Repeating())
+    table = texts(6).with_columns(pl.col("text") + " repeated")
+    done = batch_kit.run(batch_kit.job(fresh, tmp_path), table, platform=twice, say=told)
+    assert (0, {"ok": 6}) == (done.exit_code, Counter(results(done)["status"])), told.said
+    assert batch_kit.charged_credits(fresh) - before == spent_credits(done)
 
 
 def test_a_gateway_without_batches_refuses_before_anything_is_sent(tmp_path: Path) -> None:

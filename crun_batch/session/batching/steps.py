@@ -78,7 +78,29 @@ class BatchSteps:
         assert isinstance(form, FileForm) and entry.file_id is not None
         self._ask(batch)
         tags = {"crun_batch": entry.tag, "requests": str(entry.requests)}
-        return self._asked(batch, await form.create(entry.file_id, tags), back_to="uploaded")
+        told = await form.create(entry.file_id, tags)
+        halt = self._asked(batch, told, back_to="uploaded")
+        if isinstance(told, BatchTold):
+            await self._look_for_others(batch, form)
+        return halt
+
+    async def _look_for_others(self, batch: LiveBatch, form: BatchForm) -> None:
+        """A gateway before the provider may have repeated the call by itself, as LiteLLM's proxy does."""
+        entry = batch.entry
+        listed = await form.listed(since_seconds(entry))
+        if not isinstance(listed, CallTrouble):
+            await self._cancel_others(batch, form, [one for one in listed if one.file_id == entry.file_id])
+
+    async def _cancel_others(self, batch: LiveBatch, form: BatchForm, of_file: Sequence[BatchTold]) -> None:
+        """Of its file there is to be one batch: each other one would be paid too, and read by nobody."""
+        entry = batch.entry
+        for other in of_file:
+            if other.id != entry.batch_id and other.state not in ("ended", "refused"):
+                told = await form.cancel(other.id)
+                ending = told.failure.message if isinstance(told, CallTrouble) else told.status
+                self._say(
+                    f"{other.id} was made of the file of {entry.batch_id} too, and is to be cancelled: {ending}"
+                )
 
     def _ask(self, batch: LiveBatch) -> None:
         """The disk says `creating` before the call, and goes back only where the gateway did surely nothing."""
@@ -106,15 +128,15 @@ class BatchSteps:
         if isinstance(listed, CallTrouble):
             return self._troubled(batch, listed, "it does not list its batches")
         if entry.file_id is not None:
-            self._found(batch, [one for one in listed if one.file_id == entry.file_id])
+            found = [one for one in listed if one.file_id == entry.file_id]
+            self._found(batch, found)
+            await self._cancel_others(batch, form, found)
             return None
         not_it = self._keeper.book.batch_ids | batch.ruled_out
         return await self._decide(batch, suspects_of(entry, listed, not_it))
 
     def _found(self, batch: LiveBatch, found: Sequence[BatchTold]) -> None:
-        """The batches of its file."""
-        if len(found) > 1:
-            self._say(f"{len(found)} batches have the file {batch.entry.file_id}; {found[-1].id} is collected")
+        """The batches of its file, the latest first."""
         if found:
             self._created(batch, found[-1])
         elif self._is_absent(batch):
