@@ -79,6 +79,16 @@ def test_what_other_tools_call_otherwise_is_led_to_its_place(section: str | None
         ({"endpoint": {"protocol": ["chat"]}}, "endpoint.protocol", "sweep: {endpoint.protocol: [...]}"),
         ({"params": {"temperature": [0, 1]}}, "params.temperature", "sweep: {params.temperature: [...]}"),
         ({"endpoint": {"base_url": "http://[::1"}}, "endpoint.base_url", "must be an http:// or https:// address"),
+        ({"endpoint": {"base_url": "http://a/v1/chat/completions/"}}, "endpoint.base_url", "must end before /chat/"),
+        ({"endpoint": {"base_url": "http://a/v1/responses"}}, "endpoint.base_url", "must end before /responses"),
+        ({"endpoint": {"base_url": "http://a/v1/messages"}}, "endpoint.base_url", "must end before /messages"),
+        ({"prompt": "{{ text }}"}, "prompt", "found '{{ text }}'; a text is its user's part: prompt: {user: ...}"),
+        (
+            {"prices": {"models": {"m": {"input": 5}}}},
+            "prices.models.m.input",
+            "unknown key; did you mean input_per_mtok?",
+        ),
+        ({"limits": {"lane": 5}}, "limits.lane", "lane stands at the top of the job; allowed: concurrency"),
         ({"endpoint": {"base_url": "http://a:99999"}}, "endpoint.base_url", "a port up to 65535"),
     ],
 )  # fmt: skip

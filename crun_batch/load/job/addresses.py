@@ -12,6 +12,9 @@ _KEY_NAMES = re.compile(
     r"(api|access|subscription)?[-_]?(key|token|secret|signature|sig|password|code)", re.IGNORECASE
 )
 
+_ADDED = re.compile(r"(/chat/completions|/completions|(?<=/v1)/(?:messages|responses))/*$")
+"""What requests add to the address, which is easily copied with it."""
+
 
 def base_url(value: str) -> str:
     """The URL without its last slash. Raises ValueError where it is none, or says more than an address."""
@@ -29,6 +32,9 @@ def base_url(value: str) -> str:
     if parts.query or "?" in value:
         names = ", ".join(name for name, _ in parse_qsl(parts.query, keep_blank_values=True)) or "NAME"
         raise ValueError(f"must be an address without '?'; what follows it ({names}) is written in endpoint.query")
+    added = _ADDED.search(parts.path)
+    if added is not None:
+        raise ValueError(f"must end before {added[1]}, which is added to it")
     return value.rstrip("/")
 
 

@@ -44,6 +44,7 @@ WORDS: Mapping[str, str] = {
     "missing": "is missing",
     "value_error": "{error}",
 }
+TEXT_OF_A_PROMPT = "; a text is its user's part: prompt: {user: ...}"
 _WITHOUT_FOUND = ("missing", "string_too_short", "too_short")
 _SHOWN_CHARACTERS = 40
 SLIP = 0.72
@@ -67,6 +68,7 @@ def mistakes_of(error: ValidationError, document: Document, job: type[BaseModel]
             if found["type"] not in _WITHOUT_FOUND:
                 message += f"; found {_shown(found['input'], path)}"
             message += _axis_advice(path, found["input"])
+            message += TEXT_OF_A_PROMPT if path[-1:] == ("prompt",) and isinstance(found["input"], str) else ""
         mistakes.append(document.mistake(path, message))
     return mistakes
 
@@ -106,7 +108,10 @@ def _unknown_key(path: KeyPath, job: type[BaseModel]) -> str:
     name = str(path[-1])
     allowed = _fields(_section_at(path[:-1], job))
     one_edit = [key for key in allowed if _is_one_edit(name, key)]
+    longer = [key for key in allowed if key.startswith(f"{name}_")]
     near = one_edit or difflib.get_close_matches(name, allowed, n=1, cutoff=SLIP)
+    if not near and len(longer) == 1:
+        near = longer
     if near:
         return f"unknown key; did you mean {near[0]}?"
     ours = our_key(name)
@@ -115,6 +120,8 @@ def _unknown_key(path: KeyPath, job: type[BaseModel]) -> str:
     known = [key for key in known_keys(job) if "*" not in key and key[:1] != ("score",)]
     known.sort(key=len)
     elsewhere = [dotted(key) for key in known if key[-1] == name] or _alike(name, known)
+    if elsewhere == [name]:
+        return f"unknown key here; {name} stands at the top of the job; allowed: {', '.join(allowed)}"
     if elsewhere:
         return f"unknown key; did you mean {elsewhere[0]}?"
     return f"unknown key; allowed: {', '.join(allowed)}"

@@ -133,7 +133,11 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "prompt",
         "needs exactly one of user, messages, turns, messages_column, body_column",
-        lambda job: sum(map(job.has, PROMPT_FORMS)) != 1 and not job.has("sweep"),
+        lambda job: (
+            isinstance(job("prompt"), Mapping | None)
+            and sum(map(job.has, PROMPT_FORMS)) != 1
+            and not job.has("sweep")
+        ),
     ),
     Rule(
         "prompt.stateful",

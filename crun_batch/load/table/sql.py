@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import glob
 import json
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 _BATCH_ROWS = 4096
+_KIND_OF_ERROR = re.compile(r"^[A-Z][A-Za-z -]{2,30} Error: ")
+"""The engine's name for the kind of an error: its sentence says more."""
 _SELECTS = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 _ALLOWED = {
     "input.query": "allowed is one SELECT in DuckDB's SQL over files",
@@ -101,7 +104,7 @@ class _Unparsed(Exception):
 def _reason(error: Exception) -> tuple[str, str]:
     """The engine's words, and its excerpt of the statement with a caret below; "" without one."""
     words, mark, excerpt = str(error).partition("\nLINE ")
-    return " ".join(words.split()), f"LINE {excerpt.rstrip()}" if mark else ""
+    return _KIND_OF_ERROR.sub("", " ".join(words.split())), f"LINE {excerpt.rstrip()}" if mark else ""
 
 
 def _excerpt(written: str, position: int) -> str:
