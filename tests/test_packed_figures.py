@@ -10,15 +10,20 @@ from typing import Any
 import polars as pl
 import pytest
 
+import crun_batch
 from crun_batch.console.estimates import estimate_text
+from crun_batch.console.row_words import row_text
 from crun_batch.console.words import summary_text
+from crun_batch.gateway.classify import check
+from crun_batch.gateway.protocols import PROTOCOLS
 from crun_batch.page.rows import RunRows
+from crun_batch.records import Reply, Response
 from crun_batch.reporting.data import ReportData
 from crun_batch.reporting.read import read_report
 from crun_batch.state.recovery import account_now
 from crun_batch.state.status import status_of
 from crun_batch.store.directory import RunDirectory
-from tests.simulation.gateway import MODEL
+from tests.simulation.gateway import BASE_URL, MODEL
 from tests.simulation.packs import FAILING, GARBLED, TABLE, PackScene, PackStage, pico
 from tests.simulation.play import PRICES
 
@@ -159,3 +164,42 @@ def test_each_size_of_request_has_its_line(tmp_path: Path) -> None:
     told = PackStage(PackScene(), tmp_path).estimate(TABLE)
     assert [(8, 5), (7, 1)] == [(one["rows_together"], one["requests"]) for one in told["variants"]]
     assert "default, 8 rows each" in estimate_text(told)
+
+
+# --- one row of a request ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("protocol", "form"), [("chat", "lines"), ("responses", "json"), ("messages", "json")])
+def test_an_exported_reply_is_the_rows_own(protocol: str, form: str, tmp_path: Path) -> None:
+    """As if it had been answered alone: its text where the protocol has it, its part of the tokens."""
+    endpoint = {"base_url": BASE_URL, "api_key_env": "SIMULATED_KEY", "protocol": protocol}
+    stage = finished(tmp_path / "run", PackScene(form, keys={"endpoint": endpoint}))
+    crun_batch.export(stage.folder, "openai-batch", tmp_path / "replies.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "replies.jsonl").read_text().splitlines()]
+    answers = {line["custom_id"]: line["response"]["body"] for line in lines}
+    results = stage.results()
+    assert set(results["id"]) == set(answers)
+    for row_id, text in results.select("id", "output_text").rows():
+        reply = Response(200, {}, json.dumps(answers[row_id]).encode())
+        read = check(PROTOCOLS[protocol], reply, stream=False)
+        assert isinstance(read, Reply)
+        assert (text, "stop") == (read.text, read.finish_reason)
+    name = "prompt_tokens" if protocol == "chat" else "input_tokens"
+    assert results["input_tokens"].sum() == sum(body["usage"][name] for body in answers.values())
+
+
+def test_show_tells_a_row_of_a_pack_from_the_pack(tmp_path: Path) -> None:
+    """Its own answer and messages, its place, the whole reply; no request that was never sent is shown as sent."""
+    stage = piloted(tmp_path / "run")
+    for place in (1, 3):
+        row_id = stage.attempts().filter(pl.col("pack_place") == place)["id"][0]
+        shown = crun_batch.show(stage.folder, row_id, table=MANY, raw=True)
+        [unit] = shown["units"]
+        packed, alone = unit["attempts"]
+        assert unit["output_text"] == packed["answer"] == alone["answer"]
+        assert packed["request"] is None
+        assert "asked 8 rows together" in packed["not_shown"]
+        assert packed["messages"] == alone["messages"] is not None
+        assert len(packed["reply"]) > len(alone["reply"])
+        assert alone["request"] is not None
+        assert f"row {place} of 8 in one request" in " ".join(row_text(shown, 80).split())

@@ -87,8 +87,10 @@ def _how_it_went(attempt: Mapping[str, Any]) -> str:
     who = f"judge {attempt['judge']}" if attempt["judge"] else attempt["purpose"]
     tokens = [f"{count(attempt[name])} {word}" for name, word in _TOKENS if attempt[name] is not None]
     latency, began = attempt["latency_seconds"], attempt["started_at"]
+    rows = attempt.get("pack_rows")
     phrases = [
         f"-- attempt {attempt['attempt']}, turn {attempt['turn'] + 1}, {who}: {attempt['outcome']}",
+        f"row {attempt['pack_place']} of {rows} in one request" if rows else "",
         f"HTTP {attempt['http_status']}" if attempt["http_status"] is not None else "no reply",
         f"{', '.join(tokens)} tokens" if tokens else "",
         _cost(attempt["cost_usd"], attempt["cost_credits"]),

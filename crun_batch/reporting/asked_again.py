@@ -65,7 +65,7 @@ class AskedAgain:
         answers: list[Answered] = []
         bodies: list[bytes | None] = []
         for attempt in attempts:
-            if attempt.turn == 0 and attempt.purpose == "answer":  # from the beginning, maybe again
+            if attempt.turn == 0 and attempt.purpose in ("answer", "alone"):  # from the beginning, maybe again
                 expected, answers = first, []
             is_same = isinstance(expected, Request) and expected.request_hash == attempt.request_hash
             bodies.append(expected.body if isinstance(expected, Request) and is_same else None)

@@ -151,7 +151,17 @@ def _attempt(
         verdict = json_value(answer)
         reason = str(verdict["reason"]) if isinstance(verdict, Mapping) and "reason" in verdict else answer
     raw = {"reply": raw_reply(attempt).decode(errors="replace")} if source.raw else {}
-    return {**told, **_prompt(source, body), "answer": answer, "reason": reason, **raw}
+    asked = {**_prompt(source, body), **_together(source, attempt)}
+    return {**told, **asked, "answer": answer, "reason": reason, **raw}
+
+
+def _together(source: RowSource, attempt: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a row that was asked with others: its own messages are told, and the request that held all is not."""
+    rows = attempt.get("pack_rows")
+    if rows is None:
+        return {}
+    why = f"it asked {rows:,} rows together, this one as number {attempt['pack_place']:,}"
+    return {"not_shown": why, **({"request": None} if source.raw else {})}
 
 
 def _prompt(source: RowSource, body: bytes | None) -> dict[str, Any]:

@@ -105,19 +105,23 @@ def _rows(path: Path, chosen: Chosen) -> Iterator[dict[str, Any]]:
 
 
 def _batch_lines(path: Path, chosen: Chosen) -> Iterator[bytes]:
-    """One line per result, with the reply of its last attempt that was to answer."""
+    """One line per result, with the reply of its last attempt that was to answer; of several rows its part."""
     schema = run_schema(RunDirectory(path))
     keys = ", ".join(map(quoted, schema.unit_columns))
     with chosen_view(path, chosen) as connection:
         [(plain,)] = connection.execute(
             "select count(distinct variant) <= 1 and coalesce(max(repeat), 0) = 0 from results"
         ).fetchall()
+        [(packs,)] = connection.execute("select count(pack_place) from attempts").fetchall()
+        first = "attempts" if packs else "(from attempts limit 0)"
         reader = connection.sql(
             f"with last as (select {keys}, max(serial) as serial from attempts "
-            f"where purpose in ('answer', 'repair') group by {keys}) "
+            f"where purpose in ('answer', 'alone', 'repair') group by {keys}) "
             f"select {quoted(schema.id_name)} as id, r.variant, r.repeat, r.error_kind, r.error_message, "
-            f"a.serial, a.http_status, a.request_id, a.reply_body from chosen r "
-            f"left join last using ({keys}) left join attempts a on a.serial = last.serial"
+            f"a.serial, a.http_status, a.request_id, coalesce(first.reply_body, a.reply_body) as reply_body, "
+            "a.pack_place, r.output_text, a.input_tokens, a.output_tokens from chosen r "
+            f"left join last using ({keys}) left join attempts a on a.serial = last.serial "
+            f"left join {first} first on first.serial = a.serial - a.pack_place + 1"
         ).to_arrow_reader(_ROWS_AT_ONCE)
         name = _custom_id if plain else _unit_id
         for batch in reader:
@@ -139,12 +143,34 @@ def _batch_line(row: Mapping[str, Any], custom_id: str) -> bytes:
         response = {
             "status_code": row["http_status"],
             "request_id": row["request_id"] or "",
-            "body": _embedded(row["reply_body"]),
+            "body": _own_part(row) if row["pack_place"] is not None else _embedded(row["reply_body"]),
         }
     error = None if response else {"code": row["error_kind"] or "error", "message": row["error_message"] or ""}
     return orjson.dumps(
         {"id": f"batch_req_{row['serial'] or 0}", "custom_id": custom_id, "response": response, "error": error}
     )
+
+
+def _own_part(row: Mapping[str, Any]) -> Any:
+    """Of a reply to several rows: as if it had answered this one alone, with its part of the tokens."""
+    text = row["output_text"]
+    try:
+        body = orjson.loads(row["reply_body"] or "")
+    except orjson.JSONDecodeError:
+        body = None
+    if not isinstance(body, dict) or text is None:
+        return _embedded(row["reply_body"])
+    read, written = row["input_tokens"] or 0, row["output_tokens"] or 0
+    usage = {"input_tokens": read, "output_tokens": written, "total_tokens": read + written}
+    if "choices" in body:
+        message = {"role": "assistant", "content": text}
+        usage = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+        return body | {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage}
+    if "output" in body:
+        content = [{"type": "output_text", "text": text, "annotations": []}]
+        message = {"type": "message", "role": "assistant", "status": "completed", "content": content}
+        return body | {"output": [message], "usage": usage}
+    return body | {"content": [{"type": "text", "text": text}], "stop_reason": "end_turn", "usage": usage}
 
 
 def _embedded(body: str | None) -> Any:

@@ -45,8 +45,23 @@ def recorded_in(connection: duckdb.DuckDBPyConnection, path: Path, wanted: int |
     row_id = _whole(wanted, connection, name, path) if is_whole else str(wanted)
     results = _rows(connection, f"select * from results where {name} = ? order by variant, repeat", row_id)
     attempts = _rows(connection, f"select * from attempts where {name} = ? order by serial", row_id)
+    attempts = with_whole_replies(connection, attempts)
     near = [] if results or attempts else _near(connection, name, row_id)
     return RecordedRow(row_id, results, attempts, near)
+
+
+def with_whole_replies(
+    connection: duckdb.DuckDBPyConnection, attempts: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The attempts, where rows were asked together each with the reply, which stands with the first of them."""
+    firsts = {one["serial"] - one["pack_place"] + 1 for one in attempts if (one["pack_place"] or 1) > 1}
+    if not firsts:
+        return attempts
+    replies = connection.execute(
+        f"select serial, reply_body, reply_base64 from attempts where serial in ({', '.join(map(str, firsts))})"
+    ).fetchall()
+    told = {serial: {"reply_body": body, "reply_base64": coded} for serial, body, coded in replies}
+    return [one | told.get(one["serial"] - (one["pack_place"] or 1) + 1, {}) for one in attempts]
 
 
 def unknown_id(path: Path, wanted: int | str, near: list[int | str]) -> InputError:

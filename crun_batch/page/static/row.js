@@ -118,7 +118,7 @@ function attempts(unit) {
 function attempt(one, place) {
   const what = one.judge !== null ? `judge ${one.judge}` : one.purpose === "repair" ? "repair" : `turn ${one.turn + 1}`;
   const told = [
-    ["attempt", one.attempt], ["HTTP", one.http_status], ["endpoint", one.endpoint], ["model", one.model],
+    ["attempt", one.attempt], ["in one request", one.pack_rows ? `row ${one.pack_place} of ${one.pack_rows}` : null], ["HTTP", one.http_status], ["endpoint", one.endpoint], ["model", one.model],
     ["tokens", one.input_tokens === null ? null : `${number(one.input_tokens)} in, ${number(one.output_tokens)} out`],
     ["cost", one.outcome === "done" ? money(one.cost_usd, one.cost_credits) : null],
     ["held", one.outcome === "unknown" ? money(one.held_usd, one.held_credits) : null],
