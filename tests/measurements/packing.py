@@ -3,6 +3,7 @@
     python -m tests.measurements.packing coverage [--runs 100] [--first 0] [--rate 0.03] [--table labels]
     python -m tests.measurements.packing drawn [--runs 1000]
     python -m tests.measurements.packing savings [--jobs 20]
+    python -m tests.measurements.packing whole
 
 coverage: pilots whose packed answers are wrong at a known rate per item: how often the 95 % interval of the
 agreement holds the truth. On labels, and on the 1,319 questions of ../shared/data where they are.
@@ -11,6 +12,8 @@ drawn: the same interval over drawn packs whose rows fail together, which the si
 
 savings: jobs with other prompts, prices, sizes and formats. Promised is what `estimate` names, `expected`, of the
 job as it is after 40 rows; realised is what the same rows cost packed against alone, in two runs.
+
+whole: all 1,319 questions in packs, and the bill to the last digit.
 """
 
 from __future__ import annotations
@@ -32,7 +35,8 @@ from msgspec import Struct
 from crun_batch.simulator.settings import Model
 from crun_batch.stats.packs import AnswerPair, pack_agreement
 from tests.simulation.gateway import MODEL
-from tests.simulation.packs import LABELS, PackScene, PackStage
+from tests.simulation.packs import LABELS, PackScene, PackStage, pico
+from tests.simulation.play import PRICES
 
 QUESTIONS = Path(__file__).parents[3] / "shared" / "data" / "gsm8k_test.parquet"
 RATES = (0.01, 0.03, 0.1)
@@ -127,8 +131,30 @@ def questions(rows: int, seed: int) -> tuple[pl.DataFrame, dict[str, Any], dict[
     return (
         table,
         keys,
-        {"gold": gold, "answer_style": "number", "models": {MODEL: Model(max_output_tokens=16_384)}},
+        {"gold": gold, "answer_style": "number", "models": {MODEL: priced_as_the_job()}},
     )
+
+
+def priced_as_the_job() -> Model:
+    """The model at the gateway, with room for long replies."""
+    prices = {name: Decimal(PRICES[name]) for name in ("input_per_mtok", "output_per_mtok", "minimum_per_request")}
+    return Model(max_output_tokens=16_384, **prices)
+
+
+def whole(folder: Path) -> Iterator[str]:
+    """A line for each form: all real questions in packs, and whether the run says what the gateway billed."""
+    for form in ("json", "lines"):
+        table, keys, gateway = questions(10**6, 0)
+        keys = {**keys, "pack": {"rows": TOGETHER, "format": form}}
+        faults = {"missing": 0.001, "wrong": 0.02}
+        stage = PackStage(PackScene(form, pack_faults=faults, seed=1, keys=keys, gateway=gateway), folder / form)
+        stage.session(table=table)
+        known, billed = stage.attempts()["cost_credits"].sum(), stage.world.gateway.ledger.charged_pico
+        agrees = "the run says so too" if pico(known) == billed else f"the run says {known}"
+        yield (
+            f"{stage.results().height:,} questions in {stage.world.posts} requests as {form}: "
+            f"{Decimal(billed) / 10**12:f} credits billed, {agrees}"
+        )
 
 
 def coverage(folder: Path, name: str, seeds: range, pilot: int, rates: Sequence[float]) -> Iterator[str]:
@@ -227,7 +253,7 @@ def saving(folder: Path, job: SavingJob, rows: int = 200) -> tuple[float, float]
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["coverage", "drawn", "savings"])
+    parser.add_argument("what", choices=["coverage", "drawn", "savings", "whole"])
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--pilot", type=int, default=150)
     parser.add_argument("--first", type=int, default=0)
@@ -238,6 +264,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         if told.what == "savings":
             lines = savings(Path(folder), told.jobs)
+        elif told.what == "whole":
+            lines = whole(Path(folder))
         elif told.what == "drawn":
             lines = drawn_coverage(told.runs, told.pilot)
         else:
