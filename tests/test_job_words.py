@@ -79,7 +79,7 @@ def test_what_other_tools_call_otherwise_is_led_to_its_place(section: str | None
         ({"endpoint": {"protocol": ["chat"]}}, "endpoint.protocol", "sweep: {endpoint.protocol: [...]}"),
         ({"params": {"temperature": [0, 1]}}, "params.temperature", "sweep: {params.temperature: [...]}"),
         ({"endpoint": {"base_url": "http://[::1"}}, "endpoint.base_url", "must be an http:// or https:// address"),
-        ({"endpoint": {"base_url": "http://a/v1/chat/completions/"}}, "endpoint.base_url", "must end before /chat"),
+        ({"endpoint": {"base_url": "http://a/chat/completions/"}}, "endpoint.base_url", "must end before /chat/"),
         ({"endpoint": {"base_url": "http://a/v1/responses"}}, "endpoint.base_url", "must end before /responses"),
         ({"endpoint": {"base_url": "http://a/v1/messages"}}, "endpoint.base_url", "must end before /messages"),
         ({"prompt": "{{ text }}"}, "prompt", "found '{{ text }}'; a text is its user's part: prompt: {user: ...}"),
