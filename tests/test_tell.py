@@ -169,6 +169,9 @@ def test_a_bar_gets_what_it_does_not_show_itself() -> None:
     """Rows, rate and time left are the bar's own."""
     expected = "12 failed, $0.0042 of about $0.016, 64/128 in flight, cooling down after 429, 12 s"
     assert expected == tqdm_postfix(PROGRESS)
+    begun = structs.replace(PROGRESS, projected_usd_pico=None)
+    assert "12 failed, $0.0042 spent, 64/128 in flight" in tqdm_postfix(begun)
+    assert "12 failed, cost unknown, 64/128 in flight" in tqdm_postfix(structs.replace(begun, spent_usd_pico=None))
 
 
 def test_the_variants_of_a_sweep_are_told_those_that_fail_first() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -215,3 +216,29 @@ def test_map_names_the_column_or_the_keyword_that_is_wrong(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=says):
         crun_batch.map(pl.DataFrame({"text": ["a"], "n": [1]}), **{"prompt": "{{ text }}", "model": "m", **keys})
+
+
+@pytest.mark.parametrize(
+    ("user", "is_told"),
+    [("Review: {text}", True), ("the same for all", True), ("{{ text }}", False), ("{{ row['text'] }}", False)],
+)
+def test_a_prompt_without_a_column_is_told_before_it_is_paid_for(
+    user: str, is_told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Single braces are text: each row would ask the same."""
+    monkeypatch.chdir(tmp_path)
+    texts(3).write_csv("t.csv")
+    job_file = tmp_path / "job.json"
+    job_file.write_text(
+        json.dumps({"input": {"table": "t.csv", "id": "id"}, "model": "m", "prompt": {"user": user}})
+    )
+    warnings = crun_batch.check(job_file)["warnings"]
+    told = "no prompt prints a column: every row asks the same; a column is written {{ text }}"
+    assert is_told is (told in warnings)
+
+
+def test_a_table_that_a_query_does_not_know_is_told_with_those_that_there_are(tmp_path: Path) -> None:
+    with simulator(seed=2) as at:
+        done = run(job(at, tmp_path), texts(1))
+    with pytest.raises(InputError, match=r"there is no table 'result'; there are results, attempts"):
+        done.sql("select * from result")

@@ -122,11 +122,19 @@ def not_ok(progress: Progress) -> list[str]:
     return [f"{count(progress.rows_failed)} failed", *others]
 
 
+def _bill(progress: Progress) -> str:
+    """What is spent of what it is going to be, as far as either is known."""
+    so_far, in_all = spent(progress), projected(progress)
+    if so_far == UNKNOWN:
+        return f"cost {UNKNOWN}"
+    return f"{so_far} spent" if in_all == UNKNOWN else f"{so_far} of about {in_all}"
+
+
 def tqdm_postfix(progress: Progress) -> str:
     """What a bar does not show by itself (it has the rows, the rate and the time left)."""
     phrases = [
         *not_ok(progress),
-        f"{spent(progress)} {'spent' if (bill := projected(progress)) == UNKNOWN else f'of about {bill}'}",
+        _bill(progress),
         f"{count(progress.in_flight)}/{count(progress.limit)} in flight",
         stops(progress),
         one_line(progress.waiting_reason or ""),

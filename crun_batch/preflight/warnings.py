@@ -11,6 +11,7 @@ from crun_batch.gateway.http.descriptors import ensure_file_descriptors
 from crun_batch.load.job.job import Job
 from crun_batch.load.job.on_end import on_end_problems
 from crun_batch.load.job.secrets import resolve_secrets
+from crun_batch.load.prompt.column_names import in_template
 from crun_batch.preflight.caching import ROWS_COMPARED, prefix_complaint
 from crun_batch.workload.workload import Workload
 
@@ -41,6 +42,7 @@ def warnings_of(workload: Workload, environ: Mapping[str, str]) -> list[str]:
             said.append(f"{key}.params.max_output_tokens is not set: nothing bounds what {judge.name} costs")
         if judge.job.model not in job.prices.models:
             said.append(f"prices.models has no {judge.job.model!r}, the model of {judge.name}")
+    said += _without_a_column(workload)
     if job.output_limit_tokens is None and job.prompt.body_column is None:
         said.append("params.max_output_tokens is not set: nothing bounds what a request costs")
     if job.model is not None and job.model not in job.prices.models:
@@ -48,6 +50,14 @@ def warnings_of(workload: Workload, environ: Mapping[str, str]) -> list[str]:
             f"prices.models has no {job.model!r}: its cost is known only if the gateway or a list names it"
         )
     return said
+
+
+def _without_a_column(workload: Workload) -> list[str]:
+    """A prompt that is the same for every row, such as one with {text} in single braces."""
+    if any(variant.renderer.columns for variant in workload.variants) or workload.table.selected_rows < 2:
+        return []
+    example = next(name for name in (*workload.table.schema.names, "text") if name != workload.table.id_name)
+    return [f"no prompt prints a column: every row asks the same; a column is written {in_template(example)}"]
 
 
 def prefix_complaints(workload: Workload) -> list[str]:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 _LISTINGS = 20
+_NO_TABLE = re.compile(r"Table with name (\S+) does not exist")
 _PATTERN = re.compile(r"[*?\[]")
 CODED = pa.dictionary(pa.int32(), pa.string())
 """Text of which there are few different ones."""
@@ -190,7 +191,9 @@ def query(path: Path, sql: str) -> pa.Table:
             confine(connection, path)
             return connection.sql(sql).to_arrow_table()
     except duckdb.Error as error:
-        raise InputError(f"the query failed: {error}") from error
+        unknown = _NO_TABLE.search(str(error))
+        words = str(error) if unknown is None else f"there is no table {unknown[1]!r}; there are results, attempts"
+        raise InputError(f"the query failed: {words}") from error
 
 
 def confine(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
