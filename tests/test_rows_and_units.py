@@ -35,7 +35,7 @@ def gateway() -> Iterator[SimulatorProcess]:
 @settings(deadline=None, max_examples=150)
 @given(st.data(), st.integers(1, 5), st.integers(1, 12))
 def test_a_row_has_the_worst_status_of_its_units(data: st.DataObject, per_row: int, rows: int) -> None:
-    """Against a plain count, whichever rows are selected; total is the sum of the others."""
+    """Against a plain count of the selected rows and those that are finished; total is the sum of the others."""
     unit = st.tuples(st.sampled_from(ORDER), st.sampled_from(["", "server", "timeout"]))
     units = data.draw(st.lists(unit, min_size=rows * per_row, max_size=rows * per_row))
     selected = data.draw(st.lists(st.booleans(), min_size=rows, max_size=rows))
@@ -46,10 +46,9 @@ def test_a_row_has_the_worst_status_of_its_units(data: st.DataObject, per_row: i
     table = SimpleNamespace(source_rows=rows, selected_rows=sum(selected), selected=pa.array(selected))
     workload: Any = SimpleNamespace(table=table, slots=SimpleNamespace(per_row=per_row))
     statuses = [status for status, _ in units]
-    worst = [
-        max(statuses[row * per_row : (row + 1) * per_row], key=ORDER.index) for row in range(rows) if selected[row]
-    ]
-    expected = {"total": sum(selected), **{name: Counter(worst)[name] for name in ORDER}}
+    of_rows = [max(statuses[row * per_row : (row + 1) * per_row], key=ORDER.index) for row in range(rows)]
+    worst = [one for one, is_selected in zip(of_rows, selected, strict=True) if is_selected or one != "open"]
+    expected = {"total": len(worst), **{name: Counter(worst)[name] for name in ORDER}}
     assert expected == rows_by_status(workload, done, STATUSES)
 
 
@@ -71,6 +70,19 @@ def test_a_summary_counts_rows_and_units(swept: crun_batch.Run) -> None:
     assert 4 == summary["units_per_row"]
     assert summary["units_per_second"] == pytest.approx(4 * summary["rows_per_second"], abs=0.01)
     assert summary == {**swept.summary, **{name: crun_batch.status(swept)[name] for name in ("rows", "units")}}
+
+
+def test_rows_that_earlier_sessions_finished_are_counted_as_their_units_are(
+    gateway: SimulatorProcess, tmp_path: Path
+) -> None:
+    """A session of fewer rows tells of the whole run, in both."""
+    job = run_kit.job(gateway, tmp_path, repeats=2)
+    run_kit.run(job, run_kit.texts(5))
+    fewer = run_kit.run(job, run_kit.texts(5), limit=2)
+    more = run_kit.run(job, run_kit.texts(9), limit=6).summary
+    for summary, rows in ((fewer.summary, 5), (more, 6)):
+        assert (rows, rows) == (summary["rows"]["total"], summary["rows"]["ok"])
+        assert (2 * rows, 2 * rows) == (summary["units"]["total"], summary["units"]["ok"])
 
 
 def test_what_is_printed_calls_units_units(swept: crun_batch.Run) -> None:

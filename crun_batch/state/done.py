@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crun_batch.records import Row
+from crun_batch.store.schema import constant
 from crun_batch.workload.workload import Workload
 
 OPEN = 0
@@ -96,16 +97,18 @@ def _array(codes: bytearray) -> pa.UInt8Array:
 
 
 def rows_by_status(workload: Workload, done: DoneMarks, statuses: Sequence[str]) -> Mapping[str, int]:
-    """How many selected rows have each status: that of their units which stands last in `statuses`, open the last.
+    """How many rows have each status: that of their units which stands last in `statuses`, open the last.
 
-    So a row is ok where all its variants and repeats are, and open while one of them is.
+    So a row is ok where all its variants and repeats are, and open while one of them is. Those that are selected
+    now, and those that earlier sessions finished: their units are in the sums.
     """
     table, order = workload.table, (*statuses, OPEN_STATUS)
     worst = done.worst_of_rows(order, workload.slots.per_row)
     if table.selected_rows != table.source_rows:
-        worst = worst.filter(table.selected)
+        is_finished = pc.less(worst, constant(len(statuses), pa.int64()).cast(worst.type))
+        worst = worst.filter(pc.or_(table.selected, is_finished))
     found = {one["values"]: one["counts"] for one in pc.value_counts(worst).to_pylist()}
-    return {"total": table.selected_rows, **{name: found.get(place, 0) for place, name in enumerate(order)}}
+    return {"total": len(worst), **{name: found.get(place, 0) for place, name in enumerate(order)}}
 
 
 def open_units(workload: Workload, done: DoneMarks) -> int:
