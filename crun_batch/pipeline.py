@@ -38,7 +38,7 @@ async def run_job(job: AnyJob, table: object | None, options: RunOptions) -> dic
         graders = graders_of(workload)
         context = open_context(workload, options, stack)
         docket = open_docket(context, graders, None)
-        if not context.open_units and not docket.waiting.calls:
+        if not (context.open_units or docket.waiting.calls or context.awaits_batches):
             options.say(f"nothing to send: all {workload.selected_units:,} results are there")
             return close_finished(context, graders, docket)
         from crun_batch.preflight.gateway_facts import ask_gateways, refusal_of  # not loaded by a finished run

@@ -338,6 +338,23 @@ def test_a_batch_that_is_over_is_collected_by_the_next_session(
     )
 
 
+def test_a_batch_is_collected_whose_rows_are_not_selected_any_more(
+    fresh: SimulatorProcess, tmp_path: Path
+) -> None:
+    """All rows of today's table are done, and those that are out were paid: they are read, then nothing is out."""
+    job, before = batch_kit.job(fresh, tmp_path), batch_kit.charged_credits(fresh)
+    few, many = (texts(rows).with_columns(pl.col("text") + " selected") for rows in (3, 8))
+    batch_kit.run(job, few)
+    fresh.change(batch_seconds=0.5)
+    stopping = Meanwhile(lambda: crun_batch.stop(tmp_path / "run"))
+    assert 143 == batch_kit.run(job, many, say=stopping).exit_code
+    done = batch_kit.run(job, few)
+    assert (0, [], 8) == (done.exit_code, done.summary["batches"], done.attempts().collect().height)
+    assert batch_kit.charged_credits(fresh) - before == spent_credits(done)
+    whole = batch_kit.run(job, many)
+    assert ({"ok": 8}, 8) == (Counter(results(whole)["status"]), whole.attempts().collect().height)
+
+
 def test_another_form_is_refused_while_batches_are_out(fresh: SimulatorProcess, tmp_path: Path) -> None:
     """A batch is collected as it was submitted: the words say how."""
     fresh.change(batch_seconds=3600.0)

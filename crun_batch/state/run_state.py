@@ -89,6 +89,12 @@ class RunContext(Struct, frozen=True):
         return open_units(self.workload, self.state.done)
 
     @property
+    def awaits_batches(self) -> bool:
+        """Whether a batch has requests of which nothing is recorded yet, be it of rows not selected now."""
+        recovered, fate = self.state.recovered, self.state.batches.fate
+        return recovered is not None and any(fate(start.n) == "submitted" for start in recovered.in_flight)
+
+    @property
     def reuse(self) -> Reuse:
         """The earlier runs that the job takes answers from. Raises InputError, RunDamaged, DiskFailed."""
         if self.state.reuse is None:

@@ -83,7 +83,7 @@ def kill_at_points(folder: Path, *, form: str, step: int, rounds: int = 1) -> Ba
                     when = WAYS[(point // step + number) % len(WAYS)]
                     simulator.change(batch_faults=FAULTS[(point // step // 3 + number) % len(FAULTS)])
                     place = folder / f"{form}{number}-{point:05d}"
-                    lane = LANES[(point // step // 9 + number) % len(LANES)]
+                    lane = LANES[(point // step + number) % len(LANES)]
                     tree = batch_job(
                         simulator.base_url,
                         "CHAOS_KEY",
@@ -131,7 +131,8 @@ def _killed_run(
     figures.charges += len(entries)
     figures.live += sum(not entry.get("batch") for entry in entries)
     figures.batches += len({entry["batch"] for entry in entries if entry.get("batch")})
-    found = [] if codes == [0, 0] else [f"exit codes {codes}"]
+    log = (place.parent / "log").read_text(errors="replace")[-2_000:]
+    found = [] if codes == [0, 0] else [f"exit codes {codes}; the last words were {log!r}"]
     found += _broken_laws(place, [entry for entry in entries if entry.get("batch")])
     found += _broken_live_laws(place, entries)
     figures.broken += [f"{place.name}, killed {when} operation {point}: {law}" for law in found]

@@ -156,7 +156,7 @@ class BatchSender:
             self._forget_the_ended()
             await asyncio.sleep(0)
             is_quiet = False
-            if not (drafted or any(moved) or has_drawn) and self.halt is None:
+            if not (drafted or any(moved) or has_drawn or self._is_done()) and self.halt is None:
                 is_quiet = await self._pause()
         self._release("the run stopped before it was submitted")
         self._tell_what_stays()
