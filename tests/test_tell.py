@@ -22,6 +22,7 @@ from crun_batch.console.amounts import (
     share,
     usd,
 )
+from crun_batch.console.bill_words import cost_phrase
 from crun_batch.console.listings import credit_text
 from crun_batch.console.progress import Progress, VariantProgress, tqdm_postfix
 from crun_batch.console.tables import table
@@ -139,6 +140,34 @@ def test_counts_rates_and_shares() -> None:
         share(1319, 5000),
         share(0, 0),
     ]
+
+
+AMOUNTS = st.integers(0, 10**6 * PICO) | st.integers(0, 2 * PICO) | st.integers(0, 10**7)
+
+
+@settings(max_examples=400)
+@given(known=AMOUNTS, held=AMOUNTS.filter(bool), credits_per_usd=st.none() | st.sampled_from([1, 3, 200]))
+@example(known=46_125_000_000_000, held=1, credits_per_usd=None)
+@example(known=999_960_000_000, held=10_000_000, credits_per_usd=None)
+@example(known=995, held=1, credits_per_usd=3)
+def test_the_bounds_of_a_bill_never_contradict_what_is_known(
+    known: int, held: int, credits_per_usd: int | None
+) -> None:
+    """The low end is the known cost digit by digit, the high end no less than it, nor than what it may be."""
+    ratio = credits_per_usd
+    units = {"usd": 1} if ratio is None else {"usd": 1, "credits": ratio}
+    pico = Decimal(PICO)
+    document: dict[str, Any] = {"attempts": 2, "unknown_attempts": 1}
+    for unit, times in units.items():
+        document |= {f"cost_{unit}": str(known * times / pico), f"held_{unit}": str(held * times / pico)}
+    said = cost_phrase(document)
+    shown, doubted, bounds = re.fullmatch(r"(.+) known; (.+): bill between (.+)", said).groups()  # type: ignore[union-attr]
+    low, high = bounds.split(" and ")
+    assert ("1 attempt of unknown outcome", shown) == (doubted, low)
+    ends = [[Decimal(one) for one in re.findall(r"[\d.]+", text.replace(",", ""))] for text in (low, high)]
+    for times, least, most in zip(units.values(), *ends, strict=False):
+        assert most >= least
+        assert most >= (known + held) * times / pico
 
 
 PROGRESS = Progress(
