@@ -12,6 +12,7 @@ import pytest
 
 import crun_batch
 from crun_batch.console.estimates import estimate_text
+from crun_batch.console.listings import check_text
 from crun_batch.console.row_words import row_text
 from crun_batch.console.words import summary_text
 from crun_batch.gateway.classify import check
@@ -24,7 +25,7 @@ from crun_batch.state.recovery import account_now
 from crun_batch.state.status import status_of
 from crun_batch.store.directory import RunDirectory
 from tests.simulation.gateway import BASE_URL, MODEL
-from tests.simulation.packs import FAILING, GARBLED, TABLE, PackScene, PackStage, pico
+from tests.simulation.packs import FAILING, GARBLED, TABLE, PackScene, PackStage, job_of, pico
 from tests.simulation.play import PRICES
 
 MANY = pl.DataFrame({"id": [f"r{row}" for row in range(200)], "text": [f"text {row}" for row in range(200)]})
@@ -104,6 +105,23 @@ def test_what_was_counted_survives_a_kill(at: int, tmp_path: Path) -> None:
     assert (attempts.height, attempts["input_tokens"].sum()) == (sums.attempts, sums.input_tokens)
     assert pico(attempts["cost_credits"].sum()) == sums.cost_credits
     assert attempts.filter(pl.col("pack_place") > 1).height == account.totals().beside
+
+
+def test_check_shows_the_requests_that_are_sent(tmp_path: Path) -> None:
+    """Six of eight rows, the last of seven; the first three as they would go, and identical rows named as rows."""
+    TABLE.write_parquet(tmp_path / "t.parquet")
+    keys: dict[str, Any] = {"input": {"table": str(tmp_path / "t.parquet"), "id": "id"}}
+    told = crun_batch.check(job_of(PackScene(keys=keys), tmp_path))
+    assert ([], 6, 3) == (told["mistakes"], told["requests"], len(told["first_requests"]))
+    system, user = told["first_requests"][0]["body"]["messages"]
+    assert "Below are 8 items" in system["content"]
+    assert "[8] text 7" in user["content"]
+    again = pl.concat([TABLE, TABLE.with_columns(pl.format("again {}", "id").alias("id"))])
+    again.write_parquet(tmp_path / "t.parquet")
+    for shares, requests in ((False, 12), (True, 6)):
+        told = crun_batch.check(job_of(PackScene(keys={**keys, "share_identical": shares}), tmp_path))
+        assert (requests, 47) == (told["requests"], told["identical"]["requests"])
+    assert "47 rows ask what an earlier one asks" in check_text(told)
 
 
 # --- what the rest costs -----------------------------------------------------------------------------------------

@@ -53,7 +53,8 @@ def _requests_text(document: Mapping[str, Any]) -> str:
         return ""
     others = len(document["endpoints"]) - 1
     more = f" and {counted(others, 'other endpoint')}" if others else ""
-    head = f"the first {counted(len(shown), 'request')} to {endpoint['base_url']}{more} ({endpoint['protocol']}):"
+    which = "rows are shuffled; as an example" if document.get("packs") else "the first"
+    head = f"{which} {counted(len(shown), 'request')} to {endpoint['base_url']}{more} ({endpoint['protocol']}):"
     return "\n".join([head, *("\n".join(map(printable_line, text.splitlines())) for text in shown)])
 
 
@@ -67,8 +68,11 @@ def _sending_text(document: Mapping[str, Any]) -> str:
         for judge in document["judges"]
     ]
     lines += _on_end_lines(document["on_end"])
-    if identical:
-        least = "at least " if document["identical"]["is_minimum"] else ""
+    least = "at least " if document["identical"]["is_minimum"] else ""
+    if identical and document.get("packs"):
+        repeat = f"{least}{counted(identical, 'row')} ask what an earlier one asks"
+        lines.append(f"{repeat}: share_identical: true sends each once")
+    elif identical:
         saved = f"{least}{count(identical)} of {counted(requests, 'request')} repeat an earlier one"
         way = "is" if document["share_identical"] else "would be"
         lines.append(

@@ -11,25 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from msgspec import Struct
-from msgspec import field as struct_field
 
 from crun_batch.errors import InputError, Mistake
 from crun_batch.load.job.job import Job, load_job, load_readable_parts
 from crun_batch.load.job.secrets import secrets_sent
-from crun_batch.load.prompt.rejections import Rejections, RowRejected
 from crun_batch.options import Shard
+from crun_batch.preflight.checked_rows import CheckedRows, read_all
 from crun_batch.preflight.warnings import prefix_complaints, warnings_of
-from crun_batch.records import Row
 from crun_batch.state.reuse import open_reuse
 from crun_batch.workload.loading import load_workload
-from crun_batch.workload.request import Variant
 from crun_batch.workload.sharding import in_its_folder, one_shard
 from crun_batch.workload.workload import Workload
 
-REQUESTS_SHOWN = 3
-MOST_HASHES = 2_000_000
-"""Requests whose hashes are kept to find identical ones; beyond, their number is a minimum."""
 SHORTENED_CHARACTERS = 400
 
 
@@ -52,7 +45,7 @@ def check_job(
     workload = _workload(job, shard, mistakes) if job is not None else None
     if workload is not None:
         try:
-            seen_rows = _read_all(workload)
+            seen_rows = read_all(workload)
             prefixes = prefix_complaints(workload)
         finally:
             for renderer in workload.renderers:
@@ -102,47 +95,6 @@ def _reuse_mistakes(workload: Workload) -> list[Mistake]:
     return []
 
 
-class CheckedRows(Struct):
-    """What reading all selected rows has shown."""
-
-    first: list[tuple[str, bytes]] = struct_field(default_factory=list)
-    """(variant, body) of the first requests."""
-    requests: int = 0
-    identical: int = 0
-    identical_is_minimum: bool = False
-    rejections: Rejections = struct_field(default_factory=Rejections)
-
-
-def _read_all(workload: Workload) -> CheckedRows:
-    """Render every request once: memory is bounded, whatever the number of rows."""
-    seen_rows = CheckedRows()
-    seen: set[int] = set()
-    for batch in workload.table.rows(workload.columns):
-        for row in batch:
-            for variant in workload.variants:
-                _look_at(variant, row, seen_rows, seen)
-    return seen_rows
-
-
-def _look_at(variant: Variant, row: Row, seen_rows: CheckedRows, seen: set[int]) -> None:
-    """Count one request, or the row that has none."""
-    try:
-        request = variant.request(row)
-    except RowRejected as error:
-        seen_rows.rejections.add(error)
-        return
-    seen_rows.requests += 1
-    if len(seen_rows.first) < REQUESTS_SHOWN:
-        seen_rows.first.append((variant.name, request.body))
-    key = hash((variant.index, request.request_hash))
-    if key in seen:
-        seen_rows.identical += 1
-    elif len(seen) < MOST_HASHES:
-        seen.add(key)
-    else:
-        seen_rows.identical_is_minimum = True
-
-
 def _described(workload: Workload, seen_rows: CheckedRows) -> dict[str, Any]:
     job, repeats = workload.job, workload.repeats
     return {
@@ -170,6 +122,7 @@ def _described(workload: Workload, seen_rows: CheckedRows) -> dict[str, Any]:
         "requests": seen_rows.requests * repeats,
         "identical": {"requests": seen_rows.identical * repeats, "is_minimum": seen_rows.identical_is_minimum},
         "share_identical": job.share_identical,
+        "packs": any(variant.job.pack is not None for variant in workload.variants),
         "first_requests": [
             {"variant": name, "body": shortened(orjson.loads(body))} for name, body in seen_rows.first
         ],
