@@ -339,6 +339,8 @@ def broken_laws(scenario: BatchScenario, played: BatchPlayed) -> Iterator[str]:
     if results.height != scenario.rows or results["row"].n_unique() != scenario.rows:
         yield f"{results.height} results of {scenario.rows} rows"
     yield from _broken_live_laws(scenario, played)
+    if played.world.all_calls > 500 + played.world.now / 10:
+        yield f"{played.world.all_calls:,} calls in {played.world.now:,.0f} s"
     attempts = played.run.attempts().filter(pl.col("endpoint") == "batch").collect()
     charges = [entry for entry in played.world.charges if entry.batch is not None]
     read = attempts.filter(pl.col("outcome") == "done").height

@@ -104,7 +104,7 @@ class BatchSteps:
 
     def _ask(self, batch: LiveBatch) -> None:
         """The disk says `creating` before the call, and goes back only where the gateway did surely nothing."""
-        self._go_on(batch, "creating", asked_at=self._keeper.now_us())
+        self._go_on(batch, "creating", is_further=False, asked_at=self._keeper.now_us())
 
     def _asked(self, batch: LiveBatch, told: BatchTold | CallTrouble, *, back_to: BatchStep) -> Halt | None:
         if isinstance(told, BatchTold):
@@ -113,8 +113,9 @@ class BatchSteps:
         if told.fate == "unclear":
             self._say(f"no clear reply to the creation of a batch ({told.failure.message}): it is looked for")
             batch.content, batch.absent_since = b"", None
+            batch.failing_since, batch.failures = None, 0
             return None
-        self._go_on(batch, back_to)
+        self._go_on(batch, back_to, is_further=False)
         is_full = told.failure.kind == "rate_limited" and self._has_others_out(batch)
         return self._troubled(batch, told, "it takes no batch", is_no_trouble=is_full)
 
@@ -248,10 +249,13 @@ class BatchSteps:
         self._go_on(batch, "stored", raw=tuple(kept))
         return None
 
-    def _go_on(self, batch: LiveBatch, step: BatchStep, **known: Any) -> None:
+    def _go_on(self, batch: LiveBatch, step: BatchStep, *, is_further: bool = True, **known: Any) -> None:
+        """`is_further`: what had failed has passed; else the same call may fail again, and waits longer then."""
         batch.entry = structs.replace(batch.entry, step=step, **known)
         self._keeper.book.write(batch.entry)
-        batch.failing_since, batch.failures, batch.due = None, 0, 0.0
+        batch.due = 0.0
+        if is_further:
+            batch.failing_since, batch.failures = None, 0
 
     def _troubled(
         self, batch: LiveBatch, trouble: CallTrouble, what: str, *, is_no_trouble: bool = False
