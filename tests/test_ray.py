@@ -159,7 +159,7 @@ def test_an_interrupt_ends_all_in_order(at: SimulatorProcess, cluster: str, tmp_
         one.kill()
     assert 130 == one.returncode and b"law: interrupted: Ctrl-C" in said, said.decode()
     assert f"--ray {cluster} --workers 2 --yes" in said.decode()
-    shards = [crun_batch.open_run(place) for place in sorted(tmp_path.glob("run-shard-*"))]
+    shards = [crun_batch.open_run(told.parent) for told in sorted(tmp_path.glob("run-shard-*/summary.json"))]
     assert sum(results(shard).height for shard in shards) == at.ledger()["count"] - before < 2_000
 
 

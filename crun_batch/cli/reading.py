@@ -52,8 +52,9 @@ def status(
     """Show what a run has done so far, from any terminal.
 
     Live, whether the run is running, has ended, or was killed. Lists the attempts of unknown outcome, which may
-    have been billed without a recorded reply. --follow goes on until the run has ended: on a terminal a block that
-    is updated, elsewhere a line per change, with --json a document per line. Ctrl-C leaves the run alone.
+    have been billed without a recorded reply. Of a job by several workers all shards are told as one. --follow
+    goes on until the run has ended: on a terminal a block that is updated, elsewhere a line per change, with
+    --json a document per line. Ctrl-C leaves the run alone.
     """
     from crun_batch.console.listings import status_text
 

@@ -29,6 +29,8 @@ class Order(Struct, frozen=True, tag="order"):
     deadline: Deadline | None = None
     otel: bool = False
     """Whether it exports its own figures by OpenTelemetry."""
+    figures: bool = False
+    """Whether somebody wants to be told its figures."""
 
 
 class Granted(Struct, frozen=True, tag="granted"):

@@ -53,6 +53,7 @@ def orders_for(file: Path, workload: Workload, places: Sequence[Path], options: 
             simulators_at=tuple(at),
             deadline=options.deadline,
             otel=options.otel,
+            figures=options.metrics_port is not None,
         )
         for number, place in enumerate(places, start=1)
     ]

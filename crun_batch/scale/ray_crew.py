@@ -21,13 +21,17 @@ from crun_batch.scale.figures import FiguresOfAll, figures_served
 from crun_batch.scale.giver import AllEnds
 from crun_batch.scale.messages import Order, encode
 from crun_batch.scale.ray_giver import GiverNews, LeaseGiver
-from crun_batch.scale.ray_worker import ShardWorker
+from crun_batch.scale.ray_worker import NAMESPACE, ShardWorker
 
 MOST_STARTS = 4
 """Of one shard's worker, and of a giver that cannot begin."""
 LOOKED_EVERY_SECONDS = 0.5
 ANSWERED_WITHIN_SECONDS = 5.0
-NAMESPACE = "crun-batch"
+SILENT_SECONDS = 120.0
+"""A giver that has a name and does not answer for so long is ended, and another started: its grants are on disk.
+
+Ray has lost one without a word, whose process died at the moment at which the driver did. To start takes seconds.
+"""
 CANNOT_BEGIN = "the giver of leases cannot begin on the cluster"
 FAILURES: dict[int, type[CrunBatchError]] = {
     error.exit_code: error for error in (InputError, RunDirectoryError, DiskFailed)
@@ -98,16 +102,18 @@ class RayCrew:
         named = actor(ShardWorker).options(
             name=f"{self._name}-worker-{number}", namespace=NAMESPACE, lifetime="detached"
         )
-        return named.remote(self._giver, self._folder)
+        return named.remote(f"{self._name}-giver", self._folder)
 
     async def _asked_once(self, order: Order) -> None:
         """The giver has begun. Raises InputError where it cannot, with what it met."""
         for start in range(1, MOST_STARTS + 1):
             try:
-                self._over = (await self._giver.news.remote(0)).over
-            except self._ray.exceptions.RayError as error:
+                self._over = (await asyncio.wait_for(self._giver.news.remote(0), SILENT_SECONDS)).over
+            except (self._ray.exceptions.RayError, TimeoutError) as error:
                 if start == MOST_STARTS:
                     raise InputError(f"{CANNOT_BEGIN}: {_last_line(error)}") from None
+                if isinstance(error, TimeoutError):
+                    self._kill("giver")
                 await asyncio.sleep(LOOKED_EVERY_SECONDS)
                 self._giver = self._found("giver") or self._started_giver(order)
             else:
@@ -135,22 +141,30 @@ class RayCrew:
     async def _watched(self, order: Order) -> GiverNews:
         """Show what there is to show until all is over."""
         keeper, known, lost = "", 0, 0
+        loop = asyncio.get_running_loop()
+        answered_at = loop.time()
         while lost < MOST_STARTS:
             news = await self._news(known)
             if news is not None and news.keeper != keeper:
                 keeper, known = news.keeper, 0
                 news = await self._news(0)
             if news is not None:
-                lost = 0
+                lost, answered_at = 0, loop.time()
                 known += len(news.sentences)
                 self._shown(news)
                 if news.ends is not None:
                     return news
-            elif self._found("giver") is None:
-                lost += 1
+            elif self._is_gone(loop.time() - answered_at):
+                lost, answered_at = lost + 1, loop.time()
                 self._giver = self._started_giver(order)
             await asyncio.sleep(LOOKED_EVERY_SECONDS)
         raise InputError(CANNOT_BEGIN)
+
+    def _is_gone(self, silent_seconds: float) -> bool:
+        """Whether there is no giver; one that was silent for too long is ended."""
+        if silent_seconds > SILENT_SECONDS:
+            self._kill("giver")
+        return self._found("giver") is None
 
     def _shown(self, news: GiverNews) -> None:
         self._over = news.over
@@ -186,4 +200,4 @@ class RayCrew:
 
 
 def _last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1]
+    return (str(error).strip() or "it does not answer").splitlines()[-1]

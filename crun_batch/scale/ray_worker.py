@@ -21,12 +21,14 @@ from crun_batch.scale.orders import options_of_order
 from crun_batch.scale.remote import Carry
 
 ANSWERED_WITHIN_SECONDS = 3.0
+NAMESPACE = "crun-batch"
 
 
 class ShardWorker:
     """One for each shard, for one run of it."""
 
-    def __init__(self, giver: Any, folder: str) -> None:
+    def __init__(self, giver: str, folder: str) -> None:
+        """`giver`: the name of who gives leases."""
         os.chdir(folder)
         self._giver = giver
         self._exit_code: int | None = None
@@ -50,12 +52,25 @@ class ShardWorker:
         return self._exit_code
 
 
-def carried_by(giver: Any) -> Carry:
-    """What carries documents to the giver. No method: with one of this kind an actor runs on a loop of Ray's."""
+def carried_by(name: str) -> Carry:
+    """What carries documents to the giver of that name. Where that is lost, another one may have its name.
+
+    No handle is let go of: taken anew it would number its calls from 0, and the actor waits for those between. No
+    method: with one of this kind an actor runs on a loop of Ray's.
+    """
+    import ray
+
+    handles: list[Any] = []
+    is_lost = True
 
     async def carry(said: FromShard) -> ToShard:
+        nonlocal is_lost
         try:
-            reply = await asyncio.wait_for(giver.exchange.remote(encode(said)), ANSWERED_WITHIN_SECONDS)
+            if is_lost:
+                handles.append(await asyncio.to_thread(ray.get_actor, name, namespace=NAMESPACE))
+            is_lost = True
+            reply = await asyncio.wait_for(handles[-1].exchange.remote(encode(said)), ANSWERED_WITHIN_SECONDS)
+            is_lost = False
         except Exception as error:  # noqa: BLE001 - a giver that is dead, or starting, or slow
             raise Unanswered(f"the giver of leases does not answer ({type(error).__name__})") from None
         return decode_told.decode(reply)

@@ -122,7 +122,7 @@ def options_from(order: Order, lines: Lines) -> RunOptions:
         say=say,
         watch=watch,
         otel=order.otel,
-        figures=part.given,
+        figures=part.given if order.figures else None,
         steer=part,
     )
 
