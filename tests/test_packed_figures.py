@@ -168,11 +168,12 @@ def test_other_prices_are_expected_once_for_each_request(tmp_path: Path) -> None
 
 
 def test_the_balance_measures_a_row_as_the_rest_asks_it(tmp_path: Path) -> None:
-    """Its fall is for both ways; what was asked to compare is taken off by its tokens."""
+    """Its fall is for both ways; what was asked to compare is taken off by its tokens, output weighing most."""
     stage = piloted(tmp_path, prices={}, budget={"credits": "warn"})
     measured = summary(stage)["pilot"]["measured"]
-    attempts = stage.attempts().with_columns(tokens=pl.col("input_tokens") + pl.col("output_tokens"))
-    share = attempts.filter(pl.col("purpose") != "alone")["tokens"].sum() / attempts["tokens"].sum()
+    weight = pl.col("input_tokens") - 0.9 * pl.col("cached_input_tokens") + 6 * pl.col("output_tokens")
+    attempts = stage.attempts().with_columns(weight=weight)
+    share = attempts.filter(pl.col("purpose") != "alone")["weight"].sum() / attempts["weight"].sum()
     assert 0.2 < share < 0.8
     assert float(measured["per_row"]) == pytest.approx(share * float(measured["fall"]) / PILOT, rel=1e-6)
 

@@ -185,13 +185,13 @@ def _told_of_price(
     """What the balance measured, under which prices. A pilot that sent nothing leaves what the last one told.
 
     `per_row` is of a row as the rest of the run asks it: without what was asked to compare packed answers with
-    others, which a balance does not tell apart and which is taken off by its tokens.
+    others, which a balance does not tell apart and which is taken off by the weight of its tokens.
     """
     if not pilot.open_rows and pilot.former is not None:
         return {key: pilot.former[key] for key in ("measured", "verdict", "sentence", "prices")}
     measured, before, after = weighed.measured, pilot.before, weighed.after
-    told_tokens = sum(row.tokens for row in sums) or 1
-    all_tokens = told_tokens + sum(row.compared_tokens for row in sums)
+    told_weight = sum(row.weight for row in sums) or 1
+    all_weight = told_weight + sum(row.compared_weight for row in sums)
     told = None
     if measured is not None and before is not None and after is not None:
         told = {
@@ -201,7 +201,7 @@ def _told_of_price(
             "balance_after": str(after.amount),
             "fall": decimal_text(measured.fall_pico),
             "uncertainty": decimal_text(measured.uncertainty_pico),
-            "per_row": decimal_text(measured.credits_per_row_pico * told_tokens // all_tokens),
+            "per_row": decimal_text(measured.credits_per_row_pico * told_weight // all_weight),
         }
     return {
         "measured": told,

@@ -17,6 +17,7 @@ from crun_batch.store.schema import quoted
 from crun_batch.store.views import connect
 
 MICROSECONDS = 10**6
+_WEIGHT = "10 * coalesce(input_tokens, 0) - 9 * coalesce(cached_input_tokens, 0) + 60 * coalesce(output_tokens, 0)"
 
 
 class PilotRowSums(Struct, frozen=True):
@@ -27,7 +28,9 @@ class PilotRowSums(Struct, frozen=True):
     latency_us: int
     cost_usd: int | None
     cost_credits: int | None
-    compared_tokens: int = 0
+    weight: int = 0
+    """Tokens, weighed as price lists do: cached input a tenth of input, output six times as much."""
+    compared_weight: int = 0
     """Of what was asked only to compare a packed answer with another, which is not in the other sums."""
 
 
@@ -51,13 +54,14 @@ def row_sums(state: RunState, rows: Sequence[Row]) -> list[PilotRowSums]:
                     then coalesce(sum(cost_usd) {told}, 0) end,
                 case when count(*) filter (purpose <> 'alone' and outcome = 'done' and cost_credits is null) = 0
                     then coalesce(sum(cost_credits) {told}, 0) end,
-                coalesce(sum({tokens}) filter (purpose = 'alone'), 0)::bigint
+                coalesce(sum({_WEIGHT}) {told}, 0)::bigint,
+                coalesce(sum({_WEIGHT}) filter (purpose = 'alone'), 0)::bigint
             from pilot_rows left join attempts on attempts.{row_id}::varchar = pilot_rows.id
             group by pilot_rows.id
         """).fetchall()
     return [
-        PilotRowSums(output_tokens, whole, latency_us, _pico(cost_usd), _pico(cost_credits), compared)
-        for output_tokens, whole, latency_us, cost_usd, cost_credits, compared in found
+        PilotRowSums(output_tokens, whole, latency_us, _pico(cost_usd), _pico(cost_credits), *weights)
+        for output_tokens, whole, latency_us, cost_usd, cost_credits, *weights in found
     ]
 
 
