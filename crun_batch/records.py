@@ -216,7 +216,8 @@ class Fault(Struct, frozen=True):
     status: int | None = None
     """The status line, where it was read before the rest failed."""
     body: bytes = b""
-    """What was read of the body before the fault: evidence, never parsed as a reply."""
+    """What was read of the body before the fault: evidence, never parsed as a reply. (A stream of events that said
+    its end is no fault, however the connection ended.)"""
     is_lasting: bool = False
     """It will be so each time, until somebody changes something: a certificate, a proxy's password, a port."""
 

@@ -69,6 +69,10 @@ class WireSettings(Struct, frozen=True):
     """How many may be open at one time, where a wire keeps some idle."""
 
 
+_START_OF_EVENT_BYTES = 200
+_LAST_EVENTS = (b"data: [DONE]", b"data:[DONE]", b"message_stop", b"response.completed", b"response.incomplete")
+
+
 class Intake:
     """The body of one reply while it is being read, under the cap and the budget. Close it in any case."""
 
@@ -113,6 +117,17 @@ class Intake:
             self.close()
         self._chunks.clear()
         self.size_bytes = 0
+
+
+def says_its_end(events: bytes) -> bool:
+    """Whether the last of these server-sent events is one that ends a stream, in any protocol.
+
+    Whether the stream is whole is told where its events are read; this only keeps it from being thrown away.
+    """
+    whole = events.rstrip()
+    start = max(whole.rfind(b"\n\n"), whole.rfind(b"\r\n\r\n")) + 1
+    last = whole[start : start + _START_OF_EVENT_BYTES]
+    return any(mark in last for mark in _LAST_EVENTS)
 
 
 class Gunzip:

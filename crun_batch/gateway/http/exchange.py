@@ -18,7 +18,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from msgspec import Struct
 
 from crun_batch.gateway.failures import message_line
-from crun_batch.gateway.http.bodies import EVIDENCE_BYTES, Gunzip, Intake, WireSettings
+from crun_batch.gateway.http.bodies import EVIDENCE_BYTES, Gunzip, Intake, WireSettings, says_its_end
 from crun_batch.gateway.http.connecting import Sealing
 from crun_batch.gateway.http.heads import RefusedHead, repaired
 from crun_batch.records import Fault, Response
@@ -295,7 +295,7 @@ class HttpConnection(asyncio.Protocol):
         # 2. The reply has no length, and the connection ended in an orderly way: this is its end.
         # 3. A head that was refused: what came is evidence, whatever came of it.
         # 4. The reply was whole before: it is the answer.
-        # 5. Something is missing: the request may have been billed.
+        # 5. Something is missing: the request may have been billed. (Of a stream that said its end nothing is.)
         if self._answer is None:
             return
         if self._ends_with_connection:
@@ -309,11 +309,18 @@ class HttpConnection(asyncio.Protocol):
 
     def _fail(self, kind: FaultKind, why: str) -> None:
         if self._status is None:
-            fault = Fault("unknown", kind, message_line(why), is_lasting=self._is_lasting)
+            result: Response | Fault = Fault("unknown", kind, message_line(why), is_lasting=self._is_lasting)
+        elif kind != "bad_reply" and self._is_ended_stream():
+            result = Response(self._status, self._headers, self._intake.body())
         else:
-            fault = self._intake.fault(kind, why, self._status)
-        self._conclude(fault)
+            result = self._intake.fault(kind, why, self._status)
+        self._conclude(result)
         self._give_up()
+
+    def _is_ended_stream(self) -> bool:
+        """Whether events came up to one that says it is the last: what the connection does then says nothing."""
+        is_stream = self._headers.get("content-type", "").startswith("text/event-stream")
+        return is_stream and self._gunzip is None and says_its_end(self._intake.body())
 
     def _conclude(self, result: Response | Fault) -> None:
         answer, self._answer = self._answer, None
