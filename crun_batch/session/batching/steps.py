@@ -165,9 +165,11 @@ class BatchSteps:
         if left and len(left) > len(silent):
             self._tell_suspects(batch, entry.suspects)
             batch.absent_since, batch.due = None, self._now() + self._limits.look_seconds
+        elif not self._is_absent(batch):  # the list may lag: another suspect may come
+            return None
         elif left:
             self._end(batch, Ending({}, UNDECIDED, step="lost"), f"nothing tells any more what was in {left[0]}")
-        elif self._is_absent(batch):
+        else:
             self._end(batch, Ending({}, NOT_THERE, step="released", is_uncounted=True), NOT_THERE.message)
         return None
 
