@@ -355,7 +355,7 @@ def broken_laws(scenario: BatchScenario, played: BatchPlayed) -> Iterator[str]:
     if len(readable) == len(charges) and known != charged:
         yield f"nothing is lost, and the books say {charged}, the run {known}"
     known_ids = {entry.batch_id for entry in read_batches(RunDirectory(played.run.directory)).values()}
-    unknown = played.world.accepted - known_ids
+    unknown = played.world.accepted & {entry.batch for entry in charges} - known_ids
     if unknown and "output_gone" not in scenario.faults and "missing" not in scenario.faults:
         yield f"batches that the run knows nothing of: {unknown}"
     yield from (

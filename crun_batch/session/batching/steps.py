@@ -32,6 +32,9 @@ from crun_batch.store.batches import BatchStep
 FOREVER = RetryPolicy(max_attempts=2**31, max_unknown_retries=2**31)
 NO_TRIES = Tries()
 NOT_THERE = Fault("not_sent", "connection", "the gateway's list does not have its batch: it was not submitted")
+EMPTY = Fault(
+    "not_sent", "connection", "of the batches of the gateway's list that it may be in nothing was done"
+)
 UNDECIDED = Fault("unknown", "bad_reply", "nobody tells whether its batch was submitted: it may have been billed")
 _WHAT = {"output": "output file is", "error": "error file is", "results": "results are"}
 
@@ -167,6 +170,8 @@ class BatchSteps:
             batch.absent_since, batch.due = None, self._now() + self._limits.look_seconds
         elif not self._is_absent(batch):  # the list may lag: another suspect may come
             return None
+        elif left and not any(done_at_the_end(one, entry.requests) for one in suspects if one.id in left):
+            self._end(batch, Ending({}, EMPTY, step="released", is_uncounted=True), EMPTY.message)
         elif left:
             self._end(batch, Ending({}, UNDECIDED, step="lost"), f"nothing tells any more what was in {left[0]}")
         else:
