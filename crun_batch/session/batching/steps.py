@@ -32,9 +32,7 @@ from crun_batch.store.batches import BatchStep
 FOREVER = RetryPolicy(max_attempts=2**31, max_unknown_retries=2**31)
 NO_TRIES = Tries()
 NOT_THERE = Fault("not_sent", "connection", "the gateway's list does not have its batch: it was not submitted")
-EMPTY = Fault(
-    "not_sent", "connection", "of the batches of the gateway's list that it may be in nothing was done"
-)
+EMPTY = Fault("not_sent", "connection", "of the batches of the gateway's list that it may be in nothing was done")
 UNDECIDED = Fault("unknown", "bad_reply", "nobody tells whether its batch was submitted: it may have been billed")
 _WHAT = {"output": "output file is", "error": "error file is", "results": "results are"}
 
