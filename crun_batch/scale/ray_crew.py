@@ -102,7 +102,7 @@ class RayCrew:
         named = actor(ShardWorker).options(
             name=f"{self._name}-worker-{number}", namespace=NAMESPACE, lifetime="detached"
         )
-        return named.remote(f"{self._name}-giver", self._folder)
+        return named.remote(self._giver, f"{self._name}-giver", self._folder)
 
     async def _asked_once(self, order: Order) -> None:
         """The giver has begun. Raises InputError where it cannot, with what it met."""

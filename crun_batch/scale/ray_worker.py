@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 from typing import Any
 
 from msgspec import structs
@@ -27,9 +28,10 @@ NAMESPACE = "crun-batch"
 class ShardWorker:
     """One for each shard, for one run of it."""
 
-    def __init__(self, giver: str, folder: str) -> None:
-        """`giver`: the name of who gives leases."""
+    def __init__(self, giver: Any, name: str, folder: str) -> None:
+        """`giver`, `name`: who gives leases."""
         os.chdir(folder)
+        self._name = name
         self._giver = giver
         self._exit_code: int | None = None
 
@@ -40,7 +42,7 @@ class ShardWorker:
         told = decode_order.decode(order)
         options = structs.replace(options_of_order(told), shard=Shard(*told.shard))
         try:
-            summary = run_to_end(run_carried(told.job, carried_by(self._giver), options))
+            summary = run_to_end(run_carried(told.job, carried_by(self._giver, self._name), options))
         except CrunBatchError as error:
             self._exit_code = error.exit_code
         else:
@@ -52,26 +54,23 @@ class ShardWorker:
         return self._exit_code
 
 
-def carried_by(name: str) -> Carry:
-    """What carries documents to the giver of that name. Where that is lost, another one may have its name.
+def carried_by(giver: Any, name: str) -> Carry:
+    """What carries documents to the giver, and where that is dead for good, to the one that has its name then.
 
     No handle is let go of: taken anew it would number its calls from 0, and the actor waits for those between. No
     method: with one of this kind an actor runs on a loop of Ray's.
     """
     import ray
 
-    handles: list[Any] = []
-    is_lost = True
+    handles = [giver]
 
     async def carry(said: FromShard) -> ToShard:
-        nonlocal is_lost
         try:
-            if is_lost:
-                handles.append(await asyncio.to_thread(ray.get_actor, name, namespace=NAMESPACE))
-            is_lost = True
             reply = await asyncio.wait_for(handles[-1].exchange.remote(encode(said)), ANSWERED_WITHIN_SECONDS)
-            is_lost = False
         except Exception as error:  # noqa: BLE001 - a giver that is dead, or starting, or slow
+            if isinstance(error, ray.exceptions.ActorDiedError):
+                with suppress(ValueError):
+                    handles.append(await asyncio.to_thread(ray.get_actor, name, namespace=NAMESPACE))
             raise Unanswered(f"the giver of leases does not answer ({type(error).__name__})") from None
         return decode_told.decode(reply)
 
