@@ -93,6 +93,12 @@ CASES = {
         "not_sent",
         forms=("openai", "openrouter"),
     ),
+    "a batch that is refused for its tokens": Case(
+        {"enqueued_tokens": 150, "batch_seconds": 600.0},
+        frozenset({"done", "not_sent"}),
+        "not_sent",
+        forms=("anthropic",),
+    ),
     "a limit that is said by a refusal": Case(
         {"enqueued_tokens": 60, "batch_seconds": 600.0, "max_requests": 1, "rows": 5}, forms=("anthropic",)
     ),

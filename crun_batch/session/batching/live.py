@@ -32,6 +32,8 @@ class Ending(Struct, frozen=True):
     """What the disk says of the batch when they are recorded."""
     is_uncounted: bool = False
     """Whether a failure is none of the requests' own."""
+    is_too_much: bool = False
+    """Whether the gateway took no batch of so many tokens."""
 
 
 class LiveBatch(Struct):

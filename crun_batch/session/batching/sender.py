@@ -8,9 +8,9 @@ submitted where it is: the next session collects it.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable
 
+from crun_batch.console.amounts import counted
 from crun_batch.errors import EXIT_GATEWAY_REFUSED, EXIT_OUT_OF_MONEY, EXIT_ROWS_FAILED
 from crun_batch.gateway.batches.form import missing_line
 from crun_batch.gateway.pool_seams import NO_ROOM, Hooks, PoolSettings
@@ -26,14 +26,12 @@ from crun_batch.session.batching.live import (
     arrivals_by_serial,
     words_of_what_stays,
 )
-from crun_batch.session.batching.steps import BatchSteps
+from crun_batch.session.batching.steps import TOO_MANY_TOKENS, BatchSteps
 from crun_batch.store.batches import BatchEntry
 
 WAITED_FOR_MORE_SECONDS = 1.0
 """How long a batch that is not full waits for a table that is being read."""
 CANCELLED = ("cancelled", "canceled")
-TOO_MANY_TOKENS = re.compile(r"(?i)token_limit_exceeded|enqueued token")
-"""OpenAI's code; its words, where a gateway passes on no more than those."""
 
 
 class BatchSender:
@@ -211,7 +209,7 @@ class BatchSender:
         others = [(serial, ending.arrivals.get(serial, ending.missing)) for serial in unclaimed]
         self._drafts.unpark(self._keeper.conclude_unclaimed(others))
         self._keeper.settle(batch, ending.step, None if ending.step == "settled" else ending.missing.message)
-        if ending.step == "settled":
+        if ending.step == "settled" or ending.is_too_much:
             self._heed(batch.entry, batch, has_failed=ending.is_uncounted)
         return True
 
@@ -242,13 +240,13 @@ class BatchSender:
     def _learn_from(self, batch: LiveBatch) -> None:
         """A batch failed as a whole: with fewer tokens it may pass; anything else it would fail with again."""
         entry, others = batch.entry, batch.enqueued_before
-        why = entry.why or ""
+        why, which = entry.why or "", entry.batch_id or f"of {counted(entry.requests, 'request')}"
         if not TOO_MANY_TOKENS.search(why) or (entry.requests == 1 and others == 0):
-            said = f"the gateway refuses this job: batch {entry.batch_id} failed ({why})"
+            said = f"the gateway refuses this job: batch {which} failed ({why})"
             self.refuse(batch.variant, Halt(EXIT_GATEWAY_REFUSED, said))
             return
         most = self._drafts.most_tokens = max(1, (entry.tokens + (others or 0)) // 2)
-        self._say(f"batch {entry.batch_id} was too much at once: no more than {most:,} tokens from now on")
+        self._say(f"batch {which} was too much at once: no more than {most:,} tokens from now on")
 
     def _release(self, why: str, of: int | None = None) -> None:
         """Batches that were not submitted are over: their requests were not sent."""

@@ -6,6 +6,7 @@ what comes next. Trouble that may pass sets a later moment for the same step; a 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -34,6 +35,8 @@ NO_TRIES = Tries()
 NOT_THERE = Fault("not_sent", "connection", "the gateway's list does not have its batch: it was not submitted")
 EMPTY = Fault("not_sent", "connection", "of the batches of the gateway's list that it may be in nothing was done")
 UNDECIDED = Fault("unknown", "bad_reply", "nobody tells whether its batch was submitted: it may have been billed")
+TOO_MANY_TOKENS = re.compile(r"(?i)token_limit_exceeded|enqueued token")
+"""A batch is more than may wait at one time: OpenAI's code; its words, where a gateway passes on only those."""
 _WHAT = {"output": "output file is", "error": "error file is", "results": "results are"}
 
 
@@ -118,6 +121,12 @@ class BatchSteps:
             return None
         self._go_on(batch, back_to, is_further=False)
         is_full = told.failure.kind == "rate_limited" and self._has_others_out(batch)
+        if not is_full and batch.entry.requests > 1 and TOO_MANY_TOKENS.search(told.failure.message):
+            # It would be refused for ever: as where a batch is made and fails for it, fewer may pass.
+            fault = Fault("not_sent", "connection", f"its batch was refused: {told.failure.message}")
+            batch.ending = Ending({}, fault, step="released", is_uncounted=True, is_too_much=True)
+            batch.due = 0.0
+            return None
         return self._troubled(batch, told, "it takes no batch", is_no_trouble=is_full)
 
     async def _find(self, batch: LiveBatch) -> Halt | None:
