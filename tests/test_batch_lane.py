@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from msgspec import structs
 import crun_batch
 from crun_batch.load.job.job import Job
 from crun_batch.simulator import SimulatorProcess
+from crun_batch.store.directory import RunDirectory
 from tests import batch_kit
 from tests.chaos.batch_job import FORMS, PRICE, batch_job
 from tests.run_kit import ENVIRON, results, spent_credits, texts
@@ -139,6 +141,18 @@ def test_a_batch_too_large_for_the_gateway_is_cut_until_it_fits(fresh: Simulator
     done = batch_kit.run(batch_kit.job(fresh, tmp_path), table, say=said.append)
     assert {"ok": ROWS} == Counter(results(done)["status"])
     assert "too much at once" in lines_of(said)
+
+
+def test_what_a_kill_left_of_batches_that_were_read_goes(fresh: SimulatorProcess, tmp_path: Path) -> None:
+    """Killed when a batch was said to be over, before its files went: a start that sends nothing drops them."""
+    job = batch_kit.job(fresh, tmp_path)
+    done = batch_kit.run(job, texts(4))
+    folder = RunDirectory(done.directory).batch_files
+    names = set(re.findall(r"\d{6}-\w+\.jsonl", RunDirectory(done.directory).batches.read_text()))
+    for name in names:
+        (folder / name).write_text("{}\n")
+    again = batch_kit.run(job, texts(4))
+    assert names and (0, []) == (again.exit_code, list(folder.iterdir()))
 
 
 class Repeating(httpx.AsyncHTTPTransport):

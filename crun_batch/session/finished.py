@@ -31,7 +31,7 @@ def close_finished(context: RunContext, graders: Graders, docket: Docket) -> dic
 
 
 def _settle_batches(context: RunContext) -> None:
-    """The last session may have been killed when it had read a batch and not yet said so."""
+    """The last session may have been killed when it had read a batch, before it said so or dropped its files."""
     recovered, run = context.state.recovered, context.state.directory
     if recovered is not None and context.state.batches.open:
         segment = run.segment(max(run.segments()))
@@ -41,6 +41,7 @@ def _settle_batches(context: RunContext) -> None:
             raise DiskFailed(f"{segment}: {error.strerror or error}") from error
         unread = {end.n for _, end in recovered.unread}
         context.state.batches.settle_told({start.n for start in recovered.in_flight} | unread)
+    context.state.batches.drop_read()
 
 
 def _begin_empty(context: RunContext) -> None:

@@ -147,9 +147,7 @@ class BatchBook:
         for entry in self.open:
             if entry.step in NEVER_SENT:
                 self.write(structs.replace(entry, step="released", why=why))
-        for entry in self._entries.values():
-            if entry.step in OVER:
-                self.drop_raw(entry)
+        self.drop_read()
 
     def settle_told(self, awaited: Collection[int]) -> None:
         """Those that were read to the end are over, where a kill came before that was said; the journal is synced.
@@ -159,6 +157,11 @@ class BatchBook:
         for entry in self.open:
             if entry.step == "stored" and not any(serial in awaited for serial in entry.serials):
                 self.write(structs.replace(entry, step="settled"))
+
+    def drop_read(self) -> None:
+        """What batches have left that are over goes, where a kill came between the two."""
+        for entry in self._entries.values():
+            if entry.step in OVER:
                 self.drop_raw(entry)
 
     def lose_all(self, why: str) -> None:
