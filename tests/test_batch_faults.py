@@ -36,6 +36,10 @@ PLAIN = BatchScenario(
 )
 
 
+MOST_PLAYS = 12
+"""Of each form, until the fault was met."""
+
+
 class Case(NamedTuple):
     """What goes wrong, and what may come of it."""
 
@@ -120,9 +124,12 @@ def test_whatever_goes_wrong_nothing_is_paid_twice_or_left_unread(
 ) -> None:
     """Nothing becomes two batches, every readable reply is read, the bill is the books', no row is left."""
     seen: Counter[str] = Counter()
-    for seed, form in enumerate(case.forms[-most_forms:]):
+    forms = case.forms[-most_forms:]
+    for seed, form in enumerate(forms * MOST_PLAYS):
+        if seed >= len(forms) and case.happens in ("", *seen):
+            break  # what a gateway draws depends on the names of batches, and those on the folder
         scenario = BatchScenario(**{**as_keys(PLAIN), "seed": seed, "form": form, "lane": lane, **case.keys})
-        played = play(scenario, tmp_path / form)
+        played = play(scenario, tmp_path / f"{form}-{seed}")
         attempts = played.run.attempts().collect()
         assert [] == [f"{form}: {law}" for law in broken_laws(scenario, played)]
         assert {1} == set(played.world.created.values()), form
