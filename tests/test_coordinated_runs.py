@@ -20,7 +20,7 @@ import polars as pl
 import pytest
 from run_kit import ENVIRON, charged_credits, results, simulator, texts
 from test_coordinator import Scene
-from test_workers import job_file, wait_until
+from test_workers import assert_as_one_machine, job_file, job_of_all_kinds, wait_until
 
 import crun_batch
 from crun_batch import InputError
@@ -72,26 +72,11 @@ def coordinated(
 
 def test_all_kinds_of_requests_end_as_on_one_machine(at: SimulatorProcess, tmp_path: Path):
     """A sweep, repeats, a judge, identical rows that are sent once: the same units at the same cost."""
-    keys = {
-        "limits": {"concurrency": 8},
-        "sweep": {"params.temperature": [0, 1]},
-        "repeats": 2,
-        "share_identical": True,
-        "score": [
-            {"name": "good", "grader": "judge", "model": "gpt-5.4-mini", "prompt": {"user": "Is {{ text }} so?"}}
-        ],
-    }
-    file, frame = job_file(at, tmp_path, 8, **keys), texts(8)
-    again = frame.with_columns(pl.format("again {}", "id").alias("id"))
-    pl.concat([frame, again]).write_parquet(tmp_path / "t.parquet")
+    file = job_of_all_kinds(at, tmp_path)
     several, parts = coordinated(file, 2)
     assert ("finished", 0, tmp_path / "run") == (several.status, several.exit_code, several.directory)
     assert 64 == results(several).height == sum(results(part).height for part in parts)
-    one = crun_batch.run(file, environ=ENVIRON, handle_signals=False, output_dir=tmp_path / "one")
-    told = ["id", "variant", "repeat", "status", "output_text", "cost_credits", "score_good"]
-    assert results(one).select(told).equals(results(several).select(told))
-    assert one.attempts().collect().height == several.attempts().collect().height
-    assert one.cost_credits == several.cost_credits and [] == several.verify(data=True)
+    assert_as_one_machine(file, several)
     assert not (tmp_path / "run-leases").exists()
     nobody, before = f"http://127.0.0.1:{free_port()}", monotonic()
     again = crun_batch.run(file, shard="1/2", coordinator=nobody, environ=ENVIRON, handle_signals=False)

@@ -17,8 +17,8 @@ from typing import Any
 
 import polars as pl
 import pytest
-from run_kit import ENVIRON, results, simulator, texts
-from test_workers import job_file, wait_until
+from run_kit import ENVIRON, results, simulator
+from test_workers import assert_as_one_machine, job_file, job_of_all_kinds, wait_until
 
 import crun_batch
 from crun_batch import InputError
@@ -109,25 +109,10 @@ def on_ray(file: Path, address: str, **options: Any) -> crun_batch.Run:
 
 def test_all_kinds_of_requests_end_as_on_one_machine(at: SimulatorProcess, cluster: str, tmp_path: Path):
     """A sweep, repeats, a judge, identical rows that are sent once: the same units at the same cost."""
-    keys = {
-        "limits": {"concurrency": 8},
-        "sweep": {"params.temperature": [0, 1]},
-        "repeats": 2,
-        "share_identical": True,
-        "score": [
-            {"name": "good", "grader": "judge", "model": "gpt-5.4-mini", "prompt": {"user": "Is {{ text }} so?"}}
-        ],
-    }
-    file, frame = job_file(at, tmp_path, 8, **keys), texts(8)
-    again = frame.with_columns(pl.format("again {}", "id").alias("id"))
-    pl.concat([frame, again]).write_parquet(tmp_path / "t.parquet")
+    file = job_of_all_kinds(at, tmp_path)
     several = on_ray(file, cluster)
     assert ("finished", 0, 64) == (several.status, several.exit_code, results(several).height)
-    one = crun_batch.run(file, environ=ENVIRON, handle_signals=False, output_dir=tmp_path / "one")
-    told = ["id", "variant", "repeat", "status", "output_text", "cost_credits", "score_good"]
-    assert results(one).select(told).equals(results(several).select(told))
-    assert one.attempts().collect().height == several.attempts().collect().height
-    assert one.cost_credits == several.cost_credits and [] == several.verify(data=True)
+    assert_as_one_machine(file, several)
 
 
 @pytest.mark.long

@@ -49,6 +49,33 @@ def job_file(at: SimulatorProcess, folder: Path, rows: int, **keys: Any) -> Path
     return file
 
 
+def job_of_all_kinds(at: SimulatorProcess, folder: Path) -> Path:
+    """A sweep, repeats, a judge and identical rows that are sent once: 16 rows, 64 units."""
+    keys = {
+        "limits": {"concurrency": 8},
+        "sweep": {"params.temperature": [0, 1]},
+        "repeats": 2,
+        "share_identical": True,
+        "prompt": {"user": "{{ text }}"},
+        "score": [
+            {"name": "good", "grader": "judge", "model": "gpt-5.4-mini", "prompt": {"user": "Is {{ text }} so?"}}
+        ],
+    }
+    file, frame = job_file(at, folder, 8, **keys), texts(8)
+    again = frame.with_columns(pl.format("again {}", "id").alias("id"))
+    pl.concat([frame, again]).write_parquet(folder / "t.parquet")
+    return file
+
+
+def assert_as_one_machine(file: Path, several: crun_batch.Run) -> None:
+    """Its merged run is what one process makes of the job: the same units at the same cost."""
+    one = crun_batch.run(file, environ=ENVIRON, handle_signals=False, output_dir=file.parent / "one")
+    told = ["id", "variant", "repeat", "status", "output_text", "cost_credits", "score_good"]
+    assert results(one).select(told).equals(results(several).select(told))
+    assert one.attempts().collect().height == several.attempts().collect().height
+    assert one.cost_credits == several.cost_credits and [] == several.verify(data=True)
+
+
 def run(file: Path, workers: int | None, **options: Any) -> crun_batch.Run:
     return crun_batch.run(file, workers=workers, environ=ENVIRON, handle_signals=False, **options)
 
@@ -163,32 +190,14 @@ def test_a_job_is_steered_by_its_file_while_workers_run(at: SimulatorProcess, tm
 
 def test_all_kinds_of_requests_end_as_in_one_process(at: SimulatorProcess, tmp_path: Path):
     """A sweep, repeats, a judge, identical rows that are sent once: the same units at the same cost."""
-    keys = {
-        "limits": {"concurrency": 8},
-        "sweep": {"params.temperature": [0, 1]},
-        "repeats": 2,
-        "share_identical": True,
-        "prompt": {"user": "{{ text }}"},
-        "score": [
-            {"name": "good", "grader": "judge", "model": "gpt-5.4-mini", "prompt": {"user": "Is {{ text }} so?"}}
-        ],
-    }
-    file = job_file(at, tmp_path, 8, **keys)
-    frame = texts(8)
-    pl.concat([frame, frame.with_columns(pl.format("again {}", "id").alias("id"))]).write_parquet(
-        tmp_path / "t.parquet"
-    )
+    file = job_of_all_kinds(at, tmp_path)
     shown: list[Any] = []
     several = run(file, 2, watch=shown.append)
     assert ("finished", 0, tmp_path / "run") == (several.status, several.exit_code, several.directory)
     assert (64, 64) == (results(several).height, shown[-1].rows_total)
     assert "unit" in {one.noun for one in shown}
     assert (16, 64) == tuple(several.summary[of]["total"] for of in ("rows", "units"))
-    one = crun_batch.run(file, environ=ENVIRON, handle_signals=False, output_dir=tmp_path / "one")
-    told = ["id", "variant", "repeat", "status", "output_text", "cost_credits", "score_good"]
-    assert results(one).select(told).equals(results(several).select(told))
-    assert one.attempts().collect().height == several.attempts().collect().height
-    assert one.cost_credits == several.cost_credits and [] == several.verify(data=True)
+    assert_as_one_machine(file, several)
     sent = at.stats()["paths"]
     assert several.summary["rows"] == run(file, 2).summary["rows"] and sent == at.stats()["paths"]
 
