@@ -31,7 +31,7 @@ from crun_batch.reporting.sums import (
 )
 from crun_batch.reporting.text import report_text
 from crun_batch.state.status import status_of
-from crun_batch.store.directory import RunDirectory, read_json
+from crun_batch.store.directory import SIMULATED, RunDirectory, read_json
 from crun_batch.store.disk import Disk, make_folder_for, write_file
 from crun_batch.store.views import connect, run_schema
 
@@ -142,7 +142,7 @@ def _facts(path: Path, document: dict[str, Any], statuses: Sequence[StatusLine])
         table=source if isinstance(source, str) else orjson.dumps(source).decode(),
         prompt={name: _prompt_text(value) for name, value in job["prompt"].items() if value and name != "cache"},
         repeats=job["repeats"],
-        simulated=path.resolve().name.endswith("-simulated"),
+        simulated=path.resolve().name.endswith(SIMULATED),
         budget=Amount(*(None if cap is None else Decimal(str(cap)) for cap in budget)),
         versions=document["versions"],
     )

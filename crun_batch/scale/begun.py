@@ -21,7 +21,7 @@ from crun_batch.state.finding import shards_beside
 from crun_batch.state.job_document import fingerprint
 from crun_batch.state.ownership import refuse_another_job, refuse_another_shard, schema_going_on
 from crun_batch.state.run_state import RunContext
-from crun_batch.store.directory import RunDirectory, read_json
+from crun_batch.store.directory import SIMULATED, RunDirectory, read_json
 from crun_batch.workload.sharding import shard_of_rows
 from crun_batch.workload.workload import Workload
 
@@ -38,7 +38,7 @@ def refuse_other_counts(folder: Path, places: Sequence[Path]) -> None:
     """Rows of this job may be finished in shards of another count. Raises RunDirectoryError."""
     others = [place for place in shards_beside(folder) if place not in places]
     if others:
-        count = others[0].name.removesuffix("-simulated").rpartition("-")[2]
+        count = others[0].name.removesuffix(SIMULATED).rpartition("-")[2]
         raise RunDirectoryError(
             f"{others[0]} is a shard of {count}; these workers would send its rows again, in {len(places)} shards",
             advice=f"Go on with --workers {count}; or make one run of them (`crun-batch merge --unfinished ... "

@@ -17,15 +17,12 @@ from crun_batch.pricing.account import Account, together
 from crun_batch.scale.shard_runs import ShardRun, open_shards
 from crun_batch.state.commands import of_all_rows
 from crun_batch.state.summary import RUNNING, RunEnding, RunFacts, ending_of, summary_of
-from crun_batch.store.directory import RunDirectory, open_directory, write_json
+from crun_batch.store.directory import SIMULATED, RunDirectory, open_directory, write_json
 from crun_batch.store.disk import Disk
 from crun_batch.store.merging import copy_runs, copy_scores, write_head
 from crun_batch.store.results import publish
 from crun_batch.store.schema import schema_from_document
 from crun_batch.store.verify import verify
-
-SIMULATED = "-simulated"
-"""How the directories of simulated runs end."""
 
 
 def merge_shards(

@@ -8,9 +8,8 @@ from pathlib import Path
 from crun_batch.console.progress import Progress
 from crun_batch.options import RunOptions, Shard
 from crun_batch.scale.messages import Order
+from crun_batch.store.directory import SIMULATED
 from crun_batch.workload.workload import Workload
-
-ENDING = "-simulated"
 
 
 def _nobody(_: object) -> None:
@@ -36,7 +35,7 @@ def options_of_order(
 
 def shard_places(folder: Path, count: int, *, simulate: bool) -> list[Path]:
     """Where the run directories of so many shards are, beside the job's own."""
-    ending = ENDING if simulate else ""
+    ending = SIMULATED if simulate else ""
     name = folder.name.removesuffix(ending)
     return [folder.with_name(Shard(number, count).folder_name(name) + ending) for number in range(1, count + 1)]
 
@@ -48,7 +47,7 @@ def orders_for(file: Path, workload: Workload, places: Sequence[Path], options: 
         Order(
             job=str(file.resolve()),
             shard=(number, len(places)),
-            overrides={**options.overrides, "output.dir": str(place).removesuffix(ENDING if at else "")},
+            overrides={**options.overrides, "output.dir": str(place).removesuffix(SIMULATED if at else "")},
             allow_paths=tuple(map(str, options.allow_paths)),
             simulators_at=tuple(at),
             deadline=options.deadline,

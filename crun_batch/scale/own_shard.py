@@ -9,8 +9,8 @@ from msgspec import Struct
 from crun_batch.errors import InputError
 from crun_batch.load.job.job import Job
 from crun_batch.options import RunOptions, Shard
-from crun_batch.scale.orders import ENDING
 from crun_batch.scale.whole import end_of
+from crun_batch.store.directory import simulated_folder
 from crun_batch.store.holder import signed_by
 from crun_batch.workload.loading import read_job
 from crun_batch.workload.sharding import in_its_folder
@@ -48,4 +48,4 @@ def own_shard(path: str | Path, options: RunOptions) -> OwnShard:
 
 def _folder(job: Job, options: RunOptions) -> Path:
     folder = job.output.dir
-    return folder.with_name(folder.name + ENDING) if options.simulate else folder
+    return simulated_folder(folder) if options.simulate else folder

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from crun_batch.errors import InputError, refusals_of_the_system
 from crun_batch.state.status import status_of
-from crun_batch.store.directory import RunDirectory
+from crun_batch.store.directory import SIMULATED, RunDirectory, simulated_folder
 
 
 def status_at(path: Path, *, simulate: bool = False) -> dict[str, Any]:
@@ -101,14 +101,14 @@ def runs_of(path: Path, *, simulate: bool) -> list[Path]:
         from crun_batch.load.job.job import ANYWHERE, load_job
 
         folder = load_job(path, allow_paths=ANYWHERE).output.dir
-    simulated = folder.with_name(f"{folder.name}-simulated")
+    simulated = simulated_folder(folder)
     return [simulated] if simulate else [folder, simulated]
 
 
 def shards_beside(folder: Path) -> list[Path]:
     """The run directories of the shards of a job whose own is at `folder`, in their order."""
-    pattern = re.compile(re.escape(folder.name.removesuffix("-simulated")) + r"-shard-(\d+)-of-\d+(-simulated)?")
-    is_simulated = folder.name.endswith("-simulated")
+    pattern = re.compile(re.escape(folder.name.removesuffix(SIMULATED)) + rf"-shard-(\d+)-of-\d+({SIMULATED})?")
+    is_simulated = folder.name.endswith(SIMULATED)
     beside = folder.parent.iterdir() if folder.parent.is_dir() else ()
     found = [
         (match, one) for one in beside if (match := pattern.fullmatch(one.name)) and (one / "journal").is_dir()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from crun_batch.errors import InputError, Mistake, RunDamaged
 from crun_batch.load.job.sweep import variations
 from crun_batch.records import pico_of
-from crun_batch.store.directory import RunDirectory, read_json
+from crun_batch.store.directory import SIMULATED, RunDirectory, read_json
 from crun_batch.store.events import FinalPart
 from crun_batch.store.views import connect, run_schema
 from crun_batch.workload.recorded_job import recorded_job
@@ -22,9 +22,6 @@ from crun_batch.workload.workload import Workload
 
 if TYPE_CHECKING:
     from crun_batch.store.recorded import RecordedAnswers
-
-SIMULATED = "-simulated"
-"""What the directory of a simulated run is called after; each simulation has an address of its own."""
 
 
 class Earlier:

@@ -25,9 +25,16 @@ from crun_batch.errors import CrunBatchError, DiskFailed, RunDamaged, RunInUse
 from crun_batch.store.disk import Disk, is_open_at, open_private, write_file
 
 LOCK_NAME = ".lock"
+SIMULATED = "-simulated"
+"""How the name of a simulated run's directory ends."""
 ANNOTATIONS_NAME, ANNOTATIONS_LOCK = "annotations.parquet", ".annotations.lock"
 _NUMBERED = re.compile(r"(\d{6,})\.(jsonl|parquet)")
 _CHECKSUM_KEY = b'"sha256": "'
+
+
+def simulated_folder(folder: Path) -> Path:
+    """Where the simulated run is of a job whose own is at `folder`."""
+    return folder.with_name(folder.name + SIMULATED)
 
 
 class RunDirectory:

@@ -41,10 +41,9 @@ def load(job: Job | str | Path, table: object | None, options: RunOptions, stack
 
 
 def _simulated(job: Job, table: object | None, options: RunOptions, stack: ExitStack) -> Workload:
-    from crun_batch.workload.simulation import pointing_at, simulators_for
+    from crun_batch.workload.simulation import in_simulated_folder, pointing_at, simulators_for
 
-    folder = job.output.dir
-    job = job.with_overrides({"output.dir": str(folder.with_name(f"{folder.name}-simulated"))})
+    job = in_simulated_folder(job)
     if options.simulators_at:
         redirected = pointing_at(options.simulators_at, job)
         return load_workload(job.with_overrides(redirected), table, redirected)

@@ -20,8 +20,14 @@ from crun_batch.load.job.job import Job
 from crun_batch.load.job.sweep import variations
 from crun_batch.simulator.process import SimulatorProcess
 from crun_batch.simulator.settings import MODELS, Model, Settings, TierPrice, read_settings
+from crun_batch.store.directory import simulated_folder
 
 SIMULATED_BALANCE_CREDITS = Decimal(1_000_000_000)
+
+
+def in_simulated_folder(job: Job) -> Job:
+    """The job with the directory of its simulated run."""
+    return job.with_overrides({"output.dir": str(simulated_folder(job.output.dir))})
 
 
 @contextmanager
