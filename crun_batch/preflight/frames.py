@@ -48,7 +48,7 @@ class FrameWay(Struct, frozen=True):
 def frames_of(variant: Variant, texts: Texts, counter: Counter) -> Iterator[FrameWay]:
     """That of the job, then the others that it could have."""
     assert texts.row is not None
-    own = count_body(_body(variant, texts.row, variant.renderer.render(texts.row).messages, ""), counter).tokens
+    own = _tokens(variant, texts.row, _without_text(variant.renderer.render(texts.row).messages), counter)
     prefix = 0 if texts.prefix is None else counter.count(texts.prefix)
     has_one_head, pack = len(texts.heads) == 1, variant.job.pack
     alone = Frame(1, own if has_one_head else 0, prefix_tokens=prefix)
@@ -73,7 +73,7 @@ def texts_of(variant: Variant, rows: Sequence[Row], counter: Counter) -> Texts:
     for row in rows:
         try:
             request, messages = variant.request(row), variant.renderer.render(row).messages
-            head = count_body(_body(variant, row, messages, ""), counter).tokens
+            head = _tokens(variant, row, _without_text(messages), counter)
         except RowRejected:
             continue
         whole = count_body(request.body, counter).tokens
@@ -86,10 +86,15 @@ def texts_of(variant: Variant, rows: Sequence[Row], counter: Counter) -> Texts:
     return texts
 
 
-def _body(variant: Variant, row: Row, messages: Sequence[Mapping[str, Any]], text: str) -> bytes:
-    """The request with another text of the user."""
+def _tokens(variant: Variant, row: Row, messages: Sequence[Mapping[str, Any]], counter: Counter) -> int:
+    """Of the request with these messages."""
     job = variant.job
-    return variant.body(row, [*messages[:-1], {**messages[-1], "content": text}], job.params, job.output_schema)
+    return count_body(variant.body(row, messages, job.params, job.output_schema), counter).tokens
+
+
+def _without_text(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """All but what the user says."""
+    return [*messages[:-1], {**messages[-1], "content": ""}]
 
 
 def _can_pack(variant: Variant, texts: Texts) -> bool:
@@ -106,7 +111,7 @@ def _packed(variant: Variant, row: Row, counter: Counter, rows: int, form: PackF
     """What a request of so many rows holds beside their texts."""
     messages = variant.renderer.render(row).messages
     told = packed_messages(messages, "", instruction(rows, form))
-    head = count_body(variant.body(row, told, variant.job.params, variant.job.output_schema), counter).tokens
+    head = _tokens(variant, row, told, counter)
     schema = 0
     if form == "json":
         asked = {"name": "answers", "schema": packed_schema(rows), "strict": True}
