@@ -84,9 +84,7 @@ def test_nothing_in_a_row_becomes_a_script_or_asks_for_anything(
     browser.run("for (const one of document.querySelectorAll('#row details')) one.open = true")
     picture(browser, f"row-{size}")
     assert browser.run(f"document.querySelector('#row .message pre').textContent.includes({HOSTILE!r})")
-    assert browser.run(
-        "document.querySelector('#row img').complete && document.querySelector('#row img').naturalWidth === 1"
-    )
+    browser.wait("document.querySelector('#row img').complete && document.querySelector('#row img').naturalWidth === 1")
     assert 6 <= browser.run("document.querySelectorAll('#row .facts dt').length")
     assert not browser.run("document.body.innerText.includes('[object')")
     assert browser.run("window.hostile === undefined")
@@ -236,7 +234,7 @@ def test_what_is_said_in_the_browser_survives_kill_9_of_its_server(browser: Brow
         browser.run(f"{label}.value = 'red'; {label}.dispatchEvent(new Event('change'))")
         browser.wait("window.corrected.querySelector('.saved').textContent.startsWith('saved by')")
         assert browser.run("document.querySelector('#row .annotate [aria-pressed=true]') !== null")
-        assert browser.run("document.querySelector('#people summary').textContent.includes('1 label,')")
+        browser.wait("document.querySelector('#people summary').textContent.includes('1 label,')")
         picture(browser, f"annotated-{size}")
     [held] = annotations_that_hold(run).to_dicts()
     assert ("r1", "red", "pass") == (held["id"], held["label"], held["verdict"])
