@@ -141,6 +141,15 @@ def test_whatever_goes_wrong_nothing_is_paid_twice_or_left_unread(
     assert case.happens in ("", *seen)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_batches_that_wait_for_room_ask_for_it_together(form: str, tmp_path: Path) -> None:
+    """What one was refused the others are not asked again: a call a minute, however many wait."""
+    keys = {"form": form, "enqueued_tokens": 60, "rows": 16, "max_requests": 1}
+    played = play(BatchScenario(**{**as_keys(PLAIN), **keys}), tmp_path / "run")
+    assert 16 <= sum(played.world.created.values()) and played.world.now > 3600
+    assert played.world.all_calls < 100 + played.world.now / 40
+
+
 def as_keys(scenario: BatchScenario) -> dict[str, Any]:
     return {name: getattr(scenario, name) for name in scenario.__struct_fields__}
 

@@ -58,6 +58,8 @@ class BatchSteps:
         self._now = now
         self._say = say
         self._has_others_out = has_others_out
+        self._full_until: dict[int, float] = {}
+        """Variant -> until when none of its batches is offered: one was refused as too many."""
 
     async def advance(self, batch: LiveBatch) -> Halt | None:
         """The batch's next step; why the gateway refuses it, where it does. Raises DiskFailed."""
@@ -67,6 +69,8 @@ class BatchSteps:
         """Nothing of it is at the gateway: its file is uploaded, or its requests go with the creating call."""
         form, entry = self._forms[batch.variant], batch.entry
         if isinstance(form, InlineForm):
+            if self._waits_with_another(batch):
+                return None
             self._ask(batch)
             return self._asked(batch, await form.submit(batch.content), back_to="intended")
         assert isinstance(form, FileForm)
@@ -80,6 +84,8 @@ class BatchSteps:
     async def _create(self, batch: LiveBatch) -> Halt | None:
         form, entry = self._forms[batch.variant], batch.entry
         assert isinstance(form, FileForm) and entry.file_id is not None
+        if self._waits_with_another(batch):
+            return None
         self._ask(batch)
         tags = {"crun_batch": entry.tag, "requests": str(entry.requests)}
         told = await form.create(entry.file_id, tags)
@@ -106,6 +112,12 @@ class BatchSteps:
                     f"{other.id} was made of the file of {entry.batch_id} too, and is to be cancelled: {ending}"
                 )
 
+    def _waits_with_another(self, batch: LiveBatch) -> bool:
+        """Whether another batch of its variant was just refused as too many: this one would be, too."""
+        until = self._full_until.get(batch.variant, 0.0)
+        batch.due = max(batch.due, until)
+        return until > self._now()
+
     def _ask(self, batch: LiveBatch) -> None:
         """The disk says `creating` before the call, and goes back only where the gateway did surely nothing."""
         self._go_on(batch, "creating", is_further=False, asked_at=self._keeper.now_us())
@@ -127,7 +139,10 @@ class BatchSteps:
             batch.ending = Ending({}, fault, step="released", is_uncounted=True, is_too_much=True)
             batch.due = 0.0
             return None
-        return self._troubled(batch, told, "it takes no batch", is_no_trouble=is_full)
+        halt = self._troubled(batch, told, "it takes no batch", is_no_trouble=is_full)
+        if halt is None and told.failure.kind == "rate_limited":
+            self._full_until[batch.variant] = batch.due
+        return halt
 
     async def _find(self, batch: LiveBatch) -> Halt | None:
         """Nobody knows whether the create call was heard: the batch is found, or free to be submitted.
