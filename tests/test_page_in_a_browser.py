@@ -84,7 +84,8 @@ def test_nothing_in_a_row_becomes_a_script_or_asks_for_anything(
     browser.run("for (const one of document.querySelectorAll('#row details')) one.open = true")
     picture(browser, f"row-{size}")
     assert browser.run(f"document.querySelector('#row .message pre').textContent.includes({HOSTILE!r})")
-    browser.wait("document.querySelector('#row img').complete && document.querySelector('#row img').naturalWidth === 1")
+    picture_is = "document.querySelector('#row img')"
+    browser.wait(f"{picture_is}.complete && {picture_is}.naturalWidth === 1")
     assert 6 <= browser.run("document.querySelectorAll('#row .facts dt').length")
     assert not browser.run("document.body.innerText.includes('[object')")
     assert browser.run("window.hostile === undefined")
