@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import polars as pl
 import pytest
-from simulation.batches import BatchPlayed, BatchScenario, broken_laws, play
+from simulation.batch_laws import broken_laws
+from simulation.batches import BatchPlayed, BatchScenario, play
 
 from crun_batch.simulator.faults import BATCH_FAULTS
 from tests.chaos.batch_job import FORMS

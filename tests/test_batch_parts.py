@@ -226,6 +226,19 @@ def test_a_simulator_takes_its_batches_along(tmp_path: Path) -> None:
     run.close()
 
 
+def test_what_a_simulator_has_brought_stays_when_it_ends(tmp_path: Path) -> None:
+    """Kept on the disk by a session that was killed before it said so: it is read, not lost."""
+    run = open_directory(tmp_path / "run", started_at="now")
+    book = BatchBook(run)
+    entry = BatchEntry(1, "ended", 1, "tag", 10, requests=5, files=(("output", "file-1"), ("error", "file-2")))
+    book.write(entry)
+    name = book.keep_raw(entry, "output", b"{}")
+    book.lose_all("gone")
+    [found] = read_batches(run).values()
+    assert ("stored", (name,), "submitted") == (found.step, found.raw, book.fate(11))
+    run.close()
+
+
 @settings(deadline=None, max_examples=40)
 @given(cut=st.integers(0, 3000), count=st.integers(1, 5))
 def test_a_file_cut_anywhere_says_what_it_said_before(tmp_path_factory: Any, cut: int, count: int) -> None:

@@ -8,10 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from simulation.batches import FORMS, broken_laws, drawn, play
+from simulation.batch_laws import broken_laws
+from simulation.batches import FORMS, BatchScenario, drawn, play
+from simulation.play import Kill
 
 FEW = (0, 1, 3, 4, 5, 8, 9, 20022)
 """Each form in each lane; the last is killed when all rows are done and the last batch is not said to be over."""
+
+MOST_OPERATIONS = 400
+"""Of the disk: more than a session has of two rows."""
 
 
 def test_the_few_have_each_form_in_each_lane() -> None:
@@ -29,3 +34,38 @@ def test_no_seed_breaks_a_law_of_the_batch_lane(seeds: tuple[int, ...], tmp_path
         scenario = drawn(seed)
         played = play(scenario, tmp_path / str(seed))
         assert [] == [f"seed {seed}: {law}" for law in broken_laws(scenario, played)]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "operations",
+    [range(54, 61), pytest.param(range(20, MOST_OPERATIONS), marks=pytest.mark.long)],
+    ids=["some", "all"],
+)
+def test_what_is_on_the_disk_is_read_though_the_gateway_has_it_no_more(
+    form: str, operations: range, tmp_path: Path
+) -> None:
+    """Killed at operations of its disk, and gone on with when the gateway has no more what batches had brought."""
+    kept = 0
+    for at in operations:
+        scenario = BatchScenario(
+            seed=at,
+            form=form,
+            rows=2,
+            max_requests=2,
+            faults={"create_lost": 1.0} if at % 2 else {"line_errors": 0.4},
+            batch_seconds=60.0,
+            list_lag_seconds=0.0,
+            enqueued_tokens=None,
+            kills=(Kill(at, "after", power_cut=bool(at % 3)),),
+            dies_in_calls=(0,),
+            turns=1,
+            segment_bytes=2**26,
+            is_left_long=True,
+        )
+        played = play(scenario, tmp_path / str(at))
+        assert [] == [f"operation {at}: {law}" for law in broken_laws(scenario, played)]
+        kept += len(played.world.kept)
+        if not played.kills:
+            break
+    assert kept > 0

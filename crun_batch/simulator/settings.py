@@ -222,6 +222,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     form it is refused with 429."""
     batch_list_lag_seconds: Seconds = 0.0
     """How old a batch is before the list of batches tells it."""
+    batch_output_seconds: Seconds | None = None
+    """How long after its end what a batch brought can be read; for ever by default."""
     batch_faults: dict[str, Share] = {}
     """Kind of fault -> the share of calls, batches or lines that it hits; see the module batches.faults."""
     pack_faults: dict[str, Share] = {}

@@ -165,10 +165,12 @@ class BatchBook:
                 self.drop_raw(entry)
 
     def lose_all(self, why: str) -> None:
-        """The gateway is gone with what it had: of requests in these batches nobody will ever tell."""
+        """The gateway is gone with what it had: of these batches' requests only what is kept here will tell."""
         for entry in self.open:
             if entry.step in AT_THE_GATEWAY:
-                self.write(structs.replace(entry, step="lost", why=why))
+                kept = tuple(name for name in (self.kept(entry, kind) for kind, _ in entry.files) if name)
+                left = {"step": "stored", "raw": kept} if kept else {"step": "lost", "why": why}
+                self.write(structs.replace(entry, **left))
 
     def keep_raw(self, entry: BatchEntry, kind: str, content: bytes) -> str:
         """The bytes of a file that the batch has left; the name under which they are kept. Raises DiskFailed."""
@@ -176,9 +178,17 @@ class BatchBook:
         if not run.batch_files.exists():
             run.disk.make_folder(run.batch_files)
             run.disk.sync_folder(run.journal)
-        name = f"{entry.number:06d}-{kind}.jsonl"
+        name = _raw_name(entry, kind)
         write_file(run.disk, run.batch_files / name, content)
         return name
+
+    def kept(self, entry: BatchEntry, kind: str) -> str | None:
+        """The name under which the bytes of such a file are kept already; None: they are not.
+
+        They are whole where a kill came before the batch was said to be stored; the gateway may have them no more.
+        """
+        name = _raw_name(entry, kind)
+        return name if (self._run.batch_files / name).is_file() else None
 
     def raw(self, name: str) -> bytes:
         """What was kept under a name. Raises RunDamaged where it is gone."""
@@ -195,6 +205,10 @@ class BatchBook:
                     self._run.disk.unlink(path)
             except OSError as error:
                 raise DiskFailed(f"{path}: {error.strerror or error}") from error
+
+
+def _raw_name(entry: BatchEntry, kind: str) -> str:
+    return f"{entry.number:06d}-{kind}.jsonl"
 
 
 def batch_files(run: RunDirectory) -> Iterator[str]:

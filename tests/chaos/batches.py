@@ -1,7 +1,7 @@
-"""kill -9 of sessions of the batch lane, at every operation of their disk: `python -m chaos.batches` in `tests`.
+"""Sessions of the batch lane ended at every operation of their disk: `python -m chaos.batches` in `tests`.
 
-In each form in which gateways take batches. The gateway is the simulator in a process of its own, which keeps its
-own books; replies of calls that create a batch are lost too.
+By kill -9, Ctrl-C and SIGTERM, in each form in which gateways take batches. The gateway is the simulator in a
+process of its own, which keeps its own books; replies of calls that create a batch are lost too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 from msgspec import Struct, field
@@ -25,6 +25,7 @@ from crun_batch.simulator.settings import Settings
 from crun_batch.store.verify import verify
 
 from .batch_job import FORMS, batch_job
+from .deadly import sent
 from .sessions import Nursery
 
 ROWS = 9
@@ -37,14 +38,30 @@ FAULTS: tuple[dict[str, float], ...] = (
 )
 """What else goes wrong, run by run."""
 LANES = ("batch", "batch-then-live")
-WAYS = ("before", "within", "after")
-"""When the process dies: not yet in the operation of its disk, in the middle of it, right after it."""
+
+
+class Ending(NamedTuple):
+    """By what a session ends: not yet in the operation of its disk, in the middle of it, or right after it."""
+
+    when: str
+    number: signal.Signals
+    codes: frozenset[int]
+    """With which it may end; 0: it was done already."""
+
+
+ENDINGS = (
+    *(Ending(when, signal.SIGKILL, frozenset({-signal.SIGKILL, 0})) for when in ("before", "within", "after")),
+    Ending("after", signal.SIGINT, frozenset({130, 70, 0})),
+    Ending("after", signal.SIGTERM, frozenset({143, -signal.SIGTERM, 0})),
+)
+"""A signal before the session sends is nobody's in the API: KeyboardInterrupt, or the end."""
 
 
 class BatchFigures(Struct):
     """What was reached; the laws that broke are sentences."""
 
     kills: int = 0
+    stops: int = 0
     sessions: int = 0
     batches: int = 0
     charges: int = 0
@@ -54,16 +71,18 @@ class BatchFigures(Struct):
 
     def sentence(self) -> str:
         return (
-            f"{self.kills:,} kills, {self.sessions:,} sessions, {self.batches:,} batches, {self.charges:,} "
-            f"requests charged, {self.live:,} of them live, {self.lost_creates:,} lost replies to create calls; "
-            f"{len(self.broken)} laws broken"
+            f"{self.kills:,} kills, {self.stops:,} stops by a signal, {self.sessions:,} sessions, "
+            f"{self.batches:,} batches, {self.charges:,} requests charged, {self.live:,} of them live, "
+            f"{self.lost_creates:,} lost replies to create calls; {len(self.broken)} laws broken"
         )
 
 
-def kill_at_points(folder: Path, *, form: str, step: int, rounds: int = 1) -> BatchFigures:
-    """One run for each point: killed there, then gone on with; every `step`-th point, before, within or after.
+def kill_at_points(
+    folder: Path, *, form: str, step: int, rounds: int = 1, first: int | None = None
+) -> BatchFigures:
+    """One run for each point: ended there, then gone on with; every `step`-th point, each ending in its turn.
 
-    `rounds`: 3 have each point in all three ways.
+    `rounds`: as many as there are endings have each point with each of them. `first`: the first point.
     """
     figures = BatchFigures()
     folder.mkdir(exist_ok=True)
@@ -79,22 +98,21 @@ def kill_at_points(folder: Path, *, form: str, step: int, rounds: int = 1) -> Ba
         nursery = Nursery(folder / "log")
         try:
             for number in range(rounds):
-                for point in range(1 + step // 3, MOST_POINTS, step):
-                    when = WAYS[(point // step + number) % len(WAYS)]
-                    simulator.change(batch_faults=FAULTS[(point // step // 3 + number) % len(FAULTS)])
+                for point in range(1 + step // 3 if first is None else first, MOST_POINTS, step):
+                    turn = point // step + number
+                    simulator.change(batch_faults=FAULTS[turn % len(FAULTS)])
                     place = folder / f"{form}{number}-{point:05d}"
-                    lane = LANES[(point // step + number) % len(LANES)]
                     tree = batch_job(
                         simulator.base_url,
                         "CHAOS_KEY",
                         str(place),
                         form=form,
-                        lane=lane,
+                        lane=LANES[turn % len(LANES)],
                         input={"table": str(place.with_suffix(".parquet")), "id": "id"},
                         batch={"max_requests": 4, "look_every_seconds": 0.02},
                     )
                     place.with_suffix(".json").write_text(json.dumps(tree))
-                    if not _killed_run(simulator, nursery, place, point, when, figures):
+                    if not _ended_run(simulator, nursery, place, point, ENDINGS[turn % len(ENDINGS)], figures):
                         break
         finally:
             nursery.close()
@@ -107,10 +125,10 @@ def _faults(simulator: SimulatorProcess) -> dict[str, int]:
     return found
 
 
-def _killed_run(
-    simulator: SimulatorProcess, nursery: Nursery, place: Path, point: int, when: str, figures: BatchFigures
+def _ended_run(
+    simulator: SimulatorProcess, nursery: Nursery, place: Path, point: int, ending: Ending, figures: BatchFigures
 ) -> bool:
-    """Whether the session came so far that it was killed."""
+    """Whether the session came so far that it was ended."""
     table = place.with_suffix(".parquet")
     pl.DataFrame(
         {"id": [f"r{row}" for row in range(ROWS)], "text": [f"{place.name} row {row}" for row in range(ROWS)]}
@@ -119,24 +137,31 @@ def _killed_run(
     order = {
         "job": str(place.with_suffix(".json")),
         "at": point,
-        "when": when,
+        "when": ending.when,
+        "signal": ending.number.name,
         "segment_bytes": 2**26,
         "absent_seconds": 0.3,
     }
-    killed = nursery.session(order, None) == -signal.SIGKILL
-    codes = [nursery.session({**order, "at": 0}, None) for _ in range(2)]
+    code = nursery.session(order, None)
+    found = [] if code in ending.codes else [nursery.told(code)]
+    is_killed = code == -signal.SIGKILL
+    is_stopped = sent(ending.number) in nursery.last_words()
+    for _ in range(2):
+        code = nursery.session({**order, "at": 0}, None)
+        found += [] if code == 0 else [nursery.told(code)]
     figures.sessions += 3
-    figures.kills += killed
+    figures.kills += is_killed
+    figures.stops += is_stopped
     entries = simulator.ledger(entries=True, after=before)["entries"]
     figures.charges += len(entries)
     figures.live += sum(not entry.get("batch") for entry in entries)
     figures.batches += len({entry["batch"] for entry in entries if entry.get("batch")})
-    log = (place.parent / "log").read_text(errors="replace")[-2_000:]
-    found = [] if codes == [0, 0] else [f"exit codes {codes}; the last words were {log!r}"]
     found += _broken_laws(place, [entry for entry in entries if entry.get("batch")])
     found += _broken_live_laws(place, entries)
-    figures.broken += [f"{place.name}, killed {when} operation {point}: {law}" for law in found]
-    return killed
+    figures.broken += [
+        f"{place.name}, {ending.number.name} {ending.when} operation {point}: {law}" for law in found
+    ]
+    return is_killed or is_stopped
 
 
 def _broken_laws(place: Path, entries: list[dict[str, Any]]) -> Iterator[str]:
@@ -176,12 +201,15 @@ def _broken_live_laws(place: Path, entries: list[dict[str, Any]]) -> Iterator[st
 
 
 def main() -> int:
-    """`[STEP [FORM...]]`: every point in three ways, or every `step`-th in one; exit 1 where a law broke."""
-    step = int(sys.argv[1]) if len(sys.argv) > 1 else 1
+    """`[STEP [FIRST]] [FORM...]`: every point with all endings, or every `step`-th with one; 1: a law broke."""
+    numbers = [int(one) for one in sys.argv[1:] if one.isdecimal()]
+    forms = [one for one in sys.argv[1:] if not one.isdecimal()]
+    step, first = (*numbers, 1)[0], (*numbers[1:], None)[0]
+    rounds = len(ENDINGS) if step == 1 else 1
     broken = False
-    for form in sys.argv[2:] or FORMS:
+    for form in forms or FORMS:
         with tempfile.TemporaryDirectory() as folder:
-            figures = kill_at_points(Path(folder), form=form, step=step, rounds=len(WAYS) if step == 1 else 1)
+            figures = kill_at_points(Path(folder), form=form, step=step, rounds=rounds, first=first)
         print(*figures.broken, f"{form}: {figures.sentence()}", sep="\n", flush=True)
         broken |= bool(figures.broken)
     return 1 if broken else 0

@@ -166,9 +166,7 @@ def killed_run(
             figures.sessions += 1
             figures.operated[operator.__name__.replace("_", " ")] += 1
             if code not in allowed:
-                figures.broken.append(
-                    f"{place.name}: exit code {code}, {operator.__name__}\n{nursery.last_words()}"
-                )
+                figures.broken.append(f"{place.name}, {operator.__name__}: {nursery.told(code)}")
             if operator is deleted:
                 figures.kills += killed
                 before, killed, recorded = simulator.ledger()["count"] - 1, 0, {}
@@ -186,7 +184,7 @@ def killed_run(
         figures.sessions += 1
         if code != -signal.SIGKILL:
             if code not in (0, 1):
-                figures.broken.append(f"{place.name}: exit code {code} of a session\n{nursery.last_words()}")
+                figures.broken.append(f"{place.name}: {nursery.told(code)}")
             break
         killed += 1
         figures.self_kills += at_operation
@@ -200,7 +198,7 @@ def killed_run(
     figures.recorded += len(recorded)
     entries = simulator.ledger(entries=True, after=before)["entries"]
     figures.charges += len(entries)
-    problems = [] if code in (0, 1) else [f"the last session ended with {code}"]
+    problems = [] if code in (0, 1) else [nursery.told(code)]
     problems += broken_laws(job, place, entries, recorded, killed, figures) if not problems else []
     figures.broken += [f"{place.name}: {problem}" for problem in problems]
 

@@ -7,7 +7,7 @@ threads begin in the runners.
 
 from __future__ import annotations
 
-import faulthandler
+import asyncio
 import importlib
 import os
 import resource
@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,6 @@ def main() -> None:
     for name in WANTED_LATER:
         importlib.import_module(name)
     token_counter("gpt-5.4")
-    faulthandler.register(signal.SIGUSR1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for line in sys.stdin.buffer:
         order = orjson.loads(line)
@@ -52,13 +52,15 @@ def main() -> None:
 def _live(order: dict[str, Any]) -> None:
     """One session, in a process of its own; never returns."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGUSR2, _tell_tasks)
     code = 70
     try:
         if "most_bytes_of_a_file" in order:
             resource.setrlimit(resource.RLIMIT_FSIZE, (order["most_bytes_of_a_file"],) * 2)
         if "clock_jump" in order:
             _set_the_clock(*order["clock_jump"])
-        disk = DeadlyDisk(order["at"], order["when"]) if order["at"] else None
+        number = signal.Signals[order.get("signal", "SIGKILL")]
+        disk = DeadlyDisk(order["at"], order["when"], number) if order["at"] else None
         platform = Platform(
             disk=disk,
             journal=JournalSettings(segment_bytes=order["segment_bytes"]),
@@ -74,6 +76,13 @@ def _live(order: dict[str, Any]) -> None:
         raise
     finally:
         os._exit(code)
+
+
+def _tell_tasks(*_: object) -> None:
+    """Where each task of the loop waits, on standard error."""
+    with suppress(RuntimeError):  # no loop runs
+        for task in asyncio.all_tasks():
+            task.print_stack(file=sys.stderr)
 
 
 def _set_the_clock(after_seconds: float, by_seconds: float) -> None:

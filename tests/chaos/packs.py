@@ -96,14 +96,17 @@ def _killed_run(
         code = nursery.session(order, None if order["at"] else 0.2 + chance.expovariate(1 / 0.3))
         figures.sessions += 1
         if code != -signal.SIGKILL:
+            figures.broken += [] if code in (0, 1) else [f"{place.name}: {nursery.told(code)}"]
             break
         figures.kills += 1
         recorded |= {serial: digest for serial, (digest, _) in recorded_ends(RunDirectory(place))}
-    codes = [nursery.session(order_of(job, chance), None) for _ in range(2)]
+    found: list[str] = []
+    for _ in range(2):
+        code = nursery.session(order_of(job, chance), None)
+        found += [] if code in (0, 1) else [nursery.told(code)]
     figures.sessions += 2
     figures.runs += 1
     entries = simulator.ledger(entries=True, after=before)["entries"]
-    found = [] if set(codes) <= {0, 1} else [f"exit codes {codes}\n{nursery.last_words()}"]
     found += _broken_laws(place, entries, recorded, figures) if not found else []
     return [f"{place.name}: {law}" for law in found]
 

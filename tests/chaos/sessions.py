@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,6 +17,8 @@ import orjson
 
 ROOT = Path(__file__).parents[2]
 LONGEST_SECONDS = 300.0
+TELLING_SECONDS = 2.0
+"""How long a session that hangs may tell where it is."""
 LAST_CHARACTERS = 6_000
 
 
@@ -24,6 +27,8 @@ class Nursery:
 
     def __init__(self, log: Path) -> None:
         self.log = log.open("ab")
+        self._hung = False
+        self._said_before = 0
         self._child = subprocess.Popen(
             [sys.executable, "-m", f"{__package__}.nursery"],
             stdin=subprocess.PIPE,
@@ -41,12 +46,12 @@ class Nursery:
     ) -> int:
         """One session, killed after so many seconds, or when the order says so, or not at all; its exit code.
 
-        One that hangs is aborted, which is no exit code that anything allows. `meanwhile`: what is done, and after
-        how many seconds, while it runs; it is given the process id.
+        One that hangs tells where, and is aborted, which is no exit code that anything allows; see `told`.
+        `meanwhile`: what is done, and after how many seconds, while it runs; it is given the process id.
         """
         pid = self.begin(order)
-        ending = (LONGEST_SECONDS, signal.SIGABRT) if kill_after is None else (kill_after, signal.SIGKILL)
-        timers = [threading.Timer(ending[0], _end, [pid, ending[1]])]
+        seconds, end = (LONGEST_SECONDS, self._abort) if kill_after is None else (kill_after, _kill)
+        timers = [threading.Timer(seconds, end, [pid])]
         timers += [threading.Timer(meanwhile[0], meanwhile[1], [pid])] if meanwhile is not None else []
         for timer in timers:
             timer.start()
@@ -60,6 +65,7 @@ class Nursery:
     def begin(self, order: dict[str, Any]) -> int:
         """Start a session; its process id."""
         assert self._child.stdin is not None and self._child.stdout is not None
+        self._hung, self._said_before = False, Path(self.log.name).stat().st_size
         self._child.stdin.write(orjson.dumps(order) + b"\n")
         self._child.stdin.flush()
         return int(orjson.loads(self._child.stdout.readline())["pid"])
@@ -70,8 +76,26 @@ class Nursery:
         return int(orjson.loads(self._child.stdout.readline())["code"])
 
     def last_words(self) -> str:
-        """What its sessions have said lately, for whoever wants to know why one ended as it did."""
-        return Path(self.log.name).read_text(encoding="utf-8", errors="replace")[-LAST_CHARACTERS:]
+        """What the last session has said in the end."""
+        said = Path(self.log.name).read_bytes()[self._said_before :]
+        return said.decode(errors="replace")[-LAST_CHARACTERS:]
+
+    def told(self, code: int) -> str:
+        """How the last session ended, and what it said in the end: for one that should not have ended so."""
+        how = f"it ended with exit code {code}"
+        if self._hung:
+            how = f"it hung, and was aborted after {LONGEST_SECONDS:g} seconds"
+        elif code < 0:
+            how = f"it was ended by {signal.Signals(-code).name}, which nobody sent"
+        return f"{how}; its last words:\n{self.last_words()}"
+
+    def _abort(self, pid: int) -> None:
+        """What hangs says before where it is: its tasks, then, as `faulthandler` does, its threads."""
+        self._hung = True
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGUSR2)
+            time.sleep(TELLING_SECONDS)
+            os.kill(pid, signal.SIGABRT)
 
     def close(self) -> None:
         assert self._child.stdin is not None
@@ -95,12 +119,12 @@ def fresh_session(job: Path, place: Path, kill_after: float, log: IO[bytes]) -> 
         return child.wait()
 
 
-def _end(pid: int, number: int) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _environ() -> dict[str, str]:
-    return {**os.environ, "CHAOS_KEY": "ak_sim_chaos", "POLARS_MAX_THREADS": "2"}
+    """`PYTHONFAULTHANDLER`: whatever aborts a session, its threads are told where they were."""
+    said = {"CHAOS_KEY": "ak_sim_chaos", "POLARS_MAX_THREADS": "2", "PYTHONFAULTHANDLER": "1"}
+    return {**os.environ, **said}

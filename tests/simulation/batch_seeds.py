@@ -9,7 +9,8 @@ from pathlib import Path
 
 from msgspec import Struct, field
 
-from .batches import broken_laws, drawn, play
+from .batch_laws import broken_laws
+from .batches import drawn, play
 from .seeds import IN_MEMORY
 
 TOLD_EVERY_SEEDS = 100

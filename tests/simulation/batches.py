@@ -1,7 +1,8 @@
 """One seed of the batch lane in virtual time: a job, a gateway that sells batches badly, kills; played to the end.
 
 The gateway is the simulator's, its clock the loop's; the process dies at operations of its disk and between a call
-to the gateway and its reply. Some jobs send live what batches leave undone. What must hold is in `broken_laws`.
+to the gateway and its reply; some come back when the gateway has what batches brought no more. Some jobs send live
+what batches leave undone. What must hold is in `batch_laws`.
 """
 
 from __future__ import annotations
@@ -9,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,6 @@ from crun_batch.simulator.ledger import Charge
 from crun_batch.store.batches import read_batches
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.journal import JournalSettings
-from crun_batch.store.verify import verify
 from tests.chaos.batch_job import FORMS
 
 from .gateway import BASE_URL, MODEL, arrival_of, parsed, settings_of
@@ -44,6 +43,8 @@ from .play import PRICES, Kill
 
 MOST_SESSIONS = 60
 STRANGER = "stranger"
+KEPT_SECONDS = 6 * 3600.0
+"""How long the gateway has what a batch brought, where a run is left alone for longer."""
 LINE_FAULTS = ("line_errors", "missing", "doubled", "expired")
 BATCH_FAULTS = ("failed_lines", "output_gone", "shuffled")
 CALL_FAULTS = ("upload_lost", "create_lost", "create_failed")
@@ -74,6 +75,8 @@ class BatchScenario(Struct, frozen=True):
     lane: str = "batch"
     live_faults: dict[str, float] = {}
     """What goes wrong with requests that go live."""
+    is_left_long: bool = False
+    """Whether a killed run goes on only when the gateway has what batches have brought until then no more."""
 
 
 def drawn(seed: int, forms: Sequence[str] = tuple(FORMS)) -> BatchScenario:
@@ -105,6 +108,7 @@ def drawn(seed: int, forms: Sequence[str] = tuple(FORMS)) -> BatchScenario:
         strangers_at=tuple(chance.randint(1, 8) for _ in range(chance.choice((0, 2, 4)))),
         lane=chance.choice(("batch", "batch-then-live")),
         live_faults=chance.choice(({}, {}, {"503": 0.3}, {"500": 0.2, "429": 0.2})),
+        is_left_long=chance.random() < 0.3,
     )
 
 
@@ -123,6 +127,7 @@ class BatchWorld:
             batch_enqueued_tokens=scenario.enqueued_tokens,
             batch_cancel_seconds=scenario.cancel_seconds,
             batch_faults=scenario.faults,
+            batch_output_seconds=KEPT_SECONDS if scenario.is_left_long else None,
             faults=scenario.live_faults,
         )
         self.all_calls = 0
@@ -134,6 +139,12 @@ class BatchWorld:
         self.created: Counter[str] = Counter()
         """Input file, or all that came inline -> how often a batch of it was accepted."""
         self.accepted: set[str] = set()
+        self.kept: set[str] = set()
+        """Of what batches brought that which is kept on the disk, and not said to be: its name at the gateway."""
+        self.asked_again: set[str] = set()
+        """That which was asked for nevertheless."""
+        self.came_too_late: set[str] = set()
+        """Batches of which something was asked for that the gateway had no more."""
 
     def transport(self, loop: VirtualLoop, disk: MortalDisk) -> httpx.MockTransport:
         """The calls that are no requests one by one."""
@@ -162,6 +173,7 @@ class BatchWorld:
         if self.all_calls in self.cancels_at:
             self._cancel_all()
         before = len(self.gateway.batches.desk.batches)
+        self._heed(received.path)
         delivery = self.gateway.handle(received)
         for batch in list(self.gateway.batches.desk.batches.values())[before:]:
             self.created[batch.terms.input_file_id or " ".join(one.custom_id for one in batch.lines)] += 1
@@ -180,6 +192,24 @@ class BatchWorld:
         """What the books have against us."""
         return [one for one in self.gateway.ledger.entries if not str(one.custom_id).startswith(STRANGER)]
 
+    def _heed(self, path: str) -> None:
+        """Whether something is asked for that a batch has brought, and that is on the disk or here no more."""
+        desk, names = self.gateway.batches.desk, set(path.split("/"))
+        self.asked_again |= self.kept & names
+        for batch in desk.batches.values():
+            is_late = batch.ended_at is not None and desk.clock() > batch.ended_at + KEPT_SECONDS
+            if is_late and names & {batch.left_files.get("output", batch.terms.id)}:
+                self.came_too_late.add(batch.terms.id)
+
+    def leave_long(self, folder: Path) -> None:
+        """After a kill: what is on the disk stays there, and the gateway has it no more."""
+        for entry in read_batches(RunDirectory(folder)).values():
+            files = RunDirectory(folder).batch_files
+            if entry.step == "ended":
+                kept = ((name, files / f"{entry.number:06d}-{kind}.jsonl") for kind, name in entry.files)
+                self.kept |= {name for name, path in kept if path.exists()}
+        self.now += 2 * KEPT_SECONDS
+
     def _make_a_strangers(self, ours: Batch) -> None:
         """A batch that looks like ours from outside."""
         desk = self.gateway.batches.desk
@@ -189,6 +219,8 @@ class BatchWorld:
 
     def is_gone(self, charge: Charge) -> bool:
         """Whether the file that its reply is in can no longer be read."""
+        if charge.batch in self.came_too_late:
+            return True
         left = "_output" if str(charge.batch).startswith("batch_") and self.gateway.batches.desk.files else ""
         return hits(self.gateway.settings, "output_gone", f"{charge.batch}{left}")
 
@@ -287,6 +319,8 @@ def play(scenario: BatchScenario, folder: Path) -> BatchPlayed:
             if kill is not None and kill.power_cut and not call:
                 platters.power_cut(power)
                 played.power_cuts += 1
+            if scenario.is_left_long:
+                world.leave_long(folder)
         elif summary["status"] == "finished":
             return played
     raise AssertionError(f"not finished after {len(played.exit_codes)} sessions: {played.exit_codes}")
@@ -328,60 +362,3 @@ def _session(
     finally:
         world.now = max(world.now, loop.time())
         disk.bury()
-
-
-def broken_laws(scenario: BatchScenario, played: BatchPlayed) -> Iterator[str]:
-    """Each law that does not hold, as a sentence."""
-    twice = {name: count for name, count in played.world.created.items() if count > 1}
-    if twice:
-        yield f"requests of which more than one batch was made: {twice}"
-    results = played.run.results().collect()
-    if results.height != scenario.rows or results["row"].n_unique() != scenario.rows:
-        yield f"{results.height} results of {scenario.rows} rows"
-    yield from _broken_live_laws(scenario, played)
-    if played.world.all_calls > 500 + played.world.now / 10:
-        yield f"{played.world.all_calls:,} calls in {played.world.now:,.0f} s"
-    attempts = played.run.attempts().filter(pl.col("endpoint") == "batch").collect()
-    charges = [entry for entry in played.world.charges if entry.batch is not None]
-    read = attempts.filter(pl.col("outcome") == "done").height
-    known = attempts["cost_credits"].sum() or Decimal(0)
-    held = attempts.filter(pl.col("outcome") == "unknown")["held_credits"].sum() or Decimal(0)
-    charged = Decimal(sum(entry.charge_pico for entry in charges)) / 10**12
-    if not known <= charged <= known + held:
-        yield f"the books say {charged}, known {known}, held {held}"
-    readable = [entry for entry in charges if entry.outcome != "missing" and not played.world.is_gone(entry)]
-    if read != len(readable):
-        yield f"{len(readable)} replies could be read, {read} were"
-    if len(readable) == len(charges) and known != charged:
-        yield f"nothing is lost, and the books say {charged}, the run {known}"
-    known_ids = {entry.batch_id for entry in read_batches(RunDirectory(played.run.directory)).values()}
-    unknown = played.world.accepted & {entry.batch for entry in charges} - known_ids
-    if unknown and "output_gone" not in scenario.faults and "missing" not in scenario.faults:
-        yield f"batches that the run knows nothing of: {unknown}"
-    yield from (
-        f"verify: {finding}" for finding in verify(played.run.directory, data=True) if finding.severity == "error"
-    )
-    left = [path.name for path in RunDirectory(played.run.directory).batch_files.glob("*")]
-    if left:
-        yield f"raw files are left: {left}"
-
-
-def _broken_live_laws(scenario: BatchScenario, played: BatchPlayed) -> Iterator[str]:
-    """Of what went live: only in that lane, never what a batch has done and told of, and at the books' price.
-
-    A power cut may take the start records of requests that were on their way: the books know more then.
-    """
-    attempts = played.run.attempts().filter(pl.col("endpoint").is_null()).collect()
-    charges = [entry for entry in played.world.charges if entry.batch is None]
-    if charges and scenario.lane == "batch":
-        yield f"{len(charges)} requests went live"
-    told = [one for one in played.world.charges if one.batch is not None and one.outcome != "missing"]
-    twice = {one.request_sha256 for one in told if not played.world.is_gone(one)}
-    twice &= {one.request_sha256 for one in charges}
-    if twice:
-        yield f"{len(twice)} requests that a batch had done went live too"
-    known = attempts["cost_credits"].sum() or Decimal(0)
-    held = attempts.filter(pl.col("outcome") == "unknown")["held_credits"].sum() or Decimal(0)
-    charged = Decimal(sum(entry.charge_pico for entry in charges)) / 10**12
-    if known > charged or (charged > known + held and not played.power_cuts):
-        yield f"the books say {charged} of what went live, known {known}, held {held}"

@@ -16,7 +16,6 @@ from crun_batch.console.amounts import counted
 from crun_batch.errors import EXIT_GATEWAY_REFUSED
 from crun_batch.gateway.batches.form import (
     BatchForm,
-    BatchLineRead,
     BatchTold,
     CallTrouble,
     FileForm,
@@ -178,7 +177,6 @@ class BatchSteps:
             if isinstance(verdict, CallTrouble):
                 return self._troubled(batch, verdict, f"it does not tell what was in {one.id}")
             if verdict:
-                self._created(batch, one)
                 return None
             if verdict is None:
                 silent.append(one.id)
@@ -201,15 +199,21 @@ class BatchSteps:
         return None
 
     async def _verdict(self, batch: LiveBatch, one: BatchTold) -> bool | CallTrouble | None:
-        form = self._forms[batch.variant]
-        lines: list[BatchLineRead | None] = []
-        for _, name in one.files:
+        """As `is_it` says; where it is, what was read of it is kept: nobody knows how long the gateway has it."""
+        form, read = self._forms[batch.variant], dict[str, bytes]()
+        for kind, name in one.files:
             content = await form.read(name)
             if isinstance(content, bytes):
-                lines += form.lines(content)
+                read[kind] = content
             elif content.fate != "not_there":
                 return content
-        return is_it(batch.entry, lines)
+        verdict = is_it(batch.entry, (line for content in read.values() for line in form.lines(content)))
+        if verdict:
+            self._created(batch, one)
+            self._ended(batch, one)
+            for kind, content in read.items():
+                self._keeper.book.keep_raw(batch.entry, kind, content)
+        return verdict
 
     def _tell_suspects(self, batch: LiveBatch, told: Sequence[str]) -> None:
         left = batch.entry.suspects
@@ -253,9 +257,7 @@ class BatchSteps:
         if isinstance(told, CallTrouble):
             return self._troubled(batch, told, "it does not tell of its batches")
         if told.state in ("ended", "refused"):
-            why = told.why if told.why is None or told.code is None else f"{told.code}: {told.why}"
-            done = done_at_the_end(told, entry.requests)
-            self._go_on(batch, "ended", status=told.status, done=done, files=told.files, why=why)
+            self._ended(batch, told)
             return None
         if (told.status, told.done or 0) != (entry.status, entry.done):
             self._go_on(batch, "created", status=told.status, done=told.done or 0)
@@ -264,13 +266,25 @@ class BatchSteps:
         batch.due = self._now() + self._limits.look_seconds
         return None
 
+    def _ended(self, batch: LiveBatch, told: BatchTold) -> None:
+        why = told.why if told.why is None or told.code is None else f"{told.code}: {told.why}"
+        done = done_at_the_end(told, batch.entry.requests)
+        self._go_on(batch, "ended", status=told.status, done=done, files=told.files, why=why)
+
     async def _fetch(self, batch: LiveBatch) -> Halt | None:
-        """All that it has left, however it has ended; kept as it comes, before anything is read of it."""
-        entry, kept = batch.entry, []
+        """All that it has left, however it has ended; kept as it comes, before anything is read of it.
+
+        What a killed session has kept is not asked for again: it is here, and may be at the gateway no more.
+        """
+        entry, book, kept = batch.entry, self._keeper.book, []
         for kind, name in entry.files:
+            there = book.kept(entry, kind)
+            if there is not None:
+                kept.append(there)
+                continue
             content = await self._forms[batch.variant].read(name)
             if isinstance(content, bytes):
-                kept.append(self._keeper.book.keep_raw(entry, kind, content))
+                kept.append(book.keep_raw(entry, kind, content))
             elif content.fate == "not_there":
                 self._say(f"batch {entry.batch_id}: its {_WHAT[kind]} gone ({content.failure.message})")
             else:

@@ -9,7 +9,6 @@ from crun_batch.simulator.asks import Invalid
 from crun_batch.simulator.batches.batch import Batch, BatchTerms
 from crun_batch.simulator.batches.calls import Call, not_found
 from crun_batch.simulator.batches.desk import BatchDesk
-from crun_batch.simulator.batches.faults import hits
 from crun_batch.simulator.batches.lines import BatchLine, anthropic_line
 from crun_batch.simulator.endpoints import ENDPOINTS
 from crun_batch.simulator.generation import Rejected
@@ -77,9 +76,9 @@ def delete(desk: BatchDesk, call: Call) -> dict[str, Any]:
 def results(desk: BatchDesk, call: Call) -> bytes:
     """GET /messages/batches/{id}/results."""
     found = desk.asked(call, "anthropic")
-    if not found.has_ended:
+    if found.ended_at is None:
         raise Invalid("The batch has not ended: it has no results yet.")
-    if hits(call.settings, "output_gone", found.terms.id):
+    if desk.is_gone(call, found.terms.id, found.ended_at):
         raise Rejected(not_found("The results of this batch are no longer available."))
     return b"".join(anthropic_line(result) + b"\n" for result in found.delivered(call.settings))
 

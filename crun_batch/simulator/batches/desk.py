@@ -110,6 +110,12 @@ class BatchDesk:
                 file = self.keep_file(batch.terms.key_name, name, "batch_output", content)
                 batch.left_files[kind] = file.id
 
+    def is_gone(self, call: Call, name: str, ended_at: float) -> bool:
+        """Whether what a batch brought, which is called so, can no longer be read."""
+        most = call.settings.batch_output_seconds
+        is_late = most is not None and self.clock() > ended_at + most
+        return is_late or hits(call.settings, "output_gone", name)
+
     def asked(self, call: Call, form: BatchFormName) -> Batch:
         """The batch that a call names, its key's, in the form that is asked. Raises Rejected: there is none."""
         found = self.batches.get(call.name)

@@ -53,7 +53,8 @@ def delete_file(desk: BatchDesk, call: Call) -> dict[str, Any]:
 def content(desk: BatchDesk, call: Call) -> bytes:
     """GET /files/{id}/content."""
     found = _file(desk, call)
-    if found.purpose == "batch_output" and hits(call.settings, "output_gone", found.name.partition(".")[0]):
+    is_output, name = found.purpose == "batch_output", found.name.partition(".")[0]
+    if is_output and desk.is_gone(call, name, found.created_at):
         raise Rejected(not_found(f"No such File object: {call.name}"))
     return found.content()
 

@@ -8,7 +8,6 @@ from crun_batch.simulator.asks import Invalid
 from crun_batch.simulator.batches.batch import Batch, BatchTerms
 from crun_batch.simulator.batches.calls import Call, not_found
 from crun_batch.simulator.batches.desk import BatchDesk
-from crun_batch.simulator.batches.faults import hits
 from crun_batch.simulator.batches.lines import BatchLine, LineResult, endpoint_at, openai_result
 from crun_batch.simulator.endpoints.form import ApiEndpoint
 from crun_batch.simulator.generation import Rejected
@@ -40,7 +39,7 @@ def create(desk: BatchDesk, call: Call) -> dict[str, Any]:
     if len({line.custom_id for line in lines}) < len(lines):
         raise Invalid("requests: custom_id must be unique", "requests")
     terms = BatchTerms(desk.new_id("batch_"), call.key_name, desk.clock(), "openrouter", url=asked["endpoint"])
-    return _object(desk.made(terms, lines, desk.lines_wrong(lines), call.settings), call)
+    return _object(desk, desk.made(terms, lines, desk.lines_wrong(lines), call.settings), call)
 
 
 def _line(request: Any, place: int, model: Any, endpoint: ApiEndpoint) -> BatchLine:
@@ -56,18 +55,18 @@ def _line(request: Any, place: int, model: Any, endpoint: ApiEndpoint) -> BatchL
 def batches(desk: BatchDesk, call: Call) -> dict[str, Any]:
     """GET /batches: without results."""
     listed = desk.listed(call, "openrouter")
-    page = call.page([(one.terms.id, {**_object(one, call), "results": None}) for one in listed], "after")
+    page = call.page([(one.terms.id, {**_object(desk, one, call), "results": None}) for one in listed], "after")
     return {"object": "list", **page}
 
 
 def batch(desk: BatchDesk, call: Call) -> dict[str, Any]:
     """GET /batches/{id}."""
-    return _object(desk.asked(call, "openrouter"), call)
+    return _object(desk, desk.asked(call, "openrouter"), call)
 
 
 def results(desk: BatchDesk, call: Call) -> dict[str, Any]:
     """GET /batches/{id}/results: a page of them."""
-    told = _results(desk.asked(call, "openrouter"), call)
+    told = _results(desk, desk.asked(call, "openrouter"), call)
     if told is None:
         raise Rejected(not_found("The results of this batch are not available."))
     cursor = call.asked("cursor") or "0"
@@ -92,10 +91,11 @@ def delete(desk: BatchDesk, call: Call) -> dict[str, Any]:
     return {"id": found.terms.id, "object": "batch", "deletion": {"openrouter": "deleted"}}
 
 
-def _results(batch: Batch, call: Call) -> list[dict[str, Any]] | None:
+def _results(desk: BatchDesk, batch: Batch, call: Call) -> list[dict[str, Any]] | None:
     """None: there are none, or none any more."""
-    is_gone = hits(call.settings, "output_gone", batch.terms.id)
-    if not batch.has_ended or batch.status == "failed" or is_gone:
+    if batch.ended_at is None or batch.status == "failed":
+        return None
+    if desk.is_gone(call, batch.terms.id, batch.ended_at):
         return None
     return [
         openai_result(result, batch.terms.id, number)
@@ -103,7 +103,7 @@ def _results(batch: Batch, call: Call) -> list[dict[str, Any]] | None:
     ]
 
 
-def _object(batch: Batch, call: Call) -> dict[str, Any]:
+def _object(desk: BatchDesk, batch: Batch, call: Call) -> dict[str, Any]:
     terms, created = batch.terms, int(batch.terms.created_at)
     wrong = batch.wrong if batch.status == "failed" else None
     return {
@@ -123,7 +123,7 @@ def _object(batch: Batch, call: Call) -> dict[str, Any]:
             "failed": batch.count("errored"),
         },
         "usage": _usage(batch.results) if batch.status == "completed" else None,
-        "results": _results(batch, call),
+        "results": _results(desk, batch, call),
         "error": None if wrong is None else {"message": str(wrong)},
     }
 
