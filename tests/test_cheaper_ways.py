@@ -193,13 +193,13 @@ def test_an_estimate_counts_the_jobs_own_texts(tmp_path: Path) -> None:
                 "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}],
             }
         },
-        {"output_schema": {"type": "object", "properties": {"n": {"type": "integer"}}}},
+        {"params": {"max_output_tokens": 9, "stop": ["."]}},
         {"endpoint": {"protocol": "completions"}},
         {"prompt": {"turns": ["{{ text }}", "and?"]}},
     ],
 )
 def test_what_cannot_be_packed_is_not_priced_so(tmp_path: Path, keys: dict[str, Any]) -> None:
-    """A system prompt of its own, tools, a schema, a conversation."""
+    """A system prompt of its own, tools, stop sequences, a conversation: what `pack` would refuse."""
     rows = [{"id": n, "text": f"Is {n} even?"} for n in range(10)]
     ways = told(tmp_path, rows, **keys)["ways"]
     assert [] == [way["way"] for told_ in ways for way in told_["ways"] if "rows in one request" in way["way"]]
@@ -304,6 +304,35 @@ def test_a_job_that_packs_is_told_what_else_it_could_be(tmp_path: Path) -> None:
     assert "pack: null" == named["each row alone"]["job"]
     assert float(document["cost_credits"]["low"]) == pytest.approx(float(ways["as_it_is"]["low"]), rel=0.05)
     assert ways["cheapest"] is not None
+
+
+EVEN = {"type": "object", "properties": {"even": {"type": "boolean"}}, "required": ["even"]}
+
+
+@pytest.mark.parametrize("protocol", ["chat", "messages"])
+def test_answers_with_a_schema_are_priced_in_packs_as_they_would_be_sent(protocol: str, tmp_path: Path) -> None:
+    """As JSON alone; what the way is said to cost is what the job's estimate says that is written so, and back."""
+    rows = [{"id": n, "text": f"Is {n} even?"} for n in range(60)]
+    models = {
+        "gpt-5.4-mini": {"currency": "credits", "input_per_mtok": 100, "output_per_mtok": 600},
+    }
+    keys = {
+        "model": "gpt-5.4-mini",
+        "endpoint": {"protocol": protocol},
+        "prompt": {"system": "Consider every word with care. " * 40, "user": "{{ text }}"},
+        "params": {"max_output_tokens": 12},
+        "output_schema": EVEN,
+        "prices": {"models": models},
+    }
+    alone = told(tmp_path, rows, **keys)
+    packed = told(tmp_path, rows, **keys, pack={"rows": 10, "format": "json"})
+    there = {way["way"]: way for way in alone["ways"][0]["ways"]}
+    back = {way["way"]: way for way in packed["ways"][0]["ways"]}
+    assert not [way for way in (*there, *back) if "as lines" in way]
+    ten = there["10 rows in one request as json"]
+    assert float(packed["cost_credits"]["low"]) == pytest.approx(float(ten["cost"]["low"]), rel=0.02)
+    assert alone["ways"][0]["as_it_is"] == back["each row alone"]["cost"]
+    assert packed["ways"][0]["as_it_is"] == ten["cost"]
 
 
 def test_flex_and_batch_are_priced_where_their_price_is_known(tmp_path: Path) -> None:

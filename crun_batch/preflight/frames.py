@@ -11,16 +11,28 @@ from typing import Any
 import orjson
 from msgspec import Struct, field
 
+from crun_batch.load.job.pack_rules import goes_with_pack
 from crun_batch.load.prompt.rejections import RowRejected
 from crun_batch.preflight.caching import said, shared
 from crun_batch.pricing.tokens import Counter, count_body
 from crun_batch.pricing.ways import Frame
 from crun_batch.records import Row
 from crun_batch.workload.packed_request import packed_messages
-from crun_batch.workload.packing import FORMATS, PackFormat, instruction, packed_reply, packed_schema, packed_text
+from crun_batch.workload.packing import (
+    ANY_TEXT,
+    FORMATS,
+    PackFormat,
+    instruction,
+    packed_schema,
+    packed_text,
+    shortest_reply,
+)
 from crun_batch.workload.request import Variant
 
 PACKS = (2, 5, 10, 25, 50)
+AnySchema = Mapping[str, Any] | None
+WITH_SCHEMA: tuple[PackFormat, ...] = ("json",)
+"""The formats of answers that have a schema of their own."""
 
 
 class Texts(Struct):
@@ -48,10 +60,12 @@ class FrameWay(Struct, frozen=True):
 def frames_of(variant: Variant, texts: Texts, counter: Counter) -> Iterator[FrameWay]:
     """That of the job, then the others that it could have."""
     assert texts.row is not None
-    own = _tokens(variant, texts.row, _without_text(variant.renderer.render(texts.row).messages), counter)
+    messages, schema = _without_text(variant.renderer.render(texts.row).messages), variant.job.output_schema
+    own = _tokens(variant, texts.row, messages, counter, schema)
     prefix = 0 if texts.prefix is None else counter.count(texts.prefix)
     has_one_head, pack = len(texts.heads) == 1, variant.job.pack
     alone = Frame(1, own if has_one_head else 0, prefix_tokens=prefix)
+    forms = FORMATS if variant.job.output_schema is None else WITH_SCHEMA
     if pack is None:
         yield FrameWay("", "", alone)
     else:
@@ -60,7 +74,7 @@ def frames_of(variant: Variant, texts: Texts, counter: Counter) -> Iterator[Fram
     if not has_one_head or not _can_pack(variant, texts):
         return
     for rows in PACKS:
-        for form in FORMATS:
+        for form in forms:
             if rows <= len(texts.whole) and (pack is None or (pack.rows, pack.format) != (rows, form)):
                 says = f"pack: {{rows: {rows}, format: {form}}}"
                 frame = _packed(variant, texts.row, counter, rows, form)
@@ -73,7 +87,7 @@ def texts_of(variant: Variant, rows: Sequence[Row], counter: Counter) -> Texts:
     for row in rows:
         try:
             request, messages = variant.request(row), variant.renderer.render(row).messages
-            head = _tokens(variant, row, _without_text(messages), counter)
+            head = _tokens(variant, row, _without_text(messages), counter, variant.job.output_schema)
         except RowRejected:
             continue
         whole = count_body(request.body, counter).tokens
@@ -86,10 +100,11 @@ def texts_of(variant: Variant, rows: Sequence[Row], counter: Counter) -> Texts:
     return texts
 
 
-def _tokens(variant: Variant, row: Row, messages: Sequence[Mapping[str, Any]], counter: Counter) -> int:
-    """Of the request with these messages."""
-    job = variant.job
-    return count_body(variant.body(row, messages, job.params, job.output_schema), counter).tokens
+def _tokens(
+    variant: Variant, row: Row, messages: Sequence[Mapping[str, Any]], counter: Counter, schema: AnySchema
+) -> int:
+    """Of the request with these messages, and this schema for the reply."""
+    return count_body(variant.body(row, messages, variant.job.params, schema), counter).tokens
 
 
 def _without_text(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -98,28 +113,28 @@ def _without_text(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, An
 
 
 def _can_pack(variant: Variant, texts: Texts) -> bool:
-    """Whether several rows could stand in one request: texts in, a text out."""
-    job = variant.job
-    shapes = job.output_schema or job.params.get("tools") or job.params.get("response_format")
-    asks_alone = (
-        variant.goes_in_batches or job.prompt.messages_column is not None or job.endpoint.protocol == "completions"
-    )
-    return texts.prefix is not None and not shapes and not asks_alone
+    """Whether several rows could stand in one request: texts in, texts out, and nothing that `pack` refuses."""
+
+    def look(key: str) -> Any:
+        section, _, name = key.partition(".")
+        found = getattr(variant.job, section)
+        if not name:
+            return found
+        return found.get(name) if isinstance(found, Mapping) else getattr(found, name)
+
+    return texts.prefix is not None and goes_with_pack(look)
 
 
 def _packed(variant: Variant, row: Row, counter: Counter, rows: int, form: PackFormat) -> Frame:
     """What a request of so many rows holds beside their texts."""
-    messages = variant.renderer.render(row).messages
-    told = packed_messages(messages, "", instruction(rows, form))
-    head = _tokens(variant, row, told, counter)
-    schema = 0
-    if form == "json":
-        asked = {"name": "answers", "schema": packed_schema(rows), "strict": True}
-        schema = counter.count(orjson.dumps({"type": "json_schema", "json_schema": asked}).decode())
+    of_each = variant.job.output_schema
+    told = packed_messages(variant.renderer.render(row).messages, "", instruction(rows, form))
+    schema = packed_schema(rows, of_each or ANY_TEXT) if form == "json" else None
+    shortest = shortest_reply(rows, form, is_typed=of_each is not None)
     return Frame(
         rows=rows,
-        input_tokens=head + schema,
+        input_tokens=_tokens(variant, row, told, counter, schema),
         item_tokens=round(counter.count(packed_text([""] * rows)) / rows),
-        output_tokens=max(0, counter.count(packed_reply(["x"] * rows, form)) - rows),
-        prefix_tokens=head,
+        output_tokens=max(0, counter.count(shortest) - rows),
+        prefix_tokens=_tokens(variant, row, told, counter, None),
     )

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from crun_batch.records import Row
 from crun_batch.workload.packed_request import packed_request
-from crun_batch.workload.packing import PackFormat, packed_reply
+from crun_batch.workload.packing import PackFormat, shortest_reply
 from crun_batch.workload.request import Request, Variant
 
 SHORTEST_ANSWER = "x"
@@ -66,7 +66,8 @@ class GatheredRows:
 
     def shortest_reply(self, rows: int) -> str:
         """To so many rows."""
-        return packed_reply([SHORTEST_ANSWER] * rows, self._form) if rows > 1 else SHORTEST_ANSWER
+        is_typed = self._variant.job.output_schema is not None
+        return shortest_reply(rows, self._form, is_typed=is_typed) if rows > 1 else SHORTEST_ANSWER
 
 
 def gathered_rows(variant: Variant, *, compares: bool) -> GatheredRows | None:

@@ -83,13 +83,10 @@ def cache_notes(context: RunContext) -> list[str]:
 
 
 def _is_plain(variant: Variant) -> bool:
-    """Whether each row has one text at the end of its request: no conversation, no body of its own.
-
-    Of a pack with a schema for its answers nobody knows how long the shortest is.
-    """
+    """Whether each row has one text at the end of its request: no conversation, no body of its own."""
     job = variant.job
     says_more = job.prompt.body_column is not None or job.prompt.turns is not None
-    return not says_more and job.model is not None and (job.pack is None or job.output_schema is None)
+    return not says_more and job.model is not None
 
 
 def _rows(context: RunContext) -> Iterator[Row]:

@@ -43,9 +43,14 @@ def packed_schema(rows: int, of_each: Mapping[str, Any] = ANY_TEXT) -> dict[str,
     return schema | {name: of_each[name] for name in DEFINITIONS if name in of_each}
 
 
-def packed_reply(answers: Sequence[str], form: PackFormat) -> str:
-    """The reply that holds these answers, as a model writes it."""
+def packed_reply(answers: Sequence[Any], form: PackFormat) -> str:
+    """The reply that holds these answers, as a model writes it: texts, or values of a schema of their own."""
     if form == "lines":
         return "\n".join(f"{number} {answer}" for number, answer in enumerate(answers, 1))
     listed = [{"n": number, "answer": answer} for number, answer in enumerate(answers, 1)]
     return json.dumps({"answers": listed}, ensure_ascii=False, separators=(",", ":"))
+
+
+def shortest_reply(rows: int, form: PackFormat, *, is_typed: bool) -> str:
+    """What answers so many rows with a token each; `is_typed`: a schema of its own says what an answer is."""
+    return packed_reply([0 if is_typed else "x"] * rows, form)

@@ -67,6 +67,11 @@ RULES: tuple[Unpacked, ...] = (
 )
 
 
+def goes_with_pack(look: Look) -> bool:
+    """Whether a job in which this is written may say `pack`."""
+    return not any(rule.is_met(look(rule.key)) for rule in RULES)
+
+
 def pack_mistakes(pack: Any, look: Look) -> Iterator[tuple[KeyPath, str]]:
     """Where a job that packs says what cannot be packed, with what to write instead."""
     if not isinstance(pack, Mapping):
