@@ -34,6 +34,8 @@ class Clock(Struct, frozen=True):
 
     epoch_us: Callable[[], int]
     monotonic: Callable[[], float]
+    rest: Callable[[float], None]
+    """Stands still for so many seconds."""
 
     def epoch_seconds(self) -> float:
         """Seconds since 1970, UTC."""
@@ -44,7 +46,7 @@ class Clock(Struct, frozen=True):
         return datetime.fromtimestamp(self.epoch_seconds(), UTC)
 
 
-SYSTEM_CLOCK = Clock(epoch_us=lambda: time.time_ns() // 1000, monotonic=time.monotonic)
+SYSTEM_CLOCK = Clock(epoch_us=lambda: time.time_ns() // 1000, monotonic=time.monotonic, rest=time.sleep)
 
 
 class Environ(dict[str, str]):

@@ -285,6 +285,7 @@ def play(
         hooks=hooks or Nothing(),
         settings=settings or PoolSettings(concurrency, 600.0, RetryPolicy(), 1e9),
         epoch_seconds=lambda: 0.0,
+        rest=loop.rest,
     )
 
     async def whole() -> Halt | None:

@@ -97,6 +97,7 @@ def pool_of(wire: Gate, hooks: Tape, rows: int, in_flight: int) -> Pool:
         hooks=hooks,
         settings=settings,
         epoch_seconds=lambda: 0.0,
+        rest=lambda seconds: None,
     )
 
 

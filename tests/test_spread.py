@@ -188,6 +188,7 @@ def play(
         hooks=Nothing(),
         settings=PoolSettings(concurrency, 600.0, RetryPolicy(), 1800.0),
         epoch_seconds=lambda: 0.0,
+        rest=loop.rest,
     )
     if change is not None:
         loop.call_later(change[0], change[1], wire)

@@ -167,6 +167,8 @@ class Lane:
         self.in_flight = 0
         self.paused_until = -NEVER
         self.has_succeeded = False
+        self.quickest_seconds = NEVER
+        """What the quickest answer took: as long as one takes that need not queue."""
         self.was_reached = False
         """Something has answered, whatever it said."""
         self._pace = Pace(requests_per_minute) if requests_per_minute else None
@@ -236,6 +238,7 @@ class Lane:
         if self._window is not None and used_tokens is not None and admitted.bound_tokens > 0:
             self._used_share.learn(used_tokens / admitted.bound_tokens)
         self.has_succeeded = True
+        self.quickest_seconds = min(self.quickest_seconds, now - admitted.started_at)
         if admitted.started_at > self._wave_at:
             self._waves_in_a_row = 0
         suspect = self._evidence.suspect

@@ -1,10 +1,26 @@
 """How long a reply waits for others, so that they are taken in together: each of them then costs less CPU time.
 
-Where a gateway is the limit its replies come one by one, and alone each would cost twice as much.
+Where a gateway is the limit its replies come one by one, and to wake for each, read it and write of it costs twice
+what it costs among others. While requests queue there the loop may even stand still, as a network card holds its
+interrupts back: what the gateway has to do lasts longer than that, so nothing is sent too late for it.
 """
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from msgspec import Struct
 
 GATHER_SECONDS, MOST_GATHER_SHARE = 0.002, 0.05
 LONGEST_GATHER_SECONDS, GATHER_SHARE = 0.005, 0.01
+
+TOGETHER_REPLIES = 32
+"""With more of them each costs hardly less."""
+BUSY_REPLIES_PER_SECOND = 1_000
+"""With fewer the processor has time for each of them."""
+REST_SHARE = 0.25
+"""Of the time that requests queue at the gateway."""
 
 
 def gather_seconds(took_seconds: float) -> float:
@@ -14,3 +30,60 @@ def gather_seconds(took_seconds: float) -> float:
     """
     briefly = min(MOST_GATHER_SHARE * took_seconds, GATHER_SECONDS)
     return max(briefly, min(GATHER_SHARE * took_seconds, LONGEST_GATHER_SECONDS))
+
+
+class Crowd(Struct, frozen=True):
+    """What has come since the last step, and in how dense a stream."""
+
+    came: int
+    in_flight: int
+    """With those that came."""
+    took_seconds: float
+    """By the request of the latest of them."""
+    quickest_seconds: float
+    """By the quickest ever there. One that need not queue takes about that: answers differ up to twice that."""
+
+
+def rest_seconds(crowd: Crowd) -> float:
+    """How long the loop may stand still, until about 32 replies have come; 0 where it should go on."""
+    took = crowd.took_seconds
+    if crowd.came >= TOGETHER_REPLIES or crowd.in_flight < BUSY_REPLIES_PER_SECOND * took:
+        return 0.0
+    queued_seconds = max(0.0, took - 2 * crowd.quickest_seconds)
+    return min(took * TOGETHER_REPLIES / crowd.in_flight, REST_SHARE * queued_seconds)
+
+
+class Gathering:
+    """Calls `step` when what comes together is there. `rest` stands still for so many seconds, and so the loop."""
+
+    def __init__(
+        self, crowd: Callable[[], Crowd], step: Callable[[], None], rest: Callable[[float], None]
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._crowd = crowd
+        self._step = step
+        self._rest = rest
+        self._handle: asyncio.Handle | None = None
+
+    def begin(self) -> None:
+        """A reply has come. What was sent just now leaves before the loop rests."""
+        if self._handle is None:
+            self._handle = self._loop.call_soon(self._wait)
+
+    def end(self) -> None:
+        """All that has come is being taken in."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _wait(self) -> None:
+        crowd = self._crowd()
+        seconds = rest_seconds(crowd)
+        if seconds > 0.0:
+            self._rest(seconds)
+            soon = (
+                self._loop.call_soon
+            )  # two turns of the loop later what has come is read, and its calls are over
+            self._handle = soon(soon, soon, self._step)
+        else:
+            self._handle = self._loop.call_later(gather_seconds(crowd.took_seconds), self._step)

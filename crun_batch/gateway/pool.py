@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from crun_batch.errors import EXIT_GATEWAY_REFUSED, EXIT_OUT_OF_MONEY
 from crun_batch.gateway.admission import Admitted, Lane
 from crun_batch.gateway.arrivals import read_arrival
-from crun_batch.gateway.gathering import gather_seconds
+from crun_batch.gateway.gathering import Crowd, Gathering
 from crun_batch.gateway.http.wire import Wire
 from crun_batch.gateway.per_minute import NEVER
 from crun_batch.gateway.pool_seams import NO_ROOM, Hooks, PoolSettings, Route, Sending, TicketSource
@@ -45,6 +45,7 @@ class Pool:
         hooks: Hooks,
         settings: PoolSettings,
         epoch_seconds: Callable[[], float],
+        rest: Callable[[float], None],
     ) -> None:
         self.in_flight, self._places = 0, 0
         self.halt: Halt | None = None
@@ -58,6 +59,7 @@ class Pool:
         self._allowance = settings.allowed()
         self._deadline_seconds = settings.attempt_timeout_seconds
         self._epoch_seconds = epoch_seconds
+        self._rest = rest
         self._random = random.Random(0)
         self._queues = Queues([route.queued_in for route in routes], settings.concurrency)
         self._shares = self._queues.shares
@@ -70,13 +72,13 @@ class Pool:
         self._outgoing: list[Sending] = []
         self._arrived: list[tuple[Sending, Response | Fault]] = []
         self._step_is_due = False
-        self._gathering: asyncio.TimerHandle | None = None
         self._calls: dict[asyncio.Future[Response | Fault], Sending] = {}
 
     async def run(self) -> Halt | None:
         """Until all is done or a halt has drained. Raises what a hook raised, once nothing is in flight."""
         self._loop = asyncio.get_running_loop()
         self._over = asyncio.Event()
+        self._gathering = Gathering(self._crowd, self._step, self._rest)
         self._last_success = self._loop.time()
         self._step()
         await self._over.wait()
@@ -137,11 +139,10 @@ class Pool:
             self._step_is_due = True
             self._loop.call_soon(self._step)
 
-    def _step_with_others(self, sent_at: float) -> None:
-        """A reply has come: take it in together with those that come right after it."""
-        if self._gathering is None and not self._step_is_due:
-            took = self._loop.time() - sent_at
-            self._gathering = self._loop.call_later(gather_seconds(took), self._step)
+    def _crowd(self) -> Crowd:
+        sending, _ = self._arrived[-1]
+        took = self._loop.time() - sending.admitted.started_at
+        return Crowd(len(self._arrived), self.in_flight, took, sending.route.lane.quickest_seconds)
 
     def _step(self) -> None:
         """Take in all that has arrived, send all that may go; then see to it that somebody calls again.
@@ -161,9 +162,7 @@ class Pool:
         if self._over.is_set():  # abandoned: nothing is recorded any more
             return
         self._step_is_due = False
-        if self._gathering is not None:
-            self._gathering.cancel()
-            self._gathering = None
+        self._gathering.end()
         wait = NEVER
         arrived, self._arrived = self._arrived, []
         self.in_flight -= len(arrived)
@@ -344,7 +343,8 @@ class Pool:
         bug = call.exception()
         if bug is None:
             self._arrived.append((sending, call.result()))
-            self._step_with_others(sending.admitted.started_at)
+            if not self._step_is_due:
+                self._gathering.begin()
         else:
             self._bug = self._bug or bug
             self.in_flight -= 1

@@ -46,6 +46,7 @@ def pool_of(
         hooks=hooks,
         settings=settings,
         epoch_seconds=context.options.clock.epoch_seconds,
+        rest=context.options.clock.rest,
     )
 
 

@@ -48,6 +48,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jump.now
 
+    def rest(self, seconds: float) -> None:
+        """Nothing else happens for so long."""
+        self._jump.now += seconds
+
     def run_in_executor(self, executor: Any, function: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
         future: Future[Any] = Future()
         try:
@@ -102,11 +106,11 @@ def run_virtual(loop: VirtualLoop, main: Coroutine[Any, Any, Any]) -> Any:
         loop.close()
 
 
-def virtual_clock(loop: asyncio.AbstractEventLoop, jumps: tuple[tuple[float, int], ...] = ()) -> Clock:
+def virtual_clock(loop: VirtualLoop, jumps: tuple[tuple[float, int], ...] = ()) -> Clock:
     """The loop's time as both clocks; from each of `jumps` (moment, microseconds) on, the day's clock is off."""
 
     def epoch_us() -> int:
         now = loop.time()
         return EPOCH_US + round(now * 1e6) + sum(shift for moment, shift in jumps if moment <= now)
 
-    return Clock(epoch_us=epoch_us, monotonic=loop.time)
+    return Clock(epoch_us=epoch_us, monotonic=loop.time, rest=loop.rest)

@@ -1,0 +1,74 @@
+"""Replies that come one by one are taken in together, and nothing is sent too late for that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+from played_gateway import Gateway, Nothing, constant, play
+
+from crun_batch.gateway.admission import Lane
+from crun_batch.gateway.gathering import TOGETHER_REPLIES, Crowd, gather_seconds, rest_seconds
+from crun_batch.records import Attempt, Fault, Response
+
+ROWS, IN_FLIGHT = 20_000, 64
+
+
+class Steps(Nothing):
+    """Counts how many replies each step takes in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.came: list[int] = []
+
+    def arrived(self, arrivals: Sequence[tuple[Attempt, Response | Fault]]) -> list[Response | Fault]:
+        if arrivals:
+            self.came.append(len(arrivals))
+        return super().arrived(arrivals)
+
+
+def steps_of(gateway: Gateway) -> tuple[list[int], float]:
+    """Replies of each step, and when the last row was sent."""
+    steps = Steps()
+    lane = Lane(ceiling=IN_FLIGHT, adaptive=False)
+    played = play(gateway, rows=ROWS, lanes=[lane], concurrency=IN_FLIGHT, hooks=steps)
+    assert played.answered() == ROWS
+    return steps.came, played.drained_at()
+
+
+def test_what_comes_one_by_one_is_taken_in_together_and_the_gateway_never_waits() -> None:
+    """It works on one request after the other, 0.4 ms on each, and always has one to work on."""
+    came, drained_at = steps_of(Gateway([], lambda draw, inside: 0.0004 * inside, 0.001))
+    assert ROWS / len(came) > 8
+    assert drained_at < 1.01 * 0.0004 * ROWS
+
+
+def test_where_nothing_queues_the_loop_never_rests() -> None:
+    """What is in flight is the limit: a rest would lower the pace."""
+    _, drained_at = steps_of(Gateway([], constant(0.05), 0.001))
+    assert drained_at < 0.05 * (1 + 0.05) * ROWS / IN_FLIGHT
+
+
+crowds = st.builds(
+    Crowd,
+    came=st.integers(1, 100),
+    in_flight=st.integers(1, 5_000),
+    took_seconds=st.floats(0.0, 1_000.0),
+    quickest_seconds=st.floats(0.0001, 100.0) | st.just(float("inf")),
+)
+
+
+@given(crowds)
+def test_a_rest_is_short_beside_what_queues_and_ends_with_enough_replies(crowd: Crowd) -> None:
+    """A quarter of the time in the queue, about 32 replies, 32 ms: whichever is least; never where few come."""
+    rest = rest_seconds(crowd)
+    assert 0.0 <= rest <= 0.25 * max(0.0, crowd.took_seconds - 2 * crowd.quickest_seconds)
+    assert rest <= 0.032 + 1e-9
+    assert rest * crowd.in_flight <= TOGETHER_REPLIES * crowd.took_seconds * (1 + 1e-9)
+    assert rest == 0.0 or (crowd.came < TOGETHER_REPLIES and crowd.in_flight >= 1_000 * crowd.took_seconds)
+
+
+@given(st.floats(0.0, 1_000.0))
+def test_a_reply_waits_five_milliseconds_at_most(took_seconds: float) -> None:
+    assert 0.0 <= gather_seconds(took_seconds) <= min(0.005, 0.05 * took_seconds)
