@@ -110,6 +110,8 @@ class Platform(Struct, frozen=True):
     """How long the list of batches must lack one, whose creation was not answered, before it is created again."""
     summary_every_seconds: float = 5.0
     """How often summary.json is replaced while requests are sent."""
+    standstill_every_seconds: float = 5.0
+    """How often this process looks whether it stood still meanwhile."""
     balance_every_seconds: float = 60.0
     """How often the balance is read while requests are sent."""
     balance_reads: int = 30

@@ -615,7 +615,7 @@ def test_a_standstill_is_said_with_its_length() -> None:
 
     async def main() -> None:
         watching = asyncio.create_task(
-            tell_standstill(said.append, lambda: next(readings, 742.0), every_seconds=0.001)
+            tell_standstill(said.append, 0.001, lambda: next(readings, 742.0))
         )
         await asyncio.sleep(0.1)
         watching.cancel()

@@ -72,7 +72,7 @@ async def _run_watched(context: RunContext, resources: Resources, pool: Sender, 
     every_seconds = options.platform.summary_every_seconds
     beside = [
         keep_summary(context.state.directory, summary, options.say, every_seconds),
-        tell_standstill(options.say),
+        tell_standstill(options.say, options.platform.standstill_every_seconds),
     ]
     if options.watch is not None:
         beside.append(show(options.watch, meter))

@@ -26,7 +26,6 @@ from crun_batch.store.directory import RunDirectory, write_json
 SHOWN_EVERY_SECONDS = 0.5
 ANSWERED_OTHERWISE = ("invalid", "truncated", "refused")
 """Statuses of rows that got an answer and are neither ok nor failed."""
-LOOKED_EVERY_SECONDS = 5.0
 STOOD_STILL_SECONDS = 5.0
 """A look that comes so much too late is not late because there is much to do."""
 
@@ -154,9 +153,7 @@ def seconds_with_sleep() -> float:
 
 
 async def tell_standstill(
-    say: Callable[[str], None],
-    clock: Callable[[], float] = seconds_with_sleep,
-    every_seconds: float = LOOKED_EVERY_SECONDS,
+    say: Callable[[str], None], every_seconds: float, clock: Callable[[], float] = seconds_with_sleep
 ) -> None:
     """Say it when this process stood still for long: replies are late then, and deadlines may have passed."""
     while True:

@@ -338,6 +338,7 @@ def _session(
     loop = VirtualLoop(world.now)
     disk = MortalDisk(*((kill.at, kill.when) if kill is not None else ()), platters=platters)
     platform = Platform(
+        standstill_every_seconds=86_400.0,  # no process stands still here
         disk=disk,
         journal=JournalSettings(segment_bytes=scenario.segment_bytes, reserve_bytes=2**16),
         syncer=lambda: LoopSyncer(loop, disk),
