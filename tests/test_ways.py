@@ -614,9 +614,7 @@ def test_a_standstill_is_said_with_its_length() -> None:
     said: list[str] = []
 
     async def main() -> None:
-        watching = asyncio.create_task(
-            tell_standstill(said.append, 0.001, lambda: next(readings, 742.0))
-        )
+        watching = asyncio.create_task(tell_standstill(said.append, 0.001, lambda: next(readings, 742.0)))
         await asyncio.sleep(0.1)
         watching.cancel()
 
