@@ -1,30 +1,63 @@
-"""A Ray cluster of several nodes on this machine, reached by its loopback alone."""
+"""A Ray cluster of several nodes on this machine, reached by its loopback alone. A node dies as a machine does."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from crun_batch.scale.on_ray import LOOPBACK
 
-NODES, CPUS = 2, 2
+NODES, CPUS = 2, 4
+SETTINGS = {"health_check_period_ms": 1000, "enable_worker_prestart": False}
+"""A node that died is found out within seconds; one that is slow has as long as ever to answer."""
+PLACE = LOOPBACK.get("_node_ip_address", "127.0.0.1")
+
+
+class Nodes:
+    """The nodes that have CPUs, by number from 1. Whoever dies is replaced by another of the same number."""
+
+    def __init__(self, cluster: Any) -> None:
+        self._cluster = cluster
+        self._nodes = [self._added() for _ in range(NODES)]
+
+    @property
+    def address(self) -> str:
+        """Where drivers find the cluster: its head, which has no CPU."""
+        address: str = self._cluster.address
+        return address
+
+    def living(self) -> dict[int, int]:
+        """Number -> the process of its raylet."""
+        found = {number: _raylet(node) for number, node in enumerate(self._nodes, 1)}
+        return {number: raylet.pid for number, raylet in found.items() if raylet.poll() is None}
+
+    def replace_dead(self) -> None:
+        """As whoever keeps a cluster does; takes seconds."""
+        for number, node in enumerate(self._nodes):
+            if _raylet(node).poll() is not None:
+                self._cluster.remove_node(node, allow_graceful=False)
+                self._nodes[number] = self._added()
+
+    def _added(self) -> Any:
+        return self._cluster.add_node(num_cpus=CPUS, node_ip_address=PLACE)
 
 
 @contextmanager
-def nodes_of_this_machine(environ: Mapping[str, str]) -> Iterator[str]:
-    """Its address. Its nodes have `environ`, and each some CPUs; the head has none."""
+def nodes_of_this_machine(environ: Mapping[str, str]) -> Iterator[Nodes]:
+    """Its nodes have `environ`, and each some CPUs; the head has none."""
     os.environ.update({**environ, "RAY_USAGE_STATS_ENABLED": "0"})
     from ray.cluster_utils import Cluster
 
-    place = LOOPBACK.get("_node_ip_address", "127.0.0.1")
-    nodes = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 0, "node_ip_address": place, "include_dashboard": False},
-    )
+    head = {"num_cpus": 0, "node_ip_address": PLACE, "include_dashboard": False, "_system_config": SETTINGS}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
-        for _ in range(NODES):
-            nodes.add_node(num_cpus=CPUS, node_ip_address=place)
-        yield nodes.address
+        yield Nodes(cluster)
     finally:
-        nodes.shutdown()
+        cluster.shutdown()
+
+
+def _raylet(node: Any) -> Any:
+    (raylet,) = node.all_processes["raylet"]
+    return raylet.process

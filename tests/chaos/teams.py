@@ -17,12 +17,13 @@ from typing import Any
 from crun_batch.store.holder import holder
 
 from .cables import Cables, free_port
+from .cluster import Nodes
 from .nest import Hatched, Nest
 
 OVER = (0, 1, 4)
 """Exit codes of the process that merges: all rows, some of them not ok, the budget is used up."""
 DRIVER, GIVER = "driver", "coordinator"
-WORKER = "worker"
+WORKER, NODE = "worker", "node"
 STOPPED_WITHIN_SECONDS = 5.0
 
 
@@ -53,6 +54,10 @@ class Team:
     def parts(self) -> dict[str, int]:
         """The processes that live."""
         raise NotImplementedError
+
+    def falls_with(self, pid: int) -> list[int]:
+        """The processes that end where this one does, and it."""
+        return [pid]
 
     def cut(self, number: int) -> bool:
         """Cut a worker off, by its number from 0; whether it lives."""
@@ -138,15 +143,38 @@ class Coordinated(Team):
 
 
 class OnRay(Team):
-    """Actors of a cluster: one gives leases, one for each shard works; the driver starts them, and may die."""
+    """Actors of a cluster: one gives leases, one for each shard works; the driver starts them, and may die.
 
-    def __init__(self, nest: Nest, job: Path, workers: int, address: str) -> None:
+    A node's raylet dies with all that runs on the node. It is replaced.
+    """
+
+    def __init__(self, nest: Nest, job: Path, workers: int, nodes: Nodes) -> None:
         super().__init__(nest, job, workers)
-        self.leads_with = ["run", job, "--ray", address, "--workers", workers, "--yes", "--until-budget"]
+        self.nodes = nodes
+        self.leads_with = ["run", job, "--ray", nodes.address, "--workers", workers, "--yes", "--until-budget"]
+
+    def start(self) -> None:
+        self.nodes.replace_dead()
+        super().start()
 
     def parts(self) -> dict[str, int]:
         giver = process_at(self.run.with_name("run-leases"))
-        return self._leads() | self._by_their_locks() | ({} if giver is None else {GIVER: giver})
+        nodes = {f"{NODE} {number}": pid for number, pid in self.nodes.living().items()}
+        return self._leads() | self._by_their_locks() | nodes | ({} if giver is None else {GIVER: giver})
+
+    def falls_with(self, pid: int) -> list[int]:
+        if pid not in self.nodes.living().values():
+            return [pid]
+        stopped([pid])  # it starts no other
+        return [pid, *children(pid)]
+
+    def end(self) -> None:
+        """Its actors too; the cluster goes on."""
+        nodes = self.nodes.living().values()
+        for pid in self.parts().values():
+            if pid not in nodes:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 def process_at(place: Path) -> int | None:
@@ -167,11 +195,22 @@ def stopped(pids: Sequence[int]) -> None:
         time.sleep(0.001)
 
 
+def children(pid: int) -> list[int]:
+    """The processes that this one has started, and that live."""
+    found = (int(one.name) for one in Path("/proc").iterdir() if one.name.isdecimal())
+    return [one for one in found if _told_of(one)[1:2] == [str(pid)]]
+
+
 def _state(pid: int) -> str | None:
+    return next(iter(_told_of(pid)), None)
+
+
+def _told_of(pid: int) -> list[str]:
+    """Its state, the process that started it, and more; nothing where it is gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
-        return None
+        return []
 
 
 TEAMS: Mapping[str, Any] = {"one machine": OneMachine, "coordinated": Coordinated, "ray": OnRay}

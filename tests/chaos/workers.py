@@ -40,7 +40,7 @@ from crun_batch.store.verify import verify
 from .cluster import nodes_of_this_machine
 from .kills import Figures, books, kept_replies
 from .nest import Nest
-from .teams import DRIVER, GIVER, OVER, TEAMS, WORKER, OnRay, Team, stopped
+from .teams import DRIVER, GIVER, NODE, OVER, TEAMS, WORKER, OnRay, Team, stopped
 
 KEY = {"SIM_KEY": "ak_sim_chaos"}
 CUT_SECONDS = 2 * LEASE_SECONDS
@@ -69,6 +69,7 @@ DEATHS = {
     "who gives leases": Death(2, lambda parts, _: [part for part in (GIVER, DRIVER) if part in parts][:1]),
     "its book is lost too": Death(1, lambda parts, _: [GIVER] if GIVER in parts else []),
     "the driver": Death(1, lambda parts, _: [DRIVER] if DRIVER in parts else []),
+    "a node": Death(1, lambda parts, draw: draw.sample(_nodes(parts), min(1, len(_nodes(parts))))),
     "several": Death(2, lambda parts, draw: draw.sample(sorted(parts), min(len(parts), draw.randint(2, 4)))),
     "all": Death(1, lambda parts, _: sorted(parts)),
 }
@@ -174,21 +175,22 @@ class Play:
         parts = self.team.parts()
         dying = DEATHS[death].parts(parts, self.draw)
         if dying:
-            self._kill({part: parts[part] for part in dying})
+            self._kill([one for part in dying for one in self.team.falls_with(parts[part])])
             if death == "its book is lost too":
                 shutil.rmtree(self.team.run.with_name("run-leases"), ignore_errors=True)
             self.toll.deaths[death] += 1
         return bool(dying)
 
-    def _kill(self, dying: Mapping[str, int]) -> None:
+    def _kill(self, pids: Sequence[int]) -> None:
         """They stand still, all of them at once; what they leave is read, and then they die."""
-        stopped(list(dying.values()))
+        stopped(pids)
+        dying = {part: pid for part, pid in self.team.parts().items() if pid in pids}
         for part in _workers(dying):
             number = int(part.split()[1]) - 1
             run = RunDirectory(self.team.places[number])
             self.recorded[number] |= {serial: digest for serial, (digest, _) in recorded_ends(run)}
             self.in_flight += len(journal_now(run).in_flight)
-        for pid in dying.values():
+        for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.toll.processes += len(dying)
@@ -275,6 +277,10 @@ def _workers(parts: Mapping[str, int]) -> list[str]:
     return sorted(part for part in parts if part.startswith(WORKER))
 
 
+def _nodes(parts: Mapping[str, int]) -> list[str]:
+    return sorted(part for part in parts if part.startswith(NODE))
+
+
 def write_job(simulator: SimulatorProcess, folder: Path, plan: Plan) -> Path:
     """A table and a job file; no other job asks the same."""
     ids = [f"r{row}" for row in range(plan.rows)]
@@ -304,7 +310,7 @@ def played(plan: Plan, most_kills: int, most_jobs: int, seed: int, teams: Sequen
     """Jobs until there were so many kills, or so many jobs, or it is `until` (monotonic), or a law broke."""
     toll = Toll()
     with ExitStack() as stack:
-        address = stack.enter_context(nodes_of_this_machine(KEY)) if "ray" in teams else ""
+        nodes = [stack.enter_context(nodes_of_this_machine(KEY))] if "ray" in teams else []
         settings = Settings(
             latency_seconds=plan.latency_seconds, tokenizer="words", balance_credits=Decimal(10**6), seed=seed
         )
@@ -317,8 +323,7 @@ def played(plan: Plan, most_kills: int, most_jobs: int, seed: int, teams: Sequen
             folder = Path(tempfile.mkdtemp(prefix=f"crun-batch-many-{number}-"))
             name, workers = draw.choice(teams), draw.choice(plan.workers)
             job = write_job(simulator, folder, plan)
-            more = (address,) if TEAMS[name] is OnRay else ()
-            team = TEAMS[name](nest, job, workers, *more)
+            team = TEAMS[name](nest, job, workers, *(nodes if TEAMS[name] is OnRay else ()))
             before = simulator.ledger()["count"] - 1
             play = Play(simulator, team, plan, draw, toll)
             try:
