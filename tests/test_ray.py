@@ -132,6 +132,30 @@ def test_a_job_moves_to_the_cluster_and_back_without_a_row_sent_again(
     assert 60 == at.ledger()["count"] - sent, "each row was sent once, wherever it was"
 
 
+@pytest.mark.long
+def test_requests_of_several_rows_survive_the_kill_of_their_worker(
+    at: SimulatorProcess, cluster: str, tmp_path: Path
+):
+    """Each row is there once; what was billed beyond the recorded requests was in flight at the kill."""
+    keys = {"limits": {"concurrency": 4}, "pack": {"rows": 5, "format": "json", "seed": 0}}
+    file, before = job_file(at, tmp_path, 600, **keys), at.ledger()["count"]
+    sent = lambda: at.ledger()["count"] - before  # noqa: E731
+    one = driver(file, cluster)
+    try:
+        wait_until(lambda: sent() > 20 or one.poll() is not None)
+        os.kill(process_of(tmp_path / "run-shard-1-of-2"), signal.SIGKILL)
+        said, _ = one.communicate(timeout=180)
+    finally:
+        one.kill()
+    assert 0 == one.returncode, said.decode()
+    done = crun_batch.open_run(tmp_path / "run")
+    assert 600 == results(done).height and [] == done.verify(data=True)
+    request = pl.col("serial") - pl.col("pack_place").fill_null(1)
+    requests = done.attempts().select("outcome", request).unique().collect()
+    answered, unknown = (requests.filter(pl.col("outcome") == how).height for how in ("done", "unknown"))
+    assert answered < 200 and unknown <= 4 and answered <= sent() <= answered + unknown
+
+
 def test_an_interrupt_ends_all_in_order(at: SimulatorProcess, cluster: str, tmp_path: Path):
     """One sentence, one exit code, and the command that goes on; nothing that was sent is lost."""
     file, before = job_file(at, tmp_path, 2_000, limits={"concurrency": 4}), at.ledger()["count"]
