@@ -22,7 +22,7 @@ from test_leases import STEP_SECONDS, PlayedWorker
 
 from crun_batch.errors import DiskFailed, RunDamaged, RunInUse
 from crun_batch.records import Halt
-from crun_batch.scale.coordinator import Coordinator
+from crun_batch.scale.coordinator import AWAITED_SECONDS, LATE_SECONDS, Coordinator
 from crun_batch.scale.exchange import FromShard
 from crun_batch.scale.giver import Giver, Watchers, WorkerEnd
 from crun_batch.scale.kept_leases import KeptLeases
@@ -179,6 +179,50 @@ def test_a_coordinator_without_its_disk_knows_who_has_ended(scene: Scene):
         scene.now += LEASE_SECONDS + 1
         scene.coordinator.look_after()
         assert ends == (scene.coordinator.ends is not None), exit_code
+
+
+@pytest.mark.parametrize("dies_again", [False, True])
+def test_without_its_disk_a_shard_without_money_is_awaited_only_so_long(scene: Scene, dies_again: bool):
+    """Nobody starts it again that has ended with exit code 4, if no cap was raised; who asks in time is here."""
+    for number, name in enumerate(("one", "two")):
+        Owned(scene.places[number], name).ends()
+    scene.ended = {0: WorkerEnd(4, message="no room"), 1: WorkerEnd(4, message="no room")}
+    scene.killed(loses_its_disk=True)
+    scene.start()
+    scene.now += LEASE_SECONDS + LATE_SECONDS
+    scene.coordinator.look_after()
+    if dies_again:
+        scene.killed()
+        scene.start()
+    Owned(scene.places[1], "another")
+    assert scene.grant(1, "another") is not None
+    scene.now += AWAITED_SECONDS
+    scene.coordinator.look_after()
+    assert [True, False] == scene.coordinator.over
+    assert [
+        f"shard 1 is not done, as its run directory says; it is waited for, at most {AWAITED_SECONDS:g} s"
+    ] == [one for one in scene.said if "shard 1" in one][:1]
+    scene.ask(1, "another", Ended({"exit_code": 4, "stop_reason": "no room"}))
+    assert scene.coordinator.ends is not None and [4, 4] == [end.exit_code for end in scene.coordinator.ends]
+
+
+def test_what_stands_in_the_way_of_looking_after_is_kept(scene: Scene):
+    """Whoever asks then is told it, as whoever looks on; nothing is given on what was not read."""
+    Owned(scene.places[0], "one")
+    scene.killed(loses_its_disk=True)
+    scene.start()
+    scene.now += LEASE_SECONDS + LATE_SECONDS
+
+    def unreadable(number: int) -> int:
+        raise RunDamaged("its journal cannot be read")
+
+    scene.committed = unreadable
+    with pytest.raises(RunDamaged):
+        scene.coordinator.look_after()
+    scene.committed = lambda number: 0
+    with pytest.raises(RunDamaged):
+        scene.grant(0, "one")
+    assert isinstance(scene.coordinator.failure, RunDamaged)
 
 
 def test_who_does_not_ask_keeps_the_part_of_a_shard_by_itself(scene: Scene):

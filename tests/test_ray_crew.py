@@ -14,6 +14,7 @@ from crun_batch import InputError
 from crun_batch.load.job.job import Job
 from crun_batch.options import RunOptions
 from crun_batch.scale import ray_crew
+from crun_batch.scale.kept_leases import ENDING, KeptLeases
 from crun_batch.scale.messages import Order
 from crun_batch.scale.ray_crew import CANNOT_BEGIN, MOST_STARTS, RayCrew
 from crun_batch.scale.ray_giver import GiverNews
@@ -87,6 +88,24 @@ def test_a_giver_that_is_silent_is_ended_and_another_started(tmp_path: Path, mon
     crew._giver = crew._started_giver(order)
     assert NEWS == asyncio.run(crew._watched(order))
     assert (5, 3) == (ray.started, len(ray.killed))
+
+
+def test_who_has_no_process_is_ended_sooner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As its book tells, which a giver that lives has open; each that is lost leaves its successor more time."""
+    job = Job(**tree(tmp_path, {}))
+    crew = RayCrew(PlayedRay(), job, RunOptions(environ={}))
+    assert [30, 60, 120, 120] == [crew._patience_seconds(lost) for lost in range(4)]
+    kept = KeptLeases(job.output.dir.with_name(job.output.dir.name + ENDING), started_at="now")
+    assert [120, 120] == [crew._patience_seconds(lost) for lost in range(2)]
+    kept.close()
+    assert 30 == crew._patience_seconds(0)
+    monkeypatch.setattr(ray_crew, "LOST_SECONDS", 0.05)
+    ray = PlayedRay("is silent", "is silent")
+    crew = RayCrew(ray, job, RunOptions(environ={}))
+    order = Order("law.json", (1, 1), {})
+    crew._giver = crew._started_giver(order)
+    asyncio.run(crew._asked_once(order))
+    assert (3, 2) == (ray.started, len(ray.killed))
 
 
 def test_givers_that_cannot_begin_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

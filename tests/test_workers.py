@@ -29,9 +29,11 @@ from crun_batch.scale.leases import LeaseBook, SharedLimits
 from crun_batch.scale.messages import Order
 from crun_batch.scale.outcome import GRAVEST_FIRST
 from crun_batch.scale.unfit import AFTER_THE_MERGE, NOT_SHARED
+from crun_batch.scale.whole import committed
 from crun_batch.session.orders import set_values
 from crun_batch.simulator.process import SimulatorProcess
 from crun_batch.state import telling_workers
+from crun_batch.store.directory import RunDirectory
 
 
 @pytest.fixture(scope="module")
@@ -315,6 +317,14 @@ def test_a_worker_that_is_still_at_work_is_waited_for(at: SimulatorProcess, begu
         with pytest.raises(RunDirectoryError, match="run-shard-1-of-2 is in use by"):
             run(begun, 2)
     assert before == at.ledger()["count"]
+
+
+def test_what_a_shard_has_used_is_read_while_its_segments_change(begun: Path, monkeypatch: pytest.MonkeyPatch):
+    """One that is sealed between its listing and its reading is no error, and what it held is not missed."""
+    place, listed = begun.parent / "run-shard-1-of-2", RunDirectory.segments
+    used, gone = committed(place), [[10**6]]
+    monkeypatch.setattr(RunDirectory, "segments", lambda run: gone.pop() if gone else listed(run))
+    assert (used, []) == (committed(place), gone) and used[1] > 0
 
 
 def test_a_job_that_a_gateway_refuses_starts_no_worker(at: SimulatorProcess, tmp_path: Path):

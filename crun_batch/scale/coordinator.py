@@ -23,6 +23,7 @@ from crun_batch.errors import (
     EXIT_INPUT,
     EXIT_INTERRUPTED,
     EXIT_OK,
+    EXIT_OUT_OF_MONEY,
     EXIT_ROWS_FAILED,
     EXIT_RUN_DIRECTORY,
     EXIT_TERMINATED,
@@ -40,6 +41,8 @@ COMES_AGAIN = (EXIT_DISK, EXIT_BUG, EXIT_INTERRUPTED, EXIT_TERMINATED)
 DONE = (EXIT_OK, EXIT_ROWS_FAILED)
 LATE_SECONDS = 1.0
 """After the end of a lease, until what was written under it can be read on any host."""
+AWAITED_SECONDS = 60.0
+"""A shard that had used up its money, as its run directory alone says, may come again, under another cap."""
 
 
 class _ShardNow(Struct):
@@ -74,10 +77,13 @@ class Coordinator:
         self.failure: Exception | None = None
         """Why nothing can be given any more."""
         self._has_begun = False
+        self._used_up: dict[int, WorkerEnd] = {}
+        """Shards that had used up their money, as nothing but their run directory says."""
         self._recall(self._clock())
-        self._is_lost = is_lost = not kept.has_begun and any(map(signed_by, places))
-        """What an earlier coordinator gave, if there was one, is on no disk: it is waited out."""
-        self._begins_at = self._clock() + (LEASE_SECONDS + LATE_SECONDS if is_lost else 0.0)
+        is_waiting = not kept.has_begun and any(map(signed_by, places))  # what was given is on no disk
+        self._is_lost = kept.is_lost or is_waiting
+        """Who has ended is told by the run directories alone."""
+        self._begins_at = self._clock() + (LEASE_SECONDS + LATE_SECONDS if is_waiting else 0.0)
         self.look_after()
 
     def _recall(self, now: float) -> None:
@@ -130,13 +136,23 @@ class Coordinator:
                 raise
 
     def look_after(self) -> None:
-        """To be called now and then: workers whose lease has ended without a word lose what they had."""
-        with self._lock:
-            if not self._has_begun and self._clock() >= self._begins_at:
-                self._begin()
-            late = [number for number, shard in enumerate(self._shards) if shard.is_here and self._is_late(number)]
-        for number in late:
-            self._lose(number)
+        """To be called now and then: workers whose lease has ended without a word lose what they had.
+
+        Raises what stands in the way of giving anything any more.
+        """
+        try:
+            with self._lock:
+                if not self._has_begun and self._clock() >= self._begins_at:
+                    self._begin()
+                if self._clock() >= self._begins_at + AWAITED_SECONDS:
+                    self._await_no_longer()
+                shards = enumerate(self._shards)
+                late = [number for number, shard in shards if shard.is_here and self._is_late(number)]
+            for number in late:
+                self._lose(number)
+        except Exception as error:
+            self.failure = self.failure or error
+            raise
 
     def close(self) -> None:
         """All has ended in order."""
@@ -235,8 +251,7 @@ class Coordinator:
                 f"shard {number + 1} has ended ({end.message}); it is waited for until it is started again"
             )
             return
-        shard.end = end
-        self._kept.keep(Over(number, end.exit_code, end.message))
+        self._over(number, end)
         halt = self._giver.halt_after(end)
         if halt is not None:
             self._giver.stop(halt)
@@ -263,26 +278,40 @@ class Coordinator:
 
     def _begin(self) -> None:
         """From now on all that was used is known: by grants that hold, or from the run directories."""
-        self._has_begun = True
         if not self._kept.has_begun:
-            self._kept.keep(Begun())
+            self._kept.keep(Begun(self._is_lost))
         for number, place in enumerate(self._places):
             if not self._shards[number].is_here:
                 committed = self._giver.watchers.committed(number)
                 is_held = _is_held(place)
                 self._giver.book.recount(number, committed, has_own_part=is_held)
-                if self._is_lost and not is_held:
+                if self._is_lost and not is_held and self._shards[number].end is None:
                     self._recall_end(number)
+        self._has_begun = True
 
     def _recall_end(self, number: int) -> None:
         """Nothing was kept of who has ended: who has will not come to say so again, and says it on its disk."""
-        watchers = self._giver.watchers
-        end = watchers.ended(number)
+        end = self._giver.watchers.ended(number)
         if end is not None and end.exit_code in DONE:
-            self._shards[number].end = end
-            self._kept.keep(Over(number, end.exit_code, end.message))
-        elif signed_by(self._places[number]):
-            watchers.say(f"shard {number + 1} is not done, as its run directory says; it is waited for")
+            self._over(number, end)
+            return
+        if end is not None and end.exit_code == EXIT_OUT_OF_MONEY:
+            self._used_up[number] = end
+        if signed_by(self._places[number]):
+            awaited = f", at most {AWAITED_SECONDS:g} s" if number in self._used_up else ""
+            self._giver.watchers.say(
+                f"shard {number + 1} is not done, as its run directory says; it is waited for{awaited}"
+            )
+
+    def _await_no_longer(self) -> None:
+        for number, end in self._used_up.items():
+            if not self._shards[number].owner:
+                self._over(number, end)
+        self._used_up = {}
+
+    def _over(self, number: int, end: WorkerEnd) -> None:
+        self._shards[number].end = end
+        self._kept.keep(Over(number, end.exit_code, end.message))
 
 
 def _is_held(place: Path) -> bool:

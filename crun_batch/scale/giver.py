@@ -36,6 +36,14 @@ class WorkerEnd(Struct, frozen=True):
     advice: str = ""
 
 
+def end_told_by(summary: Mapping[str, Any]) -> WorkerEnd | None:
+    """How a shard has ended that is done, or out of money, as its summary says; None: it says neither."""
+    exit_code = int(summary["exit_code"] or 0)
+    if summary["status"] != "finished" and exit_code != EXIT_OUT_OF_MONEY:
+        return None
+    return WorkerEnd(exit_code, summary, summary["stop_reason"])
+
+
 class AllEnds(Struct, frozen=True):
     """What came of all workers."""
 

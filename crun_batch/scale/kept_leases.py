@@ -22,6 +22,7 @@ from crun_batch.errors import DiskFailed, RunDamaged, RunInUse
 from crun_batch.scale.leases import LeasedPart
 from crun_batch.store.disk import Disk, is_open_at, make_folder_for, open_private, write_all, write_file
 from crun_batch.store.events import encode_line, payload_of
+from crun_batch.store.holder import holder
 
 LONGEST_BYTES = 2**22
 """Longer than this, the file is written anew with what holds now."""
@@ -51,6 +52,9 @@ class Closed(Struct, frozen=True, tag="closed"):
 class Begun(Struct, frozen=True, tag="begun"):
     """All that was given before is known: it stands here, or has ended."""
 
+    is_lost: bool = False
+    """Whether an earlier file was lost, and with it who had ended."""
+
 
 Line = Begun | Given | Over | Closed
 _decode: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
@@ -68,6 +72,8 @@ class KeptLeases:
         self.over: dict[int, Over] = {}
         self.has_begun = False
         """Whether nothing was given that does not stand here."""
+        self.is_lost = False
+        """Whether shards may have ended of which nothing stands here."""
         make_folder_for(folder)
         try:
             self._disk.make_folder(folder)
@@ -116,7 +122,7 @@ class KeptLeases:
     def _take(self, line: Line) -> None:
         match line:
             case Begun():
-                self.has_begun = True
+                self.has_begun, self.is_lost = True, line.is_lost
             case Given():
                 self.given[line.worker] = line
                 self.over.pop(line.worker, None)
@@ -125,12 +131,18 @@ class KeptLeases:
             case Closed():
                 self.given.clear()
                 self.over.clear()
+                self.is_lost = False
 
     def _write_anew(self) -> None:
-        begun = [Begun()] if self.has_begun else []
+        begun = [Begun(self.is_lost)] if self.has_begun else []
         data = b"".join(map(encode_line, (*begun, *self.given.values(), *self.over.values())))
         write_file(self._disk, self._path, data)
         self._descriptor, self._length = self._disk.reopen(self._path), len(data)
+
+
+def keeper_of_grants(run: Path) -> str | None:
+    """The process that gives leases for a run now, in its own words; None: nobody."""
+    return holder(run.with_name(run.name + ENDING))
 
 
 def forget_grants(run: Path) -> None:
@@ -146,10 +158,10 @@ def _locked(folder: Path, name: bytes) -> int:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        holder = os.pread(lock, 300, 0).decode(errors="replace").strip()
+        keeper = os.pread(lock, 300, 0).decode(errors="replace").strip()
         os.close(lock)
         raise RunInUse(
-            f"this job has a coordinator already: {holder or 'another process'} ({folder})",
+            f"this job has a coordinator already: {keeper or 'another process'} ({folder})",
             advice="Workers find that one; a second one starts when it has ended.",
         ) from error
     os.ftruncate(lock, 0)

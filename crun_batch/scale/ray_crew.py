@@ -19,6 +19,7 @@ from crun_batch.records import Halt
 from crun_batch.scale.coordinator import COMES_AGAIN
 from crun_batch.scale.figures import FiguresOfAll, figures_served
 from crun_batch.scale.giver import AllEnds
+from crun_batch.scale.kept_leases import keeper_of_grants
 from crun_batch.scale.messages import Order, encode
 from crun_batch.scale.ray_giver import GiverNews, LeaseGiver
 from crun_batch.scale.ray_worker import NAMESPACE, ShardWorker
@@ -28,7 +29,9 @@ MOST_STARTS = 4
 LOOKED_EVERY_SECONDS = 0.5
 ANSWERED_WITHIN_SECONDS = 5.0
 SILENT_SECONDS = 120.0
-"""A giver that has a name and does not answer for so long is ended, and another started: its grants are on disk.
+"""A giver that has a name and does not answer for so long is ended, and another started: its grants are kept."""
+LOST_SECONDS = 30.0
+"""The same where no process has opened its book; twice as long for each successor that did not either.
 
 Ray has lost one without a word, whose process died at the moment at which the driver did. To start takes seconds.
 """
@@ -47,6 +50,7 @@ class RayCrew:
         self._options = options
         self._folder = str(Path.cwd())
         self._name = hashlib.sha256(str(job.output.dir.absolute()).encode()).hexdigest()[:16]
+        self._run = job.output.dir
         self._giver: Any = None
         self._halt: Halt | None = None
         self._over: list[bool] = []
@@ -93,7 +97,9 @@ class RayCrew:
             return None
 
     def _started_giver(self, order: Order) -> Any:
-        actor = self._ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(LeaseGiver)
+        lasting: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": 0}
+        # In order, a call that was lost on its way is waited for as long as its caller goes on to call.
+        actor = self._ray.remote(allow_out_of_order_execution=True, **lasting)(LeaseGiver)
         named = actor.options(name=f"{self._name}-giver", namespace=NAMESPACE, lifetime="detached")
         return named.remote(encode(order), self._folder)
 
@@ -108,7 +114,8 @@ class RayCrew:
         """The giver has begun. Raises InputError where it cannot, with what it met."""
         for start in range(1, MOST_STARTS + 1):
             try:
-                self._over = (await asyncio.wait_for(self._giver.news.remote(0), SILENT_SECONDS)).over
+                patience = self._patience_seconds(start - 1)
+                self._over = (await asyncio.wait_for(self._giver.news.remote(0), patience)).over
             except (self._ray.exceptions.RayError, TimeoutError) as error:
                 if start == MOST_STARTS:
                     raise InputError(f"{CANNOT_BEGIN}: {_last_line(error)}") from None
@@ -154,17 +161,22 @@ class RayCrew:
                 self._shown(news)
                 if news.ends is not None:
                     return news
-            elif self._is_gone(loop.time() - answered_at):
+            elif self._is_gone(loop.time() - answered_at, lost):
                 lost, answered_at = lost + 1, loop.time()
                 self._giver = self._started_giver(order)
             await asyncio.sleep(LOOKED_EVERY_SECONDS)
         raise InputError(CANNOT_BEGIN)
 
-    def _is_gone(self, silent_seconds: float) -> bool:
+    def _is_gone(self, silent_seconds: float, lost: int) -> bool:
         """Whether there is no giver; one that was silent for too long is ended."""
-        if silent_seconds > SILENT_SECONDS:
+        if silent_seconds > self._patience_seconds(lost):
             self._kill("giver")
         return self._found("giver") is None
+
+    def _patience_seconds(self, lost: int) -> float:
+        """How long a giver may be silent, after so many that were lost."""
+        is_there = keeper_of_grants(self._run) is not None
+        return SILENT_SECONDS if is_there else min(SILENT_SECONDS, LOST_SECONDS * 2**lost)
 
     def _shown(self, news: GiverNews) -> None:
         self._over = news.over

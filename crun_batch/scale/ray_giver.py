@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,7 @@ class LeaseGiver:
         self._progress = progress
 
     def _look_after(self) -> None:
-        while True:
-            self._coordinator.look_after()
+        while self._coordinator.failure is None:
+            with suppress(Exception):  # the coordinator keeps it, and drivers are told
+                self._coordinator.look_after()
             time.sleep(LOOKED_EVERY_SECONDS)

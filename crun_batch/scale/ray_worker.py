@@ -57,20 +57,18 @@ class ShardWorker:
 def carried_by(giver: Any, name: str) -> Carry:
     """What carries documents to the giver, and where that is dead for good, to the one that has its name then.
 
-    No handle is let go of: taken anew it would number its calls from 0, and the actor waits for those between. No
-    method: with one of this kind an actor runs on a loop of Ray's.
+    No method: with one of this kind an actor runs on a loop of Ray's.
     """
     import ray
 
-    handles = [giver]
-
     async def carry(said: FromShard) -> ToShard:
+        nonlocal giver
         try:
-            reply = await asyncio.wait_for(handles[-1].exchange.remote(encode(said)), ANSWERED_WITHIN_SECONDS)
+            reply = await asyncio.wait_for(giver.exchange.remote(encode(said)), ANSWERED_WITHIN_SECONDS)
         except Exception as error:  # noqa: BLE001 - a giver that is dead, or starting, or slow
             if isinstance(error, ray.exceptions.ActorDiedError):
                 with suppress(ValueError):
-                    handles.append(await asyncio.to_thread(ray.get_actor, name, namespace=NAMESPACE))
+                    giver = await asyncio.to_thread(ray.get_actor, name, namespace=NAMESPACE)
             raise Unanswered(f"the giver of leases does not answer ({type(error).__name__})") from None
         return decode_told.decode(reply)
 

@@ -10,7 +10,7 @@ from msgspec import structs
 
 from crun_batch.options import RunOptions
 from crun_batch.pricing.account import Account, together
-from crun_batch.scale.giver import WorkerEnd
+from crun_batch.scale.giver import WorkerEnd, end_told_by
 from crun_batch.state.done import DoneMarks
 from crun_batch.state.marking import mark_done
 from crun_batch.state.recovery import JournalNow, journal_now
@@ -71,14 +71,11 @@ def done_in(place: Path) -> int:
 
 
 def end_of(place: Path) -> WorkerEnd | None:
-    """How a shard that is done has ended, as its summary says; None: it is not done, or does not say so."""
+    """How a shard has ended that is done, or out of money, as its summary says; None: it says neither."""
     directory = RunDirectory(place)
     if not directory.summary.exists():
         return None
-    summary = read_json(directory.summary)
-    if summary["status"] != "finished":
-        return None
-    return WorkerEnd(int(summary["exit_code"] or 0), summary, summary["stop_reason"])
+    return end_told_by(read_json(directory.summary))
 
 
 def _all_finished(places: Sequence[Path]) -> pa.RecordBatchReader:

@@ -6,6 +6,8 @@ outcome, and keeps its hold.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from msgspec import Struct
 
 from crun_batch.pricing.account import Account, Answered, BookedAttempt
@@ -27,7 +29,7 @@ from crun_batch.store.events import Event, FinalEvent, HeadEvent, ReadEvent, Sta
 from crun_batch.store.recover import Recovered, recover, replay
 from crun_batch.store.schema import RunSchema
 from crun_batch.store.seal import seal_segment
-from crun_batch.store.views import finished_units
+from crun_batch.store.views import LISTINGS, finished_units
 from crun_batch.workload.workload import Workload
 
 
@@ -48,6 +50,13 @@ def account_now(directory: RunDirectory) -> Account:
 
 def journal_now(directory: RunDirectory) -> JournalNow:
     """The newest segment, folded together; needs no lock. Nothing where there is no journal yet."""
+    for _ in range(LISTINGS):
+        with suppress(FileNotFoundError):  # sealed since it was listed: there is a newer one
+            return _folded(directory)
+    return _folded(directory)
+
+
+def _folded(directory: RunDirectory) -> JournalNow:
     now, last_us = JournalNow(Account(), {}), 0
     for number in directory.segments()[-1:]:
         for event in replay(directory.segment(number)):

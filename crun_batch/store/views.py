@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     import duckdb
     import polars as pl
 
-_LISTINGS = 20
+LISTINGS = 20
 _NO_TABLE = re.compile(r"Table with name (\S+) does not exist")
 _PATTERN = re.compile(r"[*?\[]")
 CODED = pa.dictionary(pa.int32(), pa.string())
@@ -85,7 +85,7 @@ def run_schema(run: RunDirectory) -> RunSchema:
 
 def snapshot(run: RunDirectory, schema: RunSchema) -> Snapshot:
     """The run as it is now. Raises RunDamaged."""
-    for _ in range(_LISTINGS):
+    for _ in range(LISTINGS):
         live = run.segments()
         try:
             tables = [segment_tables(run.segment(number), number, schema, live=True) for number in live]
