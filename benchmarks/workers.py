@@ -7,7 +7,8 @@
 
 Each takes `--workers 1,2,4`. The server on loopback has the first core, which the workers may use too: what it
 takes of it is told. Where fewer cores are free than there are workers, the ratio tells of the machine and not of
-them. The counts take turns, so that whatever else the machine does meets all of them.
+them; the processor time that a row costs the workers tells of them there: where that stays the same, so many free
+cores send so many times as much. The counts take turns, so that whatever else the machine does meets all of them.
 """
 
 from __future__ import annotations
@@ -73,8 +74,13 @@ def side_by_side(arguments: argparse.Namespace) -> None:
     medians = {count: statistics.median(run["sent_per_second"] for run in found[count]) for count in counts}
     for count in counts[1:]:
         ratio = medians[count] / medians[counts[0]]
+        linear = ratio * counts[0] / count
+        cost, cost_of_one = (
+            statistics.median(run["worker_cpu_us_per_row"] for run in found[each]) for each in (count, counts[0])
+        )
         print(
-            f"{named(count)} send {ratio:.2f} times as much as {counts[0]}: {ratio * counts[0] / count:.2f} linear"
+            f"{named(count)} send {ratio:.2f} times as much as {counts[0]}: {linear:.2f} linear; "
+            f"a row costs them {cost / cost_of_one:.2f} times as much processor time"
         )
 
 
@@ -143,20 +149,23 @@ def started(file: Path, count: int) -> subprocess.Popen[bytes]:
 
 
 def measured(file: Path, server: Server, count: int, rows: int) -> dict[str, float]:
-    """One run by so many workers: its rate from the first request to the last, its time, the server's load."""
-    before, began = server.stats(), time.monotonic()
+    """A run by so many workers: its rate while all of them send (the middle half), its time, the server's load."""
+    began = time.monotonic()
     process = started(file, count)
-    first = reached(server, 1, process)
-    last = reached(server, rows, process)
+    first, before, cpu_before = reached(server, rows // 4, process), server.stats(), workers_cpu_seconds(process)
+    last, between = reached(server, rows * 3 // 4, process), server.stats()
+    cpu_seconds = workers_cpu_seconds(process) - cpu_before
+    sent = between["requests"] - before["requests"]
     code, after = process.wait(), server.stats()
     if code != 0 or after["requests"] != rows:
         raise SystemExit(
             f"exit code {code}, {after['requests']} requests:\n{file.with_suffix('.log').read_text()}"
         )
     return {
-        "sent_per_second": rows / (last - first),
+        "sent_per_second": sent / (last - first),
         "whole_seconds": time.monotonic() - began,
-        "server_busy": (after["cpu_seconds"] - before["cpu_seconds"]) / (last - first),
+        "server_busy": (between["cpu_seconds"] - before["cpu_seconds"]) / (last - first),
+        "worker_cpu_us_per_row": cpu_seconds / sent * 1e6,
         "most_in_flight": after["most_in_flight"],
     }
 
@@ -165,10 +174,25 @@ def killed(process: subprocess.Popen[bytes], arguments: argparse.Namespace, coun
     """Kill a worker now and then, the first after one pause; 1 for each."""
     for death in range(arguments.deaths if count > 1 else 0):
         time.sleep(arguments.minutes * MINUTE_SECONDS / (arguments.deaths + 1))
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        workers = [one for one in children if b"scale.worker" in Path(f"/proc/{one}/cmdline").read_bytes()]
-        os.kill(int(workers[death % len(workers)]), signal.SIGKILL)
+        workers = workers_of(process)
+        os.kill(workers[death % len(workers)], signal.SIGKILL)
         yield 1
+
+
+def workers_of(process: subprocess.Popen[Any]) -> list[int]:
+    """The ids of its workers' processes; one worker is the command itself."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    found = [int(one) for one in children if b"scale.worker" in Path(f"/proc/{one}/cmdline").read_bytes()]
+    return found or [process.pid]
+
+
+def workers_cpu_seconds(process: subprocess.Popen[Any]) -> float:
+    """The processor time that its workers have used so far, all their threads."""
+    ticks = 0
+    for one in workers_of(process):
+        fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def reached(server: Server, requests: int, process: subprocess.Popen[Any]) -> float:
@@ -187,6 +211,7 @@ def told(figures: list[dict[str, float]]) -> str:
     most = max(run["most_in_flight"] for run in figures)
     return (
         f"{middle['sent_per_second']:,.0f} requests/s while sending, {middle['whole_seconds']:.1f} s in all, "
+        f"{middle['worker_cpu_us_per_row']:,.0f} us of the workers' processor time a row, "
         f"the server takes {middle['server_busy']:.2f} of a core"
         + (f", at most {most:,.0f} in flight" if most else "")
     )
