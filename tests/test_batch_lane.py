@@ -21,6 +21,7 @@ import pytest
 from msgspec import structs
 
 import crun_batch
+from crun_batch.console.progress import Progress
 from crun_batch.load.job.job import Job
 from crun_batch.simulator import SimulatorProcess
 from crun_batch.store.directory import RunDirectory
@@ -350,6 +351,20 @@ def test_a_batch_that_is_over_is_collected_by_the_next_session(
         len(batch_kit.charges(seller)) - before,
         done.attempts().collect().height,
     )
+
+
+@pytest.mark.parametrize("lane", ["batch", "batch-then-live"])
+def test_whoever_waits_sees_how_far_batches_are(fresh: SimulatorProcess, lane: str, tmp_path: Path) -> None:
+    """By the gateway's counts; what is left is told no time by limits that are those of single requests."""
+    fresh.change(batch_seconds=3.0)
+    seen: list[Progress] = []
+    job, table = batch_kit.job(fresh, tmp_path, lane=lane), texts(8).with_columns(pl.col("text") + f" {lane}")
+    done = batch_kit.run(job, table, watch=seen.append)
+    said = list(dict.fromkeys(one.waiting_reason for one in seen if one.waiting_reason))
+    assert ("in 1 batch", True) == (said[0], any(re.fullmatch("[1-8] done in 1 batch", one) for one in said[1:]))
+    assert 8 == done.results().collect().height
+    more = texts(20).with_columns(pl.col("text") + f" {lane}")
+    assert None is crun_batch.estimate(job, table=more, environ=ENVIRON)["time"]["low"]["seconds"]
 
 
 def test_a_batch_is_collected_whose_rows_are_not_selected_any_more(

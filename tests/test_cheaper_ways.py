@@ -365,6 +365,7 @@ BATCHES: dict[str, tuple[dict[str, Any], list[str | None]]] = {
     "replies as streams": ({"endpoint": {"stream": True}}, [None]),
     "a job that goes that way": ({"lane": "batch"}, []),
 }
+LANES = ("batch", "batch-then-live")
 
 
 @pytest.mark.parametrize("case", BATCHES)
@@ -378,6 +379,30 @@ def test_batches_are_named_where_the_job_can_go_there(case: str, tmp_path: Path)
     found = [way for one in document["ways"] for way in one["ways"] if way["way"] == "the batch tier"]
     assert asks == [way["job"] for way in found]
     assert [0.75] * len(asks) == [way["saves"]["low"] for way in found]
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_a_job_in_batches_is_told_what_it_costs_live(lane: str, tmp_path: Path) -> None:
+    """At the live price, several rows in one request too, where these save more than the batch does."""
+    price = {"currency": "credits", "input_per_mtok": 500, "output_per_mtok": 3000, "minimum_per_request": 0}
+    prices = {"models": {"gpt-5.4": price}, "batch_share": 0.5}
+    keys = {
+        "prices": prices,
+        "params": {"max_output_tokens": 2},
+        "prompt": {"system": "a b c " * 150, "user": "{{ text }}"},
+    }
+    rows = [{"id": n, "text": f"Number {n}"} for n in range(50)]
+    live, batched = told(tmp_path, rows, **keys), told(tmp_path, rows, **keys, lane=lane)
+    there = {way["way"]: way for way in live["ways"][0]["ways"]}
+    here = {way["way"]: way for way in batched["ways"][0]["ways"]}
+    assert live["ways"][0]["as_it_is"] == here["live"]["cost"]
+    assert "lane: live" == here["live"]["job"]
+    lines = "25 rows in one request as lines"
+    assert there[lines]["cost"] == here[f"{lines}, live"]["cost"]
+    assert "pack: {rows: 25, format: lines}; lane: live" == here[f"{lines}, live"]["job"]
+    assert all("live" in way for way in here)
+    assert "as lines, live" in batched["ways"][0]["cheapest"]["way"]
+    assert batched["ways"][0]["as_it_is"] == there["the batch tier"]["cost"]
 
 
 def test_an_unknown_price_tells_nothing(tmp_path: Path) -> None:

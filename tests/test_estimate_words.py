@@ -124,6 +124,11 @@ def test_what_is_at_most_in_batches_is_what_is_reserved(
         reserved = Decimal(held * repeats) / 10**12
         assert Decimal(document["cost_usd"]["high"]) <= Decimal(document["cost_usd"]["at_most"]) == reserved
         assert cost_line(document).endswith(f"at most {usd(reserved, ROUND_CEILING)}")
+        is_told = document["cost_usd"]["high"] != document["cost_usd"]["at_most"] and model == "gpt-5.4"
+        counted = (
+            f"at most {usd(Decimal(document['cost_usd']['high']))} by its tokens; reserved until its batches end"
+        )
+        assert is_told == (counted in cost_line(document))
 
 
 PICTURE = {"type": "image", "image": "https://x.test/a.png"}

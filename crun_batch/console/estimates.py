@@ -113,9 +113,10 @@ def _span(span: Mapping[str, str | None], show: Show, *, is_exact: bool) -> str:
     if not is_exact:
         bound = f", at most {text('at_most', ROUND_CEILING)}" if span["at_most"] is not None else ""
         return f"{middle}about {text('low')} to {text('high')}{bound}"
-    is_counted = span.get("at_most") in (None, span["high"])
-    most = text("high") if is_counted else text("at_most", ROUND_CEILING)
-    return f"{middle}at least {text('low')}, at most {most}"
+    counted = f"{middle}at least {text('low')}, at most {text('high')}"
+    if span.get("at_most") in (None, span["high"]):
+        return counted
+    return f"{counted} by its tokens; reserved until its batches end: at most {text('at_most', ROUND_CEILING)}"
 
 
 def _minimum_phrases(estimate: Mapping[str, Any]) -> list[str]:

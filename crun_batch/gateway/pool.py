@@ -34,7 +34,7 @@ FEWEST_DRAWN_AT_ONCE = 64
 class Pool:
     """Sends every ticket of the source, as many at once as it may. One use; `run` returns why it ended."""
 
-    in_batches = 0
+    in_batches, awaited = 0, (0, 0)
 
     def __init__(
         self,

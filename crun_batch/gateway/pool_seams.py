@@ -115,6 +115,11 @@ class Sender(Protocol):
         ...
 
     @property
+    def awaited(self) -> tuple[int, int]:
+        """Batches that are out, and how many of their requests are done, as far as the gateway tells."""
+        ...
+
+    @property
     def limit(self) -> int:
         """How many may be."""
         ...

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 from msgspec import Struct, structs
 
+from crun_batch.load.job.lanes import goes_in_batches
 from crun_batch.load.prompt.rejections import Rejections
 from crun_batch.preflight.counting import OpenWork
 from crun_batch.preflight.finished import finished_requests
@@ -134,7 +135,12 @@ def assess(
 
 
 def speed_limits(context: RunContext, concurrency: int, latency_seconds: float | None) -> Limits:
-    """What bounds the speed: the limits per minute of all endpoints together; none as soon as one has none."""
+    """What bounds the speed: the limits per minute of all endpoints together; none as soon as one has none.
+
+    Nothing of ours bounds that of batches.
+    """
+    if goes_in_batches(context.workload.job.lane):
+        return Limits(concurrency)
     each = [one.limits for one in context.workload.job.at_each_endpoint]
     requests = _together([one.requests_per_minute for one in each])
     return Limits(concurrency, requests, _together([one.tokens_per_minute for one in each]), latency_seconds)

@@ -13,12 +13,14 @@ from crun_batch.records import Price
 
 TIERS = {"flex": "params: {service_tier: flex}", BATCH_TIER: "lane: batch"}
 """Service tiers that cost less, and what of a job file asks for them."""
+LIVE = "live"
+"""What a job that goes in batches could be asked as instead, for ways that no batch can go."""
 
 
 def other_tiers(job: Job) -> Mapping[str, str]:
     """Tier -> what of the job's file asks for it; "": nothing does, as the job is asked now."""
     if goes_in_batches(job.lane):
-        return {}
+        return {LIVE: "lane: live"}
     endpoint = job.endpoint
     form = batch_form(job.batch.form, endpoint.protocol, endpoint.base_url)
     is_said = endpoint.protocol in PROTOCOLS_OF[form] and not (form == "openrouter" and job.prompt.body_column)
@@ -29,6 +31,8 @@ def other_tiers(job: Job) -> Mapping[str, str]:
 
 def price_there(job: Job, standard: Price, tier: str) -> Price | None:
     """What a request costs at the tier; None: nobody has said."""
+    if tier == LIVE:
+        return standard
     if tier == BATCH_TIER:
         return in_batches(job.model or "", PriceChoice(standard, ""), job.prices.batch_share).price
     return price_at(standard, tier)

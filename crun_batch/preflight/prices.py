@@ -74,9 +74,14 @@ class Seller(Struct, frozen=True):
             what_holds = NONE_HOLDS if price is None else FORMER_HOLDS
             moment = spec.valid_from.isoformat()
             return PriceChoice(price, NOT_YET.format(model=model, moment=moment, what_holds=what_holds))
-        quote = next((info.quote for info in self.listed or () if info.id == model), None)
-        choice = choose_price(model, self.job.endpoint.base_url, job_spec=spec, quote=quote, at=at)
+        choice = self.live_choice(model, at)
         return in_batches(model, choice, self.job.prices.batch_share) if self.job.lane == "batch" else choice
+
+    def live_choice(self, model: str, at: datetime) -> PriceChoice:
+        """What a single request costs here now, also where all go in batches."""
+        spec = self.job.prices.models.get(model)
+        quote = next((info.quote for info in self.listed or () if info.id == model), None)
+        return choose_price(model, self.job.endpoint.base_url, job_spec=spec, quote=quote, at=at)
 
 
 class Prices:
@@ -105,6 +110,11 @@ class Prices:
     def price(self, model: str | None, endpoint: str | None = None) -> Price | None:
         """The price, or None where it is unknown."""
         return self.choice(model, endpoint).price
+
+    def live_price(self, model: str) -> Price | None:
+        """What a single request would cost, also where all go in batches; None: unknown."""
+        sellers = self._sellers_of(model)
+        return sellers[0].live_choice(model, self._at).price if sellers else None
 
     def choices(
         self, model: str | None, service_tier: str | None = None, at: Endpoints = None

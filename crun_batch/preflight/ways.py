@@ -12,9 +12,10 @@ from msgspec import structs
 
 from crun_batch.preflight.caching import least_cached_tokens, prefix_complaint
 from crun_batch.preflight.frames import Texts, frames_of, texts_of
-from crun_batch.preflight.other_tiers import TIERS, other_tiers, price_there
+from crun_batch.preflight.other_tiers import LIVE, TIERS, other_tiers, price_there
 from crun_batch.preflight.prices import Prices
 from crun_batch.pricing.figures import Estimate
+from crun_batch.pricing.prices import BATCH_TIER
 from crun_batch.pricing.tokens import Counter, remembering, token_counter
 from crun_batch.pricing.ways import AnswerLength, Frame, Offer, cache_to_dict, share_read, ways_of, ways_to_dict
 from crun_batch.records import Price, Row
@@ -40,7 +41,7 @@ def ways_document(context: RunContext, prices: Prices, estimate: Estimate) -> li
     for variant in variants:
         asked = sum(one.requests * one.rows_together for one in estimate.variants if one.name == variant.name)
         choice, *_ = prices.choices(variant.job.model, variant.terms.service_tier)
-        standard = prices.choices(variant.job.model)[0].price
+        standard = _standard_price(variant, prices)
         if choice.price is None or not asked:
             continue
         counter = remembering(token_counter(variant.job.model or ""))
@@ -57,6 +58,12 @@ def ways_document(context: RunContext, prices: Prices, estimate: Estimate) -> li
                 }
             )
     return told
+
+
+def _standard_price(variant: Variant, prices: Prices) -> Price | None:
+    """That of a request at the standard tier, live."""
+    model = variant.job.model
+    return prices.live_price(model or "") if variant.goes_in_batches else prices.choices(model)[0].price
 
 
 def _priced(offers: Sequence[Offer], texts: Texts, answer: AnswerLength, rows: int) -> dict[str, Any]:
@@ -109,12 +116,14 @@ def _offers(variant: Variant, texts: Texts, counter: Counter, price: Price, stan
     for other in (current, *frames):
         for tier, tiered in {"": "", **other_tiers(job)}.items():
             sold = price_there(job, standard, tier) if tier else price
-            if sold is None or (sold == price and tier) or (other.frame.rows > 1 and tier == "batch"):
+            in_batches = tier == BATCH_TIER or (variant.goes_in_batches and tier != LIVE)
+            if sold is None or (sold == price and tier not in ("", LIVE)) or (other.frame.rows > 1 and in_batches):
                 continue
             says = [one for one in (other.says, tiered) if one]
-            names = [name for name in (other.name, f"the {tier} tier" if tier in TIERS else "") if name]
+            tier_name = f"the {tier} tier" if tier in TIERS else tier
+            names = [name for name in (other.name, tier_name) if name]
             offer = Offer(", ".join(names), "; ".join(says), other.frame, sold)
-            is_kept = tier != "batch" and not variant.goes_in_batches
+            is_kept = not in_batches
             if names:
                 yield _cached(variant, offer, is_cached=keeps and is_kept)
             if is_kept and not keeps:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from crun_batch.console.amounts import duration
+from crun_batch.console.amounts import count, counted, duration
 from crun_batch.console.progress import Progress, VariantProgress
 from crun_batch.console.recent_rate import RecentRate
 from crun_batch.errors import DiskFailed
@@ -95,7 +95,14 @@ class Meter:
         if self._steering.waiting_reason is not None:
             return self._steering.waiting_reason
         seconds = self._pool.waiting_seconds
-        return f"cooling down, {duration(seconds)}" if seconds >= 1 else None
+        return f"cooling down, {duration(seconds)}" if seconds >= 1 else self._awaited()
+
+    def _awaited(self) -> str | None:
+        """What all that is out waits for, where that is batches."""
+        batches, done = self._pool.awaited
+        if not batches or self._pool.in_flight > self._pool.in_batches:
+            return None
+        return f"{count(done)} done in {counted(batches, 'batch')}" if done else f"in {counted(batches, 'batch')}"
 
     def _stops_in_seconds(self) -> float | None:
         deadline = self._steering.deadline

@@ -135,6 +135,12 @@ class BatchSender:
     in_batches = in_flight
 
     @property
+    def awaited(self) -> tuple[int, int]:
+        """Batches that are at the gateway, and how many of their requests it says it has done."""
+        out = [one.entry for one in self._batches if one.entry.step == "created"]
+        return len(out), sum(entry.done for entry in out)
+
+    @property
     def limit(self) -> int:
         """There is none to requests in flight but what batches hold."""
         return self.in_flight

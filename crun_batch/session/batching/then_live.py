@@ -158,6 +158,11 @@ class BatchThenLive:
         return self._batches.in_batches
 
     @property
+    def awaited(self) -> tuple[int, int]:
+        """Of the batches."""
+        return self._batches.awaited
+
+    @property
     def limit(self) -> int:
         """There is none to requests in batches but what these hold."""
         return self.in_batches + self._live.limit
