@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from crun_batch.gateway.batches.form import (
 from crun_batch.gateway.batches.openai_form import BatchAddress, OpenAIBatches, request_lines, result_lines
 from crun_batch.gateway.protocols import PROTOCOLS
 from crun_batch.records import Hold, Response, Row, Ticket, Unit
+from crun_batch.session.batching.drafts import Drafts
 from crun_batch.session.batching.live import (
     BatchLimits,
     Filling,
@@ -173,6 +175,37 @@ def test_a_batch_keeps_its_limits(
     assert size.requests <= requests
     assert size.bytes <= most or size.requests == 1
     assert free is None or size.tokens <= free
+
+
+class Elsewhere:
+    """A keeper all of whose units have another request in an earlier session's batch."""
+
+    def claim(self, _: Ticket) -> str:
+        return "elsewhere"
+
+
+class Listed:
+    """A source of these tickets."""
+
+    def __init__(self, *tickets: Ticket) -> None:
+        self._left = [*tickets]
+
+    def next(self) -> Ticket | str:
+        return self._left.pop(0) if self._left else "end"
+
+
+def test_what_is_set_aside_waits_for_no_batch() -> None:
+    """Nobody asks about the batches of such a variant any more: a session that waited for them had no end."""
+    routes: list[Any] = [SimpleNamespace(name=name, endpoint="batch") for name in ("refused", "other")]
+    tickets = [structs.replace(ticket(9, 9), unit=Unit(0, 0, variant, 0)) for variant in (0, 1)]
+    limits = BatchLimits(9, 999, None, 1.0, 60.0, 60.0)
+    source: Any = Listed(*tickets)
+    drafts = Drafts(routes, source, Elsewhere(), Elsewhere(), limits, None)  # type: ignore[arg-type]
+    drafts.draw([], lambda _: False)
+    drafts.drop(0)
+    left = len(drafts)
+    drafts.drop(1)
+    assert (True, 1, 0) == (drafts.source_ended, left, len(drafts))
 
 
 def test_a_bound_is_a_bound_of_all() -> None:

@@ -130,9 +130,11 @@ class Drafts:
                 self.add(structs.replace(ticket, attempt=ticket.attempt + 1))
 
     def drop(self, variant: int) -> None:
-        """Nothing of this variant is sent any more: its units stay open."""
+        """Nothing of this variant is sent any more: its units stay open, and wait for no batch either."""
         self._bytes -= sum(len(ticket.body) for ticket in self._queues[variant])
         self._queues[variant].clear()
+        parked = self._parked.items()
+        self._parked = {key: ticket for key, ticket in parked if ticket.unit.variant != variant}
 
     def next(self, batches: Sequence[LiveBatch], *, may_be_part: bool) -> LiveBatch | None:
         """A batch of what waits, recorded; not a part of one where more may come to fill it. Raises DiskFailed."""
