@@ -93,8 +93,10 @@ def at_a_rate(arguments: argparse.Namespace) -> None:
             process = started(file, count)
             deaths = sum(killed(process, arguments, count))
             code, stats = process.wait(), server.stats()
-        if code != 0 or stats["requests"] < rows:
-            raise SystemExit(f"exit code {code}:\n{file.with_suffix('.log').read_text()}")
+            if code != 0 or stats["requests"] < rows:
+                raise SystemExit(
+                    f"exit code {code}, {stats['requests']} requests:\n{file.with_suffix('.log').read_text()}"
+                )
         arrivals: list[float] = stats["arrivals"]
         rate = (len(arrivals) - 1) / (arrivals[-1] - arrivals[0]) * MINUTE_SECONDS
         worst, per_minute = most_in_a_minute(arrivals), arguments.per_minute
@@ -171,11 +173,10 @@ def measured(file: Path, server: Server, count: int, rows: int) -> dict[str, flo
 
 
 def killed(process: subprocess.Popen[bytes], arguments: argparse.Namespace, count: int) -> Iterator[int]:
-    """Kill a worker now and then, the first after one pause; 1 for each."""
-    for death in range(arguments.deaths if count > 1 else 0):
+    """Kill a worker now and then, the first after one pause, by turns; 1 for each."""
+    for _ in range(arguments.deaths if count > 1 else 0):
         time.sleep(arguments.minutes * MINUTE_SECONDS / (arguments.deaths + 1))
-        workers = workers_of(process)
-        os.kill(workers[death % len(workers)], signal.SIGKILL)
+        os.kill(min(workers_of(process)), signal.SIGKILL)  # whoever was started first
         yield 1
 
 
