@@ -421,7 +421,7 @@ def test_the_bounds_never_contradict_the_known_cost(known: Decimal, held: Decima
 def test_a_batch_says_what_is_reserved_for_it() -> None:
     """Each in a line: its name, how far it is, the money; one whose create call nobody answered by its file."""
     text = summary_text({**SUMMARY, "batches": [OUT, UNBOUNDED]})
-    assert "\n  batch    batch_1: in_progress, 0 of 1 request done, $2.50 reserved\n" in text
+    assert "\n  batch    batch_1: in_progress when last asked, 0 of 1 request done, $2.50 reserved\n" in text
     assert "\n  batch    of file file-1: in_progress, 0 of 7 requests done\n" in text
 
 

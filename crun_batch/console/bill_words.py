@@ -37,13 +37,19 @@ def cost_phrase(summary: Mapping[str, Any]) -> str:
     return f"{known}; {doubted}: bill {bill_between((least[0], least[1]), (most[0], most[1]))}"
 
 
+COLLECTED = ("ended", "stored")
+"""What is said of a batch that the gateway has nothing to tell of any more."""
+
+
 def batch_phrase(one: Mapping[str, Any]) -> str:
     """A batch that is not collected yet: its name at the gateway, how far it is, what is reserved for it."""
     name = batch_name(one["batch_id"], one["file_id"], one["suspects"])
     held = money(decimal_of(one["held_usd"]), decimal_of(one["held_credits"]), ROUND_CEILING)
     reserved = "" if held == UNKNOWN else f", {held} reserved"
     done = f"{count(one['done'])} of {counted(one['requests'], 'request')} done"
-    return f"{name}: {one['status']}, {done}{reserved}"
+    is_known = one["batch_id"] is None or one["status"] in COLLECTED
+    asked = "" if is_known else " when last asked"  # a cancel since then is not seen before the next session
+    return f"{name}: {one['status']}{asked}, {done}{reserved}"
 
 
 def decimal_of(text: str | None) -> Decimal | None:
