@@ -176,7 +176,7 @@ def killed(process: subprocess.Popen[bytes], arguments: argparse.Namespace, coun
     """Kill a worker now and then, the first after one pause, by turns; 1 for each."""
     for _ in range(arguments.deaths if count > 1 else 0):
         time.sleep(arguments.minutes * MINUTE_SECONDS / (arguments.deaths + 1))
-        os.kill(min(workers_of(process)), signal.SIGKILL)  # whoever was started first
+        os.kill(min(workers_of(process), key=lambda one: int(stat_of(one)[19])), signal.SIGKILL)  # the oldest
         yield 1
 
 
@@ -187,11 +187,16 @@ def workers_of(process: subprocess.Popen[Any]) -> list[int]:
     return found or [process.pid]
 
 
+def stat_of(process: int) -> list[str]:
+    """What the kernel tells of a process, from its state on (proc_pid_stat(5), field 3)."""
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+
+
 def workers_cpu_seconds(process: subprocess.Popen[Any]) -> float:
     """The processor time that its workers have used so far, all their threads."""
     ticks = 0
     for one in workers_of(process):
-        fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+        fields = stat_of(one)
         ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
 
