@@ -42,7 +42,8 @@ def cluster() -> Iterator[str]:
         from ray.cluster_utils import Cluster
 
         place = LOOPBACK.get("_node_ip_address", "127.0.0.1")
-        head = {"num_cpus": 0, "node_ip_address": place, "include_dashboard": False}
+        settings = {"worker_niceness": 0}  # as patient as these tests are, actors need not come last
+        head = {"num_cpus": 0, "node_ip_address": place, "include_dashboard": False, "_system_config": settings}
         nodes = Cluster(initialize_head=True, head_node_args=head)
         try:
             for _ in range(2):

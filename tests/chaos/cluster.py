@@ -10,8 +10,9 @@ from typing import Any
 from crun_batch.scale.on_ray import LOOPBACK
 
 NODES, CPUS = 2, 4
-SETTINGS = {"health_check_period_ms": 1000, "enable_worker_prestart": False}
-"""A node that died is found out within seconds; one that is slow has as long as ever to answer."""
+SETTINGS = {"health_check_period_ms": 1000, "enable_worker_prestart": False, "worker_niceness": 0}
+"""A node that died is found out within seconds; one that is slow has as long as ever to answer. Actors do not come
+last on this machine."""
 PLACE = LOOPBACK.get("_node_ip_address", "127.0.0.1")
 
 
