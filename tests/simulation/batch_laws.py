@@ -25,7 +25,8 @@ def broken_laws(scenario: BatchScenario, played: BatchPlayed) -> Iterator[str]:
     yield from _broken_live_laws(scenario, played)
     if played.world.asked_again:
         yield f"asked for again, though it is on the disk: {played.world.asked_again}"
-    if played.world.all_calls > 500 + played.world.now / 10:
+    bearable = 500 + 20 * scenario.rows + played.world.now / 10  # each may be a batch that is looked for
+    if played.world.all_calls > bearable:
         yield f"{played.world.all_calls:,} calls in {played.world.now:,.0f} s"
     attempts = played.run.attempts().filter(pl.col("endpoint") == "batch").collect()
     charges = [entry for entry in played.world.charges if entry.batch is not None]
