@@ -110,9 +110,9 @@ def command(*arguments: object) -> subprocess.Popen[bytes]:
     return subprocess.Popen(line, env=environ, start_new_session=True, **out)
 
 
-def giving(file: Path, shards: int, port: int) -> subprocess.Popen[bytes]:
+def giving(file: Path, shards: int, port: int, *options: str) -> subprocess.Popen[bytes]:
     """A coordinator's process, once it answers."""
-    process = command("coordinator", file, "--shards", shards, "--port", port, "--yes")
+    process = command("coordinator", file, "--shards", shards, "--port", port, "--yes", *options)
 
     def answers() -> bool:
         with suppress(httpx.HTTPError):

@@ -44,7 +44,8 @@ class PlayedWorker:
         return self.spent + sum(hold for _, hold in self.flying)
 
     def places(self, now: float) -> int:
-        return 0 if self.grant is None or now >= self.grant.until else self.grant.places
+        grant = self.grant
+        return 0 if grant is None or grant.is_paused or now >= grant.until else grant.places
 
     def has_room(self, hold: int) -> bool:
         cap = None if self.grant is None else self.grant.max_usd_pico

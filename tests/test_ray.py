@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -199,3 +200,24 @@ def test_without_an_address_it_is_a_cluster_on_this_machine():
     assert ["run", "a.yaml", "--ray", "local"] == with_ray_address(["run", "a.yaml", "--ray"])
     assert ["run", "--ray", "local", "--yes"] == with_ray_address(["run", "--ray", "--yes"])
     assert ["run", "--ray", "10.0.0.1:6379", "-y"] == with_ray_address(["run", "--ray", "10.0.0.1:6379", "-y"])
+
+
+@pytest.mark.long
+def test_a_job_on_a_cluster_is_steered_by_its_file(at: SimulatorProcess, cluster: str, tmp_path: Path):
+    """A limit holds for all actors when it is answered; a stop is the end of all, and starts no worker again."""
+    file, before = job_file(at, tmp_path, 3_000, limits={"concurrency": 6}), at.ledger()["count"]
+    one = driver(file, cluster)
+    try:
+        wait_until(lambda: at.stats()["in_flight"] == 6 or one.poll() is not None)
+        assert [2] == [told["new"] for told in crun_batch.set(file, {"limits.concurrency": 2})["changes"]]
+        time.sleep(0.5)
+        most = max(at.stats()["in_flight"] for _ in range(200))
+        assert 1 <= most <= 2
+        assert "stop" == crun_batch.stop(file)["do"]
+        said, _ = one.communicate(timeout=120)
+    finally:
+        one.kill()
+    assert 143 == one.returncode and b"law: interrupted: stopped by" in said, said.decode()
+    assert b"started again" not in said
+    shards = [crun_batch.open_run(told.parent) for told in sorted(tmp_path.glob("run-shard-*/summary.json"))]
+    assert sum(results(shard).height for shard in shards) == at.ledger()["count"] - before < 3_000

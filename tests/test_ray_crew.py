@@ -14,10 +14,11 @@ from crun_batch import InputError
 from crun_batch.load.job.job import Job
 from crun_batch.options import RunOptions
 from crun_batch.scale import ray_crew
-from crun_batch.scale.kept_leases import ENDING, KeptLeases
+from crun_batch.scale.kept_leases import KeptLeases
 from crun_batch.scale.messages import Order
 from crun_batch.scale.ray_crew import CANNOT_BEGIN, MOST_STARTS, RayCrew
 from crun_batch.scale.ray_giver import GiverNews
+from crun_batch.store.directory import leases_folder
 
 NEWS = GiverNews("keeper", [], None, [False], [], (0, 0), {}, None)
 
@@ -95,7 +96,7 @@ def test_who_has_no_process_is_ended_sooner(tmp_path: Path, monkeypatch: pytest.
     job = Job(**tree(tmp_path, {}))
     crew = RayCrew(PlayedRay(), job, RunOptions(environ={}))
     assert [60, 120, 120, 120] == [crew._patience_seconds(lost) for lost in range(4)]
-    kept = KeptLeases(job.output.dir.with_name(job.output.dir.name + ENDING), started_at="now")
+    kept = KeptLeases(leases_folder(job.output.dir), started_at="now")
     assert [120, 120] == [crew._patience_seconds(lost) for lost in range(2)]
     kept.close()
     assert 60 == crew._patience_seconds(0)

@@ -342,7 +342,7 @@ def test_who_ends_a_session_is_answered_though_nothing_is_in_flight(tmp_path: Pa
             place.listen()
             for one in (place, mine):
                 one.setblocking(False)
-            listening = asyncio.create_task(EndsAtOnce(None, None).listen(place))  # type: ignore[arg-type]
+            listening = asyncio.create_task(EndsAtOnce(None, None, None).listen(place))  # type: ignore[arg-type]
             loop = asyncio.get_running_loop()
             await loop.sock_connect(mine, str(tmp_path / "s"))
             await loop.sock_sendall(mine, b'{"do": "stop"}\n')

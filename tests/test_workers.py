@@ -24,7 +24,8 @@ import crun_batch
 from crun_batch import InputError, RunDirectoryError
 from crun_batch.options import RunOptions
 from crun_batch.records import Halt
-from crun_batch.scale.crew import Crew, Watchers, WorkerEnd
+from crun_batch.scale.crew import Crew
+from crun_batch.scale.giver import Giver, Watchers, WorkerEnd
 from crun_batch.scale.leases import LeaseBook, SharedLimits
 from crun_batch.scale.messages import Order
 from crun_batch.scale.outcome import GRAVEST_FIRST
@@ -165,29 +166,6 @@ def test_kills_and_an_interrupt_lose_nothing(at: SimulatorProcess, tmp_path: Pat
     assert unknown <= 8 and 120 + unknown == attempts.height
     assert 120 <= at.ledger()["count"] - before <= 120 + unknown
     assert at.stats()["max_in_flight"] <= 8
-
-
-@pytest.mark.long
-def test_a_job_is_steered_by_its_file_while_workers_run(at: SimulatorProcess, tmp_path: Path):
-    """pause, resume and stop reach all of them; set, whose limits are leased, is refused and changes nothing."""
-    file, before = job_file(at, tmp_path, 60, limits={"concurrency": 4}), at.ledger()["count"]
-    driver = started(file, 2)
-    wait_until(lambda: at.ledger()["count"] - before > 8)
-    with pytest.raises(InputError, match="leased to each by the process that started them"):
-        crun_batch.set(file, {"budget.max_cost_credits": 1000})
-    crun_batch.pause(file)
-    wait_until(lambda: at.stats()["in_flight"] == 0)
-    paused_at = at.ledger()["count"]
-    time.sleep(0.5)
-    assert paused_at == at.ledger()["count"] < before + 60
-    crun_batch.resume(tmp_path / "run")
-    wait_until(lambda: at.ledger()["count"] > paused_at)
-    assert "stop" == crun_batch.stop(file)["do"]
-    said, _ = driver.communicate(timeout=300)
-    assert 143 == driver.returncode and b"law: interrupted: stopped by" in said, said.decode()
-    assert b"in shards as yet" in said
-    with pytest.raises(crun_batch.NotRunning):
-        crun_batch.stop(tmp_path / "run-shard-1-of-2")
 
 
 def test_all_kinds_of_requests_end_as_in_one_process(at: SimulatorProcess, tmp_path: Path):
@@ -340,7 +318,7 @@ class PlayedCrew(Crew):
 
     def __init__(self, exit_code: int) -> None:
         watchers = Watchers(print, print, print, print, lambda _: (0, 0))
-        super().__init__([], {}, LeaseBook(SharedLimits(4), []), watchers)
+        super().__init__([], {}, Giver(LeaseBook(SharedLimits(4), []), watchers))
         self._orders = [Order("law.json", (number, 2), {}) for number in (1, 2)]
         self._exit_code = exit_code
 
@@ -366,7 +344,7 @@ def test_what_ends_one_worker_for_everybodys_reason_ends_all(exit_code: int):
 def test_limits_that_are_leased_are_not_set():
     """A worker that raised its own cap would spend what another has."""
     worker: Any = SimpleNamespace(is_one_of_several=True)
-    with pytest.raises(InputError, match="leased to each by the process that started them"):
+    with pytest.raises(InputError, match="what it may use is leased to it: name the job instead"):
         set_values(worker, {"values": {"budget.max_cost_usd": 100}}, "me")
 
 

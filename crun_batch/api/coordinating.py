@@ -43,7 +43,7 @@ def coordinator(
         until_budget: start although budget or credits will not last; stop there.
         progress: show a bar on standard error.
         metrics_port: serve figures of the whole job, and of each worker, for Prometheus on this port of 127.0.0.1.
-        overrides: sections of the job, or fields of `RunOptions`.
+        overrides: sections of the job, or fields of `RunOptions`; `until` and `max_minutes`, as `run` takes them.
 
     Raises:
         InputError: the job, the table or an argument is wrong; a place that others reach, without a token.

@@ -1,8 +1,8 @@
 """The public functions that tell a running session something: other limits and caps, a pause, an end.
 
 From any process of the user who started the run, on its host. Each returns once the session has done what it was
-told and has written it down. Of a job by several workers all of them are told, by the path of its job file; only
-`set` is refused there, for their limits are leased to them.
+told and has written it down. A job by several workers is told as one, by the path of its job file: who leases it
+to them is told, on its host, and answers once all of them hold to it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,11 @@ def stop(run: AnyRun, *, simulate: bool = False) -> dict[str, Any]:
 
 def _tell(run: AnyRun, question: Mapping[str, Any], *, simulate: bool) -> dict[str, Any]:
     from crun_batch.state.telling import tell
-    from crun_batch.state.telling_workers import tell_all, workers_of
+    from crun_batch.state.telling_workers import giver_of_leases, tell_all, tell_giver, workers_of
 
-    workers = [] if not isinstance(run, str | Path) else workers_of(Path(run), simulate=simulate)
+    place = Path(run) if isinstance(run, str | Path) else run.directory
+    giver = giver_of_leases(place, simulate=simulate)
+    if giver is not None:
+        return tell_giver(giver, question)
+    workers = workers_of(place, simulate=simulate)
     return tell_all(workers, question) if workers else tell(directory_of(run, simulate), question)

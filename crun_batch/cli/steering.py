@@ -24,7 +24,8 @@ def set(
 
     limits.concurrency, limits.requests_per_minute, limits.tokens_per_minute, budget.max_cost_usd and
     budget.max_cost_credits; null takes one away. They hold until the session ends: the job file stays as it is.
-    The run confirms each, old and new, once job.json says so; exit code 6 where no session runs.
+    The run confirms each, old and new, once job.json says so; exit code 6 where no session runs. Of a job by
+    several workers, named by its job file, they are those of all, confirmed once every worker holds to them.
     """
     return _answered(run, crun_batch.set(run, options.pairs(values, "set"), simulate=simulate), json=json)
 

@@ -43,6 +43,9 @@ class Allowance:
         self.leased = NEVER
         """What a lease gives of it."""
         self.is_paused = False
+        """By a person who told this session."""
+        self.is_paused_for_all = False
+        """By a lease, as somebody has told the whole job."""
         self.valid_until = valid_until
         """From then on nothing is admitted, until a lease says otherwise."""
 
@@ -53,7 +56,20 @@ class Allowance:
 
     def places(self, now: float) -> int:
         """Requests that may be in flight now."""
-        return 0 if self.is_paused or now >= self.valid_until else self.most
+        return 0 if self.pauses or now >= self.valid_until else self.most
+
+    @property
+    def pauses(self) -> bool:
+        """Whether somebody wants nothing new to go."""
+        return self.is_paused or self.is_paused_for_all
+
+
+class JobLimits(Struct, frozen=True):
+    """The limits of one job, whoever shares them."""
+
+    concurrency: int
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
 
 
 class Lease(Struct, frozen=True):
@@ -69,6 +85,10 @@ class Lease(Struct, frozen=True):
     max_credits_pico: int | None = None
     more_may_come: bool = False
     """Of the money: a session that has used up its part waits. False: it ends as it does at its budget's end."""
+    limits: JobLimits | None = None
+    """What all share, where that is not as the session's job says: what a part is a part of."""
+    is_paused: bool = False
+    """Nothing new is to go, though it may."""
 
 
 class MoneyStanding(Struct, frozen=True):
@@ -79,6 +99,8 @@ class MoneyStanding(Struct, frozen=True):
     """Spent, held by requests in flight, held for requests of unknown outcome: no cap may be below."""
     largest_hold_pico: int
     """What a request holds at most, of those that were to be sent so far."""
+    has_met_unbounded: bool = False
+    """Whether one of them had no bound: under a cap it would never fit."""
 
 
 class Standing(Struct, frozen=True):

@@ -18,14 +18,14 @@ from msgspec import structs
 
 from crun_batch.options import RunOptions
 from crun_batch.reporting.progress_bar import shown
-from crun_batch.scale.at_work import SaidOnce
 from crun_batch.scale.begun import begun_context
 from crun_batch.scale.coordinating import given_to_workers
-from crun_batch.scale.kept_leases import ENDING, Closed, KeptLeases
+from crun_batch.scale.giving import SaidOnce
 from crun_batch.scale.orders import shard_places
 from crun_batch.scale.outcome import as_it_is, concluded, left_alone, refused
 from crun_batch.scale.serving import Listening
 from crun_batch.scale.starting import may_start
+from crun_batch.scale.steering import taken_up
 from crun_batch.scale.unfit import refuse_before_the_merge, refuse_unfit, refuse_unfit_job
 from crun_batch.workload.loading import load
 
@@ -50,9 +50,7 @@ async def run_coordinator(
         refuse_unfit_job(count, workload, "--shards")
         places = shard_places(folder, count, simulate=options.simulate)
         context = begun_context(workload, options, places)
-        started_at = options.clock.now().isoformat(timespec="seconds")
-        kept = KeptLeases(folder.with_name(folder.name + ENDING), started_at=started_at)
-        stack.callback(kept.close)
+        kept, context = stack.enter_context(taken_up(context, takes_over=True))
         if not kept.given:
             refusal = await may_start(context, places)
             if refusal is not None:
@@ -61,8 +59,5 @@ async def run_coordinator(
         if ends is None:
             return left_alone(context, places)
         summary = concluded(context, places, ends)
-        if (folder / "job.json").exists():
-            kept.take_away()
-        else:
-            kept.keep(Closed())
+        kept.end(is_merged=(folder / "job.json").exists())
     return summary

@@ -12,27 +12,18 @@ from pathlib import Path
 from crun_batch.errors import SIGNALS, wanted_signals
 from crun_batch.options import RunOptions
 from crun_batch.records import Halt
-from crun_batch.scale.at_work import SaidOnce, book_of, watchers_of
 from crun_batch.scale.coordinator import Coordinator
-from crun_batch.scale.exchange import digests
 from crun_batch.scale.figures import FiguresOfAll, figures_served
-from crun_batch.scale.giver import AllEnds, Giver, WorkerEnd
+from crun_batch.scale.giver import AllEnds, WorkerEnd
+from crun_batch.scale.giving import SaidOnce, coordinator_of
 from crun_batch.scale.kept_leases import KeptLeases
 from crun_batch.scale.serving import Listening, served
+from crun_batch.session.beside import heard
 from crun_batch.state.run_state import RunContext
 
 LOOKED_EVERY_SECONDS = 0.2
 LINGERS_SECONDS = 1.0
 """After the last end: whoever told it is answered."""
-
-
-def coordinator_of(
-    context: RunContext, places: Sequence[Path], words: SaidOnce, kept: KeptLeases, figures: FiguresOfAll
-) -> Coordinator:
-    """Who gives the workers of this job their parts; nobody reaches it yet."""
-    job = context.workload.job
-    giver = Giver(book_of(context, places), watchers_of(context, places, words, figures))
-    return Coordinator(giver, kept, places, digests(job), job.limits.attempt_timeout_seconds)
 
 
 async def given_to_workers(
@@ -47,8 +38,8 @@ async def given_to_workers(
     Raises what stands in the way of giving: DiskFailed, RunInUse.
     """
     figures = FiguresOfAll.of(context.workload.job)
-    coordinator = coordinator_of(context, places, words, kept, figures)
-    async with figures_served(figures, context.options):
+    coordinator, job = coordinator_of(context, places, words, kept, figures)
+    async with figures_served(figures, context.options), heard(job, job.keep, kept.folder, context.options):
         return await _served_to_their_ends(coordinator, context.options, len(places), listening)
 
 

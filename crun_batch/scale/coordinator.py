@@ -71,7 +71,7 @@ class Coordinator:
         self._places = places
         self._asks = asks
         self._attempt_timeout_seconds = attempt_timeout_seconds
-        self._lock = threading.RLock()
+        self._lock = giver.lock
         self._shards = [_ShardNow() for _ in places]
         self.keeper = f"{time.time_ns():x}-{threading.get_native_id()}"
         self.failure: Exception | None = None
@@ -113,6 +113,12 @@ class Coordinator:
         """Of each shard, whether it has ended and is not waited for."""
         with self._lock:
             return [shard.end is not None for shard in self._shards]
+
+    @property
+    def halt(self) -> tuple[int, str] | None:
+        """Why all workers were told to stop, if they were: exit code and words."""
+        halt = self._giver.halt
+        return None if halt is None else (halt.exit_code, halt.words)
 
     @property
     def largest_hold_pico(self) -> tuple[int, int]:

@@ -18,8 +18,8 @@ from msgspec import Struct, structs
 
 from crun_batch.errors import EXIT_BUG
 from crun_batch.records import Halt
-from crun_batch.scale.giver import Giver, Watchers, WorkerEnd
-from crun_batch.scale.leases import LeaseBook, WorkerReport
+from crun_batch.scale.giver import Giver, WorkerEnd
+from crun_batch.scale.leases import WorkerReport
 from crun_batch.scale.messages import Order, Reported, Stop, Wave, decode_from_worker, line
 
 MOST_STARTS = 4
@@ -30,12 +30,10 @@ LONGEST_LINE_BYTES = 2**24
 class Crew:
     """Workers, one for each order. One use; `run` returns how each ended."""
 
-    def __init__(
-        self, orders: Sequence[Order], environ: Mapping[str, str], book: LeaseBook, watchers: Watchers
-    ) -> None:
+    def __init__(self, orders: Sequence[Order], environ: Mapping[str, str], giver: Giver) -> None:
         self._orders = orders
         self._environ = {**environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        self._giver = Giver(book, watchers)
+        self._giver = giver
         self._processes: dict[int, Process] = {}
         self._is_over = False
 

@@ -37,21 +37,23 @@ class FiguresOfAll:
     """The last figures of each worker."""
 
     def __init__(self, job_name: str, caps: Samples) -> None:
-        """`caps`: what all of them may spend together."""
         self._job_name = job_name
-        self._caps = caps
+        self.caps = caps
+        """What all of them may spend together."""
         self._last: dict[int, Figures] = {}
 
     @classmethod
     def of(cls, job: Job) -> FiguresOfAll:
         """Of a job that begins now."""
-        amounts = {unit: getattr(job.budget, f"max_cost_{unit}") for unit in UNITS}
-        known = {unit: pico_of(amount) for unit, amount in amounts.items() if amount is not None}
-        return cls(job.name, [({"unit": unit}, decimal_text(pico)) for unit, pico in known.items()])
+        return cls(job.name, caps_of_all(job))
 
     def figured(self, number: int, figures: Figures) -> None:
         """A worker tells, by its number from 0."""
         self._last = {**self._last, number: figures}
+
+    def capped(self, job: Job) -> None:
+        """What all of them may spend together is what the job says now."""
+        self.caps = caps_of_all(job)
 
     @property
     def last(self) -> Mapping[int, Figures]:
@@ -64,7 +66,7 @@ class FiguresOfAll:
         samples: dict[str, Samples] = {}
         for name in {name: None for figures in last for name in figures.samples}:
             samples[name] = _together(name, [figures.samples.get(name, []) for figures in last])
-        samples[CAP.name] = self._caps
+        samples[CAP.name] = self.caps
         counts = [sum(bucket) for bucket in zip(*(figures.histogram.counts for figures in last), strict=True)]
         seconds = sum(figures.histogram.total_seconds for figures in last)
         histogram = LatencyHistogram(counts or [0] * (len(BUCKETS_SECONDS) + 1), seconds)
@@ -94,6 +96,13 @@ async def figures_served(figures: FiguresOfAll, options: RunOptions) -> AsyncIte
             yield
     finally:
         server.server_close()
+
+
+def caps_of_all(job: Job) -> Samples:
+    """The caps of a job, by unit."""
+    amounts = {unit: getattr(job.budget, f"max_cost_{unit}") for unit in UNITS}
+    known = {unit: pico_of(amount) for unit, amount in amounts.items() if amount is not None}
+    return [({"unit": unit}, decimal_text(pico)) for unit, pico in known.items()]
 
 
 def _together(name: str, samples: list[Samples]) -> Samples:

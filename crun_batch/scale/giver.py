@@ -6,6 +6,7 @@ who starts it, is not known here.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -79,6 +80,8 @@ class Giver:
     def __init__(self, book: LeaseBook, watchers: Watchers) -> None:
         self.book = book
         self.watchers = watchers
+        self.lock = threading.RLock()
+        """Whoever changes the totals has it, and whoever grants where that is another thread."""
         self.halt: Halt | None = None
         """Why all are to stop, if they are. The first reason given stays."""
 

@@ -87,7 +87,7 @@ class GrantedPart:
 
 def _money(standing: MoneyStanding, grant: Grant | None) -> UnitMoney:
     cap = None if grant is None else standing.cap_pico
-    return UnitMoney(cap, standing.committed_pico, standing.largest_hold_pico)
+    return UnitMoney(cap, standing.committed_pico, standing.largest_hold_pico, standing.has_met_unbounded)
 
 
 def lease_of(grant: Grant, until: float, session: SteeredSession) -> Lease:
@@ -102,4 +102,6 @@ def lease_of(grant: Grant, until: float, session: SteeredSession) -> Lease:
         max_usd_pico=usd,
         max_credits_pico=credits,
         more_may_come=grant.more_may_come,
+        limits=grant.limits,
+        is_paused=grant.is_paused,
     )

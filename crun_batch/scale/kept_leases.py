@@ -1,5 +1,7 @@
 """What was granted, on the disk before it is given: one line for each, with a checksum, in a file of its own.
 
+Beside it stands what people have told the job (`state.steered`), written before it holds.
+
 Whoever takes a killed coordinator's place reads here what workers may still be acting on, who they are, and which
 shards have ended. Where the file is lost, the journals of the shards say what was committed, and whatever was
 granted has ended one lease later. One process keeps the file: by a lock, and where that does not reach another
@@ -11,22 +13,26 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from crun_batch.errors import DiskFailed, RunDamaged, RunInUse
+from crun_batch.options import RunOptions
 from crun_batch.scale.leases import LeasedPart
+from crun_batch.state.steered import told_to_workers
+from crun_batch.store.control import CONTROL_NAME
+from crun_batch.store.directory import STEERING_NAME, json_bytes, leases_folder
 from crun_batch.store.disk import Disk, is_open_at, make_folder_for, open_private, write_all, write_file
 from crun_batch.store.events import encode_line, payload_of
 from crun_batch.store.holder import holder
 
 LONGEST_BYTES = 2**22
 """Longer than this, the file is written anew with what holds now."""
-ENDING = "-leases"
 
 
 class Given(Struct, frozen=True, tag="given"):
@@ -66,6 +72,7 @@ class KeptLeases:
     def __init__(self, folder: Path, *, started_at: str, disk: Disk | None = None) -> None:
         """Raises RunInUse (another coordinator), RunDamaged, DiskFailed."""
         self._disk = disk or Disk()
+        self.folder = folder
         self._path = folder / "grants.jsonl"
         self._name = f"process {os.getpid()} on {socket.gethostname()}, started {started_at}\n".encode()
         self.given: dict[int, Given] = {}
@@ -74,6 +81,8 @@ class KeptLeases:
         """Whether nothing was given that does not stand here."""
         self.is_lost = False
         """Whether shards may have ended of which nothing stands here."""
+        self.steering: Mapping[str, Any]
+        """What people have told the job."""
         make_folder_for(folder)
         try:
             self._disk.make_folder(folder)
@@ -81,18 +90,13 @@ class KeptLeases:
             for line in _lines(self._path):
                 self._take(line)
             self._write_anew()
+            self.steering = told_to_workers(folder)
         except OSError as error:
             raise DiskFailed(f"{folder}: cannot be used: {error.strerror or error}") from error
 
     def keep(self, line: Line) -> None:
         """On the disk when this returns. Raises DiskFailed, RunInUse: then nothing may be given."""
-        found = os.pread(self._lock, len(self._name) + 300, 0)
-        if found != self._name:
-            raise RunInUse(
-                f"{self._path.parent} was taken over by {found.decode(errors='replace').strip()}: its file system "
-                "keeps no lock between hosts",
-                advice="Nothing more is given from here.",
-            )
+        self._refuse_another()
         if self._length > LONGEST_BYTES:
             self._disk.close(self._descriptor)
             self._write_anew()
@@ -104,20 +108,44 @@ class KeptLeases:
             raise DiskFailed(f"{self._path}: cannot write: {error.strerror or error}") from error
         self._length += len(data)
         self._take(line)
+        if isinstance(line, Closed) and self.steering["log"]:
+            self.keep_steering({**self.steering, "goes_on": False})
+
+    def keep_steering(self, steering: Mapping[str, Any]) -> None:
+        """What people have told, on the disk when this returns. Raises DiskFailed, RunInUse: it is as it was."""
+        self._refuse_another()
+        write_file(self._disk, self.folder / STEERING_NAME, json_bytes(steering))
+        self.steering = steering
+
+    def _refuse_another(self) -> None:
+        found = os.pread(self._lock, len(self._name) + 300, 0)
+        if found != self._name:
+            raise RunInUse(
+                f"{self._path.parent} was taken over by {found.decode(errors='replace').strip()}: its file system "
+                "keeps no lock between hosts",
+                advice="Nothing more is given from here.",
+            )
 
     def close(self) -> None:
-        """Another may keep it. Where nothing was ever granted, nothing is left behind."""
+        """Another may keep it. Where nothing was ever granted or told, nothing is left behind."""
         self._disk.close(self._descriptor)
-        if not self._length:
+        if not self._length and not self.steering["log"]:
             self.take_away()
         os.close(self._lock)
+
+    def end(self, *, is_merged: bool) -> None:
+        """All has ended in order: nothing is left of a job that is one run now."""
+        if is_merged:
+            self.take_away()
+        else:
+            self.keep(Closed())
 
     def take_away(self) -> None:
         """The job is one run now: nobody goes on with what was granted."""
         with suppress(OSError):  # another starts just now
-            for file in (self._path, self._path.with_name(".lock")):
-                self._disk.unlink(file)
-            self._path.parent.rmdir()
+            for name in (CONTROL_NAME, STEERING_NAME, self._path.name, ".lock"):
+                self._disk.unlink(self.folder / name)
+            self.folder.rmdir()
 
     def _take(self, line: Line) -> None:
         match line:
@@ -142,13 +170,23 @@ class KeptLeases:
 
 def keeper_of_grants(run: Path) -> str | None:
     """The process that gives leases for a run now, in its own words; None: nobody."""
-    return holder(run.with_name(run.name + ENDING))
+    return holder(leases_folder(run))
+
+
+@contextmanager
+def kept_for(run: Path, options: RunOptions) -> Iterator[KeptLeases]:
+    """Those of a job whose run is to be at `run`, locked. Raises RunInUse, RunDamaged, DiskFailed."""
+    kept = KeptLeases(leases_folder(run), started_at=options.clock.now().isoformat(timespec="seconds"))
+    try:
+        yield kept
+    finally:
+        kept.close()
 
 
 def forget_grants(run: Path) -> None:
     """The run is merged: what was granted for it is of no use. Where another holds that just now, it stays."""
     with suppress(RunInUse):
-        kept = KeptLeases(run.with_name(run.name + ENDING), started_at="at the end")
+        kept = KeptLeases(leases_folder(run), started_at="at the end")
         kept.take_away()
         kept.close()
 

@@ -11,9 +11,12 @@ joins, deaths and delays:
 What is free is given on; what is not is given back first: a part that is lowered counts as it was until its worker
 reports that it has become less. A worker that has died keeps its places until its lease has ended, for what it had
 sent may still be under way, and its money becomes what its journal says. One that may live on out of sight keeps
-them until what it had in flight must have ended. An epoch tells a worker from the one that took its place: a
-report of an earlier epoch is not answered. What a lease gave is worth nothing after its end, and a report that
-comes then and names it is not believed.
+them until what it had in flight must have ended. What all have together may be set while they are at work: a
+total that is lowered is given back in the same way before any of it is given on, so that after one renewal of
+each the laws hold with the new one, but for what was used by then, which nobody can take back.
+
+An epoch tells a worker from the one that took its place: a report of an earlier epoch is not answered. What a
+lease gave is worth nothing after its end, and a report that comes then and names it is not believed.
 
 Times are monotonic seconds of whoever keeps the book, amounts integers of pico.
 """
@@ -24,6 +27,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct, field, structs
 
+from crun_batch.gateway.steering import JobLimits
 from crun_batch.options import Shard
 
 LEASE_SECONDS = 5.0
@@ -33,6 +37,8 @@ TOKEN_REST_SECONDS = 61.0
 """A share of tokens per minute that was given back is given on when what was used under it has left the minute."""
 SAME_WAVE_SECONDS = 0.5
 """Two ends of a pause that are nearer than this are one wave, told twice."""
+UNCAPPED_PICO = 2**62
+"""What a worker may be acting on that was granted money without a cap: more than any cap."""
 
 
 class SharedLimits(Struct, frozen=True):
@@ -42,6 +48,16 @@ class SharedLimits(Struct, frozen=True):
     max_usd_pico: int | None = None
     max_credits_pico: int | None = None
     has_token_rate: bool = False
+    """Whether any limit of theirs is of tokens per minute, an endpoint's own among them."""
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    is_paused: bool = False
+    """Nothing new is to be sent by anybody."""
+
+    @property
+    def limits(self) -> JobLimits:
+        """What a part of theirs is a part of."""
+        return JobLimits(self.concurrency, self.requests_per_minute, self.tokens_per_minute)
 
     def cap(self, unit: int) -> int | None:
         """The budget in a unit: 0 dollars, 1 credits."""
@@ -52,9 +68,11 @@ class UnitMoney(Struct, frozen=True):
     """One unit's money of a worker, as it reports it."""
 
     cap_pico: int | None = None
-    """What its last lease allows; None: it has had none."""
+    """What its last lease allows; None: no cap, or it has had none."""
     committed_pico: int = 0
     largest_hold_pico: int = 0
+    has_met_unbounded: bool = False
+    """Whether a request of its own had no bound: under a cap it would never fit."""
 
 
 class WorkerReport(Struct, frozen=True):
@@ -85,6 +103,9 @@ class Grant(Struct, frozen=True):
     more_may_come: bool
     waves: dict[str, float]
     """Lanes on which another worker met a wave of refusals -> until when all of them pause."""
+    limits: JobLimits
+    """What all have together: the share is of these."""
+    is_paused: bool
 
 
 class _Purse(Struct):
@@ -95,6 +116,7 @@ class _Purse(Struct):
     """What it had when it reported last."""
     committed_pico: int = 0
     hold_pico: int = 0
+    is_unbounded: bool = False
 
 
 class _Member(Struct):
@@ -107,6 +129,8 @@ class _Member(Struct):
     share: int = 0
     waits: bool = False
     until: float = 0.0
+    edition: int = 0
+    """Of the totals under which its last lease was given."""
     purses: tuple[_Purse, _Purse] = field(default_factory=lambda: (_Purse(), _Purse()))
 
 
@@ -136,6 +160,7 @@ class LeaseBook:
 
     def __init__(self, terms: SharedLimits, committed: Sequence[tuple[int, int]]) -> None:
         self._terms = terms
+        self._edition = 0
         self._members = [_Member() for _ in committed]
         self._places_left: list[_Left] = []
         self._shares_left: list[_Left] = []
@@ -147,6 +172,33 @@ class LeaseBook:
     def active(self) -> int:
         """Workers that are at work."""
         return sum(member.is_active for member in self._members)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests of those that are at work, as each has reported last."""
+        return sum(member.in_flight for member in self._members if member.is_active)
+
+    @property
+    def terms(self) -> SharedLimits:
+        """What all have together, as it is now."""
+        return self._terms
+
+    def set_terms(self, terms: SharedLimits) -> None:
+        """What all have together is this from the next renewal of each on."""
+        self._terms = terms
+        self._edition += 1
+
+    def is_followed(self, now: float) -> bool:
+        """Whether nobody may be acting on totals that hold no more."""
+        return all(one.edition == self._edition or one.until <= now for one in self._members if one.is_active)
+
+    def committed(self, unit: int) -> int:
+        """What all have spent or hold, as each has reported last: dollars (0) or credits (1), in pico."""
+        return sum(member.purses[unit].committed_pico for member in self._members)
+
+    def has_met_unbounded(self, unit: int) -> bool:
+        """Whether a request was to be sent that nothing bounds in a unit."""
+        return any(member.purses[unit].is_unbounded for member in self._members)
 
     def largest_hold(self) -> tuple[int, int]:
         """Dollars and credits that a request of any worker holds at most, of those that were to be sent so far."""
@@ -218,7 +270,7 @@ class LeaseBook:
             return None
         self._take_in(member, report if now < member.until else _without_lease(report), now)
         caps = [self._cap(member, unit) for unit in (0, 1)]
-        member.until = now + LEASE_SECONDS
+        member.until, member.edition = now + LEASE_SECONDS, self._edition
         return Grant(
             now=now,
             until=member.until,
@@ -228,6 +280,8 @@ class LeaseBook:
             max_credits_pico=caps[1],
             more_may_come=not self._is_used_up(),
             waves=self.waves(report, now),
+            limits=self._terms.limits,
+            is_paused=self._terms.is_paused,
         )
 
     def waves(self, report: WorkerReport, now: float) -> dict[str, float]:
@@ -246,8 +300,9 @@ class LeaseBook:
         member.share = report.share
         for purse, money in zip(member.purses, (report.usd, report.credits), strict=True):
             purse.committed_pico = max(money.committed_pico, purse.committed_pico if money.cap_pico is None else 0)
-            purse.hold_pico = money.largest_hold_pico
-            purse.granted_pico = purse.told_pico = max(money.cap_pico or 0, purse.committed_pico)
+            purse.hold_pico, purse.is_unbounded = money.largest_hold_pico, money.has_met_unbounded
+            told = (UNCAPPED_PICO if report.places else 0) if money.cap_pico is None else money.cap_pico
+            purse.granted_pico = purse.told_pico = max(told, purse.committed_pico)
         for lane, until in report.cooling_until.items():
             if until > self._waves.get(lane, 0.0) + SAME_WAVE_SECONDS:
                 self._waves[lane] = until
@@ -260,6 +315,8 @@ class LeaseBook:
         left = _still_left(self._places_left, now)
         free = self._terms.concurrency - left - sum(one.places for one in self._members)
         part = self._part(member, max(0, self._terms.concurrency - left))
+        if self.in_flight and self._is_over():
+            part = 0  # a reply that costs less than it held is no room for another request
         granted = min(part, member.places + free)
         member.places = max(member.places, granted)
         return max(0, granted)
@@ -278,20 +335,24 @@ class LeaseBook:
 
     def _cap(self, member: _Member, unit: int) -> int | None:
         """A part of what is left, so that the last of it can be used by whoever still finds a request for it."""
-        cap = self._terms.cap(unit)
+        cap, purse = self._terms.cap(unit), member.purses[unit]
         if cap is None:
+            purse.granted_pico = UNCAPPED_PICO
             return None
-        purse = member.purses[unit]
         left = max(0, cap - sum(one.purses[unit].committed_pico for one in self._members))
         free = cap - sum(one.purses[unit].granted_pico for one in self._members)
         wanted = max(left // (2 * self.active), purse.hold_pico)
         heir = self._heir()
         if heir is not None:
             wanted = left if member is heir else 0
-        granted = min(purse.committed_pico + wanted, purse.granted_pico + max(0, free))
+        granted = min(purse.committed_pico + wanted, purse.granted_pico + free)
         granted = max(granted, purse.committed_pico)
         purse.granted_pico = max(purse.granted_pico, granted)
         return granted
+
+    def _is_over(self) -> bool:
+        """Whether more is gone than all may spend: a cap was lowered, or a reply has cost more than it held."""
+        return any((cap := self._terms.cap(unit)) is not None and self.committed(unit) > cap for unit in (0, 1))
 
     def _heir(self) -> _Member | None:
         """Where nobody's part has room for one more request, one gets what all have left."""

@@ -6,17 +6,16 @@ moment leaves the shards as they are, and either the whole merged run or none. D
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from crun_batch.errors import EXIT_ROWS_FAILED, DiskFailed, RunDamaged, RunDirectoryError
+from crun_batch.errors import DiskFailed, RunDamaged, RunDirectoryError
 from crun_batch.options import SYSTEM_CLOCK, Clock
-from crun_batch.pricing.account import Account, together
+from crun_batch.pricing.account import together
+from crun_batch.scale.merged import merged_job, merged_summary
 from crun_batch.scale.shard_runs import ShardRun, open_shards
-from crun_batch.state.commands import of_all_rows
-from crun_batch.state.summary import RUNNING, RunEnding, RunFacts, ending_of, summary_of
 from crun_batch.store.directory import SIMULATED, RunDirectory, open_directory, write_json
 from crun_batch.store.disk import Disk
 from crun_batch.store.merging import copy_runs, copy_scores, write_head
@@ -94,14 +93,14 @@ def _made(run: RunDirectory, shards: Sequence[ShardRun], target: Path, clock: Cl
     """Everything that a run has, in the order in which a run writes it; verified."""
     sources = [shard.source for shard in shards]
     account = together(shard.account for shard in shards)
-    document = _document(shards, target)
+    document = merged_job(shards, target)
     schema = schema_from_document(document["run_schema"])
     write_json(run, run.job, document)
     moved = copy_runs(sources, run, schema)
     copy_scores(sources, moved, run, schema)
     write_head(sources, moved, run, account.to_checkpoint(), clock.epoch_us())
     publish(run, schema)
-    summary = _summary(shards, account, target)
+    summary = merged_summary(shards, account, target)
     write_json(run, run.summary, summary)
     wrong = [finding for finding in verify(run.path) if finding.severity == "error"]
     if wrong:
@@ -110,86 +109,6 @@ def _made(run: RunDirectory, shards: Sequence[ShardRun], target: Path, clock: Cl
             advice="Nothing was merged; the shards are as they were.",
         )
     return summary
-
-
-def _document(shards: Sequence[ShardRun], target: Path) -> dict[str, Any]:
-    """job.json of all rows: as the shard that was run last says it, without the shard."""
-    latest = max(shards, key=lambda shard: shard.source.recovered.head.at).document
-    prices = [shard.document["prices"] for shard in shards if shard.document["prices"]]
-    now = latest["prices"] or (prices[-1] if prices else {})
-    earlier = [one for shard in shards for one in shard.document.get("earlier_prices", ())]
-    others = [one for one in (*earlier, *prices) if one != now]
-    job = {**latest["job"], "output": {**latest["job"]["output"], "dir": target.as_posix()}}
-    fingerprint = {key: value for key, value in latest["fingerprint"].items() if key != "shard"}
-    return {
-        **latest,
-        "created_at": min(shard.document["created_at"] for shard in shards),
-        "job": job,
-        "fingerprint": fingerprint,
-        "tables": _each_once(_tables(shards), last=fingerprint["table"]),
-        "late_columns": _each_once(name for shard in shards for name in shard.document.get("late_columns", ())),
-        "prices": now,
-        "earlier_prices": [one for place, one in enumerate(others) if one not in others[:place]],
-        "merged": [{"shard": f"{shard.number}/{shard.count}", "directory": str(shard.path)} for shard in shards],
-    }
-
-
-def _tables(shards: Sequence[ShardRun]) -> Iterator[str]:
-    """Fingerprints of all tables that a session of any shard has read."""
-    for shard in shards:
-        yield from shard.document.get("tables", [shard.document["fingerprint"]["table"]])
-
-
-def _each_once(values: Iterable[str], last: str | None = None) -> list[str]:
-    end = [] if last is None else [last]
-    return [*(value for value in dict.fromkeys(values) if value != last), *end]
-
-
-def _summary(shards: Sequence[ShardRun], account: Account, target: Path) -> dict[str, Any]:
-    open_count = sum(shard.open_units for shard in shards)
-    commands = (shard.summary["resume_command"] for shard in shards)
-    command = of_all_rows(next(filter(None, commands), None), target)
-    per_row = shards[0].summary["units_per_row"]
-    place = RunFacts(
-        shards[0].document["job"]["name"],
-        target,
-        command,
-        left_out=_left_out(shards),
-        units_per_row=per_row,
-        rows=None if per_row == 1 else _rows(shards),
-    )
-    ending = _ending(shards, account, open_count)
-    return summary_of(account, place, ending, open_count=open_count, seconds=account.seconds)
-
-
-def _rows(shards: Sequence[ShardRun]) -> dict[str, int]:
-    """Rows by status: no row is in two shards."""
-    return {name: sum(shard.summary["rows"][name] for shard in shards) for name in shards[0].summary["rows"]}
-
-
-def _ending(shards: Sequence[ShardRun], account: Account, open_count: int) -> RunEnding:
-    """As one machine would have ended; with a shard that was killed, as a killed run stands.
-
-    The next start of that concludes what was in flight.
-    """
-    if any(shard.is_cut_off for shard in shards):
-        return RUNNING
-    per_row = shards[0].summary["units_per_row"]
-    ending = ending_of(None, account.totals(), open_count, units_per_row=per_row, is_pilot=False)
-    reasons = dict.fromkeys(
-        f"shard {shard.number}/{shard.count}: {shard.summary['stop_reason']}"
-        for shard in shards
-        if shard.summary["stop_reason"]
-    )
-    if not reasons or ending.status != "finished":
-        return ending
-    return RunEnding("finished", EXIT_ROWS_FAILED, "; ".join(reasons))
-
-
-def _left_out(shards: Sequence[ShardRun]) -> Mapping[str, str]:
-    """Endpoints to which a shard sent nothing in the end -> why."""
-    told = [shard.summary.get("endpoints", {}).items() for shard in shards]
-    return {name: one["left_out"] for endpoints in told for name, one in endpoints if one["left_out"]}
 
 
 def _put_in_place(run: RunDirectory, target: Path) -> None:

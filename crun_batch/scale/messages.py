@@ -27,6 +27,7 @@ class Order(Struct, frozen=True, tag="order"):
     simulators_at: tuple[str, ...] = ()
     """Addresses of the simulators that all workers send to, one for each endpoint; none: it is for real."""
     deadline: Deadline | None = None
+    """Of who gives the leases; workers are told to stop."""
     otel: bool = False
     """Whether it exports its own figures by OpenTelemetry."""
     figures: bool = False

@@ -69,7 +69,7 @@ async def run_on_ray(
             if refusal is not None:
                 return refused(context, places, refusal)
         orders = orders_for(file, workload, places, options)
-        giver = structs.replace(orders[0], overrides=dict(options.overrides))
+        giver = structs.replace(orders[0], overrides=dict(options.overrides), deadline=options.deadline)
         with signals_to(crew, options, limits.attempt_timeout_seconds):
             ends = await crew.run(giver, orders)
     summary = concluded(context, places, ends)

@@ -50,7 +50,6 @@ def orders_for(file: Path, workload: Workload, places: Sequence[Path], options: 
             overrides={**options.overrides, "output.dir": str(place).removesuffix(SIMULATED if at else "")},
             allow_paths=tuple(map(str, options.allow_paths)),
             simulators_at=tuple(at),
-            deadline=options.deadline,
             otel=options.otel,
             figures=options.metrics_port is not None,
         )

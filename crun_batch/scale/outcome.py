@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from crun_batch.errors import (
     EXIT_BUG,
     EXIT_DISK,
@@ -29,6 +31,7 @@ from crun_batch.scale.summaries import told
 from crun_batch.scale.whole import shards_context
 from crun_batch.state.run_state import RunContext
 from crun_batch.state.status import status_of
+from crun_batch.state.steered import job_of_workers
 
 GRAVEST_FIRST = (
     EXIT_BUG,
@@ -51,11 +54,12 @@ def concluded(before: RunContext, places: Sequence[Path], sent: AllEnds) -> dict
 
     `before`: the context under which they started. Raises what `merge_shards` raises.
     """
-    workload, options, ends = before.workload, before.options, sent.ends
+    options, ends, folder = before.options, sent.ends, before.workload.job.output.dir
+    workload = structs.replace(before.workload, job=job_of_workers(before.workload.job))
     context = shards_context(workload, options, places)
     is_done = all(end.exit_code in (EXIT_OK, EXIT_ROWS_FAILED) for end in ends) and not context.open_units
     if is_done:
-        summary = merge_shards(places, workload.job.output.dir, clock=options.clock)
+        summary = merge_shards(places, folder, clock=options.clock)
         kept = f"{places[0]} to {places[-1].name}"
         options.say(f"merged; the shards are still there, and no longer needed: {kept}")
         return summary

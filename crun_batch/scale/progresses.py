@@ -11,8 +11,13 @@ class Progresses:
     """The last word of each worker; `watch` is told of all together whenever one has moved."""
 
     def __init__(
-        self, rows_total: int, rows_done: Sequence[int], watch: Callable[[Progress], None] | None
+        self,
+        rows_total: int,
+        rows_done: Sequence[int],
+        watch: Callable[[Progress], None] | None,
+        stops_in_seconds: Callable[[], float | None],
     ) -> None:
+        self._stops_in_seconds = stops_in_seconds
         self._rows_total = rows_total
         self._watch = watch
         self._last = [Progress(rows_total=0, rows_done=done) for done in rows_done]
@@ -47,7 +52,7 @@ class Progresses:
             variants=_by_variant(last),
             units_per_row=max(one.units_per_row for one in last),
             is_judging=all(one.is_judging for one in last),
-            stops_in_seconds=min((s for one in last if (s := one.stops_in_seconds) is not None), default=None),
+            stops_in_seconds=self._stops_in_seconds(),
         )
 
 

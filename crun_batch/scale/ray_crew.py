@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ LOST_SECONDS = 60.0
 Ray has lost one without a word, whose process died at the moment at which the driver did. To start takes seconds,
 and half a minute on an overloaded machine, where Ray's processes come last.
 """
+NO_SENTENCES = sys.maxsize
+"""As many are known as could ever be said: none of them is wanted."""
 CANNOT_BEGIN = "the giver of leases cannot begin on the cluster"
 FAILURES: dict[int, type[CrunBatchError]] = {
     error.exit_code: error for error in (InputError, RunDirectoryError, DiskFailed)
@@ -140,11 +143,18 @@ class RayCrew:
             except self._ray.exceptions.RayError as error:
                 code, said = None, f"was lost ({_last_line(error)})"
             self._kill(f"worker-{number}")
+            await self._look()
             if self._is_over or self._halt is not None or (code is not None and code not in COMES_AGAIN):
                 return
             if start < MOST_STARTS and not self._over[number]:
                 self._options.say(f"worker {number + 1} {said}: started again; its shard goes on where it was")
         self.stop(Halt(EXIT_BUG, f"worker {number + 1} was lost {MOST_STARTS} times"))
+
+    async def _look(self) -> None:
+        """What was told meanwhile: somebody else may have stopped all workers."""
+        news = await self._news(NO_SENTENCES)
+        if news is not None:
+            self._take(news)
 
     async def _watched(self, order: Order) -> GiverNews:
         """Show what there is to show until all is over."""
@@ -180,7 +190,7 @@ class RayCrew:
         return SILENT_SECONDS if is_there else min(SILENT_SECONDS, LOST_SECONDS * 2**lost)
 
     def _shown(self, news: GiverNews) -> None:
-        self._over = news.over
+        self._take(news)
         for sentence in news.sentences:
             self._options.say(sentence)
         for number, figures in news.figures.items():
@@ -190,6 +200,11 @@ class RayCrew:
         if news.failure is not None:
             code, words, advice = news.failure
             raise FAILURES.get(code, RunDirectoryError)(words, advice=advice)
+
+    def _take(self, news: GiverNews) -> None:
+        self._over, self._figures.caps = news.over, news.caps
+        if news.halt is not None:
+            self._halt = self._halt or Halt(*news.halt)
 
     async def _news(self, known: int) -> GiverNews | None:
         """None: the giver is just being started again."""

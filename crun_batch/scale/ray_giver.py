@@ -6,11 +6,11 @@ coordinator; between actors go the documents of `exchange`, and nothing else.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
-import time
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import AbstractAsyncContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,15 @@ from msgspec import Struct
 
 from crun_batch.errors import EXIT_BUG, CrunBatchError
 from crun_batch.records import Halt
-from crun_batch.scale.at_work import SaidOnce
 from crun_batch.scale.begun import begun_context
-from crun_batch.scale.coordinating import coordinator_of
 from crun_batch.scale.exchange import decode_said, encode
 from crun_batch.scale.figures import FiguresOfAll
 from crun_batch.scale.giver import WorkerEnd
-from crun_batch.scale.kept_leases import ENDING, KeptLeases
+from crun_batch.scale.giving import SaidOnce, coordinator_of
 from crun_batch.scale.messages import decode_order
 from crun_batch.scale.orders import options_of_order, shard_places
+from crun_batch.scale.steering import taken_up
+from crun_batch.session.beside import heard
 from crun_batch.workload.loading import load
 
 LOOKED_EVERY_SECONDS = 0.2
@@ -48,6 +48,10 @@ class GiverNews(Struct, frozen=True):
     """The last ones of each worker."""
     failure: tuple[int, str, str] | None
     """Exit code, words and advice of what stands in the way of giving anything more."""
+    caps: Any = ()
+    """What all may spend together, as samples of a figure."""
+    halt: tuple[int, str] | None = None
+    """Why all workers were told to stop: exit code and words."""
 
 
 class LeaseGiver:
@@ -65,11 +69,11 @@ class LeaseGiver:
         run = workload.job.output.dir
         places = shard_places(run, told.shard[1], simulate=options.simulate)
         context = begun_context(workload, options, places)
-        started_at = options.clock.now().isoformat(timespec="seconds")
-        kept = KeptLeases(run.with_name(run.name + ENDING), started_at=started_at)
+        kept, context = self._stack.enter_context(taken_up(context, takes_over=True))
         self._figures = FiguresOfAll.of(workload.job)
-        self._coordinator = coordinator_of(context, places, SaidOnce(options.say), kept, self._figures)
-        threading.Thread(target=self._look_after, name="leases", daemon=True).start()
+        self._coordinator, job = coordinator_of(context, places, SaidOnce(options.say), kept, self._figures)
+        beside = self._look_after(heard(job, job.keep, kept.folder, options))
+        threading.Thread(target=asyncio.run, args=(beside,), name="leases", daemon=True).start()
 
     def exchange(self, said: bytes) -> bytes:
         """A worker's document; the answer."""
@@ -91,6 +95,8 @@ class LeaseGiver:
             coordinator.largest_hold_pico,
             self._figures.last,
             told,
+            self._figures.caps,
+            coordinator.halt,
         )
 
     def stop(self, exit_code: int, words: str) -> None:
@@ -104,8 +110,9 @@ class LeaseGiver:
     def _moved(self, progress: Any) -> None:
         self._progress = progress
 
-    def _look_after(self) -> None:
-        while self._coordinator.failure is None:
-            with suppress(Exception):  # the coordinator keeps it, and drivers are told
-                self._coordinator.look_after()
-            time.sleep(LOOKED_EVERY_SECONDS)
+    async def _look_after(self, people: AbstractAsyncContextManager[None]) -> None:
+        async with people:
+            while self._coordinator.failure is None:
+                with suppress(Exception):  # the coordinator keeps it, and drivers are told
+                    await asyncio.to_thread(self._coordinator.look_after)
+                await asyncio.sleep(LOOKED_EVERY_SECONDS)

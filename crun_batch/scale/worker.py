@@ -116,7 +116,6 @@ def options_from(order: Order, lines: Lines) -> RunOptions:
         allow_paths=order.allow_paths,
         simulate=bool(order.simulators_at),
         simulators_at=order.simulators_at,
-        deadline=order.deadline,
         shard=Shard(*order.shard, is_leased=True),
         until_budget=True,
         say=say,

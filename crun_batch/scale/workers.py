@@ -19,11 +19,13 @@ from msgspec import structs
 from crun_batch.options import AnyJob, RunOptions
 from crun_batch.pipeline import run_job
 from crun_batch.reporting.progress_bar import shown
-from crun_batch.scale.at_work import SaidOnce, sent_by_workers
+from crun_batch.scale.at_work import sent_by_workers
 from crun_batch.scale.begun import begun_context
+from crun_batch.scale.giving import SaidOnce
 from crun_batch.scale.orders import shard_places
 from crun_batch.scale.outcome import concluded, refused
 from crun_batch.scale.starting import may_start
+from crun_batch.scale.steering import taken_up
 from crun_batch.scale.unfit import refuse_before_the_merge, refuse_in_use, refuse_unfit, refuse_unfit_job
 from crun_batch.workload.loading import load
 
@@ -52,5 +54,9 @@ async def run_with_workers(job: AnyJob, table: object | None, count: int, option
         refusal = await may_start(context, places)
         if refusal is not None:
             return refused(context, places, refusal)
-        sent = await sent_by_workers(context, file, places, words)
-    return concluded(context, places, sent)
+        kept, context = stack.enter_context(taken_up(context, takes_over=False))
+        sent = await sent_by_workers(context, file, places, words, kept)
+        summary = concluded(context, places, sent)
+        if (folder / "job.json").exists():
+            kept.take_away()
+    return summary

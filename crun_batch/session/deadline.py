@@ -8,13 +8,13 @@ from crun_batch.errors import EXIT_TERMINATED
 from crun_batch.load.deadline import Deadline
 from crun_batch.options import RunOptions
 from crun_batch.records import Halt
-from crun_batch.session.steering import Steering
+from crun_batch.session.orders import Steerable
 
 LOOKED_EVERY_SECONDS = 30.0
 """The day's clock may be set, and the machine may sleep: how late that is seen at most."""
 
 
-async def keep_deadline(deadline: Deadline, steering: Steering, options: RunOptions) -> None:
+async def keep_deadline(deadline: Deadline, steering: Steerable, options: RunOptions) -> None:
     """Wait for the moment, by the day's clock, and stop the session then."""
     while (left := deadline.at.timestamp() - options.clock.epoch_seconds()) > 0:  # noqa: ASYNC110 - a clock
         await asyncio.sleep(min(left, LOOKED_EVERY_SECONDS))

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -18,27 +19,50 @@ from msgspec import structs
 
 from crun_batch.console.words import one_line
 from crun_batch.errors import EXIT_INPUT, EXIT_RUN_DIRECTORY, CrunBatchError, InputError
-from crun_batch.session.orders import ORDERS
-from crun_batch.session.steering import Steering
-from crun_batch.state.job_document import record_steering
-from crun_batch.state.run_state import RunContext
-from crun_batch.state.steered import steering_after, written
+from crun_batch.options import RunOptions
+from crun_batch.session.orders import ORDERS, Steerable
+from crun_batch.state.steered import written
 from crun_batch.state.telling import MOST_BYTES, who
-from crun_batch.store.control import Peer, peer_of
+from crun_batch.store.control import ControlSocket, Peer, peer_of
 
 QUESTION_SECONDS = 5.0
 """How long somebody who has connected may take to ask, and to take the answer."""
 
 
 NO_DESCRIPTOR_SECONDS = 1.0
+Keep = Callable[[Mapping[str, Any]], Awaitable[None]]
+"""Writes down what was told, after which it holds. Raises CrunBatchError, which says what does."""
+
+
+@contextmanager
+def control_socket(folder: Path, options: RunOptions) -> Iterator[ControlSocket | None]:
+    """The socket for people; None where the session is played, or its file system takes none, which is said."""
+    listening = None
+    if not options.platform.in_place:
+        try:
+            listening = ControlSocket(folder)
+        except OSError as error:
+            why = error.strerror or str(error)
+            options.say(f"{folder}: set, pause, resume and stop cannot reach this session ({why}); signals do")
+    try:
+        yield listening
+    finally:
+        if listening is not None:
+            listening.close()
 
 
 class Listener:
-    """Answers whoever connects to a session."""
+    """Answers whoever connects to what he may steer."""
 
-    def __init__(self, context: RunContext, steering: Steering) -> None:
-        self._context = context
+    def __init__(
+        self,
+        steering: Steerable,
+        keep: Keep,
+        options: RunOptions,
+    ) -> None:
         self._steering = steering
+        self._keep = keep
+        self._options = options
 
     async def listen(self, listening: socket.socket) -> None:
         """Take one connection after the other, until it is cancelled."""
@@ -85,20 +109,15 @@ class Listener:
             return {**_refused(EXIT_INPUT, str(error)), "mistakes": mistakes}
         except Exception as error:  # noqa: BLE001 - told to who asked; it must not end a run that pays
             return _refused(EXIT_RUN_DIRECTORY, f"a bug in what was told: {error!r}")
-        at = self._context.options.clock.now().isoformat(timespec="seconds")
+        at = self._options.clock.now().isoformat(timespec="seconds")
         told = {"do": question["do"], "at": at, "by": by, "changes": changes}
-        self._context.options.say(_words(told))
         try:
-            await self._record(told)
+            await self._keep(told)
         except CrunBatchError as error:
-            return _refused(error.exit_code, f"it holds, and could not be written into job.json: {error}")
+            return _refused(error.exit_code, str(error))
+        self._options.say(_words(told))
         timeout_seconds = self._steering.drains_in_seconds
         return {**told, "in_flight": self._steering.in_flight, "attempt_timeout_seconds": timeout_seconds}
-
-    async def _record(self, told: Mapping[str, Any]) -> None:
-        state = self._context.state
-        state.steering = steering_after(state.steering, told)
-        await asyncio.to_thread(record_steering, state.directory, state.steering)
 
 
 async def _question(connection: socket.socket) -> object:

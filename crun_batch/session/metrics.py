@@ -149,7 +149,7 @@ class SessionMetrics:
             IN_FLIGHT: standing.in_flight,
             LIMIT: standing.limit,
             CONCURRENCY: steering.job.limits.concurrency,
-            PAUSED: int(steering.allowance.is_paused),
+            PAUSED: int(steering.allowance.pauses),
             COOLING: round(cooling, 3),
         }
         samples: dict[str, Samples] = {family.name: [({}, str(value))] for family, value in plain.items()}

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from crun_batch.errors import CrunBatchError
 from crun_batch.options import RunOptions
-from crun_batch.session.deadline import keep_deadline
-from crun_batch.session.listener import Listener
+from crun_batch.session.beside import heard
 from crun_batch.session.resources import Resources
-from crun_batch.session.steering import Steering, steered
+from crun_batch.session.steering import Steering
+from crun_batch.state.job_document import record_steering
 from crun_batch.state.run_state import RunContext
-from crun_batch.store.control import ControlSocket
+from crun_batch.state.steered import steering_after
 
 if TYPE_CHECKING:
     from crun_batch.session.prometheus import FiguresServer
@@ -27,18 +30,12 @@ async def steered_session(
 ) -> AsyncIterator[None]:
     """All of them at work, as long as the session sends. `server`: for the figures; None: nobody asks there."""
     options, steering = context.options, resources.steering
-    by: list[Coroutine[Any, Any, None]] = []
     async with AsyncExitStack() as stack:
         if server is not None or options.otel or options.figures is not None:
             await _give_figures(context, steering, server, stack)
-        listening = stack.enter_context(_listening(context))
-        if listening is not None:
-            by.append(Listener(context, steering).listen(listening.listening))
-        if options.steer is not None:
-            by.append(options.steer(steering))
-        if options.deadline is not None:
-            by.append(keep_deadline(options.deadline, steering, options))
-        await stack.enter_async_context(steered(steering, by))
+        others = () if options.steer is None else (options.steer(steering),)
+        place, keep = context.state.directory.path, partial(_record, context)
+        await stack.enter_async_context(heard(steering, keep, place, options, others))
         yield
 
 
@@ -81,19 +78,12 @@ def _instance(context: RunContext) -> str | None:
     return None if shard is None else f"shard {shard.which.number} of {shard.which.count}"
 
 
-@contextmanager
-def _listening(context: RunContext) -> Iterator[ControlSocket | None]:
-    """The socket for people; None where the session is played, or its file system takes none, which is said."""
-    options, folder = context.options, context.state.directory.path
-    listening = None
-    if not options.platform.in_place:
-        try:
-            listening = ControlSocket(folder)
-        except OSError as error:
-            why = error.strerror or str(error)
-            options.say(f"{folder}: set, pause, resume and stop cannot reach this session ({why}); signals do")
+async def _record(context: RunContext, told: Mapping[str, Any]) -> None:
+    """Into job.json, what holds already."""
+    state = context.state
+    state.steering = steering_after(state.steering, told)
     try:
-        yield listening
-    finally:
-        if listening is not None:
-            listening.close()
+        await asyncio.to_thread(record_steering, state.directory, state.steering)
+    except CrunBatchError as error:
+        words = f"it holds, and could not be written into job.json: {error}"
+        raise type(error)(words, advice=error.advice) from error

@@ -7,25 +7,26 @@ decided and done at once, on the event loop; nothing is read or written here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Hashable
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from crun_batch.errors import EXIT_BUG
+from crun_batch.errors import InputError
 from crun_batch.gateway.admission import Lane
 from crun_batch.gateway.per_minute import NEVER
 from crun_batch.gateway.pool_seams import Sender
-from crun_batch.gateway.steering import Allowance, Lease, MoneyStanding, Standing
+from crun_batch.gateway.steering import Allowance, JobLimits, Lease, MoneyStanding, Standing
 from crun_batch.load.job.endpoint_sections import EndpointLimits
 from crun_batch.load.job.job import Job
 from crun_batch.preflight.affordability import reservations_of
 from crun_batch.pricing.budget import Budget, Purse, Reservations
 from crun_batch.records import Halt
 from crun_batch.state.run_state import RunContext
+from crun_batch.state.steered import value_of
 
 FEWEST_TOKENS_PER_MINUTE = 1
+LEASED = "the lease"
 
 
 class LaneTerms(Struct, frozen=True):
@@ -62,12 +63,14 @@ class Steering:
         self.part_of = context.workload.part_of
         """What of the job's caps is for the rows of this run: a shard's part, or all."""
         self.is_one_of_several = shard is not None and shard.which.is_leased
-        """A worker, whose limits and caps are leased to it, so that nobody else sets them."""
+        """A worker, whose limits and caps are leased to it: who sets those of all tells whoever leases them."""
         self._state = context.state
+        self._say = context.options.say
         self._widen = widen
         self._lanes = Lanes()
         self._named: dict[str, tuple[Lane, EndpointLimits]] = {}
         self._rate_share = 1.0
+        self._leased_limits: JobLimits | None = None
         self._more_may_come = False
         self._pool: Sender | None = None
         self._leaves_in_flight = False
@@ -77,6 +80,11 @@ class Steering:
     def in_flight(self) -> int:
         """Requests that have been sent and are not back."""
         return 0 if self._pool is None else self._pool.in_flight
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether a person who told this session has paused it."""
+        return self.allowance.is_paused
 
     @property
     def drains_in_seconds(self) -> float:
@@ -102,7 +110,7 @@ class Steering:
     def waiting_reason(self) -> str | None:
         """Why nothing new is sent, for the progress display; None: for no reason of its own."""
         allowance = self.allowance
-        if allowance.is_paused:
+        if allowance.pauses:
             return "paused"
         if asyncio.get_running_loop().time() >= allowance.valid_until or allowance.most == 0:
             return "waiting for a lease"
@@ -153,7 +161,10 @@ class Steering:
             raise ValueError("a share of the limits per minute is above 0 and at most 1")
         self.set_caps(Budget(lease.max_usd_pico, lease.max_credits_pico), more_may_come=lease.more_may_come)
         self._rate_share = lease.rate_share
+        if lease.limits is not None and lease.limits != self._leased_limits:
+            self._take_limits(lease.limits)
         self.allowance.leased, self.allowance.valid_until = lease.concurrency, lease.until
+        self.allowance.is_paused_for_all = lease.is_paused
         self._apply()
 
     def standing(self) -> Standing:
@@ -195,6 +206,20 @@ class Steering:
         self.allowance.concurrency = job.limits.concurrency
         self._apply()
 
+    def _take_limits(self, limits: JobLimits) -> None:
+        """The job's limits are these now. More in flight than this machine bears it leaves to the others."""
+        self._leased_limits = limits
+        keys = {f"limits.{name}": value for name, value in structs.asdict(limits).items()}
+        if all(value_of(self.job, key) == value for key, value in keys.items()):
+            return
+        job = self.job.with_overrides(keys, source=LEASED)
+        try:
+            self.set_job(job)
+        except InputError as error:
+            borne = {"limits.concurrency": self.job.limits.concurrency}
+            self._say(f"no more than {self.job.limits.concurrency:,} requests in flight from here: {error}")
+            self.set_job(job.with_overrides(borne, source=LEASED))
+
     def set_paused(self, *, is_paused: bool) -> None:
         """No new requests until it is set otherwise; what is in flight is waited for."""
         self.allowance.is_paused = is_paused
@@ -221,28 +246,5 @@ class Steering:
             self._pool.wake()
 
 
-@asynccontextmanager
-async def steered(steering: Steering, by: Sequence[Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
-    """Whoever steers runs beside what is done inside. What one raises stops the sending and is raised then."""
-    tasks = [asyncio.create_task(one) for one in by]
-    await asyncio.sleep(0)  # a lease, or the end, that is there from the start holds from the first request on
-    for task in tasks:
-        task.add_done_callback(lambda ended: _stop_where_it_failed(ended, steering))
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        ends = await asyncio.gather(*tasks, return_exceptions=True)
-    for end in ends:
-        if isinstance(end, Exception):
-            raise end
-
-
-def _stop_where_it_failed(ended: asyncio.Task[None], steering: Steering) -> None:
-    if not ended.cancelled() and ended.exception() is not None:
-        steering.stop(Halt(EXIT_BUG, "what steers this session has failed"))
-
-
 def _money(purse: Purse) -> MoneyStanding:
-    return MoneyStanding(purse.cap_pico, purse.committed_pico, purse.largest_hold_pico)
+    return MoneyStanding(purse.cap_pico, purse.committed_pico, purse.largest_hold_pico, purse.has_met_unbounded)

@@ -13,8 +13,9 @@ from crun_batch.errors import EXIT_OK
 from crun_batch.pricing.account import together
 from crun_batch.state.recovery import journal_now
 from crun_batch.state.status import KILLED, SUSPECTS_SHOWN, give_up, status_of
+from crun_batch.state.steered import told_to_workers
 from crun_batch.state.summary import RUNNING, RunEnding, RunFacts, summary_of
-from crun_batch.store.directory import RunDirectory
+from crun_batch.store.directory import RunDirectory, leases_folder
 
 FINISHED = "finished"
 TOLD_OF_EACH = ("shard", "output_dir", "status", "stop_reason", "exit_code", "units", "in_flight", "holder")
@@ -47,6 +48,7 @@ def status_of_shards(run: Path, places: Sequence[Path]) -> dict[str, Any]:
         open_count=max(0, sum(one["units"]["total"] for one in told) - done),
         seconds=max(one["seconds"] for one in told),
     )
+    steering = told_to_workers(leases_folder(run))
     at_work = [one["holder"] for one in told if one["holder"]]
     return {
         **summary,
@@ -54,7 +56,7 @@ def status_of_shards(run: Path, places: Sequence[Path]) -> dict[str, Any]:
         "holder": "; ".join(at_work) or None,
         "in_flight": sum(one["in_flight"] for one in told),
         "suspects": [suspect for one in told for suspect in one["suspects"]][:SUSPECTS_SHOWN],
-        "steering": told[0]["steering"],
+        "steering": steering["now"] if steering["log"] else told[0]["steering"],
         "shards": [str(place) for place in places],
         "by_shard": [{name: one[name] for name in TOLD_OF_EACH} for one in told],
     }

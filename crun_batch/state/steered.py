@@ -3,16 +3,20 @@
 The job file is the contract: a value that was set while a session ran holds until that session ends. `steering` in
 job.json has `now`, how the latest session was set in the end, and `log`, the last MOST_KEPT times that anything
 was told, each with `at`, `by`, and what it changed.
+
+Of a job by several workers the same stands beside its grants as long as no run is merged, with `goes_on`: whether
+whoever takes the place of a killed coordinator goes on with what was set, as its workers do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crun_batch.console.words import one_line
-from crun_batch.store.directory import RunDirectory, read_json
+from crun_batch.store.directory import STEERING_NAME, RunDirectory, leases_folder, read_json
 
 if TYPE_CHECKING:
     from crun_batch.load.job.job import Job
@@ -62,6 +66,23 @@ def steering_now(directory: RunDirectory) -> dict[str, Any]:
     """How the running session, or else the last one, was steered: `paused`, `values`, `stopped`."""
     document = read_json(directory.job) if directory.job.exists() else {}
     return {**NOTHING_TOLD, **document.get("steering", {}).get("now", {})}
+
+
+def told_to_workers(leases: Path) -> dict[str, Any]:
+    """What people have told the workers of a job, as it stands beside their leases. Raises RunDamaged."""
+    path = leases / STEERING_NAME
+    return read_json(path) if path.exists() else {**steering_begun({}), "goes_on": False}
+
+
+def as_set(job: Job, steering: Mapping[str, Any]) -> Job:
+    """The job with what was set of it; where it says something else than it did then, that is newer, and holds."""
+    told = steering["now"]["values"]
+    return job.with_overrides({key: one["value"] for key, one in told.items() if value_of(job, key) == one["was"]})
+
+
+def job_of_workers(job: Job) -> Job:
+    """The job as people have set it for its workers. Raises RunDamaged."""
+    return as_set(job, told_to_workers(leases_folder(job.output.dir)))
 
 
 def settings_now(directory: RunDirectory) -> dict[str, Any]:

@@ -7,6 +7,7 @@ One line of JSON each way. A question is {"do": "set", "values": {key: value}}, 
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,7 @@ def _not_running(path: Path) -> NotRunning:
     """Why nobody listens, and what to do instead."""
     run, process = RunDirectory(path), holder(path)
     if process is not None:
+        _refuse_elsewhere(path, process)
         number = process.split(" ")[1] if process.startswith("process ") else "PID"
         return NotRunning(
             f"{path}: the session cannot be told anything ({process}): it is about to start or to end, or its "
@@ -92,6 +94,16 @@ def _not_running(path: Path) -> NotRunning:
         f"{path}: no session runs there now, {ended}; nothing was changed",
         advice="What holds at the next start is in the job file; --set KEY=VALUE of `run` changes it there.",
     )
+
+
+def _refuse_elsewhere(path: Path, process: str) -> None:
+    """A socket reaches its own host alone. Raises RunDirectoryError."""
+    host = process.partition(" on ")[2].partition(",")[0]
+    if host and host != socket.gethostname():
+        raise RunDirectoryError(
+            f"{path}: who runs it is on another host ({process}), and is told things there alone",
+            advice=f"Give the same command on {host}.",
+        )
 
 
 def who(user_id: int | None, process_id: int | None) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Telling a job that is run by several workers something: all of them, or it is said whom it did not reach."""
+"""Telling a job that is run by several workers something: who leases it to them, or else each of its shards.
+
+Shards that are run by hand have nobody between them: all are told, or it is said whom it did not reach.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from crun_batch.errors import NotRunning
-from crun_batch.state.finding import shards_instead
+from crun_batch.state.finding import runs_of, shards_instead
 from crun_batch.state.telling import tell
+from crun_batch.store.directory import LEASES, leases_folder
 from crun_batch.store.holder import holder
 
 PATIENCE_SECONDS = 10.0
@@ -24,6 +28,23 @@ def workers_of(path: Path, *, simulate: bool) -> list[Path]:
     """
     found = shards_instead(path, holder, simulate=simulate)
     return [] if found is None else found.places
+
+
+def giver_of_leases(path: Path, *, simulate: bool) -> Path | None:
+    """Where who leases a job to its workers can be told something; None: nobody does now.
+
+    `path`: a job file, or the run directory that is to be.
+    """
+    runs = [] if path.is_dir() else runs_of(path, simulate=simulate)
+    return next((place for place in map(leases_folder, runs) if holder(place) is not None), None)
+
+
+def tell_giver(place: Path, question: Mapping[str, Any]) -> dict[str, Any]:
+    """What it answers, once all workers hold to it. Raises NotRunning, and what `tell` raises."""
+    answer = _answer(place, question, time.monotonic() + PATIENCE_SECONDS)
+    if answer is None:
+        raise NotRunning(f"{place}: the job has just ended; nothing was changed")
+    return {**answer, "output_dir": str(place).removesuffix(LEASES)}
 
 
 def tell_all(places: Sequence[Path], question: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,10 @@ from crun_batch.store.disk import Disk, is_open_at, open_private, write_file
 LOCK_NAME = ".lock"
 SIMULATED = "-simulated"
 """How the name of a simulated run's directory ends."""
+LEASES = "-leases"
+"""How the name of the folder ends in which whoever gives a job's workers their parts keeps what was given."""
+STEERING_NAME = "steering.json"
+"""What people have told a job by several workers, in that folder."""
 ANNOTATIONS_NAME, ANNOTATIONS_LOCK = "annotations.parquet", ".annotations.lock"
 _NUMBERED = re.compile(r"(\d{6,})\.(jsonl|parquet)")
 _CHECKSUM_KEY = b'"sha256": "'
@@ -35,6 +39,11 @@ _CHECKSUM_KEY = b'"sha256": "'
 def simulated_folder(folder: Path) -> Path:
     """Where the simulated run is of a job whose own is at `folder`."""
     return folder.with_name(folder.name + SIMULATED)
+
+
+def leases_folder(run: Path) -> Path:
+    """Where it is kept what the workers of a job were given whose own run directory is, or is to be, at `run`."""
+    return run.with_name(run.name + LEASES)
 
 
 class RunDirectory:
@@ -310,11 +319,16 @@ def write_json(run: RunDirectory, path: Path, document: Mapping[str, Any]) -> No
     Raises DiskFailed; the file is then as it was, also where the directory is no longer the one that was locked.
     """
     run.check_in_place()
+    write_file(run.disk, path, json_bytes(document))
+
+
+def json_bytes(document: Mapping[str, Any]) -> bytes:
+    """The document as `read_json` reads it."""
     options = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS
     text = orjson.dumps({**document, "sha256": ""}, option=options) + b"\n"
     before, key, after = text.rpartition(_CHECKSUM_KEY)
     digest = hashlib.sha256(before + after).hexdigest()
-    write_file(run.disk, path, before + key + digest.encode() + after)
+    return before + key + digest.encode() + after
 
 
 def read_json(path: Path) -> dict[str, Any]:
