@@ -64,6 +64,7 @@ CASES: dict[str, tuple[Plan, str]] = {
         structs.replace(KILLS, rows=400, workers=(2,), deaths=(2, 2), cuts=0.0),
         "one machine",
     ),
+    "kills on Ray": (structs.replace(KILLS, workers=(2,), deaths=(3, 3), cuts=0.0), "ray"),
     "money": (structs.replace(BUDGETS, deaths=(1, 1)), "coordinated"),
 }
 
