@@ -590,6 +590,33 @@ raise SystemExit(guarded(command, ["run", "job.yaml"]))
     assert ended.stderr.startswith("Ctrl-C: ended; what was recorded stays; resume with: ")
 
 
+def test_a_signal_while_a_library_in_c_is_loaded_ends_the_command_as_any_other() -> None:
+    """An exception in the first steps of such a library may end the process by SIGSEGV, as in orjson's."""
+    script = """
+import signal, sys, time
+from crun_batch.cli.border import guarded
+
+class Signalling:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "dataclasses":
+            signal.raise_signal(signal.SIGINT)
+
+def command():
+    sys.meta_path.insert(0, Signalling)
+    sys.modules.pop("dataclasses", None)
+    assert "orjson" not in sys.modules
+    import orjson
+    print(orjson.dumps("loaded").decode(), flush=True)
+    time.sleep(60)
+
+raise SystemExit(guarded(command, ["run", "job.yaml"]))
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (130, '"loaded"\n') == (ended.returncode, ended.stdout), ended.stderr
+    assert ended.stderr.startswith("Ctrl-C: ended; what was recorded stays; resume with: ")
+
+
 def test_a_signal_while_it_reads_and_estimates_ends_it_cleanly(real: Path, gateway: SimulatorProcess) -> None:
     """Before anything is sent: exit 130, no traceback, and the command to go on."""
     before = gateway.ledger()["count"]

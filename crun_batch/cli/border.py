@@ -7,11 +7,14 @@ traceback passes here, unless CRUN_BATCH_DEBUG asks for it.
 from __future__ import annotations
 
 import atexit
+import os
 import resource
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from types import FrameType
 
 import typer
 
@@ -37,6 +40,8 @@ from crun_batch.errors import (
     wanted_signals,
 )
 
+TOLD_AGAIN_SECONDS = 0.05
+"""When a signal is given again that came at a moment at which nothing may be made of it."""
 LEAST_ADDRESS_SPACE_BYTES = 5 * 2**29
 """What a small run reserves is 1.8 GiB on two processors."""
 
@@ -57,7 +62,12 @@ def guarded(command: Callable[[], int | None], given: Sequence[str]) -> int:
     make_standard_error_patient()
     raised: list[_Signalled] = []
 
-    def caught(number: int, _: object) -> None:
+    def caught(number: int, frame: FrameType | None) -> None:
+        if _loads_extension(frame):
+            again = threading.Timer(TOLD_AGAIN_SECONDS, os.kill, (os.getpid(), number))
+            again.daemon = True
+            again.start()
+            return
         signalled = _Signalled(signal.Signals(number))
         raised.append(signalled)
         atexit.register(say_ended, signalled.name)
@@ -96,6 +106,15 @@ def guarded(command: Callable[[], int | None], given: Sequence[str]) -> int:
         atexit.unregister(say_ended)
         for number, handler in former.items():
             signal.signal(number, handler)
+
+
+def _loads_extension(frame: FrameType | None) -> bool:
+    """Whether a library in C is being loaded there: its first steps bear no exception (orjson ends by SIGSEGV)."""
+    while frame is not None:
+        if frame.f_code.co_qualname.startswith("ExtensionFileLoader."):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def refuse_little_address_space() -> None:
