@@ -95,11 +95,11 @@ def test_who_has_no_process_is_ended_sooner(tmp_path: Path, monkeypatch: pytest.
     """As its book tells, which a giver that lives has open; each that is lost leaves its successor more time."""
     job = Job(**tree(tmp_path, {}))
     crew = RayCrew(PlayedRay(), job, RunOptions(environ={}))
-    assert [60, 120, 120, 120] == [crew._patience_seconds(lost) for lost in range(4)]
+    assert [90, 120, 120, 120] == [crew._patience_seconds(lost) for lost in range(4)]
     kept = KeptLeases(leases_folder(job.output.dir), started_at="now")
     assert [120, 120] == [crew._patience_seconds(lost) for lost in range(2)]
     kept.close()
-    assert 60 == crew._patience_seconds(0)
+    assert 90 == crew._patience_seconds(0)
     monkeypatch.setattr(ray_crew, "LOST_SECONDS", 0.05)
     ray = PlayedRay("is silent", "is silent")
     crew = RayCrew(ray, job, RunOptions(environ={}))

@@ -31,11 +31,11 @@ LOOKED_EVERY_SECONDS = 0.5
 ANSWERED_WITHIN_SECONDS = 5.0
 SILENT_SECONDS = 120.0
 """A giver that has a name and does not answer for so long is ended, and another started: its grants are kept."""
-LOST_SECONDS = 60.0
+LOST_SECONDS = 90.0
 """The same where no process has opened its book; twice as long for each successor that did not either.
 
 Ray has lost one without a word, whose process died at the moment at which the driver did. To start takes seconds,
-and half a minute on an overloaded machine, where Ray's processes come last.
+and a minute on an overloaded machine, where Ray's processes come last.
 """
 NO_SENTENCES = sys.maxsize
 """As many are known as could ever be said: none of them is wanted."""
