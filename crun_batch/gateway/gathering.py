@@ -81,9 +81,8 @@ class Gathering:
         seconds = rest_seconds(crowd)
         if seconds > 0.0:
             self._rest(seconds)
-            soon = (
-                self._loop.call_soon
-            )  # two turns of the loop later what has come is read, and its calls are over
+            # In the next turn of the loop what has come is read, in the one after it its calls are over.
+            soon = self._loop.call_soon
             self._handle = soon(soon, soon, self._step)
         else:
             self._handle = self._loop.call_later(gather_seconds(crowd.took_seconds), self._step)

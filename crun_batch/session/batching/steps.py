@@ -112,10 +112,12 @@ class BatchSteps:
                 )
 
     def _waits_with_another(self, batch: LiveBatch) -> bool:
-        """Whether another batch of its variant was just refused as too many: this one would be, too."""
+        """Put off what would be refused as another of its variant just was, as too many; whether that was so."""
         until = self._full_until.get(batch.variant, 0.0)
-        batch.due = max(batch.due, until)
-        return until > self._now()
+        if until <= self._now():
+            return False
+        batch.due = until
+        return True
 
     def _ask(self, batch: LiveBatch) -> None:
         """The disk says `creating` before the call, and goes back only where the gateway did surely nothing."""
