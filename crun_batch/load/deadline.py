@@ -24,6 +24,10 @@ class Deadline(Struct, frozen=True):
     words: str
     """As it was asked for: at 06:00, after 90 minutes."""
 
+    def seconds_left(self, epoch_seconds: float) -> float:
+        """Until then, from a moment in seconds since 1970; 0 where it is over."""
+        return max(0.0, self.at.timestamp() - epoch_seconds)
+
 
 def deadline_of(until: object, max_minutes: object, now: datetime) -> Deadline | None:
     """The sooner of the two, of which each may be None. Raises InputError for what is no time, or is over."""

@@ -79,7 +79,7 @@ def _stop_notes(context: RunContext, assessment: Assessment) -> list[str]:
     deadline = context.options.deadline
     if deadline is None:
         return []
-    left = max(0.0, deadline.at.timestamp() - context.options.clock.epoch_seconds())
+    left = deadline.seconds_left(context.options.clock.epoch_seconds())
     needed = assessment.estimate.time_low.seconds or 0.0
     said = f"it stops {deadline.words}, in {duration(left)}"
     return [f"{said}: the limits alone take {duration(needed)}, so some rows stay open" if needed > left else said]

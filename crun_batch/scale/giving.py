@@ -74,6 +74,6 @@ def _stops_in(options: RunOptions) -> Callable[[], float | None]:
 
     def seconds() -> float | None:
         deadline = options.deadline
-        return None if deadline is None else max(0.0, deadline.at.timestamp() - options.clock.epoch_seconds())
+        return None if deadline is None else deadline.seconds_left(options.clock.epoch_seconds())
 
     return seconds

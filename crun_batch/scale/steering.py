@@ -16,6 +16,7 @@ from crun_batch.state.steered import (
     steering_begun,
     tell_what_no_longer_holds,
     value_of,
+    what_holds,
     written,
 )
 
@@ -37,7 +38,7 @@ def _as_it_was_set(context: RunContext, kept: KeptLeases, *, takes_over: bool) -
         return context
     if takes_over and former["goes_on"]:
         now, today = former["now"], partial(value_of, workload.job)
-        holds = {key: one for key, one in now["values"].items() if today(key) == one["was"]}
+        holds = what_holds(workload.job, former)
         for key, one in holds.items():
             say(f"{key} was set to {written(one['value'])} ({by_whom(one)}); that holds, as this job goes on")
         if now["paused"] is not None:

@@ -16,7 +16,7 @@ LOOKED_EVERY_SECONDS = 30.0
 
 async def keep_deadline(deadline: Deadline, steering: Steerable, options: RunOptions) -> None:
     """Wait for the moment, by the day's clock, and stop the session then."""
-    while (left := deadline.at.timestamp() - options.clock.epoch_seconds()) > 0:  # noqa: ASYNC110 - a clock
+    while (left := deadline.seconds_left(options.clock.epoch_seconds())) > 0:  # noqa: ASYNC110 - a clock
         await asyncio.sleep(min(left, LOOKED_EVERY_SECONDS))
     seconds, in_flight = steering.drains_in_seconds, steering.in_flight
     waited = f"waiting for {in_flight} in flight, at most {seconds:g} s" if seconds else f"{in_flight} in batches"

@@ -106,7 +106,7 @@ class Meter:
 
     def _stops_in_seconds(self) -> float | None:
         deadline = self._steering.deadline
-        return None if deadline is None else max(0.0, deadline.at.timestamp() - self._clock.epoch_seconds())
+        return None if deadline is None else deadline.seconds_left(self._clock.epoch_seconds())
 
 
 def answered_otherwise(totals: Sums) -> tuple[tuple[str, int], ...]:

@@ -76,8 +76,13 @@ def told_to_workers(leases: Path) -> dict[str, Any]:
 
 def as_set(job: Job, steering: Mapping[str, Any]) -> Job:
     """The job with what was set of it; where it says something else than it did then, that is newer, and holds."""
+    return job.with_overrides({key: one["value"] for key, one in what_holds(job, steering).items()})
+
+
+def what_holds(job: Job, steering: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What was set of a job whose file says the same of it as it did then, by key."""
     told = steering["now"]["values"]
-    return job.with_overrides({key: one["value"] for key, one in told.items() if value_of(job, key) == one["was"]})
+    return {key: one for key, one in told.items() if value_of(job, key) == one["was"]}
 
 
 def job_of_workers(job: Job) -> Job:
