@@ -52,7 +52,7 @@ async def send_until_done(
         state.account.seconds += options.clock.monotonic() - started
         state.account.began_us = None
         leave_in_flight(context, journal, recorder.attempts.in_flight)
-        sealer.begin_segment()
+        sealer.finish()
         return halt
     finally:
         sealer.wait()

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-import msgspec
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.json
 from msgspec import Struct
 
 from crun_batch.errors import RunDamaged
 from crun_batch.store.carried import decode_column
+from crun_batch.store.event_columns import Columns, EventParser, event_columns, parsed_values
 from crun_batch.store.events import INHERITED, payload_of, synced_bytes
 from crun_batch.store.schema import (
     MOMENT,
@@ -40,12 +40,14 @@ from crun_batch.store.schema import (
 _COUNTS = (*TOKENS, "cost_usd", "cost_credits", "latency_us", "started_at", "finished_at")
 _INHERITED_TYPES = {name: pa.int64() if name in _COUNTS else pa.string() for name in INHERITED}
 _KEYS = {"id": pa.string(), "variant": pa.string(), "repeat": pa.int32()}
-_END_TYPES: dict[str, pa.DataType] = {
-    "n": pa.int64(),
-    "body": pa.string(),
-    "body64": pa.string(),
-    "headers": pa.struct({"x-request-id": pa.string(), "request-id": pa.string()}),
-}
+_END = pa.struct(
+    {
+        "n": pa.int64(),
+        "body": pa.string(),
+        "body64": pa.string(),
+        "headers": pa.struct({"x-request-id": pa.string(), "request-id": pa.string()}),
+    }
+)
 _READ_TYPES: dict[str, pa.DataType] = {
     "n": pa.int64(),
     **_KEYS,
@@ -65,6 +67,17 @@ _READ_TYPES: dict[str, pa.DataType] = {
     "reported_usd": pa.string(),
     "assembled": pa.string(),
 }
+_NOT_SHOWN = pa.struct(
+    {
+        "e": pa.string(),
+        "position": pa.int64(),
+        "counted": pa.int64(),
+        "unknown_retries": pa.int64(),
+        "gives_up": pa.bool_(),
+    }
+)
+"""Fields of read and final events that no column is made of; a parser must know what may come."""
+_FINAL_NOT_SHOWN = {"replaces": pa.string(), "saved_usd": pa.int64(), "saved_credits": pa.int64()}
 _DEFAULTS: dict[str, Any] = {
     "repeat": 0,
     "turn": 0,
@@ -73,11 +86,10 @@ _DEFAULTS: dict[str, Any] = {
     "started_at": 0,
     "request_hash": "",
 }
-_HIGHEST = 2**63
-_PIECE_BYTES = 4 * 2**20
+_PIECE_BYTES = 2 * 2**20
 """Of a segment, parsed at one go: small enough for the allocators to use the same memory for every piece."""
 _CHECKSUM_BYTES = len("\t00000000")
-Columns = dict[str, pa.Array]
+_Parse = Callable[[pa.BinaryArray], Columns]
 
 
 def segment_tables(
@@ -105,11 +117,15 @@ def segment_pieces(
 
 
 def _pieces(path: Path, length: int, number: int, schema: RunSchema) -> Iterator[tuple[pa.Table, pa.Table]]:
-    read_types = {**_READ_TYPES, "final": _final_type(schema)}
+    readable = pa.struct({**_READ_TYPES, "final": _final_type(schema)})
+    parsers: dict[str, _Parse] = {
+        "end": partial(event_columns, fields=_END),
+        "read": EventParser(readable, _NOT_SHOWN).columns,
+        "final": EventParser(readable, _NOT_SHOWN).columns,
+    }
     awaited: Columns | None = None
     for lines in _lines(path, length):
-        ends, reads = _events(lines, "end", _END_TYPES), _events(lines, "read", read_types)
-        finals = _events(lines, "final", read_types)
+        ends, reads, finals = (_events(lines, kind, parse) for kind, parse in parsers.items())
         if not any(len(events[SEQUENCE]) for events in (ends, reads, finals)):
             continue
         reads |= {name: _filled(reads[name], value) for name, value in _DEFAULTS.items()}
@@ -180,68 +196,20 @@ def _payloads(data: bytes, size: int) -> pa.BinaryArray:
     return pc.binary_slice(pc.split_pattern(together, b"\n").flatten(), 0, -_CHECKSUM_BYTES)
 
 
-def _events(lines: _Lines, kind: str, types: Mapping[str, pa.DataType]) -> Columns:
+def _events(lines: _Lines, kind: str, parse: _Parse) -> Columns:
     """The fields of all events of one kind, and the numbers of their lines."""
     own = pc.starts_with(lines.payloads, f'{{"e":"{kind}"')
-    decoded = _decoded(lines.payloads.filter(own), _schema_of(types))
-    columns = {name: _whole(decoded.column(name)) for name in types}
+    columns = parse(lines.payloads.filter(own))
     numbers = pc.indices_nonzero(own).cast(pa.int64())
     return {**columns, SEQUENCE: pc.add(numbers, constant(lines.first, pa.int64()))}
 
 
-def _schema_of(types: Mapping[str, pa.DataType]) -> pa.Schema:
-    return pa.schema([pa.field(name, kind) for name, kind in types.items()])
-
-
-def _decoded(payloads: pa.BinaryArray, schema: pa.Schema) -> pa.Table:
-    if not len(payloads):
-        return no_rows(schema)
-    try:
-        return _parsed(_bytes_of(payloads), schema)
-    except pa.ArrowInvalid:
-        bounded = [orjson.dumps(_bounded(msgspec.json.decode(payload))) for payload in payloads.to_pylist()]
-        return _parsed(pa.py_buffer(b"".join(bounded)), schema)
-
-
-def _bytes_of(texts: pa.BinaryArray) -> pa.Buffer:
-    """What the values are together, without a copy."""
-    _, offsets, data = texts.buffers()
-    places = pa.Array.from_buffers(pa.int32(), len(texts) + 1, [None, offsets], offset=texts.offset)
-    start = places[0].as_py()
-    return data.slice(start, places[-1].as_py() - start)
-
-
-def _parsed(objects: pa.Buffer, schema: pa.Schema) -> pa.Table:
-    """JSON objects, one after the other, with the fields of the schema; other fields are left out."""
-    return pyarrow.json.read_json(
-        pa.BufferReader(objects),
-        pyarrow.json.ReadOptions(use_threads=False, block_size=objects.size + 1),
-        pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
-    )
-
-
-def _whole(column: pa.ChunkedArray) -> pa.Array:
-    """All of a column as one array. Arrow would import pandas to make an empty one."""
-    if not column.num_chunks:
-        return pa.nulls(0, column.type)
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-
-
 def _filled(column: pa.Array, value: int | str) -> pa.Array:
-    return pc.fill_null(column, constant(value, column.type))
+    return pc.fill_null(column, constant(value, column.type)) if column.null_count else column
 
 
 def _joined(first: Columns, second: Columns) -> Columns:
     return {name: pa.concat_arrays([column, second[name]]) for name, column in first.items()}
-
-
-def _bounded(value: Any) -> Any:
-    """A hostile reply's count that no column can hold is unknown; the reply's body still has it."""
-    if isinstance(value, dict):
-        return {name: _bounded(part) for name, part in value.items()}
-    if isinstance(value, int) and not -_HIGHEST <= value < _HIGHEST:
-        return None
-    return value
 
 
 def _final_type(schema: RunSchema) -> pa.StructType:
@@ -255,6 +223,7 @@ def _final_type(schema: RunSchema) -> pa.StructType:
         "outputs": pa.list_(pa.string()),
         "supersedes": pa.bool_(),
         "reused_from": pa.string(),
+        **_FINAL_NOT_SHOWN,
     }
     if schema.carried.names:
         fields["carried"] = pa.struct(dict.fromkeys(schema.carried.names, pa.string()))
@@ -285,7 +254,7 @@ def _last_place(wanted: pa.Array, present: pa.Array) -> pa.Array:
 
 def _parts_table(reads: Columns, finals: Columns, number: int, schema: RunSchema) -> pa.Table:
     columns = _in_order(reads, finals)
-    parts = {field.name: pc.struct_field(columns["final"], field.name) for field in columns["final"].type}
+    parts = dict(zip(columns["final"].type.names, columns["final"].flatten(), strict=True))
     as_read = _filled(parts["as_read"], False)
     inherited = {name: _inherited(parts[name], as_read, columns[name]) for name in INHERITED}
     columns |= {
@@ -320,7 +289,9 @@ def _inherited(own: pa.Array, as_read: pa.Array, read: pa.Array) -> pa.Array:
 def _in_order(reads: Columns, finals: Columns) -> Columns:
     """The reads that conclude a unit and the finals without an attempt, in the order of their lines."""
     concluded = pc.is_valid(pc.struct_field(reads["final"], "status"))
-    columns = {name: reads[name].filter(concluded) for name in (*_KEYS, SEQUENCE, "final", *INHERITED)}
+    columns = {name: reads[name] for name in (*_KEYS, SEQUENCE, "final", *INHERITED)}
+    if concluded.true_count < len(concluded):
+        columns = {name: column.filter(concluded) for name, column in columns.items()}
     if not len(finals[SEQUENCE]):
         return columns
     joined = _joined(columns, finals)
@@ -351,7 +322,7 @@ def axis_column(variants: pa.Array, field: pa.Field, schema: RunSchema) -> pa.Ar
     """The values of one axis column, from the variants' names."""
     coded = variants.dictionary_encode()
     values = (schema.axis_values(name)[field.name] for name in coded.dictionary.to_pylist())
-    return _of_json(map(orjson.dumps, values), field.type).take(coded.indices)
+    return parsed_values(map(orjson.dumps, values), field.type).take(coded.indices)
 
 
 def _arrow(array: pa.Array, data_type: pa.DataType) -> pa.Array:
@@ -366,21 +337,13 @@ def _typed_output(texts: pa.Array, data_type: pa.DataType) -> pa.Array:
     """The objects as their type. One that does not fit its columns is null; `output_text` has it."""
     objects = [(text or "null").encode() for text in texts.to_pylist()]
     try:
-        return _of_json(objects, data_type)
+        return parsed_values(objects, data_type)
     except pa.ArrowInvalid:
         return pa.concat_arrays([_one_output(value, data_type) for value in objects])
 
 
 def _one_output(value: bytes, data_type: pa.DataType) -> pa.Array:
     try:
-        return _of_json([value], data_type)
+        return parsed_values([value], data_type)
     except pa.ArrowInvalid:
         return pa.nulls(1, data_type)
-
-
-def _of_json(values: Iterable[bytes], data_type: pa.DataType) -> pa.Array:
-    """Values of JSON in their type; `pa.array` would import pandas first. Raises pa.ArrowInvalid."""
-    objects = b"".join(b'{"value":%b}' % value for value in values)
-    if not objects:
-        return pa.nulls(0, data_type)
-    return _whole(_parsed(pa.py_buffer(objects), _schema_of({"value": data_type})).column("value"))

@@ -26,7 +26,7 @@ from crun_batch.store.manifest import ManifestEntry, append_manifest
 from crun_batch.store.schema import RunSchema, attempts_schema, no_rows, parts_schema
 
 _ROWS_PER_GROUP = 16_384
-_BYTES_PER_GROUP = 16 * 2**20
+_BYTES_PER_GROUP = 4 * 2**20
 """A row group is held until it is written: of long texts it has fewer rows."""
 _ROWS_READ_BACK = 2_048
 _BYTES_READ_BACK = 4 * 2**20
