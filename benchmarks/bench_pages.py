@@ -298,9 +298,23 @@ def memory_part(measured: dict[str, Any]) -> str:
         "\n| a run | peak memory, MB |",
         "|---|---|",
         *(f"| {row['what']} | {row['peak_rss_mb']:,.0f} |" for row in measured["stages"]),
+        *counting_lines(measured),
         *owners_table(measured),
     ]
     return "\n".join([*lines, ""])
+
+
+def counting_lines(measured: dict[str, Any]) -> list[str]:
+    """What the process that counts tokens adds, where it was measured."""
+    if "counting" not in measured:
+        return []
+    counting = measured["counting"]
+    return [
+        f"\nThe tokens of the estimate are counted by a process of its own, which peaks at "
+        f"{counting['peak_rss_mb']:,.0f} MB and ends a second later. Until then both together hold "
+        f"{counting['together_at_most_mb']:,.0f} MB at most: the sum of their peaks, the pages that they share "
+        "counted twice."
+    ]
 
 
 def owners_table(measured: dict[str, Any]) -> list[str]:

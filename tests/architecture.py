@@ -30,6 +30,7 @@ ORDER = (
     "workload",
     "options",
     "console",
+    "vocabulary",
     "stats",
     "load",
     "pricing",

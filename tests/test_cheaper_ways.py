@@ -17,11 +17,11 @@ import crun_batch
 from crun_batch.console.estimates import estimate_text
 from crun_batch.pricing.prices import price_from_job, price_from_list
 from crun_batch.pricing.service_tiers import price_at
-from crun_batch.pricing.tokens import token_counter
 from crun_batch.pricing.ways import AnswerLength, Frame, Offer, PricedWay, cheapest, ways_of
 from crun_batch.records import PICO
 from crun_batch.reporting.read import read_report
 from crun_batch.simulator.process import start_simulator
+from crun_batch.vocabulary.counters import token_counter
 from crun_batch.workload.packing import instruction, packed_reply, packed_schema, packed_text
 
 AT = datetime(2026, 11, 1, tzinfo=UTC)

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crun_batch.pricing import tokens as tokens_module
 from crun_batch.pricing.costs import charge, hold
 from crun_batch.pricing.estimate import Tally, Terms, combine
 from crun_batch.pricing.figures import Limits
@@ -24,10 +23,11 @@ from crun_batch.pricing.tokens import (
     approximate_tokens,
     count_body,
     remembering,
-    token_counter,
     vocabulary_of,
 )
 from crun_batch.records import Usage, pico_of
+from crun_batch.vocabulary import counters
+from crun_batch.vocabulary.counters import token_counter
 
 PRICE = price_from_job(
     {
@@ -76,7 +76,7 @@ def test_a_chat_prompt_counts_text_roles_and_what_starts_the_reply() -> None:
 
 def test_without_the_vocabulary_counts_are_approximate(monkeypatch: pytest.MonkeyPatch) -> None:
     """bpe-openai is optional: without it OpenAI's models are counted like any other."""
-    monkeypatch.setattr(tokens_module, "_vocabulary", lambda name: None)
+    monkeypatch.setattr(counters, "_bindings", lambda: None)
     counter = token_counter("gpt-4o")
     assert not counter.exact
     assert 3 == counter.count("hello world")

@@ -26,7 +26,7 @@ from crun_batch.load.table import selection as table_selection
 from crun_batch.load.table import table as table_module
 from crun_batch.load.table.ids import places_of
 from crun_batch.load.table.table import Table, open_table
-from crun_batch.pricing.tokens import token_counter
+from crun_batch.vocabulary.counters import token_counter
 
 ROWS = 6_000
 
@@ -253,7 +253,7 @@ def test_counting_leaves_the_package_of_the_vocabularies_alone() -> None:
     pytest.importorskip("bpe_openai")
     program = (
         "import sys\n"
-        "from crun_batch.pricing.tokens import token_counter\n"
+        "from crun_batch.vocabulary.counters import token_counter\n"
         "count = token_counter('gpt-5').count('Zwölf Äpfel, 3 pears')\n"
         "assert 'bpe_openai' not in sys.modules\n"
         "import bpe_openai\n"

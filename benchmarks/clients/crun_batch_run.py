@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from decimal import Decimal
 
-from measure import MAX_OUTPUT_TOKENS, MODEL, SYSTEM, Measured, peak_rss_mb, resident_mb
+from measure import MAX_OUTPUT_TOKENS, MODEL, SYSTEM, Measured, children_peak_mb, peak_rss_mb, resident_mb
 
 import crun_batch
 
@@ -23,6 +23,7 @@ def main() -> None:
 
     def wire(job: crun_batch.Job) -> crun_batch.Wire:
         peaks["peak_at_first_request_mb"] = peak_rss_mb()
+        peaks["counting_peak_mb"] = children_peak_mb()  # what counts tokens runs for a second after the estimate
         resident["at_first_request"] = resident_mb()
         measured.starts_sending()
         return crun_batch.open_wire(connections=job.limits.concurrency)

@@ -95,6 +95,12 @@ def peak_rss_mb(process_id: int | str = "self") -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
+def children_peak_mb() -> float:
+    """The most memory that the children which run now have had, each at its worst. Linux only; 0 elsewhere."""
+    tasks = Path("/proc/self/task").glob("*/children")
+    return sum(peak_rss_mb(child) for task in tasks for child in task.read_text().split())
+
+
 def resident_mb() -> dict[str, float]:
     """What is resident now, by owner: an installed package, Python with the system's libraries, or `data`.
 

@@ -14,9 +14,10 @@ from crun_batch.preflight.packed_counting import Asked, gathered_rows
 from crun_batch.preflight.prices import Prices
 from crun_batch.pricing.estimate import CountedRow, Tally, Terms
 from crun_batch.pricing.finished import FinishedRequests
-from crun_batch.pricing.tokens import Counter, count_bodies, remembering, token_counter
+from crun_batch.pricing.tokens import Counter, count_bodies, remembering
 from crun_batch.records import Row, Unit
 from crun_batch.state.run_state import RunContext
+from crun_batch.vocabulary.counters import token_counter
 from crun_batch.workload.portions import Portions
 from crun_batch.workload.request import Request, Variant
 

@@ -14,9 +14,10 @@ from msgspec import Struct, field
 from crun_batch.load.job.pack_rules import goes_with_pack
 from crun_batch.load.prompt.rejections import RowRejected
 from crun_batch.preflight.caching import said, shared
-from crun_batch.pricing.tokens import Counter, count_body
+from crun_batch.pricing.tokens import Counter, count_body, remembering
 from crun_batch.pricing.ways import Frame
 from crun_batch.records import Row
+from crun_batch.vocabulary.counters import token_counter
 from crun_batch.workload.packed_request import packed_messages
 from crun_batch.workload.packing import (
     ANY_TEXT,
@@ -38,6 +39,8 @@ WITH_SCHEMA: tuple[PackFormat, ...] = ("json",)
 class Texts(Struct):
     """What the rows that were looked at ask."""
 
+    counter: Counter
+    """Of the model's tokens."""
     whole: list[int] = field(default_factory=list)
     """Tokens of each request."""
     own: list[int] = field(default_factory=list)
@@ -48,6 +51,11 @@ class Texts(Struct):
     """The text that all requests begin with."""
     row: Row | None = None
 
+    @property
+    def prefix_tokens(self) -> int:
+        """Of that text; 0 where there is none."""
+        return 0 if self.prefix is None else self.counter.count(self.prefix)
+
 
 class FrameWay(Struct, frozen=True):
     """How many rows stand in a request: how that is called, and what of the job file says so; "": as it is."""
@@ -57,19 +65,18 @@ class FrameWay(Struct, frozen=True):
     frame: Frame
 
 
-def frames_of(variant: Variant, texts: Texts, counter: Counter) -> Iterator[FrameWay]:
+def frames_of(variant: Variant, texts: Texts) -> Iterator[FrameWay]:
     """That of the job, then the others that it could have."""
     assert texts.row is not None
     messages, schema = _without_text(variant.renderer.render(texts.row).messages), variant.job.output_schema
-    own = _tokens(variant, texts.row, messages, counter, schema)
-    prefix = 0 if texts.prefix is None else counter.count(texts.prefix)
+    own = _tokens(variant, texts.row, messages, texts.counter, schema)
     has_one_head, pack = len(texts.heads) == 1, variant.job.pack
-    alone = Frame(1, own if has_one_head else 0, prefix_tokens=prefix)
+    alone = Frame(1, own if has_one_head else 0, prefix_tokens=texts.prefix_tokens)
     forms = FORMATS if variant.job.output_schema is None else WITH_SCHEMA
     if pack is None:
         yield FrameWay("", "", alone)
     else:
-        yield FrameWay("", "", _packed(variant, texts.row, counter, pack.rows, pack.format))
+        yield FrameWay("", "", _packed(variant, texts, pack.rows, pack.format))
         yield FrameWay("each row alone", "pack: null", alone)
     if not has_one_head or not _can_pack(variant, texts):
         return
@@ -77,13 +84,14 @@ def frames_of(variant: Variant, texts: Texts, counter: Counter) -> Iterator[Fram
         for form in forms:
             if rows <= len(texts.whole) and (pack is None or (pack.rows, pack.format) != (rows, form)):
                 says = f"pack: {{rows: {rows}, format: {form}}}"
-                frame = _packed(variant, texts.row, counter, rows, form)
+                frame = _packed(variant, texts, rows, form)
                 yield FrameWay(f"{rows} rows in one request as {form}", says, frame)
 
 
-def texts_of(variant: Variant, rows: Sequence[Row], counter: Counter) -> Texts:
+def texts_of(variant: Variant, rows: Sequence[Row]) -> Texts:
     """Of these rows; those without a prompt are left out."""
-    texts = Texts()
+    counter = remembering(token_counter(variant.job.model or ""))
+    texts = Texts(counter)
     for row in rows:
         try:
             request, messages = variant.request(row), variant.renderer.render(row).messages
@@ -127,8 +135,10 @@ def _can_pack(variant: Variant, texts: Texts) -> bool:
     return texts.prefix is not None and goes_with_pack(look)
 
 
-def _packed(variant: Variant, row: Row, counter: Counter, rows: int, form: PackFormat) -> Frame:
+def _packed(variant: Variant, texts: Texts, rows: int, form: PackFormat) -> Frame:
     """What a request of so many rows holds beside their texts."""
+    row, counter = texts.row, texts.counter
+    assert row is not None
     of_each = variant.job.output_schema
     told = packed_messages(variant.renderer.render(row).messages, "", instruction(rows, form))
     schema = packed_schema(rows, of_each or ANY_TEXT) if form == "json" else None

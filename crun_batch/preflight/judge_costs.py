@@ -15,10 +15,10 @@ from crun_batch.preflight.prices import Prices
 from crun_batch.pricing.estimate import SAMPLE_ROWS, Tally, Terms
 from crun_batch.pricing.figures import VariantEstimate
 from crun_batch.pricing.finished import Finished
-from crun_batch.pricing.tokens import Counter
 from crun_batch.records import Row
-from crun_batch.scoring.docket import Backlog, TokenMeasure
+from crun_batch.scoring.docket import Backlog
 from crun_batch.scoring.questions import REFUSED, Questions, Said
+from crun_batch.scoring.token_measure import TokenMeasure
 from crun_batch.workload.request import Variant
 from crun_batch.workload.target import Judge
 from crun_batch.workload.workload import Workload
@@ -63,7 +63,7 @@ class JudgeTally:
         self._judge = judge
         self._workload = workload
         self._measure = TokenMeasure(judge)
-        self._terms = partial_terms(judge, workload, prices, self._measure.counter)
+        self._terms = partial_terms(judge, workload, prices, self._measure)
         self._coming = Tally(self._terms(judge.name, 1, most))
 
     def row(self) -> None:
@@ -102,10 +102,10 @@ class JudgeTally:
 
 
 def partial_terms(
-    judge: Judge, workload: Workload, prices: Prices, counter: Counter
+    judge: Judge, workload: Workload, prices: Prices, measure: TokenMeasure
 ) -> Callable[[str, int, int | None], Terms]:
     """Makes a judge's terms: of its name, the answers that its question carries, and their most tokens."""
-    tier = judge.terms.service_tier
+    tier, counter = judge.terms.service_tier, measure.counter
     choice, *others = prices.choices(judge.job.model, tier)
 
     def terms(name: str, carried: int, most_tokens: int | None) -> Terms:

@@ -16,7 +16,6 @@ from crun_batch.preflight.other_tiers import LIVE, TIERS, other_tiers, price_the
 from crun_batch.preflight.prices import Prices
 from crun_batch.pricing.figures import Estimate
 from crun_batch.pricing.prices import BATCH_TIER
-from crun_batch.pricing.tokens import Counter, remembering, token_counter
 from crun_batch.pricing.ways import AnswerLength, Frame, Offer, cache_to_dict, share_read, ways_of, ways_to_dict
 from crun_batch.records import Price, Row
 from crun_batch.state.run_state import RunContext
@@ -44,16 +43,15 @@ def ways_document(context: RunContext, prices: Prices, estimate: Estimate) -> li
         standard = _standard_price(variant, prices)
         if choice.price is None or not asked:
             continue
-        counter = remembering(token_counter(variant.job.model or ""))
-        texts = texts_of(variant, rows, counter)
+        texts = texts_of(variant, rows)
         if texts.row is not None:
-            offers = list(_offers(variant, texts, counter, choice.price, standard or choice.price))
+            offers = list(_offers(variant, texts, choice.price, standard or choice.price))
             told.append(
                 {
                     "variant": variant.name,
                     "prices_from": choice.reason,
                     "rows_looked_at": len(texts.whole),
-                    "prefix_tokens": 0 if texts.prefix is None else counter.count(texts.prefix),
+                    "prefix_tokens": texts.prefix_tokens,
                     **_priced(offers, texts, _answer(context, variant, offers[0].frame), asked),
                 }
             )
@@ -107,10 +105,10 @@ def _rows(context: RunContext) -> Iterator[Row]:
         yield from batch
 
 
-def _offers(variant: Variant, texts: Texts, counter: Counter, price: Price, standard: Price) -> Iterator[Offer]:
+def _offers(variant: Variant, texts: Texts, price: Price, standard: Price) -> Iterator[Offer]:
     """As it is, then every other way that this job has. With `prompt.cache` all of them read what is kept."""
     job, keeps = variant.job, variant.job.prompt.cache != "off"
-    current, *frames = frames_of(variant, texts, counter)
+    current, *frames = frames_of(variant, texts)
     here = Frame(1, 0, prefix_tokens=current.frame.prefix_tokens) if current.frame.rows == 1 else current.frame
     yield _cached(variant, Offer("as it is", "", here, price), is_cached=keeps)
     for other in (current, *frames):

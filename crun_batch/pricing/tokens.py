@@ -1,17 +1,13 @@
-"""How many tokens a prompt has: exact with a bundled vocabulary, a stated approximation elsewhere.
+"""How many tokens a prompt has, by whoever counts those of its texts; a stated approximation.
 
-Owns: which model reads with which vocabulary, what a chat message adds to its text, what bounds a request that
-nobody counted. Must not know: prices, files, gateways. The vocabulary (bpe-openai, optional) is loaded at the
-first counter that needs it (0.1 s, 70 MB), never at import; it holds the GIL, 18 us per 640 characters.
+Owns: which model reads with which vocabulary, what of a request is counted, what a chat message adds to its text.
+Must not know: prices, files, gateways, and where a vocabulary is (`crun_batch.vocabulary`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache, lru_cache
-from importlib.machinery import PathFinder
-from importlib.util import find_spec, module_from_spec
-from types import ModuleType
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -55,11 +51,16 @@ _COUNTED_KEYS = frozenset((*_TEXT_KEYS, *_MESSAGE_KEYS, *_JSON_KEYS, *_STORED_KE
 
 
 class Counter(Struct, frozen=True):
-    """Counts the tokens of a text; `exact` says whether the model reads it just so, `name` with what."""
+    """Counts the tokens of texts; `exact` says whether the model reads them just so, `name` with what."""
 
-    count: Callable[[str], int]
+    count_all: Callable[[Sequence[str]], list[int]]
+    """The tokens of each. To ask for many at once costs less: the counting may be another process's."""
     exact: bool
     name: str
+
+    def count(self, text: str) -> int:
+        """The tokens of one text."""
+        return self.count_all([text])[0]
 
 
 class PromptCount(Struct, frozen=True):
@@ -67,15 +68,6 @@ class PromptCount(Struct, frozen=True):
 
     tokens: int
     uncounted_parts: int = 0
-
-
-def token_counter(model: str) -> Counter:
-    """The counter for a model: exact for OpenAI's where bpe-openai is installed, else UTF-8 bytes / 4."""
-    name = vocabulary_of(model)
-    count = None if name is None else _vocabulary(name)
-    if name is None or count is None:
-        return Counter(approximate_tokens, exact=False, name="UTF-8 bytes / 4")
-    return Counter(count, exact=True, name=name)
 
 
 def vocabulary_of(model: str) -> str | None:
@@ -93,39 +85,74 @@ def approximate_tokens(text: str) -> int:
     return -(-size // BYTES_PER_TOKEN)
 
 
+APPROXIMATE = Counter(
+    lambda texts: [approximate_tokens(text) for text in texts],
+    exact=False,
+    name=f"UTF-8 bytes / {BYTES_PER_TOKEN}",
+)
+
+
 def remembering(counter: Counter) -> Counter:
     """The counter, counting what many prompts share (a system prompt) once."""
-    return Counter(lru_cache(maxsize=256)(counter.count), counter.exact, counter.name)
+    return Counter(_Remembering(counter.count_all).count_all, counter.exact, counter.name)
 
 
-def count_messages(messages: Sequence[Mapping[str, Any]], counter: Counter) -> PromptCount:
-    """Tokens of OpenAI-style messages (content a text or a list of parts), each with its overhead."""
-    tokens = uncounted = 0
-    for message in messages:
-        if not isinstance(message, dict):
-            continue
-        tokens += TOKENS_PER_MESSAGE + TOKENS_PER_ROLE
-        content = message.get("content")
-        if isinstance(content, str):
-            tokens += counter.count(content)
-        elif content is not None:
-            parts = _count_parts(content, counter)
-            tokens += parts.tokens
-            uncounted += parts.uncounted_parts
-        if len(message) <= len(("role", "content")):
-            continue
-        name = message.get("name")
-        if name:
-            tokens += counter.count(name) + TOKENS_PER_NAME
-        calls = message.get("tool_calls")
-        if calls:
-            tokens += counter.count(orjson.dumps(calls).decode())
-    return PromptCount(tokens, uncounted)
+class _Remembering:
+    """Remembers the texts that were counted last, and no more: the next prompts share theirs with these."""
+
+    def __init__(self, count_all: Callable[[Sequence[str]], list[int]]) -> None:
+        self._count_all = count_all
+        self._known: dict[str, int] = {}
+
+    def count_all(self, texts: Sequence[str]) -> list[int]:
+        known = self._known
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        if new:
+            known = known | dict(zip(new, self._count_all(new), strict=True))
+            self._known = {text: known[text] for text in texts}
+        return [known[text] for text in texts]
 
 
-def count_bodies(bodies: Iterable[bytes], counter: Counter) -> list[PromptCount]:
-    """`count_body` of each."""
-    return [count_body(body, counter) for body in bodies]
+class _Pieces(Struct):
+    """What of one request is counted: its texts, and tokens and parts that need no counter."""
+
+    texts: list[str]
+    tokens: int = TOKENS_PRIMING_THE_REPLY
+    uncounted_parts: int = 0
+
+    def add_messages(self, messages: Sequence[Any]) -> None:
+        """OpenAI-style messages (content a text or a list of parts), each with its overhead."""
+        for message in messages:
+            if not isinstance(message, dict):
+                continue
+            self.tokens += TOKENS_PER_MESSAGE + TOKENS_PER_ROLE
+            content = message.get("content")
+            if isinstance(content, str):
+                self.texts.append(content)
+            elif content is not None:
+                self.add_parts(content)
+            if len(message) <= len(("role", "content")):
+                continue
+            name = message.get("name")
+            if name and isinstance(name, str):
+                self.texts.append(name)
+                self.tokens += TOKENS_PER_NAME
+            calls = message.get("tool_calls")
+            if calls:
+                self.add_json(calls)
+
+    def add_parts(self, parts: Iterable[Any]) -> None:
+        """Texts count; what is no text is not guessed at."""
+        for part in parts:
+            text = part.get("text") if isinstance(part, Mapping) else part
+            if isinstance(text, str):
+                self.texts.append(text)
+            else:
+                self.uncounted_parts += 1
+
+    def add_json(self, value: Any) -> None:
+        """A value that is read as JSON text."""
+        self.texts.append(orjson.dumps(value).decode())
 
 
 def count_body(body: bytes, counter: Counter) -> PromptCount:
@@ -133,61 +160,31 @@ def count_body(body: bytes, counter: Counter) -> PromptCount:
 
     Raises ValueError where the body is no JSON object.
     """
+    return count_bodies([body], counter)[0]
+
+
+def count_bodies(bodies: Iterable[bytes], counter: Counter) -> list[PromptCount]:
+    """`count_body` of each; the counter is asked once."""
+    requests = [_pieces_of(body) for body in bodies]
+    counts = iter(counter.count_all([text for one in requests for text in one.texts]))
+    return [PromptCount(one.tokens + sum(islice(counts, len(one.texts))), one.uncounted_parts) for one in requests]
+
+
+def _pieces_of(body: bytes) -> _Pieces:
     fields = orjson.loads(body)
     if not isinstance(fields, dict):
         raise ValueError("a request body is a JSON object")
-    tokens, uncounted = TOKENS_PRIMING_THE_REPLY, 0
+    pieces = _Pieces([])
     for key, value in fields.items():
         if not value or key not in _COUNTED_KEYS:
             continue
         if key in _STORED_KEYS or (key == "prompt" and isinstance(value, dict)):
-            uncounted += 1
+            pieces.uncounted_parts += 1
         elif isinstance(value, str):
-            tokens += counter.count(value)
+            pieces.texts.append(value)
         elif key in _JSON_KEYS:
-            tokens += counter.count(orjson.dumps(value).decode())
+            pieces.add_json(value)
         elif isinstance(value, list):
-            counted = count_messages(value, counter) if key in _MESSAGE_KEYS else _count_parts(value, counter)
-            tokens, uncounted = tokens + counted.tokens, uncounted + counted.uncounted_parts
-    return PromptCount(tokens, uncounted)
-
-
-def _count_parts(parts: Sequence[Any], counter: Counter) -> PromptCount:
-    tokens = uncounted = 0
-    for part in parts:
-        text = part.get("text") if isinstance(part, Mapping) else part
-        if isinstance(text, str):
-            tokens += counter.count(text)
-        else:
-            uncounted += 1
-    return PromptCount(tokens, uncounted)
-
-
-@cache
-def _vocabulary(name: str) -> Callable[[str], int] | None:
-    """The vocabulary's count call; None where bpe-openai is not installed (it has no wheel for every platform)."""
-    bindings = _bindings()
-    if bindings is None:
-        return None
-    count: Callable[[str], int] = bindings.tokenizer_for_encoding(name).count
-
-    def count_any(text: str) -> int:
-        try:
-            return count(text)
-        except UnicodeEncodeError:  # a lone surrogate; such a text is sent with its replacement
-            return count(text.encode("utf-8", "replace").decode())
-
-    return count_any
-
-
-def _bindings() -> ModuleType | None:
-    """The compiled module of bpe-openai without its package, which takes 1.2 s to make more tables in Python."""
-    package = find_spec("bpe_openai")
-    if package is None:
-        return None
-    spec = PathFinder.find_spec("bpe_openai._bindings", package.submodule_search_locations)
-    if spec is None or spec.loader is None:
-        raise ImportError("bpe_openai has no _bindings; crun-batch knows its versions 0.1.4 and up, below 0.2")
-    bindings = module_from_spec(spec)
-    spec.loader.exec_module(bindings)
-    return bindings
+            add = pieces.add_messages if key in _MESSAGE_KEYS else pieces.add_parts
+            add(value)
+    return pieces

@@ -8,17 +8,15 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 from msgspec import Struct
 
-from crun_batch.pricing.estimate import SAMPLE_ROWS
-from crun_batch.pricing.tokens import Counter, count_body, remembering, token_counter
 from crun_batch.records import Row
 from crun_batch.scoring.computed import Graders, fingerprint_of
 from crun_batch.scoring.questions import Questions
+from crun_batch.scoring.token_measure import TokenMeasure
 from crun_batch.scoring.unjudged import Asker, Shelf, stored_answers
 from crun_batch.scoring.verdicts import Record
 from crun_batch.state.run_state import RunContext
 from crun_batch.store.schema import no_rows
 from crun_batch.store.scores import complete_scores, scores_schema
-from crun_batch.workload.target import Judge
 from crun_batch.workload.workload import Workload
 
 
@@ -88,20 +86,3 @@ def _backlog(workload: Workload, shelf: Shelf, questions: Questions, record: Rec
                 tokens = measures[judge.name](request.body)
                 lengths.setdefault(judge.name, Counts())[tokens, request.input_bound_tokens] += 1
     return Backlog(lengths)
-
-
-class TokenMeasure:
-    """The input tokens of a judge's requests: counted, and after many of them as their bytes say."""
-
-    def __init__(self, judge: Judge) -> None:
-        self.counter: Counter = remembering(token_counter(judge.job.model or ""))
-        self._counted = self._tokens = self._bytes = 0
-
-    def __call__(self, body: bytes) -> int:
-        if self._counted >= SAMPLE_ROWS:
-            return round(len(body) * self._tokens / self._bytes)
-        tokens = count_body(body, self.counter).tokens
-        self._counted += 1
-        self._tokens += tokens
-        self._bytes += len(body)
-        return tokens
