@@ -15,12 +15,14 @@ from msgspec import Struct
 GATHER_SECONDS, MOST_GATHER_SHARE = 0.002, 0.05
 LONGEST_GATHER_SECONDS, GATHER_SHARE = 0.005, 0.01
 
-TOGETHER_REPLIES = 32
-"""With more of them each costs hardly less."""
+ENOUGH_REPLIES = 32
+"""So many that have come are worth a step: nobody rests for more of them."""
+TOGETHER_REPLIES, TOGETHER_SHARE = 128, 0.5
+"""A rest is for so many, and at most such a share of those in flight: others are left for the gateway."""
 BUSY_REPLIES_PER_SECOND = 1_000
 """With fewer the processor has time for each of them."""
-REST_SHARE = 0.25
-"""Of the time that requests queue at the gateway."""
+REST_SHARE, LONGEST_REST_SECONDS = 0.25, 0.05
+"""The share is of the time that requests queue at the gateway."""
 
 
 def gather_seconds(took_seconds: float) -> float:
@@ -45,12 +47,13 @@ class Crowd(Struct, frozen=True):
 
 
 def rest_seconds(crowd: Crowd) -> float:
-    """How long the loop may stand still, until about 32 replies have come; 0 where it should go on."""
+    """How long the loop may stand still, until about 128 replies have come; 0 where it should go on."""
     took = crowd.took_seconds
-    if crowd.came >= TOGETHER_REPLIES or crowd.in_flight < BUSY_REPLIES_PER_SECOND * took:
+    if crowd.came >= ENOUGH_REPLIES or crowd.in_flight < BUSY_REPLIES_PER_SECOND * took:
         return 0.0
+    together = min(TOGETHER_REPLIES, TOGETHER_SHARE * crowd.in_flight)
     queued_seconds = max(0.0, took - 2 * crowd.quickest_seconds)
-    return min(took * TOGETHER_REPLIES / crowd.in_flight, REST_SHARE * queued_seconds)
+    return min(took * together / crowd.in_flight, REST_SHARE * queued_seconds, LONGEST_REST_SECONDS)
 
 
 class Gathering:
