@@ -80,9 +80,24 @@ def pin(core: int | None) -> None:
 
 
 def cpu_seconds() -> float:
-    """User and system time of this process with all its threads, and of its ended children."""
+    """User and system time of this process with all its threads, and of its children, those that run included."""
     used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+    return sum(usage.ru_utime + usage.ru_stime for usage in used) + sum(map(child_cpu_seconds, running_children()))
+
+
+def running_children() -> list[str]:
+    """Their process ids. Linux only; none elsewhere."""
+    return [child for task in Path("/proc/self/task").glob("*/children") for child in task.read_text().split()]
+
+
+def child_cpu_seconds(process_id: str) -> float:
+    """User and system time of a process that runs; 0 where it has just ended."""
+    try:
+        fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    user_ticks, system_ticks = map(int, fields[11:13])
+    return (user_ticks + system_ticks) / os.sysconf("SC_CLK_TCK")
 
 
 def peak_rss_mb(process_id: int | str = "self") -> float:
@@ -97,8 +112,7 @@ def peak_rss_mb(process_id: int | str = "self") -> float:
 
 def children_peak_mb() -> float:
     """The most memory that the children which run now have had, each at its worst. Linux only; 0 elsewhere."""
-    tasks = Path("/proc/self/task").glob("*/children")
-    return sum(peak_rss_mb(child) for task in tasks for child in task.read_text().split())
+    return sum(map(peak_rss_mb, running_children()))
 
 
 def resident_mb() -> dict[str, float]:
