@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from datetime import timedelta
@@ -107,3 +109,17 @@ def test_without_credentials_it_is_said_what_to_set(
     with pytest.raises(InputError, match="cannot be written to"):
         run_kit.run(run_kit.job(gateway, tmp_path, output=output), run_kit.texts(2))
     assert before == gateway.ledger()["count"]
+
+
+def test_a_command_loads_the_file_systems_of_clouds_where_it_opens_a_bucket() -> None:
+    """They take memory, which a run without a bucket need not have."""
+    script = """
+from crun_batch.cli.lean import load_arrow_for
+load_arrow_for(["run", "no-such-job"])
+import sys, pyarrow.fs
+print("pyarrow._s3fs" in sys.modules, "S3FileSystem" in vars(pyarrow.fs))
+from crun_batch.load.table.bucket import s3_file_system
+print(s3_file_system({"AWS_REGION": "eu-west-1"}).region)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "False False\neu-west-1\n" == done.stdout

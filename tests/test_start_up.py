@@ -18,7 +18,14 @@ from crun_batch.simulator import start_simulator
 HEAVY = (
     *("polars", "pyarrow", "numpy", "pandas", "duckdb", "pydantic", "typer", "rich", "minijinja", "ruamel"),
     *("jsonschema_rs", "httpx", "httptools", "tenacity", "tqdm", "asyncio", "uvloop", "genai_prices", "openai"),
-    *("pyarrow.dataset", "pyarrow.acero", "urllib.request", "crun_batch.simulator", "crun_batch.gateway.pool"),
+    *(
+        "pyarrow.dataset",
+        "pyarrow.acero",
+        "pyarrow._s3fs",
+        "urllib.request",
+        "crun_batch.simulator",
+        "crun_batch.gateway.pool",
+    ),
     *("crun_batch.preflight", "crun_batch.reporting"),
 )
 """What takes long to load: libraries, and packages of ours that bring some with them."""
@@ -42,7 +49,7 @@ score: [{name: right, grader: exact, expected: "{{ gold }}"}]
 """
 ROWS = 20
 ARROW = {"typer", "pydantic", "pyarrow"}
-JOB_KEYS = {*ARROW, "jsonschema_rs", "ruamel"}
+JOB_KEYS = {*ARROW, "ruamel"}
 READS_A_JOB = {*JOB_KEYS, "minijinja", "crun_batch.preflight"}
 ASKS = {"asyncio", "uvloop", "httptools", "tenacity", "urllib.request"}
 SENDS = {*ASKS, "genai_prices", "crun_batch.gateway.pool"}

@@ -2,7 +2,8 @@
 
 Arrow loads numpy with itself, and pandas when it first makes an array of values or a value of a time, to look for
 what is theirs. Nothing of ours is. Only code of the user's own (a grader's function, a class as output schema) may
-ask for them: a job that names some gets all of Arrow.
+ask for them: a job that names some gets all of Arrow. Its file systems of clouds, 3 MB, are loaded where a bucket
+is opened (`load/table/bucket.py`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ READ_TABLES = frozenset(
 OWN_CODE = ("python", "function", "output_schema", "extends")
 """One of these words stands in each job file, or among the arguments, that runs code of the user's own, or may."""
 _ABSENT = ("numpy", "pandas")
+_LATER = ("pyarrow._s3fs", "pyarrow._gcsfs", "pyarrow._azurefs", "pyarrow._hdfs")
 
 
 def load_arrow_for(arguments: Sequence[str]) -> None:
@@ -36,6 +38,7 @@ def _load_arrow() -> None:
     try:
         import pyarrow as pa
         import pyarrow.compute
+        import pyarrow.fs
 
         moment = pa.timestamp("us", tz="UTC")
         pa.Array.from_buffers(moment, 1, [None, pa.py_buffer(bytes(8))])[0].as_py()  # looks for pandas, this once
@@ -49,7 +52,7 @@ class _NotInstalled:
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> None:
         """None: ask the others."""
-        if name in _ABSENT:
+        if name in _ABSENT or name in _LATER:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 

@@ -17,7 +17,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import jsonschema_rs
 import orjson
 from msgspec import Struct
 
@@ -44,6 +43,8 @@ class AnswerCheck:
     """Checks answers against one schema. `shape` readies a valid value for its column, or raises ValueError."""
 
     def __init__(self, schema: Mapping[str, Any], shape: Callable[[Any], Any] | None) -> None:
+        import jsonschema_rs  # 3 MB, for the jobs that have a schema
+
         self._validator = jsonschema_rs.validator_for(dict(schema), validate_formats=True, retriever=_refuse)
         self._shape = shape
 

@@ -20,7 +20,6 @@ from datetime import UTC, date, datetime
 from importlib import import_module
 from typing import Any, Literal
 
-import jsonschema_rs
 import orjson
 import pyarrow as pa
 from msgspec import Struct
@@ -58,6 +57,8 @@ _ARROW: Mapping[Kind, pa.DataType] = {
 
 def schema_problem(schema: Mapping[str, Any]) -> str | None:
     """Why the schema cannot be used, in words; None where it can."""
+    import jsonschema_rs  # 3 MB, for the jobs that have a schema
+
     try:
         jsonschema_rs.validator_for(dict(schema), validate_formats=True, retriever=refuse)
     except (ValueError, jsonschema_rs.ReferencingError) as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
+from importlib import reload
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -78,10 +79,15 @@ def _system(scheme: str, address: str) -> Any:
         raise mistake(f"this Arrow cannot open {scheme}://: {error}", address) from None
 
 
-def s3_file_system(environ: Mapping[str, str] = os.environ) -> Any:
-    """Arrow's, at the endpoint and region of the environment."""
+def _file_systems() -> Any:
+    """Arrow's module of them, with those of the clouds, which the command line has left out (`cli/lean.py`)."""
     from pyarrow import fs
 
+    return fs if "S3FileSystem" in vars(fs) else reload(fs)
+
+
+def s3_file_system(environ: Mapping[str, str] = os.environ) -> Any:
+    """Arrow's, at the endpoint and region of the environment."""
     options: dict[str, Any] = {}
     endpoint = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
     if endpoint:
@@ -90,14 +96,12 @@ def s3_file_system(environ: Mapping[str, str] = os.environ) -> Any:
     region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
     if region:
         options["region"] = region
-    return fs.S3FileSystem(**options)
+    return _file_systems().S3FileSystem(**options)
 
 
 def gcs_file_system(environ: Mapping[str, str] = os.environ) -> Any:
     """Arrow's, with the credentials that Google's libraries find, or at the emulator of the environment."""
-    from pyarrow import fs
-
-    emulator = environ.get("STORAGE_EMULATOR_HOST")
+    fs, emulator = _file_systems(), environ.get("STORAGE_EMULATOR_HOST")
     if not emulator:
         return fs.GcsFileSystem(retry_time_limit=GCS_GIVES_UP_AFTER)
     parts = urlsplit(emulator if "://" in emulator else f"http://{emulator}")
@@ -110,12 +114,12 @@ def gcs_file_system(environ: Mapping[str, str] = os.environ) -> Any:
 
 
 def _azure() -> Any:
-    from pyarrow import fs
-
     account = os.environ.get("AZURE_STORAGE_ACCOUNT") or os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")
     if not account:
         raise ValueError("the variable AZURE_STORAGE_ACCOUNT is not set")
-    return fs.AzureFileSystem(account_name=account, account_key=os.environ.get("AZURE_STORAGE_KEY") or None)
+    return _file_systems().AzureFileSystem(
+        account_name=account, account_key=os.environ.get("AZURE_STORAGE_KEY") or None
+    )
 
 
 _SYSTEMS: Mapping[str, Callable[[], Any]] = {"s3": s3_file_system, "gs": gcs_file_system, "az": _azure}
