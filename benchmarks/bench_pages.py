@@ -308,12 +308,11 @@ def counting_lines(measured: dict[str, Any]) -> list[str]:
     """What the process that counts tokens adds, where it was measured."""
     if "counting" not in measured:
         return []
-    counting = measured["counting"]
+    own, together = measured["counting"]["peak_rss_mb"], measured["counting"]["together_at_most_mb"]
     return [
-        f"\nThe tokens of the estimate are counted by a process of its own, which peaks at "
-        f"{counting['peak_rss_mb']:,.0f} MB and ends a second later. Until then both together hold "
-        f"{counting['together_at_most_mb']:,.0f} MB at most: the sum of their peaks, the pages that they share "
-        "counted twice."
+        f"\nThe tokens of the estimate are counted by a process of its own, which peaks at {own:,.0f} MB and ends "
+        f"a second later, when requests go already. Until then both together hold {together:,.0f} MB at most: the "
+        "sum of their peaks, in which pages that they share count twice."
     ]
 
 

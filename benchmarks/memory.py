@@ -7,7 +7,7 @@ getrusage). It holds the pages of the libraries' code that were touched, which p
 whose they are is told for three moments, from /proc/self/smaps.
 
 The tokens of a run are counted by a process of its own, which ends a second after the estimate. What both hold
-together is told as the sum of their peaks up to then: it was never more.
+together is told as the sum of their peaks until it is seen to have ended: it was never more.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def main() -> None:
     if counting:
         figures["counting"] = {
             "peak_rss_mb": counting,
-            "together_at_most_mb": measured["peak_at_first_request_mb"] + counting,
+            "together_at_most_mb": measured["peak_beside_counting_mb"] + counting,
         }
     few = {"rows": startup.ROWS, "peak_rss_mb": finished["peak_rss_mb"]}
     save("memory", {**figures, "stages": stages, "finished": few, "resident_mb": resident})

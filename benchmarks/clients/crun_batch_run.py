@@ -23,13 +23,15 @@ def main() -> None:
 
     def wire(job: crun_batch.Job) -> crun_batch.Wire:
         peaks["peak_at_first_request_mb"] = peak_rss_mb()
-        peaks["counting_peak_mb"] = children_peak_mb()  # what counts tokens runs for a second after the estimate
+        peaks["counting_peak_mb"] = children_peak_mb()  # what counts tokens ends a second after the estimate
         resident["at_first_request"] = resident_mb()
         measured.starts_sending()
         return crun_batch.open_wire(connections=job.limits.concurrency)
 
     def watch(progress: crun_batch.Progress) -> None:
         peaks["peak_at_last_answer_mb"] = peak_rss_mb()
+        if not children_peak_mb():
+            peaks.setdefault("peak_beside_counting_mb", peak_rss_mb())
         print(progress.text(), file=sys.stderr)
 
     job = crun_batch.Job(
@@ -62,6 +64,7 @@ def main() -> None:
     if run.cost_credits != CREDITS_PER_ROW * arguments.rows:
         raise RuntimeError(f"the bill is {run.cost_credits} credits, not {CREDITS_PER_ROW * arguments.rows}")
     resident["at_end"] = resident_mb()
+    peaks.setdefault("peak_beside_counting_mb", peak_rss_mb())
     measured.report(**peaks, resident_mb=resident)
 
 

@@ -5,7 +5,8 @@ Owns how many rows are tried in one request, and which jobs could have that at a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -14,7 +15,7 @@ from msgspec import Struct, field
 from crun_batch.load.job.pack_rules import goes_with_pack
 from crun_batch.load.prompt.rejections import RowRejected
 from crun_batch.preflight.caching import said, shared
-from crun_batch.pricing.tokens import Counter, count_body, remembering
+from crun_batch.pricing.tokens import Counter, count_bodies, count_body, remembering
 from crun_batch.pricing.ways import Frame
 from crun_batch.records import Row
 from crun_batch.vocabulary.counters import token_counter
@@ -28,6 +29,7 @@ from crun_batch.workload.packing import (
     packed_text,
     shortest_reply,
 )
+from crun_batch.workload.portions import Portions
 from crun_batch.workload.request import Variant
 
 PACKS = (2, 5, 10, 25, 50)
@@ -88,24 +90,45 @@ def frames_of(variant: Variant, texts: Texts) -> Iterator[FrameWay]:
                 yield FrameWay(f"{rows} rows in one request as {form}", says, frame)
 
 
+class _Looked(Struct, frozen=True):
+    """One row: what it says, its request, and the same without its own text."""
+
+    row: Row
+    messages: Sequence[Mapping[str, Any]]
+    whole: bytes
+    head: bytes
+
+
 def texts_of(variant: Variant, rows: Sequence[Row]) -> Texts:
     """Of these rows; those without a prompt are left out."""
     counter = remembering(token_counter(variant.job.model or ""))
     texts = Texts(counter)
+    waiting, portions = deque(rows), Portions()
+    while waiting:
+        taken = portions.take(waiting)
+        looked = list(_looked(variant, taken))
+        wholes = count_bodies([one.whole for one in looked], counter)
+        heads = count_bodies([one.head for one in looked], counter)
+        for one, whole, head in zip(looked, wholes, heads, strict=True):
+            text = said(one.messages)
+            texts.whole.append(whole.tokens)
+            texts.own.append(whole.tokens - head.tokens)
+            is_text = isinstance(one.messages[-1].get("content"), str)
+            texts.heads.add(orjson.dumps([one.messages[:-1], is_text]))
+            texts.prefix = text if texts.row is None else shared(texts.prefix, text)
+            texts.row = one.row
+        portions.learn(len(taken), sum(len(one.whole) for one in looked))
+    return texts
+
+
+def _looked(variant: Variant, rows: Iterable[Row]) -> Iterator[_Looked]:
     for row in rows:
         try:
             request, messages = variant.request(row), variant.renderer.render(row).messages
-            head = _tokens(variant, row, _without_text(messages), counter, variant.job.output_schema)
+            head = variant.body(row, _without_text(messages), variant.job.params, variant.job.output_schema)
         except RowRejected:
             continue
-        whole = count_body(request.body, counter).tokens
-        text = said(messages)
-        texts.whole.append(whole)
-        texts.own.append(whole - head)
-        texts.heads.add(orjson.dumps([messages[:-1], isinstance(messages[-1].get("content"), str)]))
-        texts.prefix = text if texts.row is None else shared(texts.prefix, text)
-        texts.row = row
-    return texts
+        yield _Looked(row, messages, request.body, head)
 
 
 def _tokens(

@@ -37,7 +37,7 @@ class JudgeTallies:
     def add(
         self, rows: Sequence[Row], variants: Sequence[Variant], to_ask: Sequence[Sequence[Sequence[int]]]
     ) -> None:
-        """Rows with the repeats that are asked of each, variant by variant."""
+        """Some rows with the repeats that are asked of each, variant by variant."""
         for row, *of_variants in zip(rows, *to_ask, strict=True) if self._tallies else ():
             open_ = [
                 (variant, len(repeats)) for variant, repeats in zip(variants, of_variants, strict=True) if repeats
@@ -46,6 +46,8 @@ class JudgeTallies:
                 for variant, repeats in open_:
                     tally.add(self._questions, row, variant, repeats)
                 tally.row()
+        for tally in self._tallies:
+            tally.count()
 
     def estimates(
         self, rows: int, waiting: Backlog, finished: Mapping[str, Finished]
@@ -65,6 +67,8 @@ class JudgeTally:
         self._measure = TokenMeasure(judge)
         self._terms = partial_terms(judge, workload, prices, self._measure)
         self._coming = Tally(self._terms(judge.name, 1, most))
+        self._uncounted: list[tuple[bytes, int]] = []
+        """Questions, and how often each is asked."""
 
     def row(self) -> None:
         """One more row of which something is open was read."""
@@ -77,12 +81,19 @@ class JudgeTally:
         except REFUSED:  # the question names what only a real answer has
             texts = self._judge.spec.prompt
             plain = f"{texts.system or ''}{texts.user}" if texts is not None else ""
-            tokens = self._measure(self._judge.body(row, [{"role": "user", "content": plain}], {}, None))
+            body = self._judge.body(row, [{"role": "user", "content": plain}], {}, None)
         else:
             if request is None:
                 return
-            tokens = self._measure(request.body)
-        self._coming.add(tokens, None, 0, repeats)
+            body = request.body
+        self._uncounted.append((body, repeats))
+
+    def count(self) -> None:
+        """The questions that were added since the last call, at one go."""
+        counts = self._measure([body for body, _ in self._uncounted])
+        for tokens, (_, repeats) in zip(counts, self._uncounted, strict=True):
+            self._coming.add(tokens, None, 0, repeats)
+        self._uncounted.clear()
 
     def estimates(self, rows: int, waiting: Backlog, by_judge: Mapping[str, Finished]) -> list[VariantEstimate]:
         """A line for the answers to come, scaled to so many open rows, and one for the stored ones."""

@@ -17,7 +17,11 @@ from crun_batch.scoring.verdicts import Record
 from crun_batch.state.run_state import RunContext
 from crun_batch.store.schema import no_rows
 from crun_batch.store.scores import complete_scores, scores_schema
+from crun_batch.workload.request import Request
 from crun_batch.workload.workload import Workload
+
+_ANSWERS_AT_ONCE = 64
+"""Whose questions are counted together: all of their bodies are in memory."""
 
 
 class Backlog(Struct, frozen=True):
@@ -81,8 +85,13 @@ def _backlog(workload: Workload, shelf: Shelf, questions: Questions, record: Rec
     measures = {judge.name: TokenMeasure(judge) for judge in workload.judges}
     lengths: dict[str, Counts[tuple[int, int]]] = {}
     for batch in stored_answers(workload, questions, shelf):
-        for answer, row in batch:
-            for judge, request in asker.open(answer, row):
-                tokens = measures[judge.name](request.body)
-                lengths.setdefault(judge.name, Counts())[tokens, request.input_bound_tokens] += 1
+        for start in range(0, len(batch), _ANSWERS_AT_ONCE):
+            asked: dict[str, list[Request]] = {}
+            for answer, row in batch[start : start + _ANSWERS_AT_ONCE]:
+                for judge, request in asker.open(answer, row):
+                    asked.setdefault(judge.name, []).append(request)
+            for name, requests in asked.items():
+                tokens = measures[name]([one.body for one in requests])
+                bounds = [one.input_bound_tokens for one in requests]
+                lengths.setdefault(name, Counts()).update(zip(tokens, bounds, strict=True))
     return Backlog(lengths)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from crun_batch.pricing.estimate import SAMPLE_ROWS
-from crun_batch.pricing.tokens import Counter, count_body, remembering
+from crun_batch.pricing.tokens import Counter, count_bodies, remembering
 from crun_batch.vocabulary.counters import token_counter
 from crun_batch.workload.target import Judge
 
@@ -15,11 +17,11 @@ class TokenMeasure:
         self.counter: Counter = remembering(token_counter(judge.job.model or ""))
         self._counted = self._tokens = self._bytes = 0
 
-    def __call__(self, body: bytes) -> int:
-        if self._counted >= SAMPLE_ROWS:
-            return round(len(body) * self._tokens / self._bytes)
-        tokens = count_body(body, self.counter).tokens
-        self._counted += 1
-        self._tokens += tokens
-        self._bytes += len(body)
-        return tokens
+    def __call__(self, bodies: Sequence[bytes]) -> list[int]:
+        """The tokens of each."""
+        to_count = bodies[: SAMPLE_ROWS - self._counted]
+        tokens = [one.tokens for one in count_bodies(to_count, self.counter)]
+        self._counted += len(to_count)
+        self._tokens += sum(tokens)
+        self._bytes += sum(map(len, to_count))
+        return tokens + [round(len(body) * self._tokens / self._bytes) for body in bodies[len(to_count) :]]
