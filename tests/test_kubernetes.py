@@ -14,9 +14,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from crun_batch import errors
-from crun_batch.scale.coordinator import COMES_AGAIN
 from crun_batch.scale.exchange import TOKEN_NAME
 from crun_batch.scale.giver import GOES_ON_WITHOUT
+from crun_batch.scale.restarts import COMES_AGAIN
 
 FILE = Path(__file__).parent.parent / "examples" / "kubernetes" / "job.yaml"
 DOCUMENTS = {f"{one['kind']} {one['metadata']['name']}": one for one in YAML(typ="safe").load_all(FILE)}

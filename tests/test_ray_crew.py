@@ -16,8 +16,9 @@ from crun_batch.options import RunOptions
 from crun_batch.scale import ray_crew
 from crun_batch.scale.kept_leases import KeptLeases
 from crun_batch.scale.messages import Order
-from crun_batch.scale.ray_crew import CANNOT_BEGIN, MOST_STARTS, RayCrew
+from crun_batch.scale.ray_crew import CANNOT_BEGIN, RayCrew
 from crun_batch.scale.ray_giver import GiverNews
+from crun_batch.scale.restarts import MOST_STARTS
 from crun_batch.store.directory import leases_folder
 
 NEWS = GiverNews("keeper", [], None, [False], [], (0, 0), {}, None)

@@ -18,15 +18,8 @@ from crun_batch.simulator import start_simulator
 HEAVY = (
     *("polars", "pyarrow", "numpy", "pandas", "duckdb", "pydantic", "typer", "rich", "minijinja", "ruamel"),
     *("jsonschema_rs", "httpx", "httptools", "tenacity", "tqdm", "asyncio", "uvloop", "genai_prices", "openai"),
-    *(
-        "pyarrow.dataset",
-        "pyarrow.acero",
-        "pyarrow._s3fs",
-        "urllib.request",
-        "crun_batch.simulator",
-        "crun_batch.gateway.pool",
-    ),
-    *("crun_batch.preflight", "crun_batch.reporting"),
+    *("pyarrow.dataset", "pyarrow.acero", "pyarrow._s3fs", "urllib.request", "crun_batch.simulator"),
+    *("crun_batch.gateway.pool", "crun_batch.preflight", "crun_batch.reporting"),
 )
 """What takes long to load: libraries, and packages of ours that bring some with them."""
 

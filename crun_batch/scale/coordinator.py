@@ -18,15 +18,11 @@ from pathlib import Path
 from msgspec import Struct
 
 from crun_batch.errors import (
-    EXIT_BUG,
-    EXIT_DISK,
     EXIT_INPUT,
-    EXIT_INTERRUPTED,
     EXIT_OK,
     EXIT_OUT_OF_MONEY,
     EXIT_ROWS_FAILED,
     EXIT_RUN_DIRECTORY,
-    EXIT_TERMINATED,
 )
 from crun_batch.records import Halt
 from crun_batch.scale.exchange import FromShard, ToShard
@@ -34,10 +30,9 @@ from crun_batch.scale.giver import Giver, WorkerEnd
 from crun_batch.scale.kept_leases import Begun, Closed, Given, KeptLeases, Over
 from crun_batch.scale.leases import LEASE_SECONDS, WorkerReport
 from crun_batch.scale.messages import Ended, Failed, Reported, Stop, ToWorker
+from crun_batch.scale.restarts import COMES_AGAIN
 from crun_batch.store.holder import holder, signed_by
 
-COMES_AGAIN = (EXIT_DISK, EXIT_BUG, EXIT_INTERRUPTED, EXIT_TERMINATED)
-"""Exit codes after which a worker is started again: a full disk, a bug, an interrupt, a node that goes away."""
 DONE = (EXIT_OK, EXIT_ROWS_FAILED)
 LATE_SECONDS = 1.0
 """After the end of a lease, until what was written under it can be read on any host."""

@@ -21,9 +21,8 @@ from crun_batch.records import Halt
 from crun_batch.scale.giver import Giver, WorkerEnd
 from crun_batch.scale.leases import WorkerReport
 from crun_batch.scale.messages import Order, Reported, Stop, Wave, decode_from_worker, line
+from crun_batch.scale.restarts import LOST_TOO_OFTEN, Restarts
 
-MOST_STARTS = 4
-"""Of one worker's process, where it is killed again and again."""
 LONGEST_LINE_BYTES = 2**24
 
 
@@ -72,19 +71,20 @@ class Crew:
 
     async def _keep(self, number: int) -> WorkerEnd:
         """One worker to its end, through kills."""
-        said = ""
-        for start in range(1, MOST_STARTS + 1):
+        restarts = Restarts()
+        while True:
+            restarts.start(time.monotonic())
             end, exit_code = await self._started(number)
             if end is not None:
                 return end
+            if self.halt is not None:
+                return WorkerEnd(self.halt.exit_code, message=self.halt.words)
             said = f"worker {number + 1} ended without a word (exit code {exit_code})"
-            if self._is_over or self.halt is not None:
-                break
-            if start < MOST_STARTS:
-                self._giver.watchers.say(f"{said}: started again; what it had in flight may be billed twice")
-        if self.halt is not None:
-            return WorkerEnd(self.halt.exit_code, message=self.halt.words)
-        return WorkerEnd(EXIT_BUG, message=said)
+            if self._is_over:
+                return WorkerEnd(EXIT_BUG, message=said)
+            if not restarts.may_start(time.monotonic()):
+                return WorkerEnd(EXIT_BUG, message=f"{said}, and {LOST_TOO_OFTEN}")
+            self._giver.watchers.say(f"{said}: started again; what it had in flight may be billed twice")
 
     async def _started(self, number: int) -> tuple[WorkerEnd | None, int]:
         """One process of a worker; how it says that it ended (None: it was killed), and its exit code."""

@@ -17,16 +17,14 @@ from crun_batch.errors import EXIT_BUG, CrunBatchError, DiskFailed, InputError, 
 from crun_batch.load.job.job import Job
 from crun_batch.options import RunOptions
 from crun_batch.records import Halt
-from crun_batch.scale.coordinator import COMES_AGAIN
 from crun_batch.scale.figures import FiguresOfAll, figures_served
 from crun_batch.scale.giver import AllEnds
 from crun_batch.scale.kept_leases import keeper_of_grants
 from crun_batch.scale.messages import Order, encode
 from crun_batch.scale.ray_giver import GiverNews, LeaseGiver
 from crun_batch.scale.ray_worker import NAMESPACE, ShardWorker
+from crun_batch.scale.restarts import COMES_AGAIN, LOST_TOO_OFTEN, MOST_STARTS, Restarts
 
-MOST_STARTS = 4
-"""Of one shard's worker, and of a giver that cannot begin."""
 LOOKED_EVERY_SECONDS = 0.5
 ANSWERED_WITHIN_SECONDS = 5.0
 SILENT_SECONDS = 120.0
@@ -132,7 +130,9 @@ class RayCrew:
 
     async def _keep(self, number: int, order: Order) -> None:
         """One shard to its end, through deaths of its worker."""
-        for start in range(1, MOST_STARTS + 1):
+        restarts, seconds = Restarts(), asyncio.get_running_loop().time
+        while restarts.may_start(seconds()):
+            restarts.start(seconds())
             found = self._found(f"worker-{number}")
             if found is None and self._over[number]:
                 return
@@ -146,9 +146,9 @@ class RayCrew:
             await self._look()
             if self._is_over or self._halt is not None or (code is not None and code not in COMES_AGAIN):
                 return
-            if start < MOST_STARTS and not self._over[number]:
+            if restarts.may_start(seconds()) and not self._over[number]:
                 self._options.say(f"worker {number + 1} {said}: started again; its shard goes on where it was")
-        self.stop(Halt(EXIT_BUG, f"worker {number + 1} was lost {MOST_STARTS} times"))
+        self.stop(Halt(EXIT_BUG, f"worker {number + 1} {LOST_TOO_OFTEN}"))
 
     async def _look(self) -> None:
         """What was told meanwhile: somebody else may have stopped all workers."""
