@@ -13,8 +13,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from crun_batch.gateway.classify import check, check_fault, rate_hints
-from crun_batch.gateway.failures import (
-    LONGEST_MESSAGE,
+from crun_batch.gateway.failures import LONGEST_MESSAGE
+from crun_batch.gateway.protocols import PROTOCOLS
+from crun_batch.gateway.rate_headers import RateHints
+from crun_batch.gateway.rulings import (
     NAMED_STATUSES,
     NO_SUCH_PLACE,
     STATUSES,
@@ -25,8 +27,6 @@ from crun_batch.gateway.failures import (
     WORDS,
     Ruling,
 )
-from crun_batch.gateway.protocols import PROTOCOLS
-from crun_batch.gateway.rate_headers import RateHints
 from crun_batch.records import Failure, Fault, Reply, Response, Usage
 
 ROOT = Path(__file__).parent.parent
@@ -91,9 +91,11 @@ BY_STATUS = {
     413: TOO_LONG,
     418: BAD_REQUEST,
     422: BAD_REQUEST,
+    424: SERVER,
     425: SERVER,
     429: LIMITED,
     455: OVERLOADED,
+    499: SERVER,
     500: SERVER,
     501: ("rejected", "server", "fail_row"),
     502: SERVER,
@@ -239,6 +241,143 @@ def test_words_decide_before_the_status(expected: tuple[str, str, str], status: 
     """Being out of money, an overlong prompt, a filter and an unknown model are told by words, everywhere."""
     for name in NAMES:
         assert expected == verdict(body, status, name=name)
+
+
+FOREIGN_ERRORS: tuple[tuple[tuple[str, str, str], int, object], ...] = (
+    # xAI
+    (STOP_CREDITS, 403, {"code": "No permission", "error": "Your team doesn't have any credits or licenses yet."}),
+    (STOP_CREDITS, 429, {"code": "x", "error": "Your team has either used all available credits or reached its"}),
+    (STOP_KEY, 400, {"code": "Client specified an invalid argument", "error": "Incorrect API key provided: ab"}),
+    (TOO_LONG, 400, {"code": "x", "error": "This model's maximum prompt length is 131072 but the request has 5"}),
+    # SiliconFlow, Moonshot, Z.AI, DashScope, Volcengine, Novita, one-api
+    (STOP_CREDITS, 403, {"code": 30001, "message": "Sorry, your account balance is insufficient", "data": None}),
+    (STOP_CREDITS, 429, openai_error("Your account is suspended", type="exceeded_current_quota_error")),
+    (LIMITED, 429, openai_error("The engine is currently overloaded", type="engine_overloaded_error")),
+    (STOP_CREDITS, 429, {"error": {"code": "1113", "message": "余额不足或无可用资源包"}}),
+    (FILTERED, 400, {"error": {"code": "1301", "message": "potentially unsafe or sensitive content in input"}}),
+    (STOP_CREDITS, 400, openai_error("Access denied", code="Arrearage", type="Arrearage")),
+    (STOP_CREDITS, 403, openai_error("exhausted", code="AllocationQuota.FreeTierOnly")),
+    (TOO_LONG, 400, openai_error("<400> InvalidParameter: Range of input length should be [1, 30720]")),
+    (STOP_CREDITS, 403, openai_error("Your account has an overdue balance", code="AccountOverdueError")),
+    (STOP_CREDITS, 403, {"code": 403, "reason": "NOT_ENOUGH_BALANCE", "message": "no", "metadata": {}}),
+    (STOP_CREDITS, 403, openai_error("令牌额度不足", code="pre_consume_token_quota_failed")),
+    # Anthropic's monthly limit comes as a bad request; MiniMax's empty balance as a server's failure
+    (
+        STOP_CREDITS,
+        400,
+        anthropic_error("invalid_request_error", "You have reached your specified API usage limits."),
+    ),
+    (STOP_KEY, 400, anthropic_error("invalid_request_error", "This organization has been disabled.")),
+    (STOP_CREDITS, 500, anthropic_error("api_error", "insufficient balance (1008)")),
+    (STOP_CREDITS, 200, {"choices": None, "usage": {"total_tokens": 0}, "base_resp": {"status_code": 1008}}),
+    (STOP_KEY, 200, {"base_resp": {"status_code": 1004, "status_msg": "login fail"}}),
+    (LIMITED, 200, {"id": "", "choices": None, "base_resp": {"status_code": 1002, "status_msg": "rate limit"}}),
+    (FILTERED, 200, {"choices": None, "base_resp": {"status_code": 1026, "status_msg": "input new_sensitive"}}),
+    (SERVER, 200, {"choices": None, "base_resp": {"status_code": 1013, "status_msg": "unknown error"}}),
+    # Google
+    (STOP_KEY, 400, [{"error": {"code": 400, "message": "no", "details": [{"reason": "API_KEY_INVALID"}]}}]),
+    (STOP_CREDITS, 429, [openai_error("Your prepayment credits are depleted.", code=429)]),
+    (STOP_CREDITS, 429, [openai_error("Your project has exceeded its monthly spending cap.", code=429)]),
+    (STOP_CREDITS, 403, [{"error": {"code": 403, "message": "no", "details": [{"reason": "BILLING_DISABLED"}]}}]),
+    (TOO_LONG, 400, [openai_error("The input token count (1100000) exceeds the maximum number", code=400)]),
+    (SERVER, 499, [openai_error("The operation was cancelled.", code=499, status="CANCELLED")]),
+    # OpenRouter, Groq, Fireworks, Together, Hugging Face
+    (STOP_MODEL, 404, openai_error("No endpoints found for foo/bar.", code=404)),
+    (STOP_CREDITS, 403, openai_error("Key limit exceeded (monthly limit).", code=403)),
+    (OVERLOADED, 498, openai_error("Flex tier capacity exceeded", code="capacity_exceeded")),
+    (STOP_CREDITS, 400, openai_error("You have reached your organization's spend limit.", code="x")),
+    (
+        STOP_CREDITS,
+        412,
+        openai_error("Account a is suspended, possibly due to reaching the monthly spending limit"),
+    ),
+    (STOP_MODEL, 404, openai_error("Unable to access model foo", code="model_not_available")),
+    (TOO_LONG, 422, {"error": "`inputs` tokens + `max_new_tokens` must be <= 4096", "error_type": "validation"}),
+    (
+        TOO_LONG,
+        422,
+        {"error": "`inputs` must have less than 4095 tokens. Given: 5000", "error_type": "validation"},
+    ),
+    (SERVER, 424, {"error": "Request failed during generation", "error_type": "generation"}),
+    (STOP_MODEL, 400, {"error": "The requested model 'x' is not supported by any provider you have enabled."}),
+    # Amazon, Azure
+    (
+        LIMITED,
+        400,
+        {"__type": "com.amazon.coral.availability#ThrottlingException", "message": "Too many requests"},
+    ),
+    (STOP_MODEL, 400, {"message": "The provided model identifier is invalid."}),
+    (
+        STOP_CREDITS,
+        403,
+        {"statusCode": 403, "message": "Out of call volume quota. Quota will be replenished in 02:13"},
+    ),
+    # Cloudflare, watsonx: a list of errors
+    (STOP_MODEL, 404, {"success": False, "errors": [{"code": 5007, "message": "No such model @cf/x or task"}]}),
+    (SERVER, 200, {"success": False, "result": None, "errors": [{"code": 3036, "message": "Upstream"}]}),
+    (STOP_MODEL, 404, {"errors": [{"code": "model_not_supported", "message": "x"}], "status_code": 404}),
+    (STOP_CREDITS, 403, {"errors": [{"code": "token_quota_reached", "message": "x"}], "status_code": 403}),
+    (
+        TOO_LONG,
+        400,
+        {"errors": [{"message": "the number of input tokens 5 cannot exceed the total tokens limit 4"}]},
+    ),
+    # DeepSeek, Cohere, Ollama, LM Studio
+    (STOP_MODEL, 400, openai_error("Model Not Exist", code="invalid_request_error")),
+    (FILTERED, 400, openai_error("Content Exists Risk", code="invalid_request_error")),
+    (TOO_LONG, 400, {"message": "total number of tokens in the prompt cannot exceed 4081 - received 5000."}),
+    (TOO_LONG, 400, openai_error("the input length exceeds the context length")),
+    (TOO_LONG, 400, {"error": "However, the model is loaded with context length of only 4096 tokens"}),
+)
+"""Errors of providers as their pages and public issues quote them."""
+
+
+@pytest.mark.parametrize(("expected", "status", "body"), FOREIGN_ERRORS, ids=str)
+def test_a_foreign_gateway_s_error_means_what_it_means_there(
+    expected: tuple[str, str, str], status: int, body: object
+) -> None:
+    """Funds that run out and a key that is refused stop the run in every provider's words."""
+    for name in NAMES:
+        assert expected == verdict(body, status, name=name)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"errors": [{"code": 7, "message": "the word"}], "success": False, "result": {}, "messages": []},
+        [{"message": "the word"}, {"message": "another"}],
+        {"Message": "the word"},
+        {"object": "error", "message": {"detail": [{"loc": ["body"], "msg": "the word"}]}, "type": "x"},
+        {"error": {"errors": [{"message": "the word"}]}},
+        {"base_resp": {"status_code": 1, "status_msg": "the word"}},
+    ],
+    ids=str,
+)
+def test_the_gateway_s_own_words_are_found_wherever_they_stand(body: object) -> None:
+    """Lists of errors, capitals, FastAPI's details in a message: nobody is told `the request is wrong` alone."""
+    for status in (400, 403, 404, 500):
+        assert "the word" in failed(body, status).message
+
+
+def test_a_model_of_another_endpoint_names_the_key_to_change() -> None:
+    """OpenAI: a model that only answers on another path. The run stops before its first answer and says where."""
+    for said in ("This is a chat model and not supported in v1/completions", "only supported in v1/responses"):
+        failure = failed(openai_error(said), 404)
+        assert STOP_MODEL == (failure.outcome, failure.kind, failure.action)
+        assert "look at endpoint.protocol" in failure.message
+
+
+def test_a_code_that_is_no_status_hides_no_words() -> None:
+    """A gateway's own numbering in a 200 is a label: what it says is judged as ever."""
+    assert STOP_CREDITS == verdict({"code": 30001, "message": "Sorry, your account balance is insufficient"})
+    assert SERVER == verdict({"code": 30001, "message": "no"})
+
+
+def test_a_reply_with_a_base_resp_of_0_is_a_reply() -> None:
+    """MiniMax sends it beside every answer."""
+    choice = {"message": {"content": "4"}, "finish_reason": "stop"}
+    reply = checked({"choices": [choice], "usage": USAGE, "base_resp": {"status_code": 0, "status_msg": ""}})
+    assert isinstance(reply, Reply) and "4" == reply.text
 
 
 def test_maintenance_asks_for_a_long_pause() -> None:
@@ -677,7 +816,7 @@ def error_page() -> str:
         [
             "# What a gateway's error means",
             "",
-            "Made from the tables in `crun_batch/gateway/failures.py` by `python tests/test_check.py`.",
+            "Made from the tables in `crun_batch/gateway/rulings.py` by `python tests/test_check.py`.",
             "",
             "Actions: `stop_credits` ends the run with exit 4, `stop_refused` with exit 5, and so does",
             "`stop_key`, about the key; `stop_model` ends it with exit 5 before the model's first success",

@@ -1,10 +1,6 @@
-"""What a gateway's error means: three shapes, many words, one table.
+"""What a gateway's error means: many shapes of a body, read into one, and judged by the tables of `rulings`.
 
-Owns the tables (`WORDS`, `STATUSES`, `NAMED_STATUSES`) and the reading of error shapes; adding a case is adding a
-line, and docs/errors.md is made from them. Pure. Must not know protocols, headers (that is `check`) or the wire.
-
-Sources: the public API references of OpenAI, Anthropic, OpenRouter, LiteLLM, CRUN; wordings of context overflows
-and of unknown models as vLLM, SGLang, llama.cpp, Ollama, Bedrock and Azure send them.
+Owns the reading of error shapes. Pure. Must not know protocols, headers (that is `classify`) or the wire.
 """
 
 from __future__ import annotations
@@ -15,40 +11,31 @@ from typing import Any
 
 from msgspec import Struct
 
+from crun_batch.gateway.rulings import (
+    BASE_RESP_STATUSES,
+    NAMED_STATUSES,
+    NO_SUCH_PLACE,
+    STATUSES,
+    UNKNOWN_3XX,
+    UNKNOWN_4XX,
+    UNKNOWN_5XX,
+    UNKNOWN_OTHER,
+    WORDS,
+    Ruling,
+)
 from crun_batch.gateway.told_waits import wait_told, with_quotas
-from crun_batch.gateway.web_pages import NO_SUCH_PATH, READ_OF_A_PAGE
-from crun_batch.records import Action, ErrorKind, Failure, OutcomeClass, Usage
+from crun_batch.gateway.web_pages import READ_OF_A_PAGE
+from crun_batch.records import Action, Failure, OutcomeClass, Usage
 
 LONGEST_MESSAGE = 500
 """Characters of a gateway's own words that a failure keeps; the whole body is kept elsewhere."""
 
 _REPLY_KEYS = ("choices", "output", "content")
-
-
-class Ruling(Struct, frozen=True):
-    """What an error is, and what to do about it."""
-
-    meaning: str
-    kind: ErrorKind
-    action: Action
-    pause_seconds: float | None = None
-    """How long to wait where the gateway does not say."""
-    is_told: bool = False
-    """The meaning stands beside the gateway's own words: they alone do not lead to what to change."""
-
-
-class Wording(Struct, frozen=True):
-    """A verdict reached by words, whatever the status, or by phrases on some statuses.
-
-    `names` are values of type, code and the like, in lower case. A phrase is texts that all stand in the
-    lower-case message; `whole` are all of a message, without its last dot.
-    """
-
-    verdict: Ruling
-    names: frozenset[str]
-    phrases: tuple[tuple[str, ...], ...] = ()
-    phrase_statuses: frozenset[int] = frozenset()
-    whole: frozenset[str] = frozenset()
+_NAME_KEYS = ("type", "code", "status", "reason", "error_type", "error_code", "__type")
+_DETAIL_NAME_KEYS = ("error_code", "error_type", "limit_source", "code", "reason")
+_MESSAGE_KEYS = ("message", "msg", "detail", "error", "errors", "Message", "status_msg")
+_MESSAGE_DEPTH = 5
+_HTTP_STATUSES = range(100, 600)
 
 
 class ErrorFacts(Struct, frozen=True):
@@ -64,231 +51,41 @@ class ErrorFacts(Struct, frozen=True):
     """It is a web page."""
 
 
-_OUT_OF_MONEY = Ruling("out of credits, quota or budget", "bad_request", "stop_credits")
-_TOO_LONG = Ruling("the prompt, or prompt and output limit, exceed what the model takes", "too_long", "fail_row")
-NO_SUCH_PLACE = Ruling(
-    "nothing answers at this path: look at endpoint.base_url", "not_found", "stop_model", is_told=True
-)
-_UNKNOWN_MODEL = Ruling("the gateway does not know the model", "not_found", "stop_model")
-
-_BAD_REQUESTS = frozenset({200, 400, 413, 422, 500})
-
-WORDS: tuple[Wording, ...] = (
-    Wording(
-        Ruling("plain HTTP to a port that speaks TLS: write https://", "connection", "stop_unreached"),
-        names=frozenset(),
-        phrases=(("plain http request", "https port"), ("http request to an https",), ("http to an ssl-enabled",)),
-        phrase_statuses=frozenset({400, 497}),
-    ),
-    Wording(
-        Ruling("paid requests in flight fill the spending budget for now", "rate_limited", "cool_down"),
-        names=frozenset({"in_flight_budget_exhausted", "openrouter_in_flight_budget"}),
-    ),
-    Wording(
-        _OUT_OF_MONEY,
-        names=frozenset(
-            {
-                "insufficient_quota",
-                "insufficient_user_quota",
-                "insufficient_credits",
-                "insufficient_balance",
-                "billing_hard_limit_reached",
-                "billing_not_active",
-                "billing_error",
-                "budget_exceeded",
-                "contract_spend_limit_reached",
-                "enforced_spend_limit_reached",
-                "linked_organization_spend_limit_reached",
-                "openrouter_credits",
-                "openrouter_key_limit",
-                "openrouter_guardrail_budget",
-                "openrouter_workspace_budget",
-            }
-        ),
-        phrases=(
-            ("credit balance is too low",),
-            ("insufficient balance",),
-            ("insufficient credit",),
-            ("budget has been exceeded",),
-            ("exceededbudget",),
-            ("budgetexceedederror",),
-            ("exceeded budget for",),
-        ),
-        phrase_statuses=frozenset({200, 400, 401, 403, 429}),
-    ),
-    Wording(
-        Ruling("a content filter refused the prompt or the answer", "content_filter", "fail_row"),
-        names=frozenset(
-            {
-                "content_filter",
-                "content_filter_error",
-                "content_policy_violation",
-                "contentpolicyviolationerror",
-                "responsibleaipolicyviolation",
-                "moderation_blocked",
-                "flagged_input",
-                "data_inspection_failed",
-                "image_content_policy_violation",
-                "bio_policy",
-                "cyber_policy",
-                "misalignment_policy_violation",
-            }
-        ),
-        phrases=(
-            ("content management policy",),
-            ("content filtering policy",),
-            ("contentpolicyviolationerror",),
-            ("responsibleaipolicyviolation",),
-        ),
-        phrase_statuses=frozenset({200, 400, 403, 422}),
-    ),
-    Wording(
-        _TOO_LONG,
-        names=frozenset(
-            {
-                "context_length_exceeded",
-                "contextwindowexceedederror",
-                "exceed_context_size_error",
-                "request_too_large",
-                "string_above_max_length",
-                "string_too_long",
-            }
-        ),
-        phrases=(
-            ("contextwindowexceedederror",),
-            ("maximum context length",),
-            ("model's context length",),
-            ("context window",),
-            ("exceed", "context size"),
-            ("exceed", "context limit"),
-            ("prompt is too long",),
-            ("prompt too long",),
-            ("input is too long",),
-        ),
-        phrase_statuses=_BAD_REQUESTS,
-    ),
-    Wording(
-        Ruling("one request alone exceeds the rate limit: waiting cannot help it", "too_long", "fail_row"),
-        names=frozenset(),
-        phrases=(("request too large for",),),
-        phrase_statuses=frozenset({429}),
-    ),
-    Wording(
-        _UNKNOWN_MODEL,
-        names=frozenset({"model_not_found", "unknown_model", "invalid_model", "deploymentnotfound"}),
-        phrases=(
-            ("model", "does not exist"),
-            ("model", "not found"),
-            ("not a valid model",),
-            ("invalid model name",),
-        ),
-        phrase_statuses=frozenset({200, 400, 404}),
-    ),
-    Wording(
-        _UNKNOWN_MODEL,
-        names=frozenset(),
-        phrases=(("model:",),),
-        phrase_statuses=frozenset({404}),
-    ),
-    Wording(
-        NO_SUCH_PLACE,
-        names=frozenset(),
-        phrases=(("invalid url",), ("request url",), ("cannot post",), ("no route",), ("no handler found",)),
-        phrase_statuses=frozenset({404, 405}),
-        whole=NO_SUCH_PATH,
-    ),
-)
-"""Asked from the top; the first that fits decides. Names fit on every status."""
-
-_BAD_REQUEST = Ruling("the request is wrong", "bad_request", "fail_row")
-_NOT_FOUND = Ruling("nothing there", "not_found", "fail_row")
-_RATE_LIMITED = Ruling("rate limited", "rate_limited", "cool_down")
-_SERVER = Ruling("the server failed", "server", "retry")
-_OVERLOADED = Ruling("overloaded", "server", "cool_down")
-
-STATUSES: dict[int, Ruling] = {
-    400: _BAD_REQUEST,
-    401: Ruling("the key is refused", "bad_request", "stop_key"),
-    402: _OUT_OF_MONEY,
-    403: Ruling("the key may not use this model", "bad_request", "stop_model"),
-    404: _NOT_FOUND,
-    407: Ruling("a proxy does not accept the user and the password", "connection", "stop_unreached"),
-    408: Ruling("the gateway waited too long", "timeout", "retry"),
-    409: Ruling("conflict", "server", "retry"),
-    413: _TOO_LONG,
-    422: _BAD_REQUEST,
-    425: Ruling("too early", "server", "retry"),
-    429: _RATE_LIMITED,
-    455: Ruling("maintenance", "server", "cool_down", pause_seconds=300.0),
-    500: _SERVER,
-    501: Ruling("the generation failed for good", "server", "fail_row"),
-    502: _SERVER,
-    503: _OVERLOADED,
-    504: Ruling("the gateway gave up on its model", "timeout", "retry"),
-    505: Ruling("the feature is disabled", "bad_request", "stop_refused"),
-    529: _OVERLOADED,
-}
-"""HTTP statuses, and the same numbers inside a body."""
-
-UNKNOWN_3XX = Ruling("a redirect, which would carry the key elsewhere, is refused", "bad_request", "stop_refused")
-UNKNOWN_4XX = Ruling("an unlisted 4xx", "bad_request", "fail_row")
-UNKNOWN_5XX = Ruling("an unlisted 5xx", "server", "retry")
-UNKNOWN_OTHER = Ruling("no status of an answer, or an error without a known word", "server", "retry")
-
-NAMED_STATUSES: dict[str, int] = {
-    "invalid_request_error": 400,
-    "invalid_request": 400,
-    "invalid_prompt": 400,
-    "authentication_error": 401,
-    "invalid_api_key": 401,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "request_timeout": 408,
-    "conflict_error": 409,
-    "rate_limit_error": 429,
-    "rate_limit_exceeded": 429,
-    "resource_exhausted": 429,
-    "api_error": 500,
-    "server_error": 500,
-    "internal_error": 500,
-    "timeout_error": 504,
-    "vector_store_timeout": 504,
-    "service_unavailable": 503,
-    "overloaded_error": 529,
-    "server_overloaded": 529,
-}
-"""The status that an error inside a 200 or inside a stream would have had, by its type or code."""
-
 _GENERIC_STATUSES = frozenset({400, 500})
 
 
 def holds_error(payload: Mapping[str, Any]) -> bool:
-    """Whether a JSON object says that the request failed: `error`, `type: error`, or an outer code but 200."""
-    if payload.get("error") or payload.get("type") == "error":
+    """Whether a JSON object says that the request failed.
+
+    By `error`, `type: error`, an outer code but 200, `success: false` (Cloudflare), `base_resp` (MiniMax).
+    """
+    if payload.get("error") or payload.get("type") == "error" or _base_resp(payload):
         return True
-    if "code" not in payload or any(key in payload for key in _REPLY_KEYS):
+    if any(key in payload for key in _REPLY_KEYS):
         return False
+    if payload.get("success") is False or "code" not in payload:
+        return payload.get("success") is False
     code = payload["code"]
     # events of streamed code have a `code` that is text, and may be digits
     return _number(code) not in (None, 200) and (type(code) is int or "message" in payload or "msg" in payload)
 
 
 def facts_of(payload: object) -> ErrorFacts:
-    """What a decoded error body says, in any of the three shapes; a list of one (Gemini) counts as its element."""
-    if isinstance(payload, list) and len(payload) == 1:
-        payload = payload[0]
+    """What a decoded error body says, whatever its shape; a list of one (Gemini) counts as its element."""
+    if isinstance(payload, list):
+        payload = payload[0] if len(payload) == 1 else {"errors": payload}
     if not isinstance(payload, dict):
         message = payload if isinstance(payload, str) else ""
         return ErrorFacts(message=message, wait_seconds=wait_told((), message))
-    error = payload.get("error")
-    inner = error if isinstance(error, dict) else payload
+    error = payload.get("error") or _base_resp(payload) or None
+    inner = error if isinstance(error, dict) else _first_of(payload.get("errors")) or payload
     details = _details(inner)
-    words = [inner.get(key) for key in ("type", "code", "status")]
-    words += [
-        detail.get(key) for detail in details for key in ("error_code", "error_type", "limit_source", "code")
-    ]
+    words = [inner.get(key) for key in _NAME_KEYS]
+    words += [detail.get(key) for detail in details for key in _DETAIL_NAME_KEYS]
     words += ["flagged_input" for detail in details if "flagged_input" in detail]
-    names = frozenset(word.lower() for word in words if isinstance(word, str) and not word.isdigit())
+    # Amazon writes its namespace before the name: com.amazon.coral#ThrottlingException
+    said = (word.rpartition("#")[2].lower() for word in words if isinstance(word, str) and not word.isdigit())
+    names = frozenset(filter(None, said))
     numbers = (_number(value) for value in (inner.get("code"), payload.get("code"), inner.get("status")))
     number = next((number for number in numbers if number is not None), None)
     message = _message(payload, error, details)
@@ -301,8 +98,9 @@ def verdict_of(status: int, facts: ErrorFacts) -> Ruling:
     A number in the body stands for the status where that is a success or says little (400, 500); without one, a
     success takes the status that the error's name stands for.
     """
-    if facts.number is not None and (status < 300 or (status in _GENERIC_STATUSES and facts.number in STATUSES)):
-        status = facts.number
+    number = facts.number if facts.number in _HTTP_STATUSES else None
+    if number is not None and (status < 300 or (status in _GENERIC_STATUSES and number in STATUSES)):
+        status = number
     elif status < 300:
         named = (NAMED_STATUSES[name] for name in sorted(facts.names) if name in NAMED_STATUSES)
         status = next(named, status)
@@ -371,6 +169,19 @@ def _number(value: object) -> int | None:
     return None
 
 
+def _first_of(errors: object) -> dict[str, Any]:
+    """The first of a list of errors (Cloudflare, watsonx); empty where there is none."""
+    first = errors[0] if isinstance(errors, list) and errors else None
+    return first if isinstance(first, dict) else {}
+
+
+def _base_resp(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """What MiniMax says beside its replies, as an error with the code of a status; empty where all is well."""
+    said = payload.get("base_resp")
+    code = _number(said.get("status_code")) if isinstance(said, dict) else None
+    return {**said, "code": BASE_RESP_STATUSES.get(code, 500)} if isinstance(said, dict) and code else {}
+
+
 def _details(inner: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Where the finer code stands: details (Anthropic, Google), metadata (OpenRouter), innererror (Azure)."""
     found: list[dict[str, Any]] = []
@@ -381,7 +192,7 @@ def _details(inner: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _message(payload: Mapping[str, Any], error: object, details: list[dict[str, Any]]) -> str:
-    words = with_quotas(_words(error, 3) or _words(payload, 3), details)
+    words = with_quotas(_words(error, _MESSAGE_DEPTH) or _words(payload, _MESSAGE_DEPTH), details)
     raw = next((detail["raw"] for detail in details if isinstance(detail.get("raw"), str)), "")
     return f"{words}: {raw}"[:READ_OF_A_PAGE] if raw else words
 
@@ -395,6 +206,6 @@ def _words(value: object, depth: int) -> str:
     if isinstance(value, list):
         return "; ".join(filter(None, (_words(item, depth - 1) for item in value[:3])))
     if isinstance(value, dict):
-        found = (_words(value.get(key), depth - 1) for key in ("message", "msg", "detail", "error"))
+        found = (_words(value.get(key), depth - 1) for key in _MESSAGE_KEYS)
         return next(filter(None, found), "")
     return ""

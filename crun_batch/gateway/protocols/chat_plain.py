@@ -74,6 +74,7 @@ class _Plain(Struct, gc=False):
     service_tier: str | None = None
     error: None = None
     type: None = None
+    base_resp: None = None
 
 
 PLAIN_MEANINGS = ("stop", "length", "content_filter")
