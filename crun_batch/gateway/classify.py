@@ -114,7 +114,7 @@ def _success_of_other_form(protocol: Protocol, response: Response, stream: bool)
             words = f"HTTP {response.status}, but {NO_API}: {words_of_page(response.body)}"
             return Failure("unknown", "bad_reply", "stop_unreached", message_line(words))
         coding = response.headers.get("content-encoding", "").strip().lower()
-        what = f"its body is no JSON: {error}" if start else "its body is empty"
+        what = f"its body is no JSON: {words_of_page(response.body) or error}" if start else "its body is empty"
         if start and coding not in _READ_CODINGS:
             what = f"its body is in the encoding {coding!r}, which was not asked for (it is kept as it came)"
         return Failure("unknown", "bad_reply", "retry", message_line(f"HTTP {response.status}, but {what}"))

@@ -12,7 +12,15 @@ import orjson
 
 from crun_batch.gateway.failures import facts_of, failure_of
 from crun_batch.gateway.protocols.chat_plain import read_plain
-from crun_batch.gateway.protocols.protocol import Assembled, JsonObject, Protocol, encode, finished, limited
+from crun_batch.gateway.protocols.protocol import (
+    Assembled,
+    JsonObject,
+    Protocol,
+    decode,
+    encode,
+    finished,
+    limited,
+)
 from crun_batch.gateway.protocols.reading import (
     NATIVE,
     finish_said,
@@ -86,7 +94,7 @@ def read(payload: JsonObject) -> Reply | Failure:
     """The first choice. A refusal is the text, with finish_reason content_filter; reasoning is no part of it."""
     choices = objects(payload.get("choices"))
     if not choices:
-        return no_reply("choices", openai_usage(payload))
+        return no_reply("choices", payload, openai_usage(payload))
     choice = choices[0]
     said = finish_said(choice)
     if choice.get("error"):
@@ -140,8 +148,9 @@ def assemble(stream_body: bytes) -> Assembled:
             # CRUN sends empty ids and zero times in the middle: they must not hide the first ones
             if event.get(key):
                 payload[key] = event[key]
-        if event.get("usage"):
-            payload["usage"] = told_last(payload.get("usage"), event["usage"], openai_usage)
+        usage = event.get("usage") or json_object(event.get("x_groq")).get("usage")
+        if usage:
+            payload["usage"] = told_last(payload.get("usage"), usage, openai_usage)
         for chunk in objects(event.get("choices")):
             index = chunk.get("index")
             index = index if type(index) is int else 0
@@ -187,6 +196,24 @@ class _Call:
         self._name = function.get("name") or self._name
         self._texts.grow(function, ("arguments", "input"))
 
+    def is_over(self, piece: JsonObject, is_numbered: bool) -> bool:
+        """Whether a piece of its index begins another call: Gemini and Ollama give all calls of an answer index 0.
+
+        Then another name comes with another id, or after whole arguments. Another id alone says it only where
+        there is no index: vLLM has given each piece an id of its own.
+        """
+        is_another = piece.get("id") not in (None, "", self.call_id)
+        said = json_object(piece.get("function") or piece.get("custom"))
+        if not is_numbered or not said.get("name") or not self._name:
+            return is_another and not is_numbered
+        return (is_another and bool(self.call_id)) or (bool(said.get("arguments")) and self._is_whole())
+
+    def _is_whole(self) -> bool:
+        try:
+            return isinstance(decode(str(self._texts.joined().get("arguments", "")).encode()), dict)
+        except ValueError:
+            return False
+
     def function(self) -> JsonObject:
         return {"name": self._name, **self._texts.joined()}
 
@@ -202,35 +229,40 @@ class _Choice:
         self._native: str | None = None
         self._index = index
         self._error: object = None
+        self._has_deltas = False
         self._texts = _Texts()
-        self._calls: dict[int, _Call] = {}
+        self._calls: dict[int, list[_Call]] = {}
         self._function_call: _Call | None = None
 
     def grow(self, chunk: JsonObject) -> None:
         self.finish_reason = reason_said(chunk.get("finish_reason")) or self.finish_reason
         self._native = native_finish(chunk) or self._native
         self._error = chunk.get("error") or self._error
-        delta = json_object(chunk.get("delta") or chunk.get("message"))
+        # MiniMax and Perplexity tell the whole message once more, beside the pieces or behind them
+        self._has_deltas = self._has_deltas or bool(chunk.get("delta"))
+        delta = json_object(chunk.get("delta") if self._has_deltas else chunk.get("message"))
         self._texts.grow(delta, ("content", "refusal", "reasoning_content", "reasoning"))
         for piece in objects(delta.get("tool_calls")):
-            self._calls.setdefault(self._call_index(piece), _Call()).grow(piece)
+            self._call_of(piece).grow(piece)
         if isinstance(delta.get("function_call"), dict):
             self._function_call = self._function_call or _Call()
             self._function_call.grow_function(delta["function_call"])
 
-    def _call_index(self, piece: JsonObject) -> int:
-        """Pieces of one call share an index; one without belongs to the last call, unless it brings a new id."""
+    def _call_of(self, piece: JsonObject) -> _Call:
+        """The call that a piece belongs to: pieces of one call share an index; one without is of the last call."""
         index = piece.get("index")
-        if type(index) is int:
-            return index
-        last = max(self._calls, default=0)
-        known = self._calls.get(last)
-        return last + 1 if known and piece.get("id") and piece["id"] != known.call_id else last
+        is_numbered = type(index) is int
+        calls = self._calls.setdefault(index if type(index) is int else max(self._calls, default=0), [])
+        if not calls or calls[-1].is_over(piece, is_numbered):
+            calls.append(_Call())
+        return calls[-1]
 
     def payload(self) -> JsonObject:
         message: JsonObject = {"role": "assistant", "content": None, **self._texts.joined()}
         if self._calls:
-            message["tool_calls"] = [self._calls[index].payload() for index in sorted(self._calls)]
+            message["tool_calls"] = [
+                call.payload() for index in sorted(self._calls) for call in self._calls[index]
+            ]
         if self._function_call:
             message["function_call"] = self._function_call.function()
         choice: JsonObject = {"index": self._index, "message": message, "finish_reason": self.finish_reason}

@@ -68,7 +68,7 @@ def read(payload: JsonObject) -> Reply | Failure:
     choices = objects(payload.get("choices"))
     usage = openai_usage(payload)
     if not choices:
-        return no_reply("choices", usage)
+        return no_reply("choices", payload, usage)
     text = text_of_parts(choices[0].get("text"))
     return reply_of(payload, text=text, said=finish_said(choices[0]), usage=usage)
 

@@ -2,7 +2,8 @@
 
 One table because gateways that translate leave the other protocol's word in. Adding a word is adding a line;
 docs/answers.md is made from it. Spelling is no part of a word: `MAX_TOKENS`, `max-tokens`, `maxTokens` and
-`FinishReason.MAX_TOKENS` are one.
+`FinishReason.MAX_TOKENS` are one. Of several words the last that is listed counts: Gemini's OpenAI endpoint says
+`function_call_filter: MALFORMED_FUNCTION_CALL` and `content_filter: RECITATION`.
 
 Sources, by the names used below: the public API references of OpenAI (chat, responses), Anthropic (stop_reason),
 Google (Gemini `FinishReason`), Mistral, DeepSeek, Z.AI, Cohere, Amazon Bedrock (Converse, Titan, AI21),
@@ -113,6 +114,7 @@ _MEANINGS: dict[str, FinishMeaning] = {line.word: line.meaning for line in FINIS
 _LONGEST_WORD = 80
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _JOINTS = re.compile(r"[\s\-]+")
+_BEFORE_A_WORD = re.compile(r"[.:]\s*")
 
 
 def finish_meaning(said: str) -> FinishMeaning | None:
@@ -120,5 +122,6 @@ def finish_meaning(said: str) -> FinishMeaning | None:
     meaning = _MEANINGS.get(said)
     if meaning is not None or len(said) > _LONGEST_WORD:
         return meaning
-    word = _JOINTS.sub("_", _HUMP.sub("_", said.strip().rpartition(".")[2])).lower()
-    return _MEANINGS.get(word.removeprefix("finish_reason_"))
+    parts = reversed(_BEFORE_A_WORD.split(said.strip()))
+    words = (_JOINTS.sub("_", _HUMP.sub("_", part)).lower().removeprefix("finish_reason_") for part in parts)
+    return next((_MEANINGS[word] for word in words if word in _MEANINGS), None)

@@ -173,7 +173,7 @@ def read(payload: JsonObject) -> Reply | Failure:
     content = payload.get("content")
     usage = usage_of(payload)
     if not payload.keys() & {"content", "stop_reason"}:
-        return no_reply("content", usage)
+        return no_reply("content", payload, usage)
     texts = [content] if isinstance(content, str) else []
     calls: list[JsonObject] = []
     answer: str | None = None
@@ -255,7 +255,8 @@ class _Block:
                 self._pieces.setdefault(name, []).append(text)
 
     def payload(self) -> JsonObject:
-        joined = {name: "".join(pieces) for name, pieces in self._pieces.items()}
+        begun = {name: text_of_parts(self._start.get(name)) or "" for name in self._pieces}
+        joined = {name: begun[name] + "".join(pieces) for name, pieces in self._pieces.items()}
         given = joined.pop("partial_json", "")
         block = {"type": "text", **self._start, **joined}
         if given:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from crun_batch.gateway.failures import message_line
+from crun_batch.gateway.failures import facts_of, message_line
 from crun_batch.gateway.protocols.finish_reasons import REASON_OF_MEANING, FinishMeaning, finish_meaning
 from crun_batch.gateway.protocols.protocol import JsonObject, encode
 from crun_batch.records import Failure, OutcomeClass, Reply, Usage, is_missing, tier_named
@@ -261,11 +261,19 @@ def _broken_off(said: str, meaning: FinishMeaning, usage: Usage | None) -> Failu
     return Failure(outcome, "bad_reply", "fail_row", message_line(message), usage=usage)
 
 
-def no_reply(missing: str, usage: Usage | None) -> Failure:
-    """A 2xx object that is no reply: billed for certain where it tells its tokens, and else perhaps."""
+def no_reply(missing: str, payload: JsonObject, usage: Usage | None) -> Failure:
+    """A 2xx object that is no reply: billed for certain where it tells its tokens, and else perhaps.
+
+    What it says instead is told: `{"message": "Endpoint request timed out"}` (Amazon's API Gateway).
+    """
+    said = facts_of(payload).message
+    told = message_line(f": it says {said!r}") if said else ""
     if usage is None:
-        return Failure("unknown", "bad_reply", "retry", f"HTTP 200 without {missing}: no reply of this protocol")
-    return Failure("done", "bad_reply", "fail_row", f"HTTP 200 with usage but without {missing}", usage=usage)
+        what = f"HTTP 200 without {missing}: no reply of this protocol{told}"
+        return Failure("unknown", "bad_reply", "retry", what)
+    return Failure(
+        "done", "bad_reply", "fail_row", f"HTTP 200 with usage but without {missing}{told}", usage=usage
+    )
 
 
 def text_of_parts(content: object) -> str | None:

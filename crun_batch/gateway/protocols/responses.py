@@ -117,7 +117,7 @@ def read(payload: JsonObject) -> Reply | Failure:
     if not said.spoke and isinstance(payload.get("output_text"), str):
         texts = [payload["output_text"]]
     if "output" not in payload and not texts:
-        return no_reply("output", usage)
+        return no_reply("output", payload, usage)
     finish: object = _finish_word(payload, str(status), bool(said.calls and not texts))
     return reply_of(
         payload,
