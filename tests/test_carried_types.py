@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
-from run_kit import job, simulator
+from run_kit import ENVIRON, job, simulator
 
 import crun_batch
+from crun_batch.errors import InputError
+from crun_batch.simulator.process import SimulatorProcess
 from crun_batch.store import views
 from crun_batch.store.durations import as_counts, selection
 from crun_batch.store.schema import quoted
@@ -39,11 +45,32 @@ COLUMNS: dict[str, tuple[pa.DataType, Any]] = {
     "kind": (pa.dictionary(pa.int8(), pa.string()), "a"),
     "pairs": (pa.map_(pa.string(), pa.int32()), [("a", 1)]),
     "nothing": (pa.null(), None),
+    "moment_there": (pa.timestamp("us", "+05:30"), MOMENT),
+    "moments_there": (pa.list_(pa.timestamp("us", "-03:00")), [MOMENT, None]),
+    "narrow": (pa.decimal256(20, 4), Decimal("1.5000")),
+    "wide": (pa.decimal256(76, 12), Decimal("0.000000000001")),
+    "view": (pa.list_view(pa.int32()), [1, None]),
+    ".": (pa.int64(), 1),
+    ".price": (pa.int64(), 2),
+    "[0]": (pa.int64(), 3),
 }
 AS_COUNTS = {"laps": [3_600_000_250, None], "lap": {"best": -3000}}
 """What SQL shows of durations inside others: the counts in the column's unit."""
-SHOWN = {"moment": "epoch_us(moment)", "pairs": "pairs['a']"}
-EXPECTED = {"moment": round(MOMENT.timestamp() * 1e6), "pairs": 1}
+MICROSECONDS = round(MOMENT.timestamp() * 1e6)
+SHOWN = {
+    "moment": "epoch_us(moment)",
+    "moment_there": "epoch_us(moment_there)",
+    "moments_there": "epoch_us(moments_there[1])",
+    "pairs": "pairs['a']",
+}
+WIDE = {"wide": "0.000000000001"}
+EXPECTED = {
+    "moment": MICROSECONDS,
+    "moment_there": MICROSECONDS,
+    "moments_there": MICROSECONDS,
+    "pairs": 1,
+    **WIDE,
+}
 """What Python's own values of it would want another library for, or another form."""
 
 
@@ -55,7 +82,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with simulator() as at:
         keys = {"output": {"dir": str(tmp_path_factory.mktemp("run") / "run"), "columns": "all"}}
         spec = job(at, tmp_path_factory.mktemp("job"), prompt={"user": "{{ id }}"}, **keys)
-        done = crun_batch.run(spec, table=table, environ={"SIM_KEY": "ak_sim_test"}, handle_signals=False)
+        done = crun_batch.run(spec, table=table, environ=ENVIRON, handle_signals=False)
     assert 0 == done.exit_code, done.stop_reason
     return done
 
@@ -69,7 +96,7 @@ def test_sql_and_frames_give_each_column_back(name: str, run: crun_batch.Run) ->
     assert [(EXPECTED.get(name, expected),), (None,)] == told.fetchall()
     held = run.results().sort("id").select(name).collect().to_series().to_list()
     if name not in ("pairs", "many"):
-        assert [COLUMNS[name][1], None] == held
+        assert [WIDE.get(name, COLUMNS[name][1]), None] == held
 
 
 def test_what_is_read_from_arrow_and_from_parquet_is_one_type(run: crun_batch.Run) -> None:
@@ -86,3 +113,49 @@ def test_what_is_read_from_arrow_and_from_parquet_is_one_type(run: crun_batch.Ru
 def test_every_type_is_exported(form: str, run: crun_batch.Run, tmp_path: Path) -> None:
     assert 2 == run.export(form, tmp_path / f"out.{form}")
     assert (tmp_path / f"out.{form}").stat().st_size
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_polars_pandas_and_duckdb_read_each_column_of_the_file(name: str, run: crun_batch.Run) -> None:
+    """What is published needs none of our readers."""
+    path = Path(run.directory) / "results.parquet"
+    present = 0 if name == "nothing" else 1
+    assert present == pl.read_parquet(path, columns=[name]).to_series().count()
+    assert present == pd.read_parquet(path, columns=[name])[name].count()
+    assert [(present,)] == duckdb.sql(f"select count({quoted(name)}) from '{path}'").fetchall()
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[SimulatorProcess]:
+    with simulator() as at:
+        yield at
+
+
+@pytest.mark.parametrize(
+    ("name", "columns"), [("*", {"id": "id", "b": "*"}), ("^id.*$", {"b": "^id.*$"}), ("", ["id", "b"])]
+)
+def test_a_column_whose_name_readers_take_for_none_is_refused(
+    name: str, columns: Any, gateway: SimulatorProcess, tmp_path: Path
+) -> None:
+    """Before anything is sent; what the advice says goes."""
+    table = pa.table({"id": ["a", "b"], "b" if not name else "c": ["c", "d"], name: ["c", "d"]})
+
+    def answered(asked: Any) -> crun_batch.Run:
+        keys = {"output": {"dir": str(tmp_path / "run"), "columns": asked}}
+        spec = job(gateway, tmp_path, prompt={"user": "{{ id }}"}, **keys)
+        return crun_batch.run(spec, table=table, environ=ENVIRON, handle_signals=False)
+
+    with pytest.raises(
+        InputError, match=r"cannot be read from the results again; (give it another|list the others)"
+    ):
+        answered("all")
+    assert ["c", "d"] == answered(columns).results().sort("id").collect()["b"].to_list()
+
+
+@pytest.mark.parametrize("name", ["*", "^id.*$"])
+def test_an_id_whose_name_readers_take_for_none_is_refused(
+    name: str, gateway: SimulatorProcess, tmp_path: Path
+) -> None:
+    spec = job(gateway, tmp_path, input={"id": name}, prompt={"user": "{{ id }}"})
+    with pytest.raises(InputError, match=r"input.id: .*; rename it in the table"):
+        crun_batch.run(spec, table=pa.table({"id": ["a"], name: ["c"]}), environ=ENVIRON, handle_signals=False)

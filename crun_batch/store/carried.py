@@ -8,6 +8,7 @@ nested values as JSON of such texts. Pure.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -24,13 +25,44 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _MICROSECOND = timedelta(microseconds=1)
+_OFFSET = re.compile(r"[+-].*|Z")
+_DIGITS = 38
+"""Of a decimal, as many as Polars and DuckDB hold."""
 
 
 def stored_type(data_type: pa.DataType) -> pa.DataType:
-    """The type a column has in our files: itself, or the value type of a dictionary or run-end encoding."""
+    """The type a column has in our files: itself, or the nearest one that Polars, pandas and DuckDB read too.
+
+    Of an encoding the type of its values, of a list view a list. A moment with an offset for a time zone, which
+    Polars refuses, is the same one in UTC. A decimal of more than 38 digits is text: DuckDB makes a float of it.
+    """
     if is_type.is_dictionary(data_type) or is_type.is_run_end_encoded(data_type):
         return stored_type(data_type.value_type)
+    if is_type.is_nested(data_type):
+        return _stored_nested(data_type)
+    if is_type.is_timestamp(data_type) and _OFFSET.fullmatch(data_type.tz or ""):
+        return pa.timestamp(data_type.unit, "UTC")
+    if is_type.is_decimal256(data_type):
+        narrow = data_type.precision <= _DIGITS
+        return pa.decimal128(data_type.precision, data_type.scale) if narrow else pa.string()
     return data_type
+
+
+def _stored_nested(data_type: pa.DataType) -> pa.DataType:
+    """The same of stored types."""
+    if is_type.is_struct(data_type):
+        return pa.struct([_stored(field) for field in data_type])
+    if is_type.is_map(data_type):
+        return pa.map_(_stored(data_type.key_field), _stored(data_type.item_field), data_type.keys_sorted)
+    if is_type.is_fixed_size_list(data_type):
+        return pa.list_(_stored(data_type.value_field), data_type.list_size)
+    if is_type.is_large_list(data_type) or is_type.is_large_list_view(data_type):
+        return pa.large_list(_stored(data_type.value_field))
+    return pa.list_(_stored(data_type.value_field)) if _is_list(data_type) else data_type
+
+
+def _stored(field: pa.Field) -> pa.Field:
+    return field.with_type(stored_type(field.type))
 
 
 def type_of_both(before: pa.DataType, now: pa.DataType) -> pa.DataType | None:
@@ -144,8 +176,10 @@ def _encoder(data_type: pa.DataType) -> Encoder:
     raise TypeError(f"a column of type {data_type} cannot be carried into results")
 
 
+_TEXTS: Mapping[type, Encoder] = {bool: lambda value: str(value).lower(), Decimal: lambda value: f"{value:f}"}
+"""As which text a value stands in a column of texts, where not as Python writes it."""
 _SCALAR_ENCODERS: tuple[tuple[Callable[[pa.DataType], bool], Encoder], ...] = (
-    (_is_text, lambda value: str(value).lower() if isinstance(value, bool) else str(value)),
+    (_is_text, lambda value: _TEXTS.get(type(value), str)(value)),
     (is_type.is_boolean, lambda value: "true" if value else "false"),
     (is_type.is_integer, lambda value: str(int(value))),
     (is_type.is_floating, lambda value: repr(float(value))),

@@ -270,13 +270,16 @@ def _parts_table(reads: Columns, finals: Columns, number: int, schema: RunSchema
         "output_text": inherited["text"],
         "latency_seconds": _seconds(inherited["latency_us"]),
     }
-    special = {
-        field.name: decode_column(pc.struct_field(parts["carried"], field.name).cast(pa.string()), field.type)
-        for field in schema.carried
-    }
+    special = _carried(parts["carried"], schema) if schema.carried.names else {}
     if schema.output is not None:
         special["output"] = _typed_output(parts["output"], schema.output)
     return _table(columns, special, parts_schema(schema), schema)
+
+
+def _carried(texts: pa.StructArray, schema: RunSchema) -> Columns:
+    """By their places: to Arrow's own functions a name that begins with a dot or a bracket is a path."""
+    fields = zip(schema.carried, texts.flatten(), strict=True)
+    return {field.name: decode_column(text.cast(pa.string()), field.type) for field, text in fields}
 
 
 def _inherited(own: pa.Array, as_read: pa.Array, read: pa.Array) -> pa.Array:

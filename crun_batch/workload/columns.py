@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import pyarrow as pa
@@ -14,6 +15,9 @@ from crun_batch.load.table.table import Table
 from crun_batch.store.schema import LAST, SEQUENCE, attempts_schema, parts_schema, quoted, results_schema
 from crun_batch.workload.request import Variant
 from crun_batch.workload.workload import Workload
+
+_NO_NAME = re.compile(r"|\*|\^.*\$", re.DOTALL)
+"""What readers of results take for no name: nothing at all in SQL; all columns, and a pattern, in Polars."""
 
 
 def carried_columns(job: Job, table: Table, variants: Sequence[Variant]) -> dict[str, str]:
@@ -59,8 +63,15 @@ def check_names(workload: Workload) -> None:
                 key="input.id",
             )
         )
+    if _NO_NAME.fullmatch(schema.id_name):
+        mistakes.append(_no_name(schema.id_name, workload.job, "input.id", "rename it in the table"))
     taken.add(schema.id_name.lower())
     for name in schema.carried.names:
+        if _NO_NAME.fullmatch(name):
+            way = f"give it another one: output.columns: {{my_name: {name!r}}}"
+            if not name:
+                way = "list the others in output.columns, or write the table without its index"
+            mistakes.append(_no_name(name, workload.job, "output.columns", way))
         if name.lower() in taken:
             mistakes.append(
                 Mistake(
@@ -73,6 +84,11 @@ def check_names(workload: Workload) -> None:
         taken.add(name.lower())
     if mistakes:
         raise InputError(mistakes)
+
+
+def _no_name(name: str, job: Job, key: str, way: str) -> Mistake:
+    what = f"called {name!r}" if name else "without a name, such as pandas' index,"
+    return Mistake(f"a column {what} cannot be read from the results again; {way}", job.source, key=key)
 
 
 def output_column(variants: Sequence[Variant]) -> Column | None:
