@@ -10,9 +10,10 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from store_kit import ManualSyncer, answer, open_run, read, start, write_listed
+from store_kit import Killed, KillingDisk, ManualSyncer, answer, open_run, read, start, write_listed
 
 from crun_batch.store.directory import write_json
+from crun_batch.store.disk import Disk
 from crun_batch.store.events import FinalPart
 from crun_batch.store.journal import create_journal, resume_journal
 from crun_batch.store.recover import recover
@@ -26,9 +27,9 @@ SCHEMA = RunSchema(id_name="review_id", id_type=pa.int64(), carried=pa.schema([(
 FINAL = FinalPart("ok", as_read=True, carried={"lang": "en"})
 
 
-def build(path: Path, *, more=lambda journal: None) -> Path:
+def build(path: Path, *, more=lambda journal: None, disk: Disk | None = None) -> Path:
     """A run with two sealed segments, a live one, a superseded row, a report and a summary."""
-    run = open_run(path)
+    run = open_run(path, disk)
     write_json(run, run.job, {"run_schema": schema_document(SCHEMA)})
     journal = create_journal(run, None, syncer=ManualSyncer())
     answer(journal, 1, final=FINAL)
@@ -76,6 +77,22 @@ def test_a_sound_run_has_no_findings(sound):
     assert [] == verify(sound, data=True)
 
 
+def test_what_a_kill_of_the_first_session_leaves_is_no_damage(tmp_path):
+    """At any operation that changes the disk, but before a generation is linked: a link may have been removed."""
+    whole = KillingDisk()
+    build(tmp_path / "whole", disk=whole)
+    begun, published = whole.log.index("rename job.json") + 1, whole.log.index("rename results.parquet")
+    for at in range(begun, published + 1):
+        if whole.log[at].startswith("sync"):
+            continue
+        path = tmp_path / str(at)
+        with pytest.raises(Killed):
+            build(path, disk=KillingDisk(at, within=True))
+        if not (path / "journal" / "results-000001.parquet").exists():
+            assert [] == errors(path, data=True), whole.log[at]
+    assert ["results.parquet: is missing, or no link to a generation"] == errors(path, data=True)
+
+
 def test_verify_changes_nothing(path):
     """Not a byte, also where it finds damage."""
     with (path / "journal" / "000003.jsonl").open("ab") as file:
@@ -115,6 +132,13 @@ def test_a_missing_file_is_named(path, name):
     """Without --data too."""
     (path / name).unlink()
     assert name in " ".join(errors(path))
+
+
+def test_a_journal_that_is_gone_is_named(path):
+    """Of a run that has sealed: no session can have left it so."""
+    for segment in (path / "journal").glob("*.jsonl"):
+        segment.unlink()
+    assert "journal: there is no segment" in errors(path)
 
 
 def test_a_shorter_file_is_named_without_reading_it(path):

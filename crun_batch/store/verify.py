@@ -29,6 +29,8 @@ from crun_batch.store.views import attempt_totals, connect, parquet_source, run_
 
 Severity = Literal["info", "warning", "error"]
 _SHOWN = 3
+_Question = tuple[str, str, str]
+"""(what is checked, the finding with the row's values in it, the SQL that finds none in a sound run)."""
 
 
 class Finding(Struct, frozen=True):
@@ -127,7 +129,8 @@ def _rows_are(path: Path, rows: int) -> None:
 def _journal(run: RunDirectory) -> Iterator[Finding]:
     segments = run.segments()
     if not segments:
-        yield Finding("journal", "there is no segment", "error")
+        has_begun = run.manifest.exists() or run.summary.exists() or _kept_files(run)
+        yield Finding("journal", "there is no segment", "error" if has_begun else "info")
     for number in segments:
         path = run.segment(number)
         name = _name(run, path)
@@ -165,6 +168,11 @@ def _replayed(path: Path, number: int) -> None:
 def _link(run: RunDirectory) -> Iterator[Finding]:
     name = _name(run, run.results)
     linked = linked_generation(run)
+    if linked is None and not run.results.exists() and not _was_published(run):
+        yield Finding(
+            name, "is not there yet: the first session to end in order, or the next start, makes it", "info"
+        )
+        return
     if linked is None:
         yield Finding(name, "is missing, or no link to a generation", "error")
         return
@@ -176,6 +184,16 @@ def _link(run: RunDirectory) -> Iterator[Finding]:
         severity: Severity = "warning" if linked in listed else "error"
         yield Finding(name, f"points to generation {linked}; the newest is {max(listed)}", severity)
     yield from _said(run, run.results, lambda: pq.read_metadata(run.results))
+
+
+def _was_published(run: RunDirectory) -> bool:
+    """Whether any generation was ever put in its place, by what there is and what the manifest says."""
+    try:
+        listed = read_manifest(run)
+    except (CrunBatchError, msgspec.DecodeError):
+        return True  # nobody knows
+    folder = _name(run, run.journal)
+    return bool(_named_generations(run)) or any(name.startswith(f"{folder}/results-") for name in listed)
 
 
 def _named_generations(run: RunDirectory) -> list[int]:
@@ -243,8 +261,35 @@ def _contents(run: RunDirectory) -> Iterator[Finding]:
     yield from _summary(run)
 
 
-def _questions(run: RunDirectory, schema: RunSchema) -> list[tuple[str, str, str]]:
-    """(what is checked, the finding with the row's values in it, the SQL that finds none in a sound run)."""
+def _questions(run: RunDirectory, schema: RunSchema) -> list[_Question]:
+    """What finds nothing in a sound run."""
+    keys = ", ".join(map(quoted, schema.unit_columns))
+    unit = f"concat_ws(', ', {keys})"
+    return [
+        (
+            "attempts",
+            "attempt {} is recorded {} times",
+            "select serial, count(*) from attempts group by serial having count(*) > 1 order by 1 limit 100",
+        ),
+        (
+            "units",
+            "unit ({}) has {} results",
+            f"select {unit}, count(*) from results group by {keys} having count(*) > 1 order by all limit 100",
+        ),
+        *(_questions_of_published(run, schema) if run.results.exists() else ()),
+        (
+            "costs",
+            "unit ({}): its result says {} USD and {} credits, its attempts add up to {} and {}",
+            f"with sums as (select {keys}, sum(cost_usd) as usd, sum(cost_credits) as credits "
+            f"from attempts where purpose <> 'judge' group by {keys}) "
+            f"select {unit}, r.cost_usd, r.cost_credits, usd, credits from results r join sums using ({keys}) "
+            f"where r.cost_usd is distinct from usd or r.cost_credits is distinct from credits "
+            f"order by all limit 100",
+        ),
+    ]
+
+
+def _questions_of_published(run: RunDirectory, schema: RunSchema) -> list[_Question]:
     keys = ", ".join(map(quoted, schema.unit_columns))
     unit = f"concat_ws(', ', {keys})"
     through = int((pq.read_metadata(run.results).metadata or {}).get(THROUGH, b"-1"))
@@ -257,16 +302,6 @@ def _questions(run: RunDirectory, schema: RunSchema) -> list[tuple[str, str, str
     )
     return [
         (
-            "attempts",
-            "attempt {} is recorded {} times",
-            "select serial, count(*) from attempts group by serial having count(*) > 1 order by 1 limit 100",
-        ),
-        (
-            "units",
-            "unit ({}) has {} results",
-            f"select {unit}, count(*) from results group by {keys} having count(*) > 1 order by all limit 100",
-        ),
-        (
             "results.parquet",
             "unit ({}) with status {} is not what was recorded",
             f"select {unit}, status from (({published}) except all ({recorded})) order by all limit 100",
@@ -275,15 +310,6 @@ def _questions(run: RunDirectory, schema: RunSchema) -> list[tuple[str, str, str
             "results.parquet",
             "unit ({}) with status {} was recorded and is not in it",
             f"select {unit}, status from (({recorded}) except all ({published})) order by all limit 100",
-        ),
-        (
-            "costs",
-            "unit ({}): its result says {} USD and {} credits, its attempts add up to {} and {}",
-            f"with sums as (select {keys}, sum(cost_usd) as usd, sum(cost_credits) as credits "
-            f"from attempts where purpose <> 'judge' group by {keys}) "
-            f"select {unit}, r.cost_usd, r.cost_credits, usd, credits from results r join sums using ({keys}) "
-            f"where r.cost_usd is distinct from usd or r.cost_credits is distinct from credits "
-            f"order by all limit 100",
         ),
     ]
 
