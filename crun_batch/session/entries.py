@@ -108,24 +108,28 @@ def status_of(result: Reply | Failure) -> Status:
 
 
 def start_event(ticket: Ticket, serial: int, target: str, started_at: int) -> StartEvent:
-    """The record that goes before the request; `target` is the name of the variant or the judge that is asked."""
+    """The record that goes before the request; `target` is the name of the variant or the judge that is asked.
+
+    In the order of the fields: with their names the call would cost three times as much.
+    """
+    unit, hold = ticket.unit, ticket.hold
     return StartEvent(
-        n=serial,
-        id=str(ticket.unit.row_id),
-        position=ticket.unit.position,
-        variant=ticket.answered_by or target,
-        repeat=ticket.unit.repeat,
-        turn=ticket.turn,
-        purpose=ticket.purpose,
-        attempt=ticket.attempt,
-        started_at=started_at,
-        request_hash=ticket.request_hash,
-        held_usd=ticket.hold.usd_pico,
-        held_credits=ticket.hold.credits_pico,
-        judge=ticket.judge,
-        endpoint=ticket.endpoint,
-        service_tier=ticket.service_tier,
-        pack=ticket.pack,
+        serial,
+        str(unit.row_id),
+        unit.position,
+        ticket.answered_by or target,
+        unit.repeat,
+        ticket.turn,
+        ticket.purpose,
+        ticket.attempt,
+        started_at,
+        ticket.request_hash,
+        hold.usd_pico,
+        hold.credits_pico,
+        ticket.judge,
+        ticket.endpoint,
+        ticket.service_tier,
+        ticket.pack,
     )
 
 
