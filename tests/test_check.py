@@ -359,6 +359,20 @@ def test_the_gateway_s_own_words_are_found_wherever_they_stand(body: object) -> 
         assert "the word" in failed(body, status).message
 
 
+def test_an_error_status_whose_body_is_an_event_says_what_the_event_says() -> None:
+    """LiteLLM: a stream that never began, with the upstream's status before it."""
+    for expected, status, error in (
+        (STOP_CREDITS, 429, openai_error("You exceeded your current quota", code="insufficient_quota")),
+        (SERVER, 500, openai_error("Error processing stream start", code="500")),
+        (STOP_KEY, 401, openai_error("no such key")),
+    ):
+        body = b"data: " + orjson.dumps(error) + b"\n\ndata: [DONE]\n\n"
+        for name in NAMES:
+            failure = failed(body, status, name=name, stream=True)
+            assert expected == (failure.outcome, failure.kind, failure.action)
+            assert failure.message.endswith(error["error"]["message"])
+
+
 def test_a_model_of_another_endpoint_names_the_key_to_change() -> None:
     """OpenAI: a model that only answers on another path. The run stops before its first answer and says where."""
     for said in ("This is a chat model and not supported in v1/completions", "only supported in v1/responses"):

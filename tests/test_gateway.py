@@ -35,7 +35,7 @@ OPENAI_LIST = {"object": "list", "data": [{"id": "gpt-5.4", "object": "model"}, 
 
 
 class Script:
-    """A scripted gateway: path -> (status, JSON or raw text), or a list of them, one per call; else 404."""
+    """A scripted gateway: path -> (status, JSON or text), a reply, or a list of these, one a call; else 404."""
 
     def __init__(self, replies: dict[str, Any]) -> None:
         self.replies = replies
@@ -49,6 +49,8 @@ class Script:
             reply = reply.pop(0) if len(reply) > 1 else reply[0]
         if isinstance(reply, Exception):
             raise reply
+        if isinstance(reply, httpx.Response):
+            return reply
         status, content = reply
         return httpx.Response(status, text=content if isinstance(content, str) else json.dumps(content))
 
@@ -217,6 +219,21 @@ def test_transient_trouble_is_tried_again_a_few_times() -> None:
     script = Script({path: (503, "")})
     assert "unreachable" == ask(read_balance, CRUN, script).kind
     assert [path] * 3 == script.paths
+
+
+@pytest.mark.parametrize(
+    ("expected", "status", "told"),
+    [([3.0, 1.0], 429, "3"), ([10.0, 1.0], 503, "3600"), ([0.5, 1.0], 429, "0"), ([0.5, 1.0], 429, "soon")],
+)
+def test_a_control_call_waits_as_long_as_it_is_told_within_reason(
+    expected: list[float], status: int, told: str
+) -> None:
+    """Retry-After counts here too; nobody waits an hour for a list of models."""
+    path = "/api/v1/client/account/balance"
+    refusal = httpx.Response(status, headers={"retry-after": told})
+    script = Script({path: [refusal, (503, ""), (200, {"code": 200, "data": {"balance": 1}})]})
+    assert Balance(Decimal(1), "credits", "crun") == ask(read_balance, CRUN, script)
+    assert expected == script.slept_seconds
 
 
 def test_a_refused_key_is_asked_once() -> None:

@@ -29,6 +29,7 @@ from crun_batch.gateway.failures import (
 )
 from crun_batch.gateway.protocols.protocol import Protocol, decode, encode
 from crun_batch.gateway.protocols.reading import stated_cost
+from crun_batch.gateway.protocols.sse import read_stream
 from crun_batch.gateway.rate_headers import NO_HINTS, rate_hints, retry_after_seconds
 from crun_batch.gateway.told_waits import wait_told
 from crun_batch.gateway.web_pages import is_web_page, words_of_page
@@ -196,12 +197,20 @@ def _rejected(response: Response) -> Failure:
         host = _host(response.headers.get("location", ""))
         words = f"the redirect to {host} is refused: set endpoint.base_url to where the gateway answers itself"
         return failure_of(status, ErrorFacts(message=words), outcome="rejected")
+    return failure_of(status, _facts_of_body(response.body), outcome="rejected")
+
+
+def _facts_of_body(body: bytes) -> ErrorFacts:
+    """What the body of an error says: JSON, an event of a stream that never began (LiteLLM), a page, or text."""
     try:
-        facts = facts_of(decode(response.body))
+        return facts_of(decode(body))
     except ValueError:
-        page = words_of_page(response.body)
-        facts = ErrorFacts(message=page, wait_seconds=wait_told((), page), is_page=is_web_page(response.body))
-    return failure_of(status, facts, outcome="rejected")
+        pass
+    error = read_stream(body).error
+    if error is not None:
+        return facts_of(error)
+    page = words_of_page(body)
+    return ErrorFacts(message=page, wait_seconds=wait_told((), page), is_page=is_web_page(body))
 
 
 def _host(location: str) -> str:

@@ -29,6 +29,7 @@ from crun_batch.gateway.http.addresses import checked_url
 from crun_batch.gateway.http.bodies import ByteBudget, WireSettings
 from crun_batch.gateway.http.direct import DirectWire
 from crun_batch.gateway.quotes import ModelInfo, PriceQuote, litellm_quotes, model_infos
+from crun_batch.gateway.rate_headers import retry_after_seconds
 from crun_batch.records import Fault, Headers, Response
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ LONGEST_INTEGER_DIGITS = 100
 REFUSED = frozenset({401, 403})
 NO_SUCH_CALL = frozenset({404, 405, 501, 505})
 TRANSIENT = frozenset({408, 425, 429, 455, 500, 502, 503, 504, 529})
+LONGEST_TOLD_WAIT_SECONDS = 10.0
+"""Somebody sits before a command that asks for models or a balance."""
 PRICELESS_HOSTS = frozenset({"api.crun.ai", "api.openai.com", "api.anthropic.com", "api.deepseek.com"})
 """Hosts that are known to have no price call; others are asked for LiteLLM's."""
 SHORTEST_SECRET_CHARACTERS = 8
@@ -158,7 +161,7 @@ class ControlClient:
         retrying = AsyncRetrying(
             retry=retry_if_result(_is_transient),
             stop=stop_after_attempt(self._attempts),
-            wait=wait_exponential(multiplier=0.5, max=4),
+            wait=_wait_seconds,
             sleep=self._sleep,
             retry_error_callback=_last_result,
         )
@@ -307,6 +310,16 @@ def _is_transient(result: Response | Fault) -> bool:
     if isinstance(result, Fault):
         return result.kind != "bad_reply" and not result.is_lasting
     return _answer(result).status in TRANSIENT
+
+
+_backoff_seconds = wait_exponential(multiplier=0.5, max=4)
+
+
+def _wait_seconds(state: RetryCallState) -> float:
+    """Half a second, twice as long each time, and not less than the reply asks for, within reason."""
+    result = _last_result(state)
+    told = retry_after_seconds(result.headers) if isinstance(result, Response) else None
+    return max(_backoff_seconds(state), min(told or 0.0, LONGEST_TOLD_WAIT_SECONDS))
 
 
 def _time_in(date: str | None) -> datetime | None:
