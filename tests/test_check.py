@@ -300,6 +300,29 @@ FOREIGN_ERRORS: tuple[tuple[tuple[str, str, str], int, object], ...] = (
     ),
     (SERVER, 424, {"error": "Request failed during generation", "error_type": "generation"}),
     (STOP_MODEL, 400, {"error": "The requested model 'x' is not supported by any provider you have enabled."}),
+    # OpenAI behind LiteLLM, which passes its words on and not its code; Gemini says the same of a minute's quota
+    (
+        STOP_CREDITS,
+        429,
+        openai_error(
+            "litellm.RateLimitError: OpenAIException - You exceeded your current quota, please check your plan "
+            "and billing details. For more information, read the docs: https://platform.openai.com/docs/x",
+            type="throttling_error",
+            code="429",
+        ),
+    ),
+    (
+        LIMITED,
+        429,
+        [
+            openai_error(
+                "You exceeded your current quota, please check your plan and billing details. For more "
+                "information, head to: https://ai.google.dev/gemini-api/docs/rate-limits. Please retry in 20.5s.",
+                code=429,
+                status="RESOURCE_EXHAUSTED",
+            )
+        ],
+    ),
     # Amazon, Azure
     (
         LIMITED,

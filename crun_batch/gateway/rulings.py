@@ -111,6 +111,7 @@ WORDS: tuple[Wording, ...] = (
             ("exceededbudget",),
             ("budgetexceedederror",),
             ("exceeded budget for",),
+            ("exceeded your current quota", "platform.openai.com"),
             ("balance is insufficient",),
             ("insufficient account balance",),
             ("insufficient funds",),

@@ -85,7 +85,7 @@ def key_in_words(job: Job) -> str:
         return f"the key in {job.base_dir / Path(endpoint.api_key_file).expanduser()}"
     if endpoint.api_key_env is not None:
         return f"the key in the variable {endpoint.api_key_env}"
-    return "requests without a key: add endpoint.api_key_env, the name of the variable that holds it"
+    return "requests without a key (add endpoint.api_key_env, the name of the variable that holds it)"
 
 
 def secrets_sent(jobs: Iterable[Job]) -> list[dict[str, str]]:
