@@ -31,6 +31,7 @@ def merged_job(shards: Sequence[ShardRun], target: Path) -> dict[str, Any]:
         "created_at": min(shard.document["created_at"] for shard in shards),
         "job": job,
         "fingerprint": fingerprint,
+        "compared": latest.get("compared") if all(shard.document.get("compared") for shard in shards) else None,
         "tables": _each_once(_tables(shards), last=fingerprint["table"]),
         "late_columns": _each_once(name for shard in shards for name in shard.document.get("late_columns", ())),
         "prices": now,

@@ -1,7 +1,8 @@
 """Finished units whose request would now be another one: found by their hashes, told of, or opened again.
 
 Answers to different requests are never mixed silently. Every finished unit is rendered anew where anything that
-shapes requests has changed.
+shapes requests has changed, units are looked at that the last session did not, or it may not have got through with
+asking changed ones again.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from crun_batch.load.prompt.rejections import RowRejected
 from crun_batch.pricing.account import UnitKey
 from crun_batch.records import Row
 from crun_batch.state.batched import refuse_another_way
+from crun_batch.state.job_document import units_looked_at
 from crun_batch.state.retry import recall
 from crun_batch.state.run_state import RunState
 from crun_batch.store.views import finished_units, results_frame
@@ -36,7 +38,8 @@ def compare_requests(workload: Workload, state: RunState, *, redo_changed: bool)
     jobs = {variant.name: variant.job for variant in workload.variants}
     refuse_another_way(jobs, state.batches.open, state.directory.path)
     before, now = state.document.get("fingerprint"), state.fingerprint
-    if before == now and not now["reads_local_files"]:
+    looked_at = state.document.get("compared") == units_looked_at(workload)
+    if before == now and looked_at and not now["reads_local_files"]:
         return
     changed = list(_changed_slots(workload, state, _recorded_hashes(workload, state)))
     if not redo_changed and changed:
@@ -45,6 +48,7 @@ def compare_requests(workload: Workload, state: RunState, *, redo_changed: bool)
             advice="Answers to different requests are never mixed. Use another --output-dir, or ask the "
             "changed rows again with --redo-changed.",
         )
+    state.redoes_changed = bool(changed)
     for slot, _ in changed:
         state.done.reopen(slot)
     units = [_key_of(workload, slot, row) for slot, row in changed]

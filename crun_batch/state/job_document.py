@@ -40,6 +40,7 @@ def job_document(
         "source": workload.job.source,
         "base_dir": str(workload.job.base_dir),
         "fingerprint": state.fingerprint,
+        "compared": None if state.redoes_changed else units_looked_at(workload),
         "tables": state.tables,
         "late_columns": list(state.late_columns) if state.late_columns and state.same_table else [],
         "variants": [variant.name for variant in workload.variants],
@@ -82,6 +83,12 @@ def record_steering(directory: RunDirectory, steering: Mapping[str, Any]) -> Non
 def tell_former_steering(workload: Workload, document: Mapping[str, Any], say: Callable[[str], None]) -> None:
     """Say what people set while the last session ran and is no longer so."""
     tell_what_no_longer_holds(document, partial(value_of, workload.job), say)
+
+
+def units_looked_at(workload: Workload) -> dict[str, Any]:
+    """Which units a session looks at: the fingerprint says nothing of others."""
+    selection = workload.job.input.model_dump(mode="json", include={"where", "limit", "sample"})
+    return {**selection, "repeats": workload.repeats}
 
 
 def fingerprint(workload: Workload) -> dict[str, Any]:

@@ -54,6 +54,8 @@ class RunState(Struct, kw_only=True):
     """The earlier runs that answers are taken from, once one is asked for."""
     late_columns: tuple[str, ...] = ()
     """Carried columns that came after results were finished, which are null there."""
+    redoes_changed: bool = False
+    """Whether this session asks finished units again whose requests have changed; the next one looks at all."""
     failed_verdicts: int = 0
     """Questions to judges that this session got no verdict for."""
 

@@ -49,6 +49,11 @@ def write(folder, rows):
     pl.DataFrame(rows).write_csv(folder / "t.csv")
 
 
+def another_prompt(folder):
+    job = folder / "job.yaml"
+    job.write_text(job.read_text().replace("{{ text }}", "{{ text }}!"))
+
+
 def edited(row, **cells):
     return [{**one, **cells} if index == row else one for index, one in enumerate(ROWS)]
 
@@ -74,6 +79,31 @@ def test_redo_changed_asks_the_changed_row_again_and_no_other(place):
     posts, ended = again(redo_changed=True)
     assert 1 == posts
     assert 6 == ended.results().collect().height
+    assert 0 == again()[0]
+
+
+@pytest.mark.parametrize("fewer", [{"limit": 2}, {"input": {"where": "id < 'r4'"}}, {"repeats": 1}])
+def test_changed_units_that_a_session_did_not_look_at_are_seen_by_the_next(place, fewer):
+    """Redone for some rows or repeats only, the others have answers to another request: told, then redone."""
+    folder, again = place
+    assert 6 == again(repeats=2)[0]
+    another_prompt(folder)
+    posts, _ = again(redo_changed=True, **{"repeats": 2, **fewer})
+    left = 12 - posts
+    assert left > 0 < posts
+    with pytest.raises(RequestsChanged, match=f"{left} finished"):
+        again(repeats=2)
+    assert left == again(redo_changed=True, repeats=2)[0]
+    assert 0 == again(repeats=2)[0]
+
+
+def test_changed_units_that_a_pilot_did_not_ask_again_are_seen_by_the_next_session(place):
+    folder, again = place
+    another_prompt(folder)
+    assert 2 == again(redo_changed=True, pilot=2)[0]
+    with pytest.raises(RequestsChanged, match="4 finished"):
+        again()
+    assert 4 == again(redo_changed=True)[0]
     assert 0 == again()[0]
 
 
