@@ -410,6 +410,28 @@ def test_a_code_that_is_no_status_hides_no_words() -> None:
     assert SERVER == verdict({"code": 30001, "message": "no"})
 
 
+WRAPPED = (
+    {"code": 200, "message": "success"},
+    {"code": 0, "msg": "ok"},
+    {"success": True, "errors": [], "messages": []},
+)
+
+
+@pytest.mark.parametrize("key", ["data", "result"])
+@pytest.mark.parametrize("outer", WRAPPED, ids=str)
+@pytest.mark.parametrize("path", sorted((GOLDEN / "replies").glob("*.json")), ids=lambda path: path.stem)
+def test_a_reply_in_an_outer_shape_is_that_reply(path: Path, outer: dict[str, Any], key: str) -> None:
+    """It is paid: nobody asks for it again because a gateway wraps it."""
+    name = path.stem.split("_")[0]
+    payload = orjson.loads(path.read_bytes())
+    assert checked(payload, name=name) == checked({**outer, key: payload}, name=name)
+
+
+def test_an_outer_shape_without_a_reply_in_it_says_its_error() -> None:
+    for inner in (None, {}, {"id": "task_1"}, "x"):
+        assert STOP_CREDITS == verdict({"code": 402, "message": "no credits", "data": inner})
+
+
 def test_a_reply_with_a_base_resp_of_0_is_a_reply() -> None:
     """MiniMax sends it beside every answer."""
     choice = {"message": {"content": "4"}, "finish_reason": "stop"}

@@ -24,10 +24,11 @@ from crun_batch.gateway.failures import (
     facts_of,
     failure_of,
     holds_error,
+    holds_reply,
     message_line,
     verdict_of,
 )
-from crun_batch.gateway.protocols.protocol import Protocol, decode, encode
+from crun_batch.gateway.protocols.protocol import JsonObject, Protocol, decode, encode
 from crun_batch.gateway.protocols.reading import stated_cost
 from crun_batch.gateway.protocols.sse import read_stream
 from crun_batch.gateway.rate_headers import NO_HINTS, rate_hints, retry_after_seconds
@@ -125,6 +126,8 @@ def _payload(protocol: Protocol, payload: Any) -> Reply | Failure:
     """A decoded 2xx body. A list of one object is that object: gateways wrap replies and errors so (Gemini)."""
     if type(payload) is list and len(payload) == 1:
         payload = payload[0]
+    if type(payload) is dict:
+        payload = _unwrapped(payload)
     if type(payload) is not dict:
         facts = facts_of(payload)
         if facts.names or facts.number is not None:
@@ -137,6 +140,14 @@ def _payload(protocol: Protocol, payload: Any) -> Reply | Failure:
         return protocol.read(payload)
     except ValueError as error:
         return _unwritable(error, protocol.usage(payload))
+
+
+def _unwrapped(payload: JsonObject) -> JsonObject:
+    """The reply that an outer shape holds, as `{"code": 0, "data": {...}}` does: it is paid, and is kept."""
+    if holds_reply(payload) or payload.get("error"):
+        return payload
+    inside = (payload.get(key) for key in ("data", "result"))
+    return next((inner for inner in inside if type(inner) is dict and holds_reply(inner)), payload)
 
 
 def _stream(protocol: Protocol, response: Response) -> Reply | Failure:

@@ -54,6 +54,11 @@ class ErrorFacts(Struct, frozen=True):
 _GENERIC_STATUSES = frozenset({400, 500})
 
 
+def holds_reply(payload: Mapping[str, Any]) -> bool:
+    """Whether a JSON object has the part of a reply in which an answer stands, whatever the protocol."""
+    return any(key in payload for key in _REPLY_KEYS)
+
+
 def holds_error(payload: Mapping[str, Any]) -> bool:
     """Whether a JSON object says that the request failed.
 
@@ -61,7 +66,7 @@ def holds_error(payload: Mapping[str, Any]) -> bool:
     """
     if payload.get("error") or payload.get("type") == "error" or _base_resp(payload):
         return True
-    if any(key in payload for key in _REPLY_KEYS):
+    if holds_reply(payload):
         return False
     if payload.get("success") is False or "code" not in payload:
         return payload.get("success") is False
