@@ -191,6 +191,8 @@ def test_an_unknown_price_with_a_budget_refuses_even_until_budget() -> None:
     found = start(needs_of(None), Budget(5 * PICO), until_budget=True)
     assert not found.may_start
     assert "unknown" in found.sentence
+    needs: dict[Any, Needs] = {"usd": Needs(1, 0, None, unpriced=["m-1", "m-2"])}
+    assert "a request to m-1, m-2 costs in usd" in start(needs, Budget(5)).sentence
 
 
 @pytest.mark.parametrize(("mode", "starts"), [("require", False), ("warn", True), ("off", True)])
@@ -227,6 +229,34 @@ def test_the_rows_that_fit_do_fit(rows: int, finished: int, cost: int, left: int
         assert (limit - finished + 1) * cost > left * rows
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 1000), st.integers(1, 10**6), st.integers(0, 10**6), st.integers(0, 10**6), st.booleans())
+def test_the_rows_that_fit_find_room_for_their_reservations(
+    rows: int, cost: int, beyond: int, left: int, is_expected: bool
+) -> None:
+    """Once rows have finished, room for the most of the last one is left; before, for the most of each."""
+    need = Needs(rows, 0, cost, cost if is_expected else None, most_pico=cost + beyond)
+    limit = rows_that_fit(need, left)
+    others = cost if is_expected else cost + beyond
+
+    def needed(fitting: int) -> int:
+        return (fitting - 1) * others + cost + beyond
+
+    assert 0 <= limit <= rows
+    assert not limit or needed(limit) <= left * rows
+    assert limit == rows or needed(limit + 1) > left * rows
+
+
+def test_what_fits_at_the_most_is_told_with_the_most() -> None:
+    """Before rows have finished; what fits is never told by an amount that the sentence does not name."""
+    needs: dict[Any, Needs] = {"usd": Needs(100, 0, 6 * PICO, most_pico=50 * PICO), "credits": Needs(100, 0, None)}
+    assert (
+        "100 rows cost at least $6.00, at most $50.00, and budget.max_cost_usd has $5.00 left of $5.00; "
+        "--limit 10 fits even at the most, --until-budget starts all the same"
+    ) == start(needs, Budget(5 * PICO)).sentence
+    assert "; not one more row fits: up to $0.50 is reserved for it, " in start(needs, Budget(PICO // 3)).sentence
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     rows=st.integers(1, 3),
@@ -251,7 +281,7 @@ def test_no_refusal_speaks_of_negative_money_or_of_one_rows(
         until_budget=until_budget,
     )
     said = " ".join([found.sentence, *found.notes])
-    assert not re.search(r"-\d|-\$|\b1 (rows|units|credits)\b|\b0 credits left", said)
+    assert not re.search(r"-\d|-\$|(?<![\d.,])(1 (rows|units|credits)\b|0 credits left)", said)
     assert (found.may_start and not until_budget) == (need <= cap - spent - unknown and not until_budget)
     if need > cap - spent - unknown:
         assert ("used up" in said) == (spent + unknown >= cap) or until_budget

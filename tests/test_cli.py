@@ -299,7 +299,7 @@ def test_check_calls_nobody_and_warns_of_what_run_will_miss(
 
 def test_budget_flags_reach_the_job(real: Path, gateway: SimulatorProcess, command: Any) -> None:
     before = gateway.ledger()["count"]
-    too_little = command("run", "job.yaml", "--yes", "--max-cost-credits", "0.1")
+    too_little = command("run", "job.yaml", "--yes", "--max-cost-credits", "0.2")
     assert (3, before) == (too_little.code, gateway.ledger()["count"]) and "--limit" in too_little.err
     stopped = command("run", "job.yaml", "--yes", "--max-cost-credits", "0.5", "--until-budget")
     assert 4 == stopped.code and gateway.ledger()["count"] > before

@@ -40,6 +40,23 @@ def test_a_high_end_that_is_only_about_so_high_is_not_called_at_most(
     assert cost.endswith(f"at most {usd(bound)}")
 
 
+@pytest.mark.parametrize(
+    ("model", "told"), [("gpt-5.4", ", "), ("a-model-of-unknown-tokens", ", about $0.001 to ")]
+)
+def test_what_is_expected_is_never_below_what_is_told_as_the_least(
+    shared: SimulatorProcess, model: str, told: str, tmp_path: Path
+) -> None:
+    """Finished rows may have cost less than any open one should, as where their input was cached."""
+    document = crun_batch.estimate(a_job(shared, tmp_path, model), table=pl.DataFrame({"text": ["a", "b"]}))
+    document["cost_usd"]["expected"] = "0.001"
+    cost = cost_line(document)
+
+    assert f"  cost      expected $0.001{told}" in cost
+    assert "at least" not in cost
+    document["cost_usd"]["expected"] = document["cost_usd"]["high"]
+    assert ("at least" in cost_line(document)) == (told == ", ")
+
+
 def a_job(
     shared: SimulatorProcess,
     folder: Path,

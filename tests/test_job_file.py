@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 from collections.abc import Mapping
+from contextlib import ExitStack
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from crun_batch.load.job.places import dotted, split_dotted
 from crun_batch.load.job.rules import EXCLUDES, RULES
 from crun_batch.load.job.secrets import resolve_secrets
 from crun_batch.load.job.sweep import variations
+from crun_batch.options import RunOptions
+from crun_batch.workload.loading import load
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "job-file.md"
 KEY = "ak_0123456789abcdef0123456789abcdef"
@@ -1046,3 +1049,26 @@ def test_the_reference_shows_a_job_that_loads():
     assert "label-reviews" == parse(example).name
     names = [variation.name for variation in variations(parse(example + sweep))]
     assert ", ".join(f"`{name}`" for name in names) in text
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({}, "{job}:4, input.table: there is no file `none.csv` in {folder}; paths are relative to the job file"),
+        (
+            {"input.table": "no.csv"},
+            "--set, input.table: there is no file `no.csv` in {folder}; paths are relative",
+        ),
+        ({"limts.concurrency": 3}, "--set, limts: unknown key; did you mean limits?"),
+        ({"input.query": "selec 1", "input.table": None}, "--set, input.query: "),
+    ],
+)
+def test_what_is_wrong_with_a_key_stands_where_the_key_is_written(
+    options: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    """Also what is found only once the table is opened, and a mapping that an override has made."""
+    job = tmp_path / "job.yaml"
+    job.write_text("model: m\nprompt: {user: hi}\ninput:\n  table: none.csv\nendpoint: {auth: none}\n")
+    with ExitStack() as stack, pytest.raises(InputError) as refused:
+        load(job, None, RunOptions(overrides=options), stack)
+    assert str(refused.value).startswith(told.format(job=job, folder=tmp_path))

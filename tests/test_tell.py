@@ -353,6 +353,12 @@ label-reviews: stopped: the budget of $5.00 is used up (exit code 4)
     assert expected == summary_text(SUMMARY)
 
 
+def test_results_that_are_not_there_yet_have_no_place() -> None:
+    """A session that was refused before its first request leaves no folder behind."""
+    none = {**SUMMARY, "rows": {"total": 5, "open": 5, "ok": 0}}
+    assert "  results  none yet; they go to runs/label-reviews\n" in summary_text(none)
+
+
 OUT: dict[str, Any] = {
     "batch_id": "batch_1",
     "file_id": "file-1",

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
+from crun_batch.cli.output import say
 from crun_batch.cli.screen import ERASE_BELOW, Screen
 from crun_batch.console.estimates import estimate_text
 from crun_batch.console.listings import check_text, models_text, rows_text, status_text
 from crun_batch.console.progress import Progress
-from crun_batch.console.words import display_width, mistakes_text, summary_text
+from crun_batch.console.words import display_width, folded, mistakes_text, summary_text
 from crun_batch.errors import Mistake
 from crun_batch.reporting.progress_bar import ProgressBar
 
@@ -30,7 +31,7 @@ TEXTS: dict[str, Callable[[Any, int], str]] = {
     "sql": lambda rows, width: rows_text(list(rows[0]), rows, width),
     "status": lambda status, width: status_text(status, "runs/three-models", width),
     "summary-of-a-pilot": summary_text,
-    "mistakes": lambda found, width: mistakes_text([Mistake(**each) for each in found]),
+    "mistakes": lambda found, width: folded(mistakes_text([Mistake(**each) for each in found]), width),
 }
 
 
@@ -83,6 +84,26 @@ class Terminal(io.StringIO):
 
     def isatty(self) -> bool:
         return True
+
+
+def test_a_sentence_is_folded_where_its_terminal_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Excerpts and diffs keep their lines, a command its words; where there is no terminal nothing is folded."""
+    sentence = "SIGTERM: ended; what was recorded stays; resume with: crun-batch run 'a b.yaml' --set x=1 --yes"
+    kept = "+++ job now\n@@ -19 +19 @@\n- a line of a job file that is longer than that\n  LINE 1: selec foo"
+    said = f"  2. two words\n{sentence}\n{kept}"
+    folds = (
+        "  2. two words\nSIGTERM: ended; what was recorded\n  stays; resume with:\n"
+        f"  crun-batch run 'a b.yaml' --set x=1 --yes\n{kept}"
+    )
+    assert (said, folds) == (folded(said, None), folded(said, 40))
+
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((40, 20)))
+    for is_terminal, told in ((True, folds), (False, said)):
+        terminal = Terminal()
+        monkeypatch.setattr(terminal, "isatty", lambda is_terminal=is_terminal: is_terminal)
+        monkeypatch.setattr(sys, "stderr", terminal)
+        say(said)
+        assert told + "\n" == terminal.getvalue()
 
 
 def test_the_questions_to_judges_have_a_bar_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
-from crun_batch.console.words import mistakes_text, one_line
+from crun_batch.console.words import folded, mistakes_text, one_line
 from crun_batch.errors import CrunBatchError, DiskFailed, InputError, Mistake
 
 SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
@@ -28,6 +28,11 @@ SHORTEST_SECRET_CHARACTERS = 8
 def width() -> int | None:
     """Columns of the terminal that standard output is; None where it is none: then nothing is shortened."""
     return shutil.get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else None
+
+
+def width_of_errors() -> int | None:
+    """Columns of the terminal that standard error is; None where it is none: then a sentence is one line."""
+    return shutil.get_terminal_size().columns if sys.stderr is not None and sys.stderr.isatty() else None
 
 
 def out(text: str) -> None:
@@ -118,7 +123,7 @@ def complain_of_bug(error: Exception) -> None:
     """An error that we did not foresee: its kind; with CRUN_BATCH_DEBUG its traceback, without any secret."""
     _err(f"this is a bug of ours ({type(error).__name__}); nothing recorded is lost; run it again to resume")
     if os.environ.get("CRUN_BATCH_DEBUG"):
-        _err(_without_secrets("".join(traceback.format_exception(error))))
+        _write_error(_without_secrets("".join(traceback.format_exception(error))))
     else:
         _err("To report it, start again with CRUN_BATCH_DEBUG=1 and send what it then prints.")
 
@@ -129,6 +134,10 @@ def say(sentence: str) -> None:
 
 
 def _err(text: str) -> None:
+    _write_error(folded(text, width_of_errors()))
+
+
+def _write_error(text: str) -> None:
     try:
         sys.stderr.write(text.encode(errors="backslashreplace").decode() + "\n")
         sys.stderr.flush()

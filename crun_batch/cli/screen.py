@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from crun_batch.cli.output import width_of_errors
 from crun_batch.console.amounts import count
 from crun_batch.console.estimates import estimate_text
 from crun_batch.console.progress import Progress, tqdm_postfix
-from crun_batch.console.words import one_line, shorten
+from crun_batch.console.words import folded, one_line, shorten
 from crun_batch.errors import RefusedToStart
 
 LINE_EVERY_SECONDS = 10.0
@@ -41,7 +42,7 @@ class Screen:
 
     def say(self, sentence: str) -> None:
         """One sentence on a line of its own, above any bar."""
-        self._print(one_line(sentence))
+        self._print(folded(one_line(sentence), width_of_errors()))
 
     def tick(self, rows_read: int) -> None:
         """The estimate has read so many rows."""
@@ -94,7 +95,7 @@ class Screen:
     def confirm(self, estimate: Mapping[str, Any], *, ask: bool) -> bool:
         """Show what it will cost, and ask where `ask` says so. Raises RefusedToStart where nobody can answer."""
         self.close()
-        self._print(estimate_text(estimate, shutil.get_terminal_size().columns if self.is_terminal else None))
+        self._print(estimate_text(estimate, width_of_errors()))
         if not ask:
             return True
         if not (sys.stdin.isatty() and self.is_terminal):

@@ -102,7 +102,7 @@ def _span(span: Mapping[str, str | None], show: Show, *, is_exact: bool) -> str:
     """Where tokens are counted by an approximation, or rows estimated from others, neither end is a bound.
 
     What is reserved for the requests is one, where there is such a bound, never shown too small; of requests in
-    batches it always is.
+    batches it always is. Where finished rows cost less than the low end, as by a cache, it is none.
     """
 
     def text(end: str, rounding: str = ROUND_HALF_EVEN) -> str:
@@ -110,13 +110,21 @@ def _span(span: Mapping[str, str | None], show: Show, *, is_exact: bool) -> str:
         return UNKNOWN if value is None else show(Decimal(value), rounding)
 
     middle = f"expected {text('expected')}, " if span["expected"] is not None else ""
+    low = _low_end(span)
     if not is_exact:
         bound = f", at most {text('at_most', ROUND_CEILING)}" if span["at_most"] is not None else ""
-        return f"{middle}about {text('low')} to {text('high')}{bound}"
-    counted = f"{middle}at least {text('low')}, at most {text('high')}"
+        return f"{middle}about {text(low)} to {text('high')}{bound}"
+    least = f"at least {text('low')}, " if low == "low" else ""
+    counted = f"{middle}{least}at most {text('high')}"
     if span.get("at_most") in (None, span["high"]):
         return counted
     return f"{counted} by its tokens; reserved until its batches end: at most {text('at_most', ROUND_CEILING)}"
+
+
+def _low_end(span: Mapping[str, str | None]) -> str:
+    """Which of its amounts is the lower: the low end, or what is expected."""
+    low, expected = span["low"], span["expected"]
+    return "expected" if low is not None and expected is not None and Decimal(expected) < Decimal(low) else "low"
 
 
 def _minimum_phrases(estimate: Mapping[str, Any]) -> list[str]:

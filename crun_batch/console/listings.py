@@ -23,7 +23,7 @@ def check_text(document: Mapping[str, Any], width: int | None = None) -> str:
     """Of a job without mistakes: the table, the templates, the first requests, and what to mind."""
     parts = [_table_text(document, width), _templates_text(document), _requests_text(document)]
     parts.append(_sending_text(document))
-    parts += [f"warning: {one_line(warning)}" for warning in document["warnings"]]
+    parts += [entry("warning: ", one_line(warning), width, indent="  ") for warning in document["warnings"]]
     return "\n\n".join(part for part in parts if part)
 
 

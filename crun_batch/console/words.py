@@ -6,6 +6,7 @@ direction characters never pass. Gives text back; printing is the command line's
 
 from __future__ import annotations
 
+import re
 import textwrap
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,10 @@ from crun_batch.errors import Mistake
 ELLIPSIS = "…"
 _COPIED = ("results", "resume")
 """Lines of a summary that are paths and commands."""
+_SENTENCE = re.compile(r"(?: *\d+\. )?(?![-+@]+\s)(?=\S)")
+"""How a line begins that is a sentence, numbered or not; an excerpt is indented, a line of a diff has its sign."""
+_COMMAND = re.compile(r"(?<=: )(?=\S*crun-batch \S|python -m crun_batch )")
+"""Where a command begins that is to be copied: in parts it would be another one."""
 _DIRECTION = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C}
 _STATUSES = ("ok", "invalid", "truncated", "refused", "error", "open")
 _ENDS = {
@@ -95,6 +100,24 @@ def entry(head: str, phrase: str, width: int | None, indent: str | None = None) 
     return head + f"\n{indent}".join(lines or [""])
 
 
+def folded(text: str, width: int | None) -> str:
+    """The text, long sentences going on below themselves; excerpts, diffs and commands to be copied stay whole.
+
+    `width`: of the terminal; None: there is none, and nothing is folded.
+    """
+    return text if width is None else "\n".join(_folded_line(line, width) for line in text.split("\n"))
+
+
+def _folded_line(line: str, width: int) -> str:
+    begins = _SENTENCE.match(line)
+    if begins is None or display_width(line) <= width:
+        return line
+    mark, sentence = begins[0], line[begins.end() :]
+    indent = " " * (len(mark) + 2)
+    words, *command = _COMMAND.split(sentence, maxsplit=1)
+    return f"\n{indent}".join([entry(mark, words.rstrip(), width, indent), *command])
+
+
 def summary_lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The summary's lines: (what, how much)."""
     lines = [
@@ -119,10 +142,11 @@ def summary_lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _place_phrase(summary: Mapping[str, Any]) -> str:
     """Where the results are; of a job by several workers that are not through, in its shards."""
     shards = summary.get("shards")
+    place, units = one_line(summary["output_dir"]), _units(summary)[0]
+    if shards == [] or (shards is None and units["total"] and units.get("open") == units["total"]):
+        return f"none yet; they go to {place}"  # where a session was refused, there is no such folder
     if shards is None:
-        return one_line(summary["output_dir"])
-    if not shards:
-        return f"none yet; they go to {one_line(summary['output_dir'])}"
+        return place
     others = f" and {len(shards) - 1} more beside it" if len(shards) > 1 else ""
     return f"in shards as yet: {one_line(shards[0])}{others}"
 

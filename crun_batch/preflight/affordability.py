@@ -123,6 +123,8 @@ def _judged(
             assessment.limit_of,
             assessment.limit_option,
             assessment.open_units,
+            _unpriced(estimate, unit),
+            span.high if span.at_most is None else span.at_most,
         )
         for unit, span in (("usd", estimate.cost_usd), ("credits", estimate.cost_credits))
     }
@@ -143,6 +145,12 @@ def _judged(
         keep=budget.keep_credits,
         until_budget=context.options.until_budget,
     )
+
+
+def _unpriced(estimate: Estimate, unit: str) -> list[str]:
+    """The models, each once, of which it is unknown what they cost in the unit."""
+    spans = {one.model: one.cost_usd if unit == "usd" else one.cost_credits for one in estimate.variants}
+    return [model for model, span in spans.items() if span.low is None]
 
 
 def how_to_go_on(halt: Halt | None, context: RunContext) -> Halt | None:

@@ -7,6 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from crun_batch.gateway.control import ControlClient, ControlFault, list_models, read_balance
 from crun_batch.load.job.job import ANYWHERE, Job, load_job
 from crun_batch.options import RunOptions
@@ -18,7 +20,7 @@ from crun_batch.workload.endpoint import endpoint_of
 def gateway_job(job: Job | str | Path | None, options: RunOptions) -> Job:
     """The job whose gateway is meant; without one, the default gateway with the default key."""
     if job is None:
-        job = Job(model="any", prompt={"user": "any"})
+        job = Job(structs.replace(Job(model="any", prompt={"user": "any"}).document, source="no job file"))
     if isinstance(job, Job):
         return job.with_overrides(options.overrides) if options.overrides else job
     return load_job(Path(job), options.overrides, environ=options.environ, needs_table=False, allow_paths=ANYWHERE)

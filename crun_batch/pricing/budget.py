@@ -10,7 +10,7 @@ held; one that does is recorded as an overrun. What stays unused at a stop is le
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Context, Decimal
 from typing import Literal
 
@@ -205,6 +205,10 @@ class Needs(Struct, frozen=True):
     limit_option: str = "--limit"
     units: int | None = None
     """How many units the rows have open, where they may be several for each."""
+    unpriced: Sequence[str] = ()
+    """Models whose price is unknown in the unit."""
+    most_pico: int | None = None
+    """What they cannot exceed, which is what is reserved for them; None: nothing bounds it."""
 
     @property
     def pico(self) -> int | None:
@@ -254,10 +258,22 @@ def may_start(
 
 def rows_that_fit(need: Needs, left_pico: int) -> int:
     """The `--limit` that fits: the rows that are finished and as many of the others as what is left pays for."""
-    fitting = need.rows
-    if need.pico:
-        fitting = min(need.rows, max(0, left_pico) * need.rows // need.pico)
+    fitting = _open_rows_that_fit(need, max(0, left_pico))
     return need.finished_rows + fitting if need.limit_of is None else need.limit_of(fitting)
+
+
+def _open_rows_that_fit(need: Needs, left_pico: int) -> int:
+    """Each at the most that it can cost, which is reserved for it. Once rows have finished, only the last one so.
+
+    By then the others cost what is expected, which makes room again.
+    """
+    if not need.pico:
+        return need.rows
+    most_pico = max(need.most_pico or 0, need.pico)
+    if need.expected_pico is None:
+        return min(need.rows, left_pico * need.rows // most_pico)
+    besides_the_last = left_pico * need.rows - most_pico
+    return min(need.rows, 1 + besides_the_last // need.pico) if besides_the_last >= 0 else 0
 
 
 def used_up(reservations: Reservations, asked: Reservations | None) -> str:
@@ -288,10 +304,11 @@ def _against_cap(need: Needs, purse: Purse, unit: str, *, until_budget: bool) ->
         return Preflight(True)
     key = f"budget.max_cost_{unit}"
     if need.low_pico is None or need.pico is None:
+        to_whom = f" to {', '.join(need.unpriced)}" if need.unpriced else ""
         return Preflight(
             False,
-            f"{key} is set, but what a request costs in {unit} is unknown, so nothing can be reserved: add prices "
-            "(and prices.credits_per_usd where the price is in the other unit), or remove the budget",
+            f"{key} is set, but what a request{to_whom} costs in {unit} is unknown, so nothing can be reserved: "
+            "add prices (and prices.credits_per_usd where the price is in the other unit), or remove the budget",
         )
     left = purse.cap_pico - purse.spent_pico - purse.unknown_pico
     if need.pico <= left:
@@ -303,32 +320,46 @@ def _against_cap(need: Needs, purse: Purse, unit: str, *, until_budget: bool) ->
         if left > 0
         else f"{key} is used up: {gone} spent or held, of {cap}"
     )
-    return _too_little(
-        need, left, f"{_what(need)} {_money(need.pico, unit)}, and {rest}", until_budget=until_budget
-    )
+    return _too_little(need, left, unit, f"{_cost(need, unit)}, and {rest}", until_budget=until_budget)
 
 
 def _against_balance(need: Needs, amount: Decimal, unit: str, keep: Decimal) -> Preflight:
     if need.pico is None:
-        note = f"the balance is {amount.normalize():f} {unit}; what the run needs in {unit} is unknown"
+        note = f"the balance is {_money(int(amount * PICO), unit)}; what the run needs in {unit} is unknown"
         return Preflight(True, notes=(note,))
     left = int((amount - keep) * PICO)
     if need.pico <= left:
         return Preflight(True)
-    kept = f", of which {keep.normalize():f} must stay" if keep else ""
-    sentence = (
-        f"{_what(need)} {_money(need.pico, unit)}, and the balance is {_money(int(amount * PICO), unit)}{kept}"
-    )
-    return _too_little(need, left, sentence, until_budget=False)
+    kept = f", of which {_money(int(keep * PICO), unit)} must stay" if keep else ""
+    sentence = f"{_cost(need, unit)}, and the balance is {_money(int(amount * PICO), unit)}{kept}"
+    return _too_little(need, left, unit, sentence, until_budget=False)
 
 
-def _too_little(need: Needs, left_pico: int, sentence: str, *, until_budget: bool) -> Preflight:
+def _too_little(need: Needs, left_pico: int, unit: str, sentence: str, *, until_budget: bool) -> Preflight:
     if until_budget:
         return Preflight(True, notes=(f"{sentence}: the run goes on until it is used up",))
     limit = rows_that_fit(need, left_pico)
-    none_fits = left_pico < (need.pico or 0) // max(1, need.rows)
-    way = "not one more row fits" if none_fits else f"{need.limit_option} {limit} fits"
+    fits = f"{need.limit_option} {limit} fits" + (" even at the most" if _tells_most(need) else "")
+    way = fits if _open_rows_that_fit(need, max(0, left_pico)) else _none_fits(need, left_pico, unit)
     return Preflight(False, f"{sentence}; {way}, --until-budget starts all the same", limit)
+
+
+def _cost(need: Needs, unit: str) -> str:
+    """What it needs; before rows have finished, the most of it too, by which it is told what fits."""
+    most = f", at most {_money(need.most_pico or 0, unit)}" if _tells_most(need) else ""
+    return f"{_what(need)} {_money(need.pico or 0, unit)}{most}"
+
+
+def _none_fits(need: Needs, left_pico: int, unit: str) -> str:
+    """Why, where a row is not expected to cost that much."""
+    rows = max(1, need.rows)
+    is_clear = (need.pico or 0) > max(0, left_pico) * rows
+    why = "" if is_clear else f": up to {_money((need.most_pico or 0) // rows, unit)} is reserved for it"
+    return f"not one more row fits{why}"
+
+
+def _tells_most(need: Needs) -> bool:
+    return need.expected_pico is None and (need.most_pico or 0) > (need.pico or 0)
 
 
 def _what(need: Needs) -> str:
@@ -343,5 +374,9 @@ def _what(need: Needs) -> str:
 
 
 def _money(pico: int, unit: str) -> str:
+    """$1.50, $0.0012, 1 credit, 0.5 credits."""
     amount = _SIX_DIGITS.create_decimal(Decimal(pico) / PICO).normalize()
-    return f"${amount:,f}" if unit == "usd" else f"{amount:,f} {'credit' if amount == 1 else 'credits'}"
+    if unit == "usd":
+        whole, _, fraction = f"{amount:,f}".partition(".")
+        return f"${whole}.{fraction:0<2}"
+    return f"{amount:,f} {'credit' if amount == 1 else 'credits'}"

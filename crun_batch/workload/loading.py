@@ -12,7 +12,7 @@ from crun_batch.errors import InputError, Mistake, refusals_of_the_system
 from crun_batch.load.job.job import Job, load_job
 from crun_batch.load.job.sweep import variations
 from crun_batch.load.prompt.score_templates import ScoreTemplates
-from crun_batch.load.table.table import open_table
+from crun_batch.load.table.table import Table, open_table
 from crun_batch.options import RunOptions
 from crun_batch.workload.columns import carried_columns, check_names, output_column
 from crun_batch.workload.sharding import in_its_folder, one_shard
@@ -73,7 +73,7 @@ def load_workload(job: Job, frame: object | None = None, overrides: Mapping[str,
     `overrides` are laid over each variant. Raises InputError with every mistake found.
     """
     varied = variations(job, overrides)
-    table = open_table(job.input, folders=job.folders, frame=frame)
+    table = _opened_table(job, frame)
     variants = compiled_variants(varied, table)
     templates = ScoreTemplates(job.score, schema=table.schema, job_source=job.source)
     carried = carried_columns(job, table, variants)
@@ -82,6 +82,16 @@ def load_workload(job: Job, frame: object | None = None, overrides: Mapping[str,
     check_names(workload)
     _refuse_too_many(workload)
     return workload
+
+
+def _opened_table(job: Job, frame: object | None) -> Table:
+    """The job's table. Raises InputError; what is wrong with a key of the job stands where that is written."""
+    try:
+        return open_table(job.input, folders=job.folders, frame=frame)
+    except InputError as error:
+        if frame is not None:
+            raise
+        raise InputError([job.document.placed(one) for one in error.mistakes], advice=error.advice) from error
 
 
 def _refuse_too_many(workload: Workload) -> None:

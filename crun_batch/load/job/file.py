@@ -12,7 +12,7 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
@@ -139,8 +139,17 @@ def overridden(document: Document, overrides: Mapping[str, object], *, source: s
         if not path or not put(tree, path, value):
             problem = "no key of a job: a part of it is empty, or holds no keys"
             mistakes.append(Mistake(problem, file=source, key=masked(key)))
-        places = {place: at for place, at in places.items() if place[: len(path)] != path} | {path: Place(source)}
+        written = {place: at for place, at in places.items() if place[: len(path)] != path}
+        places = written | dict.fromkeys([*_absent_above(path, document.tree), path], Place(source))
     return structs.replace(document, tree=tree, places=places, mistakes=tuple(mistakes))
+
+
+def _absent_above(path: tuple[str, ...], tree: Any) -> Iterator[tuple[str, ...]]:
+    """The mappings on the way to a key that the tree does not have: they come with it."""
+    for length, part in enumerate(path[:-1], 1):
+        tree = tree.get(part) if isinstance(tree, Mapping) else None
+        if tree is None:
+            yield path[:length]
 
 
 class ForEachEndpoint(tuple[Any, ...]):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from crun_batch.errors import InputError, Mistake
 
@@ -67,6 +67,13 @@ class Document(Struct, frozen=True):
         places = (self.places.get(path[:length]) for length in range(len(path), 0, -1))
         place = next((place for place in places if place), Place(self.source))
         return Mistake(masked(message), file=place.file, line=place.line, key=dotted(path) or None)
+
+    def placed(self, mistake: Mistake) -> Mistake:
+        """The mistake; where it names a key and no file, with the place where that key is written."""
+        if mistake.file is not None or mistake.key is None:
+            return mistake
+        place = self.mistake(split_dotted(mistake.key), mistake.message)
+        return structs.replace(mistake, file=place.file, line=place.line)
 
     def order(self, mistake: Mistake) -> tuple[bool, str, int]:
         """Sorts mistakes: those without a line, the job's own by their lines, then those of each other file."""
