@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 
 import polars as pl
@@ -17,6 +18,7 @@ from measurements.made_up_run import make_run as make_large_run
 from page_run_kit import HOSTILE, PLAIN, make_run
 
 import crun_batch
+from crun_batch.console.amounts import credit_amount, usd
 from crun_batch.store.annotations import annotations_that_hold
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
@@ -97,6 +99,29 @@ def test_nothing_in_a_row_becomes_a_script_or_asks_for_anything(
     assert [] == [url for url in browser.asked() if not url.startswith(base)]
     assert [] == browser.complaints()
     assert fits(browser)
+
+
+def test_an_amount_has_the_digits_that_a_terminal_shows(
+    browser: Browser, page: crun_batch.View, size: str
+) -> None:
+    """The page and the summary never contradict each other: half to even, thousands, 19 digits exact."""
+    texts = [
+        "0",
+        "0.1",
+        "1.5",
+        "0.085335",
+        "0.085345",
+        "0.99999",
+        "17.067",
+        "1234.565",
+        "1234567.9",
+        "0.000000000001",
+    ]
+    texts += ["9007199254740993.125", "12"]
+    opened(browser, page)
+    each = "(one) => ['$' + dom.rounded(one, 2), dom.rounded(one, 0)]"
+    script = f"import('/static/dom.js').then((dom) => {texts}.map({each}))"
+    assert [[usd(Decimal(one)), credit_amount(Decimal(one)).split()[0]] for one in texts] == browser.run(script)
 
 
 def test_keys_lead_through_the_rows(browser: Browser, page: crun_batch.View, size: str) -> None:

@@ -240,7 +240,8 @@ def test_the_command_to_go_on_names_a_cap_of_all_shards(at: SimulatorProcess, tm
 
 def test_a_limit_that_fits_counts_the_rows_of_all_shards(at: SimulatorProcess, tmp_path: Path):
     """`--limit` chooses before rows are divided: the one that is proposed is not refused again."""
-    spec, frame = job(at, tmp_path, budget={"max_cost_credits": "0.4"}), texts(100)
+    spec = job(at, tmp_path, budget={"max_cost_credits": "0.4"}, params={"max_output_tokens": 2})
+    frame = texts(100)
     refusal = estimate(spec, table=frame, shard="2/4", environ=ENVIRON)
     sentence = next(note for note in refusal["checks"] if "--limit" in note)
     limit = int(sentence.partition("--limit ")[2].split()[0])

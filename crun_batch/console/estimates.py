@@ -163,12 +163,13 @@ def _identical_phrases(estimate: Mapping[str, Any]) -> list[str]:
         if not identical["requests"]:
             continue
         least = "at least " if identical["at_least"] else ""
+        of = f" of variant {variant['name']}" if len(estimate["variants"]) > 1 else ""
         saved = [
             show(Decimal(span["low"])) for key, show in UNIT.items() if (span := identical[f"saves_{key}"])["low"]
         ]
         worth = f", which saves {' or '.join(saved)} and more" if saved else ""
         phrases.append(
-            f"{least}{counted(identical['requests'], 'request')} of {variant['name']} repeat an earlier one; "
+            f"{least}{counted(identical['requests'], 'request')}{of} repeat an earlier one; "
             + (
                 f"each is sent once{worth}"
                 if identical["shared"]

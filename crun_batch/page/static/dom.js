@@ -49,10 +49,25 @@ export function money(usd, credits) {
   return known.length ? known.join(", ") : "unknown";
 }
 
-// For a glance: four digits that count. The exact amount stands in its title.
+// An amount in the digits that a terminal shows, of its decimal text: two decimals from 1 on, below it four digits
+// that count; half to even; no zeros at the end past `least` decimals.
+export function rounded(text, least) {
+  const [whole, fraction = ""] = text.split(".");
+  const zeros = whole === "0" ? fraction.search(/[1-9]/) : -1;
+  const decimals = zeros < 0 ? 2 : zeros + 4;
+  const rest = fraction.slice(decimals).replace(/0+$/, "");
+  let scaled = BigInt(whole + fraction.slice(0, decimals).padEnd(decimals, "0"));
+  if (rest > "5" || (rest === "5" && scaled % 2n === 1n)) scaled += 1n;
+  const digits = scaled.toString().padStart(decimals + 1, "0");
+  const shown = digits.slice(-decimals).replace(/0+$/, "").padEnd(least, "0");
+  const left = BigInt(digits.slice(0, -decimals)).toLocaleString("en-US");
+  return shown ? `${left}.${shown}` : left;
+}
+
+// For a glance. The exact amount stands in its title.
 export function about(usd, credits) {
-  const short = (text) => (text === null || text === undefined ? text : Number(Number(text).toPrecision(4)).toString());
-  return element("span", { title: money(usd, credits) }, money(short(usd), short(credits)));
+  const short = (text, least) => (text === null || text === undefined ? text : rounded(text, least));
+  return element("span", { title: money(usd, credits) }, money(short(usd, 2), short(credits, 0)));
 }
 
 export function moment(text) {
