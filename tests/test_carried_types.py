@@ -50,6 +50,10 @@ COLUMNS: dict[str, tuple[pa.DataType, Any]] = {
     "narrow": (pa.decimal256(20, 4), Decimal("1.5000")),
     "wide": (pa.decimal256(76, 12), Decimal("0.000000000001")),
     "view": (pa.list_view(pa.int32()), [1, None]),
+    "empty": (pa.struct([]), {}),
+    "empties": (pa.list_(pa.struct([])), [{}, None]),
+    "nothings": (pa.list_(pa.null()), [None, None]),
+    "nothing_inside": (pa.list_(pa.struct([("a", pa.null()), ("b", pa.int8())])), [{"a": None, "b": 1}]),
     ".": (pa.int64(), 1),
     ".price": (pa.int64(), 2),
     "[0]": (pa.int64(), 3),
@@ -63,13 +67,13 @@ SHOWN = {
     "moments_there": "epoch_us(moments_there[1])",
     "pairs": "pairs['a']",
 }
-WIDE = {"wide": "0.000000000001"}
+TEXTS: dict[str, Any] = {"wide": "0.000000000001", "empty": "{}", "empties": ["{}", None]}
 EXPECTED = {
     "moment": MICROSECONDS,
     "moment_there": MICROSECONDS,
     "moments_there": MICROSECONDS,
     "pairs": 1,
-    **WIDE,
+    **TEXTS,
 }
 """What Python's own values of it would want another library for, or another form."""
 
@@ -96,7 +100,7 @@ def test_sql_and_frames_give_each_column_back(name: str, run: crun_batch.Run) ->
     assert [(EXPECTED.get(name, expected),), (None,)] == told.fetchall()
     held = run.results().sort("id").select(name).collect().to_series().to_list()
     if name not in ("pairs", "many"):
-        assert [WIDE.get(name, COLUMNS[name][1]), None] == held
+        assert [TEXTS.get(name, COLUMNS[name][1]), None] == held
 
 
 def test_what_is_read_from_arrow_and_from_parquet_is_one_type(run: crun_batch.Run) -> None:

@@ -34,7 +34,8 @@ def stored_type(data_type: pa.DataType) -> pa.DataType:
     """The type a column has in our files: itself, or the nearest one that Polars, pandas and DuckDB read too.
 
     Of an encoding the type of its values, of a list view a list. A moment with an offset for a time zone, which
-    Polars refuses, is the same one in UTC. A decimal of more than 38 digits is text: DuckDB makes a float of it.
+    Polars refuses, is the same one in UTC. A decimal of more than 38 digits, of which DuckDB makes a float, is
+    text, and so is a struct without fields, which Parquet has not.
     """
     if is_type.is_dictionary(data_type) or is_type.is_run_end_encoded(data_type):
         return stored_type(data_type.value_type)
@@ -51,7 +52,7 @@ def stored_type(data_type: pa.DataType) -> pa.DataType:
 def _stored_nested(data_type: pa.DataType) -> pa.DataType:
     """The same of stored types."""
     if is_type.is_struct(data_type):
-        return pa.struct([_stored(field) for field in data_type])
+        return pa.struct([_stored(field) for field in data_type]) if data_type.num_fields else pa.string()
     if is_type.is_map(data_type):
         return pa.map_(_stored(data_type.key_field), _stored(data_type.item_field), data_type.keys_sorted)
     if is_type.is_fixed_size_list(data_type):
@@ -261,4 +262,5 @@ _SCALAR_DECODERS: tuple[tuple[Callable[[pa.DataType], bool], Encoder], ...] = (
     (is_type.is_decimal, Decimal),
     (_is_bytes, base64.b64decode),
     (is_type.is_temporal, int),
+    (is_type.is_null, lambda _: None),
 )
