@@ -16,7 +16,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from importlib.metadata import version
 from pathlib import Path
@@ -295,6 +295,22 @@ def test_check_calls_nobody_and_warns_of_what_run_will_miss(
     assert 0 == answer.code
     for word in ("CRUN_API_KEY", "open files", "max_output_tokens"):
         assert word in answer.out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("run", "job.yaml", "--limit", "x"), "Error: Invalid value for '--limit': must be a whole number\n"),
+        (
+            ("run", "job.yaml", "--max-minutes", "x"),
+            "Error: Invalid value for '--max-minutes': must be a number\n",
+        ),
+        (("export", "run", "--format", "xml"), "Error: Invalid value for '--format': 'xml' is not one of 'csv', "),
+    ],
+)
+def test_a_wrong_option_is_told_in_our_words(command: Any, words: Sequence[str], told: str) -> None:
+    answer = command(*words)
+    assert (2, True) == (answer.code, told in answer.err)
 
 
 def test_budget_flags_reach_the_job(real: Path, gateway: SimulatorProcess, command: Any) -> None:

@@ -42,6 +42,12 @@ from crun_batch.errors import (
 
 TOLD_AGAIN_SECONDS = 0.05
 """When a signal is given again that came at a moment at which nothing may be made of it."""
+USAGE_WORDS = {
+    "Value error, ": "",
+    "Input should be a valid integer, unable to parse string as an integer": "must be a whole number",
+    "Input should be a valid number, unable to parse string as a number": "must be a number",
+}
+"""Of the library that reads options -> ours."""
 LEAST_ADDRESS_SPACE_BYTES = 5 * 2**29
 """What a small run reserves is 1.8 GiB on two processors."""
 
@@ -141,6 +147,8 @@ def _usage(error: typer.TyperException) -> int:
     """What is wrong with the command line itself, and how it is used."""
     show = getattr(error, "show", None)
     if show is not None:
+        for words, ours in USAGE_WORDS.items():
+            error.message = error.message.replace(words, ours)
         show()
     else:
         say(error.format_message())

@@ -354,7 +354,7 @@ def _none_fits(need: Needs, left_pico: int, unit: str) -> str:
     """Why, where a row is not expected to cost that much."""
     rows = max(1, need.rows)
     is_clear = (need.pico or 0) > max(0, left_pico) * rows
-    why = "" if is_clear else f": up to {_money((need.most_pico or 0) // rows, unit)} is reserved for it"
+    why = "" if is_clear else f": it would reserve up to {_money((need.most_pico or 0) // rows, unit)}"
     return f"not one more row fits{why}"
 
 
