@@ -201,6 +201,17 @@ def test_where_no_such_process_can_be_had_its_parent_counts(
         counters._process.cache_clear()
 
 
+def test_a_frozen_program_is_not_started_to_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would start itself."""
+    counters._process.cache_clear()
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    monkeypatch.setattr(subprocess, "Popen", None)
+    try:
+        assert counted_here(TEXTS) == token_counter("gpt-4o").count_all(TEXTS)
+    finally:
+        counters._process.cache_clear()
+
+
 def test_without_a_vocabulary_no_process_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     """bpe-openai is optional, and other makers' models have no vocabulary here."""
     monkeypatch.setattr(counters, "_process", None)

@@ -83,7 +83,9 @@ class _Child:
     """One process, from its start to its end."""
 
     def __init__(self, name: str, folder: Path) -> None:
-        """Raises OSError or RuntimeError where the system gives no process or no thread."""
+        """Raises OSError or RuntimeError where there is no Python, or the system gives no process or no thread."""
+        if getattr(sys, "frozen", False):
+            raise OSError("the executable of a frozen program is that program")
         self._process = subprocess.Popen(
             [sys.executable or "", "-I", "-S", child.__file__, str(folder), name, str(IDLE_SECONDS)],
             bufsize=0,
