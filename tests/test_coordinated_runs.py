@@ -124,6 +124,18 @@ def giving(file: Path, shards: int, port: int, *options: str) -> subprocess.Pope
     return process
 
 
+@contextmanager
+def killed_at_end(*started: subprocess.Popen[bytes]) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """These processes end with the block, and those that are added to them meanwhile."""
+    processes = list(started)
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
 def free_port() -> int:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -140,22 +152,20 @@ def test_kills_of_the_coordinator_and_of_a_worker_lose_nothing(at: SimulatorProc
     worker = ["run", file, "--coordinator", f"http://127.0.0.1:{port}", "--shard"]
     sent = lambda: at.ledger()["count"] - before  # noqa: E731
     giver, one, two = giving(file, 2, port), command(*worker, "1/2"), command(*worker, "2/2")
-    try:
+    with killed_at_end(giver, one, two) as processes:
         wait_until(lambda: sent() > 10)
         giver.kill()
         giver.wait()
         giver = giving(file, 2, port)
+        processes.append(giver)
         killed_at = sent()
         wait_until(lambda: sent() > killed_at + 15)
         one.kill()
         one.wait()
         one = command(*worker, "1/2")
+        processes.append(one)
         said, _ = giver.communicate(timeout=120)
         assert (0, 0, 0) == (giver.returncode, one.wait(60), two.wait(60)), said.decode()
-    finally:
-        for process in (giver, one, two):
-            process.kill()
-            process.communicate()
     done = crun_batch.open_run(tmp_path / "run")
     assert 150 == results(done).height and [] == done.verify(data=True)
     unknown = done.attempts().filter(pl.col("outcome") == "unknown").collect().height
@@ -170,18 +180,15 @@ def test_sigterm_ends_the_coordinator_alone_and_ctrl_c_all(at: SimulatorProcess,
     before = at.ledger()["count"]
     giver = giving(file, 1, port := free_port())
     worker = command("run", file, "--coordinator", f"http://127.0.0.1:{port}", "--shard", "1/1")
-    try:
+    with killed_at_end(giver, worker) as processes:
         wait_until(lambda: at.ledger()["count"] - before > 4)
         giver.terminate()
         assert 143 == giver.wait(60) and worker.poll() is None
         giver = giving(file, 1, port)
+        processes.append(giver)
         giver.send_signal(signal.SIGINT)
         said, _ = giver.communicate(timeout=60)
         assert (130, 130) == (giver.returncode, worker.wait(60)), said.decode()
-    finally:
-        for process in (giver, worker):
-            process.kill()
-            process.communicate()
     assert b"law: interrupted: Ctrl-C" in said
     part = crun_batch.open_run(tmp_path / "run-shard-1-of-1")
     assert results(part).height == at.ledger()["count"] - before < 2_000

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 from run_kit import simulator
-from test_coordinated_runs import command, free_port, giving
+from test_coordinated_runs import command, free_port, giving, killed_at_end
 from test_leases import STEP_SECONDS, Play
 from test_steering import asked_as_nobody
 from test_workers import job_file, run, started, wait_until
@@ -345,7 +345,7 @@ def test_what_was_set_lets_a_job_that_waits_go_on_and_outlives_the_coordinator(
     worker = ["run", file, "--coordinator", f"http://127.0.0.1:{port}", "--shard"]
     options = ["--until-budget", "--max-minutes", "60"]
     giver, one, two = giving(file, 2, port, *options), command(*worker, "1/2"), command(*worker, "2/2")
-    try:
+    with killed_at_end(giver, one, two) as processes:
         wait_until(lambda: slow.ledger()["count"] > 1)
         assert 2 >= most_in_flight(slow, 0.5)
         answer = crun_batch.set(file, {"limits.concurrency": 5, "budget.max_cost_credits": 1000})
@@ -353,15 +353,12 @@ def test_what_was_set_lets_a_job_that_waits_go_on_and_outlives_the_coordinator(
         giver.kill()
         giver.wait()
         giver = giving(file, 2, port, *options)
+        processes.append(giver)
         wait_until(lambda: in_flight(slow) == 5)
         assert 5 == most_in_flight(slow, 1.5)
         assert "stop" == crun_batch.stop(file)["do"]
         said, _ = giver.communicate(timeout=60)
         assert (143, 143, 143) == (giver.returncode, one.wait(60), two.wait(60)), said.decode()
-    finally:
-        for process in (giver, one, two):
-            process.kill()
-            process.communicate()
     assert b"limits.concurrency was set to 5 (" in said and b"that holds, as this job goes on" in said
     assert 5 >= slow.stats()["max_in_flight"]
     merged = crun_batch.merge(*crun_batch.status(file)["shards"], output_dir=tmp_path / "run", unfinished=True)
@@ -377,7 +374,7 @@ def test_a_deadline_and_a_rate_are_those_of_a_coordinators_workers(at: Simulator
     worker = ["run", file, "--coordinator", f"http://127.0.0.1:{port}", "--shard"]
     giver = giving(file, 2, port, "--max-minutes", "0.3")
     one, two = command(*worker, "1/2"), command(*worker, "2/2")
-    try:
+    with killed_at_end(giver, one, two):
         wait_until(lambda: in_flight(at) == 8)
         crun_batch.set(file, {"limits.requests_per_minute": 60})
         before, began = at.ledger()["count"], time.monotonic()
@@ -385,10 +382,6 @@ def test_a_deadline_and_a_rate_are_those_of_a_coordinators_workers(at: Simulator
         assert 1 <= at.ledger()["count"] - before <= time.monotonic() - began + 3
         said, _ = giver.communicate(timeout=60)
         assert (143, 143, 143) == (giver.returncode, one.wait(60), two.wait(60)), said.decode()
-    finally:
-        for process in (giver, one, two):
-            process.kill()
-            process.communicate()
     assert b"stopped after 0.3 minutes, as asked" in said, said.decode()
 
 

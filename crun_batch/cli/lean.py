@@ -52,7 +52,7 @@ class _NotInstalled:
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> None:
         """None: ask the others."""
-        if name in _ABSENT or name in _LATER:
+        if name in (*_ABSENT, *_LATER):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
