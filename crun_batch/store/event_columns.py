@@ -6,7 +6,7 @@ know: what the fields mean.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -21,10 +21,9 @@ _Path = tuple[str, ...]
 _HIGHEST = 2**63
 
 
-def event_columns(objects: pa.BinaryArray, fields: pa.StructType) -> Columns:
+def event_columns(objects: Sequence[bytes], fields: pa.StructType) -> Columns:
     """These fields of the objects; null where one is not there, or no column can hold it."""
-    found = _parsed_with_care(objects, fields)
-    return {field.name: _in_full(found, field) for field in fields}
+    return _in_full(_parsed_with_care(objects, fields), fields)
 
 
 class EventParser:
@@ -42,20 +41,20 @@ class EventParser:
         self._came: set[_Path] = set()
         self._knows_what_comes = False
 
-    def columns(self, objects: pa.BinaryArray) -> Columns:
+    def columns(self, objects: Sequence[bytes]) -> Columns:
         """As `event_columns` of the wanted fields."""
         found = self._of_usual_fields(objects) if self._knows_what_comes else None
         if found is None:
             found = self._of_all_fields(objects)
-        return {field.name: _in_full(found, field) for field in self._wanted}
+        return _in_full(found, self._wanted)
 
-    def _of_usual_fields(self, objects: pa.BinaryArray) -> pa.Table | None:
+    def _of_usual_fields(self, objects: Sequence[bytes]) -> pa.Table | None:
         try:
-            return _parsed(bytes_of(objects), _only(self._all, self._came), others="error")
+            return _parsed(objects, _only(self._all, self._came), others="error")
         except pa.ArrowInvalid:  # another field, or a number that is too large
             return None
 
-    def _of_all_fields(self, objects: pa.BinaryArray) -> pa.Table:
+    def _of_all_fields(self, objects: Sequence[bytes]) -> pa.Table:
         found = _parsed_with_care(objects, self._all)
         came = {
             path for field in self._all for path in _paths(found.column(field.name), field.type, (field.name,))
@@ -67,10 +66,15 @@ class EventParser:
 
 def parsed_values(values: Iterable[bytes], data_type: pa.DataType) -> pa.Array:
     """Values of JSON in their type; `pa.array` would import pandas first. Raises pa.ArrowInvalid."""
-    objects = b"".join(b'{"value":%b}' % value for value in values)
+    objects = [b'{"value":%b}' % value for value in values]
     if not objects:
         return pa.nulls(0, data_type)
-    return whole(_parsed(pa.py_buffer(objects), pa.struct({"value": data_type})).column("value"))
+    return whole(_parsed(objects, pa.struct({"value": data_type})).column("value"))
+
+
+def typed(column: pa.Array, data_type: pa.DataType) -> pa.Array:
+    """The column in that type. A cast costs as much where there is nothing to cast."""
+    return column if column.type == data_type else column.cast(data_type)
 
 
 def whole(column: pa.ChunkedArray) -> pa.Array:
@@ -80,40 +84,37 @@ def whole(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-def bytes_of(texts: pa.BinaryArray) -> pa.Buffer:
-    """What the values are together, without a copy."""
-    _, offsets, data = texts.buffers()
-    places = pa.Array.from_buffers(pa.int32(), len(texts) + 1, [None, offsets], offset=texts.offset)
-    start = places[0].as_py()
-    return data.slice(start, places[-1].as_py() - start)
-
-
-def _parsed(objects: pa.Buffer, fields: pa.StructType, others: Literal["ignore", "error"] = "ignore") -> pa.Table:
-    """JSON objects, one after the other, with these fields. Raises pa.ArrowInvalid."""
+def _parsed(
+    objects: Sequence[bytes], fields: pa.StructType, others: Literal["ignore", "error"] = "ignore"
+) -> pa.Table:
+    """JSON objects with these fields. Raises pa.ArrowInvalid."""
+    together = b"".join(objects)
     return pyarrow.json.read_json(
-        pa.BufferReader(objects),
-        pyarrow.json.ReadOptions(use_threads=False, block_size=objects.size + 1),
+        pa.BufferReader(together),
+        pyarrow.json.ReadOptions(use_threads=False, block_size=len(together) + 1),
         pyarrow.json.ParseOptions(explicit_schema=pa.schema(list(fields)), unexpected_field_behavior=others),
     )
 
 
-def _parsed_with_care(objects: pa.BinaryArray, fields: pa.StructType) -> pa.Table:
+def _parsed_with_care(objects: Sequence[bytes], fields: pa.StructType) -> pa.Table:
     """The same, of objects with any numbers and any other fields."""
-    if not len(objects):
+    if not objects:
         return no_rows(pa.schema(list(fields)))
     try:
-        return _parsed(bytes_of(objects), fields)
+        return _parsed(objects, fields)
     except pa.ArrowInvalid:
-        bounded = [orjson.dumps(_bounded(msgspec.json.decode(payload))) for payload in objects.to_pylist()]
-        return _parsed(pa.py_buffer(b"".join(bounded)), fields)
+        return _parsed([orjson.dumps(_bounded(msgspec.json.decode(each))) for each in objects], fields)
 
 
-def _in_full(found: pa.Table, field: pa.Field) -> pa.Array:
-    """A column with all the fields of its type."""
-    if field.name not in found.column_names:
-        return pa.nulls(found.num_rows, field.type)
-    column = whole(found.column(field.name))
-    return column if column.type == field.type else column.cast(field.type)
+def _in_full(found: pa.Table, wanted: pa.StructType) -> Columns:
+    """The columns of these fields, each with all the fields of its type."""
+    columns = dict(zip(found.column_names, map(whole, found.columns), strict=True))
+    return {
+        field.name: typed(columns[field.name], field.type)
+        if field.name in columns
+        else pa.nulls(found.num_rows, field.type)
+        for field in wanted
+    }
 
 
 def _paths(column: pa.ChunkedArray, data_type: pa.DataType, path: _Path) -> Iterator[_Path]:

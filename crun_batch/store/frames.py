@@ -1,14 +1,14 @@
 """A segment as two tables: its attempts and its finals, in the columns that users see.
 
-The lines' checksums are checked here; all else, splitting and parsing them too, is Arrow's work, outside the
-interpreter lock. Owns: what each column is computed from. Must not know: where the tables go.
+The lines' checksums are checked here, and the lines are told apart; all else, parsing them too, is Arrow's work,
+outside the interpreter lock. Owns: what each column is computed from. Must not know: where the tables go.
 """
 
 from __future__ import annotations
 
 import os
-import struct
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from crun_batch.errors import RunDamaged
 from crun_batch.store.carried import decode_column
-from crun_batch.store.event_columns import Columns, EventParser, event_columns, parsed_values
+from crun_batch.store.event_columns import Columns, EventParser, event_columns, parsed_values, typed
 from crun_batch.store.events import INHERITED, payload_of, synced_bytes
 from crun_batch.store.schema import (
     MOMENT,
@@ -89,7 +89,7 @@ _DEFAULTS: dict[str, Any] = {
 _PIECE_BYTES = 2 * 2**20
 """Of a segment, parsed at one go: small enough for the allocators to use the same memory for every piece."""
 _CHECKSUM_BYTES = len("\t00000000")
-_Parse = Callable[[pa.BinaryArray], Columns]
+_Parse = Callable[[Sequence[bytes]], Columns]
 
 
 def segment_tables(
@@ -166,9 +166,9 @@ def _is_torn(rest: bytes, start: int) -> bool:
 
 
 class _Lines(Struct, frozen=True):
-    """The payloads of some lines in their order, and the number of the first one, from 0."""
+    """Some lines in their order, and the number of the first one, from 0."""
 
-    payloads: pa.BinaryArray
+    lines: list[bytes]
     first: int
 
 
@@ -183,25 +183,21 @@ def _lines(path: Path, length: int) -> Iterator[_Lines]:
                 file.seek(end - len(data), os.SEEK_CUR)
             else:  # one line is longer than a piece
                 data += file.readline()
-                end = len(data)
-            payloads = _payloads(data, end - 1)
-            yield _Lines(payloads, first)
-            first += len(payloads)
+            lines = data.split(b"\n")
+            lines.pop()
+            yield _Lines(lines, first)
+            first += len(lines)
 
 
-def _payloads(data: bytes, size: int) -> pa.BinaryArray:
-    """What stands before the checksum in each of the lines that the first `size` bytes are, none of them empty."""
-    offsets = pa.py_buffer(struct.pack("=ii", 0, size))  # `pa.array` would import pandas
-    together = pa.Array.from_buffers(pa.binary(), 1, [None, offsets, pa.py_buffer(data)])
-    return pc.binary_slice(pc.split_pattern(together, b"\n").flatten(), 0, -_CHECKSUM_BYTES)
-
-
-def _events(lines: _Lines, kind: str, parse: _Parse) -> Columns:
+def _events(piece: _Lines, kind: str, parse: _Parse) -> Columns:
     """The fields of all events of one kind, and the numbers of their lines."""
-    own = pc.starts_with(lines.payloads, f'{{"e":"{kind}"')
-    columns = parse(lines.payloads.filter(own))
-    numbers = pc.indices_nonzero(own).cast(pa.int64())
-    return {**columns, SEQUENCE: pc.add(numbers, constant(lines.first, pa.int64()))}
+    begins = b'{"e":"%b"' % kind.encode()
+    own = [(number, line) for number, line in enumerate(piece.lines, piece.first) if line.startswith(begins)]
+    numbers = array("q", [number for number, _ in own])
+    return {
+        **parse([line[:-_CHECKSUM_BYTES] for _, line in own]),
+        SEQUENCE: pa.Array.from_buffers(pa.int64(), len(own), [None, pa.py_buffer(numbers)]),
+    }
 
 
 def _filled(column: pa.Array, value: int | str) -> pa.Array:
@@ -279,7 +275,7 @@ def _parts_table(reads: Columns, finals: Columns, number: int, schema: RunSchema
 def _carried(texts: pa.StructArray, schema: RunSchema) -> Columns:
     """By their places: to Arrow's own functions a name that begins with a dot or a bracket is a path."""
     fields = zip(schema.carried, texts.flatten(), strict=True)
-    return {field.name: decode_column(text.cast(pa.string()), field.type) for field, text in fields}
+    return {field.name: decode_column(typed(text, pa.string()), field.type) for field, text in fields}
 
 
 def _inherited(own: pa.Array, as_read: pa.Array, read: pa.Array) -> pa.Array:
@@ -315,7 +311,7 @@ def _table(columns: Columns, special: Columns, target: pa.Schema, schema: RunSch
         elif field.name == schema.id_name:
             chosen.append(_arrow(columns["id"], field.type))
         elif field.name in axes:
-            chosen.append(axis_column(columns["variant"].cast(pa.string()), field, schema))
+            chosen.append(axis_column(typed(columns["variant"], pa.string()), field, schema))
         else:
             chosen.append(_arrow(columns[field.name], field.type))
     return pa.Table.from_arrays(chosen, schema=target)
@@ -333,7 +329,7 @@ def _arrow(array: pa.Array, data_type: pa.DataType) -> pa.Array:
         return money_column(array)
     if data_type == MOMENT:
         return array.view(MOMENT)
-    return array if array.type == data_type else array.cast(data_type)
+    return typed(array, data_type)
 
 
 def _typed_output(texts: pa.Array, data_type: pa.DataType) -> pa.Array:
