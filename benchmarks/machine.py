@@ -40,14 +40,21 @@ class Server:
 
 @contextmanager
 def static_server(
-    latency_seconds: float = 0.0, *, tls: bool = False, spin_us: float = 0.0, every: int | None = None
+    latency_seconds: float = 0.0,
+    *,
+    tls: bool = False,
+    spin_us: float = 0.0,
+    many_headers: bool = False,
+    every: int | None = None,
 ) -> Iterator[Server]:
     """The static gateway on the first core, until the block ends; with `tls` its certificate is made for it.
 
-    `spin_us`: how long it works on each reply. `every`: of how many requests it keeps the time of one.
+    `spin_us`: how long it works on each reply. `many_headers`: those of a large provider. `every`: of how many
+    requests it keeps the time of one.
     """
     command = [sys.executable, str(HERE / "static_server.py"), "--core", str(SERVER_CORE)]
     command += ["--latency-seconds", str(latency_seconds), "--spin-us", str(spin_us)]
+    command += ["--many-headers"] if many_headers else []
     command += [] if every is None else ["--every", str(every)]
     with tempfile.TemporaryDirectory(prefix="crun-batch-bench-") as folder:
         ca_file = _certified(Path(folder)) if tls else None

@@ -52,23 +52,50 @@ CONTROL = {
 }
 
 
-def response(document: object) -> bytes:
+HEADERS = {
+    "Content-Type": "application/json",
+    "Date": "Sat, 01 Nov 2025 08:00:00 GMT",
+    "Server": "static",
+    "X-Request-Id": "req_0123456789abcdef0123456789abcdef",
+}
+PROVIDER_HEADERS = {
+    "Connection": "keep-alive",
+    "Access-Control-Expose-Headers": "X-Request-ID",
+    "Openai-Organization": "user-0123456789abcdefghijklmn",
+    "Openai-Processing-Ms": "512",
+    "Openai-Project": "proj_0123456789abcdefghijklmn",
+    "Openai-Version": "2020-10-01",
+    "X-Envoy-Upstream-Service-Time": "530",
+    "X-Ratelimit-Limit-Requests": "10000",
+    "X-Ratelimit-Limit-Tokens": "30000000",
+    "X-Ratelimit-Remaining-Requests": "9999",
+    "X-Ratelimit-Remaining-Tokens": "29999908",
+    "X-Ratelimit-Reset-Requests": "6ms",
+    "X-Ratelimit-Reset-Tokens": "0s",
+    "Cf-Cache-Status": "DYNAMIC",
+    "Set-Cookie": "__cf_bm=0123456789abcdefghijklmnopqrstuvwxyz.0123456789-1750000000; path=/; HttpOnly; Secure",
+    "Strict-Transport-Security": "max-age=31536000; includeSubDomains; preload",
+    "X-Content-Type-Options": "nosniff",
+    "Cf-Ray": "0123456789abcdef-FRA",
+    "Alt-Svc": 'h3=":443"; ma=86400',
+}
+"""What a large provider sends beside them, its limits far from reached."""
+
+
+def response(document: object, headers: dict[str, str] = HEADERS) -> bytes:
     body = json.dumps(document).encode()
-    head = (
-        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ndate: Sat, 01 Nov 2025 08:00:00 GMT\r\n"
-        f"server: static\r\nx-request-id: req_0123456789abcdef\r\ncontent-length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
+    lines = [f"{name}: {value}" for name, value in (headers | {"Content-Length": str(len(body))}).items()]
+    return "\r\n".join(["HTTP/1.1 200 OK", *lines, "", ""]).encode() + body
 
 
 class Gateway:
     """What all connections share: the reply, the queue of those that wait for it, the counts."""
 
-    def __init__(self, latency_seconds: float, spin_seconds: float = 0.0, every: int = EVERY) -> None:
+    def __init__(self, latency_seconds: float, spin_seconds: float, every: int, headers: dict[str, str]) -> None:
         self.latency_seconds = latency_seconds
         self.every = every
         self.spin_seconds = spin_seconds
-        self.reply = response(REPLY)
+        self.reply = response(REPLY, headers)
         self.control = {path: response(document) for path, document in CONTROL.items()}
         self.requests = 0
         self.in_flight = 0
@@ -174,6 +201,7 @@ def main() -> None:
     parser.add_argument("--latency-seconds", type=float, default=0.0)
     parser.add_argument("--spin-us", type=float, default=0.0)
     parser.add_argument("--every", type=int, default=EVERY, help="of how many requests one time is kept")
+    parser.add_argument("--many-headers", action="store_true", help="those of a large provider")
     parser.add_argument("--core", type=int)
     parser.add_argument(
         "--certificate", type=Path, help="serve https: a PEM file with the key and its certificates"
@@ -182,7 +210,8 @@ def main() -> None:
     pin(arguments.core)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    gateway = Gateway(arguments.latency_seconds, arguments.spin_us / 1e6, arguments.every)
+    headers = HEADERS | PROVIDER_HEADERS if arguments.many_headers else HEADERS
+    gateway = Gateway(arguments.latency_seconds, arguments.spin_us / 1e6, arguments.every, headers)
     uvloop.run(serve(gateway, arguments.certificate))
 
 

@@ -34,7 +34,12 @@ CLIENTS = {
 SLOW = {"openai": 10}
 """Rows are divided by this: the SDK takes fifty times as long, and its cost per row stays the same."""
 IN_FLIGHT = (64, 512)
-CONDITIONS: dict[str, dict[str, Any]] = {"http": {}, "https": {"tls": True}, "limited": {"spin_us": 400.0}}
+CONDITIONS: dict[str, dict[str, Any]] = {
+    "http": {},
+    "https": {"tls": True},
+    "provider": {"tls": True, "many_headers": True},
+    "limited": {"spin_us": 400.0},
+}
 """What the server is told; as the limit it takes twice as long for a reply as the clients compared there."""
 COMPARED = {"limited": ("aiohttp", "crun_batch")}
 """Where not all clients are measured: who is."""

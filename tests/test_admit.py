@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from crun_batch.gateway.admission import Lane
 from crun_batch.gateway.per_minute import NEVER, Pace, TokenWindow, UsedShare
-from crun_batch.gateway.rate_headers import RateHints
 
 
 def busiest_minute(times):
@@ -263,11 +262,11 @@ def test_a_longer_wait_told_by_a_late_refusal_lengthens_the_pause():
 
 def test_headers_that_say_nothing_remains_pause_until_their_reset_at_most_a_minute():
     lane = Lane(ceiling=4)
-    lane.heed(0.0, RateHints(remaining_requests=5, reset_requests_seconds=30.0))
-    assert lane.wait_seconds(0.0, 1) == 0.0
-    lane.heed(0.0, RateHints(remaining_requests=0, reset_requests_seconds=3.0))
+    lane.heed(0.0, 3.0)
     assert lane.wait_seconds(0.0, 1) == pytest.approx(3.0)
-    lane.heed(0.0, RateHints(remaining_tokens=0, reset_tokens_seconds=86_400.0))
+    lane.heed(0.0, 2.0)
+    assert lane.wait_seconds(0.0, 1) == pytest.approx(3.0)
+    lane.heed(0.0, 86_400.0)
     assert lane.wait_seconds(0.0, 1) == pytest.approx(60.0)
 
 

@@ -12,10 +12,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from crun_batch.gateway.classify import check, check_fault, rate_hints
+from crun_batch.gateway.classify import check, check_fault, used_up_seconds
 from crun_batch.gateway.failures import LONGEST_MESSAGE
 from crun_batch.gateway.protocols import PROTOCOLS
-from crun_batch.gateway.rate_headers import RateHints
 from crun_batch.gateway.rulings import (
     NAMED_STATUSES,
     NO_SUCH_PLACE,
@@ -715,13 +714,32 @@ ANTHROPIC_HEADERS = {
     "anthropic-ratelimit-input-tokens-remaining": "29000",
     "anthropic-ratelimit-input-tokens-reset": "2026-09-21T14:13:50+00:00",
 }
+DRAFT_HEADERS = {"ratelimit-limit": "100", "ratelimit-remaining": "20", "ratelimit-reset": "50"}
 
 
-def test_rate_headers_of_openai_and_anthropic_are_read() -> None:
-    """Limits, what remains, and seconds until the reset; what is past is 0 seconds from now."""
-    assert RateHints(60, 59, 1.0, 150_000, 149_984, 360.0) == rate_hints(OPENAI_HEADERS, NOW)
-    assert RateHints(50, 49, 0.0, 30_000, 29_000, 30.0) == rate_hints(ANTHROPIC_HEADERS, NOW)
-    assert RateHints() == rate_hints({"content-type": "application/json"}, NOW)
+@pytest.mark.parametrize(
+    ("expected", "headers", "used_up"),
+    [
+        (1.0, OPENAI_HEADERS, ["x-ratelimit-remaining-requests"]),
+        (360.0, OPENAI_HEADERS, ["x-ratelimit-remaining-tokens"]),
+        (360.0, OPENAI_HEADERS, ["x-ratelimit-remaining-requests", "x-ratelimit-remaining-tokens"]),
+        (0.0, ANTHROPIC_HEADERS, ["anthropic-ratelimit-requests-remaining"]),
+        (30.0, ANTHROPIC_HEADERS, ["anthropic-ratelimit-input-tokens-remaining"]),
+        (50.0, DRAFT_HEADERS, ["ratelimit-remaining"]),
+    ],
+)
+def test_a_limit_that_is_used_up_is_over_at_its_reset(
+    expected: float, headers: dict[str, str], used_up: list[str]
+) -> None:
+    """The last of them counts; what is past is 0 seconds from now. While some of each remains, none does."""
+    assert used_up_seconds(headers, NOW) is None
+    assert expected == used_up_seconds(headers | dict.fromkeys(used_up, "0"), NOW)
+
+
+def test_headers_that_tell_no_reset_of_what_is_used_up_say_nothing() -> None:
+    assert used_up_seconds({"content-type": "application/json"}, NOW) is None
+    assert used_up_seconds({"x-ratelimit-remaining-requests": "0"}, NOW) is None
+    assert used_up_seconds({"x-ratelimit-remaining-tokens": "none", "x-ratelimit-reset-tokens": "6m"}, NOW) is None
 
 
 @pytest.mark.parametrize(
@@ -742,8 +760,8 @@ def test_rate_headers_of_openai_and_anthropic_are_read() -> None:
 )
 def test_a_reset_is_read_by_its_form(expected: float | None, said: str) -> None:
     """Durations, small numbers (seconds), large ones (epoch), RFC 3339; anything else says nothing."""
-    headers = {**OPENAI_HEADERS, "x-ratelimit-reset-tokens": said}
-    assert expected == rate_hints(headers, NOW).reset_tokens_seconds
+    headers = {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": said}
+    assert expected == used_up_seconds(headers, NOW)
 
 
 # whatever comes

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from played_gateway import Gateway, Nothing, constant, play
 
 from crun_batch.gateway.admission import Lane
-from crun_batch.gateway.gathering import Crowd, gather_seconds, rest_seconds
+from crun_batch.gateway.gathering import Crowd, ReplyRate, gather_seconds, rest_seconds
 from crun_batch.records import Attempt, Fault, Response
 
 ROWS, IN_FLIGHT = 20_000, 64
@@ -57,19 +59,41 @@ crowds = st.builds(
     took_seconds=st.floats(0.0, 1_000.0),
     quickest_seconds=st.floats(0.0001, 100.0) | st.just(float("inf")),
 )
+paces = st.floats(0.0, 1e6)
 
 
-@given(crowds)
-def test_a_rest_is_short_beside_what_queues_and_ends_with_enough_replies(crowd: Crowd) -> None:
+@given(crowds, paces)
+def test_a_rest_is_short_beside_what_queues_and_ends_with_enough_replies(crowd: Crowd, pace: float) -> None:
     """A quarter of the time in the queue, half of what is in flight or 128 replies, 50 ms: whichever is least.
 
     Never where few come, or 32 have.
     """
-    rest = rest_seconds(crowd)
-    assert 0.0 <= rest <= 0.25 * max(0.0, crowd.took_seconds - 2 * crowd.quickest_seconds)
-    assert rest <= 0.05
-    assert rest * crowd.in_flight <= min(128, crowd.in_flight / 2) * crowd.took_seconds * (1 + 1e-9)
-    assert rest == 0.0 or (crowd.came < 32 and crowd.in_flight >= 1_000 * crowd.took_seconds)
+    rest = rest_seconds(crowd, pace)
+    assert 0.0 <= rest <= 0.05
+    assert rest * pace <= min(128, crowd.in_flight / 2) * (1 + 1e-9)
+    assert rest == 0.0 or rest <= 0.25 * (crowd.in_flight / pace - 2 * crowd.quickest_seconds)
+    assert rest == 0.0 or (crowd.came < 32 and pace >= 1_000)
+
+
+@given(crowds, paces)
+def test_one_request_that_others_pass_does_not_change_a_rest(crowd: Crowd, pace: float) -> None:
+    """A server need not be fair: what the latest one took says nothing of the queue."""
+    passed = structs.replace(crowd, took_seconds=8.3)
+    assert rest_seconds(crowd, pace) == rest_seconds(passed, pace)
+
+
+@given(st.lists(st.tuples(st.floats(0.001, 10.0), st.integers(1, 200)), min_size=16, max_size=40))
+def test_the_pace_is_that_of_the_latest_sixteen_steps(steps: list[tuple[float, int]]) -> None:
+    """Replies of fifteen of them, by the time since the first; steps that took in nothing do not count."""
+    pace, now = ReplyRate(), 0.0
+    for waited, replies in steps[:15]:
+        pace.took_in(now := now + waited, replies)
+        pace.took_in(now, 0)
+    assert pace.replies_per_second == 0.0
+    for waited, replies in steps[15:]:
+        pace.took_in(now := now + waited, replies)
+    latest = steps[-15:]
+    assert pace.replies_per_second == pytest.approx(sum(n for _, n in latest) / sum(s for s, _ in latest))
 
 
 @given(st.floats(0.0, 1_000.0))

@@ -11,7 +11,6 @@ from math import ceil
 from msgspec import Struct
 
 from crun_batch.gateway.per_minute import NEVER, Pace, TokenSlice, TokenWindow, UsedShare
-from crun_batch.gateway.rate_headers import RateHints
 from crun_batch.gateway.refusals import Evidence
 from crun_batch.gateway.trial import Trial
 
@@ -285,12 +284,10 @@ class Lane:
             told_seconds = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(self._waves_in_a_row - 1, 16))
         self.paused_until = max(self.paused_until, now + told_seconds)
 
-    def heed(self, now: float, hints: RateHints) -> None:
-        """Where the headers of an answer say that nothing remains, wait until their reset, at most a minute."""
-        reset = hints.reset_where_used_up_seconds
-        if reset is not None:
-            self.limit.trial.interrupt()
-            self.paused_until = max(self.paused_until, now + min(reset, LONGEST_PAUSE_SECONDS))
+    def heed(self, now: float, reset_seconds: float) -> None:
+        """The headers of an answer say that nothing remains: wait until their reset, at most a minute."""
+        self.limit.trial.interrupt()
+        self.paused_until = max(self.paused_until, now + min(reset_seconds, LONGEST_PAUSE_SECONDS))
 
     def _expected(self, bound_tokens: int) -> int:
         return ceil(bound_tokens * self._used_share.expected(self.in_flight))

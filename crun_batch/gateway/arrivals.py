@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crun_batch.gateway.classify import NO_HINTS, check, check_fault, rate_hints
+from crun_batch.gateway.classify import check, check_fault, used_up_seconds
 from crun_batch.gateway.pool_seams import Route
 from crun_batch.records import Failure, Fault, Reply, Response
 
@@ -12,9 +12,9 @@ def read_arrival(route: Route, arrival: Response | Fault, now: float, epoch_seco
     if isinstance(arrival, Fault):
         return check_fault(arrival)
     result = check(route.protocol, arrival, stream=route.stream, now_epoch_seconds=epoch_seconds)
-    hints = rate_hints(arrival.headers, epoch_seconds)
-    if hints is not NO_HINTS and not (isinstance(result, Failure) and result.action == "cool_down"):
-        route.lane.heed(now, hints)
+    used_up = used_up_seconds(arrival.headers, epoch_seconds)
+    if used_up is not None and not (isinstance(result, Failure) and result.action == "cool_down"):
+        route.lane.heed(now, used_up)
     if not isinstance(result, Failure) or result.action != "stop_unreached":
         route.lane.was_reached = True
     return result

@@ -31,12 +31,12 @@ from crun_batch.gateway.failures import (
 from crun_batch.gateway.protocols.protocol import JsonObject, Protocol, decode, encode
 from crun_batch.gateway.protocols.reading import stated_cost
 from crun_batch.gateway.protocols.sse import read_stream
-from crun_batch.gateway.rate_headers import NO_HINTS, rate_hints, retry_after_seconds
+from crun_batch.gateway.rate_headers import retry_after_seconds, used_up_seconds
 from crun_batch.gateway.told_waits import wait_told
 from crun_batch.gateway.web_pages import is_web_page, words_of_page
 from crun_batch.records import Action, Failure, Fault, OutcomeClass, Reply, Response, Usage
 
-__all__ = ["NO_HINTS", "check", "check_fault", "rate_hints"]
+__all__ = ["check", "check_fault", "used_up_seconds"]
 
 _COST_HEADER = "x-litellm-response-cost"
 LONGEST_RESET_SECONDS = 60.0
@@ -243,7 +243,7 @@ def _as_headers_say(failure: Failure, headers: Mapping[str, str], now_epoch_seco
     if wait is None:
         wait = failure.retry_after_seconds
     if wait is None and action == "cool_down" and now_epoch_seconds is not None:
-        reset = rate_hints(headers, now_epoch_seconds).reset_where_used_up_seconds
+        reset = used_up_seconds(headers, now_epoch_seconds)
         wait = None if reset is None else min(reset, LONGEST_RESET_SECONDS)
     if wait == failure.retry_after_seconds and action == failure.action:
         return failure

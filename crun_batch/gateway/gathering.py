@@ -8,6 +8,7 @@ interrupts back: what the gateway has to do lasts longer than that, so nothing i
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 
 from msgspec import Struct
@@ -23,6 +24,8 @@ BUSY_REPLIES_PER_SECOND = 1_000
 """With fewer the processor has time for each of them."""
 REST_SHARE, LONGEST_REST_SECONDS = 0.25, 0.05
 """The share is of the time that requests queue at the gateway."""
+STEPS_OF_RATE = 16
+"""Over so many steps the rate of replies is measured."""
 
 
 def gather_seconds(took_seconds: float) -> float:
@@ -46,14 +49,37 @@ class Crowd(Struct, frozen=True):
     """By the quickest ever there. One that need not queue takes about that: answers differ up to twice that."""
 
 
-def rest_seconds(crowd: Crowd) -> float:
-    """How long the loop may stand still, until about 128 replies have come; 0 where it should go on."""
-    took = crowd.took_seconds
-    if crowd.came >= ENOUGH_REPLIES or crowd.in_flight < BUSY_REPLIES_PER_SECOND * took:
+class ReplyRate:
+    """How many replies a second have come of late."""
+
+    def __init__(self) -> None:
+        self._steps: deque[tuple[float, int]] = deque(maxlen=STEPS_OF_RATE)
+
+    def took_in(self, now: float, replies: int) -> None:
+        """A step took in so many."""
+        if replies:
+            self._steps.append((now, replies))
+
+    @property
+    def replies_per_second(self) -> float:
+        """0 while too little is known."""
+        if len(self._steps) < STEPS_OF_RATE:
+            return 0.0
+        (began, first), (ended, _) = self._steps[0], self._steps[-1]
+        return (sum(replies for _, replies in self._steps) - first) / (ended - began) if ended > began else 0.0
+
+
+def rest_seconds(crowd: Crowd, replies_per_second: float) -> float:
+    """How long the loop may stand still, until about 128 replies have come; 0 where it should go on.
+
+    What a request takes on average, queueing included, follows from how many are in flight and how many come
+    (Little's law). What the latest took says less: servers are not fair, and some requests wait while others pass.
+    """
+    if crowd.came >= ENOUGH_REPLIES or replies_per_second < BUSY_REPLIES_PER_SECOND:
         return 0.0
     together = min(TOGETHER_REPLIES, TOGETHER_SHARE * crowd.in_flight)
-    queued_seconds = max(0.0, took - 2 * crowd.quickest_seconds)
-    return min(took * together / crowd.in_flight, REST_SHARE * queued_seconds, LONGEST_REST_SECONDS)
+    queued_seconds = max(0.0, crowd.in_flight / replies_per_second - 2 * crowd.quickest_seconds)
+    return min(together / replies_per_second, REST_SHARE * queued_seconds, LONGEST_REST_SECONDS)
 
 
 class Gathering:
@@ -66,6 +92,7 @@ class Gathering:
         self._crowd = crowd
         self._step = step
         self._rest = rest
+        self._rate = ReplyRate()
         self._handle: asyncio.Handle | None = None
 
     def begin(self) -> None:
@@ -73,15 +100,16 @@ class Gathering:
         if self._handle is None:
             self._handle = self._loop.call_soon(self._wait)
 
-    def end(self) -> None:
-        """All that has come is being taken in."""
+    def end(self, replies: int) -> None:
+        """All that has come is being taken in: so many."""
+        self._rate.took_in(self._loop.time(), replies)
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
 
     def _wait(self) -> None:
         crowd = self._crowd()
-        seconds = rest_seconds(crowd)
+        seconds = rest_seconds(crowd, self._rate.replies_per_second)
         if seconds > 0.0:
             self._rest(seconds)
             # In the next turn of the loop what has come is read, in the one after it its calls are over.

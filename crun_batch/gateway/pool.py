@@ -162,9 +162,9 @@ class Pool:
         if self._over.is_set():  # abandoned: nothing is recorded any more
             return
         self._step_is_due = False
-        self._gathering.end()
         wait = NEVER
         arrived, self._arrived = self._arrived, []
+        self._gathering.end(len(arrived))
         self.in_flight -= len(arrived)
         try:
             arrivals = self._hooks.arrived([(sending.attempt, arrival) for sending, arrival in arrived])

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-
-from msgspec import Struct
 
 LONGEST_WAIT_SECONDS = 31 * 86_400.0
 """A month, as long as quotas last. Without any success a run ends long before, after
@@ -39,44 +37,20 @@ _PIECE = re.compile(rf"({NUMBER})\s*({UNIT})(?![a-zµ])", re.IGNORECASE)
 _DURATION = re.compile(rf"(?:PT)?(?:{NUMBER}\s*(?:{UNIT})(?![a-zµ])[\s,]*(?:and\s+)?)+", re.IGNORECASE)
 
 _NAMES = {
-    "requests": ("x-ratelimit-{}-requests", "anthropic-ratelimit-requests-{}", "x-ratelimit-{}"),
+    "requests": (
+        "x-ratelimit-{}-requests",
+        "anthropic-ratelimit-requests-{}",
+        "x-ratelimit-{}",
+        "ratelimit-{}",
+    ),
     "tokens": ("x-ratelimit-{}-tokens", "anthropic-ratelimit-tokens-{}", "anthropic-ratelimit-input-tokens-{}"),
 }
-"""OpenAI's names, Anthropic's, and what stands in where neither came: OpenRouter's, and the input tokens alone."""
-
-_HEADERS = {
-    (field, what): tuple(name.format(field) for name in names)
-    for what, names in _NAMES.items()
-    for field in ("limit", "remaining", "reset")
-}
-
-
-class RateHints(Struct, frozen=True):
-    """What a reply's headers tell about limits. None: not told. Resets are seconds from now."""
-
-    limit_requests: int | None = None
-    remaining_requests: int | None = None
-    reset_requests_seconds: float | None = None
-    limit_tokens: int | None = None
-    remaining_tokens: int | None = None
-    reset_tokens_seconds: float | None = None
-
-    @property
-    def reset_where_used_up_seconds(self) -> float | None:
-        """The last reset of what has none remaining; None: something of each remains, or no reset is told."""
-        resets = [
-            reset
-            for remaining, reset in (
-                (self.remaining_requests, self.reset_requests_seconds),
-                (self.remaining_tokens, self.reset_tokens_seconds),
-            )
-            if remaining == 0 and reset is not None
-        ]
-        return max(resets, default=None)
-
-
-NO_HINTS = RateHints()
-"""What most replies tell."""
+"""OpenAI's names, Anthropic's, and what stands in where neither came: OpenRouter's, those of the IETF's draft
+(draft-ietf-httpapi-ratelimit-headers-06: Kong, Envoy), and the input tokens alone."""
+_REMAINING, _RESET = (
+    tuple(tuple(name.format(field) for name in names) for names in _NAMES.values())
+    for field in ("remaining", "reset")
+)
 
 
 def retry_after_seconds(headers: Mapping[str, str], now_epoch_seconds: float | None = None) -> float | None:
@@ -101,23 +75,23 @@ def retry_after_seconds(headers: Mapping[str, str], now_epoch_seconds: float | N
     return None if until is None or now is None else _wait(until - now)
 
 
-def rate_hints(headers: Mapping[str, str], now_epoch_seconds: float) -> RateHints:
-    """What the headers tell about limits; `NO_HINTS` where they tell nothing."""
+def used_up_seconds(headers: Mapping[str, str], now_epoch_seconds: float) -> float | None:
+    """Until the last reset of what has none remaining; None: something of each remains, or no reset is told.
+
+    Most replies tell that much remains: then nothing but that is read.
+    """
     if "ratelimit" not in " ".join(headers):
-        return NO_HINTS
-
-    return RateHints(
-        limit_requests=_count(_first(headers, "limit", "requests")),
-        remaining_requests=_count(_first(headers, "remaining", "requests")),
-        reset_requests_seconds=reset_seconds(_first(headers, "reset", "requests"), now_epoch_seconds),
-        limit_tokens=_count(_first(headers, "limit", "tokens")),
-        remaining_tokens=_count(_first(headers, "remaining", "tokens")),
-        reset_tokens_seconds=reset_seconds(_first(headers, "reset", "tokens"), now_epoch_seconds),
-    )
+        return None
+    resets = [
+        reset_seconds(_first(headers, reset), now_epoch_seconds)
+        for remaining, reset in zip(_REMAINING, _RESET, strict=True)
+        if _number(_first(headers, remaining)) == 0
+    ]
+    return max((reset for reset in resets if reset is not None), default=None)
 
 
-def _first(headers: Mapping[str, str], field: str, what: str) -> str | None:
-    for name in _HEADERS[field, what]:
+def _first(headers: Mapping[str, str], names: Iterable[str]) -> str | None:
+    for name in names:
         if name in headers:
             return headers[name]
     return None
@@ -152,11 +126,6 @@ def _number(text: str | None) -> float | None:
     except ValueError:
         return None
     return number if number is not None and math.isfinite(number) and number >= 0 else None
-
-
-def _count(text: str | None) -> int | None:
-    number = _number(text)
-    return None if number is None else int(number)
 
 
 def duration_seconds(text: str) -> float | None:

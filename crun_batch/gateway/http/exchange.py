@@ -43,6 +43,22 @@ _CLOSED = "the connection was closed before the reply was whole"
 FaultKind = Literal["timeout", "connection", "bad_reply"]
 
 
+class _HeaderNames(dict[bytes, str]):
+    """Names as they came -> in lower case. A server sends the same ones with every reply: they are read once."""
+
+    MOST = 1_024
+    """A server that invents names fills no memory."""
+
+    def __missing__(self, raw: bytes) -> str:
+        name = raw.decode("latin-1").lower()
+        if len(self) < self.MOST:
+            self[raw] = name
+        return name
+
+
+_NAMES = _HeaderNames()
+
+
 class WireRequest(Struct, frozen=True, gc=False):
     """What is sent, and until when its reply is waited for. It holds the key, so it is never shown."""
 
@@ -239,7 +255,7 @@ class HttpConnection(asyncio.Protocol):
         self._status = status
         self._head = b""
         self._headers = headers = {
-            name.decode("latin-1").lower(): value.decode("latin-1").strip() for name, value in self._fields.items()
+            _NAMES[name]: value.decode("latin-1").strip() for name, value in self._fields.items()
         }
         coding = headers.get("transfer-encoding")
         if coding is not None:
