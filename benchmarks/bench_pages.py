@@ -15,11 +15,13 @@ DOCS = Path(__file__).parents[1] / "docs"
 CONDITIONS = {
     "in_flight": "Plain http",
     "https": "https",
+    "provider": "https, replies with all the headers that a large provider sends",
     "limited": "A server that is the limit, so that replies come one by one",
 }
 GOALS = {
     "in_flight": {"64": 0.75, "512": 0.6},
     "https": {"64": 0.75, "512": 0.6},
+    "provider": {"64": 0.75, "512": 0.6},
     "limited": {"64": 0.85, "512": 0.6},
 }
 """Condition -> in flight -> the most that a row may cost, as a share of the aiohttp loop's."""

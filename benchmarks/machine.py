@@ -119,8 +119,16 @@ def description() -> str:
     memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     system = f"{platform.system()} {platform.release().split('-')[0]}"
     return (
-        f"{_processor()}, {os.cpu_count()} cores, {memory_gb:.0f} GB, {system}, Python {platform.python_version()}"
+        f"{_processor()}, {os.cpu_count()} cores, {memory_gb:.0f} GB, {system}, "
+        f"Python {platform.python_version()}{_built()}"
     )
+
+
+def _built() -> str:
+    """Whose Python it is: distributions optimize theirs with a profile, which many built by hand are not."""
+    if sys.base_prefix != "/usr":
+        return ""
+    return f" of {platform.freedesktop_os_release()['PRETTY_NAME']}"
 
 
 def _processor() -> str:
