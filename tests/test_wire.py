@@ -28,6 +28,7 @@ from crun_batch.gateway.failures import LONGEST_MESSAGE, message_line
 from crun_batch.gateway.http.addresses import checked_headers, checked_url, is_loopback
 from crun_batch.gateway.http.bodies import EVIDENCE_BYTES, ByteBudget, Gunzip, Intake, WireSettings
 from crun_batch.gateway.http.descriptors import ensure_file_descriptors
+from crun_batch.gateway.http.exchange import HeaderNames
 from crun_batch.gateway.http.httpx_wire import HttpxWire
 from crun_batch.gateway.http.wire import Wire, open_wire
 from crun_batch.records import Fault, Response
@@ -248,6 +249,20 @@ def test_every_whole_reply_is_a_response(way: Way, name: str, server: FaultServe
     assert (fate.status, fate.body) == (response.status, response.body)
     assert type(response.body) is bytes
     assert fate.posts == server.posts[name] - posts_before
+
+
+@given(st.lists(st.binary(min_size=1, max_size=100), max_size=20))
+def test_names_that_a_server_invents_fill_no_memory(invented: list[bytes]) -> None:
+    """However many there are, and however long: what is kept of them is less than 64 KiB."""
+    names = HeaderNames()
+    for number in range(2_000):
+        assert names[b"X-%d" % number] == f"x-{number}"
+    for raw in [*invented, b"X-" + bytes(2**18)]:
+        assert names[raw] == raw.decode("latin-1").lower()
+    assert sum(map(len, names)) <= 2**16
+    short = HeaderNames()
+    assert short[b"X" * 2**18] == "x" * 2**18
+    assert not short
 
 
 @pytest.mark.parametrize("name", ["whole", "refused", "tls_alert", "close_in_body", "stall_in_body", "gzip_bomb"])

@@ -43,20 +43,20 @@ _CLOSED = "the connection was closed before the reply was whole"
 FaultKind = Literal["timeout", "connection", "bad_reply"]
 
 
-class _HeaderNames(dict[bytes, str]):
+class HeaderNames(dict[bytes, str]):
     """Names as they came -> in lower case. A server sends the same ones with every reply: they are read once."""
 
-    MOST = 1_024
+    MOST, LONGEST_BYTES = 1_024, 64
     """A server that invents names fills no memory."""
 
     def __missing__(self, raw: bytes) -> str:
         name = raw.decode("latin-1").lower()
-        if len(self) < self.MOST:
+        if len(self) < self.MOST and len(raw) <= self.LONGEST_BYTES:
             self[raw] = name
         return name
 
 
-_NAMES = _HeaderNames()
+_NAMES = HeaderNames()
 
 
 class WireRequest(Struct, frozen=True, gc=False):
