@@ -714,6 +714,7 @@ ANTHROPIC_HEADERS = {
     "anthropic-ratelimit-input-tokens-remaining": "29000",
     "anthropic-ratelimit-input-tokens-reset": "2026-09-21T14:13:50+00:00",
 }
+TOKENS_LEFT = "anthropic-ratelimit-input-tokens-remaining"
 DRAFT_HEADERS = {"ratelimit-limit": "100", "ratelimit-remaining": "20", "ratelimit-reset": "50"}
 
 
@@ -723,15 +724,16 @@ DRAFT_HEADERS = {"ratelimit-limit": "100", "ratelimit-remaining": "20", "ratelim
         (1.0, OPENAI_HEADERS, ["x-ratelimit-remaining-requests"]),
         (360.0, OPENAI_HEADERS, ["x-ratelimit-remaining-tokens"]),
         (360.0, OPENAI_HEADERS, ["x-ratelimit-remaining-requests", "x-ratelimit-remaining-tokens"]),
-        (0.0, ANTHROPIC_HEADERS, ["anthropic-ratelimit-requests-remaining"]),
-        (30.0, ANTHROPIC_HEADERS, ["anthropic-ratelimit-input-tokens-remaining"]),
+        (None, ANTHROPIC_HEADERS, ["anthropic-ratelimit-requests-remaining"]),
+        (30.0, ANTHROPIC_HEADERS, ["anthropic-ratelimit-requests-remaining", TOKENS_LEFT]),
+        (30.0, ANTHROPIC_HEADERS, [TOKENS_LEFT]),
         (50.0, DRAFT_HEADERS, ["ratelimit-remaining"]),
     ],
 )
 def test_a_limit_that_is_used_up_is_over_at_its_reset(
-    expected: float, headers: dict[str, str], used_up: list[str]
+    expected: float | None, headers: dict[str, str], used_up: list[str]
 ) -> None:
-    """The last of them counts; what is past is 0 seconds from now. While some of each remains, none does."""
+    """The last of them counts, and none that is past. While some of each remains, none does."""
     assert used_up_seconds(headers, NOW) is None
     assert expected == used_up_seconds(headers | dict.fromkeys(used_up, "0"), NOW)
 
@@ -740,6 +742,25 @@ def test_headers_that_tell_no_reset_of_what_is_used_up_say_nothing() -> None:
     assert used_up_seconds({"content-type": "application/json"}, NOW) is None
     assert used_up_seconds({"x-ratelimit-remaining-requests": "0"}, NOW) is None
     assert used_up_seconds({"x-ratelimit-remaining-tokens": "none", "x-ratelimit-reset-tokens": "6m"}, NOW) is None
+    assert used_up_seconds({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "0"}, NOW) is None
+
+
+def test_what_remains_is_reset_by_the_header_of_the_same_name() -> None:
+    """A gateway hands on what its provider says of requests, and says of its own limit that an hour is left."""
+    own = {"ratelimit-remaining": "20", "ratelimit-reset": "3600"}
+    assert used_up_seconds({"x-ratelimit-remaining-requests": "0"} | own, NOW) is None
+    handed_on = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "2s"}
+    assert used_up_seconds(handed_on | own, NOW) == 2.0
+
+
+@pytest.mark.parametrize("reset", ["0", "1789999990", "2026-09-21T13:00:00Z"])
+def test_a_refusal_whose_reset_is_past_is_paused_as_one_that_tells_none(reset: str) -> None:
+    """Our clock may be ahead of the gateway's: to wait 0 s would ask it without end."""
+    headers = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": reset}
+    failure = check(PROTOCOLS["chat"], Response(429, headers, b"{}"), stream=False, now_epoch_seconds=NOW)
+    assert isinstance(failure, Failure)
+    assert failure.action == "cool_down"
+    assert failure.retry_after_seconds is None
 
 
 @pytest.mark.parametrize(

@@ -47,10 +47,10 @@ _NAMES = {
 }
 """OpenAI's names, Anthropic's, and what stands in where neither came: OpenRouter's, those of the IETF's draft
 (draft-ietf-httpapi-ratelimit-headers-06: Kong, Envoy), and the input tokens alone."""
-_REMAINING, _RESET = (
-    tuple(tuple(name.format(field) for name in names) for names in _NAMES.values())
-    for field in ("remaining", "reset")
+_PAIRS = tuple(
+    tuple((name.format("remaining"), name.format("reset")) for name in names) for names in _NAMES.values()
 )
+"""A gateway may hand on a provider's headers beside its own: what remains and its reset are of one name."""
 
 
 def retry_after_seconds(headers: Mapping[str, str], now_epoch_seconds: float | None = None) -> float | None:
@@ -76,24 +76,24 @@ def retry_after_seconds(headers: Mapping[str, str], now_epoch_seconds: float | N
 
 
 def used_up_seconds(headers: Mapping[str, str], now_epoch_seconds: float) -> float | None:
-    """Until the last reset of what has none remaining; None: something of each remains, or no reset is told.
+    """Until the last reset of what has none remaining; None: something of each remains, or no reset is to come.
 
-    Most replies tell that much remains: then nothing but that is read.
+    A reset that is over (or a clock of ours that is ahead) says as little as none. Most replies tell that much
+    remains: then nothing but that is read.
     """
     if "ratelimit" not in " ".join(headers):
         return None
-    resets = [
-        reset_seconds(_first(headers, reset), now_epoch_seconds)
-        for remaining, reset in zip(_REMAINING, _RESET, strict=True)
-        if _number(_first(headers, remaining)) == 0
-    ]
-    return max((reset for reset in resets if reset is not None), default=None)
+    resets = [_reset_where_used_up(headers, pairs, now_epoch_seconds) for pairs in _PAIRS]
+    return max(filter(None, resets), default=None)
 
 
-def _first(headers: Mapping[str, str], names: Iterable[str]) -> str | None:
-    for name in names:
-        if name in headers:
-            return headers[name]
+def _reset_where_used_up(
+    headers: Mapping[str, str], pairs: Iterable[tuple[str, str]], now_epoch_seconds: float
+) -> float | None:
+    for remaining, reset in pairs:
+        if remaining in headers:
+            is_used_up = _number(headers[remaining]) == 0
+            return reset_seconds(headers.get(reset), now_epoch_seconds) if is_used_up else None
     return None
 
 
