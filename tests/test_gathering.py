@@ -52,6 +52,14 @@ def test_where_nothing_queues_the_loop_never_rests() -> None:
     assert drained_at < 0.05 * (1 + 0.05) * ROWS / IN_FLIGHT
 
 
+def test_a_lane_that_answers_at_once_is_not_held_up_by_another_where_requests_queue() -> None:
+    """A rest is for what queues: of 32 that take 5 ms each nothing does, whatever waits elsewhere."""
+    quick, queue = Gateway([], constant(0.005), 0.001), Gateway([], lambda draw, inside: 0.0005 * inside, 0.001)
+    lanes = [Lane(ceiling=32, adaptive=False), Lane(ceiling=512, adaptive=False)]
+    played = play([quick, queue], seconds=2.0, lanes=lanes, concurrency=544)
+    assert played.answered() > 0.8 * 2.0 * 32 / 0.005
+
+
 crowds = st.builds(
     Crowd,
     came=st.integers(1, 100),

@@ -46,7 +46,8 @@ class Crowd(Struct, frozen=True):
     took_seconds: float
     """By the request of the latest of them."""
     quickest_seconds: float
-    """By the quickest ever there. One that need not queue takes about that: answers differ up to twice that."""
+    """By the quickest ever there. One that need not queue takes about that: answers differ up to twice that.
+    Infinite, where not all go to one lane."""
 
 
 class ReplyRate:

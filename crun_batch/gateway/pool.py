@@ -141,8 +141,9 @@ class Pool:
 
     def _crowd(self) -> Crowd:
         sending, _ = self._arrived[-1]
-        took = self._loop.time() - sending.admitted.started_at
-        return Crowd(len(self._arrived), self.in_flight, took, sending.route.lane.quickest_seconds)
+        lane, took = sending.route.lane, self._loop.time() - sending.admitted.started_at
+        is_alone = lane.in_flight == self.in_flight  # all lanes rest at once, also one that answers at once
+        return Crowd(len(self._arrived), self.in_flight, took, lane.quickest_seconds if is_alone else NEVER)
 
     def _step(self) -> None:
         """Take in all that has arrived, send all that may go; then see to it that somebody calls again.
@@ -161,8 +162,7 @@ class Pool:
         """
         if self._over.is_set():  # abandoned: nothing is recorded any more
             return
-        self._step_is_due = False
-        wait = NEVER
+        self._step_is_due, wait = False, NEVER
         arrived, self._arrived = self._arrived, []
         self._gathering.end(len(arrived))
         self.in_flight -= len(arrived)
