@@ -49,6 +49,16 @@ def test_the_tokens_charged_are_the_tokens_of_the_text(text: str, limit: int, st
             assert limit == said.usage.output_tokens
 
 
+@pytest.mark.parametrize("word", ["x", "word ", "a b  c\n"])
+def test_a_text_of_any_length_is_counted_and_cut(word: str) -> None:
+    """A text of more characters than bpe-openai takes at once has the tokens of its parts."""
+    part, times = word * (400_000 // len(word)), 5
+    for name in tokenizers():
+        tokenizer = load_tokenizer(name)
+        assert tokenizer.count(part * times) == pytest.approx(times * tokenizer.count(part), abs=2 * times)
+        assert part.startswith(tokenizer.cut(part * times, 10))
+
+
 def test_the_input_is_counted_as_documented() -> None:
     """3 for the reply, 4 for each message, 85 for each image, and the texts' own; a prompt has its own only."""
     tokenizer = load_tokenizer("words")

@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache, lru_cache
+from itertools import chain, islice
 
 from msgspec import Struct
 
 _PIECE = re.compile(r" ?[^\W\d_]{1,8}|\d{1,3}|[^\w\s]|_|\s+|\w")
+
+_AT_ONCE = 50_000
+"""Characters that bpe-openai is given at once: it refuses a million, and 200,000 tokens; one has at most 4."""
 
 
 class Tokenizer(Struct, frozen=True):
@@ -45,12 +49,24 @@ def _o200k() -> tuple[Callable[[str], int], Callable[[str, int], str]]:
     encoding = bpe_openai.get_encoding("o200k_base")
 
     def count(text: str) -> int:
-        return len(encoding.encode_ordinary(text))
+        return sum(len(encoding.encode_ordinary(part)) for part in _parts(text))
 
     def cut(text: str, tokens: int) -> str:
-        return str(encoding.decode(encoding.encode_ordinary(text)[:tokens], errors="ignore"))
+        encoded = chain.from_iterable(encoding.encode_ordinary(part) for part in _parts(text))
+        return str(encoding.decode(list(islice(encoded, tokens)), errors="ignore"))
 
     return count, cut
+
+
+def _parts(text: str) -> Iterator[str]:
+    """A text in parts that are counted one by one, cut before a blank, where a token begins in any case."""
+    start = 0
+    while len(text) - start > _AT_ONCE:
+        blank = text.rfind(" ", start + 1, start + _AT_ONCE)
+        end = blank if blank > 0 else start + _AT_ONCE
+        yield text[start:end]
+        start = end
+    yield text[start:]
 
 
 def _count_words(text: str) -> int:
