@@ -122,6 +122,26 @@ def test_no_stream_has_the_key_in_its_pieces(delta, key, data):
 
 
 @settings(deadline=None)
+@given(keys, st.lists(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9), max_size=4))
+def test_events_that_are_no_object_are_passed_over(key, values):
+    """A reply of which none is left is lost, and it is paid: whatever its events are, it is looked through."""
+    strange = b"".join(b"data: " + json.dumps(value).encode() + b"\n\n" for value in [*values, 1, key])
+    clean = Redactor([key])(strange + stream_of([chat_delta("so: ", 1), chat_delta(key, 1), chat_delta(".", 1)]))
+    assert [] == [text for text in texts_of(read_stream(clean).events) if key in text]
+    assert b"secret removed" in clean
+    assert b'"."' in clean
+
+
+@pytest.mark.parametrize("levels", [200, 500, *range(900, 1030, 10), 100_000])
+@pytest.mark.parametrize("form", ["%s", "data: %s\n\n"])
+def test_a_reply_of_any_depth_is_kept_without_the_key(levels, form):
+    """What can just be read may be too deep to be written: then all of it goes."""
+    clean = Redactor([KEY])((form % f'{{"a": {"[" * levels}{json.dumps(KEY)}{"]" * levels}}}').encode())
+    assert json.dumps(KEY)[1:-1].encode() not in clean
+    assert b"secret removed" in clean
+
+
+@settings(deadline=None)
 @given(keys, st.integers(1, 7))
 def test_no_part_of_a_content_continues_the_key(key, cut):
     """A content of several parts is joined by our readers: the parts are searched as one."""

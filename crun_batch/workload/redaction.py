@@ -132,7 +132,8 @@ class Redactor:
             elif not is_cut:
                 written.append(lines)
             else:
-                written.append(encode(document) if is_json else _rewritten(encode(document), lines))
+                data = _written(document)
+                written.append(data if is_json else _rewritten(data, lines))
         clean = b"".join(written)
         return body if clean == body else clean
 
@@ -181,11 +182,20 @@ def _spelled(secret: str) -> bytes:
 
 
 def _decoded(data: bytes) -> Any:
-    """The JSON value; None for what is none: nobody reads pieces out of it."""
+    """The JSON object or list; None for what is none: nobody reads pieces out of it."""
     try:
-        return decode(data)
+        value = decode(data)
     except ValueError:
         return None
+    return value if isinstance(value, dict | list) else None
+
+
+def _written(document: Any) -> bytes:
+    """The JSON; of what is nested too deeply to be written, nothing but that it held a secret."""
+    try:
+        return encode(document)
+    except ValueError:
+        return REDACTED
 
 
 def _blocks(body: bytes) -> Iterator[tuple[bytes, bytes]]:
