@@ -714,6 +714,26 @@ def test_broken_texts_are_told_as_input_errors(text, format):
     assert {f"job.{format}"} == {mistake.file for mistake in complaints(text, format)}
 
 
+@pytest.mark.parametrize(
+    ("text", "line", "advice"),
+    [
+        ("prompt:\n\tuser: x", 2, "indent with blanks, not with tabs"),
+        ("prompt:\n  user: {{ text }}", 2, 'a template stands in quotes: "{{ name }}"'),
+        ("prompt:\n  user: @text", 2, "put a text that begins with it in quotes"),
+        ("prompt:\n  user: Label: x", 2, "put a text that holds a colon and a blank in quotes"),
+        ("prompt:\n  user: 'it's'", 2, "put all of it in quotes that it does not hold"),
+        ("prompt:\n   user: x\n  system: y", 3, "indent it like the keys that it stands beside"),
+        ('prompt:\n  user: "x\nmodel: m', 3, "close the quotes that open in line 2"),
+        ("prompt:\n  user: [x\nmodel: m", 3, "close the bracket that opens in line 2"),
+        ('prompt:\n  user: "\\d+"', 2, "write '...' in the place of \"...\", or two backslashes"),
+    ],
+)
+def test_what_yaml_trips_over_is_told_with_what_to_write(text, line, advice):
+    """The words of a parser alone help nobody who has not written one."""
+    told = [mistake for mistake in complaints(text) if advice in mistake.message]
+    assert [("job.yaml", line)] == [(mistake.file, mistake.line) for mistake in told]
+
+
 def test_an_alias_bomb_is_refused_before_it_grows():
     """Nine lines that stand for a billion values cost no memory."""
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]

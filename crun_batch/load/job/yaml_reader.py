@@ -25,6 +25,18 @@ _TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 _YAML_PARSER_ERRORS = (YAMLError, AssertionError, ValueError, IndexError, KeyError, AttributeError, RecursionError)
 """What ruamel.yaml lets out on malformed text."""
 
+_WHAT_TO_WRITE = (
+    ("found character '\\t'", "indent with blanks, not with tabs"),
+    ("that cannot start any token", "put a text that begins with it in quotes"),
+    ("mapping values are not allowed", "put a text that holds a colon and a blank in quotes"),
+    ("but found '<scalar>'", "a text ended at a quote or bracket; put all of it in quotes that it does not hold"),
+    ("but found '<block mapping start>'", "indent it like the keys that it stands beside"),
+    ("found unexpected end of stream", "close the quotes that open in line {opened}"),
+    ("expected ',' or", "close the bracket that opens in line {opened}, or put the text in quotes"),
+    ("found unknown escape character", "write '...' in the place of \"...\", or two backslashes"),
+)
+"""Words of ruamel.yaml's complaints -> what the user may do."""
+
 
 def read_yaml(text: str, source: str) -> Reading:
     """Parse one YAML document. Raises InputError where the text cannot be parsed at all."""
@@ -39,13 +51,20 @@ def read_yaml(text: str, source: str) -> Reading:
         raise syntax_error(source, _TOO_DEEP, error.problem_mark.line + 1) from None
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        problem = error.problem or error.context or "broken YAML"
-        raise syntax_error(source, problem, mark.line + 1 if mark else None) from None
+        raise syntax_error(source, _problem(error), mark.line + 1 if mark else None) from None
     except _YAML_PARSER_ERRORS:
         raise syntax_error(source, "broken YAML, or a character that no text may hold", None) from None
     reader = _YamlReader(source)
     tree = reader.value(node, ()) if node is not None else None
     return Reading(tree, reader.places, tuple(reader.mistakes))
+
+
+def _problem(error: MarkedYAMLError) -> str:
+    """What the parser says, and what to write instead, where that is known."""
+    problem = error.problem or error.context or "broken YAML"
+    advice = next((advice for words, advice in _WHAT_TO_WRITE if words in problem), None)
+    opened = error.context_mark or error.problem_mark
+    return problem if advice is None else f"{problem}; {advice.format(opened=opened.line + 1 if opened else 1)}"
 
 
 def _has_directive(text: str) -> bool:
@@ -120,7 +139,7 @@ class _YamlReader:
         lines: dict[str, int] = {}
         for key_node, value_node in pairs:
             if not isinstance(key_node, ScalarNode):
-                self.wrong(key_node, path, "a key must be a text")
+                self.wrong(key_node, path, 'a key must be a text; a template stands in quotes: "{{ name }}"')
                 continue
             key, line = key_node.value, key_node.start_mark.line + 1
             if key in lines:
