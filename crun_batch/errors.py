@@ -124,6 +124,15 @@ def wanted_signals() -> tuple[signal.Signals, ...]:
 
 
 @contextmanager
+def adding_to(mistakes: list[Mistake]) -> Iterator[None]:
+    """What is found wrong inside is added to `mistakes`, so that what does not need it is looked at too."""
+    try:
+        yield
+    except InputError as error:
+        mistakes += error.mistakes
+
+
+@contextmanager
 def refusals_of_the_system() -> Iterator[None]:
     """What the system refuses about a file that somebody named is an error of ours, wherever it comes up.
 

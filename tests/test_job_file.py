@@ -1092,3 +1092,38 @@ def test_what_is_wrong_with_a_key_stands_where_the_key_is_written(
     with ExitStack() as stack, pytest.raises(InputError) as refused:
         load(job, None, RunOptions(overrides=options), stack)
     assert str(refused.value).startswith(told.format(job=job, folder=tmp_path))
+
+
+def test_what_is_wrong_with_templates_graders_and_columns_comes_at_once_with_its_lines(tmp_path: Path) -> None:
+    """What is known only beside the table is told like the rest: all of it, each where it is written."""
+    (tmp_path / "t.csv").write_text("id,text\n1,a\n")
+    job = tmp_path / "job.yaml"
+    job.write_text(
+        "input: {table: t.csv, id: id}\nendpoint: {auth: none}\nsweep:\n  who:\n    a: {model: m}\n"
+        '    b:\n      model: n\n      prompt: {user: "{{ b }}"}\nprompt:\n  user: "{{ a }}"\n'
+        'score:\n  - {name: on, grader: exact, expected: x}\n  - {name: two, grader: exact, expected: "{{ c }}"}\n'
+        "output: {columns: [d, text]}\n"
+    )
+    with ExitStack() as stack, pytest.raises(InputError) as refused:
+        load(job, None, RunOptions(), stack)
+    assert [
+        (8, "prompt.user", "'b'"),
+        (10, "prompt.user", "'a'"),
+        (13, "score[1].expected", "'c'"),
+        (14, "output.columns", "'d'"),
+    ] == [(one.line, one.key, one.message.split("no column ")[1][:3]) for one in refused.value.mistakes]
+
+
+def test_a_column_that_is_renamed_to_a_taken_name_is_told_its_own(tmp_path: Path) -> None:
+    """What it says to write instead is right as it stands: the input's column is not called like the result's."""
+    (tmp_path / "t.csv").write_text("id,text\n1,a\n")
+    job = tmp_path / "job.yaml"
+    text = "input: {table: t.csv, id: id}\nendpoint: {auth: none}\nmodel: m\nprompt: {user: hi}\n"
+    job.write_text(text + "output: {columns: {status: text}}\n")
+    with ExitStack() as stack, pytest.raises(InputError) as refused:
+        load(job, None, RunOptions(), stack)
+    written = str(refused.value).rsplit("output.columns: ", 1)[1]
+    assert "{input_status: text}" == written
+    job.write_text(f"{text}output: {{columns: {written}}}\n")
+    with ExitStack() as stack:
+        assert {"input_status": "text"} == load(job, None, RunOptions(), stack).carried

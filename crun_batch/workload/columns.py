@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 from msgspec import structs
@@ -21,7 +21,7 @@ _NO_NAME = re.compile(r"|\*|\^.*\$", re.DOTALL)
 
 
 def carried_columns(job: Job, table: Table, variants: Sequence[Variant]) -> dict[str, str]:
-    """New name in the results -> input column, the id left out. Raises InputError where a column is missing."""
+    """New name in the results -> input column, the id left out."""
     names = table.schema.names
     chosen = job.output.columns
     if chosen is None:
@@ -32,19 +32,24 @@ def carried_columns(job: Job, table: Table, variants: Sequence[Variant]) -> dict
         columns = {name: name for name in names}
     else:
         columns = dict(chosen)
-    missing = [column for column in columns.values() if column not in names and column != table.id_name]
+    return {name: column for name, column in columns.items() if name != table.id_name and column in names}
+
+
+def refuse_missing(job: Job, table: Table) -> None:
+    """Raises InputError where a column that is to be carried is not in the table."""
+    names = table.schema.names
+    chosen = job.output.columns
+    carried = chosen.values() if isinstance(chosen, Mapping) else ()
+    missing = [column for column in carried if column not in names and column != table.id_name]
     if missing:
         raise InputError(
             [
-                Mistake(
-                    f"there is no column {column!r}; the table has {', '.join(names)}",
-                    job.source,
-                    key="output.columns",
+                job.document.mistake(
+                    ("output", "columns"), f"there is no column {column!r}; the table has {', '.join(names)}"
                 )
                 for column in missing
             ]
         )
-    return {name: column for name, column in columns.items() if name != table.id_name and column in names}
 
 
 def check_names(workload: Workload) -> None:
@@ -76,14 +81,14 @@ def check_names(workload: Workload) -> None:
             mistakes.append(
                 Mistake(
                     f"the results have a column {name!r} already, whatever the case of its letters; rename the "
-                    f"input's: output.columns: {{input_{name}: {name}}}",
+                    f"input's: output.columns: {{input_{name}: {workload.carried[name]}}}",
                     workload.job.source,
                     key="output.columns",
                 )
             )
         taken.add(name.lower())
     if mistakes:
-        raise InputError(mistakes)
+        raise InputError([workload.job.document.placed(mistake) for mistake in mistakes])
 
 
 def _no_name(name: str, job: Job, key: str, way: str) -> Mistake:

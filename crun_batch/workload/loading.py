@@ -8,13 +8,13 @@ from pathlib import Path
 
 from msgspec import structs
 
-from crun_batch.errors import InputError, Mistake, refusals_of_the_system
+from crun_batch.errors import InputError, Mistake, adding_to, refusals_of_the_system
 from crun_batch.load.job.job import Job, load_job
 from crun_batch.load.job.sweep import variations
 from crun_batch.load.prompt.score_templates import ScoreTemplates
 from crun_batch.load.table.table import Table, open_table
 from crun_batch.options import RunOptions
-from crun_batch.workload.columns import carried_columns, check_names, output_column
+from crun_batch.workload.columns import carried_columns, check_names, output_column, refuse_missing
 from crun_batch.workload.sharding import in_its_folder, one_shard
 from crun_batch.workload.target import judges_of
 from crun_batch.workload.variants import compiled_variants
@@ -74,8 +74,15 @@ def load_workload(job: Job, frame: object | None = None, overrides: Mapping[str,
     """
     varied = variations(job, overrides)
     table = _opened_table(job, frame)
-    variants = compiled_variants(varied, table)
-    templates = ScoreTemplates(job.score, schema=table.schema, job_source=job.source)
+    mistakes: list[Mistake] = []
+    with adding_to(mistakes):
+        variants = compiled_variants(varied, table)
+    with adding_to(mistakes):
+        templates = ScoreTemplates(job.score, schema=table.schema, job_source=job.source)
+    with adding_to(mistakes):
+        refuse_missing(job, table)
+    if mistakes:
+        raise InputError(sorted(map(job.document.placed, mistakes), key=job.document.order))
     carried = carried_columns(job, table, variants)
     judges = judges_of(job, overrides, len(variants))
     workload = Workload(job, table, variants, carried, templates, output_column(variants), judges)

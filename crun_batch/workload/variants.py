@@ -37,7 +37,8 @@ def _renderers(varied: Sequence[Variation], table: Table) -> list[Renderer]:
                 one.job.prompt, schema=table.schema, folders=one.job.folders, job_source=one.job.source
             )
         except InputError as error:
-            mistakes |= dict.fromkeys(_of_variant(mistake, one, varied) for mistake in error.mistakes)
+            placed = map(one.job.document.placed, error.mistakes)
+            mistakes |= dict.fromkeys(_of_variant(mistake, one, varied) for mistake in placed)
         else:
             made.append((one, renderer))
     if mistakes:

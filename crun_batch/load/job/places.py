@@ -23,6 +23,7 @@ LITERAL_KEY = re.compile(r"(?<![A-Za-z0-9])(?:sk-[A-Za-z0-9_-]{16,}|ak_[A-Za-z0-
 """What API keys look like at CRUN (`ak_`) and at OpenAI, Anthropic, OpenRouter (`sk-`)."""
 
 _DOTTED = re.compile(r'"([^"]*)"|([^."]+)')
+_SHOWN = re.compile(r'"([^"]*)"|\[(\d+)\]|([^."\[\]]+)')
 
 
 class Place(NamedTuple):
@@ -69,10 +70,10 @@ class Document(Struct, frozen=True):
         return Mistake(masked(message), file=place.file, line=place.line, key=dotted(path) or None)
 
     def placed(self, mistake: Mistake) -> Mistake:
-        """The mistake; where it names a key and no file, with the place where that key is written."""
-        if mistake.file is not None or mistake.key is None:
+        """The mistake; where it names a key of this job and no line, with the place where that key is written."""
+        if mistake.key is None or mistake.line is not None or mistake.file not in (None, self.source):
             return mistake
-        place = self.mistake(split_dotted(mistake.key), mistake.message)
+        place = self.mistake(_path_of(mistake.key), mistake.message)
         return structs.replace(mistake, file=place.file, line=place.line)
 
     def order(self, mistake: Mistake) -> tuple[bool, str, int]:
@@ -101,6 +102,11 @@ def dotted(path: KeyPath) -> str:
         name = f'"{part}"' if isinstance(part, str) and "." in part else part
         shown += f"[{name}]" if isinstance(part, int) else f".{name}"
     return masked(shown.removeprefix("."))
+
+
+def _path_of(shown: str) -> KeyPath:
+    """The path that `dotted` shows so."""
+    return tuple(int(index) if index else quoted or bare for quoted, index, bare in _SHOWN.findall(shown))
 
 
 def split_dotted(key: str) -> tuple[str, ...]:
