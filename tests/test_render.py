@@ -204,6 +204,25 @@ def test_a_missing_nested_key_is_an_error() -> None:
     assert "row 17 (id 'r17'), prompt.user: `meta.nokey` is undefined (line 2 of the template)" == message
 
 
+@pytest.mark.parametrize(
+    ("template", "text", "told"),
+    [
+        (
+            "{{ text.a }}",
+            '{"a": 1}',
+            "`text.a` is undefined (line 1 of the template): 'text' is a text here; of JSON",
+        ),
+        ("{{ text.a }}", '{"a": 1}', "write {{ (text | fromjson).a }}"),
+        ("{{ text['a b'][0] }}", '{"a b": [1]}', "write {{ (text | fromjson)['a b'] }}"),
+        ("{% for t in text.tags %}{{ t }}{% endfor %}", "{}", "write {{ (text | fromjson).tags }}"),
+        ("{{ (text | fromjson).a }}", "a, b", "fromjson takes JSON, and the text is none: "),
+    ],
+)
+def test_json_in_a_text_is_told_how_it_is_read(template: str, text: str, told: str) -> None:
+    """Objects of a JSONL file come as text: who reads a key of one is told the filter."""
+    assert told in rejection(template, text=text)
+
+
 def test_templates_cannot_change_a_row() -> None:
     """A row is rendered for every variant: a method that changes a list works on a copy."""
     values = {"tags": ["a"]}

@@ -28,6 +28,7 @@ from crun_batch.load.prompt.templates import (
     Template,
     Unrenderable,
     environment,
+    reason_in,
     shielded,
 )
 from crun_batch.records import Prompt, Row
@@ -234,7 +235,7 @@ class Renderer:
             else:
                 text = shielded(partial(self._fast.render_template, template.key, **context))
         except Unrenderable as error:
-            raise Unrenderable(error.reason, template.key) from None
+            raise Unrenderable(reason_in(context, error.reason), template.key) from None
         return _bounded(text, template)
 
 

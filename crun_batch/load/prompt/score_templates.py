@@ -23,6 +23,7 @@ from crun_batch.load.prompt.templates import (
     Unrenderable,
     environment,
     holds_null,
+    reason_in,
     shielded,
 )
 
@@ -100,7 +101,7 @@ class ScoreTemplates:
         except Unrenderable as error:
             if any(holds_null(value) for value in context.values()):
                 return None
-            raise Unrenderable(error.reason, template.key) from None
+            raise Unrenderable(reason_in(context, error.reason), template.key) from None
 
     def _converted(self, name: str, value: Any) -> Any:
         convert = self._converters.get(name)

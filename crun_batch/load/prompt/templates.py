@@ -87,7 +87,10 @@ def from_json(text: str) -> Any:
     """The `fromjson` filter: the value that a JSON text holds."""
     if not isinstance(text, str):
         raise Unrenderable(f"fromjson takes text, not {_kind(text)}")
-    return orjson.loads(text)
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise Unrenderable(f"fromjson takes JSON, and the text is none: {error.msg}") from None
 
 
 def join(values: Any, separator: str = "") -> str:
@@ -151,6 +154,8 @@ def environment(finalizer: Callable[[Any], Any] | None = None) -> Environment:
 
 _SLICE = re.compile(r"\[[^\]]*:")
 """What may be a slice."""
+_READ_FROM = re.compile(r"`(?P<column>\w+)(?P<rest>[.\[][^`]*)` is undefined")
+"""The engine's words where a value has no such key."""
 
 
 class NullStandIn:
@@ -211,6 +216,15 @@ def template_reason(error: TemplateError) -> str:
         return f"it takes more than {FUEL:,} steps; is there a loop over too much data?"
     reason = " ".join((error.detail or error.message or error.kind).split())[:300]
     return f"{reason} (line {error.line} of the template)" if error.line else reason
+
+
+def reason_in(context: Mapping[str, Any], reason: str) -> str:
+    """Why a template cannot be made; where it reads what a text holds as JSON, with how that is read."""
+    match = _READ_FROM.match(reason)
+    if match is None or not isinstance(context.get(match["column"]), str):
+        return reason
+    column, rest = match["column"], match["rest"]
+    return f"{reason}: '{column}' is a text here; of JSON in it, write {{{{ ({column} | fromjson){rest} }}}}"
 
 
 class CarefulEngine:
