@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
 import pytest
@@ -11,10 +12,10 @@ from msgspec import structs
 from played_gateway import Gateway, Nothing, constant, play
 
 from crun_batch.gateway.admission import Lane
-from crun_batch.gateway.gathering import Crowd, ReplyRate, gather_seconds, rest_seconds
+from crun_batch.gateway.gathering import Crowd, ReplyRate, RestTrial, gather_seconds, rest_seconds
 from crun_batch.records import Attempt, Fault, Response
 
-ROWS, IN_FLIGHT = 20_000, 64
+ROWS, IN_FLIGHT = 12_000, 64
 
 
 class Steps(Nothing):
@@ -58,6 +59,34 @@ def test_a_lane_that_answers_at_once_is_not_held_up_by_another_where_requests_qu
     lanes = [Lane(ceiling=32, adaptive=False), Lane(ceiling=512, adaptive=False)]
     played = play([quick, queue], seconds=2.0, lanes=lanes, concurrency=544)
     assert played.answered() > 0.8 * 2.0 * 32 / 0.005
+
+
+def test_what_looks_like_a_queue_and_is_none_is_found_out() -> None:
+    """Half of the replies take 5 ms and half 200 ms: a rest would lower the pace by an eighth."""
+
+    def answer_seconds(draw: random.Random, inside: int) -> float:
+        return draw.choice((0.005, 0.2))
+
+    lane = Lane(ceiling=160, adaptive=False)
+    played = play(Gateway([], answer_seconds, 0.001), seconds=22.0, lanes=[lane], concurrency=160)
+    ideal = 160 / 0.1025
+    assert played.answered(6.0, 10.0) < 0.9 * 4.0 * ideal
+    assert played.answered(18.0, 22.0) > 0.97 * 4.0 * ideal
+
+
+@given(st.floats(0.0, 1.0), st.floats(-0.03, 0.03))
+def test_rests_are_left_for_a_minute_where_they_lower_the_pace(left: float, rise: float) -> None:
+    """By more than 5 %, and tried anew then; whether the pace rises or falls meanwhile makes no difference."""
+    trial, rested = RestTrial(), list[float]()
+    for tick in range(1_200):
+        trial.took_in(0.1 * tick, round(10_000 * (1 + rise * tick / 50) * (left if trial.may_rest else 1.0)))
+        rested += [0.1 * tick] if trial.may_rest else []
+    assert sum(moment < 10.0 for moment in rested) == 100
+    for minute in (0.0, 60.0):
+        assert 39 <= sum(minute + 10.0 <= moment < minute + 18.0 for moment in rested) <= 41
+        after = sum(minute + 18.1 <= moment < minute + 60.0 for moment in rested)
+        assert after > 410 or left < 0.96
+        assert after == 0 or left > 0.94
 
 
 crowds = st.builds(

@@ -26,6 +26,11 @@ REST_SHARE, LONGEST_REST_SECONDS = 0.25, 0.05
 """The share is of the time that requests queue at the gateway."""
 STEPS_OF_RATE = 16
 """Over so many steps the rate of replies is measured."""
+TRIAL_EVERY_SECONDS, FIRST_TRIAL_AFTER_SECONDS, TRIAL_PART_SECONDS = 60.0, 10.0, 2.0
+RESTS_IN_TRIAL = (False, True, True, False)
+"""Of its parts: a pace that only rises or falls meanwhile is the same with rests as without."""
+BORNE_PACE = 0.95
+"""With rests, of the pace without: less is a loss."""
 
 
 def gather_seconds(took_seconds: float) -> float:
@@ -70,6 +75,34 @@ class ReplyRate:
         return (sum(replies for _, replies in self._steps) - first) / (ended - began) if ended > began else 0.0
 
 
+class RestTrial:
+    """Whether rests lower the pace, tried once a minute: then the loop does without until the next trial.
+
+    The quickest answer is all that is known of one that need not queue. Where others take much longer without a
+    queue, as some have a thousand words and others two, nothing but a trial tells that they do not wait in one.
+    """
+
+    def __init__(self) -> None:
+        self.may_rest = True
+        self._rests_are_borne = True
+        self._began: float | None = None
+        self._came = {False: 0, True: 0}
+
+    def took_in(self, now: float, replies: int) -> None:
+        """A step took in so many."""
+        self._began = now if self._began is None else self._began
+        since = (now - self._began) % TRIAL_EVERY_SECONDS - FIRST_TRIAL_AFTER_SECONDS
+        part = int(since // TRIAL_PART_SECONDS)
+        if 0 <= part < len(RESTS_IN_TRIAL):
+            self.may_rest = RESTS_IN_TRIAL[part]
+            self._came[self.may_rest] += replies
+            return
+        if any(self._came.values()):
+            self._rests_are_borne = self._came[True] >= BORNE_PACE * self._came[False]
+            self._came = {False: 0, True: 0}
+        self.may_rest = self._rests_are_borne
+
+
 def rest_seconds(crowd: Crowd, replies_per_second: float) -> float:
     """How long the loop may stand still, until about 128 replies have come; 0 where it should go on.
 
@@ -94,6 +127,7 @@ class Gathering:
         self._step = step
         self._rest = rest
         self._rate = ReplyRate()
+        self._trial = RestTrial()
         self._handle: asyncio.Handle | None = None
 
     def begin(self) -> None:
@@ -103,14 +137,16 @@ class Gathering:
 
     def end(self, replies: int) -> None:
         """All that has come is being taken in: so many."""
-        self._rate.took_in(self._loop.time(), replies)
+        now = self._loop.time()
+        self._rate.took_in(now, replies)
+        self._trial.took_in(now, replies)
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
 
     def _wait(self) -> None:
         crowd = self._crowd()
-        seconds = rest_seconds(crowd, self._rate.replies_per_second)
+        seconds = rest_seconds(crowd, self._rate.replies_per_second) if self._trial.may_rest else 0.0
         if seconds > 0.0:
             self._rest(seconds)
             # In the next turn of the loop what has come is read, in the one after it its calls are over.
