@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from measurements.budget_simulations import simulate
 
 from crun_batch.load.job.job import Job
-from crun_batch.pricing.budget import Budget, Needs, Preflight, Reservations, may_start, rows_that_fit
+from crun_batch.pricing.budget import Budget, Needs, Preflight, Reservations, may_start, rows_that_fit, used_up
 from crun_batch.records import PICO, Cost, Hold, Price, ProtocolName
 from crun_batch.session.tickets import Holds
 from crun_batch.workload.request import Request
@@ -107,6 +107,25 @@ def test_the_balance_that_must_stay_stays() -> None:
     assert book.can_hold(Hold())
     book.observe_balance(40, "credits", keep_pico=40)
     assert not book.can_hold(Hold())
+
+
+@pytest.mark.parametrize(
+    ("cap", "told"),
+    [
+        (None, "what the balance has, less budget.keep_credits, is used up: 10 credits are left, and one"),
+        (500, "what the balance has, less budget.keep_credits, is used up: 10 credits are left, and one"),
+        (35, "30 credits spent, of the 35 credits in budget.max_cost_credits, and one request may cost up to 30"),
+    ],
+)
+def test_what_has_run_out_is_told(cap: int | None, told: str) -> None:
+    """A cap with room is not to be raised where it is the balance that has none."""
+    budget = Budget(max_credits_pico=None if cap is None else cap * PICO)
+    book, hold = Reservations(budget), Hold(None, 30 * PICO)
+    book.observe_balance(60 * PICO, "credits", keep_pico=20 * PICO)
+    assert book.reserve(hold)
+    book.settle(hold, Cost(None, 30 * PICO))
+    assert not book.reserve(hold)
+    assert told in used_up(Reservations(budget, spent=Cost(None, 30 * PICO)), book)
 
 
 @settings(max_examples=200, deadline=None)

@@ -15,7 +15,7 @@ from crun_batch.gateway.spread import AnyLane, Destination, Spread
 from crun_batch.gateway.steering import Allowance
 from crun_batch.records import Attempt, Fault, Halt, Outcome, Response, Room, Ticket
 
-NO_ROOM = "the budget has no room for one more request"
+NO_ROOM = "there is no room for one more request"
 """Why a run halts whose next request cannot be reserved, with none in flight that could give room."""
 
 

@@ -68,6 +68,13 @@ class Purse(Struct):
         limit = self.limit_pico
         return None if limit is None else limit - self.committed_pico
 
+    @property
+    def is_out_of_balance(self) -> bool:
+        """Whether the balance, rather than the cap, has no room for the largest request."""
+        cap, floor_cap = self.cap_pico, self.floor_cap_pico
+        is_lower = floor_cap is not None and (cap is None or floor_cap < cap)
+        return is_lower and (self.free_pico or 0) < self.largest_hold_pico
+
     def fits(self, hold_pico: int | None) -> bool:
         """Whether a request may hold that much; None: nothing bounds it.
 
@@ -277,18 +284,26 @@ def _open_rows_that_fit(need: Needs, left_pico: int) -> int:
 
 
 def used_up(reservations: Reservations, asked: Reservations | None) -> str:
-    """Which cap has no room for one more request, how it was used, and how to go on.
+    """Which cap has no room for one more request, or that the balance has none, and how to go on.
 
     `asked`: the session's own, which knows what requests would have held: a cap may be too low for one of them
     although little of it is spent.
     """
     phrases = []
     for unit in ("usd", "credits"):
+        session: Purse | None = None if asked is None else getattr(asked, unit)
+        if session is not None and session.is_out_of_balance:
+            left, largest = max(0, session.free_pico or 0), session.largest_hold_pico
+            return (
+                f"what the balance has, less budget.keep_credits, is used up: {_money(left, unit)} are left, and "
+                f"one request may cost up to {_money(largest, unit)}; "
+                "top it up and start again, what is finished stays"
+            )
         purse: Purse = getattr(reservations, unit)
         if purse.cap_pico is not None:
             unknown = purse.unknown_pico
             held = f" and {_money(unknown, unit)} held for attempts of unknown cost" if unknown else ""
-            largest = 0 if asked is None else getattr(asked, unit).largest_hold_pico
+            largest = 0 if session is None else session.largest_hold_pico
             may_cost = f", and one request may cost up to {_money(largest, unit)}" if largest else ""
             phrases.append(
                 f"{_money(purse.spent_pico, unit)} spent{held}, of the {_money(purse.cap_pico, unit)} in "
