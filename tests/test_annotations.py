@@ -18,6 +18,7 @@ import crun_batch
 from crun_batch.cli import commands as cli
 from crun_batch.load.job.job import load_job
 from crun_batch.reporting.annotated import gold_labels, judges_against_people
+from crun_batch.reporting.annotating import SaidOfAnswer, save_annotation
 from crun_batch.store.annotations import (
     Annotation,
     add_annotations,
@@ -196,6 +197,17 @@ def test_an_annotation_names_its_answer_by_hash(run: Path) -> None:
             crun_batch.annotate(run, row, variant=variant, label="red")
     with pytest.raises(crun_batch.InputError, match="pass or fail"):
         crun_batch.annotate(run, 3, verdict="maybe")
+
+
+def test_what_is_left_out_stays_as_it_was_said_but_no_verdict_of_another_answer(run: Path) -> None:
+    """By the same person of the same answer; None takes a word back; what others say stays theirs."""
+    add_annotations(run, [an_annotation(label="blue", annotator="bob", variant="large", repeat=0)])
+    words = ({"label": "red"}, {"verdict": "pass"}, {"comment": "so"}, {"label": None})
+    held = [save_annotation(run, SaidOfAnswer(1, "large", annotator="ann", **word)) for word in words]
+    told = [(one.label, one.verdict, one.comment) for one in held]
+    assert [("red", None, None), ("red", "pass", None), ("red", "pass", "so"), (None, "pass", "so")] == told
+    add_annotations(run, [an_annotation(2, variant="large", repeat=0, answer_hash="another", verdict="fail")])
+    assert None is save_annotation(run, SaidOfAnswer(2, "large", annotator="ann", label="red")).verdict
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])

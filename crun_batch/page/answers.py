@@ -14,6 +14,7 @@ from crun_batch.page.facts import facets_document
 from crun_batch.page.one_row import row_document
 from crun_batch.page.shown_runs import ShownRun, ShownRuns
 from crun_batch.page.telling import tell_session
+from crun_batch.reporting.annotating import this_person
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -53,7 +54,7 @@ def answers(
         shown = _run_of(shown_runs, request)
         recorded = shown.rows.recorded(wanted)
         document = row_document(shown.path, recorded, table=table, allow_paths=allow_paths)
-        return {**document, "said": shown.rows.people.of_row(document["id"])}
+        return {**document, "said": shown.rows.people.of_row(document["id"]), "person": this_person()}
 
     def status(request: Request) -> dict[str, Any]:
         shown = _run_of(shown_runs, request)

@@ -7,23 +7,26 @@ import time
 from pathlib import Path
 
 import polars as pl
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from crun_batch.errors import InputError
-from crun_batch.store.annotations import Annotation, add_annotations, answer_hash
+from crun_batch.store.annotations import SAID, Annotation, answer_hash, change_annotation
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.views import results_frame, run_schema
 
 
 class SaidOfAnswer(Struct, frozen=True):
-    """What is said of a row, or of the answer of one variant to it; all three None takes back what was said."""
+    """What is said of a row, or of the answer of one variant to it; all three None takes back what was said.
+
+    What is left out stays as the same person last said it.
+    """
 
     row_id: int | str
     variant: str | None = None
     repeat: int = 0
-    label: str | None = None
-    verdict: str | None = None
-    comment: str | None = None
+    label: str | UnsetType | None = UNSET
+    verdict: str | UnsetType | None = UNSET
+    comment: str | UnsetType | None = UNSET
     annotator: str | None = None
     """Default: the user of this machine."""
 
@@ -54,8 +57,7 @@ def save_annotation(path: Path, said: SaidOfAnswer) -> Annotation:
         verdict=said.verdict or None,
         comment=said.comment or None,
     )
-    add_annotations(path, [annotation])
-    return annotation
+    return change_annotation(path, annotation, [name for name in SAID if getattr(said, name) is UNSET])
 
 
 def this_person() -> str:

@@ -13,14 +13,14 @@ import fcntl
 import hashlib
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from crun_batch.errors import DiskFailed, InputError, RunDamaged
 from crun_batch.store.directory import ANNOTATIONS_LOCK, ANNOTATIONS_NAME, RunDirectory
@@ -106,20 +106,49 @@ def add_annotations(path: Path, said: Sequence[Annotation], disk: Disk | None = 
     """
     for one in said:
         _check(one)
-    disk = disk or Disk()
-    schema = annotations_schema(run_schema(RunDirectory(path)).stored_id_type)
+    with _locked(path):
+        return _add(path, said, all_annotations(path), disk or Disk())
+
+
+def change_annotation(path: Path, said: Annotation, kept: Collection[str]) -> Annotation:
+    """Save this line, of which `kept` are those of SAID that stay as the same person last said them; the line.
+
+    So two windows of one person do not take back each other's words. On the disk when it returns; raises as
+    `add_annotations`.
+    """
+    _check(said)
     with _locked(path):
         before = all_annotations(path)
-        there = set(zip(*(column.to_pylist() for column in before.columns), strict=True))
-        lines = _lines(said, schema)
-        new = [
-            line
-            for line in dict.fromkeys(zip(*(c.to_pylist() for c in lines.columns), strict=True))
-            if line not in there
-        ]
-        if new:
-            added = pa.table([list(column) for column in zip(*new, strict=True)], schema=schema)
-            _replace(disk, path, pa.concat_tables([before, added]))
+        whole = structs.replace(said, **_former(before, said, kept))
+        _add(path, [whole], before, Disk())
+    return whole
+
+
+def _former(before: pa.Table, said: Annotation, kept: Collection[str]) -> dict[str, str | None]:
+    """What that person last said of the same answer; a verdict only where the answer is not another by now."""
+    asked = (str(said.row_id), said.variant, said.repeat, said.annotator)
+    names = ("id", "variant", "repeat", "annotator")
+    named = zip(*(before.column(name).to_pylist() for name in names), strict=True)
+    places = [place for place, (row_id, *rest) in enumerate(named) if (str(row_id), *rest) == asked]
+    if not places:
+        return {}
+    [last] = before.slice(places[-1], 1).to_pylist()
+    is_same = last["answer_hash"] == said.answer_hash
+    return {name: last[name] for name in kept if is_same or name != "verdict"}
+
+
+def _add(path: Path, said: Sequence[Annotation], before: pa.Table, disk: Disk) -> int:
+    """Save them behind those that were there before, but for what is there already; how many were new."""
+    there = set(zip(*(column.to_pylist() for column in before.columns), strict=True))
+    lines = _lines(said, before.schema)
+    new = [
+        line
+        for line in dict.fromkeys(zip(*(column.to_pylist() for column in lines.columns), strict=True))
+        if line not in there
+    ]
+    if new:
+        added = pa.table([list(column) for column in zip(*new, strict=True)], schema=before.schema)
+        _replace(disk, path, pa.concat_tables([before, added]))
     return len(new)
 
 

@@ -16,7 +16,7 @@ export async function ask(name, parameters, signal) {
 
 // Saves what a person says: returns when it is on the disk.
 export async function tell(name, parameters, said) {
-  return sent(name, parameters, { method: "POST", body: JSON.stringify(said) });
+  return sent(name, parameters, { method: "POST", body: JSON.stringify(said), keepalive: true });
 }
 
 async function sent(name, parameters, how) {

@@ -12,7 +12,8 @@ import { makeSteering, showSteering } from "./steer.js";
 import { lines, mark, select, selected, showRows } from "./table.js";
 
 const LIVE_EVERY_MS = 2000;
-const state = { facts: null, page: null, seen: {}, loading: new AbortController(), troubles: new Map() };
+const state = { facts: null, page: null, seen: {}, loading: new AbortController(), troubles: new Map(),
+  opened: null, opening: null };  // the line whose row was opened last, and its coming
 
 async function start() {
   takeToken();
@@ -38,6 +39,7 @@ async function start() {
   byId("hide-help").addEventListener("click", () => byId("help").close());
   addEventListener("popstate", open);
   addEventListener("keydown", pressed);
+  addEventListener("pagehide", () => document.activeElement?.blur());  // what was typed of an answer is saved
   await open();
   setInterval(() => { if (!document.hidden) watch(); }, LIVE_EVERY_MS);
 }
@@ -94,7 +96,7 @@ async function loadRows() {
   await told("rows", async () => {
     const page = await ask("rows", parameters, loading.signal);
     state.page = page;
-    showRows(state.facts, page, { open: (row) => go(row.id), changed: load });
+    showRows(state.facts, page, { open: (row) => goTo(row), changed: load });
     byId("page").textContent = `page ${number(page.page)}`;
     byId("previous").disabled = page.page === 1;
     byId("next").disabled = page.is_last;
@@ -103,6 +105,7 @@ async function loadRows() {
     const { rows } = await ask("count", parameters, loading.signal);
     byId("count").textContent = counted(rows, state.facts.noun);
     const pages = Math.max(1, Math.ceil(rows / page.rows_a_page));
+    if (page.page > pages && change((to) => put(to, "page", pages === 1 ? null : pages), { keepPage: true })) return load();
     byId("page").textContent = `page ${number(page.page)} of ${number(pages)}`;
     byId("to-page").max = pages;
     show(byId("to-page"), pages > 2);
@@ -123,7 +126,15 @@ function turnTo(page) {
 function go(id) {
   change((to) => put(to, "id", id), { push: true, keepPage: true });
   mark(id === null ? null : String(id));
-  return told("row", () => openRow());
+  state.opening = told("row", () => openRow());
+  return state.opening;
+}
+
+// Open the row of a line, to be read and scrolled by the keys at once.
+async function goTo({ id, variant, repeat }) {
+  state.opened = { id: String(id), variant, repeat: String(repeat) };
+  await go(id);
+  if (document.activeElement === document.body || document.activeElement.closest("#rows, #row")) byId("row").focus();
 }
 
 async function openRow(signal) {
@@ -131,11 +142,23 @@ async function openRow(signal) {
   const id = parameters.get("id");
   if (id === null) { hideRow(); return; }
   const named = new URLSearchParams({ id, ...(parameters.get("run") ? { run: parameters.get("run") } : {}) });
-  const row = await ask("row", named, signal);
+  const row = await ask("row", named, signal).catch((error) => {
+    if (error.name !== "AbortError" && byId("row").dataset.id !== id) hideRow();  // no other row is taken for this one
+    throw error;
+  });
   if (asked().get("id") !== id) return;
   const labels = new Set([...row.units.map(labelOf), ...row.said.map((one) => one.label)].filter((label) => label !== null));
   byId("labels").replaceChildren(...[...labels].map((value) => element("option", { value })));
-  showRow(row, { close, before: () => step(-1), after: () => step(1), said: showPeople });
+  showRow(row, { close, before: () => step(-1), after: () => step(1), saved });
+  byId("row").dataset.id = id;
+}
+
+// What is said of an answer is being saved: where that fails it is told above all, also when its row is closed by then.
+function saved(answer, work) {
+  return told(`said of ${answer}`, async () => {
+    await work();
+    showPeople();
+  });
 }
 
 // How much is annotated, and how far judges agree with people.
@@ -159,7 +182,8 @@ function judge(one) {
 function close() {
   const at = asked().get("id");
   go(null);
-  const tr = lines().find((one) => one.dataset.id === at);
+  const all = lines().filter((one) => one.dataset.id === at);
+  const tr = all.find((one) => isOf(one, state.opened)) ?? all[0];
   if (tr) select(tr);
 }
 
@@ -173,7 +197,7 @@ function step(by) {
   while (id !== null && all[to] && all[to].dataset.id === id) to += by;
   if (!all[to]) return;
   select(all[to]);
-  if (id !== null) go(all[to].dataset.id);
+  if (id !== null) goTo(all[to].dataset);
 }
 
 async function watch() {
@@ -186,7 +210,7 @@ async function watch() {
     if (state.seen.run === asked().get("run") && state.seen.done === done) return;
     const isNews = state.seen.run === asked().get("run");
     state.seen = { run: asked().get("run"), done };
-    if (isNews && asked().get("id") === null && !document.activeElement?.closest("#rows tbody")) await load();
+    if (isNews && asked().get("id") === null && !document.activeElement?.closest("#rows")) await load();
     showFailures(await ask("failures", asked()), status.noun);
   });
 }
@@ -212,11 +236,18 @@ const KEYS = {
   "/": () => byId("q").focus(), "?": () => byId("help").showModal(),
 };
 
-// In the form of the answer that was opened; where that is not told, of the first.
-function press(which) {
-  const at = selected();
+// Whether a line or a form is of the same answer.
+const isOf = (one, other) => one.dataset.variant === other?.variant && one.dataset.repeat === other?.repeat;
+
+// In the form that has the focus; else in that of the answer whose line was opened, else in the first. Of a row that
+// is still to come, when it is there.
+async function press(which) {
+  const id = asked().get("id");
+  await state.opening;
+  if (id === null || byId("row").dataset.id !== id || asked().get("id") !== id) return;
   const forms = [...document.querySelectorAll("#row .annotate")];
-  const form = forms.find((one) => one.dataset.variant === at?.dataset.variant && one.dataset.repeat === at?.dataset.repeat) ?? forms[0];
+  const opened = state.opened?.id === id ? state.opened : null;
+  const form = document.activeElement?.closest("#row .annotate") ?? forms.find((one) => isOf(one, opened)) ?? forms[0];
   form?.querySelector(which)?.click();
 }
 

@@ -26,6 +26,7 @@ export function showRow(document_, actions) {
 export function hideRow() {
   show(byId("row"), false);
   byId("row").replaceChildren();
+  delete byId("row").dataset.id;
   document.body.classList.remove("has-row");
 }
 
@@ -47,7 +48,7 @@ function answers(document_, actions) {
       : element("pre", { class: "text answer" }, text === first ? againstAll(text, others) : parts(marked(text, first)));
     return element("section", { class: "unit" },
       element("h3", {}, title(unit, units), " ", badge(unit.status)), shown,
-      unit.status === "open" ? null : annotateForm(unit, document_.id, document_.said, actions.said), facts(unit));
+      unit.status === "open" ? null : annotateForm(unit, document_, actions.saved), facts(unit));
   });
 }
 
