@@ -155,6 +155,75 @@ def test_keys_lead_through_the_rows(browser: Browser, page: crun_batch.View, siz
     assert "q=refused" in browser.run("location.search")
 
 
+def test_an_open_row_has_the_keyboard_and_hides_nothing_that_it_reaches(
+    browser: Browser, page: crun_batch.View, size: str
+) -> None:
+    """What is opened by Enter is what arrows scroll and Tab goes on in; closed, its line has the focus again."""
+    opened(browser, page, "sort=id")
+    browser.press("j")
+    browser.press("j")
+    browser.press("Enter")
+    browser.wait("document.activeElement.id === 'row'")
+    box = browser.run("document.getElementById('row').getBoundingClientRect().toJSON()")
+    assert 0 <= box["left"] and box["right"] <= browser.run("document.documentElement.clientWidth")
+    heads = "[...document.querySelectorAll('.top button')].map((one) => one.getBoundingClientRect().right)"
+    assert size == "phone" or all(right <= box["left"] for right in browser.run(heads))
+    browser.press("Escape")
+    browser.wait("document.activeElement.closest('tr') === document.querySelectorAll('#rows tbody tr')[1]")
+
+
+def test_a_heading_keeps_the_focus_while_it_sorts(browser: Browser, page: crun_batch.View, size: str) -> None:
+    """Enter once more and it sorts the other way."""
+    opened(browser, page)
+    browser.run("document.querySelector('#rows thead [data-column=variant]').focus()")
+    for way in ("ascending", "descending"):
+        browser.press("Enter")
+        browser.wait(f"document.querySelector('#rows [aria-sort={way}]') !== null && {COUNTED}")
+    assert "variant" == browser.run("document.activeElement.dataset.column")
+
+
+def test_what_is_being_typed_stays_while_rows_come_and_the_way_back_empties_it(
+    browser: Browser, page: crun_batch.View, size: str
+) -> None:
+    """A run that goes on is read again every 2 seconds; a field says what is asked for, with the focus too."""
+    opened(browser, page)
+    browser.run("document.getElementById('where').focus()")
+    browser.type("status =")
+    browser.run("document.body.dataset.shown = ''")
+    browser.run("dispatchEvent(new KeyboardEvent('keydown', {key: 'r'}))")
+    browser.wait(f"document.body.dataset.shown !== '' && {COUNTED}")
+    assert "status =" == browser.run("document.getElementById('where').value")
+    opened(browser, page)
+    browser.press("/")
+    browser.type("refused:")
+    browser.wait("document.getElementById('count').textContent === '20 units'")
+    browser.run("history.back()")
+    browser.wait("document.getElementById('count').textContent === '200 units'")
+    assert "" == browser.run("document.getElementById('q').value")
+
+
+def test_a_page_beyond_the_last_is_the_last(browser: Browser, page: crun_batch.View, size: str) -> None:
+    """An address that was kept, of rows that have become fewer."""
+    opened(browser, page, "rows=20")
+    base, _, token = page.url.partition("/#")
+    browser.go(f"{base}/?rows=20&page=99#{token}")
+    browser.wait(f"document.getElementById('page').textContent === 'page 10 of 10' && {SHOWN} === 20")
+    assert "page=10" in browser.run("location.search")
+
+
+def test_a_text_has_the_direction_of_its_script(browser: Browser, page: crun_batch.View, size: str) -> None:
+    """Hebrew and Arabic are read from the right, line by line, whatever the page's own direction."""
+    opened(browser, page, "id=r1")
+    text = "document.querySelector('#row pre.text')"
+    browser.wait(f"{text} !== null")
+    for words, side in (("\u05e9\u05dc\u05d5\u05dd 1!", "right"), ("hello 1!", "left")):
+        browser.run(f"{text}.textContent = {words!r}")
+        drawn = f"(() => {{ const a = document.createRange(); a.selectNodeContents({text}.firstChild); "
+        drawn += f"const [one, all] = [a, {text}].map((it) => it.getBoundingClientRect()); "
+        gaps = browser.run(drawn + "return {left: one.left - all.left, right: all.right - one.right}})()")
+        assert gaps[side] < 20 < max(gaps.values())
+
+
 def test_every_menu_is_seen_whole_and_a_page_can_be_named(
     browser: Browser, page: crun_batch.View, size: str
 ) -> None:

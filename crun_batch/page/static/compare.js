@@ -6,8 +6,10 @@ import { about, byId, element, number, seconds } from "./dom.js";
 
 export async function showCompare(changed) {
   const found = await ask("compare", asked());
+  const focused = document.activeElement?.closest("#compare select")?.name;
   byId("compare").replaceChildren(choices(found, changed), ...[leaderboard(found), pairs(found), consensus(found),
     ...confusions(found), ...calibrations(found), served(found)].filter(Boolean));
+  if (focused) byId("compare").querySelector(`select[name=${focused}]`)?.focus();
 }
 
 const percent = (value) => `${(100 * value).toFixed(1)} %`;
@@ -18,7 +20,7 @@ const points = (one) => `${signed(one.value)} points (${signed(one.low)} to ${si
 
 function choices(found, changed) {
   const chosen = (name, label, values, none) => {
-    const select = element("select", { onchange: (event) => { if (change((to) => put(to, name, event.target.value), { push: true })) changed(); } },
+    const select = element("select", { name, onchange: (event) => { if (change((to) => put(to, name, event.target.value), { push: true })) changed(); } },
       none === null ? null : element("option", { value: "" }, none), values.map((value) => element("option", { value }, value)));
     select.value = asked().get(name) ?? "";
     return element("label", {}, label, " ", select);

@@ -18,7 +18,7 @@ export function makeFilters(facts, changed) {
     ...facts.columns.map((column) => element("option", { value: column.name }, column.name)));
   byId("queue").replaceChildren(element("option", { value: "" }, "none"),
     ...facts.queues.map((name) => element("option", { value: name }, QUEUES[name])));
-  showFilters(facts);
+  showFilters(facts, true);
 }
 
 export function listen(changed) {
@@ -52,13 +52,14 @@ function edit(how, changed) {
   if (change(how, { push: true })) changed();
 }
 
-export function showFilters(facts) {
+// `isWhole`: also the field that has the focus, in which else what is being typed stays.
+export function showFilters(facts, isWhole = false) {
   const from = asked();
-  const q = byId("q");
-  if (document.activeElement !== q) q.value = from.get("q") ?? "";
-  byId("where").value = from.get("where") ?? "";
-  byId("within").value = from.get("in") ?? "";
-  for (const name of ["queue", "annotated"]) byId(name).value = from.get(name) ?? "";
+  const fill = (node, value) => { if (isWhole || document.activeElement !== node) node.value = value ?? ""; };
+  fill(byId("q"), from.get("q"));
+  fill(byId("where"), from.get("where"));
+  fill(byId("within"), from.get("in"));
+  for (const name of ["queue", "annotated"]) fill(byId(name), from.get(name));
   byId("regex").checked = from.get("regex") === "1";
   byId("differ").checked = from.get("differ") === "1";
   const shown = columnsShown(facts);
@@ -68,7 +69,7 @@ export function showFilters(facts) {
     const told = menu !== "columns" && chosen.length ? `: ${chosen.join(", ")}` : "";
     node.querySelector("summary").textContent = node.querySelector("legend").textContent + told;
   }
-  showScores(from.getAll("score"));
+  showScores(from.getAll("score"), fill);
 }
 
 export function columnsShown(facts) {
@@ -125,13 +126,13 @@ function bound(line) {
   return operator === "none" ? `${line.dataset.score}:none` : `${line.dataset.score}${operator}${value || 0}`;
 }
 
-function showScores(chosen) {
+function showScores(chosen, fill) {
   for (const line of byId("scores").querySelectorAll("[data-score]")) {
     const name = line.dataset.score;
     const text = chosen.find((one) => one.startsWith(name) && /^(:none|[<>=])/.test(one.slice(name.length)));
     const found = text === undefined ? null : /^(<=|>=|<|>|=)(.*)$/.exec(text.slice(name.length));
-    line.querySelector("select").value = text === undefined ? "" : found ? found[1] : "none";
-    if (found) line.querySelector("input").value = found[2];
+    fill(line.querySelector("select"), text === undefined ? "" : found ? found[1] : "none");
+    if (found) fill(line.querySelector("input"), found[2]);
   }
   const summary = byId("scores").querySelector("summary");
   summary.textContent = chosen.length ? `scores: ${chosen.join(", ")}` : "scores";

@@ -7,9 +7,11 @@ export function showRows(facts, page, actions) {
   const kinds = page.columns.map((name) => facts.columns.find((column) => column.name === name));
   const sort = asked().get("sort") ?? "";
   const isSaid = page.rows.some((row) => row.said.length);
+  const focused = document.activeElement?.closest?.("#rows thead button")?.dataset.column;
   byId("rows").tHead.replaceChildren(element("tr", {}, kinds.map((column) => heading(column, sort, actions.changed)),
     isSaid ? element("th", { scope: "col" }, "people") : null));
   byId("rows").tBodies[0].replaceChildren(...page.rows.map((row) => line(row, kinds, isSaid, actions.open)));
+  if (focused !== undefined) byId("rows").tHead.querySelector(`[data-column="${CSS.escape(focused)}"]`)?.focus();
 }
 
 function heading(column, sort, changed) {
@@ -18,7 +20,7 @@ function heading(column, sort, changed) {
   const arrow = way === "ascending" ? " ↑" : way === "descending" ? " ↓" : "";
   const sorted = () => { if (change((to) => put(to, "sort", next), { push: true })) changed(); };
   return element("th", { scope: "col", "aria-sort": way, class: isNumber(column) ? "number" : null },
-    element("button", { type: "button", onclick: sorted }, column.name + arrow));
+    element("button", { type: "button", "data-column": column.name, onclick: sorted }, column.name + arrow));
 }
 
 function line(row, kinds, isSaid, open) {
