@@ -113,3 +113,19 @@ def test_check_says_it_in_words_without_a_value(tmp_path, capsys, monkeypatch):
     sentence = "secrets: DATABASE_PASSWORD (key), TEAM (header X-Team) go to https://elsewhere.test/v1"
     assert sentence in said.out.splitlines()
     assert [] == [value for value in ENVIRON.values() if value in said.out + said.err]
+
+
+def test_check_names_a_grader_s_code_without_running_it_and_run_tells_its_line(tmp_path, capsys):
+    """A stranger's job is checked before anything of it runs."""
+    (tmp_path / "t.csv").write_text("text\na\n")
+    (tmp_path / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\ndef grade(answer): return 1\n")
+    (tmp_path / "job.yaml").write_text(
+        "input: {table: t.csv}\nmodel: m\nprompt: {user: '{{ text }}'}\nendpoint: {auth: none}\n"
+        "score:\n  - {name: good, grader: python, function: 'mine:grade'}\n"
+    )
+    assert 0 == main(["check", str(tmp_path / "job.yaml")])
+    said = "score good: mine:grade is code, which a run imports and check does not"
+    assert said in capsys.readouterr().out.splitlines()
+    assert not (tmp_path / "ran").exists()
+    assert 2 == main(["run", str(tmp_path / "job.yaml"), "--simulate", "--output-dir", str(tmp_path / "run")])
+    assert f"{tmp_path / 'job.yaml'}:6, score[0]: " in capsys.readouterr().err

@@ -67,6 +67,10 @@ def _sending_text(document: Mapping[str, Any]) -> str:
         f"({judge['endpoint']['protocol']}) is asked about each answer"
         for judge in document["judges"]
     ]
+    lines += [
+        f"score {one['name']}: {one_line(one['function'])} is code, which a run imports and check does not"
+        for one in document["functions"]
+    ]
     lines += _on_end_lines(document["on_end"])
     least = "at least " if document["identical"]["is_minimum"] else ""
     if identical and document.get("packs"):

@@ -119,6 +119,7 @@ def _described(workload: Workload, seen_rows: CheckedRows) -> dict[str, Any]:
             }
             for judge in workload.judges
         ],
+        "functions": [{"name": one.name, "function": one.function} for one in job.score if one.function],
         "requests": seen_rows.requests * repeats,
         "identical": {"requests": seen_rows.identical * repeats, "is_minimum": seen_rows.identical_is_minimum},
         "share_identical": job.share_identical,

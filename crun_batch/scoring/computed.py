@@ -52,7 +52,7 @@ def graders_of(workload: Workload) -> Graders:
         except ValueError as error:
             mistakes.append(Mistake(str(error), job.source, key=f"score[{index}]"))
     if mistakes:
-        raise InputError(mistakes)
+        raise InputError([job.document.placed(mistake) for mistake in mistakes])
     ordered = tuple(name for name in table.schema.names if name in columns)
     return Graders(grades, ordered, digest.hexdigest())
 
