@@ -123,7 +123,7 @@ class Redactor:
         assert self._any_form is not None
         is_json = body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")
         blocks = [(body, body)] if is_json else list(_blocks(body))
-        documents = [_decoded(data) for data, _ in blocks]
+        documents = [_decoded(data) if data else None for data, _ in blocks]
         is_cut = self._cut(documents)
         written: list[bytes] = []
         for document, (_, lines) in zip(documents, blocks, strict=True):
@@ -199,15 +199,20 @@ def _written(document: Any) -> bytes:
 
 
 def _blocks(body: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Each event of a stream: its data, and the lines that it is written in, the blank one included."""
+    """Each event of a stream: its data, and the lines from that on, the blank one included. What stands between has
+    no data: all of it together, a reply may have a million blank lines.
+    """
     data: list[bytes] = []
     lines: list[bytes] = []
     for line in body.splitlines(keepends=True):
-        lines.append(line)
         bare = line.strip(b"\r\n").removeprefix(b"\xef\xbb\xbf")
         if bare.startswith(b"data:"):
+            if lines and not data:
+                yield b"", b"".join(lines)
+                lines = []
             data.append(bare[5:].removeprefix(b" "))
-        elif not bare:
+        lines.append(line)
+        if data and not bare:
             yield b"\n".join(data), b"".join(lines)
             data, lines = [], []
     yield b"\n".join(data), b"".join(lines)
