@@ -199,8 +199,9 @@ def _written(document: Any) -> bytes:
 
 
 def _blocks(body: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Each event of a stream: its data, and the lines from that on, the blank one included. What stands between has
-    no data: all of it together, a reply may have a million blank lines.
+    """Each event of a stream: its data, and the lines from there to the blank one.
+
+    What stands between two has no data, and is one block: there may be a million blank lines.
     """
     data: list[bytes] = []
     lines: list[bytes] = []
