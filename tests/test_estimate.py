@@ -189,6 +189,8 @@ def test_what_the_minimum_adds_is_said_without_advice() -> None:
     [note] = [note for note in estimate.notes if "minimum" in note]
     said = "10 requests cost no more than the minimum of 0.05 credits, which adds up to 74 % of the bill"
     assert said == note
+    [one] = [note for note in tally_of([20]).estimate().notes if "minimum" in note]
+    assert one.startswith("1 request costs no more than the minimum of 0.05 credits")
 
 
 def test_no_note_where_the_minimum_hardly_matters() -> None:

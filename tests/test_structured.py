@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 from run_kit import RecordingWire, charged_credits, job, results, run, simulator, spent_credits, texts
 
+import crun_batch
 from crun_batch.errors import InputError
 from crun_batch.gateway.structured import AnswerCheck
 from crun_batch.load.job.job import Job
@@ -260,6 +261,20 @@ def test_malformed_answers_are_repaired_and_paid(at: SimulatorProcess, tmp_path:
     assert {datetime(2026, 1, 17, 9, 30, tzinfo=UTC)} == set(good["output"].struct["at"])
     first = attempts.filter(pl.col("purpose") == "answer").select("id", "request_hash").sort("id")
     assert first.rows() == rows.select("id", "request_hash").rows()
+
+
+@pytest.mark.parametrize(("repairs", "times"), [(0, None), (1, "once"), (3, "3 times")])
+def test_an_estimate_says_what_repairs_may_add(tmp_path: Path, repairs: int, times: str | None):
+    """What it costs at most leaves repairs out: a bill above it is not to come as a surprise."""
+    spec = {"model": "gpt-5.4-mini", "prompt": {"user": "{{ text }}"}, "params": {"max_output_tokens": 60}}
+    job = Job(
+        **spec, input={}, endpoint={"auth": "none"}, output_schema={"type": "object"}, repair_attempts=repairs
+    )
+    table = pl.DataFrame({"text": ["a", "b"]})
+    estimate = crun_batch.estimate(job, table=table, simulate=True, output_dir=tmp_path / "run")
+    told = [note for note in estimate["variants"][0]["notes"] if "output_schema" in note]
+    says = f"an answer that does not fit output_schema is sent back, at most {times}: that comes on top"
+    assert ([] if times is None else [says]) == told
 
 
 def test_a_repair_goes_on_with_the_conversation(at: SimulatorProcess, tmp_path: Path):

@@ -166,6 +166,7 @@ class VariantTallies:
             reserved_at_once=self.variant.goes_in_batches,
             is_followed_live=self.variant.is_followed_live,
             rows=rows,
+            repairs=self.variant.repairs if turn == 0 else 0,
             least_output_tokens=1 if rows == 1 else self._least_output_tokens(rows, counter),
         )
         return Tally(terms), counter

@@ -69,6 +69,8 @@ class Terms(Struct, frozen=True):
     """How many rows one request holds."""
     least_output_tokens: int = 1
     """Of a reply, whatever it answers."""
+    repairs: int = 0
+    """The most further requests about an answer that does not fit."""
 
 
 class CountedRow(Struct, frozen=True, gc=False):
@@ -231,6 +233,9 @@ class Tally:
             yield terms.price_reason or f"the price of {terms.model} is unknown"
         if terms.max_output_tokens is None:
             yield "no max_output_tokens: nothing bounds the high end"
+        if terms.repairs:
+            times = f"{terms.repairs} times" if terms.repairs > 1 else "once"
+            yield f"an answer that does not fit output_schema is sent back, at most {times}: that comes on top"
 
 
 def combine(variants: Sequence[VariantEstimate], limits: Limits) -> Estimate:
@@ -338,10 +343,8 @@ def _minimum_note(minimum: MinimumCharge | None, usd: Span, credits_: Span) -> I
         return
     share = 100 * minimum.adds_low_pico // low_pico
     amount = f"{decimal_text(minimum.minimum_pico)} {minimum.currency}"
-    yield (
-        f"{minimum.requests_low:,} requests cost no more than the minimum of {amount}, which adds up to {share} % "
-        "of the bill"
-    )
+    cost = f"{minimum.requests_low:,} requests cost" if minimum.requests_low > 1 else "1 request costs"
+    yield f"{cost} no more than the minimum of {amount}, which adds up to {share} % of the bill"
 
 
 def _sum(lengths: Counter[int]) -> int:

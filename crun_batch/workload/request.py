@@ -64,6 +64,11 @@ class Variant(Target, frozen=True, dict=True):
     """The same for all variants with the same prompt."""
     axes: Mapping[str, Any] = {}
 
+    @property
+    def repairs(self) -> int:
+        """How often an answer that does not fit may be sent back."""
+        return 0 if self.job.output_schema is None else self.job.repair_attempts
+
     def request(self, row: Row) -> Request:
         """The first request. Raises RowRejected where the row has no prompt or the protocol cannot say it."""
         [request] = self._requests([row], [self.renderer.render(row)])
