@@ -494,7 +494,10 @@ def test_interrupted_and_gone_on_equals_uninterrupted_and_nothing_is_sent_twice(
 
 
 def test_status_of_a_running_then_killed_run(slow: SimulatorProcess, real: Path, command: Any) -> None:
-    """From another process: running while it runs; after kill -9 killed, with every request in flight named."""
+    """From another process: running while it runs; after kill -9 killed, with every request in flight named.
+
+    They are in the bill of a report too, before a session has booked them.
+    """
     before = slow.ledger()
     slow.change(latency_seconds=0.4)
     process = started("run", "job.yaml", "--yes")
@@ -508,7 +511,13 @@ def test_status_of_a_running_then_killed_run(slow: SimulatorProcess, real: Path,
     killed = command("status", "job.yaml", "--json").document
     assert ("killed", None) == (killed["status"], killed["holder"])
     assert killed["in_flight"] == killed["unknown_attempts"] == len(killed["suspects"]) > 0
-    assert "where outcome = 'unknown'" in command("status", "job.yaml").out
+    assert "all of them, once the run goes on: " in command("status", "job.yaml").out
+    assert "once the run goes on" not in command("status", "job.yaml", "--json").out
+    [report] = command("report", "job.yaml", "--json").document["runs"]
+    unknown = [line for line in report["bill"] if line["outcome"] == "unknown"]
+    held = sum(Decimal(line["held"]["credits"]) for line in unknown)
+    assert (killed["in_flight"], Decimal(killed["held_credits"])) == (sum(x["requests"] for x in unknown), held)
+    assert killed["requests"] == sum(line["requests"] for line in report["bill"]) and 0 == report["in_flight"]
     slow.change(latency_seconds=0)
     finished = command("run", "job.yaml", "--yes", "--json").document
     assert ("finished", killed["in_flight"]) == (finished["status"], finished["unknown_attempts"])

@@ -92,6 +92,8 @@ def test_a_kill_leaves_requests_in_flight_not_rows(tmp_path: Path) -> None:
     told = status_of(tmp_path)
     assert (2, 16) == (told["in_flight"], len(told["suspects"]))
     assert (2, 16) == (told["requests"], told["attempts"])
+    report = read_report(tmp_path)
+    assert (2, 2, Decimal(told["held_credits"])) == (report.requests, report.unknown, report.held.credits)
 
 
 @pytest.mark.parametrize("at", [17, 29, 41])

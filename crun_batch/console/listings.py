@@ -120,7 +120,10 @@ def status_text(status: Mapping[str, Any], run: str, width: int | None = None) -
         lines += ["", "attempts of unknown outcome: they may have been billed, no reply was recorded"]
         titles = ("id", "variant", "repeat", "attempt", "started at", "at most")
         lines.append(table(titles, rows, width=width))
-        lines.append(f"all of them: crun-batch sql {run} \"select * from attempts where outcome = 'unknown'\"")
+        when = ", once the run goes on" if status["in_flight"] and status["holder"] is None else ""
+        lines.append(
+            f"all of them{when}: crun-batch sql {run} \"select * from attempts where outcome = 'unknown'\""
+        )
     return "\n".join(lines)
 
 

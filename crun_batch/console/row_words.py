@@ -28,7 +28,7 @@ def row_text(document: Mapping[str, Any], width: int | None = None) -> str:
     head = f"{one_line(document['name'])}, row {one_line(str(document['id']))}: {counted(len(units), 'result')}"
     lines = [*_wrapped(head, columns, "")]
     if not units:
-        lines.append("nothing has been sent for this row yet")
+        lines.append("nothing is recorded of this row yet: it was not sent, or no reply has come")
     shown: list[Any] = []
     for unit in units:
         lines += ["", "=" * columns, *_unit(unit, columns, shown)]

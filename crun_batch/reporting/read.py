@@ -18,6 +18,7 @@ import orjson
 from msgspec import Struct, to_builtins
 
 from crun_batch.console.words import named, reused_phrase
+from crun_batch.reporting.at_a_kill import lines_at_a_kill
 from crun_batch.reporting.caching import cache_figures
 from crun_batch.reporting.data import Amount, Facts, ReportData, StatusLine
 from crun_batch.reporting.page import report_html
@@ -30,7 +31,7 @@ from crun_batch.reporting.sums import (
     variant_lines,
 )
 from crun_batch.reporting.text import report_text
-from crun_batch.state.status import status_of
+from crun_batch.state.status import KILLED, status_of
 from crun_batch.store.directory import SIMULATED, RunDirectory, read_json
 from crun_batch.store.disk import Disk, make_folder_for, write_file
 from crun_batch.store.views import connect, run_schema
@@ -60,6 +61,7 @@ def read_report(path: Path) -> ReportData:
     """All that a report says of the run in `path`, as of this moment. Raises InputError (no run), RunDamaged."""
     run = RunDirectory(path)
     summary = status_of(path)
+    at_a_kill = lines_at_a_kill(path) if summary["status"] == KILLED.status else ()
     schema, document = run_schema(run), read_json(run.job)
     with connect(path) as connection:
         connection.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
@@ -79,12 +81,12 @@ def read_report(path: Path) -> ReportData:
             resume_command=summary["resume_command"],
             units_total=max(summary["units"]["total"], sum(line.rows for line in statuses)),
             units_per_row=summary["units_per_row"],
-            in_flight=summary["in_flight"],
+            in_flight=0 if at_a_kill else summary["in_flight"],
             seconds=summary["seconds"],
             started_at=started_at,
             ended_at=ended_at,
             facts=_facts(path, document, statuses),
-            bill=bill_lines(connection),
+            bill=(*bill_lines(connection), *at_a_kill),
             statuses=statuses,
             timeline=timeline(connection),
             distributions=spreads,
