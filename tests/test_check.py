@@ -163,6 +163,13 @@ def test_a_web_page_in_place_of_a_reply_is_a_wrong_address(page: bytes) -> None:
         assert "a web page came, not an API's reply (look at endpoint.base_url): Sign in" in failure.message
 
 
+@pytest.mark.parametrize("piece", [b"<!-- -->", b"<!--", b"<?xml ?>", b"<?xml ", b"<!-- a -->\n"])
+def test_what_might_become_a_page_is_told_in_no_time(piece: bytes) -> None:
+    """Each of forty comments could end at the end of any later one: that had 2^40 ways."""
+    for times in (40, 2_000):
+        assert "its body is no JSON" in failed(piece * times + b"no page", 200).message
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("code", [401, 402, 422, 429, 455, 500, 501, 505])
 def test_a_code_in_a_200_counts_like_the_status(code: int, name: str) -> None:

@@ -150,9 +150,15 @@ def test_any_reply_can_be_graded(text):
     assert verdict is None or 0 <= verdict <= 1
 
 
-@pytest.mark.parametrize("text", ["9" * 10**5, "1," * 10**5, "{" * 10**5, '{"a":' * 10**5, "[" * 10**5, "1e9999"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("9" * 10**5, "1," * 10**5, "{" * 10**5, '{"a":' * 10**5, "[" * 10**5, "1e9999"),
+        *("111," * 2**18 + "a1", "```json\n{" + " " * 2**20, "```json\n" + "\n \t" * 2**18),
+    ],
+)
 def test_hostile_replies_are_read(text):
-    """Endless digits and nesting end in a number or in none, soon."""
+    """Endless digits, nesting and blanks end in a number or in none, soon."""
     last_number(text)
     json_value(text)
     assert 0 == score("number", text, expected=7)

@@ -35,7 +35,7 @@ NO_SUCH_PATH = frozenset(
 _TITLE = re.compile(r"<title[^<>]*>([^<]*)", re.IGNORECASE)
 _TAG = re.compile(r"<[^<>]*>")
 _HIDDEN = re.compile(r"<(script|style)\b[^<>]*>[^<]*", re.IGNORECASE)
-_PAGE = re.compile(rb"(?:<!--.*?-->|<\?xml[^<>]*\?>|\s)*<(?:!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL)
+_PAGE = re.compile(rb"(?:<!--.*?-->|<\?xml[^<>]*\?>|\s)*+<(?:!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL)
 
 
 def is_web_page(body: bytes) -> bool:

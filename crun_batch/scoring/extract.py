@@ -25,10 +25,10 @@ NUMBERS = Context(prec=60, traps=[])
 """Arithmetic that never raises: what cannot be computed becomes not-a-number, which equals nothing."""
 
 _NUMBER = re.compile(
-    r"(?<![\w.])[-+\u2212]?[$\u20ac\u00a3]?(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,4})?"
+    r"(?<![\w.])[-+\u2212]?[$\u20ac\u00a3]?(?:\d{1,3}(?:,\d{3}){1,20}(?![\d,])|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,4})?"
     r"|(?<![\w.])[-+\u2212]?\.\d+"
 )
-_FENCE = re.compile(r"```(?:json|JSON)?[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
+_FENCE = re.compile(r"```(?:json|JSON)?[ \t]*\n(.*?)```", re.DOTALL)
 _UNREADABLE = (ValueError, RecursionError)
 
 

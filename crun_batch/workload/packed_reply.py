@@ -25,7 +25,7 @@ LINES = "the reply to {rows} rows has more than a line for the number {n}"
 CUT = "the reply to {rows} rows was cut off before the number {n}"
 SPARE_PLACES = 16
 """Places that are tried as the beginning of an answer beyond those that there should be."""
-_LINE = re.compile(r"\s*(?:\[(\d{1,6})\]|(\d{1,6}))[.:)]?\s+(\S.*?)\s*")
+_LINE = re.compile(r"\s*(?:\[(\d{1,6})\]|(\d{1,6}))[.:)]?\s+(\S(?:.*\S)?)\s*")
 _BARE_NUMBER = re.compile(r"\s*(?:\[(\d{1,6})\]|(\d{1,6}))[.:)]?\s*")
 _FENCE = re.compile(r"\s*```[\w+-]*\s*")
 _OPENING = re.compile(r"\{")
