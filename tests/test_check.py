@@ -551,6 +551,13 @@ def test_a_golden_stream_is_a_reply_and_keeps_its_assembled_body(path: Path) -> 
 
 
 @pytest.mark.parametrize("path", sorted((GOLDEN / "streams").iterdir()), ids=lambda path: path.stem)
+def test_a_stream_may_begin_with_any_number_of_blank_lines(path: Path) -> None:
+    """Gateways send them while a model thinks, so that nobody closes the connection."""
+    name, body = path.stem.split("_")[0], path.read_bytes()
+    assert checked(body, name=name, stream=True) == checked(b"\n" * 500 + body, name=name, stream=True)
+
+
+@pytest.mark.parametrize("path", sorted((GOLDEN / "streams").iterdir()), ids=lambda path: path.stem)
 def test_a_cut_stream_may_have_been_billed(path: Path) -> None:
     """Half a stream is unknown, kept for a retry on its own account."""
     body = path.read_bytes()

@@ -104,7 +104,7 @@ def _success_of_other_form(protocol: Protocol, response: Response, stream: bool)
 
     Servers answer with JSON although a stream was asked for, and the other way round: the body decides.
     """
-    start = response.body[:64].removeprefix(b"\xef\xbb\xbf").lstrip()
+    start = response.body.removeprefix(b"\xef\xbb\xbf").lstrip()[:64]  # blank lines keep a connection open
     if not start.startswith((b"{", b"[")):
         named = response.headers.get("content-type", "").startswith("text/event-stream")
         if start and (stream or named or start.startswith((b"data:", b"event:", b":"))):
