@@ -7,13 +7,14 @@ import os
 import time
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from msgspec import Struct, field, structs
 
 from crun_batch.console.progress import Progress
-from crun_batch.errors import InputError
+from crun_batch.errors import InputError, Mistake
 from crun_batch.gateway.http.wire import Wire
 from crun_batch.gateway.steering import Steer
 from crun_batch.load.deadline import Deadline, deadline_of
@@ -208,6 +209,7 @@ def options_of(overrides: Mapping[str, Any], **named: Any) -> RunOptions:
     own = {name: value for name, value in overrides.items() if name in RunOptions.__struct_fields__}
     own |= {"retry": kinds(own["retry"])} if "retry" in own else {}
     own |= {"shard": shard_from(own["shard"])} if own.get("shard") is not None else {}
+    own |= {"pilot": _pilot_rows(own["pilot"])} if own.get("pilot") is not None else {}
     if isinstance(own.get("allow_paths"), str | Path):
         own["allow_paths"] = (own["allow_paths"],)
     own |= {"allow_paths": tuple(own["allow_paths"])} if "allow_paths" in own else {}
@@ -221,6 +223,13 @@ def options_of(overrides: Mapping[str, Any], **named: Any) -> RunOptions:
         merges = isinstance(value, Mapping) and name not in REPLACED_WHOLE
         keys |= {f"{name}.{key}": part for key, part in value.items()} if merges else {name: value}
     return RunOptions(**{**own, "overrides": {**keys, **own.get("overrides", {})}})
+
+
+def _pilot_rows(rows: Any) -> int:
+    """How many rows a pilot sends. Raises InputError for what is no such number."""
+    if isinstance(rows, bool) or not isinstance(rows, Integral) or rows < 1:
+        raise InputError(Mistake(f"{rows!r}: a pilot sends a whole number of rows, at least 1", key="pilot"))
+    return int(rows)
 
 
 def _deadline_in(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], Deadline | None]:

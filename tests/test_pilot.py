@@ -10,6 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from crun_batch.errors import InputError
+from crun_batch.options import options_of
 from crun_batch.pricing.pilot import forecast, interval_offsets, measure, measured_versus_priced
 from crun_batch.stats.intervals import t_quantile
 
@@ -165,3 +167,11 @@ def test_an_unknown_price_or_balance_is_not_compared() -> None:
     """Nothing to compare is not an agreement."""
     assert "not_measured" == measured_versus_priced(None, 5).verdict
     assert "not_measured" == measured_versus_priced(measure(Decimal(2), Decimal(1), 1), None).verdict
+
+
+@pytest.mark.parametrize("rows", [0, -5, True, 2.5, "2"])
+def test_a_pilot_in_python_has_a_number_of_rows(rows: object) -> None:
+    """As on the command line: a pilot of no rows would be done at once, and have told nothing."""
+    with pytest.raises(InputError, match=r"pilot: .*: a pilot sends a whole number of rows, at least 1"):
+        options_of({"pilot": rows})
+    assert 2 == options_of({"pilot": 2}).pilot
