@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,7 @@ from crun_batch.cli.screen import ERASE_BELOW, Screen
 from crun_batch.console.estimates import estimate_text
 from crun_batch.console.listings import check_text, models_text, rows_text, status_text
 from crun_batch.console.progress import Progress
+from crun_batch.console.tables import table
 from crun_batch.console.words import display_width, folded, mistakes_text, summary_text
 from crun_batch.errors import Mistake
 from crun_batch.reporting.progress_bar import ProgressBar
@@ -70,6 +73,20 @@ def test_columns_without_room_are_told(width: int) -> None:
     assert not hidden or f"{len(hidden)} columns not shown for want of room: {', '.join(hidden)}." in told
     assert not hidden or "--json" in told
     assert rows_text(list(rows[0]), rows).count("not shown") == 0
+
+
+@pytest.mark.parametrize("width", range(30, 60))
+def test_names_that_differ_are_never_shown_alike(width: int) -> None:
+    """The variants of a sweep of three axes: which figure is whose can be read in a narrow terminal too."""
+    axes = (("gpt-5.4", "gpt-5.4-mini", "模型"), ("0", "0.7"), ("short", "worked"))
+    names = ["/".join(one) for one in itertools.product(*axes)]
+    text = table(("variant", "rows", "latency, 95 %"), [(name, 1, 0.5) for name in names], width=width)
+    assert all(display_width(line) <= width for line in text.splitlines())
+    shown = [""]
+    for line in re.split(r"(?m)^-+ .*\n", text)[-1].splitlines():
+        name, *figures = line.rsplit(None, 2) if line.endswith("0.5") else [line]
+        shown = [*shown, name] if figures else [*shown[:-1], shown[-1] + name]
+    assert len(names) == len({*shown} - {""})
 
 
 def test_the_pilot_is_told_where_it_was_made_and_not_again() -> None:

@@ -19,6 +19,8 @@ _LEAST_WIDTH = 4
 _TEXT_WIDTH = 10
 """What is left of a text at least: less, and names look alike."""
 _READABLE_WIDTH = 16
+_NAME_WIDTH = 60
+"""What is no wider may be a name: two of them are never shown alike."""
 _NUMBER = re.compile(r"[-+~]?\$?[\d,]*\.?\d+(?: ?%| credits?)?")
 _WHOLE = re.compile(
     r"\d{4}-\d\d-\d\d[ T][\d:.]+.*"
@@ -32,6 +34,12 @@ _ABSENT = ("", "-", UNKNOWN)
 
 class Words(str):
     """A cell that says something: it is never shortened, but goes on below itself, word by word."""
+
+    __slots__ = ()
+
+
+class _Name(Words):
+    """A name that goes on below itself, after a slash where it has one."""
 
     __slots__ = ()
 
@@ -61,12 +69,17 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, width: in
 
 
 def _shortened(cells: Sequence[Sequence[str]], widths: Sequence[int]) -> list[tuple[str, ...]]:
-    """The cells in their columns' widths; where different ones would look alike, the middle gives way."""
+    """The cells in their columns' widths; where different ones would look alike, the middle gives way.
+
+    Where names even then would, as of variants that differ in the middle, they go on below themselves.
+    """
     columns = []
     for column, width in zip(zip(*cells, strict=True), widths, strict=False):
         shown = [cell if _is_whole(cell) else shorten(cell, width) for cell in column]
         if len(set(shown)) < len(set(column)):
             shown = [cell if _is_whole(cell) else _shorten_middle(cell, width) for cell in column]
+        if len(set(shown)) < len(set(column)) and max(map(display_width, column)) <= _NAME_WIDTH:
+            shown = [cell if _is_whole(cell) else _Name(cell) for cell in column]
         columns.append(shown)
     return list(zip(*columns, strict=True))
 
@@ -80,7 +93,20 @@ def _cell_lines(cell: str, width: int) -> list[str]:
     """The cell, or where it is too wide and must not be cut, the lines in which it goes on."""
     if display_width(cell) <= width or not _is_whole(cell):
         return [cell]
+    if isinstance(cell, _Name):
+        return _name_lines(cell, width)
     return textwrap.wrap(cell, width) if isinstance(cell, Words) else _PIECES.split(cell)
+
+
+def _name_lines(name: str, width: int) -> list[str]:
+    most = width - 1 if name.isascii() else (width - 1) // 2
+    lines = [""]
+    for piece in re.findall(f"[^/]{{1,{most}}}/?|/", name):
+        if display_width(lines[-1] + piece) <= width:
+            lines[-1] += piece
+        else:
+            lines.append(piece)
+    return lines
 
 
 def _is_whole(cell: str) -> bool:
