@@ -85,6 +85,22 @@ def test_rows_that_earlier_sessions_finished_are_counted_as_their_units_are(
         assert (2 * rows, 2 * rows) == (summary["units"]["total"], summary["units"]["ok"])
 
 
+@pytest.mark.parametrize(
+    ("former", "now"),
+    [
+        ({"repeats": 2}, {}),
+        ({"sweep": {"model": ["gpt-5.4", "gpt-5.4-mini"]}}, {"sweep": {"model": ["gpt-5.4"]}}),
+    ],
+)
+def test_rows_stay_rows_where_a_job_asks_less_often_than_before(
+    gateway: SimulatorProcess, tmp_path: Path, former: dict[str, Any], now: dict[str, Any]
+) -> None:
+    """Results of repeats and variants that are gone stay in the sums: they are units, and no further rows."""
+    run_kit.run(run_kit.job(gateway, tmp_path, **former), run_kit.texts(5))
+    summary = run_kit.run(run_kit.job(gateway, tmp_path, **now), run_kit.texts(6)).summary
+    assert (6, 6, 11) == (summary["rows"]["total"], summary["rows"]["ok"], summary["units"]["total"])
+
+
 def test_what_is_printed_calls_units_units(swept: crun_batch.Run) -> None:
     """The summary, the line of a log, the report, the list of runs."""
     text = summary_text(swept.summary)

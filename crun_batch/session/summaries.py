@@ -71,9 +71,10 @@ def place_of(context: RunContext) -> RunFacts:
 
 
 def _rows(context: RunContext) -> Mapping[str, int] | None:
-    """The rows by status, where a row has several units."""
-    workload = context.workload
-    return None if workload.slots.per_row == 1 else rows_by_status(workload, context.state.done, STATUSES)
+    """The rows by status, where a row has several units, or had them: those of former repeats are in the sums."""
+    workload, done = context.workload, context.state.done
+    is_unit = workload.slots.per_row == 1 and not done.of_former_ways
+    return None if is_unit else rows_by_status(workload, done, STATUSES)
 
 
 class _Counts:

@@ -27,6 +27,8 @@ class DoneMarks:
         self._endings: dict[tuple[str, str | None], int] = {}
         self.replaced: dict[int, str] = {}
         """Slots that were opened again, with the ending (`status:error_kind`) that the new result will replace."""
+        self.of_former_ways = 0
+        """Finished units of rows of the table under variants and repeats that are gone: they have no slot."""
 
     def code(self, status: str, error_kind: str | None) -> int:
         """The byte that stands for this ending."""

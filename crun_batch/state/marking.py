@@ -27,6 +27,7 @@ def mark_done(done: DoneMarks, workload: Workload, finished: pa.RecordBatchReade
         offsets, endings = _slots_and_codes(batch, workload, done)
         slots = pc.add(pc.multiply(batch.column("position"), _whole_number(workload.slots.per_row)), offsets)
         known = slots.is_valid()
+        done.of_former_ways += pc.and_(batch.column("position").is_valid(), offsets.is_null()).true_count
         _put(codes, slots.filter(known), endings.filter(known))
     done.mark_all(codes)
 

@@ -72,7 +72,7 @@ class RunFacts(Struct, frozen=True):
     """Which of several shards of the rows this is; None: all rows."""
     units_per_row: int = 1
     rows: Mapping[str, int] | None = None
-    """Of a run whose rows have several units: its rows by status. None: a row is a unit."""
+    """Of a run whose rows have, or had, several units: its rows by status. None: a row is a unit."""
     batches: Sequence[BatchEntry] = ()
     """Those that are not collected yet."""
 
