@@ -15,7 +15,7 @@ from store_kit import OK, FailingDisk, ManualSyncer, SmallDisk, answer, end, ope
 
 from crun_batch.errors import DiskFailed, RunDamaged
 from crun_batch.store.directory import write_json
-from crun_batch.store.disk import Disk
+from crun_batch.store.disk import Disk, DiskFile
 from crun_batch.store.journal import JournalSettings, create_journal, resume_journal
 from crun_batch.store.manifest import ManifestEntry, append_manifest, read_manifest
 from crun_batch.store.recover import recover, replay
@@ -342,3 +342,12 @@ def test_a_power_cut_is_drawn_from_all_orders_of_pages():
     holes = [found for found in left if b"\0" in found[3000:] and found[3000:].rstrip(b"\0").endswith(b"x")]
     assert holes
     assert any(found[3000:3072] != found[3072:3073] * 72 for found in left) or holes
+
+
+def test_a_file_that_could_not_be_created_can_be_closed(tmp_path: Path) -> None:
+    """The interpreter does so when it forgets the object, and from Python 3.13 on says what goes wrong there."""
+    file = DiskFile.__new__(DiskFile)
+    with pytest.raises(FileNotFoundError):
+        DiskFile.__init__(file, Disk(), tmp_path / "none" / "a.parquet")
+    file.close()
+    assert file.closed

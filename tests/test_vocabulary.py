@@ -263,7 +263,8 @@ def test_a_fork_asks_a_process_of_its_own() -> None:
         "right = counts == [(expected, expected) for _, expected in counts]\n"
         "sys.exit(not right or (forked and os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1])))\n"
     )
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program]  # of os.fork among threads
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (0, "") == (ended.returncode, ended.stderr)
 
 
