@@ -10,6 +10,7 @@ import pytest
 from browser_kit import CHROMIUM, SIZES, Browser
 from measurements.made_up_run import make_run
 
+import crun_batch
 from crun_batch.reporting.read import make_report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
@@ -91,3 +92,22 @@ def test_it_reads_at_any_width_and_asks_for_nothing(opened: Browser) -> None:
     assert all(gap < 2 for gap in gaps)
     asked = [one for one in opened.events if one["method"] == "Network.requestWillBeSent"]
     assert all(one["params"]["request"]["url"].startswith(("file:", "data:")) for one in asked)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_an_exported_page_breaks_no_figure_and_no_text_is_wider_than_the_window(
+    browser: Browser, tmp_path: Path, size: str
+) -> None:
+    """Short cells stand in one line, whatever the window's width; the first column leaves room for the others."""
+    make_run(tmp_path / "run", 30)
+    crun_batch.open_run(tmp_path / "run").export("html", tmp_path / "rows.html")
+    browser.size(size)
+    browser.go((tmp_path / "rows.html").as_uri())
+    browser.wait("document.readyState === 'complete' && document.querySelectorAll('tbody tr').length === 30")
+    cells = "[...document.querySelectorAll('tbody td')]"
+    short = f"{cells}.filter((one) => one.textContent && one.textContent.length < 30)"
+    assert 100 < browser.run(f"{short}.length")
+    lines = "((all) => (one) => { all.selectNodeContents(one); return all.getClientRects().length })"
+    lines = f"({lines})(document.createRange())"
+    assert [] == browser.run(f"{short}.filter((one) => {lines}(one) > 1).map((one) => one.textContent)")
+    assert browser.run(f"{cells}.every((one) => one.getBoundingClientRect().width <= innerWidth)")

@@ -30,10 +30,13 @@ _ROWS_AT_ONCE = 1024
 _FRAME_LINES = 3
 _PAGE_HEAD = (
     "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-    "<style>body{font:14px sans-serif}table{border-collapse:collapse}th,td{border:1px solid #ccc;padding:4px 6px;"
-    "text-align:left;vertical-align:top;white-space:pre-wrap;max-width:60ch;overflow-wrap:anywhere}"
-    "th{position:sticky;top:0;background:#eee}td:first-child{position:sticky;left:0;background:#fff}</style>"
+    '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    "<style>body{font:14px sans-serif}table{border-collapse:collapse;width:max-content}th,td{"
+    "border:1px solid #ccc;padding:4px 6px;text-align:start;vertical-align:top;white-space:pre-wrap;"
+    "max-width:min(60ch,85vw);overflow-wrap:anywhere;unicode-bidi:plaintext}th{position:sticky;top:0;background:#eee}"
+    "td:first-child{position:sticky;left:0;background:#fff;max-width:min(60ch,40vw)}</style>"
 )
+"""As wide as its columns need: squeezed into a window, a figure would be broken within its digits."""
 
 
 def export(
