@@ -254,7 +254,7 @@ class DiskFile(io.RawIOBase):
 
     def close(self) -> None:
         """Close; closing again does nothing."""
-        if not self.closed and hasattr(self, "_descriptor"):  # the interpreter closes what could not be created too
+        if not self.closed and hasattr(self, "_descriptor"):  # or it could not be created
             self._disk.close(self._descriptor)
         super().close()
 
