@@ -115,10 +115,11 @@ def asker(finished: Path) -> Iterator[Asker]:
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 @pytest.mark.parametrize("size", ["wide", "phone"])
 def test_buttons_pause_a_run_let_it_go_on_and_stop_it(
-    tmp_path: Path, gateway: SimulatorProcess, size: str
+    tmp_path: Path, gateway: SimulatorProcess, size: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a click did is said in the session's own words; a stop asks once more; keys do not reach through it."""
     run = tmp_path / "run"
+    monkeypatch.chdir(tmp_path)  # where the table is found, which knows rows that were not sent yet
     with (
         running(written(tmp_path, gateway)) as process,
         crun_batch.view(run) as page,
@@ -127,6 +128,9 @@ def test_buttons_pause_a_run_let_it_go_on_and_stop_it(
         browser.size(size)
         browser.go(page.url)
         browser.wait("!document.getElementById('steer').hidden")
+        browser.run("history.pushState(null, '', '?id=3999'); dispatchEvent(new Event('popstate'))")
+        browser.wait("document.getElementById('row').textContent.includes('nothing is recorded of this row yet')")
+        browser.press("Escape")
         said = "document.getElementById('told').textContent"
         browser.run("document.getElementById('limits').open = true")
         field = "document.querySelector('#limits [name=\"limits.concurrency\"]')"
@@ -139,9 +143,14 @@ def test_buttons_pause_a_run_let_it_go_on_and_stop_it(
         browser.run("document.getElementById('pause').click()")
         assert browser.wait(f"{said}.startsWith('paused; ')")
         browser.wait("document.getElementById('pause').textContent === 'resume'")
-        assert crun_batch.status(run)["steering"]["paused"]
+        paused = crun_batch.status(run)["steering"]["paused"]
+        when = paused["at"][:19].replace("T", " ")
+        words = "document.getElementById('words').textContent"
+        assert browser.wait(f"{words}.startsWith('paused at {when} UTC by {paused['by']['user']}')")
         browser.run("document.getElementById('pause').click()")
         assert browser.wait(f"{said} === 'it goes on'")
+        browser.wait("document.getElementById('pause').textContent === 'pause'")
+        assert "paused" not in browser.run(words)
         browser.run("document.getElementById('stop').click()")
         browser.wait("document.getElementById('sure').open")
         browser.run("document.getElementById('go-on').click()")

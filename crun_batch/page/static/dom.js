@@ -71,5 +71,5 @@ export function about(usd, credits) {
 }
 
 export function moment(text) {
-  return text === null ? null : String(text).replace("T", " ").replace(/(\.\d+)?Z$/, " UTC");
+  return text === null ? null : String(text).replace("T", " ").replace(/(\.\d+)?(Z|\+00:00)$/, " UTC");
 }

@@ -12,13 +12,14 @@ export function showLive(status) {
   byId("figures").replaceChildren(...figures(status).flatMap(([name, value]) => [element("div", {},
     element("dt", {}, name), element("dd", {}, value))]));
   const words = byId("words");
-  words.textContent = [status.stop_reason, paused(status), status.pace?.waiting_reason].filter(Boolean).join("; ");
+  const waiting = status.pace?.waiting_reason;  // up to 5 s old: whether it is paused is known better
+  words.textContent = [status.stop_reason, paused(status), waiting === "paused" ? null : waiting].filter(Boolean).join("; ");
   show(words, words.textContent !== "");
   show(byId("live"), true);
 }
 
 const paused = (status) => (status.is_running && status.steering?.paused
-  ? `paused at ${moment(status.steering.paused.at)} by ${status.steering.paused.by}` : null);
+  ? `paused at ${moment(status.steering.paused.at)} by ${status.steering.paused.by.user}` : null);
 
 function figures(status) {
   const units = status.units;

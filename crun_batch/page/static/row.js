@@ -13,6 +13,7 @@ export function showRow(document_, actions) {
       element("button", { type: "button", onclick: actions.after }, "after"),
       element("button", { type: "button", class: "close", onclick: actions.close }, "close")),
     document_.table ? element("p", { class: "note" }, document_.table) : null,
+    document_.units.length ? null : element("p", {}, "nothing is recorded of this row yet: it was not sent, or no reply has come"),
     element("div", { class: "answers" }, answers(document_, actions)),
     ...prompts(document_.units),
     ...document_.units.map(attempts),
