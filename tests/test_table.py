@@ -473,7 +473,8 @@ def test_a_jsonl_column_has_one_type_over_the_whole_file(
         ([b'{"c":{"d":01}}'], 1, "is not valid JSON"),
         ([b'{"c":{"d":"\xff"}}'], 1, "byte 0xff is not UTF-8"),
         ([b'{"c":"\\ud800"}'], 1, "column `c`: \\ud800 is half of a surrogate pair"),
-        ([b'{"c":' + b"[" * 200_000 + b"]" * 200_000 + b"}"], 1, "is not valid JSON"),
+        ([b'{"c":' + b"[" * 5000 + b"]" * 5000 + b"}"], 1, "is not valid JSON"),
+        ([b'{"c":' + b'{"[":' * 1000 + b"1" + b"}" * 1000 + b"}"], 1, "is not valid JSON"),
         ([b'{"c":1}', b"{}", b'{"c":"1"}'], 3, "column `c` has a text here and a number in line 1"),
         ([b'{"c":"t"}', b'{"c":{}}'], 2, "an object or array here and a text in line 1"),
         ([b"{}"], None, "without any key"),
@@ -889,3 +890,11 @@ def test_arrays_of_values_are_those_that_arrow_makes(kind: pa.DataType, data: st
     made.validate(full=True)
     assert pa.array(values, kind).equals(made)
     assert values.count(None) == made.null_count
+
+
+def test_a_jsonl_line_of_many_brackets_need_not_be_deep(tmp_path: Path) -> None:
+    """Those in texts, and those beside each other, do not nest."""
+    cells = [b'{"c":[' + b",".join([b"[]"] * 2000) + b"]}", b'{"c":["' + b'[\\"{' * 2000 + b'"]}']
+    write_bytes(tmp_path / "a.jsonl", b"\n".join(cells))
+    table = open_table(Input("a.jsonl"), folders=Folders(tmp_path))
+    assert [0, 1] == [row.position for batch in table.rows(["c"]) for row in batch]

@@ -18,9 +18,8 @@ import orjson
 from msgspec import Struct, to_builtins
 
 from crun_batch.console.words import named, reused_phrase
-from crun_batch.reporting.at_a_kill import lines_at_a_kill
 from crun_batch.reporting.caching import cache_figures
-from crun_batch.reporting.data import Amount, Facts, ReportData, StatusLine
+from crun_batch.reporting.data import Amount, BillLine, Facts, ReportData, StatusLine
 from crun_batch.reporting.page import report_html
 from crun_batch.reporting.spread import distributions, labels, samples, timeline
 from crun_batch.reporting.sums import (
@@ -61,7 +60,7 @@ def read_report(path: Path) -> ReportData:
     """All that a report says of the run in `path`, as of this moment. Raises InputError (no run), RunDamaged."""
     run = RunDirectory(path)
     summary = status_of(path)
-    at_a_kill = lines_at_a_kill(path) if summary["status"] == KILLED.status else ()
+    at_a_kill = _lines_at_a_kill(path) if summary["status"] == KILLED.status else ()
     schema, document = run_schema(run), read_json(run.job)
     with connect(path) as connection:
         connection.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
@@ -99,6 +98,12 @@ def read_report(path: Path) -> ReportData:
             reused=reused_phrase(summary.get("reused")),
             cache=cache_figures(connection, document),
         )
+
+
+def _lines_at_a_kill(path: Path) -> tuple[BillLine, ...]:
+    from crun_batch.reporting.at_a_kill import lines_at_a_kill  # not loaded for a run that has ended
+
+    return lines_at_a_kill(path)
 
 
 def _hide_progress(connection: duckdb.DuckDBPyConnection) -> None:

@@ -15,6 +15,7 @@ msgspec checks each line's whole syntax while it skips what is kept raw; UTF-8 i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -48,6 +49,10 @@ _TYPES = (
 _NOT_AN_OBJECT = "each line must be one JSON object"
 _NO_OBJECT = "each element must be one JSON object"
 _NUMBERS = frozenset({"integer", "long integer", "huge integer", "number"})
+_MOST_DEPTH = 1_000
+_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[{\]}]')
+"""Or a text, in which brackets count for nothing."""
+_STEP = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 _WORDS = {"text": "a text", "nested": "an object or array", "boolean": "true or false"}
 _PYTHON = {pa.string(): str | None, pa.bool_(): bool | None, pa.int64(): int | None, pa.float64(): float | None}
 
@@ -159,7 +164,9 @@ def _record(
     """The line's cells; adds to `damage` those without a value."""
     try:
         line.decode()
-        return decoder.decode(line)
+        record = decoder.decode(line)
+        _check_depth(line)
+        return record
     except UnicodeDecodeError as error:
         column = column_before(line[: error.start])
         where = f"character {error.start + 1}" if column is None else f"column `{column}`"
@@ -176,6 +183,17 @@ def _record(
         if place.line == 1 and line.strip() in (b"[", b"{"):
             found = f"{_NOT_AN_OBJECT}; this is one document over many lines, and .json if it is an array"
     raise InputError(Mistake(found, file=str(place.path), line=place.line, row=place.row))
+
+
+def _check_depth(line: bytes) -> None:
+    """Raises RecursionError for JSON that other readers refuse, whatever this Python bears."""
+    if line.count(b"[") + line.count(b"{") <= _MOST_DEPTH:
+        return
+    depth = 0
+    for token in _BRACKET.finditer(line):
+        depth += _STEP.get(token[0], 0)
+        if depth > _MOST_DEPTH:
+            raise RecursionError(f"it is nested more than {_MOST_DEPTH:,} levels deep")
 
 
 def _kind(value: msgspec.Raw) -> str | None:
