@@ -12,9 +12,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from crun_batch.gateway.classify import check, check_fault, used_up_seconds
+from crun_batch.gateway.classify import check, check_fault
 from crun_batch.gateway.failures import LONGEST_MESSAGE
 from crun_batch.gateway.protocols import PROTOCOLS
+from crun_batch.gateway.rate_headers import used_up_seconds
 from crun_batch.gateway.rulings import (
     NAMED_STATUSES,
     NO_SUCH_PLACE,

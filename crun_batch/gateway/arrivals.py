@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from crun_batch.gateway.classify import check, check_fault, used_up_seconds
+from crun_batch.gateway.classify import check, check_fault
 from crun_batch.gateway.pool_seams import Route
+from crun_batch.gateway.rate_headers import used_up_seconds
 from crun_batch.records import Failure, Fault, Reply, Response
 
 

@@ -36,8 +36,6 @@ from crun_batch.gateway.told_waits import wait_told
 from crun_batch.gateway.web_pages import is_web_page, words_of_page
 from crun_batch.records import Action, Failure, Fault, OutcomeClass, Reply, Response, Usage
 
-__all__ = ["check", "check_fault", "used_up_seconds"]
-
 _COST_HEADER = "x-litellm-response-cost"
 LONGEST_RESET_SECONDS = 60.0
 """A reset says when a limit is whole again, which is later than when it bears one more request."""

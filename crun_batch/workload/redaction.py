@@ -77,9 +77,7 @@ class Redactor:
         together = b"\0".join(bodies)  # no secret has a zero byte
         if self._is_suspicious(together) or b"data:" in together:
             return False
-        if together.count(_PARTS_END) < 2:
-            return True
-        return not any(body.count(_PARTS) > 1 for body in bodies)
+        return together.count(_PARTS_END) < 2 or not any(body.count(_PARTS) > 1 for body in bodies)
 
     def __call__(self, body: bytes) -> bytes:
         """The body without the secrets. Where pieces had to be rewritten it is JSON of the same meaning."""
