@@ -1,4 +1,4 @@
-"""The commands around the tool itself: whether this machine is ready, completion for a shell, the manual page.
+"""The commands around the tool itself: whether this machine is ready, completion for a shell.
 
 As in `commands`: arguments in, one public call, words and an exit code out.
 """

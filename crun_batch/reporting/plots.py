@@ -1,4 +1,4 @@
-"""Plots as SVG, drawn here: spreads, quality against cost, bars of shares; over time: plot_timeline.
+"""Plots as SVG, drawn here: spreads, quality against cost, bars of shares; over time: `timeline_plot`.
 
 Each plot is drawn twice, for wide and for narrow pages, so that its text keeps its size. What a mark means is in
 its `data-tip`, which the page's script shows under the pointer. Colours are classes; the page's style gives them.

@@ -2,7 +2,7 @@
 
 Owns what each grader means. A grader is compiled once per run and then called for every reply; it sends nothing
 and reads no files: templates are rendered by a function that is passed in, the function of a `python` grader is
-passed in too, and a `judge` is asked elsewhere (its messages and its verdict: `judge`).
+passed in too, and a `judge` is asked elsewhere (its messages and its verdict: `judge_prompt`).
 
 None is no score: this row has no expected value. It is never the same as 0. An answer that is missing (null,
 empty, blank) is not right: 0 by every grader, and no function or judge is asked about it.

@@ -1,7 +1,7 @@
 """What travels between the endpoints, the answers and the ledger: one question, one answer, one token count.
 
-The endpoints read their own JSON into an `Ask` and write an `Answer` back into it, so nothing else in here knows
-which protocol a request came by, and the same question gets the same answer through all of them.
+The endpoints read their own JSON into an `Ask` and write a `ModelAnswer` back into it, so nothing else in here
+knows which protocol a request came by, and the same question gets the same answer through all of them.
 """
 
 from __future__ import annotations

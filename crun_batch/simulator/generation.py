@@ -60,7 +60,7 @@ class Generation:
         self._tier_prices = {name: tier_prices_of(model, settings) for name, model in settings.models.items()}
 
     def read(self, endpoint: ApiEndpoint, body: bytes) -> Ask:
-        """What the body asks of this endpoint. Raises Refused."""
+        """What the body asks of this endpoint. Raises Rejected."""
         try:
             payload = orjson.loads(body)
         except orjson.JSONDecodeError as error:
@@ -98,7 +98,7 @@ class Generation:
         return input_tokens(ask, self._tokenizer)
 
     def answer(self, ask: Ask) -> ModelAnswer:
-        """The answer with its usage. Raises Refused where the question is too long."""
+        """The answer with its usage. Raises Rejected where the question is too long."""
         cached = written = 0
         if self._settings.cached_share and len(ask.messages) > 1:
             prefix = without_sentence(ask.messages[0][1])
@@ -117,7 +117,7 @@ class Generation:
     def admit(
         self, endpoint: ApiEndpoint, key_name: str, ask: Ask, answered: ModelAnswer
     ) -> tuple[tuple[str, str], ...]:
-        """Headers that tell the limits. Raises Refused where one of them is reached."""
+        """Headers that tell the limits. Raises Rejected where one of them is reached."""
         settings = self._settings
         if settings.concurrency is not None and self.stats.in_flight >= settings.concurrency:
             self.stats.reject("concurrency")
@@ -147,7 +147,7 @@ class Generation:
     def charge(
         self, answered: ModelAnswer, ask: Ask, endpoint: ApiEndpoint, key_name: str, sha256: str, outcome: str
     ) -> ModelAnswer:
-        """Book it; the answer with its cost, where the gateway tells that. Raises Refused without credit."""
+        """Book it; the answer with its cost, where the gateway tells that. Raises Rejected without credit."""
         about = {
             "key_name": key_name,
             "endpoint": endpoint.path,

@@ -63,7 +63,7 @@ class RunFacts(Struct, frozen=True):
     directory: Path
     resume_command: str | None
     pilot: Mapping[str, Any] | None = None
-    """What the run's last pilot told, as `piloting` writes it."""
+    """What the run's last pilot told, as `preflight.pilot` writes it."""
     is_pilot: bool = False
     """Whether this session is that pilot: later ones do not tell it again."""
     left_out: Mapping[str, str] = {}

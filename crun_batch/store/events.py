@@ -135,7 +135,7 @@ class FinalPart(Struct, frozen=True, omit_defaults=True, gc=False):
     finished_at: int | None = None
     request_hash: str | None = None
     carried: Mapping[str, str | None] | None = None
-    """As `carried.encode_carried` makes it."""
+    """As `carried_encoder` makes it."""
     output: str | None = None
     """JSON text of the reply's object, where the job has an output schema."""
     outputs: list[str] | None = None

@@ -88,7 +88,7 @@ class ByteStream(Protocol):
 
 
 class SocketStream:
-    """A `Stream` over a socket that is connected."""
+    """A `ByteStream` over a socket that is connected."""
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
@@ -102,7 +102,7 @@ class SocketStream:
 
 
 class SealedStream:
-    """A `Stream` under TLS over another."""
+    """A `ByteStream` under TLS over another."""
 
     def __init__(self, stream: ByteStream, sealer: TlsChannel) -> None:
         self.sealer = sealer

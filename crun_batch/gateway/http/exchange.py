@@ -70,7 +70,7 @@ class WireRequest(Struct, frozen=True, gc=False):
     """How long that was when the request was made."""
 
     def __repr__(self) -> str:
-        return "Request()"
+        return "WireRequest(...)"
 
 
 class HttpConnection(asyncio.Protocol):

@@ -1,7 +1,7 @@
 """TLS between a connection and its HTTP: what goes out is sealed, what comes in is opened. No I/O.
 
-One session's keys serve the next connection to the same origin (a handshake then costs a fraction), so a `Sealer`
-also gives its session back. Which certificates are trusted is the context's matter (`trust`).
+One session's keys serve the next connection to the same origin (a handshake then costs a fraction), so a
+`TlsChannel` also gives its session back. Which certificates are trusted is the context's matter (`trust`).
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class TlsChannel:
 
 
 class Nested:
-    """TLS within TLS: to the gateway within that to an https proxy. Used as a `Sealer`."""
+    """TLS within TLS: to the gateway within that to an https proxy. Used as a `TlsChannel`."""
 
     def __init__(self, outer: TlsChannel, inner: TlsChannel) -> None:
         self._outer, self._inner = outer, inner

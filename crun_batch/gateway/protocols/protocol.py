@@ -1,7 +1,7 @@
 """What a protocol is: the five functions that know one endpoint's request and reply.
 
 Owns the shape that chat, responses, messages and completions share, and JSON in and out of bytes. Pure: no
-network, no clock. Must not know how an error is judged (that is `gateway_errors`) nor what anything costs.
+network, no clock. Must not know how an error is judged (that is `failures`) nor what anything costs.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the keys of a grader allow beside each other: one table, read for every grader of `score`.
 
-Like `job_rules`, it looks at the tree as written. Must not know how graders grade.
+Like `rules`, it looks at the tree as written. Must not know how graders grade.
 """
 
 from __future__ import annotations

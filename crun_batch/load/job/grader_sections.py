@@ -1,6 +1,6 @@
 """The section `score` of a job file: every key of a grader with its type, its default, and what it means.
 
-Like `job_sections`, it looks at one value at a time; which keys go together is said in `grader_rules`.
+Like `sections`, it looks at one value at a time; which keys go together is said in `grader_rules`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The sections of a job file: every key with its type, its default, and what it means.
 
 The text below a field is its description in the JSON Schema and in the reference. Rules that look at several
-keys live in `job_rules`; what is checked here looks at one value only.
+keys live in `rules`; what is checked here looks at one value only.
 """
 
 from __future__ import annotations
