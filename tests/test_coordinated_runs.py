@@ -25,9 +25,9 @@ from test_workers import assert_as_one_machine, job_file, job_of_all_kinds, wait
 import crun_batch
 from crun_batch import InputError
 from crun_batch.scale.carried import checked_address
-from crun_batch.scale.exchange import TOKEN_NAME, FromShard, decode_told, encode
+from crun_batch.scale.exchange import TOKEN_NAME, FromShard, decode_told
 from crun_batch.scale.leases import SharedLimits, WorkerReport
-from crun_batch.scale.messages import Reported
+from crun_batch.scale.messages import Reported, encode
 from crun_batch.scale.remote import PATIENCE_TO_TELL_SECONDS
 from crun_batch.scale.serving import Listening, listening_at, served
 from crun_batch.simulator.process import SimulatorProcess

@@ -11,7 +11,8 @@ import msgspec
 
 from crun_batch.errors import InputError, Mistake
 from crun_batch.gateway.http.trust import client_context
-from crun_batch.scale.exchange import TOKEN_NAME, FromShard, ToShard, Unanswered, decode_told, encode
+from crun_batch.scale.exchange import TOKEN_NAME, FromShard, ToShard, Unanswered, decode_told
+from crun_batch.scale.messages import encode
 from crun_batch.scale.remote import Carry
 
 ANSWERED_WITHIN_SECONDS = 3.0

@@ -52,7 +52,6 @@ class Unanswered(CrunBatchError):
     """Nobody was there, or not in time. What was said may have been heard."""
 
 
-encode = msgspec.json.Encoder(decimal_format="string").encode
 decode_said: msgspec.json.Decoder[FromShard] = msgspec.json.Decoder(FromShard)
 decode_told: msgspec.json.Decoder[ToShard] = msgspec.json.Decoder(ToShard)
 

@@ -19,11 +19,11 @@ from msgspec import Struct
 from crun_batch.errors import EXIT_BUG, CrunBatchError
 from crun_batch.records import Halt
 from crun_batch.scale.begun import begun_context
-from crun_batch.scale.exchange import decode_said, encode
+from crun_batch.scale.exchange import decode_said
 from crun_batch.scale.figures import FiguresOfAll
 from crun_batch.scale.giver import WorkerEnd
 from crun_batch.scale.giving import SaidOnce, coordinator_of
-from crun_batch.scale.messages import decode_order
+from crun_batch.scale.messages import decode_order, encode
 from crun_batch.scale.orders import options_of_order, shard_places
 from crun_batch.scale.steering import taken_up
 from crun_batch.session.beside import heard

@@ -16,8 +16,8 @@ from msgspec import structs
 from crun_batch.errors import CrunBatchError
 from crun_batch.options import Shard
 from crun_batch.scale.coordinated import run_carried
-from crun_batch.scale.exchange import FromShard, ToShard, Unanswered, decode_told, encode
-from crun_batch.scale.messages import decode_order
+from crun_batch.scale.exchange import FromShard, ToShard, Unanswered, decode_told
+from crun_batch.scale.messages import decode_order, encode
 from crun_batch.scale.orders import options_of_order
 from crun_batch.scale.remote import Carry
 

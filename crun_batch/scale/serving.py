@@ -22,7 +22,8 @@ from msgspec import Struct
 
 from crun_batch.errors import InputError, Mistake
 from crun_batch.scale.coordinator import Coordinator
-from crun_batch.scale.exchange import TOKEN_NAME, decode_said, encode
+from crun_batch.scale.exchange import TOKEN_NAME, decode_said
+from crun_batch.scale.messages import encode
 
 LONGEST_BYTES = 2**24
 ASKER_SECONDS = 10.0
