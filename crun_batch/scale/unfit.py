@@ -31,6 +31,7 @@ AFTER_THE_MERGE: Mapping[str, str] = {
     "correct_prices": "each shard goes on for itself by `--shard I/N --correct-prices`",
 }
 """Fields that are for a run as a whole: refused as long as it is still in shards."""
+_OR_AFTERWARDS = "; or leave it out now: once the shards are merged, the same command with it asks in one process"
 _AS_NOTHING_WAS_ASKED = RunOptions(environ={})
 
 
@@ -44,16 +45,14 @@ def refuse_unfit(job: AnyJob, table: object | None, options: RunOptions) -> Path
 
 def refuse_unfit_worker(options: RunOptions) -> None:
     """What a worker of a coordinator cannot do, its shard, its clock and its figures aside. Raises InputError."""
-    after = "; or leave it out now: once the shards are merged, the same command with it asks in one process"
     own = {name: NOT_SHARED[name] for name in ("pilot", "figures", "steer")}
     _refuse(own, options, "", "--coordinator")
-    _refuse(AFTER_THE_MERGE, options, after, "--coordinator")
+    _refuse(AFTER_THE_MERGE, options, _OR_AFTERWARDS, "--coordinator")
 
 
 def refuse_before_the_merge(options: RunOptions) -> None:
     """What waits until there is one run. Raises InputError."""
-    after = "; or leave it out now: once the shards are merged, the same command with it asks in one process"
-    _refuse(AFTER_THE_MERGE, options, after)
+    _refuse(AFTER_THE_MERGE, options, _OR_AFTERWARDS)
 
 
 def _refuse(unfit: Mapping[str, str], options: RunOptions, advice: str, beside: str = "--workers") -> None:

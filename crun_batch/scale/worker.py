@@ -13,9 +13,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from crun_batch.console.progress import Progress
 from crun_batch.errors import EXIT_TERMINATED, CrunBatchError
 from crun_batch.gateway.steering import SteeredSession
 from crun_batch.options import RunOptions, Shard
@@ -34,6 +33,7 @@ from crun_batch.scale.messages import (
     decode_to_worker,
     line,
 )
+from crun_batch.scale.orders import options_of_order
 from crun_batch.session.metrics import Figures
 
 GONE = Halt(EXIT_TERMINATED, "the process that started this worker is gone")
@@ -108,19 +108,18 @@ class PipedPart:
 
 def options_from(order: Order, lines: Lines) -> RunOptions:
     """How the shard is run: nothing is asked, the money is granted, what is shown goes to the parent."""
-    say: Callable[[str], None] = lambda sentence: lines.send(Sentence(sentence))  # noqa: E731
-    watch: Callable[[Progress], None] = lambda progress: lines.send(Progressed(progress))  # noqa: E731
     part = PipedPart(lines)
-    return RunOptions(
-        overrides=order.overrides,
-        allow_paths=order.allow_paths,
-        simulate=bool(order.simulators_at),
-        simulators_at=order.simulators_at,
+    unattended = options_of_order(
+        order,
+        say=lambda sentence: lines.send(Sentence(sentence)),
+        watch=lambda progress: lines.send(Progressed(progress)),
+    )
+    return structs.replace(
+        unattended,
         shard=Shard(*order.shard, is_leased=True),
+        deadline=None,  # the parent heeds it, and tells its workers to stop
+        handle_signals=True,
         until_budget=True,
-        say=say,
-        watch=watch,
-        otel=order.otel,
         figures=part.given if order.figures else None,
         steer=part,
     )
