@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from crun_batch.errors import SIGNALS, wanted_signals
+from crun_batch.errors import SIGNALS
 from crun_batch.options import RunOptions
 from crun_batch.records import Halt
 from crun_batch.scale.coordinator import Coordinator
@@ -19,6 +18,7 @@ from crun_batch.scale.giving import SaidOnce, coordinator_of
 from crun_batch.scale.kept_leases import KeptLeases
 from crun_batch.scale.serving import Listening, served
 from crun_batch.session.beside import heard
+from crun_batch.session.signals import signals_told
 from crun_batch.state.run_state import RunContext
 
 LOOKED_EVERY_SECONDS = 0.2
@@ -71,10 +71,7 @@ async def _ends(coordinator: Coordinator, gone: asyncio.Event) -> list[WorkerEnd
 @contextmanager
 def _signals(coordinator: Coordinator, options: RunOptions) -> Iterator[asyncio.Event]:
     """Ctrl-C ends the job: all workers drain; twice, without waiting for them. SIGTERM ends this process alone."""
-    gone, loop = asyncio.Event(), asyncio.get_running_loop()
-    is_main = threading.current_thread() is threading.main_thread()
-    wanted = wanted_signals() if options.handle_signals and is_main else ()
-    former = {number: signal.getsignal(number) for number in wanted}
+    gone = asyncio.Event()
     caught_before: list[signal.Signals] = []
 
     def caught(number: signal.Signals) -> None:
@@ -89,11 +86,5 @@ def _signals(coordinator: Coordinator, options: RunOptions) -> Iterator[asyncio.
             )
             gone.set()
 
-    for number in wanted:
-        loop.add_signal_handler(number, caught, number)
-    try:
+    with signals_told(caught, wanted=options.handle_signals):
         yield gone
-    finally:
-        for number, handler in former.items():
-            loop.remove_signal_handler(number)
-            signal.signal(number, handler)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from crun_batch.errors import SIGNALS, wanted_signals
+from crun_batch.errors import SIGNALS
 from crun_batch.options import RunOptions
 from crun_batch.records import Halt
+from crun_batch.session.signals import signals_told
 
 
 class Stoppable(Protocol):
@@ -27,10 +26,7 @@ class Stoppable(Protocol):
 @contextmanager
 def signals_to(crew: Stoppable, options: RunOptions, timeout_seconds: float) -> Iterator[None]:
     """Once: all workers drain. Twice: all end now."""
-    is_main = threading.current_thread() is threading.main_thread()
-    loop, wanted = asyncio.get_running_loop(), wanted_signals() if options.handle_signals and is_main else ()
     caught_before: list[signal.Signals] = []
-    former = {number: signal.getsignal(number) for number in wanted}
 
     def caught(number: signal.Signals) -> None:
         exit_code, name = SIGNALS[number]
@@ -46,11 +42,5 @@ def signals_to(crew: Stoppable, options: RunOptions, timeout_seconds: float) -> 
         )
         crew.stop(Halt(exit_code, name))
 
-    for number in wanted:
-        loop.add_signal_handler(number, caught, number)
-    try:
+    with signals_told(caught, wanted=options.handle_signals):
         yield
-    finally:
-        for number, handler in former.items():
-            loop.remove_signal_handler(number)
-            signal.signal(number, handler)

@@ -117,7 +117,6 @@ def options_from(order: Order, lines: Lines) -> RunOptions:
     return structs.replace(
         unattended,
         shard=Shard(*order.shard, is_leased=True),
-        deadline=None,  # the parent heeds it, and tells its workers to stop
         handle_signals=True,
         until_budget=True,
         figures=part.given if order.figures else None,

@@ -18,7 +18,7 @@ from crun_batch.session.leftovers import conclude_leftovers, leave_in_flight
 from crun_batch.session.resources import Resources
 from crun_batch.session.sealing import Sealer, open_journal
 from crun_batch.session.senders import leaves_in_flight, make_sender
-from crun_batch.session.signals import SignalHandling
+from crun_batch.session.signals import SignalHandling, signals_told
 from crun_batch.session.tools import Make, Recorder
 from crun_batch.session.watching import Meter, keep_summary, pace_of, show, tell_standstill
 from crun_batch.state.run_state import RunContext
@@ -44,10 +44,8 @@ async def send_until_done(
         started = options.clock.monotonic()
         timeout_seconds = context.workload.job.limits.attempt_timeout_seconds
         waits_seconds = None if leaves_in_flight(targets) else timeout_seconds
-        with (
-            SignalHandling(pool, options.say, waits_seconds, wanted=options.handle_signals),
-            _settled_heap(),
-        ):
+        ending = SignalHandling(pool, options.say, waits_seconds)
+        with signals_told(ending.caught, wanted=options.handle_signals), _settled_heap():
             halt = await _run_watched(context, resources, pool, recorder)
         state.account.seconds += options.clock.monotonic() - started
         state.account.began_us = None

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from crun_batch.console.amounts import counted
 from crun_batch.errors import SIGNALS, wanted_signals
@@ -18,33 +18,34 @@ from crun_batch.gateway.pool_seams import Sender
 from crun_batch.records import Halt
 
 
+@contextmanager
+def signals_told(caught: Callable[[signal.Signals], None], *, wanted: bool) -> Iterator[None]:
+    """What ends a command from outside is told to `caught`, and does nothing else; on the main thread alone."""
+    is_main = threading.current_thread() is threading.main_thread()
+    loop, numbers = asyncio.get_running_loop(), wanted_signals() if wanted and is_main else ()
+    former = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        loop.add_signal_handler(number, caught, number)
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)
+
+
 class SignalHandling:
     """Ctrl-C, SIGTERM or SIGHUP once: drain. Twice: end now; what is in flight is then of unknown outcome."""
 
-    def __init__(
-        self, pool: Sender, say: Callable[[str], None], timeout_seconds: float | None, *, wanted: bool
-    ) -> None:
+    def __init__(self, pool: Sender, say: Callable[[str], None], timeout_seconds: float | None) -> None:
         """`timeout_seconds`: how long requests in flight may take; None: they are in batches, which stay."""
         self._pool = pool
         self._say = say
         self._timeout_seconds = timeout_seconds
-        self._replaced: dict[signal.Signals, Any] = {}
         self._caught_before = False
-        self._wanted = wanted and threading.current_thread() is threading.main_thread()
 
-    def __enter__(self) -> None:
-        if self._wanted:
-            loop = asyncio.get_running_loop()
-            for number in wanted_signals():
-                self._replaced[number] = signal.getsignal(number)
-                loop.add_signal_handler(number, self._caught, number)
-
-    def __exit__(self, *_: object) -> None:
-        for number, former in self._replaced.items():
-            asyncio.get_running_loop().remove_signal_handler(number)
-            signal.signal(number, former)
-
-    def _caught(self, number: signal.Signals) -> None:
+    def caught(self, number: signal.Signals) -> None:
+        """One came."""
         exit_code, name = SIGNALS[number]
         if self._caught_before and number is signal.SIGHUP:
             return
