@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 
@@ -10,6 +11,8 @@ def main() -> int:
     """Run one command; the exit code."""
     if sys.argv[1:] == ["--version"] and _has_told_versions():
         return 0
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing has begun: no traceback out of an import
     from crun_batch.cli.commands import main as run_command
 
     return run_command()

@@ -642,6 +642,76 @@ raise SystemExit(guarded(command, ["run", "job.yaml"]))
     assert ended.stderr.startswith("Ctrl-C: ended; what was recorded stays; resume with: ")
 
 
+@pytest.mark.parametrize(
+    ("ends", "its_last_step"),
+    [
+        ("del loaded", "Loaded.__del__"),
+        ("import colorsys", "_get_module_lock.<locals>.cb"),
+        ("held.add(loaded); del loaded", "WeakSet.__init__.<locals>._remove"),
+        ("kept[loaded] = 1; del loaded", "WeakKeyDictionary.__init__.<locals>.remove"),
+        ("kept_too[1] = loaded; del loaded", "WeakValueDictionary.__init__.<locals>.remove"),
+    ],
+)
+def test_a_signal_that_comes_as_an_object_ends_is_not_lost(ends: str, its_last_step: str) -> None:
+    """The interpreter shows an exception that is raised then, and goes on."""
+    script = f"""
+import signal, sys, time, weakref
+from crun_batch.cli.border import guarded
+
+class Loaded:
+    def __del__(self):
+        pass
+
+def signalling(frame, event, _):
+    if event == "call" and frame.f_code.co_qualname == {its_last_step!r}:
+        sys.setprofile(None)
+        signal.raise_signal(signal.SIGINT)
+
+def command():
+    loaded, kept, kept_too = Loaded(), weakref.WeakKeyDictionary(), weakref.WeakValueDictionary()
+    held = weakref.WeakSet()
+    sys.setprofile(signalling)
+    {ends}
+    assert sys.getprofile() is None
+    time.sleep(10)
+
+raise SystemExit(guarded(command, ["run", "job.yaml"]))
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    words = "Ctrl-C: ended; what was recorded stays; resume with: -c run job.yaml --yes\n"
+    assert (130, words) == (ended.returncode, ended.stderr)
+
+
+@pytest.mark.parametrize(
+    ("loading", "code", "words"),
+    [
+        ("typer", -signal.SIGINT, ""),
+        ("crun_batch.cli.border", -signal.SIGINT, ""),
+        ("asyncio", 130, "Ctrl-C: ended; what was recorded stays; resume with: -c run job.yaml --yes\n"),
+    ],
+)
+def test_ctrl_c_while_a_command_loads_what_it_needs_ends_it_without_a_traceback(
+    loading: str, code: int, words: str
+) -> None:
+    """As long as nothing has begun, by the signal itself, as any program."""
+    script = f"""
+import signal, sys
+from crun_batch.__main__ import main
+
+class Signalling:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == {loading!r}:
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Signalling)
+sys.argv[1:] = ["run", "job.yaml"]
+raise SystemExit(main())
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (code, words) == (ended.returncode, ended.stderr)
+
+
 def test_a_signal_while_it_reads_and_estimates_ends_it_cleanly(real: Path, gateway: SimulatorProcess) -> None:
     """Before anything is sent: exit 130, no traceback, and the command to go on."""
     before = gateway.ledger()["count"]

@@ -9,6 +9,7 @@ Each function imports the module that does its work: `status` must not wait for 
 from __future__ import annotations
 
 from collections.abc import Collection, Coroutine, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -301,14 +302,15 @@ def directory_of(run: AnyRun, simulate: bool) -> Path:
 
 def finished(work: Coroutine[Any, Any, T]) -> T:
     """Run to its end; where an event loop is running (a notebook), in a thread of its own."""
-    import asyncio
-    from concurrent.futures import ThreadPoolExecutor
+    with closing(work):  # a signal may end it before its first step
+        import asyncio
+        from concurrent.futures import ThreadPoolExecutor
 
-    from crun_batch.session.runtime import run_to_end
+        from crun_batch.session.runtime import run_to_end
 
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return run_to_end(work)
-    with ThreadPoolExecutor(1) as executor:
-        return executor.submit(run_to_end, work).result()
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return run_to_end(work)
+        with ThreadPoolExecutor(1) as executor:
+            return executor.submit(run_to_end, work).result()

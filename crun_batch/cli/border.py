@@ -42,6 +42,15 @@ from crun_batch.errors import (
 
 TOLD_AGAIN_SECONDS = 0.05
 """When a signal is given again that came at a moment at which nothing may be made of it."""
+_NOTHING_RAISED_IN = (
+    "ExtensionFileLoader.",
+    "_get_module_lock.<locals>.cb",
+    "WeakSet.__init__.<locals>._remove",
+    "WeakKeyDictionary.__init__.<locals>.remove",
+    "WeakValueDictionary.__init__.<locals>.remove",
+)
+"""Functions of such moments, `__del__` beside them. A library in C that is being loaded bears no exception in its
+first steps (orjson ends by SIGSEGV); where an object ends, the interpreter shows the exception and goes on."""
 USAGE_WORDS = {
     "Value error, ": "",
     "Input should be a valid integer, unable to parse string as an integer": "must be a whole number",
@@ -69,7 +78,7 @@ def guarded(command: Callable[[], int | None], given: Sequence[str]) -> int:
     raised: list[_Signalled] = []
 
     def caught(number: int, frame: FrameType | None) -> None:
-        if _loads_extension(frame):
+        if _bears_no_exception(frame):
             again = threading.Timer(TOLD_AGAIN_SECONDS, os.kill, (os.getpid(), number))
             again.daemon = True
             again.start()
@@ -114,10 +123,11 @@ def guarded(command: Callable[[], int | None], given: Sequence[str]) -> int:
             signal.signal(number, handler)
 
 
-def _loads_extension(frame: FrameType | None) -> bool:
-    """Whether a library in C is being loaded there: its first steps bear no exception (orjson ends by SIGSEGV)."""
+def _bears_no_exception(frame: FrameType | None) -> bool:
+    """Whether an exception raised there would be lost, or end the process in the middle of a step."""
     while frame is not None:
-        if frame.f_code.co_qualname.startswith("ExtensionFileLoader."):
+        code = frame.f_code
+        if code.co_name == "__del__" or code.co_qualname.startswith(_NOTHING_RAISED_IN):
             return True
         frame = frame.f_back
     return False
