@@ -9,29 +9,68 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 from crun_batch.console.amounts import counted
 from crun_batch.errors import SIGNALS, wanted_signals
 from crun_batch.gateway.pool_seams import Sender
 from crun_batch.records import Halt
 
+Told = Callable[[signal.Signals], None]
+
+
+class _Handlers(NamedTuple):
+    """Those of one event loop, which has one for each signal."""
+
+    former: dict[signal.Signals, Any]
+    """What stood there before; None: no function of Python, which nobody can put back."""
+    told: list[Told]
+
+
+_HANDLERS: dict[AbstractEventLoop, _Handlers] = {}
+"""Several sessions on one loop share them: each would else take those of the one before for the caller's."""
+
 
 @contextmanager
-def signals_told(caught: Callable[[signal.Signals], None], *, wanted: bool) -> Iterator[None]:
-    """What ends a command from outside is told to `caught`, and does nothing else; on the main thread alone."""
-    is_main = threading.current_thread() is threading.main_thread()
-    loop, numbers = asyncio.get_running_loop(), wanted_signals() if wanted and is_main else ()
-    former = {number: signal.getsignal(number) for number in numbers}
-    for number in numbers:
-        loop.add_signal_handler(number, caught, number)
+def signals_told(caught: Told, *, wanted: bool) -> Iterator[None]:
+    """What ends a command from outside is told to `caught`, and does nothing else; on the main thread alone.
+
+    Whoever is inside at that moment is told. What stood there before is back when the last one has left.
+    """
+    if not wanted or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    handlers = _HANDLERS.get(loop) or _began(loop)
+    handlers.told.append(caught)
     try:
         yield
     finally:
-        for number, handler in former.items():
-            loop.remove_signal_handler(number)
+        handlers.told.remove(caught)
+        if not handlers.told:
+            _end(loop)
+
+
+def _began(loop: AbstractEventLoop) -> _Handlers:
+    former = {number: signal.getsignal(number) for number in wanted_signals()}
+    for number in former:
+        loop.add_signal_handler(number, _tell, loop, number)
+    return _HANDLERS.setdefault(loop, _Handlers(former, []))
+
+
+def _end(loop: AbstractEventLoop) -> None:
+    for number, handler in _HANDLERS.pop(loop).former.items():
+        loop.remove_signal_handler(number)
+        if handler is not None:
             signal.signal(number, handler)
+
+
+def _tell(loop: AbstractEventLoop, number: signal.Signals) -> None:
+    for told in tuple(_HANDLERS[loop].told) if loop in _HANDLERS else ():
+        told(number)
 
 
 class SignalHandling:
