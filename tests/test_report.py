@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import re
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from html.parser import HTMLParser
 from pathlib import Path
@@ -454,6 +456,20 @@ def test_the_report_is_put_in_the_run_directory_whole(small: Path, tmp_path: Pat
     assert tmp_path / "other.html" == run.report_html(tmp_path / "other.html")
     assert [] == list(small.glob("*.tmp"))
     assert "<table>" in run._repr_html_() and "small: finished" in run._repr_html_()
+
+
+def test_a_report_for_a_device_or_behind_a_link_leaves_both_there(small: Path, tmp_path: Path) -> None:
+    """As root a file would take the place of /dev/stdout."""
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(tmp_path / "page.html")
+    (tmp_path / "page.html").write_text("old")
+    with ThreadPoolExecutor(1) as executor:
+        read = executor.submit(pipe.read_text)
+        make_report([small], pipe)
+    make_report([small], link)
+    assert read.result().startswith("<!doctype html>") and pipe.is_fifo()
+    assert link.read_text() == read.result() and link.is_symlink()
 
 
 def test_several_runs_stand_side_by_side(small: Path, tmp_path: Path) -> None:

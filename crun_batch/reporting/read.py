@@ -32,7 +32,7 @@ from crun_batch.reporting.sums import (
 from crun_batch.reporting.text import report_text
 from crun_batch.state.status import KILLED, status_of
 from crun_batch.store.directory import SIMULATED, RunDirectory, read_json
-from crun_batch.store.disk import Disk, make_folder_for, write_file
+from crun_batch.store.disk import Disk, opened_for_people, write_file
 from crun_batch.store.views import connect, run_schema
 
 MEMORY_LIMIT = "1GB"
@@ -122,8 +122,12 @@ def make_report(runs: Sequence[Path], path: str | Path | None = None) -> Report:
     read = tuple(read_report(run) for run in runs)
     default = Path(read[0].directory) / REPORT_NAME if len(read) == 1 else Path(REPORT_NAME)
     page = default if path is None else Path(path)
-    make_folder_for(page)
-    write_file(Disk(), page, report_html(read).encode())
+    html = report_html(read).encode()
+    if path is None:
+        write_file(Disk(), page, html)
+    else:
+        with opened_for_people(page) as stream:
+            stream.write(html)
     return Report(page, read)
 
 
