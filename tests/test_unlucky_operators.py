@@ -94,6 +94,15 @@ def test_a_run_may_have_any_name_that_the_file_system_takes(gateway, tmp_path, n
     assert FEW == done.export("csv", tmp_path / "out.csv")
 
 
+def test_a_folder_with_files_named_like_modules_is_like_any_other(job_file, monkeypatch):
+    """Nor do warnings that are errors stop the simulator: what other processes of a run load, it decides."""
+    for name in ("typing", "random", "queue", "polars"):
+        Path(f"{name}.py").write_text("raise SystemExit('this is no module of Python')")
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
+    done = crun_batch.run("job.yaml", simulate=True, workers=2, handle_signals=False)
+    assert ("finished", FEW) == (done.status, done.results().collect().height)
+
+
 @pytest.mark.parametrize("name", [LONG, "/".join(["y" * 250] * 17)])
 def test_a_name_that_the_file_system_does_not_take_is_a_mistake_of_the_input(gateway, tmp_path, name, monkeypatch):
     """Exit 2 with the name, shortened; from Python an InputError."""

@@ -100,7 +100,7 @@ def _libraries(names: tuple[str, ...]) -> Diagnosis:
     """Loads each in a process of its own: a wheel for another processor ends the one that loads it."""
     try:
         done = subprocess.run(
-            [sys.executable, "-c", LOAD_EACH, *names],
+            [sys.executable, "-P", "-c", LOAD_EACH, *names],
             capture_output=True,
             text=True,
             timeout=CHILD_SECONDS,

@@ -89,7 +89,7 @@ class Crew:
     async def _started(self, number: int) -> tuple[WorkerEnd | None, int]:
         """One process of a worker; how it says that it ended (None: it was killed), and its exit code."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "crun_batch.scale.worker"),
+            *(sys.executable, "-P", "-m", "crun_batch.scale.worker"),  # no module of the folder it stands in
             stdin=PIPE,
             stdout=PIPE,
             env=self._environ,

@@ -47,7 +47,7 @@ class SimulatorProcess:
         if self._listening is None:
             self.listen()
         assert self._listening is not None
-        command = [sys.executable, "-m", "crun_batch.simulator", "--settings-stdin"]
+        command = [sys.executable, "-P", "-W", "ignore", "-m", "crun_batch.simulator", "--settings-stdin"]
         with self._listening as listening:
             self._child = subprocess.Popen(
                 [*command, "--listening-fd", str(listening.fileno())],
