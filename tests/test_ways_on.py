@@ -237,6 +237,42 @@ def test_a_prompt_without_a_column_is_told_before_it_is_paid_for(
     assert is_told is (told in warnings)
 
 
+@pytest.mark.parametrize(
+    ("grader", "told"),
+    [
+        (
+            {"grader": "exact", "expected": "{{ 10 // gold }}"},
+            [
+                "score[0].expected: cannot be rendered, so no answer gets a score: tried to use // operator "
+                "on unsupported types number and string (line 1 of the template); in 2 rows: "
+                "row 0 (id 1), row 2 (id 3)"
+            ],
+        ),
+        (
+            {"grader": "number", "expected": "{{ gold }}"},
+            ["score[0].expected: has no number, so no answer can be right: 'many'; in row 2 (id 3)"],
+        ),
+        ({"grader": "one_of", "expected": ["{{ gold }}", "none"]}, []),
+        ({"grader": "number", "expected": 5}, []),
+        ({"grader": "regex", "pattern": "a"}, []),
+    ],
+)
+def test_what_a_grader_cannot_expect_of_a_row_is_told_before_its_answer_is_paid(
+    grader: dict[str, Any], told: list[str], tmp_path: Path
+) -> None:
+    """A null is no mistake: such a row has no score."""
+    (tmp_path / "t.csv").write_text("id,text,gold\n1,a,7 apples\n2,b,\n3,c,many\n")
+    asked = crun_batch.Job(
+        base_dir=tmp_path,
+        model="m",
+        prompt={"user": "{{ text }}"},
+        input={"table": "t.csv", "id": "id"},
+        score=[{"name": "right", **grader}],
+    )
+    document = crun_batch.check(asked)
+    assert ([], told) == (document["mistakes"], [one for one in document["warnings"] if "expected" in one])
+
+
 def test_a_table_that_a_query_does_not_know_is_told_with_those_that_there_are(tmp_path: Path) -> None:
     with simulator(seed=2) as at:
         done = run(job(at, tmp_path), texts(1))

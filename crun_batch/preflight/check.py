@@ -54,7 +54,8 @@ def check_job(
         mistakes += _reuse_mistakes(workload)
         document |= {"table": _table(workload), "rejected_rows": seen_rows.rejections.rows}
         if not mistakes:
-            warnings = [*warnings_of(workload, environ), *prefixes]
+            expected = [f"{one.key}: {one.message}" for one in seen_rows.nothing_is_right.mistakes(source)]
+            warnings = [*warnings_of(workload, environ), *prefixes, *expected]
             document |= {**_described(workload, seen_rows), "warnings": warnings}
     document["mistakes"] = [_plain(mistake) for mistake in mistakes]
     return document

@@ -83,7 +83,7 @@ def compile_grader(spec: Spec, *, render: Render, function: Callable[..., Any] |
     Raises ValueError for a judge, which needs a request of its own, and for a function whose parameters are not
     among `ARGUMENTS`.
     """
-    expected = _expected(spec.expected, render)
+    expected = what_is_right(spec.expected, render)
     if function is not None:
         return _python(spec.name, function, expected)
     if spec.grader not in _GRADERS:
@@ -111,7 +111,7 @@ def is_template(text: str) -> bool:
     return "{{" in text or "{%" in text or "{#" in text
 
 
-def _expected(expected: Any, render: Render) -> Callable[[Mapping[str, Any]], Any]:
+def what_is_right(expected: Any, render: Render) -> Callable[[Mapping[str, Any]], Any]:
     """From a row to what is right there: the rendered text, a constant, a list of them; None: nothing is known.
 
     Without `expected` it is "", which graders that need none ignore.
@@ -121,7 +121,7 @@ def _expected(expected: Any, render: Render) -> Callable[[Mapping[str, Any]], An
     if isinstance(expected, str) and is_template(expected):
         return partial(render, expected)
     if isinstance(expected, list | tuple):
-        parts = [_expected(part, render) for part in expected]
+        parts = [what_is_right(part, render) for part in expected]
         return lambda values: _without_unknown([part(values) for part in parts])
     return lambda values: expected
 
