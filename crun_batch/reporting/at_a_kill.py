@@ -7,19 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from pathlib import Path
 
 from crun_batch.console.amounts import from_pico
 from crun_batch.reporting.data import Amount, BillLine
-from crun_batch.state.recovery import journal_now
-from crun_batch.store.directory import RunDirectory
+from crun_batch.state.recovery import JournalNow
 from crun_batch.store.events import StartEvent
 
 
-def lines_at_a_kill(path: Path) -> tuple[BillLine, ...]:
+def lines_at_a_kill(journal: JournalNow) -> tuple[BillLine, ...]:
     """By variant and purpose, in the order of the table's own lines; none where nothing was in flight."""
     found: dict[tuple[str, str], list[StartEvent]] = {}
-    for start in journal_now(RunDirectory(path)).in_flight.values():
+    for start in journal.in_flight.values():
         found.setdefault((start.variant, start.purpose), []).append(start)
     return tuple(_line(*key, starts) for key, starts in sorted(found.items()))
 

@@ -30,7 +30,7 @@ from crun_batch.reporting.sums import (
     variant_lines,
 )
 from crun_batch.reporting.text import report_text
-from crun_batch.state.status import KILLED, status_of
+from crun_batch.state.status import KILLED, RunNow, run_now
 from crun_batch.store.directory import SIMULATED, RunDirectory, read_json
 from crun_batch.store.disk import Disk, opened_for_people, write_file
 from crun_batch.store.views import connect, run_schema
@@ -59,8 +59,8 @@ class Report(Struct, frozen=True):
 def read_report(path: Path) -> ReportData:
     """All that a report says of the run in `path`, as of this moment. Raises InputError (no run), RunDamaged."""
     run = RunDirectory(path)
-    summary = status_of(path)
-    at_a_kill = _lines_at_a_kill(path) if summary["status"] == KILLED.status else ()
+    now = run_now(path)
+    summary, at_a_kill = now.status, _lines_at_a_kill(now)
     schema, document = run_schema(run), read_json(run.job)
     with connect(path) as connection:
         connection.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
@@ -100,10 +100,12 @@ def read_report(path: Path) -> ReportData:
         )
 
 
-def _lines_at_a_kill(path: Path) -> tuple[BillLine, ...]:
+def _lines_at_a_kill(now: RunNow) -> tuple[BillLine, ...]:
+    if now.journal is None or now.status["status"] != KILLED.status:
+        return ()
     from crun_batch.reporting.at_a_kill import lines_at_a_kill  # not loaded for a run that has ended
 
-    return lines_at_a_kill(path)
+    return lines_at_a_kill(now.journal)
 
 
 def _hide_progress(connection: duckdb.DuckDBPyConnection) -> None:

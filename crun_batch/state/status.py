@@ -12,6 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from crun_batch.errors import InputError
 from crun_batch.pricing.account import BookedAttempt
 from crun_batch.records import Cost, Hold, Tries, decimal_text
@@ -29,6 +31,15 @@ SUSPECTS_SHOWN = 20
 KILLED = RunEnding("killed", None, "its process ended without a word; run it again to resume")
 
 
+class RunNow(Struct, frozen=True):
+    """A run at one moment."""
+
+    status: dict[str, Any]
+    """As `status_of` tells it."""
+    journal: JournalNow | None
+    """What its status was read from; None: the run has ended, and its summary tells all."""
+
+
 def status_of(path: Path) -> dict[str, Any]:
     """summary.json as it would be now, with `holder`, `in_flight`, `suspects` and `steering`.
 
@@ -40,20 +51,21 @@ def status_of(path: Path) -> dict[str, Any]:
     SUSPECTS_SHOWN attempts that may have been billed without a recorded reply. Raises InputError where there is no
     run, RunDamaged.
     """
+    return run_now(path).status
+
+
+def run_now(path: Path) -> RunNow:
+    """The same, with the journal that says so. Raises as `status_of`."""
     run = RunDirectory(path)
     process = holder(path)
     if not run.summary.exists():
         raise InputError(f"{path}: {no_summary(run, process)}")
     summary = told_summary(path, run)
     if process is None and summary["status"] != RUNNING.status:
-        suspects = _unknown_attempts(path, summary)
-        return {
-            **summary,
-            "holder": None,
-            "in_flight": 0,
-            "suspects": suspects,
-            "steering": steering_now(run),
-        }
+        suspects, steering = _unknown_attempts(path, summary), steering_now(run)
+        return RunNow(
+            {**summary, "holder": None, "in_flight": 0, "suspects": suspects, "steering": steering}, None
+        )
     from crun_batch.state.recovery import journal_now
 
     now = journal_now(run)
@@ -65,13 +77,11 @@ def status_of(path: Path) -> dict[str, Any]:
     suspects = _unknown_attempts(path, summary)
     if process is None:
         suspects += map(_suspect, islice(now.in_flight.values(), SUSPECTS_SHOWN - len(suspects)))
-    return {
-        **summary,
-        "holder": process,
-        "in_flight": sum(start.first_of_pack == start.n for start in now.in_flight.values()),
-        "suspects": suspects,
-        "steering": steering_now(run),
-    }
+    in_flight = sum(start.first_of_pack == start.n for start in now.in_flight.values())
+    steering = steering_now(run)
+    return RunNow(
+        {**summary, "holder": process, "in_flight": in_flight, "suspects": suspects, "steering": steering}, now
+    )
 
 
 def no_summary(run: RunDirectory, process: str | None) -> str:

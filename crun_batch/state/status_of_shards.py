@@ -11,8 +11,8 @@ from typing import Any
 
 from crun_batch.errors import EXIT_OK
 from crun_batch.pricing.account import together
-from crun_batch.state.recovery import journal_now
-from crun_batch.state.status import KILLED, SUSPECTS_SHOWN, give_up, status_of
+from crun_batch.state.recovery import JournalNow, journal_now
+from crun_batch.state.status import KILLED, SUSPECTS_SHOWN, RunNow, give_up, run_now
 from crun_batch.state.steered import told_to_workers
 from crun_batch.state.summary import RUNNING, RunEnding, RunFacts, summary_of
 from crun_batch.store.directory import RunDirectory, leases_folder
@@ -26,12 +26,9 @@ def status_of_shards(run: Path, places: Sequence[Path]) -> dict[str, Any]:
 
     `run`: where the run of all of them is to be.
     """
-    told = [status_of(place) for place in places]
-    journals = [journal_now(RunDirectory(place)) for place in places]
-    for journal, one in zip(journals, told, strict=True):
-        if one["holder"] is None:
-            give_up(journal)
-    account = together(journal.account for journal in journals)
+    read = [run_now(place) for place in places]
+    told = [one.status for one in read]
+    account = together(one.account for one in map(_journal_of, places, read))
     done = sum(account.totals().statuses.values())
     per_row = told[0]["units_per_row"]
     facts = RunFacts(
@@ -60,6 +57,14 @@ def status_of_shards(run: Path, places: Sequence[Path]) -> dict[str, Any]:
         "shards": [str(place) for place in places],
         "by_shard": [{name: one[name] for name in TOLD_OF_EACH} for one in told],
     }
+
+
+def _journal_of(place: Path, now: RunNow) -> JournalNow:
+    if now.journal is not None:
+        return now.journal
+    journal = journal_now(RunDirectory(place))
+    give_up(journal)
+    return journal
 
 
 def _rows(told: Sequence[Mapping[str, Any]]) -> dict[str, int]:
