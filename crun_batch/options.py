@@ -20,7 +20,7 @@ from crun_batch.gateway.steering import Steer
 from crun_batch.load.deadline import Deadline, deadline_of
 from crun_batch.load.job.env_file import read_env_file
 from crun_batch.load.job.job import Job
-from crun_batch.records import ErrorKind, Status
+from crun_batch.records import STATUSES, ErrorKind
 
 if TYPE_CHECKING:
     import httpx
@@ -191,8 +191,7 @@ JOB_KEYS = {
 """Short names of overrides in Python and on the command line."""
 DEADLINE_NAMES = ("until", "max_minutes")
 """Arguments that say when a run is to stop."""
-_STATUSES = frozenset(get_args(Status))
-RETRY_GROUPS = {"failed": _STATUSES - {"ok"}, "all": _STATUSES}
+RETRY_GROUPS = {"failed": frozenset(STATUSES) - {"ok"}, "all": frozenset(STATUSES)}
 """Names of several endings for `retry`: `failed` is every status but ok, `all` is every status."""
 REPLACED_WHOLE = ("output_schema", "sweep")
 """Mappings that an override in Python replaces; the keys of the others are laid over the job's."""
@@ -253,7 +252,7 @@ def kinds(chosen: Collection[str]) -> frozenset[str]:
     Raises InputError for a kind that does not exist.
     """
     names = [part.strip() for part in chosen.split(",")] if isinstance(chosen, str) else list(chosen)
-    known = [*RETRY_GROUPS, *get_args(Status), *get_args(ErrorKind)]
+    known = [*RETRY_GROUPS, *STATUSES, *get_args(ErrorKind)]
     wrong = [name for name in names if name not in known]
     if wrong:
         raise InputError(f"retry knows no {', '.join(map(repr, wrong))}; it knows {', '.join(known)}")

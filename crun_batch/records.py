@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from msgspec import Struct
 
@@ -21,8 +21,12 @@ PICO = 10**12
 
 ProtocolName = Literal["chat", "responses", "messages", "completions"]
 Status = Literal["ok", "invalid", "truncated", "refused", "error"]
+STATUSES: tuple[str, ...] = get_args(Status)
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "other"]
 OutcomeClass = Literal["done", "rejected", "not_sent", "unknown"]
+OUTCOMES: tuple[str, ...] = get_args(OutcomeClass)
+FREE_OUTCOMES = ("rejected", "not_sent")
+"""Of requests that cost nothing, in any unit; of the other classes they were billed, or may have been."""
 Purpose = Literal["answer", "repair", "judge", "alone"]
 """`alone`: of a pilot, a row that was asked in a pack, asked once more by itself."""
 CostSource = Literal["reply", "job", "models", "list"]
@@ -266,7 +270,7 @@ def is_missing(text: str | None) -> bool:
 class Failure(Struct, frozen=True):
     """Why an attempt brought no answer: a value that is counted, stored, and decided upon."""
 
-    outcome: Literal["rejected", "not_sent", "unknown", "done"]
+    outcome: OutcomeClass
     kind: ErrorKind
     action: Action
     message: str

@@ -19,9 +19,9 @@ import crun_batch
 from crun_batch.console.progress import Progress
 from crun_batch.console.runs_words import followed_line
 from crun_batch.console.words import summary_text
+from crun_batch.records import STATUSES
 from crun_batch.simulator.process import SimulatorProcess
 from crun_batch.state.done import DoneMarks, rows_by_status
-from crun_batch.state.summary import STATUSES
 
 ORDER = (*STATUSES, "open")
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
 from crun_batch.console.amounts import count, counted, credit_amount, duration, money, noun_of, rate, share, usd
+from crun_batch.console.bill_words import decimal_of
 from crun_batch.console.steering_words import steering_lines
 from crun_batch.console.tables import table
 from crun_batch.console.words import display_width, one_line, shorten, summary_headline, summary_text
+from crun_batch.records import STATUSES
 
 _STATUSES_NOT_OK = ("error", "invalid", "truncated", "refused")
 
@@ -30,8 +31,8 @@ def runs_text(runs: Sequence[Mapping[str, Any]], folder: str, now: datetime, wid
 def _columns(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Title -> what stands under it; a unit of money that no run knows has no column."""
     money_columns = {
-        "cost": ("cost_usd", lambda run, *_: usd(_decimal(run["cost_usd"]))),
-        "credits": ("cost_credits", lambda run, *_: credit_amount(_decimal(run["cost_credits"])).split()[0]),
+        "cost": ("cost_usd", lambda run, *_: usd(decimal_of(run["cost_usd"]))),
+        "credits": ("cost_credits", lambda run, *_: credit_amount(decimal_of(run["cost_credits"])).split()[0]),
     }
     known = {
         title: shown for title, (key, shown) in money_columns.items() if any(run[key] is not None for run in runs)
@@ -65,21 +66,17 @@ def _idle(moment: datetime | None, now: datetime) -> str:
     return duration(max(0.0, (now - moment).total_seconds()))
 
 
-def _decimal(text: str | None) -> Decimal | None:
-    return None if text is None else Decimal(text)
-
-
 def followed_line(status: Mapping[str, Any]) -> str:
     """Where a run is, in one line: for a log or a pipe."""
     noun = noun_of(status["units_per_row"])
     rows, total = status["units"], status["units"]["total"]
-    done = sum(rows[name] for name in ("ok", *_STATUSES_NOT_OK))
+    done = sum(rows[name] for name in STATUSES)
     phrases = [
         summary_headline(status),
         f"{count(done)} of {counted(total, noun)} ({share(done, total)})",
         *(f"{count(rows[name])} {name}" for name in _STATUSES_NOT_OK if rows[name]),
         rate(status["units_per_second"], noun),
-        money(_decimal(status["cost_usd"]), _decimal(status["cost_credits"])),
+        money(decimal_of(status["cost_usd"]), decimal_of(status["cost_credits"])),
         f"{count(status['in_flight'])} in flight" if status["holder"] else "",
         *(f"{name} {phrase}" for name, phrase in steering_lines(status) if name != "set"),
     ]
@@ -99,7 +96,7 @@ def followed_block(status: Mapping[str, Any], width: int, height: int) -> str:
 
 def _bar(status: Mapping[str, Any], width: int) -> str:
     rows, total = status["units"], status["units"]["total"]
-    done = sum(rows[name] for name in ("ok", *_STATUSES_NOT_OK))
+    done = sum(rows[name] for name in STATUSES)
     told = f" {share(done, total)}"
     cells = max(1, width - display_width(told) - 2)
     filled = cells if not total else cells * done // total

@@ -16,6 +16,7 @@ from crun_batch.console.amounts import count, counted, duration, money, noun_of,
 from crun_batch.console.bill_words import batch_phrase, cost_phrase, decimal_of
 from crun_batch.console.pilots import pilot_lines
 from crun_batch.errors import Mistake
+from crun_batch.records import STATUSES
 
 ELLIPSIS = "…"
 _COPIED = ("results", "resume")
@@ -25,7 +26,7 @@ _SENTENCE = re.compile(r"(?: *\d+\. )?(?![-+@]+\s)(?=\S)")
 _COMMAND = re.compile(r"(?<=: )(?=\S*crun-batch \S|python -m crun_batch )")
 """Where a command begins that is to be copied: in parts it would be another one."""
 _DIRECTION = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C}
-_STATUSES = ("ok", "invalid", "truncated", "refused", "error", "open")
+_STATUSES = (*STATUSES, "open")
 _ENDS = {
     "finished": "finished",
     "stopped": "stopped",

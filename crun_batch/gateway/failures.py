@@ -25,7 +25,7 @@ from crun_batch.gateway.rulings import (
 )
 from crun_batch.gateway.told_waits import wait_told, with_quotas
 from crun_batch.gateway.web_pages import READ_OF_A_PAGE
-from crun_batch.records import Action, Failure, OutcomeClass, Usage
+from crun_batch.records import FREE_OUTCOMES, Action, Failure, OutcomeClass, Usage
 
 LONGEST_MESSAGE = 500
 """Characters of a gateway's own words that a failure keeps; the whole body is kept elsewhere."""
@@ -133,7 +133,7 @@ def failure_of(status: int, facts: ErrorFacts, *, outcome: OutcomeClass, usage: 
 
 def counted(action: Action, outcome: OutcomeClass) -> Action:
     """An attempt that was or may have been billed is never put back uncounted: that would have no end."""
-    return "retry" if action == "cool_down" and outcome in ("unknown", "done") else action
+    return "retry" if action == "cool_down" and outcome not in FREE_OUTCOMES else action
 
 
 def message_line(text: str) -> str:

@@ -25,7 +25,7 @@ from crun_batch.gateway.queues import Queues
 from crun_batch.gateway.retry import decide, retried
 from crun_batch.gateway.spread import AnyLane
 from crun_batch.gateway.troubles import Troubles, minutes, set_aside_halt
-from crun_batch.records import Again, Failure, Fault, Halt, Outcome, Reply, Response, Room, Ticket
+from crun_batch.records import FREE_OUTCOMES, Again, Failure, Fault, Halt, Outcome, Reply, Response, Room, Ticket
 
 FEWEST_DRAWN_AT_ONCE = 64
 """Tickets of lanes that cannot send, drawn on the way to those that can, before others have the loop."""
@@ -375,7 +375,7 @@ class Pool:
         if result.action == "cool_down":
             lane.refused(now, sending.admitted, result.retry_after_seconds)
         else:
-            lane.failed(now, sending.admitted, was_sent=result.outcome in ("unknown", "done"))
+            lane.failed(now, sending.admitted, was_sent=result.outcome not in FREE_OUTCOMES)
         decision = decide(
             result,
             sending.attempt.ticket.tries,

@@ -11,7 +11,7 @@ from typing import assert_never
 from msgspec import Struct, structs
 
 from crun_batch.errors import EXIT_GATEWAY_REFUSED, EXIT_OUT_OF_MONEY
-from crun_batch.records import Again, Decision, Failure, GiveUp, Halt, Ticket, Tries
+from crun_batch.records import FREE_OUTCOMES, Again, Decision, Failure, GiveUp, Halt, Ticket, Tries
 
 FIRST_DELAY_SECONDS = 0.5
 LONGEST_DELAY_SECONDS = 60.0
@@ -98,7 +98,7 @@ def _refused_wait_seconds(told_seconds: float | None, refused_before: int, draw:
 
 
 def _retry(failure: Failure, tries: Tries, policy: RetryPolicy, draw: float) -> Decision:
-    may_be_billed = failure.outcome in ("unknown", "done")
+    may_be_billed = failure.outcome not in FREE_OUTCOMES
     after = Tries(tries.counted + 1, tries.unknown + may_be_billed, tries.refused)
     if after.counted >= policy.max_attempts or (may_be_billed and after.unknown > policy.max_unknown_retries):
         return GiveUp(after)

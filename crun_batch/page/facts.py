@@ -11,7 +11,7 @@ import pyarrow.types as is_type
 from msgspec import Struct
 
 from crun_batch.console.amounts import noun_of
-from crun_batch.state.summary import STATUSES
+from crun_batch.records import STATUSES
 from crun_batch.store.directory import RunDirectory, read_json
 from crun_batch.store.schema import TOKENS, RunSchema, quoted, results_schema, schema_from_document
 

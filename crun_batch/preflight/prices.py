@@ -17,12 +17,12 @@ import orjson
 from msgspec import Struct, structs
 
 from crun_batch.load.job.job import Job
-from crun_batch.pricing.bill import FREE_OUTCOMES, Bill
+from crun_batch.pricing.bill import Bill
 from crun_batch.pricing.costs import charge
 from crun_batch.pricing.prices import PriceChoice, choose_price, in_batches, price_as_text
 from crun_batch.pricing.repricing import difference, price_from_text, rebound, reprice
 from crun_batch.pricing.service_tiers import prices_by_request, tier_without_price
-from crun_batch.records import Cost, Hold, Price, decimal_text
+from crun_batch.records import FREE_OUTCOMES, Cost, Hold, Price, decimal_text
 from crun_batch.store.reprice import Stored
 
 if TYPE_CHECKING:

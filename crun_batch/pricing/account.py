@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from crun_batch.pricing.finished import Finished, FinishedRequests
-from crun_batch.records import Cost, CostSource, Failure, Hold, Purpose, Reply, Tries, Usage
+from crun_batch.records import FREE_OUTCOMES, Cost, CostSource, Failure, Hold, Purpose, Reply, Tries, Usage
 
 UnitKey = tuple[str, str, int]
 """(id as text, variant name, repeat)."""
@@ -293,7 +293,7 @@ def _book_saved(sums: Sums, saved: Cost) -> None:
 
 def _book_held(sums: Sums, end: BookedAttempt) -> None:
     """What may have been billed and has no known cost keeps its hold. A refusal costs nothing in any unit."""
-    if end.outcome in ("rejected", "not_sent"):
+    if end.outcome in FREE_OUTCOMES:
         return
     if end.cost.usd_pico is None:
         sums.held_usd += end.hold.usd_pico or 0

@@ -9,9 +9,7 @@ from typing import Any
 from msgspec import Struct
 
 from crun_batch.pricing.costs import charge, charges
-from crun_batch.records import Cost, Failure, Price, Reply, Usage
-
-FREE_OUTCOMES = ("rejected", "not_sent")
+from crun_batch.records import FREE_OUTCOMES, Cost, Failure, Price, Reply, Usage
 
 
 class Bill(Struct, frozen=True):

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from crun_batch.pricing.account import Account, BookedAttempt, UnitKey, UnitSoFar
-from crun_batch.pricing.bill import FREE_OUTCOMES, Bill
+from crun_batch.pricing.bill import Bill
 from crun_batch.pricing.budget import FREE, Reservations
-from crun_batch.records import Cost, Failure, Hold, OutcomeClass, Reply, Tries
+from crun_batch.records import FREE_OUTCOMES, Cost, Failure, Hold, OutcomeClass, Reply, Tries
 
 
 class AttemptEnd(Struct, frozen=True, gc=False):

@@ -13,10 +13,8 @@ from decimal import Decimal
 from msgspec import Struct
 
 from crun_batch.console.amounts import noun_of
+from crun_batch.records import STATUSES
 from crun_batch.stats.intervals import Rate
-
-STATUSES = ("ok", "invalid", "truncated", "refused", "error")
-OUTCOMES = ("done", "rejected", "not_sent", "unknown")
 
 
 class Amount(Struct, frozen=True):
@@ -310,7 +308,7 @@ class ReportData(Struct, frozen=True):
 
     @property
     def ok(self) -> int:
-        return self.with_status("ok")
+        return self.by_status["ok"]
 
     @property
     def cost(self) -> Amount:
@@ -340,9 +338,10 @@ class ReportData(Struct, frozen=True):
         """Answered requests whose cost is known in no unit."""
         return sum(line.unpriced for line in self.bill)
 
-    def with_status(self, status: str) -> int:
-        """Finished units with this status."""
-        return sum(line.rows for line in self.statuses if line.status == status)
+    @property
+    def by_status(self) -> dict[str, int]:
+        """Finished units of each status."""
+        return {status: sum(line.rows for line in self.statuses if line.status == status) for status in STATUSES}
 
 
 def total(amounts: Iterable[Amount]) -> Amount:

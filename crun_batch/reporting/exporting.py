@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Literal, get_args
 from msgspec import Struct
 
 from crun_batch.errors import InputError
-from crun_batch.records import Status
+from crun_batch.records import STATUSES
 from crun_batch.store.chosen import AskedFormat, Chosen, Exported
 from crun_batch.store.disk import opened_for_people
 from crun_batch.store.export import Format, export
@@ -31,9 +31,9 @@ class ExportOptions(Struct, frozen=True):
         """Which rows and columns. Raises InputError for what does not fit the form, or is no status."""
         if self.columns and format in _OWN_FORM:
             raise InputError(f"{format} has a form of its own; columns are for csv, jsonl, parquet and html")
-        wrong = [name for name in self.statuses if name not in get_args(Status)]
+        wrong = [name for name in self.statuses if name not in STATUSES]
         if wrong:
-            raise InputError(f"there is no status {wrong[0]!r}; there are {', '.join(get_args(Status))}")
+            raise InputError(f"there is no status {wrong[0]!r}; there are {', '.join(STATUSES)}")
         statuses = self.statuses or (("ok",) if format == "chat-jsonl" else ())
         return Chosen(self.where, statuses, self.columns)
 

@@ -14,7 +14,7 @@ from msgspec import Struct
 from crun_batch.console.amounts import count, counted, duration, rate
 from crun_batch.reporting import parts as parts
 from crun_batch.reporting.axes import SECOND, number_text, seconds_text
-from crun_batch.reporting.data import STATUSES, Amount, Distribution, Quantiles, ReportData, VariantLine
+from crun_batch.reporting.data import Amount, Distribution, Quantiles, ReportData, VariantLine
 from crun_batch.reporting.markup import Markup, element, join
 from crun_batch.reporting.plots import (
     FULL,
@@ -164,7 +164,7 @@ def _tile(name: str, big: str, more: Sequence[object], *rest: object) -> Markup:
 
 def _rows_tile(data: ReportData) -> Markup:
     still_open = data.units_total - data.finished
-    bar = [BarPart(status, data.with_status(status), status) for status in STATUSES]
+    bar = [BarPart(status, number, status) for status, number in data.by_status.items()]
     more = [f"{count(data.ok)} of {counted(data.units_total, data.noun)}"]
     if data.in_flight:
         more.append(f"{counted(data.in_flight, 'request')} in flight")

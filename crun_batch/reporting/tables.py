@@ -8,8 +8,9 @@ from decimal import Decimal
 from msgspec import Struct
 
 from crun_batch.console.amounts import UNKNOWN, count
+from crun_batch.records import OUTCOMES, STATUSES
 from crun_batch.reporting.axes import seconds_text
-from crun_batch.reporting.data import OUTCOMES, STATUSES, Amount, BillLine, ReportData, VariantLine, total
+from crun_batch.reporting.data import Amount, BillLine, ReportData, VariantLine, total
 from crun_batch.reporting.words import exact_text, held_text, money_text, percentage, unit_title, units_of
 from crun_batch.stats.intervals import Rate
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from decimal import ROUND_CEILING, Decimal
 
 from crun_batch.console.amounts import UNKNOWN, bill_between, count, counted, credit_amount, duration, money, rate
-from crun_batch.reporting.data import STATUSES, Amount, ReportData
+from crun_batch.reporting.data import Amount, ReportData
 
 HINTS = {
     "truncated": "The answer ended at the output limit: raise max_output_tokens, then run with --retry truncated.",
@@ -65,7 +65,7 @@ def rows_sentence(data: ReportData) -> str:
         return f"No {noun} has finished yet; {counted(data.units_total, noun)} to do."
     if data.ok == data.units_total:
         return f"The only {noun} is ok." if data.ok == 1 else f"All {count(data.ok)} {noun}s are ok."
-    parts = [(data.with_status(status), status) for status in STATUSES if status != "ok"]
+    parts = [(number, status) for status, number in data.by_status.items() if status != "ok"]
     others = ", ".join(
         f"{count(number)} {name}" for number, name in [*parts, (still_open, "still open")] if number
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from crun_batch.pricing.bill import FREE_OUTCOMES, Bill
-from crun_batch.records import Cost, Failure
+from crun_batch.pricing.bill import Bill
+from crun_batch.records import FREE_OUTCOMES, Cost, Failure
 from crun_batch.session.entries import ConcludedAttempt, read_event
 from crun_batch.session.packing.leftovers import with_replies_of_packs
 from crun_batch.session.recorded_replies import read_recorded, tries_of

@@ -17,13 +17,12 @@ from msgspec import Struct
 
 from crun_batch.gateway.pool_seams import Hooks
 from crun_batch.pricing.account import Sums
-from crun_batch.records import Attempt, Fault, Outcome, Response, Room, Ticket, decimal_text
+from crun_batch.records import OUTCOMES, STATUSES, Attempt, Fault, Outcome, Response, Room, Ticket, decimal_text
 from crun_batch.session.steering import Steering
 from crun_batch.session.tools import Recorder
 from crun_batch.state.run_state import RunContext
-from crun_batch.state.summary import STATUSES, TOKENS
+from crun_batch.state.summary import TOKENS
 
-OUTCOMES = ("done", "rejected", "not_sent", "unknown")
 UNITS = ("usd", "credits")
 BUCKETS_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 600.0)
 """Upper ends of the histogram of latencies."""

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, structs
 
+from crun_batch.records import STATUSES
 from crun_batch.state.commands import once_corrected
 from crun_batch.state.done import rows_by_status
 from crun_batch.state.run_state import RunContext
-from crun_batch.state.summary import RUNNING, STATUSES, RunFacts, summary_of
+from crun_batch.state.summary import RUNNING, RunFacts, summary_of
 
 COUNTING_SHARE = 0.01
 """Of the time, at most, is spent on counting the rows of a run that goes on."""

@@ -15,8 +15,9 @@ from typing import Any
 from msgspec import Struct
 
 from crun_batch.errors import InputError, RunDamaged
+from crun_batch.records import STATUSES
 from crun_batch.state.status import KILLED, no_summary
-from crun_batch.state.summary import RUNNING, STATUSES
+from crun_batch.state.summary import RUNNING
 from crun_batch.store.directory import RunDirectory, read_json
 from crun_batch.store.holder import holder
 

@@ -13,9 +13,9 @@ from crun_batch.pricing.account import Account, UnitKey, UnitSoFar
 from crun_batch.records import Usage, pico_of
 from crun_batch.state.done import DoneMarks
 from crun_batch.store.packs import ROWS_ALONE_AFTER
+from crun_batch.store.schema import TOKENS
 from crun_batch.store.views import attempts_frame, results_frame
 
-TOKENS = ("input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
 COSTS = ("cost_usd", "cost_credits")
 
 

@@ -11,12 +11,11 @@ from msgspec import Struct
 from crun_batch.console.amounts import counted, noun_of
 from crun_batch.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_ROWS_FAILED, EXIT_TERMINATED
 from crun_batch.pricing.account import Account, Sums
-from crun_batch.records import Halt, decimal_text
+from crun_batch.records import STATUSES, Halt, decimal_text
 from crun_batch.state.batched import batches_told, held_in_batches
 from crun_batch.store.batches import BatchEntry
 from crun_batch.store.totals import AttemptTotals
 
-STATUSES = ("ok", "invalid", "truncated", "refused", "error")
 TOKENS = ("input", "cached_input", "cache_write", "output", "reasoning")
 
 

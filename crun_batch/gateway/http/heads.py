@@ -106,7 +106,7 @@ def _once(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
             kept.append((name, b" " + value.split(b",")[0].strip()))
         elif lower == b"transfer-encoding":
             codings = [
-                part.strip() for part in value.split(b",") if part.strip().lower() not in (b"identity", b"")
+                part.strip() for part in value.split(b",") if part.strip().lower() not in NO_CODING
             ]
             kept += [(name, b" " + b", ".join(codings))] if codings else []
         else:
