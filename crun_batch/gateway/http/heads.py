@@ -105,9 +105,7 @@ def _once(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
                 continue
             kept.append((name, b" " + value.split(b",")[0].strip()))
         elif lower == b"transfer-encoding":
-            codings = [
-                part.strip() for part in value.split(b",") if part.strip().lower() not in NO_CODING
-            ]
+            codings = [part.strip() for part in value.split(b",") if part.strip().lower() not in NO_CODING]
             kept += [(name, b" " + b", ".join(codings))] if codings else []
         else:
             kept.append((name, value))
