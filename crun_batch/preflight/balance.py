@@ -11,7 +11,7 @@ from crun_batch.errors import EXIT_OUT_OF_MONEY
 from crun_batch.gateway.control import Balance, read_balance
 from crun_batch.load.job.job import Job
 from crun_batch.options import Platform
-from crun_batch.preflight.gateway_facts import GatewayFacts, gateway_at
+from crun_batch.preflight.gateway_facts import GatewayFacts
 from crun_batch.pricing.budget import Reservations
 from crun_batch.records import Halt, decimal_text, pico_of
 
@@ -45,7 +45,7 @@ def _keeper(facts: GatewayFacts, platform: Platform, *, bounds: bool) -> KeepBal
 
     async def keep(reservations: Reservations, leave_out: LeaveOut) -> None:
         observe(offer.balance if bounds else None, job, reservations)
-        async with gateway_at(job.endpoint.base_url, endpoint, platform) as gateway:
+        async with endpoint.control_client(job.endpoint.base_url, platform.transport) as gateway:
             while True:
                 await asyncio.sleep(platform.balance_every_seconds)
                 balance = await read_balance(gateway, source)
@@ -67,7 +67,7 @@ def balance_reader(gateways: Sequence[GatewayFacts], platform: Platform) -> Read
     source, base_url, endpoint = balance.source, facts.job.endpoint.base_url, facts.endpoints[0]
 
     async def read() -> Balance | None:
-        async with gateway_at(base_url, endpoint, platform) as gateway:
+        async with endpoint.control_client(base_url, platform.transport) as gateway:
             found = await read_balance(gateway, source)
         return found if isinstance(found, Balance) else None
 

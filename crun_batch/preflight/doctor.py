@@ -22,7 +22,7 @@ from typing import Any, Literal
 from msgspec import Struct, structs
 
 from crun_batch.errors import InputError
-from crun_batch.gateway.control import Balance, ControlClient, ControlFault, list_models, read_balance
+from crun_batch.gateway.control import Balance, ControlFault, list_models, read_balance
 from crun_batch.gateway.http.addresses import target_of
 from crun_batch.gateway.http.descriptors import ensure_file_descriptors
 from crun_batch.gateway.http.proxies import proxy_for
@@ -191,10 +191,7 @@ async def _of_gateway(job: Job, options: RunOptions) -> list[Diagnosis]:
     about = "gateway" if job.endpoint.name is None else f"gateway {job.endpoint.name}"
     try:
         endpoint = endpoint_of(job, options.environ, simulated=False)
-        url = job.endpoint.base_url + endpoint.query
-        client = ControlClient(
-            url, endpoint.headers, ca_file=endpoint.ca_file, transport=options.platform.transport
-        ).hiding(endpoint.redact.words)
+        client = endpoint.control_client(job.endpoint.base_url, options.platform.transport)
     except InputError as error:
         return [_problem(about, error)]
     async with client as gateway:

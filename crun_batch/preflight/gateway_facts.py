@@ -9,7 +9,7 @@ from msgspec import Struct, structs
 
 from crun_batch.console.secret_words import secret_phrases
 from crun_batch.errors import EXIT_GATEWAY_REFUSED, RefusedToStart
-from crun_batch.gateway.control import Balance, ControlClient, ControlFault, ModelInfo, list_models, read_balance
+from crun_batch.gateway.control import Balance, ControlFault, ModelInfo, list_models, read_balance
 from crun_batch.load.job.job import Job
 from crun_batch.load.job.secrets import key_in_words, secrets_sent
 from crun_batch.options import Platform, RunOptions
@@ -164,7 +164,7 @@ async def ask(job: Job, endpoint: Endpoint, platform: Platform) -> GatewayOffer:
     if endpoint.lacks is not None:
         what = "its models" if job.budget.credits == "off" else "its models and balance"
         return GatewayOffer(not_asked=f"{endpoint.lacks}: the gateway was not asked for {what}; run needs it")
-    async with gateway_at(job.endpoint.base_url, endpoint, platform) as gateway:
+    async with endpoint.control_client(job.endpoint.base_url, platform.transport) as gateway:
         models = await list_models(gateway)
         if isinstance(models, ControlFault) and models.kind == "refused":
             return GatewayOffer(refusal=_refused_key(job, models))
@@ -187,13 +187,6 @@ def _unreached(job: Job, fault: ControlFault) -> GatewayOffer:
     if job.budget.credits == "off":
         return GatewayOffer(notes=(sentence,))
     return GatewayOffer(balance_fault=sentence, is_unreached=True)
-
-
-def gateway_at(base_url: str, endpoint: Endpoint, platform: Platform) -> ControlClient:
-    """The control side of a gateway. Raises InputError where a proxy or certificates cannot be used."""
-    url = base_url + endpoint.query
-    gateway = ControlClient(url, endpoint.headers, ca_file=endpoint.ca_file, transport=platform.transport)
-    return gateway.hiding(endpoint.redact.words)
 
 
 def _refused_key(job: Job, fault: ControlFault) -> str:

@@ -82,9 +82,7 @@ def _of_list(found: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _gateway(job: Job, environ: Mapping[str, str]) -> ControlClient:
-    endpoint = endpoint_of(job, environ, simulated=False)
-    url = job.endpoint.base_url + endpoint.query
-    return ControlClient(url, endpoint.headers, ca_file=endpoint.ca_file).hiding(endpoint.redact.words)
+    return endpoint_of(job, environ, simulated=False).control_client(job.endpoint.base_url)
 
 
 async def _refused_key(gateway: ControlClient) -> ControlFault | None:

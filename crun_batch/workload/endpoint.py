@@ -7,17 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from crun_batch.errors import InputError
-from crun_batch.gateway.control import auth_headers
+from crun_batch.gateway.control import ControlClient, auth_headers
 from crun_batch.load.job.addresses import query_text
 from crun_batch.load.job.job import Job
 from crun_batch.load.job.secrets import Secrets, unset_variables
 from crun_batch.records import Headers
 from crun_batch.workload.redaction import Redactor
 from crun_batch.workload.target import Target
+
+if TYPE_CHECKING:
+    import httpx
 
 SIMULATOR_KEY = "ak_sim"
 PROTOCOL_HEADERS = frozenset({"content-type", "anthropic-version"})
@@ -40,6 +44,12 @@ class Endpoint(Struct, frozen=True):
         """The same for requests that a gateway counts together, whatever their protocol."""
         own = sorted(item for item in self.headers.items() if item[0].lower() not in PROTOCOL_HEADERS)
         return (self.lacks, *own)
+
+    def control_client(self, base_url: str, transport: httpx.AsyncBaseTransport | None = None) -> ControlClient:
+        """The gateway's control side. Raises InputError: a proxy or certificates that cannot be used."""
+        url = base_url + self.query
+        client = ControlClient(url, self.headers, ca_file=self.ca_file, transport=transport)
+        return client.hiding(self.redact.words)
 
     def __repr__(self) -> str:
         return "Endpoint(...)"
