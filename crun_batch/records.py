@@ -277,6 +277,8 @@ class Failure(Struct, frozen=True):
     retry_after_seconds: float | None = None
     usage: Usage | None = None
     """Tokens of a reply that was billed and yet no answer (a 200 with status failed)."""
+    reported_usd: str | None = None
+    """What such a reply states that it cost, in dollars, as decimal text."""
 
 
 class Again(Struct, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from crun_batch.gateway.protocols.finish_reasons import (
     FinishMeaning,
     finish_meaning,
 )
-from crun_batch.records import STATUS_OF_FINISH, Failure, Reply, Response, Usage
+from crun_batch.pricing.bill import Bill
+from crun_batch.records import PICO, STATUS_OF_FINISH, Cost, Failure, Reply, Response, Usage
 from crun_batch.session.entries import status_of
 
 PAGE = Path(__file__).parent.parent / "docs" / "answers.md"
@@ -321,6 +323,38 @@ def test_the_cost_that_a_reply_states_is_the_whole_cost(
     reply = read(name, reply_body(name, "positive", "stop", {**COUNTS, **cost}))
     assert isinstance(reply, Reply)
     assert (stated, USAGE) == (reply.reported_usd, reply.usage)
+
+
+PAID = {"cost": 0.25}
+NO_REPLIES = {
+    "broken off": reply_body("chat", "posi", "error", {**COUNTS, **PAID}),
+    "broken off, tokens untold": reply_body("chat", "posi", "error", PAID),
+    "without choices": {"usage": {**COUNTS, **PAID}},
+    "an error": {"error": {"code": 502, "message": "upstream"}, "usage": PAID},
+    "half a character": reply_body("chat", "\ud800", "stop", {**COUNTS, **PAID}),
+}
+
+
+@pytest.mark.parametrize("what", NO_REPLIES)
+def test_what_is_no_answer_and_states_its_cost_was_billed_that(what: str) -> None:
+    """The gateway's own word goes before any price, and an error that cost something is no free refusal."""
+    payload = NO_REPLIES[what]
+    streamed = stream("chat", events(payload)) if "error" in payload else None
+    for result in filter(None, (read("chat", payload), streamed)):
+        assert isinstance(result, Failure)
+        assert ("done", "0.25") == (result.outcome, result.reported_usd)
+        assert Cost(PICO // 4, 50 * PICO, "reply") == Bill(lambda *_: None, Decimal(200)).cost("m", result)
+
+
+def test_what_is_no_answer_may_state_its_cost_in_a_header() -> None:
+    """LiteLLM's; a stream that was cut had that header before its end, so what it says is not believed."""
+    headers, said = {"x-litellm-response-cost": "0.25"}, b'{"error": {"code": 502, "message": "upstream"}}'
+    billed = check(PROTOCOLS["chat"], Response(200, headers, said), stream=False)
+    assert isinstance(billed, Failure) and ("done", "0.25") == (billed.outcome, billed.reported_usd)
+    cut = check(PROTOCOLS["chat"], Response(200, headers, events(chat_chunk("half"))), stream=True)
+    assert isinstance(cut, Failure) and ("unknown", None) == (cut.outcome, cut.reported_usd)
+    refused = check(PROTOCOLS["chat"], Response(500, headers, said), stream=False)
+    assert isinstance(refused, Failure) and ("rejected", None) == (refused.outcome, refused.reported_usd)
 
 
 @pytest.mark.parametrize("name", ["chat", "completions"])

@@ -2,8 +2,8 @@
 
 Owns the classes of attempts: whatever whole reply is not 2xx is `rejected`; a 2xx whose body parses, or whose
 stream saw its end, is `done`; a fault before the first byte is `not_sent`; anything else may have been billed and
-is `unknown`. An error inside a 2xx is `done` where it tells its tokens, `unknown` where a part of the answer had
-come, and else `rejected`.
+is `unknown`. An error inside a 2xx is `done` where it tells its tokens or its cost, `unknown` where a part of the
+answer had come, and else `rejected`.
 
 Pure, and never raises, whatever the bytes are. Must not know tickets, prices or the key. Failures hold no request
 and no header but a redirect's host; the words of the gateway are kept to one line of 500 characters.
@@ -29,7 +29,7 @@ from crun_batch.gateway.failures import (
     verdict_of,
 )
 from crun_batch.gateway.protocols.protocol import JsonObject, Protocol, decode, encode
-from crun_batch.gateway.protocols.reading import stated_cost
+from crun_batch.gateway.protocols.reading import reported_usd, stated_cost
 from crun_batch.gateway.protocols.sse import read_stream
 from crun_batch.gateway.rate_headers import retry_after_seconds, used_up_seconds
 from crun_batch.gateway.told_waits import wait_told
@@ -60,10 +60,11 @@ def check(
     """What a whole reply means. `now_epoch_seconds` serves a Retry-After date where the reply has no Date."""
     succeeded = 200 <= response.status < 300
     result = _success(protocol, response, stream) if succeeded else _rejected(response)
-    if isinstance(result, Failure):
-        return _as_headers_say(result, response.headers, now_epoch_seconds)
-    cost = response.headers.get(_COST_HEADER)
-    return result if cost is None or result.reported_usd is not None else _with_cost(result, cost)
+    cost = response.headers.get(_COST_HEADER) if succeeded else None
+    is_whole = isinstance(result, Reply) or result.outcome != "unknown"
+    if cost is not None and is_whole and result.reported_usd is None:
+        result = _with_cost(result, stated_cost(cost.strip()))
+    return result if isinstance(result, Reply) else _as_headers_say(result, response.headers, now_epoch_seconds)
 
 
 def check_fault(fault: Fault) -> Failure:
@@ -131,6 +132,12 @@ def _payload(protocol: Protocol, payload: Any) -> Reply | Failure:
         if facts.names or facts.number is not None:
             return failure_of(200, facts, outcome="rejected")
         return Failure("unknown", "bad_reply", "retry", "HTTP 200, but its body is no JSON object")
+    result = _read(protocol, payload)
+    return result if isinstance(result, Reply) else _with_cost(result, reported_usd(payload))
+
+
+def _read(protocol: Protocol, payload: JsonObject) -> Reply | Failure:
+    """The reply or the error that an object is."""
     if holds_error(payload):
         usage = protocol.usage(payload)
         return failure_of(200, facts_of(payload), outcome="rejected" if usage is None else "done", usage=usage)
@@ -156,7 +163,8 @@ def _stream(protocol: Protocol, response: Response) -> Reply | Failure:
         usage = protocol.usage(assembled.error)
         outcome: OutcomeClass = "unknown" if payload is not None else "rejected"
         facts = facts_of(assembled.error)
-        return failure_of(200, facts, outcome=outcome if usage is None else "done", usage=usage)
+        failure = failure_of(200, facts, outcome=outcome if usage is None else "done", usage=usage)
+        return _with_cost(failure, reported_usd(assembled.error))
     if payload is None or not assembled.complete:
         words = "the stream was cut before its end" if payload else "no event of this protocol came"
         return Failure("unknown", "connection" if payload else "bad_reply", "retry", f"HTTP 200, but {words}")
@@ -166,7 +174,7 @@ def _stream(protocol: Protocol, response: Response) -> Reply | Failure:
     try:
         return msgspec.structs.replace(result, assembled=encode(payload))
     except ValueError as error:
-        return _unwritable(error, result.usage)
+        return _with_cost(_unwritable(error, result.usage), result.reported_usd)
 
 
 def _repaired(result: Reply | Failure) -> Reply | Failure:
@@ -186,7 +194,9 @@ def _repaired(result: Reply | Failure) -> Reply | Failure:
         )
     except UnicodeDecodeError:
         message = "the reply holds half of a surrogate pair, which is no character"
-        return Failure("done", "bad_reply", "fail_row", message, usage=result.usage)
+        return Failure(
+            "done", "bad_reply", "fail_row", message, usage=result.usage, reported_usd=result.reported_usd
+        )
 
 
 def _joined(text: str | None) -> str | None:
@@ -248,7 +258,10 @@ def _as_headers_say(failure: Failure, headers: Mapping[str, str], now_epoch_seco
     return msgspec.structs.replace(failure, action=action, retry_after_seconds=wait)
 
 
-def _with_cost(reply: Reply, said: str) -> Reply:
-    """The cost that LiteLLM states in a header."""
-    cost = stated_cost(said.strip())
-    return reply if cost is None else msgspec.structs.replace(reply, reported_usd=cost)
+def _with_cost(result: Reply | Failure, cost: str | None) -> Reply | Failure:
+    """The result of a 2xx that states this cost: what is no answer and says what it cost was billed."""
+    if cost is None or isinstance(result, Reply):
+        return result if cost is None else msgspec.structs.replace(result, reported_usd=cost)
+    return msgspec.structs.replace(
+        result, outcome="done", action=counted(result.action, "done"), reported_usd=cost
+    )

@@ -28,7 +28,7 @@ class Bill(Struct, frozen=True):
                 return self.nothing(model, endpoint)
             if result.outcome == "unknown":
                 return Cost()
-        reported = result.reported_usd if isinstance(result, Reply) else None
+        reported = result.reported_usd
         if result.usage is None or reported is not None:
             price = self.price_of(model, endpoint)
             return charge(price, result.usage, reported_usd=reported, credits_per_usd=self.credits_per_usd)

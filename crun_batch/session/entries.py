@@ -41,7 +41,6 @@ class _Absent(Struct, frozen=True):
     output_tokens: None = None
     reasoning_tokens: None = None
     service_tier: None = None
-    reported_usd: None = None
     text: None = None
     tool_calls: None = None
     finish_reason: None = None
@@ -169,7 +168,7 @@ def read_event(settled: ConcludedAttempt, final: FinalPart | None) -> ReadEvent:
         cost.usd_pico,
         cost.credits_pico,
         cost.source,
-        reply.reported_usd,
+        result.reported_usd,
         reply.text,
         reply.tool_calls,
         reply.finish_reason,

@@ -152,7 +152,14 @@ def answered_by(event: ReadEvent) -> Answered:
 def recorded_failure(event: ReadEvent) -> Failure:
     """The recorded failure that ends its unit."""
     kind: ErrorKind = event.error_kind  # type: ignore[assignment]
-    return Failure(event.outcome, kind, "fail_row", event.error_message or "", usage=usage_of(event))  # type: ignore[arg-type]
+    return Failure(
+        event.outcome,  # type: ignore[arg-type]
+        kind,
+        "fail_row",
+        event.error_message or "",
+        usage=usage_of(event),
+        reported_usd=event.reported_usd,
+    )
 
 
 def recover_journal(directory: RunDirectory, schema: RunSchema) -> Recovered | None:

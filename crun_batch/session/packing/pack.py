@@ -154,7 +154,7 @@ def row_failure(whole: Failure, cost: Cost, place: PackPlace) -> tuple[Failure, 
     """What a row has of a failed request for several."""
     along = text_stretch(place)
     usage, part = divided(whole.usage, cost, along, along)
-    return structs.replace(whole, usage=usage), part
+    return structs.replace(whole, usage=usage, reported_usd=None), part
 
 
 def row_of_recorded(
