@@ -85,6 +85,19 @@ def test_the_bill_is_the_ledger_over_ctrl_c_and_a_second_session(
     assert 120 == bench.answered
 
 
+def test_amounts_that_outgrow_64_bits_are_told_alike_everywhere(
+    simulator: SimulatorProcess, tmp_path: Path
+) -> None:
+    """In pico that is nine million credits: of one request, and of all of them."""
+    dear = {"currency": "credits", "input_per_mtok": "9e11", "output_per_mtok": "9e11"}
+    bench = Bench(tmp_path, simulator, rows=5, prices={"models": {MODEL: dear}}, budget={"credits": "off"})
+    run = bench.run()
+    assert Decimal(run.summary["cost_credits"]) > 5 * 2**64 / 10**12
+    assert {Decimal(run.summary["cost_credits"])} == sums_of_attempts(run)
+    assert run.summary["bill_credits"] == status_of(bench.run_folder)["bill_credits"]
+    assert [] == run.verify(data=True)
+
+
 def test_kills_and_lost_connections_are_bounded_and_named(simulator: SimulatorProcess, tmp_path: Path) -> None:
     """Attempts that may have been billed keep their hold; they are listed by status and by SQL."""
     simulator.change(latency_seconds=0.05, faults=LOSSES)

@@ -43,7 +43,7 @@ def build(path: Path, *, more=lambda journal: None, disk: Disk | None = None) ->
     answer(journal, 3, final=FINAL)
     publish(run, SCHEMA)
     write_listed(run, "report.html", b"<html>report</html>")
-    write_json(run, run.summary, {"ended": True, "attempt_totals": msgspec.to_builtins(attempt_totals(path))})
+    write_json(run, run.summary, {"ended": True, "attempt_totals": attempt_totals(path).document()})
     journal.close()
     run.close()
     return path
@@ -200,12 +200,35 @@ def test_costs_that_do_not_add_up_are_found(tmp_path):
 def test_a_summary_that_is_wrong_is_found(path):
     """Once the run has ended."""
     run = open_run(path)
-    totals = msgspec.to_builtins(attempt_totals(path))
-    write_json(run, run.summary, {"ended": True, "attempt_totals": {**totals, "cost_usd": 1}})
+    totals = attempt_totals(path).document()
+    write_json(run, run.summary, {"ended": True, "attempt_totals": {**totals, "cost_usd": "1"}})
     assert [f"summary.json: cost_usd is 1; the attempts add up to {totals['cost_usd']}"] == errors(path)
     write_json(run, run.summary, {"ended": False, "attempt_totals": {**totals, "cost_usd": 1}})
     assert [] == errors(path)
     run.close()
+
+
+def test_the_sums_of_earlier_versions_are_read(path):
+    """They told amounts in pico, which end where 64 bits do."""
+    run = open_run(path)
+    write_json(run, run.summary, {"ended": True, "attempt_totals": msgspec.to_builtins(attempt_totals(path))})
+    assert [] == errors(path)
+    run.close()
+
+
+def test_amounts_of_any_size_are_kept_as_they_are(tmp_path):
+    """Ten million credits and more, of one request and of all: 64 bits would end there."""
+    held, cost = 31 * 10**18 + 1, 2**64 + 7
+
+    def more(journal):
+        answer(journal, 4, final=FINAL, cost_credits=cost, held_credits=held)
+        answer(journal, 5, final=FINAL, cost_credits=None, held_credits=held)
+
+    path = build(tmp_path / "run", more=more)
+    assert [] == errors(path, data=True)
+    totals = attempt_totals(path)
+    assert (cost, held) == (totals.cost_credits, totals.held_unknown_credits)
+    assert "31000000.000000000001" == totals.document()["held_unknown_credits"]
 
 
 def test_what_came_after_the_last_publication_is_no_finding(tmp_path):

@@ -196,9 +196,8 @@ def _bill(totals: Sums, unit: str, batches: Sequence[BatchEntry]) -> dict[str, s
     }
 
 
-def _attempt_totals(totals: Sums) -> dict[str, int]:
+def _attempt_totals(totals: Sums) -> dict[str, int | str]:
     """The account's sums as `verify` adds them up anew from the attempts."""
     held = {"held_unknown_usd": totals.held_usd, "held_unknown_credits": totals.held_credits}
-    return {
-        name: held[name] if name in held else getattr(totals, name) for name in AttemptTotals.__struct_fields__
-    }
+    told = {name: getattr(totals, name) for name in AttemptTotals.__struct_fields__ if name not in held}
+    return AttemptTotals(**told, **held).document()

@@ -37,8 +37,11 @@ from crun_batch.store.schema import (
     parts_schema,
 )
 
-_COUNTS = (*TOKENS, "cost_usd", "cost_credits", "latency_us", "started_at", "finished_at")
-_INHERITED_TYPES = {name: pa.int64() if name in _COUNTS else pa.string() for name in INHERITED}
+_PICO = pa.decimal128(38, 0)
+"""Amounts of money, of any size: 64 bits end at nine million credits."""
+_COUNTS = (*TOKENS, "latency_us", "started_at", "finished_at")
+_NUMBERS = {**dict.fromkeys(_COUNTS, pa.int64()), "cost_usd": _PICO, "cost_credits": _PICO}
+_INHERITED_TYPES = {name: _NUMBERS.get(name, pa.string()) for name in INHERITED}
 _KEYS = {"id": pa.string(), "variant": pa.string(), "repeat": pa.int32()}
 _END = pa.struct(
     {
@@ -62,8 +65,8 @@ _READ_TYPES: dict[str, pa.DataType] = {
     "outcome": pa.string(),
     "http_status": pa.int32(),
     **_INHERITED_TYPES,
-    "held_usd": pa.int64(),
-    "held_credits": pa.int64(),
+    "held_usd": _PICO,
+    "held_credits": _PICO,
     "reported_usd": pa.string(),
     "assembled": pa.string(),
 }
@@ -77,7 +80,7 @@ _NOT_SHOWN = pa.struct(
     }
 )
 """Fields of read and final events that no column is made of; a parser must know what may come."""
-_FINAL_NOT_SHOWN = {"replaces": pa.string(), "saved_usd": pa.int64(), "saved_credits": pa.int64()}
+_FINAL_NOT_SHOWN = {"replaces": pa.string(), "saved_usd": _PICO, "saved_credits": _PICO}
 _DEFAULTS: dict[str, Any] = {
     "repeat": 0,
     "turn": 0,

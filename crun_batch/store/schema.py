@@ -166,7 +166,7 @@ def attempts_schema(schema: RunSchema) -> pa.Schema:
 
 def money_column(pico: pa.Array) -> pa.Array:
     """Integers of pico as decimals with 12 places: the same digits, another place of the point."""
-    digits = pico.cast(pa.decimal128(38, 0))
+    digits = pico if pico.type == pa.decimal128(38, 0) else pico.cast(pa.decimal128(38, 0))
     return pa.Array.from_buffers(MONEY, len(digits), digits.buffers(), digits.null_count, digits.offset)
 
 

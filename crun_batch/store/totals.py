@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 from msgspec import Struct
+
+from crun_batch.records import decimal_text
+
+AMOUNTS = ("cost_usd", "cost_credits", "held_unknown_usd", "held_unknown_credits")
 
 
 class AttemptTotals(Struct, frozen=True):
@@ -25,3 +30,10 @@ class AttemptTotals(Struct, frozen=True):
     held_unknown_usd: int
     """Holds of the attempts that may have been billed and whose cost is unknown."""
     held_unknown_credits: int
+
+    def document(self) -> dict[str, int | str]:
+        """As a summary tells them: amounts as decimal text, of any size (in pico they outgrow 64 bits)."""
+        return {
+            name: decimal_text(value) if name in AMOUNTS else value
+            for name, value in msgspec.to_builtins(self).items()
+        }
