@@ -197,6 +197,12 @@ def test_costs_that_do_not_add_up_are_found(tmp_path):
     assert [f"costs: unit (5, base, 0): {said}"] == found
 
 
+def test_a_result_whose_unit_is_being_asked_again_costs_what_it_did(tmp_path):
+    """Where `--retry` stops half way, it has attempts that no result has yet: that is no damage."""
+    path = build(tmp_path / "run", more=lambda journal: answer(journal, 1, final=None, attempt=2))
+    assert [] == errors(path, data=True)
+
+
 def test_a_summary_that_is_wrong_is_found(path):
     """Once the run has ended."""
     run = open_run(path)

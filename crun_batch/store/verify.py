@@ -280,8 +280,9 @@ def _questions(run: RunDirectory, schema: RunSchema) -> list[_Question]:
         (
             "costs",
             "unit ({}): its result says {} USD and {} credits, its attempts add up to {} and {}",
-            f"with sums as (select {keys}, sum(cost_usd) as usd, sum(cost_credits) as credits "
-            f"from attempts where purpose <> 'judge' group by {keys}) "
+            f"with sums as (select {keys}, sum(a.cost_usd) as usd, sum(a.cost_credits) as credits "
+            f"from attempts a join results using ({keys}) "
+            f"where purpose <> 'judge' and attempt <= attempt_count group by {keys}) "  # later: it is asked again
             f"select {unit}, r.cost_usd, r.cost_credits, usd, credits from results r join sums using ({keys}) "
             f"where r.cost_usd is distinct from usd or r.cost_credits is distinct from credits "
             f"order by all limit 100",
