@@ -6,7 +6,6 @@ texts are the same, white space aside, or under an output schema the values. Rea
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Mapping
 
 from msgspec import Struct
@@ -18,6 +17,7 @@ from crun_batch.scoring.extract import json_value
 from crun_batch.scoring.graders import GradingFailed
 from crun_batch.state.run_state import RunContext
 from crun_batch.stats.packs import AnswerPair
+from crun_batch.store.events import recorded_bytes
 from crun_batch.store.schema import quoted
 from crun_batch.store.views import connect
 from crun_batch.workload.packed_reply import read_packed
@@ -76,8 +76,7 @@ def _both(context: RunContext, variants: Mapping[str, Variant]) -> Iterator[_Bot
 
 
 def _reply(variant: Variant, body: str | None, coded: str | None) -> Reply | None:
-    raw = base64.b64decode(coded) if coded is not None else (body or "").encode("utf-8", "surrogatepass")
-    result = check(variant.protocol, Response(200, {}, raw), stream=False)
+    result = check(variant.protocol, Response(200, {}, recorded_bytes(body, coded)), stream=False)
     return result if isinstance(result, Reply) else None
 
 

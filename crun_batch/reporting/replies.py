@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ from crun_batch.load.job.job import Job
 from crun_batch.load.job.judges import judge_jobs
 from crun_batch.load.job.sweep import variations
 from crun_batch.records import Reply, Response
+from crun_batch.store.events import recorded_bytes
 from crun_batch.workload.packed_reply import read_packed
 from crun_batch.workload.packing import FORMATS
 
@@ -58,7 +58,4 @@ def endpoints_of(job: Job) -> Endpoints:
 
 def raw_reply(attempt: Mapping[str, Any]) -> bytes:
     """The reply as it came; empty where none did."""
-    body, coded = (attempt[name] for name in BODIES)
-    if coded is not None:
-        return base64.b64decode(coded)
-    return b"" if body is None else str(body).encode("utf-8", "surrogatepass")
+    return recorded_bytes(*(attempt[name] for name in BODIES))

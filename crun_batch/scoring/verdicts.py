@@ -6,7 +6,6 @@ What is held of each is 16 bytes and 8 for each judge.
 
 from __future__ import annotations
 
-import base64
 import math
 from array import array
 from bisect import bisect_left
@@ -21,6 +20,7 @@ from crun_batch.records import Reply, Response
 from crun_batch.scoring.judge_prompt import read_verdict
 from crun_batch.scoring.questions import Questions
 from crun_batch.store.directory import RunDirectory
+from crun_batch.store.events import recorded_bytes
 from crun_batch.store.schema import RunSchema, quoted
 from crun_batch.store.views import connect
 from crun_batch.workload.target import Judge
@@ -91,8 +91,7 @@ def _recorded(run: RunDirectory, schema: RunSchema, judges: tuple[Judge, ...], q
             ):
                 keys.append(questions.key(asked, row_id, variant, repeat))
                 serials.append(serial)
-                raw = base64.b64decode(coded) if body is None else body.encode()
-                for name, score in _scores_of(raw, judges).items():
+                for name, score in _scores_of(recorded_bytes(body, coded), judges).items():
                     scores[name].append(score)
     return _sorted(keys, serials, scores)
 

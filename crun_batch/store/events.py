@@ -86,9 +86,7 @@ class EndEvent(Struct, frozen=True, tag_field="e", tag="end", omit_defaults=True
 
     def raw_body(self) -> bytes:
         """The bytes of the reply, exactly as they came."""
-        if self.body64 is not None:
-            return base64.b64decode(self.body64)
-        return (self.body or "").encode()
+        return recorded_bytes(self.body, self.body64)
 
 
 class RawEnd(Struct, frozen=True, gc=False):
@@ -294,6 +292,11 @@ def whole_final(read: ReadEvent, final: FinalPart) -> FinalPart:
         return final
     inherited = {name: getattr(read, name) for name in INHERITED if getattr(final, name) is None}
     return structs.replace(final, as_read=False, **inherited)
+
+
+def recorded_bytes(body: str | None, body64: str | None) -> bytes:
+    """The bytes of a reply that is kept as text, or in base64; empty where none came."""
+    return (body or "").encode() if body64 is None else base64.b64decode(body64)
 
 
 def end_event(raw: RawEnd) -> EndEvent:
