@@ -26,7 +26,7 @@ from crun_batch.options import RunOptions
 from crun_batch.scale.leases import LeasedPart
 from crun_batch.state.steered import told_to_workers
 from crun_batch.store.control import CONTROL_NAME
-from crun_batch.store.directory import STEERING_NAME, json_bytes, leases_folder
+from crun_batch.store.directory import LOCK_NAME, STEERING_NAME, json_bytes, leases_folder
 from crun_batch.store.disk import Disk, is_open_at, make_folder_for, open_private, write_all, write_file
 from crun_batch.store.events import encode_line, payload_of
 from crun_batch.store.holder import holder
@@ -143,7 +143,7 @@ class KeptLeases:
     def take_away(self) -> None:
         """The job is one run now: nobody goes on with what was granted."""
         with suppress(OSError):  # another starts just now
-            for name in (CONTROL_NAME, STEERING_NAME, self._path.name, ".lock"):
+            for name in (CONTROL_NAME, STEERING_NAME, self._path.name, LOCK_NAME):
                 self._disk.unlink(self.folder / name)
             self.folder.rmdir()
 
@@ -192,7 +192,7 @@ def forget_grants(run: Path) -> None:
 
 
 def _locked(folder: Path, name: bytes) -> int:
-    lock = open_private(folder / ".lock", os.O_RDWR | os.O_CREAT)
+    lock = open_private(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -205,7 +205,7 @@ def _locked(folder: Path, name: bytes) -> int:
     os.ftruncate(lock, 0)
     os.pwrite(lock, name, 0)
     os.fsync(lock)
-    if not is_open_at(lock, folder / ".lock"):
+    if not is_open_at(lock, folder / LOCK_NAME):
         os.close(lock)
         raise RunInUse(f"{folder} is just being taken away by a coordinator that ends", advice="Start it again.")
     return lock

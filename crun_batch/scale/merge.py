@@ -16,7 +16,7 @@ from crun_batch.options import SYSTEM_CLOCK, Clock
 from crun_batch.pricing.account import together
 from crun_batch.scale.merged import merged_job, merged_summary
 from crun_batch.scale.shard_runs import ShardRun, open_shards
-from crun_batch.store.directory import SIMULATED, RunDirectory, open_directory, write_json
+from crun_batch.store.directory import LOCK_NAME, SIMULATED, RunDirectory, open_directory, write_json
 from crun_batch.store.disk import Disk
 from crun_batch.store.merging import copy_runs, copy_scores, write_head
 from crun_batch.store.results import publish
@@ -82,7 +82,7 @@ def _emptied(run: RunDirectory) -> RunDirectory:
     try:
         for folder in (run.parts, run.attempts, run.journal, run.path):
             for found in folder.iterdir():
-                if found.name != ".lock" and (found.is_symlink() or not found.is_dir()):
+                if found.name != LOCK_NAME and (found.is_symlink() or not found.is_dir()):
                     run.disk.unlink(found)
     except OSError as error:
         raise DiskFailed(f"{run.path}: cannot be emptied: {error.strerror or error}") from error

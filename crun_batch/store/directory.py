@@ -138,7 +138,7 @@ class RunDirectory:
 
     def is_in_place(self) -> bool:
         """Whether the directory that was locked is still the one at this path; True where nothing is locked."""
-        return self._lock is None or is_open_at(self._lock, self.path / ".lock")
+        return self._lock is None or is_open_at(self._lock, self.path / LOCK_NAME)
 
     def check_in_place(self) -> None:
         """Raise DiskFailed where the directory at this path is no longer the one that was locked.
@@ -255,7 +255,9 @@ def _locked(run: RunDirectory) -> int | None:
         return None
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise RunDamaged(f"{run.path}: .lock is a link; a run directory holds files of its own") from error
+            raise RunDamaged(
+                f"{run.path}: {LOCK_NAME} is a link; a run directory holds files of its own"
+            ) from error
         raise DiskFailed(f"{run.path}: cannot make the run directory: {error}") from error
     if not _is_taken(lock):
         holder = os.pread(lock, 300, 0).decode(errors="replace").strip()
@@ -264,10 +266,15 @@ def _locked(run: RunDirectory) -> int | None:
             f"{run.path} is in use by {holder or 'another process'}",
             advice="Wait until it ends, or give this run another --output-dir.",
         )
-    if _is_still(file, lock) and run.parts.is_dir() and run.attempts.is_dir():
+    if is_open_at(lock, file) and run.parts.is_dir() and run.attempts.is_dir():
         return lock
     os.close(lock)
     return None
+
+
+def linked_lock(path: Path) -> RunDamaged:
+    """The lock's file is a link: whoever follows it would lock another file."""
+    return RunDamaged(f"{path}: {LOCK_NAME} is a link; a run directory holds files of its own")
 
 
 def _is_taken(lock: int) -> bool:
@@ -280,13 +287,6 @@ def _is_taken(lock: int) -> bool:
         else:
             return True
     return False
-
-
-def _is_still(file: Path, lock: int) -> bool:
-    try:
-        return os.path.samestat(file.stat(), os.fstat(lock))
-    except FileNotFoundError:
-        return False
 
 
 def _make_folders(run: RunDirectory) -> None:

@@ -7,7 +7,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from crun_batch.errors import RunDamaged
+from crun_batch.store.directory import LOCK_NAME, linked_lock
 
 
 def holder(path: Path) -> str | None:
@@ -17,12 +17,12 @@ def holder(path: Path) -> str | None:
     tries again.
     """
     try:
-        lock = os.open(path / ".lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        lock = os.open(path / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return None
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise RunDamaged(f"{path}: .lock is a link; a run directory holds files of its own") from error
+            raise linked_lock(path) from error
         raise
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -40,7 +40,7 @@ def signed_by(path: Path) -> str | None:
     Read without the lock, so it tells of who writes there also where locks do not reach another host.
     """
     try:
-        lock = os.open(path / ".lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        lock = os.open(path / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return None
     try:

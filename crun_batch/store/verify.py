@@ -16,7 +16,7 @@ from msgspec import Struct
 from pyarrow import ArrowException
 
 from crun_batch.errors import CrunBatchError
-from crun_batch.store.directory import RunDirectory, read_json
+from crun_batch.store.directory import LOCK_NAME, RunDirectory, read_json
 from crun_batch.store.disk import temporary
 from crun_batch.store.events import HeadEvent
 from crun_batch.store.manifest import ManifestEntry, read_manifest
@@ -212,7 +212,7 @@ def _strangers(run: RunDirectory) -> Iterator[Finding]:
         for path in (run.job, run.summary, run.results, run.manifest, run.reserve, run.sync_failed)
     }
     known |= {
-        ".lock",
+        LOCK_NAME,
         "report.html",
         *side_names(run),
         *(_name(run, run.segment(number)) for number in run.segments()),
