@@ -51,6 +51,8 @@ def map(
     the gateway refuses before any answer.
     """
     _refuse_no_table(frame)
+    if isinstance(frame, pl.LazyFrame):
+        frame = frame.collect()  # once: a second time its rows may come in another order, beside other answers
     _refuse_own_names(keys)
     sections = {name: keys.pop(name) for name in list(keys) if name in Job.model_fields}
     told = {"user": prompt} if isinstance(prompt, str) else prompt
@@ -85,7 +87,7 @@ def answers(done: Run, frame: Any, job: Job) -> pl.DataFrame:
     id_column, several = job.input.id, _is_several(job)
     kept = [name for name in names if name in _KEPT or name.startswith("score_")]
     kept = [*(["variant", "repeat"] if several else []), *kept]
-    ids = pl.int_range(_height(frame), eager=True) if id_column is None else _column(frame, id_column)
+    ids = pl.int_range(len(frame), eager=True) if id_column is None else _column(frame, id_column)
     keys = pl.LazyFrame({"_id": ids.cast(pl.String)}).with_row_index("_position")
     found = results.select(pl.col(id_column or "row").cast(pl.String).alias("_id"), *kept)
     joined = keys.join(found, on="_id", how="left", maintain_order="left").drop("_id")
@@ -127,8 +129,6 @@ def _refuse_taken(frame: Any, job: Job) -> None:
 def _beside(frame: Any, found: pl.DataFrame) -> Any:
     """The frame's rows, repeated where there are several answers, with the answers' columns."""
     positions, new = found["_position"], found.drop("_position")
-    if isinstance(frame, pl.LazyFrame):
-        frame = frame.collect()
     if isinstance(frame, pl.DataFrame):
         return frame[positions].hstack(new)
     if isinstance(frame, pa.Table):
@@ -142,17 +142,9 @@ def _beside(frame: Any, found: pl.DataFrame) -> Any:
 
 
 def _names(frame: Any) -> list[str]:
-    if isinstance(frame, pl.LazyFrame):
-        return frame.collect_schema().names()
     return list(frame.column_names if isinstance(frame, pa.Table) else frame.columns)
 
 
-def _height(frame: Any) -> int:
-    return int(frame.select(pl.len()).collect().item()) if isinstance(frame, pl.LazyFrame) else len(frame)
-
-
 def _column(frame: Any, name: str) -> pl.Series:
-    if isinstance(frame, pl.LazyFrame):
-        return frame.select(name).collect().to_series()
     values = frame.column(name) if isinstance(frame, pa.Table) else frame[name]
     return values if isinstance(values, pl.Series) else pl.Series(name, values)

@@ -48,6 +48,19 @@ def test_the_same_kind_of_frame_comes_back_with_the_answers_in_order(asked, made
     assert TEXTS["n"] == (answered["n"].to_pylist() if made is pa.table else answered["n"].to_list())
 
 
+def test_a_lazy_frame_is_read_once(asked):
+    """Its rows may come in another order each time, and had stood beside the answers to others."""
+    times = []
+
+    def turned(frame):
+        times.append(1)
+        return pl.concat([frame[len(times) :], frame[: len(times)]])
+
+    answered = asked(pl.LazyFrame(TEXTS).map_batches(turned))
+    texts = [text.rsplit("#### ", 1)[1] for text in answered["output_text"]]
+    assert [str(n) for n in answered["n"]] == texts
+
+
 def test_the_index_of_a_pandas_frame_stays(asked):
     frame = pd.DataFrame(TEXTS, index=[f"i{n}" for n in reversed(range(12))])
     assert frame.index.equals(asked(frame).index)

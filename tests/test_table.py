@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -181,6 +182,44 @@ def test_frames_give_the_same_rows_as_files(tmp_path: Path) -> None:
 def test_an_object_that_is_no_table_is_refused(tmp_path: Path) -> None:
     (mistake,) = mistakes_of(Input(), tmp_path, frame={"a": [1]})
     assert "dict is no table" in mistake.message
+
+
+@pytest.mark.parametrize(
+    ("frame", "words"),
+    [
+        (pd.Series(["a"], name="text"), "cannot be read"),
+        (pd.DataFrame([["a", "b"]], columns=["text", "text"]), "Duplicate column names"),
+        (pd.DataFrame({"text": pd.arrays.SparseArray([0, 1])}), "Sparse pandas data"),
+        (pd.DataFrame({"text": pd.period_range("2020", "2021", freq="Y")}), "`text` holds periods of pandas"),
+    ],
+)
+def test_a_frame_of_pandas_that_arrow_cannot_have_is_refused(frame: object, words: str, tmp_path: Path) -> None:
+    """Each was an error of a library's, and periods were sent as numbers since 1970."""
+    (mistake,) = mistakes_of(Input(), tmp_path, frame=frame)
+    assert ("table", True) == (mistake.key, words in mistake.message)
+
+
+def test_a_frame_of_a_class_made_of_pandas_has_no_index_either(tmp_path: Path) -> None:
+    kind = type("Frame", (pd.DataFrame,), {})
+    table = open_table(
+        Input(), folders=Folders(tmp_path), frame=kind({"text": ["a"]}, index=pd.Index([7], name="k"))
+    )
+    assert ["text"] == table.schema.names
+
+
+def test_categories_of_polars_are_texts_wherever_they_stand(tmp_path: Path) -> None:
+    """In a frame and in its file, by themselves and nested: Arrow decodes none of them, and they were refused."""
+    words = pl.Series(["a", "b", None], dtype=pl.Categorical)
+    frame = pl.DataFrame({"one": words, "enum": words.cast(pl.Enum(["a", "b"]))}).with_columns(
+        several=pl.concat_list("one", "one"), inside=pl.struct("enum")
+    )
+    frame.write_ipc(tmp_path / "a.arrow")
+    wanted = [{"one": word, "enum": word, "several": [word, word], "inside": {"enum": word}} for word in words]
+    for table in (
+        open_table(Input(), folders=Folders(tmp_path), frame=frame),
+        open_table(Input("a.arrow"), folders=Folders(tmp_path)),
+    ):
+        assert wanted == [dict(row.values) for row in rows_of(table)]
 
 
 def test_rows_come_in_batches_with_only_the_columns_asked_for(tmp_path: Path) -> None:

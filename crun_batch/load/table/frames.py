@@ -58,15 +58,31 @@ def _part(frame: object) -> Part:
     try:
         if isinstance(frame, pl.LazyFrame):
             return _spill_lazy(frame)
-        if type(frame).__module__.split(".")[0] == "pandas":
+        if _is_pandas(frame):
             frame = pa.Table.from_pandas(frame, preserve_index=False)
         elif not hasattr(frame, "__arrow_c_stream__"):
             message = f"a {type(frame).__name__} is no table; pass a polars, pandas or Arrow one"
             raise InputError(Mistake(message, key="table"))
         table = pa.table(frame)
-    except (pa.ArrowException, pl.exceptions.PolarsError) as error:
+    except (pa.ArrowException, pl.exceptions.PolarsError, ValueError, TypeError) as error:
         raise InputError(Mistake(f"the table cannot be read: {error}", key="table")) from error
+    _refuse_numbers_of_periods(table.schema)
     return FramePart(table, plain_schema(table.schema))
+
+
+def _is_pandas(frame: object) -> bool:
+    """A frame of pandas, or of a class made of it: its own Arrow stream has the index as a column."""
+    return any(
+        (kind.__module__.split(".")[0], kind.__name__) == ("pandas", "DataFrame") for kind in type(frame).__mro__
+    )
+
+
+def _refuse_numbers_of_periods(schema: pa.Schema) -> None:
+    """Arrow has a period of pandas as its number since 1970: a prompt would say 50 for the year 2020."""
+    names = [one.name for one in schema if getattr(one.type, "extension_name", None) == "pandas.period"]
+    if names:
+        advice = f"write frame[{names[0]!r}].astype(str) into it"
+        raise InputError(Mistake(f"column `{names[0]}` holds periods of pandas; {advice}", key="table"))
 
 
 def spill(reader: pa.RecordBatchReader) -> ArrowPart:

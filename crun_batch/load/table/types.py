@@ -27,6 +27,8 @@ _ENCODINGS = {
     pa.time64("ns"): pa.time64("us"),
     pa.duration("ns"): pa.duration("us"),
 }
+_VIEWS = (pa.string_view(), pa.binary_view())
+"""What polars keeps texts as; Arrow decodes no dictionary of them."""
 _UUID = "arrow.uuid"
 RAW_JSON = pa.json_(pa.utf8())
 """The type of a JSONL column of objects or arrays while files are compared; delivered as text."""
@@ -103,10 +105,11 @@ def convert(array: pa.Array, kind: pa.DataType) -> pa.Array:
             return array_of([None if value is None else str(value) for value in array.to_pylist()], kind)
         return convert(array.storage, kind)
     if pa.types.is_dictionary(array.type):
-        return convert(array.dictionary_decode(), kind)
+        words = convert(array.dictionary, plain(array.type.value_type))
+        return convert(pa.DictionaryArray.from_arrays(array.indices, words).dictionary_decode(), kind)
     if pa.types.is_run_end_encoded(array.type):
         return convert(pc.run_end_decode(array), kind)
-    if _holds_halves(array.type):
+    if _holds(array.type, _is_out_of_reach):
         shortest = _with_shortest_halves(array.type)
         return convert(pa.array([shortest(value) for value in array.to_pylist()], plain(array.type)), kind)
     finer_times = pa.types.is_temporal(array.type) or pa.types.is_nested(array.type)
@@ -135,11 +138,20 @@ def _with_floats(kind: pa.DataType, instead: pa.DataType) -> pa.DataType:
     return pa.list_(_with_floats(kind.value_type, instead)) if pa.types.is_list(kind) else kind
 
 
-def _holds_halves(kind: pa.DataType) -> bool:
-    """Whether it is float16, or has it inside."""
+def _holds(kind: pa.DataType, asked: Callable[[pa.DataType], bool]) -> bool:
+    """Whether a type is that, or has it inside."""
     if not pa.types.is_nested(kind):
-        return bool(pa.types.is_float16(kind))
-    return any(_holds_halves(kind.field(number).type) for number in range(kind.num_fields))
+        return asked(kind)
+    return any(_holds(kind.field(number).type, asked) for number in range(kind.num_fields))
+
+
+def _is_half(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_float16(kind))
+
+
+def _is_out_of_reach(kind: pa.DataType) -> bool:
+    """What Arrow's own cast does another way than wanted (float16), or not at all (dictionaries of views)."""
+    return _is_half(kind) or (pa.types.is_dictionary(kind) and kind.value_type in _VIEWS)
 
 
 def _with_shortest_halves(kind: pa.DataType) -> Callable[[Any], Any]:
@@ -147,7 +159,7 @@ def _with_shortest_halves(kind: pa.DataType) -> Callable[[Any], Any]:
 
     A float32 of that number then reads as it: Arrow itself writes 0.1 of 16 bits as 0.0999755859375.
     """
-    if not _holds_halves(kind):
+    if not _holds(kind, _is_half):
         return lambda value: value
     if kind == pa.float16():
         return _shortest_half
