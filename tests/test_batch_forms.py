@@ -124,6 +124,17 @@ def test_every_status_is_one_of_five_states(
         assert NOW == found.created_at
 
 
+@pytest.mark.parametrize("form", ["openai", "openrouter"])
+@pytest.mark.parametrize("created_at", [int(NOW), str(int(NOW)), "2023-11-14T22:13:20Z"])
+@pytest.mark.parametrize("errors", [None, "", "no", ["no"], {"data": [{"message": "no"}]}, {"data": "no"}, 3])
+def test_gateways_spell_a_batch_in_their_own_way(form: str, created_at: Any, errors: Any) -> None:
+    """Statuses in capitals, dates as text, errors in whatever shape: a batch that is out is collected."""
+    told = {**OPENAI, "status": "COMPLETED", "created_at": created_at, "errors": errors, "error": errors}
+    found = asyncio.run(form_named(form, Replies(**{"/batches/b": told})).look("b"))
+    assert isinstance(found, BatchTold)
+    assert ("ended", "completed", NOW, 7) == (found.state, found.status, found.created_at, found.done)
+
+
 def test_the_forms_are_of_two_transports() -> None:
     """Files at OpenAI, inline at the others: none is both."""
     transports = {

@@ -177,6 +177,63 @@ def test_a_batch_that_a_proxy_made_twice_is_paid_once(fresh: SimulatorProcess, t
     assert batch_kit.charged_credits(fresh) - before == spent_credits(done)
 
 
+class Rewriting(httpx.AsyncHTTPTransport):
+    """A way to a gateway whose answers to some of the calls are others."""
+
+    def __init__(self, path: str, rewritten: Callable[[httpx.Response, bytes], httpx.Response | None]) -> None:
+        super().__init__()
+        self._path, self._rewritten = path, rewritten
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await super().handle_async_request(request)
+        if not request.url.path.endswith(self._path):
+            return response
+        content = await response.aread()
+        return self._rewritten(response, content) or httpx.Response(response.status_code, content=content)
+
+
+def test_results_that_are_not_there_at_once_are_read_when_they_are(
+    fresh: SimulatorProcess, tmp_path: Path
+) -> None:
+    """A gateway that has a batch's file a moment later is asked again: taken for lost, it would be paid twice."""
+    late = [httpx.Response(404, json={"error": {"message": "No such File object"}})]
+    way = Rewriting("/content", lambda *_: late.pop() if late else None)
+    before = batch_kit.charged_credits(fresh)
+    table = texts(4).with_columns(pl.col("text") + " late")
+    done = batch_kit.run(
+        batch_kit.job(fresh, tmp_path), table, platform=structs.replace(batch_kit.QUICK, transport=way)
+    )
+    assert (0, 0, []) == (done.exit_code, done.summary["unknown_attempts"], late)
+    assert batch_kit.charged_credits(fresh) - before == spent_credits(done)
+
+
+def test_rows_that_every_batch_refuses_come_to_an_end(fresh: SimulatorProcess, tmp_path: Path) -> None:
+    """No lane pauses for a batch: lines that say "not now" count, else batches would be made of them for ever."""
+    fresh.change(batch_faults={"failed_lines": 1.0})
+    busy = Rewriting("/content", lambda _, content: httpx.Response(200, content=content.replace(b":500", b":503")))
+    job = batch_kit.job(fresh, tmp_path, limits={"max_attempts": 3, "stop_at_error_rate": 1})
+    done = batch_kit.run(job, texts(4), max_minutes=0.3, platform=structs.replace(batch_kit.QUICK, transport=busy))
+    assert ("finished", {"error": 4}) == (done.status, Counter(results(done)["status"]))
+    assert 12 == done.attempts().filter(pl.col("http_status") == 503).collect().height
+
+
+@pytest.mark.parametrize(("path", "what"), [("/files", "no file for a batch"), ("/batches", "no batch")])
+def test_what_is_too_large_for_the_gateway_is_told_by_the_keys_that_cut_it(
+    fresh: SimulatorProcess, path: str, what: str, tmp_path: Path
+) -> None:
+    """A refusal for its size says how large it is, and what to set."""
+    large = Rewriting(path, lambda response, _: _too_large(response))
+    way = structs.replace(batch_kit.QUICK, transport=large)
+    done = batch_kit.run(batch_kit.job(fresh, tmp_path), texts(5), platform=way)
+    assert 5 == done.exit_code
+    assert what in done.summary["stop_reason"] and "batch.max_megabytes" in done.summary["stop_reason"]
+
+
+def _too_large(response: httpx.Response) -> httpx.Response | None:
+    posted = response.status_code == 200 and "data" not in response.json()
+    return httpx.Response(413, json={"error": {"message": "too large"}}) if posted else None
+
+
 def test_a_gateway_without_batches_refuses_before_anything_is_sent(tmp_path: Path) -> None:
     """CRUN has none: the words say so, and what to write instead."""
     with batch_kit.simulator(gateway_style="crun") as crun:

@@ -26,7 +26,7 @@ from crun_batch.gateway.batches.form import (
 )
 from crun_batch.gateway.batches.openai_form import BatchAddress, OpenAIBatches, request_lines, result_lines
 from crun_batch.gateway.protocols import PROTOCOLS
-from crun_batch.records import Hold, Response, Row, Ticket, Unit
+from crun_batch.records import Fault, Hold, Response, Row, Ticket, Unit
 from crun_batch.session.batching.drafts import Drafts
 from crun_batch.session.batching.live import (
     BatchLimits,
@@ -78,6 +78,23 @@ def test_a_reply_goes_before_a_line_without_one() -> None:
 
 
 @pytest.mark.parametrize(
+    ("code", "outcome", "kind"),
+    [
+        ("batch_expired", "not_sent", "timeout"),
+        ("batch_cancelled", "not_sent", "timeout"),
+        ("request_timeout", "unknown", "timeout"),
+        ("a word of tomorrow", "unknown", "bad_reply"),
+    ],
+)
+def test_a_request_that_its_batch_did_not_come_to_is_free(code: str, outcome: str, kind: str) -> None:
+    """OpenAI's codes of lines without a reply; of what is not known, something may have been billed."""
+    error = {"custom_id": custom_id(ENTRY.tag, 101), "response": None, "error": {"code": code, "message": "no"}}
+    (read,) = result_lines(json.dumps(error).encode())
+    assert read is not None and isinstance(read.arrival, Fault)
+    assert (outcome, kind) == (read.arrival.stage, read.arrival.kind)
+
+
+@pytest.mark.parametrize(
     ("done", "read", "status", "expected"),
     [
         (10, 9, "completed", LOST),
@@ -117,6 +134,7 @@ class OneReply:
         ({"status": "completed", "request_counts": {"total": 9, "completed": 6, "failed": 2}}, 8),
         ({"status": "completed", "request_counts": None}, 9),
         ({"status": "completed", "request_counts": {"total": 0, "completed": 0, "failed": 0}}, 9),
+        ({"status": "completed", "request_counts": {"total": 9, "completed": 0, "failed": 0}}, 9),
         ({"status": "cancelled"}, 9),
         ({"status": "cancelled", "request_counts": {"total": 0, "completed": 0, "failed": 0}}, 0),
         ({"status": "failed"}, 0),

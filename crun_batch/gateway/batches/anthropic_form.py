@@ -10,7 +10,6 @@ an HTTP status is from their page of errors.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -18,7 +17,15 @@ import msgspec
 import orjson
 from msgspec import Raw, Struct
 
-from crun_batch.gateway.batches.asking import FILE_SECONDS, BatchAddress, BatchCalls, count_of, unreadable
+from crun_batch.gateway.batches.asking import (
+    FILE_SECONDS,
+    BatchAddress,
+    BatchCalls,
+    count_of,
+    epoch_seconds,
+    part_of,
+    unreadable,
+)
 from crun_batch.gateway.batches.form import (
     CANCELLED,
     EXPIRED,
@@ -165,7 +172,7 @@ def _told(answer: dict[str, Any] | CallTrouble) -> BatchTold | CallTrouble:
     if not isinstance(identity, str) or not isinstance(status, str):
         return unreadable("a batch without id or status")
     state = STATES.get(status, "running")
-    counts = answer.get("request_counts") or {}
+    counts = part_of(answer, "request_counts")
     total = count_of(counts, "processing", *ENDINGS)
     has_ended = state == "ended"
     return BatchTold(
@@ -173,7 +180,7 @@ def _told(answer: dict[str, Any] | CallTrouble) -> BatchTold | CallTrouble:
         state=state,
         status=_ending(answer, counts) if has_ended else status,
         requests=total or None,
-        created_at=_epoch_seconds(answer.get("created_at")),
+        created_at=epoch_seconds(answer.get("created_at")),
         done=count_of(counts, *DONE) if has_ended and total else None,
         files=(("results", identity),) if has_ended else (),
     )
@@ -184,10 +191,3 @@ def _ending(answer: Mapping[str, Any], counts: Mapping[str, Any]) -> str:
     if answer.get("cancel_initiated_at") and count_of(counts, "canceled"):
         return "canceled"
     return "expired" if count_of(counts, "expired") else "ended"
-
-
-def _epoch_seconds(moment: Any) -> float:
-    try:
-        return datetime.fromisoformat(moment).timestamp()
-    except (TypeError, ValueError):
-        return 0.0

@@ -6,6 +6,7 @@ Knows no form: which paths there are, and what an object says, is theirs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -134,6 +135,24 @@ class BatchCalls:
 def unreadable(what: str) -> CallTrouble:
     """A 2xx that says nothing of use: what was asked may well be done."""
     return CallTrouble("unclear", Failure("unknown", "bad_reply", "retry", f"the gateway answered with {what}"))
+
+
+def part_of(answer: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The object that an answer has under a name; a gateway may have none there, or something else."""
+    found = answer.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def epoch_seconds(moment: Any) -> float:
+    """Seconds since 1970 of a number or of an ISO date, gateways have either; 0: it says nothing."""
+    try:
+        return float(moment)
+    except (TypeError, ValueError):
+        pass
+    try:
+        return datetime.fromisoformat(moment).timestamp()
+    except (TypeError, ValueError):
+        return 0.0
 
 
 def count_of(counts: Mapping[str, Any], *names: str) -> int:

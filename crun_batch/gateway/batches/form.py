@@ -26,7 +26,7 @@ class BatchTold(Struct, frozen=True):
     id: str
     state: BatchState
     status: str
-    """In the gateway's own word."""
+    """In the gateway's own word, in small letters."""
     file_id: str | None = None
     """The file that its requests came in: what a lost batch is found by. None: they came inline."""
     requests: int | None = None

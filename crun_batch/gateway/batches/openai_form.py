@@ -1,4 +1,4 @@
-"""`/files` and `/batches` in OpenAI's form, which Azure, Groq, Together and the LiteLLM proxy repeat.
+"""`/files` and `/batches` in OpenAI's form, which Azure, Groq and the LiteLLM proxy repeat.
 
 Facts from OpenAI's API reference: a file of purpose `batch` with a line for each request; a batch names it as
 `input_file_id` and keeps up to 16 tags; the list of batches shows both; expired and cancelled batches keep what
@@ -16,8 +16,24 @@ import msgspec
 import orjson
 from msgspec import Raw, Struct
 
-from crun_batch.gateway.batches.asking import FILE_SECONDS, BatchAddress, BatchCalls, count_of, unreadable
-from crun_batch.gateway.batches.form import EXPIRED, BatchLineRead, BatchState, BatchTold, CallTrouble, ControlWire
+from crun_batch.gateway.batches.asking import (
+    FILE_SECONDS,
+    BatchAddress,
+    BatchCalls,
+    count_of,
+    epoch_seconds,
+    part_of,
+    unreadable,
+)
+from crun_batch.gateway.batches.form import (
+    CANCELLED,
+    EXPIRED,
+    BatchLineRead,
+    BatchState,
+    BatchTold,
+    CallTrouble,
+    ControlWire,
+)
 from crun_batch.gateway.protocols.protocol import Protocol
 from crun_batch.records import Fault, Response
 
@@ -31,6 +47,13 @@ STATES: Mapping[str, BatchState] = {
     "cancelled": "ended",
     "failed": "refused",
 }
+
+WITHOUT_REPLY: Mapping[str, Fault] = {
+    "batch_expired": EXPIRED,
+    "batch_cancelled": CANCELLED,
+    "request_timeout": Fault("unknown", "timeout", "in its batch the model did not answer in time"),
+}
+"""The codes that OpenAI documents for a request to which there is no reply."""
 
 
 class _OutputResponse(Struct):
@@ -83,8 +106,9 @@ def result_of(line: bytes | Raw) -> BatchLineRead | None:
         return BatchLineRead(
             read.custom_id, Response(read.response.status_code, headers, bytes(read.response.body))
         )
-    if read.error is not None and read.error.code == "batch_expired":
-        return BatchLineRead(read.custom_id, EXPIRED)
+    known = None if read.error is None else WITHOUT_REPLY.get(read.error.code or "")
+    if known is not None:
+        return BatchLineRead(read.custom_id, known)
     words = "without a word" if read.error is None else f"{read.error.code}: {read.error.message}"
     return BatchLineRead(read.custom_id, Fault("unknown", "bad_reply", f"the batch gave no reply for it, {words}"))
 
@@ -177,28 +201,32 @@ def told_of(answer: dict[str, Any] | CallTrouble) -> BatchTold | CallTrouble:
     status, identity = answer.get("status"), answer.get("id")
     if not isinstance(identity, str) or not isinstance(status, str):
         return unreadable("a batch without id or status")
-    counts = answer.get("request_counts") or {}
+    counts, status = part_of(answer, "request_counts"), status.lower()
     named = (("output", answer.get("output_file_id")), ("error", answer.get("error_file_id")))
-    errors = [one for one in ((answer.get("errors") or {}).get("data") or ()) if isinstance(one, dict)]
     return BatchTold(
         id=identity,
         state=STATES.get(status, "running"),
         status=status,
         file_id=answer.get("input_file_id"),
         requests=count_of(counts, "total") or None,
-        created_at=float(answer.get("created_at") or 0),
+        created_at=epoch_seconds(answer.get("created_at")),
         done=done_count(status, counts),
         files=tuple((kind, name) for kind, name in named if isinstance(name, str) and name),
-        code=errors[0].get("code") if errors else None,
-        why="; ".join(_words(one) for one in errors[:3]) or None,
+        why=_why(answer.get("errors")),
     )
 
 
 def done_count(status: str, counts: Mapping[str, Any]) -> int | None:
     """None where nobody has filled the counts in: gateways before other providers leave them out, or at zero."""
-    if not counts or (status == "completed" and not counts.get("total")):
-        return None
-    return count_of(counts, "completed", "failed")
+    done = count_of(counts, "completed", "failed")
+    return None if not counts or (status == "completed" and not done) else done
+
+
+def _why(errors: Any) -> str | None:
+    """What a batch failed with: the first three of a list, which some gateways send as it is, or one text."""
+    found = errors.get("data") if isinstance(errors, dict) else errors
+    told = found if isinstance(found, list) else [found]
+    return "; ".join(_words(one) if isinstance(one, dict) else str(one) for one in told[:3] if one) or None
 
 
 def _words(error: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ text only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -23,6 +23,8 @@ from crun_batch.gateway.batches.asking import (
     BatchAddress,
     BatchCalls,
     count_of,
+    epoch_seconds,
+    part_of,
     unreadable,
 )
 from crun_batch.gateway.batches.form import BatchLineRead, BatchTold, CallTrouble, ControlWire
@@ -163,19 +165,19 @@ def _told(answer: dict[str, Any] | CallTrouble) -> BatchTold | CallTrouble:
     status, identity = answer.get("status"), answer.get("id")
     if not isinstance(identity, str) or not isinstance(status, str):
         return unreadable("a batch without id or status")
-    counts: Mapping[str, Any] = answer.get("request_counts") or {}
+    counts, status = part_of(answer, "request_counts"), status.lower()
     done = done_count(status, counts)
     state = STATES.get(status, "running")
     if state == "refused" and done:
         state = "ended"  # some of its requests were done, whatever it says
-    error = answer.get("error") or {}
+    error = part_of(answer, "error")
     return BatchTold(
         id=identity,
         state=state,
         status=status,
         requests=count_of(counts, "total") or None,
         model=answer.get("model"),
-        created_at=float(answer.get("created_at") or 0),
+        created_at=epoch_seconds(answer.get("created_at")),
         done=done,
         files=(("results", identity),) if state in ("ended", "refused") else (),
         code=error.get("code"),

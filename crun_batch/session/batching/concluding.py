@@ -73,6 +73,8 @@ class Conclusions:
         return check(self._protocols[attempt.ticket.unit.variant], arrival, stream=False)
 
     def _decision(self, attempt: Attempt, failure: Failure) -> Decision:
+        if failure.action == "cool_down":  # its next batch waits for no lane: uncounted, this would go on for ever
+            failure = structs.replace(failure, action="retry")
         return decide(
             failure,
             attempt.ticket.tries,

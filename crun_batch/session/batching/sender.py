@@ -294,7 +294,7 @@ class BatchSender:
     def _tell_end(self, entry: BatchEntry, replies: int, strays: int) -> None:
         why = f" ({entry.why})" if entry.why else ""
         said = f"batch {entry.batch_id}: {entry.status}{why}, {replies:,} of {entry.requests:,} replies"
-        self._say(said + (f"; {strays:,} lines are of no request of it" if strays else ""))
+        self._say(said + (f"; {counted(strays, 'line')} of no request of it" if strays else ""))
 
     def _tell_what_stays(self) -> None:
         out = [*self._batches, *self._left]

@@ -243,7 +243,7 @@ class BatchSteps:
 
     def _created(self, batch: LiveBatch, told: BatchTold) -> None:
         entry = batch.entry
-        batch.content = b""
+        batch.content, batch.absent_since = b"", None
         self._go_on(batch, "created", batch_id=told.id, status=told.status, suspects=())
         self._say(f"batch {told.id}: {counted(entry.requests, 'request')} submitted, {_of(entry.variant)}")
         batch.was_running = told.state not in ("ended", "refused")
@@ -276,9 +276,10 @@ class BatchSteps:
     async def _fetch(self, batch: LiveBatch) -> Halt | None:
         """All that it has left, however it has ended; kept as it comes, before anything is read of it.
 
-        What a killed session has kept is not asked for again: it is here, and may be at the gateway no more.
+        What a killed session has kept is not asked for again: it is here, and may be there no more. What is
+        not there is asked for once more, as late as lists may lag: to take it for gone is to pay for it twice.
         """
-        entry, book, kept = batch.entry, self._keeper.book, []
+        entry, book, kept, gone = batch.entry, self._keeper.book, list[str](), dict[str, str]()
         for kind, name in entry.files:
             there = book.kept(entry, kind)
             if there is not None:
@@ -288,9 +289,13 @@ class BatchSteps:
             if isinstance(content, bytes):
                 kept.append(book.keep_raw(entry, kind, content))
             elif content.fate == "not_there":
-                self._say(f"batch {entry.batch_id}: its {_WHAT[kind]} gone ({content.failure.message})")
+                gone[kind] = content.failure.message
             else:
                 return self._troubled(batch, content, f"it does not give the {kind} of {entry.batch_id}")
+        if gone and not self._is_absent(batch):
+            return None
+        for kind, why in gone.items():
+            self._say(f"batch {entry.batch_id}: its {_WHAT[kind]} gone ({why})")
         self._go_on(batch, "stored", raw=tuple(kept))
         return None
 
@@ -313,7 +318,8 @@ class BatchSteps:
             return decision
         now = self._now()
         if isinstance(decision, GiveUp) or trouble.fate == "not_there":
-            return Halt(EXIT_GATEWAY_REFUSED, f"the gateway refuses this job: {what} ({failure.message})")
+            more = f"; {_too_large(batch)}" if failure.kind == "too_long" else ""
+            return Halt(EXIT_GATEWAY_REFUSED, f"the gateway refuses this job: {what} ({failure.message}){more}")
         assert isinstance(decision, Again)
         batch.failures += 1
         batch.failing_since = now if batch.failing_since is None or is_no_trouble else batch.failing_since
@@ -321,6 +327,11 @@ class BatchSteps:
             return Halt(EXIT_GATEWAY_REFUSED, f"the gateway could not be asked for too long: {failure.message}")
         batch.due = now + decision.delay_seconds
         return None
+
+
+def _too_large(batch: LiveBatch) -> str:
+    size = f"{counted(batch.entry.requests, 'request')}, {len(batch.content) / 1e6:.3g} MB"
+    return f"it has {size}: set batch.max_megabytes lower, or batch.max_requests"
 
 
 def _of(variant: str) -> str:

@@ -1,4 +1,4 @@
-"""`/files` and `/batches`, as OpenAI documents them and Azure, Groq, Together and LiteLLM repeat them."""
+"""`/files` and `/batches`, as OpenAI documents them and Azure, Groq and LiteLLM repeat them."""
 
 from __future__ import annotations
 
