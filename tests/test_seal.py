@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from importlib.util import find_spec
 from pathlib import Path
+from typing import get_args
 
 import orjson
 import pyarrow as pa
@@ -24,7 +25,7 @@ from crun_batch.errors import DiskFailed, RunDamaged
 from crun_batch.store import frames, seal
 from crun_batch.store.carried import carried_encoder, decode_column, stored_type
 from crun_batch.store.disk import Disk, temporary
-from crun_batch.store.events import FinalEvent, FinalPart
+from crun_batch.store.events import Event, FinalEvent, FinalPart, SyncedMark
 from crun_batch.store.journal import JournalSettings, create_journal, resume_journal
 from crun_batch.store.manifest import read_manifest
 from crun_batch.store.recover import recover
@@ -297,6 +298,13 @@ def test_the_pieces_that_a_segment_is_parsed_in_do_not_show(tmp_path, order, pie
     assert [f'{{"says": {n}}}' for n in order] == attempts.column("reply_body").to_pylist()
     assert attempts.equals(attempts_in_pieces)
     assert parts.equals(parts_in_pieces)
+
+
+def test_the_kind_of_a_line_is_known_by_its_first_bytes():
+    """Sealing tells lines apart by them: no two kinds of lines begin alike."""
+    kinds = (*get_args(Event), SyncedMark)
+    beginnings = {f'{{"e":"{kind.__struct_config__.tag}"'[: frames.BEGINNING_BYTES] for kind in kinds}
+    assert len(kinds) == len(beginnings)
 
 
 def test_sealing_does_not_load_pandas(run):

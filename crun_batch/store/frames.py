@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,8 @@ _DEFAULTS: dict[str, Any] = {
 _PIECE_BYTES = 2 * 2**20
 """Of a segment, parsed at one go: small enough for the allocators to use the same memory for every piece."""
 _CHECKSUM_BYTES = len("\t00000000")
+BEGINNING_BYTES = len('{"e":"end"')
+"""Of a line: by so many its kind is known from all others."""
 _Parse = Callable[[Sequence[bytes]], Columns]
 
 
@@ -128,7 +130,8 @@ def _pieces(path: Path, length: int, number: int, schema: RunSchema) -> Iterator
     }
     awaited: Columns | None = None
     for lines in _lines(path, length):
-        ends, reads, finals = (_events(lines, kind, parse) for kind, parse in parsers.items())
+        found = _told_apart(lines, parsers)
+        ends, reads, finals = (_columns(found[kind], parse) for kind, parse in parsers.items())
         if not any(len(events[SEQUENCE]) for events in (ends, reads, finals)):
             continue
         reads |= {name: _filled(reads[name], value) for name, value in _DEFAULTS.items()}
@@ -175,6 +178,13 @@ class _Lines(Struct, frozen=True):
     first: int
 
 
+class _Events(Struct, frozen=True):
+    """The events of one kind among some lines, and the numbers of these."""
+
+    objects: list[bytes]
+    numbers: array[int]
+
+
 def _lines(path: Path, length: int) -> Iterator[_Lines]:
     """The lines in the first `length` bytes, a piece of the file at a time."""
     first = 0
@@ -192,14 +202,24 @@ def _lines(path: Path, length: int) -> Iterator[_Lines]:
             first += len(lines)
 
 
-def _events(piece: _Lines, kind: str, parse: _Parse) -> Columns:
-    """The fields of all events of one kind, and the numbers of their lines."""
-    begins = b'{"e":"%b"' % kind.encode()
-    own = [(number, line) for number, line in enumerate(piece.lines, piece.first) if line.startswith(begins)]
-    numbers = array("q", [number for number, _ in own])
+def _told_apart(piece: _Lines, kinds: Iterable[str]) -> dict[str, _Events]:
+    """The events of these kinds, in one pass over the lines."""
+    found = {kind: _Events([], array("q")) for kind in kinds}
+    by_beginning = {(b'{"e":"%b"' % kind.encode())[:BEGINNING_BYTES]: events for kind, events in found.items()}
+    for number, line in enumerate(piece.lines, piece.first):
+        events = by_beginning.get(line[:BEGINNING_BYTES])
+        if events is not None:
+            events.objects.append(line[:-_CHECKSUM_BYTES])
+            events.numbers.append(number)
+    return found
+
+
+def _columns(events: _Events, parse: _Parse) -> Columns:
+    """The fields of the events, and the numbers of their lines."""
+    numbers = pa.py_buffer(events.numbers)
     return {
-        **parse([line[:-_CHECKSUM_BYTES] for _, line in own]),
-        SEQUENCE: pa.Array.from_buffers(pa.int64(), len(own), [None, pa.py_buffer(numbers)]),
+        **parse(events.objects),
+        SEQUENCE: pa.Array.from_buffers(pa.int64(), len(events.objects), [None, numbers]),
     }
 
 
