@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache, lru_cache
-from itertools import chain, islice
 
 from msgspec import Struct
 
 _PIECE = re.compile(r" ?[^\W\d_]{1,8}|\d{1,3}|[^\w\s]|_|\s+|\w")
-
-_AT_ONCE = 50_000
-"""Characters that bpe-openai is given at once: it refuses a million, and 200,000 tokens; one has at most 4."""
+_VOCABULARY = "o200k_base"
 
 
 class Tokenizer(Struct, frozen=True):
@@ -44,29 +41,15 @@ def load_tokenizer(name: str) -> Tokenizer:
 
 
 def _o200k() -> tuple[Callable[[str], int], Callable[[str, int], str]]:
-    import bpe_openai  # takes a second to load its vocabulary
+    import bpe_openai  # takes half a second to load
+    from bpe_openai import _bindings  # what the package itself refuses, as too long a text, this counts
 
-    encoding = bpe_openai.get_encoding("o200k_base")
-
-    def count(text: str) -> int:
-        return sum(len(encoding.encode_ordinary(part)) for part in _parts(text))
+    whole, compiled = bpe_openai.get_encoding(_VOCABULARY), _bindings.tokenizer_for_encoding(_VOCABULARY)
 
     def cut(text: str, tokens: int) -> str:
-        encoded = chain.from_iterable(encoding.encode_ordinary(part) for part in _parts(text))
-        return str(encoding.decode(list(islice(encoded, tokens)), errors="ignore"))
+        return str(whole.decode(compiled.encode(text)[:tokens], errors="ignore"))
 
-    return count, cut
-
-
-def _parts(text: str) -> Iterator[str]:
-    """A text in parts that are counted one by one, cut before a blank, where a token begins in any case."""
-    start = 0
-    while len(text) - start > _AT_ONCE:
-        blank = text.rfind(" ", start + 1, start + _AT_ONCE)
-        end = blank if blank > 0 else start + _AT_ONCE
-        yield text[start:end]
-        start = end
-    yield text[start:]
+    return compiled.count, cut
 
 
 def _count_words(text: str) -> int:
