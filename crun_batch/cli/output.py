@@ -18,6 +18,8 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
+from msgspec import structs
+
 from crun_batch.console.words import folded, mistakes_text, one_line
 from crun_batch.errors import CrunBatchError, DiskFailed, InputError, Mistake
 
@@ -109,14 +111,9 @@ def error_document(error: CrunBatchError) -> dict[str, Any]:
             "exit_code": error.exit_code,
             "message": str(error),
             "advice": error.advice or None,
-            "mistakes": [mistake_document(mistake) for mistake in mistakes],
+            "mistakes": [structs.asdict(mistake) for mistake in mistakes],
         }
     }
-
-
-def mistake_document(mistake: Mistake) -> dict[str, Any]:
-    """A mistake as plain data."""
-    return {name: getattr(mistake, name) for name in mistake.__struct_fields__}
 
 
 def complain_of_bug(error: Exception) -> None:

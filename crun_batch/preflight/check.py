@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from msgspec import structs
 
 from crun_batch.errors import InputError, Mistake
 from crun_batch.load.job.job import Job, load_job, load_readable_parts
@@ -57,7 +58,7 @@ def check_job(
             expected = [f"{one.key}: {one.message}" for one in seen_rows.nothing_is_right.mistakes(source)]
             warnings = [*warnings_of(workload, environ), *prefixes, *expected]
             document |= {**_described(workload, seen_rows), "warnings": warnings}
-    document["mistakes"] = [_plain(mistake) for mistake in mistakes]
+    document["mistakes"] = [structs.asdict(mistake) for mistake in mistakes]
     return document
 
 
@@ -169,13 +170,3 @@ def shortened(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: shortened(part) for key, part in value.items()}
     return [shortened(part) for part in value] if isinstance(value, list) else value
-
-
-def _plain(mistake: Mistake) -> dict[str, Any]:
-    return {
-        "message": mistake.message,
-        "file": mistake.file,
-        "line": mistake.line,
-        "row": mistake.row,
-        "key": mistake.key,
-    }

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from crun_batch.records import PICO
 
@@ -50,7 +50,7 @@ class Forecast(Struct, frozen=True):
     high: int | None
 
     def to_dict(self) -> dict[str, int | None]:
-        return {name: getattr(self, name) for name in self.__struct_fields__}
+        return structs.asdict(self)
 
 
 class Measured(Struct, frozen=True):

@@ -47,7 +47,7 @@ def tier_prices_of(model: Model, settings: Settings) -> dict[str, LedgerPrice]:
     """Service tier -> what a request costs there."""
     prices = {}
     for name, own in model.service_tiers.items():
-        stated = {key: getattr(own, key) for key in own.__struct_fields__}
+        stated = structs.asdict(own)
         if own.minimum_per_request is None:
             stated["minimum_per_request"] = model.minimum_per_request
         prices[name] = price_of(structs.replace(model, **stated), settings)

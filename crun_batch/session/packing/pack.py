@@ -75,7 +75,7 @@ def pack_of(members: Sequence[Ticket], variant: Variant, form: PackFormat, ticke
     """The request for these rows, which are all of one variant. Raises RowRejected."""
     packed = packed_request(variant, [member.row for member in members], form)
     ticket = tickets.ticket(members[0].unit, members[0].row, packed.request, so_far=None, replaces=None)
-    told = {name: getattr(ticket, name) for name in Ticket.__struct_fields__}
+    told = structs.asdict(ticket)
     counts = zip(*(structs.astuple(one.tries) for one in members), strict=True)
     told["tries"] = Tries(*map(max, counts))
     return Pack(**told, members=tuple(members), places=packed.places)
