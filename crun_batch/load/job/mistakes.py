@@ -17,7 +17,7 @@ from typing_extensions import is_typeddict
 from crun_batch.errors import Mistake
 from crun_batch.load.job.foreign_names import our_key
 from crun_batch.load.job.places import Document, KeyPath, dotted
-from crun_batch.load.job.rules import is_misplaced_key, is_secret, key_advice
+from crun_batch.load.job.rules import KEY_ADVICE, is_misplaced_key, is_secret
 
 WORDS: Mapping[str, str] = {
     "int_type": "must be a whole number",
@@ -104,7 +104,7 @@ def _shown(value: Any, path: KeyPath) -> str:
 def _unknown_key(path: KeyPath, job: type[BaseModel]) -> str:
     """A slip of a key beside it, what other tools call otherwise, a key that stands elsewhere, or all keys."""
     if is_misplaced_key(path):
-        return key_advice()
+        return KEY_ADVICE
     name = str(path[-1])
     allowed = _fields(_section_at(path[:-1], job))
     one_edit = [key for key in allowed if _is_one_edit(name, key)]

@@ -38,7 +38,7 @@ HEADER_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 CRUN_HOST = urlsplit(DEFAULT_BASE_URL).hostname
 
-_KEY_ADVICE = (
+KEY_ADVICE = (
     "a key has no place in a job file: name its variable in endpoint.api_key_env, or its file in api_key_file"
 )
 _HEADER_ADVICE = "write ${NAME}: it is read from the environment and never written anywhere"
@@ -313,11 +313,6 @@ def is_misplaced_key(path: KeyPath) -> bool:
     )
 
 
-def key_advice() -> str:
-    """What to do instead of writing a key into a job file."""
-    return _KEY_ADVICE
-
-
 def _names(headers: Any) -> list[str]:
     return [name for name in headers if isinstance(name, str)] if isinstance(headers, Mapping) else []
 
@@ -365,7 +360,7 @@ def _header_mistakes(headers: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]
 
 def _literal_keys(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
     if isinstance(value, str) and LITERAL_KEY.search(value) and not is_misplaced_key(path):
-        yield path, f"looks like a key; {_KEY_ADVICE}"
+        yield path, f"looks like a key; {KEY_ADVICE}"
     elif isinstance(value, Mapping):
         for key, child in value.items():
             yield from _literal_keys(child, (*path, key))
