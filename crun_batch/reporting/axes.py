@@ -68,9 +68,9 @@ def rounded_up(value: float, count: int = 3) -> float:
 
 def number_text(value: float) -> str:
     """0, 0.02, 350, 1,200, 12k, 1.5M: short enough for an axis."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if abs(value) >= size:
-            return f"{value / min(size, 1e3) if letter == 'k' else value / size:,.4g}{letter}"
+    for least, size, letter in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if abs(value) >= least:
+            return f"{value / size:,.4g}{letter}"
     return f"{value:,.0f}" if value == int(value) else f"{value:.4g}"
 
 

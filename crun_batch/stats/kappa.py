@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from statistics import NormalDist
 
 from msgspec import Struct
+
+_STANDARD_ERRORS = NormalDist().inv_cdf(0.975)
+"""From the middle of a 95 % interval to its end."""
 
 
 class Coefficient(Struct, frozen=True):
@@ -43,7 +47,7 @@ def cohens_kappa(counts: dict[tuple[str, str], int]) -> Coefficient:
         for (a, b), part in share.items()
     )
     spread = math.fsum(terms) - (kappa - chance * (1 - kappa)) ** 2
-    reach = 1.959963984540054 * math.sqrt(max(0.0, spread) / rows) / (1 - chance)
+    reach = _STANDARD_ERRORS * math.sqrt(max(0.0, spread) / rows) / (1 - chance)
     return Coefficient(kappa, max(-1.0, kappa - reach), min(1.0, kappa + reach), rows)
 
 
