@@ -6,7 +6,7 @@ import html
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -41,15 +41,10 @@ def view(
     with page:
         out(page.url)
         is_terminal = sys.stdout is not None and sys.stdout.isatty()
-        with _opened(page.url) if is_terminal and not no_open else _nothing():
+        with _opened(page.url) if is_terminal and not no_open else nullcontext():
             say("Ctrl-C ends it")
             page.wait()
     return 0
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 @contextmanager

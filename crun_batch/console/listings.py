@@ -11,12 +11,11 @@ from decimal import Decimal
 from typing import Any
 
 from crun_batch.console.amounts import UNKNOWN, count, counted, credit_amount, money, usd
+from crun_batch.console.bill_words import decimal_of
 from crun_batch.console.secret_words import secret_phrases
 from crun_batch.console.steering_words import steering_lines
 from crun_batch.console.tables import leading_columns, table
 from crun_batch.console.words import entry, named, one_line, printable_line, summary_text
-
-UNITS = ("usd", "credits")
 
 
 def check_text(document: Mapping[str, Any], width: int | None = None) -> str:
@@ -145,10 +144,7 @@ def _second(moment: str) -> str:
 
 
 def _held(suspect: Mapping[str, Any]) -> str:
-    dollars, credits_ = (
-        None if suspect[f"held_{unit}"] is None else Decimal(suspect[f"held_{unit}"]) for unit in UNITS
-    )
-    return money(dollars, credits_)
+    return money(decimal_of(suspect["held_usd"]), decimal_of(suspect["held_credits"]))
 
 
 def findings_text(findings: Sequence[Mapping[str, Any]], *, data: bool) -> str:

@@ -216,7 +216,7 @@ class BatchSender:
         self._drafts.unpark(self._keeper.conclude_unclaimed(others))
         self._keeper.settle(batch, ending.step, None if ending.step == "settled" else ending.missing.message)
         if ending.step == "settled" or ending.is_too_much:
-            self._heed(batch.entry, batch, has_failed=ending.is_uncounted)
+            self._heed(batch, has_failed=ending.is_uncounted)
         return True
 
     def _ending_of(self, batch: LiveBatch) -> Ending:
@@ -229,12 +229,12 @@ class BatchSender:
         missing = missing_line(entry.done, replies, entry.status or "")
         return Ending(arrivals, missing, is_uncounted=not replies and entry.why is not None)
 
-    def _heed(self, entry: BatchEntry, batch: LiveBatch, *, has_failed: bool) -> None:
+    def _heed(self, batch: LiveBatch, *, has_failed: bool) -> None:
         """What the end of a batch means for others."""
         if has_failed:
             self._learn_from(batch)
-        elif entry.status in CANCELLED and batch.was_running and self._drafts.left is None:
-            said = f"batch {entry.batch_id} was cancelled: what was done of it is kept, the rest stays open"
+        elif batch.entry.status in CANCELLED and batch.was_running and self._drafts.left is None:
+            said = f"batch {batch.entry.batch_id} was cancelled: what was done of it is kept, the rest stays open"
             self.stop(Halt(EXIT_ROWS_FAILED, said))
 
     def _follow(self, outcome: Outcome, following: Ticket | None) -> None:
