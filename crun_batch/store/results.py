@@ -39,7 +39,7 @@ def publish(run: RunDirectory, schema: RunSchema, rows_open: int | None = None) 
     points where it did.
     """
     present, previous = generations(run), linked_generation(run)
-    target = _generation(run, max(present, default=0) + 1)
+    target = generation_file(run, max(present, default=0) + 1)
     columns = results_schema(schema)
     now = snapshot(run, schema)
     origin = {THROUGH: str(last_sequence(now)).encode(), MADE_OF: _made_of(now, columns)}
@@ -87,7 +87,8 @@ def last_sequence(now: Snapshot) -> int:
     return -1
 
 
-def _generation(run: RunDirectory, number: int) -> Path:
+def generation_file(run: RunDirectory, number: int) -> Path:
+    """Where that generation is."""
     return run.journal / f"results-{number:06d}.parquet"
 
 
@@ -102,7 +103,7 @@ def _made_of(now: Snapshot, columns: pa.Schema) -> bytes:
 
 def _rows_of_the_same(run: RunDirectory, number: int, origin: dict[bytes, bytes]) -> int | None:
     """How many rows the generation has, if it has that origin and is what the manifest says."""
-    path = _generation(run, number)
+    path = generation_file(run, number)
     listed = read_manifest(run).get(str(path.relative_to(run.path)))
     try:
         found = pq.read_metadata(path)
@@ -136,7 +137,7 @@ def _link(run: RunDirectory, target: Path) -> None:
 def _remove_older(run: RunDirectory, numbers: list[int]) -> None:
     if not numbers:
         return
-    names = [f"journal/results-{number:06d}.parquet" for number in numbers]
+    names = [str(generation_file(run, number).relative_to(run.path)) for number in numbers]
     listed = read_manifest(run)
     append_manifest(run, [structs.replace(listed[name], gone=True) for name in names if name in listed])
     try:

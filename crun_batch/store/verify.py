@@ -21,7 +21,7 @@ from crun_batch.store.disk import temporary
 from crun_batch.store.events import HeadEvent
 from crun_batch.store.manifest import ManifestEntry, read_manifest
 from crun_batch.store.recover import replay, scan_segment
-from crun_batch.store.results import THROUGH, generations, linked_generation
+from crun_batch.store.results import THROUGH, generation_file, generations, linked_generation
 from crun_batch.store.schema import SEQUENCE, RunSchema, quoted
 from crun_batch.store.seal import file_digest
 from crun_batch.store.side_files import side_files, side_names
@@ -198,7 +198,7 @@ def _was_published(run: RunDirectory) -> bool:
 
 def _named_generations(run: RunDirectory) -> list[int]:
     """The generations that are there under their final names."""
-    return [number for number in generations(run) if (run.journal / f"results-{number:06d}.parquet").exists()]
+    return [number for number in generations(run) if generation_file(run, number).exists()]
 
 
 def _strangers(run: RunDirectory) -> Iterator[Finding]:

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from msgspec import Struct
 
 from crun_batch.errors import InputError, RunDamaged
+from crun_batch.records import PICO
 from crun_batch.store.directory import RunDirectory, read_json
 from crun_batch.store.durations import as_counts, selection
 from crun_batch.store.frames import segment_tables
@@ -361,10 +362,8 @@ _TOTALS = f"""
         count(*) filter (outcome = 'done' and cost_usd is null and cost_credits is null),
         {_sum("input_tokens")}, {_sum("cached_input_tokens")}, {_sum("cache_write_tokens")},
         {_sum("output_tokens")}, {_sum("reasoning_tokens")},
-        coalesce(sum(cost_usd), 0) * 1000000000000,
-        coalesce(sum(cost_credits), 0) * 1000000000000,
-        coalesce(sum(held_usd) filter (outcome in ('done', 'unknown') and cost_usd is null), 0) * 1000000000000,
-        coalesce(sum(held_credits) filter (outcome in ('done', 'unknown') and cost_credits is null), 0)
-            * 1000000000000
+        {_sum("cost_usd")} * {PICO}, {_sum("cost_credits")} * {PICO},
+        coalesce(sum(held_usd) filter (outcome in ('done', 'unknown') and cost_usd is null), 0) * {PICO},
+        coalesce(sum(held_credits) filter (outcome in ('done', 'unknown') and cost_credits is null), 0) * {PICO}
     from attempts
 """
