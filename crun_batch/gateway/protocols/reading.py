@@ -18,6 +18,8 @@ from crun_batch.records import Failure, OutcomeClass, Reply, Usage, is_missing, 
 MOST_TOKENS = 10**9
 """A larger count is a broken number: no model reads or writes a thousandth of it in one request."""
 
+_INPUT_DETAILS = ("prompt_tokens_details", "input_tokens_details")
+_OUTPUT_DETAILS = ("completion_tokens_details", "output_tokens_details")
 NO_ANSWER = "the reply holds no text"
 
 NATIVE = "native_finish_reason"
@@ -85,22 +87,15 @@ def openai_usage(payload: JsonObject) -> Usage | None:
     if type(usage) is not dict:
         return None
     counts = Counts(usage)
-    input_details, output_details = (
-        ("prompt_tokens_details", "input_tokens_details"),
-        (
-            "completion_tokens_details",
-            "output_tokens_details",
-        ),
-    )
     input_tokens = counts.first("prompt_tokens", "input_tokens")
     output_tokens = counts.first("completion_tokens", "output_tokens")
-    cached = counts.first("cached_tokens", within=input_details)
+    cached = counts.first("cached_tokens", within=_INPUT_DETAILS)
     if cached is None:
         cached = counts.first("prompt_cache_hit_tokens", "cache_read_input_tokens")
-    written = counts.first("cache_write_tokens", within=input_details)
+    written = counts.first("cache_write_tokens", within=_INPUT_DETAILS)
     if written is None:
         written = counts.first("cache_creation_input_tokens")
-    reasoning = counts.first("reasoning_tokens", within=output_details)
+    reasoning = counts.first("reasoning_tokens", within=_OUTPUT_DETAILS)
     total = counts.first("total_tokens")
     if output_tokens is None or not counts.believable:
         return None
