@@ -10,7 +10,6 @@ from msgspec import structs
 from crun_batch.gateway.admission import Lane
 from crun_batch.gateway.pool import Pool
 from crun_batch.gateway.pool_seams import Hooks, PoolSettings, Route, TicketSource
-from crun_batch.gateway.protocols import PROTOCOLS
 from crun_batch.gateway.retry import RetryPolicy
 from crun_batch.gateway.spread import Destination, Spread, Tell
 from crun_batch.gateway.spread_pool import SpreadPool
@@ -94,7 +93,7 @@ def _route_of(way: TargetAtEndpoint, resources: Resources) -> Route:
         _lane_of(way, resources),
         target.url,
         way.endpoint.headers,
-        PROTOCOLS[target.protocol_name],
+        target.protocol,
         target.job.endpoint.stream,
         target.name,
         key_in_words(target.job),

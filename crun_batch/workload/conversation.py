@@ -17,7 +17,6 @@ from typing import Any
 
 from msgspec import Struct
 
-from crun_batch.gateway.protocols import PROTOCOLS
 from crun_batch.gateway.protocols.protocol import request_hash
 from crun_batch.gateway.structured import AnswerCheck, Checked, repair_request
 from crun_batch.load.job.output_schema import Shape
@@ -127,7 +126,7 @@ class Conversation:
                 body = variant.body(row, *_referring(prompt, messages, answers, job.params), schema)
         except RowRejected as error:
             return self.cut_short(answers, "error", "bad_request", str(error))
-        path = PROTOCOLS[variant.protocol_name].path
+        path = variant.terms.path
         hashed = request_hash(path, body)
         if not job.prompt.stateful:
             body, _ = variant.hinted(row, messages, body, schema)

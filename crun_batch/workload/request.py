@@ -10,7 +10,6 @@ from typing import Any
 import orjson
 from msgspec import Struct
 
-from crun_batch.gateway.protocols import PROTOCOLS
 from crun_batch.gateway.protocols.protocol import encode, request_hash
 from crun_batch.gateway.protocols.writing import RequestForm, WrittenRequest, write_all
 from crun_batch.load.prompt.rejections import RowRejected
@@ -162,7 +161,7 @@ class Variant(Target, frozen=True, dict=True):
         """The first request of a conversation; the output schema holds for the last turn alone."""
         job = self.job
         body = self.body(row, prompt.messages, job.params, None)
-        path = PROTOCOLS[self.protocol_name].path
+        path = self.terms.path
         later = encode([prompt.later_turns, job.prompt.stateful, job.output_schema])
         asked, whole = request_hash(path, body), request_hash(path, body + later)
         body, prefix = self.hinted(row, prompt.messages, body, None)
@@ -180,7 +179,7 @@ class Variant(Target, frozen=True, dict=True):
         )
 
     def _given(self, row: Row, body: bytes, prompt: Prompt) -> Request:
-        path = PROTOCOLS[self.protocol_name].path
+        path = self.terms.path
         fields = orjson.loads(body)
         complaint = unbounded_by(fields, self.protocol_name) if self.job.budget.is_capped else None
         if complaint is not None:
