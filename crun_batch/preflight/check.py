@@ -49,8 +49,7 @@ def check_job(
             seen_rows = read_all(workload)
             prefixes = prefix_complaints(workload)
         finally:
-            for renderer in workload.renderers:
-                renderer.close()
+            workload.close()
         mistakes += seen_rows.rejections.mistakes(source)
         mistakes += _reuse_mistakes(workload)
         document |= {"table": _table(workload), "rejected_rows": seen_rows.rejections.rows}

@@ -44,9 +44,7 @@ class AskedAgain:
     """The requests of one row, from a workload that is open as long as the stack."""
 
     def __init__(self, workload: Workload, row_id: int | str, stack: ExitStack) -> None:
-        for renderer in workload.renderers:
-            stack.callback(renderer.close)
-        stack.callback(workload.templates.close)
+        stack.callback(workload.close)
         self._variants = {variant.name: variant for variant in workload.variants}
         self._judges = {judge.spec.name: judge for judge in workload.judges}
         self._shape = None if workload.output is None else shape_of(workload.output)

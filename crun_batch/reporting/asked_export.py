@@ -58,9 +58,7 @@ def export_asked(
     written = found = 0
     with ExitStack() as stack:
         workload = load_workload(job, table)
-        for renderer in workload.renderers:
-            stack.callback(renderer.close)
-        stack.callback(workload.templates.close)
+        stack.callback(workload.close)
         lines = _results(path, workload, chosen)
         found_results = _Counted(lines)
         reader = pa.RecordBatchReader.from_batches(found_results.schema, found_results.batches())

@@ -34,9 +34,7 @@ def load(job: Job | str | Path, table: object | None, options: RunOptions, stack
     simulates = options.simulate
     workload = _simulated(loaded, table, options, stack) if simulates else load_workload(loaded, table)
     workload = one_shard(workload, options.shard)
-    for renderer in workload.renderers:
-        stack.callback(renderer.close)
-    stack.callback(workload.templates.close)
+    stack.callback(workload.close)
     return workload
 
 

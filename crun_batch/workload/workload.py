@@ -82,6 +82,12 @@ class Workload(Struct, frozen=True):
         """Each once."""
         return list({id(variant.renderer): variant.renderer for variant in self.variants}.values())
 
+    def close(self) -> None:
+        """End the child processes that templates needed."""
+        for renderer in self.renderers:
+            renderer.close()
+        self.templates.close()
+
     @property
     def columns(self) -> tuple[str, ...]:
         """What must be read of each row."""

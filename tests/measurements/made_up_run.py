@@ -110,9 +110,7 @@ def true_hashes(run: RunDirectory, rows: int) -> pl.DataFrame:
         row = workload.row(number, workload.columns)
         assert row is not None
         asked += [(number, one.name, one.request(row).request_hash) for one in workload.variants]
-    for renderer in workload.renderers:
-        renderer.close()
-    workload.templates.close()
+    workload.close()
     return pl.DataFrame(asked, schema=columns, orient="row")
 
 
