@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +15,14 @@ from crun_batch.vocabulary import process
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")  # how long an example takes is the machine's, and no law of ours
 process.IDLE_SECONDS = 60.0  # one for all tests that count in this process: to start each takes 60 ms
+
+
+@pytest.fixture
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No proxy and no certificates of this machine's environment."""
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy") or name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+            monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -29,12 +28,12 @@ LOOKS = ("models", "credits")
 GROUPS = {"start": STARTS, "estimate": ESTIMATES, "check": CHECKS, "look": LOOKS}
 
 
+pytestmark = pytest.mark.usefixtures("bare_environment")
+
+
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder of one's own, and no proxy or certificate of this machine."""
-    for name in list(os.environ):
-        if name.lower().endswith("_proxy") or name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
-            monkeypatch.delenv(name)
+    """A folder of one's own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
 
