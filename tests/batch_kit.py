@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from run_kit import ENVIRON
 
 import crun_batch
 from crun_batch.load.job.job import Job
 from crun_batch.options import Platform
 from crun_batch.simulator.process import SimulatorProcess, start_simulator
 from tests.chaos.batch_job import batch_job
-from tests.run_kit import ENVIRON
 
 QUICK = Platform(batch_absent_seconds=0.2)
 

@@ -6,8 +6,7 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -118,14 +117,6 @@ class Bench:
 
     def _charged(self) -> Decimal:
         return Decimal(self.simulator.ledger()["charge_credits"])
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Until it holds; an assertion fails where it never does."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
 
 
 def sums_of_attempts(run: crun_batch.Run) -> set[Decimal]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -84,7 +85,7 @@ def texts(count: int) -> pl.DataFrame:
     )
 
 
-def results(done: crun_batch.Run, *keys: str) -> pl.DataFrame:
+def results(done: crun_batch.Run) -> pl.DataFrame:
     return done.results().sort("id", "variant", "repeat").collect()
 
 
@@ -94,6 +95,14 @@ def spent_credits(done: crun_batch.Run) -> Decimal:
 
 def charged_credits(at: SimulatorProcess) -> Decimal:
     return Decimal(at.ledger()["charge_credits"])
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 120.0) -> None:
+    """Until it holds; an assertion fails where it never does."""
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, "it did not come to that"
+        time.sleep(0.01)
 
 
 class RecordingWire:

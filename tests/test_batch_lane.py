@@ -15,19 +15,19 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import batch_kit
 import httpx
 import polars as pl
 import pytest
 from msgspec import structs
+from run_kit import ENVIRON, results, spent_credits, texts
 
 import crun_batch
 from crun_batch.console.progress import Progress
 from crun_batch.load.job.job import Job
 from crun_batch.simulator import SimulatorProcess
 from crun_batch.store.directory import RunDirectory
-from tests import batch_kit
 from tests.chaos.batch_job import FORMS, PRICE, batch_job
-from tests.run_kit import ENVIRON, results, spent_credits, texts
 
 ROWS = 20
 

@@ -8,16 +8,16 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import batch_kit
 import polars as pl
 import pytest
+from run_kit import ENVIRON, results, spent_credits, texts
+from test_batch_lane import Meanwhile
 
 import crun_batch
 from crun_batch.load.job.job import Job
 from crun_batch.simulator import SimulatorProcess
-from tests import batch_kit
 from tests.chaos.batch_job import FORMS, batch_job
-from tests.run_kit import ENVIRON, results, spent_credits, texts
-from tests.test_batch_lane import Meanwhile
 
 ROWS = 20
 PLAIN = {"batch_faults": {}, "batch_seconds": 0.05, "faults": {}}

@@ -13,8 +13,9 @@ from typing import Any
 
 import polars as pl
 import pytest
-from bill_kit import KEY, MODEL, PRICE, Bench, sums_of_attempts, wait_for
+from bill_kit import KEY, MODEL, PRICE, Bench, sums_of_attempts
 from msgspec import structs
+from run_kit import wait_until
 
 from crun_batch import InputError, Job, RefusedToStart, Run, estimate, open_run
 from crun_batch.preflight import assessment as assessing
@@ -74,7 +75,7 @@ def test_the_bill_is_the_ledger_over_ctrl_c_and_a_second_session(
     simulator.change(latency_seconds=0.05, faults={"500": 0.05, "429": 0.05})
     bench = Bench(tmp_path, simulator, rows=120)
     process = bench.start()
-    wait_for(lambda: bench.answered > 10)
+    wait_until(lambda: bench.answered > 10)
     process.send_signal(signal.SIGINT)
     text, _ = process.communicate(timeout=60)
     assert 130 == json.loads(text)["exit_code"]
@@ -106,7 +107,7 @@ def test_kills_and_lost_connections_are_bounded_and_named(simulator: SimulatorPr
     for _ in range(2):
         already = bench.answered
         process = bench.start()
-        wait_for(lambda already=already: bench.answered > already + 12)
+        wait_until(lambda already=already: bench.answered > already + 12)
         process.kill()
         process.communicate()
         spent.append(account_now(RunDirectory(bench.run_folder)).seconds)

@@ -18,9 +18,9 @@ from typing import Any
 import httpx
 import polars as pl
 import pytest
-from run_kit import ENVIRON, charged_credits, results, simulator, texts
+from run_kit import ENVIRON, charged_credits, results, simulator, texts, wait_until
 from test_coordinator import Scene
-from test_workers import assert_as_one_machine, job_file, job_of_all_kinds, wait_until
+from test_workers import assert_as_one_machine, job_file, job_of_all_kinds
 
 import crun_batch
 from crun_batch import InputError

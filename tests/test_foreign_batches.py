@@ -19,17 +19,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import batch_kit
 import httpx
 import polars as pl
 import pytest
+from run_kit import results, spent_credits, texts
+from test_batch_lane import Meanwhile
 
 import crun_batch
 from crun_batch.load.job.job import Job
 from crun_batch.simulator import SimulatorProcess
-from tests import batch_kit
 from tests.chaos.batch_job import batch_job
-from tests.run_kit import results, spent_credits, texts
-from tests.test_batch_lane import Meanwhile
 
 LITELLM = os.environ.get("LITELLM") or shutil.which("litellm")
 PROXY_KEY = "sk-proxy-test"

@@ -12,10 +12,10 @@ from typing import Any
 
 import polars as pl
 import pytest
-from run_kit import charged_credits, job, results, simulator
+from run_kit import charged_credits, job, results, simulator, wait_until
 from run_kit import run as run_here
 from test_coordinated_runs import coordinated
-from test_workers import job_file, run, started, wait_until, workers_of
+from test_workers import job_file, run, started, workers_of
 
 import crun_batch
 from crun_batch.simulator import SimulatorProcess

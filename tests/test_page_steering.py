@@ -12,7 +12,8 @@ import pytest
 import run_kit
 from browser_kit import CHROMIUM, Browser
 from page_run_kit import Asker
-from test_steering import ended, in_flight, running, until, written
+from run_kit import wait_until
+from test_steering import ended, in_flight, running, written
 
 import crun_batch
 from crun_batch.simulator.process import SimulatorProcess
@@ -39,23 +40,23 @@ def test_a_session_is_told_from_the_page_as_from_a_terminal(tmp_path: Path, gate
     with running(written(tmp_path, gateway)) as process, crun_batch.view(tmp_path / "run") as page:
         asker = Asker(page)
         assert asker.get("facts")["may_steer"]
-        until(lambda: in_flight(gateway) == 4)
+        wait_until(lambda: in_flight(gateway) == 4)
         assert (4, None) == tuple(
             asker.get("status")["settings"][key] for key in ("limits.concurrency", "budget.max_cost_credits")
         )
         status, answer = told(asker, {"do": "set", "values": {"limits.concurrency": 9}})
         assert (200, [{"key": "limits.concurrency", "old": 4, "new": 9}]) == (status, answer["changes"])
         assert 9 == asker.get("status")["settings"]["limits.concurrency"]
-        until(lambda: in_flight(gateway) == 9)
+        wait_until(lambda: in_flight(gateway) == 9)
         wrong = {"limits.concurrency": 3, "budget.max_cost_credits": "0.000001"}
         status, answer = told(asker, {"do": "set", "values": wrong})
         assert 400 == status and "is less than what is gone" in answer["error"]
         assert 9 == asker.get("status")["settings"]["limits.concurrency"]
         assert 200 == told(asker, {"do": "pause"})[0]
-        until(lambda: in_flight(gateway) == 0)
+        wait_until(lambda: in_flight(gateway) == 0)
         assert asker.get("status")["steering"]["paused"]["by"]["user"]
         assert 200 == told(asker, {"do": "resume"})[0]
-        until(lambda: in_flight(gateway) == 9)
+        wait_until(lambda: in_flight(gateway) == 9)
         assert 200 == told(asker, {"do": "stop"})[0]
         assert 143 == ended(process)[0]
         log = read_json(tmp_path / "run" / "job.json")["steering"]["log"]

@@ -11,7 +11,8 @@ from typing import Any
 import orjson
 import polars as pl
 import pytest
-from bill_kit import MODEL, PRICE, Bench, sums_of_attempts, wait_for
+from bill_kit import MODEL, PRICE, Bench, sums_of_attempts
+from run_kit import wait_until
 
 from crun_batch import RefusedToStart, check, report
 from crun_batch.load.job.job import Job
@@ -211,7 +212,7 @@ def test_a_kill_in_the_middle_changes_nothing(simulator: SimulatorProcess, tmp_p
         tmp_path, simulator, rows=80, prompt={"system": LONG, "cache": "auto"}, endpoint={"protocol": "messages"}
     )
     process = bench.start()
-    wait_for(lambda: bench.answered > 12)
+    wait_until(lambda: bench.answered > 12)
     process.kill()
     process.communicate()
     bench.write(prompt={"cache": "off"})

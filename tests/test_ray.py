@@ -18,8 +18,8 @@ from typing import Any
 
 import polars as pl
 import pytest
-from run_kit import ENVIRON, results, simulator
-from test_workers import assert_as_one_machine, job_file, job_of_all_kinds, wait_until
+from run_kit import ENVIRON, results, simulator, wait_until
+from test_workers import assert_as_one_machine, job_file, job_of_all_kinds
 
 import crun_batch
 from crun_batch import InputError

@@ -11,7 +11,8 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from bill_kit import MODEL, PRICE, Bench, gateway, sums_of_attempts, wait_for
+from bill_kit import MODEL, PRICE, Bench, gateway, sums_of_attempts
+from run_kit import wait_until
 
 from crun_batch import InputError, RunDamaged, check, open_run, report
 from crun_batch.console.estimates import estimate_text
@@ -33,7 +34,7 @@ def kill_after(bench: Bench, answers: int) -> None:
     """Start the job in a process, and kill -9 it once so many requests are answered."""
     process = bench.start()
     try:
-        wait_for(lambda: bench.answered > answers, seconds=150)
+        wait_until(lambda: bench.answered > answers, seconds=150)
     finally:
         process.kill()
         process.communicate()

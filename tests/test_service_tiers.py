@@ -11,9 +11,10 @@ from typing import Any
 
 import polars as pl
 import pytest
-from bill_kit import MODEL, PLAIN, PRICE, Bench, gateway, sums_of_attempts, wait_for
+from bill_kit import MODEL, PLAIN, PRICE, Bench, gateway, sums_of_attempts
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from run_kit import wait_until
 
 from crun_batch import InputError, RefusedToStart, Run
 from crun_batch.pricing.costs import charge, hold
@@ -311,7 +312,7 @@ def test_a_kill_changes_no_tier(simulator: SimulatorProcess, tmp_path: Path) -> 
     )
     process = bench.start()
     try:
-        wait_for(lambda: bench.answered > 12, seconds=150)
+        wait_until(lambda: bench.answered > 12, seconds=150)
     finally:
         process.kill()
         process.communicate()

@@ -11,14 +11,14 @@ from typing import Any
 import anthropic
 import openai
 import pytest
+from sdk_kit import anthropic_client, openai_client
+from simulator_kit import KEY, chat, parsed
 
 from crun_batch.errors import InputError
 from crun_batch.simulator import Settings, SimulatorProcess
 from crun_batch.simulator.connection import ReceivedRequest
 from crun_batch.simulator.gateway import SimulatedGateway
 from crun_batch.simulator.settings import pico_per_token, read_settings
-from tests.sdk_kit import anthropic_client, openai_client
-from tests.simulator_kit import KEY, chat, parsed
 
 CHAT_URL = "/v1/chat/completions"
 HOUR = 3600.0

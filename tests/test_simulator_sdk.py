@@ -11,9 +11,9 @@ import anthropic
 import openai
 import pydantic
 import pytest
+from sdk_kit import SDK_KEY, anthropic_client, openai_client
 
 from crun_batch.simulator import Settings, SimulatorProcess
-from tests.sdk_kit import SDK_KEY, anthropic_client, openai_client
 
 QUESTION = "How many eggs do sixteen ducks lay in a week?"
 USER: Any = [{"role": "user", "content": QUESTION}]

@@ -20,11 +20,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
-from run_kit import simulator
+from run_kit import simulator, wait_until
 from test_coordinated_runs import command, free_port, giving, killed_at_end
 from test_leases import STEP_SECONDS, Play
 from test_steering import asked_as_nobody
-from test_workers import job_file, run, started, wait_until
+from test_workers import job_file, run, started
 
 import crun_batch
 from crun_batch import DiskFailed, InputError

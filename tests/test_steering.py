@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -25,6 +25,7 @@ from typing import Any
 
 import pytest
 import run_kit
+from run_kit import wait_until
 
 import crun_batch
 from crun_batch.cli.options import resume_command
@@ -100,7 +101,7 @@ def running(folder: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
         text=True,
     )
     try:
-        until(lambda: listens(folder / "run") or process.poll() is not None)
+        wait_until(lambda: listens(folder / "run") or process.poll() is not None)
         yield process
     finally:
         if process.poll() is None:
@@ -116,13 +117,6 @@ def listens(run: Path) -> bool:
     return True
 
 
-def until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.02)
-
-
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     out, err = process.communicate(timeout=WAIT_SECONDS)
     return process.returncode, out, err
@@ -134,7 +128,7 @@ def sent(at: SimulatorProcess) -> int:
 
 def quiet(at: SimulatorProcess) -> int:
     """What was charged once nothing of an earlier run is there any more."""
-    until(lambda: in_flight(at) == 0)
+    wait_until(lambda: in_flight(at) == 0)
     return sent(at)
 
 
@@ -157,13 +151,13 @@ def test_a_limit_that_is_set_holds_at_once_and_is_confirmed_recorded_and_shown(
 ) -> None:
     """More in flight, then fewer: as the gateway sees it. Old and new in the answer, time and user in job.json."""
     with running(folder) as process:
-        until(lambda: in_flight(gateway) == 4)
+        wait_until(lambda: in_flight(gateway) == 4)
         told = command(folder, "set", "run", "limits.concurrency=12")
         assert (0, "limits.concurrency: 4 -> 12\n") == (told.returncode, told.stdout), told.stderr
-        until(lambda: in_flight(gateway) == 12)
+        wait_until(lambda: in_flight(gateway) == 12)
         answer = crun_batch.set(folder / "run", {"limits.concurrency": 2})
         assert [{"key": "limits.concurrency", "old": 12, "new": 2}] == answer["changes"]
-        until(lambda: in_flight(gateway) <= 2)
+        wait_until(lambda: in_flight(gateway) <= 2)
         time.sleep(1.0)
         assert in_flight(gateway) <= 2
 
@@ -184,7 +178,7 @@ def test_a_limit_that_is_set_holds_at_once_and_is_confirmed_recorded_and_shown(
 def test_a_rate_that_is_set_holds_from_the_next_request_on(folder: Path, gateway: SimulatorProcess) -> None:
     """60 a minute is one a second, whatever went before; null takes the limit away."""
     with running(folder, "--set", "limits.concurrency=8"):
-        until(lambda: in_flight(gateway) == 8)
+        wait_until(lambda: in_flight(gateway) == 8)
         crun_batch.set(folder / "run", {"limits.requests_per_minute": 60})
         time.sleep(1.0)
         before, began = sent(gateway), time.monotonic()
@@ -199,7 +193,7 @@ def test_a_rate_that_is_set_holds_from_the_next_request_on(folder: Path, gateway
             "limits.requests_per_minute: 60 -> none\nlimits.tokens_per_minute: none -> 100000000\n",
         ) == (told.returncode, told.stdout)
         before = sent(gateway)
-        until(lambda: sent(gateway) > before + 40)
+        wait_until(lambda: sent(gateway) > before + 40)
 
 
 def test_a_cap_that_is_raised_lets_a_run_go_on_and_a_lower_one_ends_it(
@@ -209,7 +203,7 @@ def test_a_cap_that_is_raised_lets_a_run_go_on_and_a_lower_one_ends_it(
     quiet(gateway)
     before = run_kit.charged_credits(gateway)
     with running(folder, "--max-cost-credits", "100000") as process:
-        until(lambda: run_kit.charged_credits(gateway) > before)
+        wait_until(lambda: run_kit.charged_credits(gateway) > before)
         crun_batch.set(folder / "run", {"limits.concurrency": 16})
         cap = Decimal(ceil(Decimal(crun_batch.status(folder / "run")["bill_credits"]["high"]))) + 5
         crun_batch.set(folder / "run", {"budget.max_cost_credits": str(cap)})
@@ -241,7 +235,7 @@ def test_what_is_wrong_is_refused_in_the_whole_and_changes_nothing(
 ) -> None:
     """An unknown key, a wrong value, a cap below what is spent: each with its key, none with half of it done."""
     with running(folder) as process:
-        until(lambda: spent(folder) > 0)
+        wait_until(lambda: spent(folder) > 0)
         for values, words in WRONG:
             with pytest.raises(InputError, match=re.escape(words)):
                 crun_batch.set(folder / "run", {**values, **({"limits.tokens_per_minute": 5} if values else {})})
@@ -292,21 +286,21 @@ def test_a_pause_lets_what_is_in_flight_come_back_and_nothing_go_until_it_is_ove
     folder: Path, gateway: SimulatorProcess
 ) -> None:
     with running(folder) as process:
-        until(lambda: in_flight(gateway) == 4)
+        wait_until(lambda: in_flight(gateway) == 4)
         told = command(folder, "pause", "run")
         assert 0 == told.returncode
         assert re.fullmatch(
             r"paused; \d requests? in flight, waited for 10 min at most; to go on: crun-batch resume run\n",
             told.stdout,
         ), told.stdout
-        until(lambda: in_flight(gateway) == 0)
+        wait_until(lambda: in_flight(gateway) == 0)
         count = sent(gateway)
         time.sleep(1.5)
         assert count == sent(gateway)
         assert re.search(r"  paused   since .* UTC by ", command(folder, "status", "run").stdout)
         assert [{"key": "pause", "old": True, "new": True}] == crun_batch.pause(folder / "run")["changes"]
         assert "goes on\n" == command(folder, "resume", "run").stdout
-        until(lambda: sent(gateway) > count + 8)
+        wait_until(lambda: sent(gateway) > count + 8)
         assert "it was not paused\n" == command(folder, "resume", "run").stdout
         assert crun_batch.status(folder / "run")["steering"]["paused"] is None
         process.send_signal(signal.SIGINT)
@@ -358,7 +352,7 @@ def test_stop_ends_a_run_in_an_orderly_way_and_it_can_go_on(folder: Path, gatewa
     """Everything that was paid is there: rows with a result are the gateway's charges, one each."""
     before = quiet(gateway)
     with running(folder) as process:
-        until(lambda: sent(gateway) > before + 10)
+        wait_until(lambda: sent(gateway) > before + 10)
         told = command(folder, "stop", "run")
         assert 0 == told.returncode and told.stdout.startswith("stops; ")
         code, out, _ = ended(process)
@@ -404,7 +398,7 @@ def test_a_socket_that_a_kill_has_left_is_no_session_and_in_nobodys_way(
     folder: Path, gateway: SimulatorProcess
 ) -> None:
     with running(folder) as process:
-        until(lambda: in_flight(gateway) > 0)
+        wait_until(lambda: in_flight(gateway) > 0)
         process.kill()
         process.wait()
     assert stat.S_ISSOCK((folder / "run" / control.CONTROL_NAME).lstat().st_mode)
@@ -415,7 +409,7 @@ def test_a_socket_that_a_kill_has_left_is_no_session_and_in_nobodys_way(
         f"{one.file} {one.what}" for one in crun_batch.verify(folder / "run")
     )
     with running(folder):
-        until(lambda: in_flight(gateway) > 0)
+        wait_until(lambda: in_flight(gateway) > 0)
         assert [{"key": "pause", "old": False, "new": True}] == crun_batch.pause(folder / "run")["changes"]
 
 

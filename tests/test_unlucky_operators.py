@@ -7,12 +7,11 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import polars as pl
 import pytest
-from run_kit import ENVIRON, job, run, simulator, texts
+from run_kit import ENVIRON, job, run, simulator, texts, wait_until
 from store_kit import ManualSyncer, answer, end, open_run, start
 
 import crun_batch
@@ -241,19 +240,12 @@ def running(gateway_slow, folder, rows):
     return thread, outcome
 
 
-def wait_for(condition):
-    until = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("goes_away", ["moved", "deleted"])
 def test_a_run_directory_that_goes_away_stops_the_sending_at_once(tmp_path, goes_away):
     """At most the requests in flight, and those of one sync interval, are sent after it; exit 7 says why."""
     with simulator(latency_seconds=0.3, latency_sigma=0) as slow:
         thread, outcome = running(slow, tmp_path, 400)
-        wait_for(lambda: slow.ledger()["count"] >= 16)
+        wait_until(lambda: slow.ledger()["count"] >= 16)
         before = slow.ledger()["count"]
         (tmp_path / "run").rename(tmp_path / "elsewhere")
         if goes_away == "deleted":

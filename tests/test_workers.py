@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from run_kit import ENVIRON, charged_credits, job, results, simulator, texts
+from run_kit import ENVIRON, charged_credits, job, results, simulator, texts, wait_until
 
 import crun_batch
 from crun_batch import InputError, RunDirectoryError
@@ -96,13 +95,6 @@ def workers_of(driver: subprocess.Popen[bytes]) -> list[int]:
     """The processes of its workers."""
     found = Path(f"/proc/{driver.pid}/task/{driver.pid}/children").read_text().split()
     return [int(one) for one in found if b"scale.worker" in Path(f"/proc/{one}/cmdline").read_bytes()]
-
-
-def wait_until(true: Any, seconds: float = 120.0) -> None:
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until, "it did not come to that"
-        time.sleep(0.05)
 
 
 @pytest.mark.long
