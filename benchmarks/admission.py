@@ -23,7 +23,7 @@ def main() -> None:
         print(f"{'' if row['met'] else 'MISSED':7}{row['what']:80} {row['reached']:>9}  {row['goal']}")
     save("admission", {"rows": rows})
     write_pages()
-    print(f"wrote {Path('results') / 'admission.json'} and docs/benchmarks.md", file=sys.stderr)
+    print("wrote results/admission.json and docs/benchmarks.md", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,13 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"
 CONDITIONS = {
-    "in_flight": "Plain http",
+    "http": "Plain http",
     "https": "https",
     "provider": "https, replies with all the headers that a large provider sends",
     "limited": "A server that is the limit, so that replies come one by one",
 }
 GOALS = {
-    "in_flight": {"64": 0.75, "512": 0.6},
+    "http": {"64": 0.75, "512": 0.6},
     "https": {"64": 0.75, "512": 0.6},
     "provider": {"64": 0.75, "512": 0.6},
     "limited": {"64": 0.85, "512": 0.6},
@@ -82,7 +82,7 @@ def write_pages() -> None:
 def in_short(throughput: dict[str, Any], scaling: dict[str, Any]) -> str:
     """The part that the README shows too."""
     lines = ["<!-- in short -->"]
-    for condition, words in (("in_flight", "plain http"), ("https", "https")):
+    for condition, words in (("http", "plain http"), ("https", "https")):
         for in_flight, figures in throughput.get(condition, {}).items():
             costs = {client: figure["cpu_us_per_row"] for client, figure in figures.items()}
             ours = costs["crun_batch"]
@@ -363,7 +363,7 @@ def throughput_plot(measured: dict[str, Any]) -> str:
     """Bars of CPU per row on a logarithmic scale, one group for each number in flight."""
     colours = {"aiohttp": "#8a93a2", "openai": "#c9b37e", "lm-deluge": "#7ea6c9", "crun_batch": "#d1495b"}
     bars, y = [], 40
-    for in_flight, figures in measured["in_flight"].items():
+    for in_flight, figures in measured["http"].items():
         bars.append(f'<text x="10" y="{y + 4}" font-weight="bold">{in_flight} in flight</text>')
         y += 14
         for client, figure in figures.items():

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+CACHE = Path.home() / ".cache" / "crun-batch-benchmarks"
+"""Tables and environments that are made once."""
 SERVER_CORE, CLIENT_CORE = 0, 1
 
 

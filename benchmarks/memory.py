@@ -22,11 +22,10 @@ from typing import Any
 
 import startup
 from bench_pages import save, write_pages
-from machine import HERE, description, measure_client, static_server
+from machine import CACHE, HERE, description, measure_client, static_server
 from prompt_table import write_table
 
 ROWS, IN_FLIGHT = 20_000, 64
-CACHE = Path.home() / ".cache" / "crun-batch-benchmarks"
 LOADED = {
     "python -c pass": "pass",
     "import pydantic": "import pydantic; pydantic.BaseModel",

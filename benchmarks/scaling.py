@@ -25,7 +25,7 @@ from typing import Any
 
 from bench_pages import load, save, write_pages
 from clients.measure import peak_rss_mb
-from machine import HERE, Server, client_command, description, measure_client, static_server
+from machine import CACHE, HERE, Server, client_command, description, measure_client, static_server
 from prompt_table import write_table
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -53,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", nargs="?", choices=parts)
     parser.add_argument("--rows", type=int, help="at most that many rows")
-    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "crun-batch-benchmarks")
+    parser.add_argument("--cache", type=Path, default=CACHE)
     arguments = parser.parse_args()
     figures: dict[str, Any] = load("scaling") or {}
     for name, measure in parts.items():

@@ -167,7 +167,7 @@ class Connection(asyncio.Protocol):
             head = data[:head_end].lower()
             place = head.find(b"content-length:")
             end = head_end + 4 + int(head[place + 15 : place + 25].split(b"\r", 1)[0])
-            if place < 0 or len(data) < end:
+            if len(data) < end:
                 break
             self._gateway.ask(self._transport)
             data = data[end:]

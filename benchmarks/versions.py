@@ -21,12 +21,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from clients.measure import KEY
 from machine import CLIENT_CORE, HERE, Server, description, static_server
 from prompt_table import write_table
 
 CONDITIONS: dict[str, dict[str, Any]] = {"http": {}, "https": {"tls": True}}
 MODEL = "gpt-5.4"
-KEY = "sk-bench-0123456789abcdefghijklmnopqrstuvwxyz"
 PRICE = {"currency": "credits", "input_per_mtok": 500, "output_per_mtok": 3000, "minimum_per_request": "0.01"}
 
 

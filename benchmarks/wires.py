@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 import httpx
 import uvloop
 from bench_pages import save, write_pages
-from clients.measure import cpu_seconds, pin
+from clients.measure import KEY, cpu_seconds, pin
 from machine import CLIENT_CORE, description, static_server
 
 from crun_batch import Response, open_wire
@@ -25,7 +25,7 @@ from crun_batch import Response, open_wire
 KINDS = {"wire": 1, "httpx": 40}
 """What is measured, and what the number of requests is divided by."""
 HEADERS = {
-    "authorization": "Bearer sk-bench-0123456789abcdefghijklmnopqrstuvwxyz",
+    "authorization": f"Bearer {KEY}",
     "content-type": "application/json",
 }
 BODY = b'{"model": "gpt-5.4", "messages": [{"role": "user", "content": "%b"}]}' % (b"x" * 320)

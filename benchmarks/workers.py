@@ -27,14 +27,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from machine import Server, description, static_server
+from clients.measure import KEY, child_cpu_seconds
+from machine import CACHE, Server, description, static_server
 from prompt_table import write_table
 
 REPEATED = {"client": 40, "latency": 1, "rate": 1}
 """How often a prompt says its question: 40 times is about 10 kB."""
 LOOKED_EVERY_SECONDS = 0.02
 MINUTE_SECONDS = 60.0
-KEY = "sk-bench-0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--per-minute", type=int, default=6_000)
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--deaths", type=int, default=0, help="of workers, spread over the minutes of rate")
-    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "crun-batch-benchmarks")
+    parser.add_argument("--cache", type=Path, default=CACHE)
     return parser.parse_args()
 
 
@@ -194,11 +194,7 @@ def stat_of(process: int) -> list[str]:
 
 def workers_cpu_seconds(process: subprocess.Popen[Any]) -> float:
     """The processor time that its workers have used so far, all their threads."""
-    ticks = 0
-    for one in workers_of(process):
-        fields = stat_of(one)
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+    return sum(child_cpu_seconds(str(one)) for one in workers_of(process))
 
 
 def reached(server: Server, requests: int, process: subprocess.Popen[Any]) -> float:

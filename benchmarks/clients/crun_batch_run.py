@@ -5,12 +5,10 @@ from __future__ import annotations
 import sys
 from decimal import Decimal
 
-from measure import MAX_OUTPUT_TOKENS, MODEL, SYSTEM, Measured, children_peak_mb, peak_rss_mb, resident_mb
+from measure import KEY, MAX_OUTPUT_TOKENS, MODEL, SYSTEM, Measured, children_peak_mb, peak_rss_mb, resident_mb
 
 import crun_batch
 
-KEY = "sk-bench-0123456789abcdefghijklmnopqrstuvwxyz"
-"""As long as keys are: every reply is searched for it."""
 CREDITS_PER_ROW = Decimal(92 * 500 + 87 * 3000) / 10**6
 """92 tokens in and 87 out at 500 and 3,000 credits per million: the bill of a run is known to the last digit."""
 

@@ -15,6 +15,8 @@ from pathlib import Path
 SYSTEM = "Solve the problem step by step. End with the number alone on the last line."
 MODEL = "gpt-5.4"
 MAX_OUTPUT_TOKENS = 512
+KEY = "sk-bench-0123456789abcdefghijklmnopqrstuvwxyz"
+"""As long as keys are: every reply is searched for it."""
 
 
 class Measured:
