@@ -25,6 +25,8 @@ from typing import ClassVar
 from msgspec import Struct
 
 LONGEST_NAME_TOLD = 120
+ARGUMENT = "argument "
+"""What stands before the name of an argument of Python, where a mistake names no file."""
 EXIT_OK = 0
 EXIT_ROWS_FAILED = 1
 EXIT_INPUT = 2

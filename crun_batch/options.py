@@ -20,6 +20,7 @@ from crun_batch.gateway.steering import Steer
 from crun_batch.load.deadline import Deadline, deadline_of
 from crun_batch.load.job.env_file import read_env_file
 from crun_batch.load.job.job import Job
+from crun_batch.load.job.places import Argument, dotted
 from crun_batch.records import STATUSES, ErrorKind
 
 if TYPE_CHECKING:
@@ -205,22 +206,29 @@ def options_of(overrides: Mapping[str, Any], **named: Any) -> RunOptions:
     given = {name: value for name, value in named.items() if value is not None and value is not False}
     overrides = {**given, **overrides}
     overrides, deadline = _deadline_in(overrides)
-    own = {name: value for name, value in overrides.items() if name in RunOptions.__struct_fields__}
+    fields = RunOptions.__struct_fields__
+    overrides = {name: value for name, value in overrides.items() if name not in fields or value is not None}
+    own = {name: value for name, value in overrides.items() if name in fields}
     own |= {"retry": kinds(own["retry"])} if "retry" in own else {}
-    own |= {"shard": shard_from(own["shard"])} if own.get("shard") is not None else {}
-    own |= {"pilot": _pilot_rows(own["pilot"])} if own.get("pilot") is not None else {}
+    own |= {"shard": shard_from(own["shard"])} if "shard" in own else {}
+    own |= {"pilot": _pilot_rows(own["pilot"])} if "pilot" in own else {}
     if isinstance(own.get("allow_paths"), str | Path):
         own["allow_paths"] = (own["allow_paths"],)
     own |= {"allow_paths": tuple(own["allow_paths"])} if "allow_paths" in own else {}
     own |= {} if deadline is None else {"deadline": deadline}
-    keys = {JOB_KEYS[name]: value for name, value in overrides.items() if name in JOB_KEYS and value is not None}
+    keys: dict[str, object] = {
+        JOB_KEYS[name]: Argument(name, value)
+        for name, value in overrides.items()
+        if name in JOB_KEYS and value is not None
+    }
     for name, value in overrides.items():
         if name in own or name in JOB_KEYS:
             continue
         if name not in Job.model_fields:
             raise InputError(_no_argument(name))
         merges = isinstance(value, Mapping) and name not in REPLACED_WHOLE
-        keys |= {f"{name}.{key}": part for key, part in value.items()} if merges else {name: value}
+        parts = {dotted((name, str(key))): part for key, part in value.items()} if merges else {name: value}
+        keys |= {key: Argument(name, part) for key, part in parts.items()}
     return RunOptions(**{**own, "overrides": {**keys, **own.get("overrides", {})}})
 
 

@@ -10,6 +10,8 @@ import pytest
 
 import crun_batch
 from crun_batch.cli.commands import app
+from crun_batch.load.job.places import Argument
+from crun_batch.options import JOB_KEYS
 
 COMMANDS_WITHOUT_A_FUNCTION = {
     "init": "writes files for a person",
@@ -70,7 +72,8 @@ def test_every_argument_that_run_spells_out_reaches_the_options(monkeypatch):
             **flags,
         )
     options = heard["options"]
-    keys = {"input.limit": 0, "budget.max_cost_usd": "1", "budget.max_cost_credits": 2, "output.dir": "there"}
+    given = {"limit": 0, "max_cost_usd": "1", "max_cost_credits": 2, "output_dir": "there"}
+    keys = {JOB_KEYS[name]: Argument(name, value) for name, value in given.items()}
     assert ("a table", keys, 3) == (heard["table"], dict(options.overrides), options.pilot)
     assert "error" in options.retry and "ok" not in options.retry
     assert [] == [name for name in flags if getattr(options, name) is not True]

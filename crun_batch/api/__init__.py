@@ -1,8 +1,9 @@
 """The public functions: one for each command."""
 
 from crun_batch.api.annotations import annotate, export_annotations, import_annotations
-from crun_batch.api.coordinating import coordinator
-from crun_batch.api.directories import cancel, export, follow, merge, runs, show, status, verify
+from crun_batch.api.coordinating import coordinator, merge
+from crun_batch.api.directories import cancel, export, follow, runs, show, status, verify
+from crun_batch.api.job_files import job_schema, load_job
 from crun_batch.api.jobs import (
     aestimate,
     arun,
@@ -10,8 +11,6 @@ from crun_batch.api.jobs import (
     compare,
     credits,
     estimate,
-    job_schema,
-    load_job,
     models,
     open_run,
     report,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crun_batch.api.jobs import directory_of
+from crun_batch.load.arguments import arguments_told
 
 if TYPE_CHECKING:
     from crun_batch.api.run_handle import Run
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     AnyRun = Run | str | Path
 
 
+@arguments_told
 def annotate(
     run: AnyRun,
     id: int | str,
@@ -49,6 +51,7 @@ def annotate(
     save_annotation(directory_of(run, simulate), said)
 
 
+@arguments_told
 def import_annotations(
     run: AnyRun, path: str | Path, *, annotator: str | None = None, simulate: bool = False
 ) -> int:
@@ -64,6 +67,7 @@ def import_annotations(
     return take(directory_of(run, simulate), Path(path), annotator)
 
 
+@arguments_told
 def export_annotations(run: AnyRun, path: str | Path, *, simulate: bool = False) -> int:
     """Write every annotation of a run to a file (.csv, .jsonl, .parquet); how many they are.
 

@@ -1,4 +1,4 @@
-"""The public function that coordinates the workers of one job on several machines."""
+"""The public functions for one job in several parts: who grants its workers theirs, and one run of all of them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crun_batch.api.jobs import finished
+from crun_batch.load.arguments import arguments_told, at_least_one
 
 if TYPE_CHECKING:
     from crun_batch.api.run_handle import Run
 
+    AnyRun = Run | str | Path
 
+
+@arguments_told
 def coordinator(
     job: str | Path,
     *,
@@ -71,3 +75,32 @@ def coordinator(
     listening = listening_at(host, port, options.environ.get(TOKEN_NAME))
     summary = finished(run_coordinator(job, shards, listening, options))
     return Run(Path(summary["output_dir"]), summary)
+
+
+@arguments_told
+def merge(*runs: AnyRun, output_dir: str | Path, unfinished: bool = False) -> Run:
+    """Make one run of all shards of a job: one results.parquet, attempts, summary and job.json, verified.
+
+    Args:
+        runs: the run directories of the shards (`run(..., shard="1/4")`), or `Run` objects; a job file means all
+            shards beside its run directory.
+        output_dir: where the new run is to be: no such directory yet, or an empty one.
+        unfinished: also of shards with open rows, or that were killed; the new run then goes on with them.
+
+    The new run is like one that a single machine has made, and `run(job, output_dir=...)` goes on with it. Nothing
+    is sent, the shards stay as they are, and a kill leaves a whole new run or none. Raises InputError (no run, a
+    shard named twice), RunDirectoryError with all that is wrong (other jobs, missing, overlapping, unfinished),
+    RunInUse, RunDamaged, DiskFailed.
+
+    """
+    from crun_batch.api.run_handle import Run
+    from crun_batch.scale.merge import merge_shards
+    from crun_batch.state.finding import find_shards
+
+    places = [
+        run
+        for one in at_least_one(runs)
+        for run in (find_shards(Path(one)) if isinstance(one, str | Path) else [one.directory])
+    ]
+    summary = merge_shards(places, Path(output_dir), unfinished=unfinished)
+    return Run(Path(output_dir), summary)

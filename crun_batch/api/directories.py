@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from crun_batch.api.jobs import directory_of, finished
+from crun_batch.load.arguments import arguments_told, paths_in
 
 if TYPE_CHECKING:
     from crun_batch.api.run_handle import Run
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     AnyRun = Run | str | Path
 
 
+@arguments_told
 def runs(folder: str | Path = ".") -> list[dict[str, Any]]:
     """The run directories in a folder and below it, the last active first.
 
@@ -32,6 +34,7 @@ def runs(folder: str | Path = ".") -> list[dict[str, Any]]:
     return [structs.asdict(run) for run in list_runs(Path(folder))]
 
 
+@arguments_told
 def status(run: AnyRun, *, simulate: bool = False) -> dict[str, Any]:
     """summary.json as it would be now, whoever is writing it, with `holder`, `in_flight` and `suspects`.
 
@@ -44,6 +47,7 @@ def status(run: AnyRun, *, simulate: bool = False) -> dict[str, Any]:
     return status_at(Path(run) if isinstance(run, str | Path) else run.directory, simulate=simulate)
 
 
+@arguments_told
 def follow(run: AnyRun, *, every_seconds: float = 1.0, simulate: bool = False) -> Iterator[dict[str, Any]]:
     """Watch a run from outside: what `status` gives, now and after each change, until the run has ended.
 
@@ -56,32 +60,7 @@ def follow(run: AnyRun, *, every_seconds: float = 1.0, simulate: bool = False) -
     return follow_run(path, WatchPace(every_seconds=every_seconds), simulate=simulate)
 
 
-def merge(*runs: AnyRun, output_dir: str | Path, unfinished: bool = False) -> Run:
-    """Make one run of all shards of a job: one results.parquet, attempts, summary and job.json, verified.
-
-    Args:
-        runs: the run directories of the shards (`run(..., shard="1/4")`), or `Run` objects; a job file means all
-            shards beside its run directory.
-        output_dir: where the new run is to be: no such directory yet, or an empty one.
-        unfinished: also of shards with open rows, or that were killed; the new run then goes on with them.
-
-    The new run is like one that a single machine has made, and `run(job, output_dir=...)` goes on with it. Nothing
-    is sent, the shards stay as they are, and a kill leaves a whole new run or none. Raises InputError (no run, a
-    shard named twice), RunDirectoryError with all that is wrong (other jobs, missing, overlapping, unfinished),
-    RunInUse, RunDamaged, DiskFailed.
-
-    """
-    from crun_batch.api.run_handle import Run
-    from crun_batch.scale.merge import merge_shards
-    from crun_batch.state.finding import find_shards
-
-    places = [
-        run for one in runs for run in (find_shards(Path(one)) if isinstance(one, str | Path) else [one.directory])
-    ]
-    summary = merge_shards(places, Path(output_dir), unfinished=unfinished)
-    return Run(Path(output_dir), summary)
-
-
+@arguments_told
 def show(
     run: AnyRun,
     id: int | str,
@@ -110,9 +89,10 @@ def show(
     """
     from crun_batch.reporting.one_row import show_row
 
-    return show_row(directory_of(run, simulate), id, table=table, allow_paths=allow_paths, raw=raw)
+    return show_row(directory_of(run, simulate), id, table=table, allow_paths=paths_in(allow_paths), raw=raw)
 
 
+@arguments_told
 def export(  # what help() shows
     run: AnyRun,
     format: AnyFormat,
@@ -148,10 +128,11 @@ def export(  # what help() shows
 
     from crun_batch.reporting.exporting import ExportOptions, export_run, names_in
 
-    options = ExportOptions(where, names_in(columns), names_in(status), table, tuple(allow_paths))
+    options = ExportOptions(where, names_in(columns), names_in(status), table, paths_in(allow_paths))
     return structs.asdict(export_run(directory_of(run, simulate), format, target, options))
 
 
+@arguments_told
 def verify(run: AnyRun, *, data: bool = False, simulate: bool = False) -> list[Finding]:
     """What is wrong with a run's files, or odd; `data`: every byte against its checksum. Repairs nothing.
 
@@ -162,6 +143,7 @@ def verify(run: AnyRun, *, data: bool = False, simulate: bool = False) -> list[F
     return findings_of(directory_of(run, simulate), data=data)
 
 
+@arguments_told
 def cancel(run: AnyRun, *, simulate: bool = False, environ: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Ask the gateway to stop the batches of a run (`lane: batch`) that are not over, while it runs or not.
 

@@ -13,11 +13,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from crun_batch.load.arguments import arguments_told, at_least_one, refuse_wrong, said
+
 if TYPE_CHECKING:
     from datetime import datetime
 
     from crun_batch.api.run_handle import Run
-    from crun_batch.load.job.job import Job
     from crun_batch.options import AnyJob
     from crun_batch.reporting.comparing import RunComparison
     from crun_batch.reporting.read import Report
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+@arguments_told
 def run(
     job: AnyJob,
     *,
@@ -115,6 +117,7 @@ async def arun(
     **overrides: Any,
 ) -> Run:
     """The same as `run`, on the event loop that is running. Cancelling it ends it like a kill: nothing is lost."""
+    refuse_wrong({"job": job, **said(locals() | overrides)})
     from crun_batch.api.run_handle import Run
     from crun_batch.options import options_of
     from crun_batch.scale.one_or_many import Workers, run_by
@@ -142,6 +145,7 @@ async def arun(
     return Run(Path(summary["output_dir"]), summary)
 
 
+@arguments_told
 def estimate(
     job: AnyJob,
     *,
@@ -175,6 +179,7 @@ async def aestimate(
     **overrides: Any,
 ) -> dict[str, Any]:
     """The same as `estimate`, on the event loop that is running."""
+    refuse_wrong({"job": job, **said(locals() | overrides)})
     from crun_batch.options import options_of
     from crun_batch.preflight.estimation import estimate_job
 
@@ -182,6 +187,7 @@ async def aestimate(
     return await estimate_job(job, table, options)
 
 
+@arguments_told
 def check(
     job: AnyJob, *, environ: Mapping[str, str] | None = None, shard: str | None = None, **overrides: Any
 ) -> dict[str, Any]:
@@ -196,6 +202,7 @@ def check(
     return check_job(job, options.overrides, options.environ, options.allow_paths, options.shard)
 
 
+@arguments_told
 def compare(
     *runs: AnyRun,
     score: str | None = None,
@@ -220,9 +227,10 @@ def compare(
     from crun_batch.reporting.comparing import ComparisonOptions, compare_runs
 
     options = ComparisonOptions(score=score, baseline=baseline, label=label, gold=gold)
-    return compare_runs([directory_of(run, simulate) for run in runs], options)
+    return compare_runs([directory_of(run, simulate) for run in at_least_one(runs)], options)
 
 
+@arguments_told
 def report(*runs: AnyRun, path: str | Path | None = None, simulate: bool = False) -> Report:
     """Write one HTML file with plots about a run, or several side by side; it opens offline.
 
@@ -232,9 +240,10 @@ def report(*runs: AnyRun, path: str | Path | None = None, simulate: bool = False
     """
     from crun_batch.reporting.read import make_report
 
-    return make_report([directory_of(run, simulate) for run in runs], path)
+    return make_report([directory_of(run, simulate) for run in at_least_one(runs)], path)
 
 
+@arguments_told
 def models(
     job: AnyJob | None = None, *, environ: Mapping[str, str] | None = None, **overrides: Any
 ) -> dict[str, Any]:
@@ -249,6 +258,7 @@ def models(
     return finished(offered_models(gateway_job(job, options), options.environ, options.clock.now()))
 
 
+@arguments_told
 def credits(
     job: AnyJob | None = None, *, environ: Mapping[str, str] | None = None, **overrides: Any
 ) -> dict[str, Any]:
@@ -264,6 +274,7 @@ def credits(
     return finished(offered_credit(gateway_job(job, options), options.environ))
 
 
+@arguments_told
 def open_run(run: str | Path, *, simulate: bool = False) -> Run:
     """The run in a directory, or that of a job file, running or not.
 
@@ -272,25 +283,6 @@ def open_run(run: str | Path, *, simulate: bool = False) -> Run:
     from crun_batch.api.run_handle import run_in
 
     return run_in(directory_of(run, simulate))
-
-
-def job_schema() -> dict[str, object]:
-    """The JSON Schema of a job file, for editors."""
-    from crun_batch.load.job import json_schema
-
-    return json_schema.job_schema()
-
-
-def load_job(path: str | Path, **overrides: Any) -> Job:
-    """A job file as a `Job`; `overrides` are sections (`budget={...}`) or short names (`limit=10`), as of `run`.
-
-    Raises InputError with every mistake: file, line, key, what was found and what is allowed.
-    """
-    from crun_batch.load.job.job import load_job as read_job_file
-    from crun_batch.options import options_of
-
-    options = options_of(overrides)
-    return read_job_file(Path(path), options.overrides, environ=options.environ, allow_paths=options.allow_paths)
 
 
 def directory_of(run: AnyRun, simulate: bool) -> Path:

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from crun_batch.api.jobs import finished
+from crun_batch.load.arguments import arguments_told
 
 if TYPE_CHECKING:
     from crun_batch.options import AnyJob
 
 
+@arguments_told
 def doctor(
     job: AnyJob | None = None, *, environ: Mapping[str, str] | None = None, **overrides: Any
 ) -> dict[str, Any]:

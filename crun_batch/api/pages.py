@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crun_batch.api.jobs import directory_of
-from crun_batch.errors import InputError
+from crun_batch.load.arguments import arguments_told, paths_in
 from crun_batch.page.view import View as View
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     AnyRun = Run | str | Path
 
 
+@arguments_told
 def view(
     *runs: AnyRun,
     host: str = "127.0.0.1",
@@ -42,7 +43,5 @@ def view(
     """
     from crun_batch.page.served import ViewOptions, serve_page
 
-    if not 0 <= port < 2**16:
-        raise InputError(f"port must be a number from 0 to 65535, not {port}")
     places = [directory_of(run, simulate) for run in runs] or [Path()]
-    return serve_page(places, ViewOptions(host, port, table, tuple(allow_paths)))
+    return serve_page(places, ViewOptions(host, port, table, paths_in(allow_paths)))

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from crun_batch.console.words import summary_text
 from crun_batch.errors import InputError
+from crun_batch.load.arguments import arguments_told
 from crun_batch.reporting.exporting import AnyFormat, ExportOptions, export_run, format_of, names_in
 from crun_batch.reporting.notebook import summary_html
-from crun_batch.state.commands import as_seen_from
+from crun_batch.state.commands import summary_in
 from crun_batch.store import views
-from crun_batch.store.directory import RunDirectory, read_json
 from crun_batch.store.views import attempts_frame, results_frame
 
 if TYPE_CHECKING:
@@ -71,10 +71,12 @@ class Run:
         """One row per request that was sent, live, in the columns of `attempts`."""
         return attempts_frame(self.directory)
 
+    @arguments_told
     def sql(self, query: str) -> pa.Table:
         """The answer of one SELECT over `results` and `attempts`, live; InputError with DuckDB's complaint."""
         return views.query(self.directory, query)
 
+    @arguments_told
     def verify(self, *, data: bool = False) -> list[Finding]:
         """What is wrong with the run's files, or odd; `data`: every byte against its checksum."""
         from crun_batch.store.verify import verify
@@ -90,6 +92,7 @@ class Run:
         frame: pd.DataFrame = self.results().collect().to_arrow().to_pandas()
         return frame
 
+    @arguments_told
     def compare(
         self,
         *others: Run | str | Path,
@@ -104,12 +107,14 @@ class Run:
         places = [one.directory if isinstance(one, Run) else Path(one) for one in (self, *others)]
         return compare_runs(places, ComparisonOptions(score=score, baseline=baseline, label=label, gold=gold))
 
+    @arguments_told
     def view(self, *, host: str = "127.0.0.1", port: int = 0, table: object | None = None) -> View:
         """Serve the page of this run until its `stop()`. See `crun_batch.view`."""
         from crun_batch.page.served import ViewOptions, serve_page
 
         return serve_page([self.directory], ViewOptions(host, port, table))
 
+    @arguments_told
     def export(
         self,
         format: AnyFormat | str | Path,
@@ -130,10 +135,12 @@ class Run:
         form, place = (format_of(Path(format)), format) if target is None else (format, target)
         return export_run(self.directory, form, place, options).rows  # type: ignore[arg-type]
 
+    @arguments_told
     def report(self, width: int | None = None) -> str:
         """The summary in words; `width` in terminal columns."""
         return summary_text(self.summary, width)
 
+    @arguments_told
     def report_html(self, path: str | Path | None = None) -> Path:
         """Write the report of this moment as one HTML file that opens offline; returns where it is.
 
@@ -156,7 +163,4 @@ class Run:
 
 def run_in(path: Path) -> Run:
     """The run in a directory. Raises InputError where there is none, RunDamaged."""
-    run = RunDirectory(path)
-    if not run.summary.exists():
-        raise InputError(f"{path}: there is no run here (no summary.json)")
-    return Run(path, as_seen_from(path, read_json(run.summary)))
+    return Run(path, summary_in(path))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crun_batch.api.jobs import directory_of
+from crun_batch.load.arguments import arguments_told
 
 if TYPE_CHECKING:
     from crun_batch.api.run_handle import Run
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     AnyRun = Run | str | Path
 
 
+@arguments_told
 def set(run: AnyRun, values: Mapping[str, object], *, simulate: bool = False) -> dict[str, Any]:
     """Change limits and caps of a running run: they hold until its session ends; the job file stays as it is.
 
@@ -37,6 +39,7 @@ def set(run: AnyRun, values: Mapping[str, object], *, simulate: bool = False) ->
     return _tell(run, {"do": "set", "values": dict(values)}, simulate=simulate)
 
 
+@arguments_told
 def pause(run: AnyRun, *, simulate: bool = False) -> dict[str, Any]:
     """Let a running run send nothing new until `resume`; what is in flight is waited for.
 
@@ -46,11 +49,13 @@ def pause(run: AnyRun, *, simulate: bool = False) -> dict[str, Any]:
     return _tell(run, {"do": "pause"}, simulate=simulate)
 
 
+@arguments_told
 def resume(run: AnyRun, *, simulate: bool = False) -> dict[str, Any]:
     """Let a paused run go on. Returns what the session answered, as `pause` does, and raises the same."""
     return _tell(run, {"do": "resume"}, simulate=simulate)
 
 
+@arguments_told
 def stop(run: AnyRun, *, simulate: bool = False) -> dict[str, Any]:
     """End a running run in an orderly way: nothing new is sent, what is in flight is waited for.
 

@@ -21,7 +21,7 @@ from typing import Any
 from msgspec import structs
 
 from crun_batch.console.words import folded, mistakes_text, one_line
-from crun_batch.errors import CrunBatchError, DiskFailed, InputError, Mistake
+from crun_batch.errors import ARGUMENT, CrunBatchError, DiskFailed, InputError, Mistake
 
 SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 SHORTEST_SECRET_CHARACTERS = 8
@@ -98,13 +98,14 @@ def complain(mistakes: Sequence[Mistake], advice: str = "") -> None:
 def complain_of(error: CrunBatchError) -> None:
     """What stopped the command, and what to do next."""
     if isinstance(error, InputError):
-        complain(error.mistakes, error.advice)
+        complain(_as_typed(error).mistakes, error.advice)
         return
     _err("\n".join([*map(one_line, str(error).splitlines()), *([one_line(error.advice)] if error.advice else [])]))
 
 
 def error_document(error: CrunBatchError) -> dict[str, Any]:
     """What --json says where a command stopped."""
+    error = _as_typed(error) if isinstance(error, InputError) else error
     mistakes = error.mistakes if isinstance(error, InputError) else ()
     return {
         "error": {
@@ -114,6 +115,17 @@ def error_document(error: CrunBatchError) -> dict[str, Any]:
             "mistakes": [structs.asdict(mistake) for mistake in mistakes],
         }
     }
+
+
+def _as_typed(error: InputError) -> InputError:
+    """Where an argument of Python is the place of a mistake: the option that it came by."""
+    mistakes = [
+        structs.replace(one, file=f"--{one.file.removeprefix(ARGUMENT).replace('_', '-')}")
+        if one.file is not None and one.file.startswith(ARGUMENT)
+        else one
+        for one in error.mistakes
+    ]
+    return InputError(mistakes, advice=error.advice)
 
 
 def complain_of_bug(error: Exception) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from io import TextIOBase
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, get_args
 
 from msgspec import Struct
 
-from crun_batch.errors import InputError
+from crun_batch.errors import InputError, Mistake
 from crun_batch.records import STATUSES
 from crun_batch.store.chosen import AskedFormat, Chosen, Exported
 from crun_batch.store.disk import opened_for_people
@@ -40,6 +41,11 @@ class ExportOptions(Struct, frozen=True):
 
 def export_run(path: Path, format: AnyFormat, target: BinaryIO | str | Path, options: ExportOptions) -> Exported:
     """Write what is chosen. Raises InputError, RunDamaged, DiskFailed; a file is then as it was before."""
+    known = get_args(AnyFormat)
+    if format not in known:
+        raise InputError(Mistake(f"there is no {format!r}; there are {', '.join(known)}", key="format"))
+    if isinstance(target, TextIOBase):
+        raise InputError(Mistake("is a stream of text, not a binary one (mode 'wb')", key="target"))
     chosen = options.chosen(format)
     if isinstance(target, str | Path):
         with opened_for_people(Path(target)) as stream:

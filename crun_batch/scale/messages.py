@@ -6,6 +6,7 @@ how it ended. No key is in any of them: a worker finds those where its parent fi
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from msgspec import Struct
 
 from crun_batch.console.progress import Progress
 from crun_batch.load.deadline import Deadline
+from crun_batch.load.job.places import Argument
 from crun_batch.scale.leases import Grant, WorkerReport
 from crun_batch.session.metrics import Figures
 
@@ -23,6 +25,9 @@ class Order(Struct, frozen=True, tag="order"):
     job: str
     shard: tuple[int, int]
     overrides: dict[str, Any]
+    """As texts of --set are read."""
+    arguments: dict[str, Argument] = {}
+    """Likewise dotted keys of the job, with values that are taken as they are."""
     allow_paths: tuple[str, ...] = ()
     simulators_at: tuple[str, ...] = ()
     """Addresses of the simulators that all workers send to, one for each endpoint; none: it is for real."""
@@ -94,7 +99,17 @@ class Failed(Struct, frozen=True, tag="failed"):
 ToWorker = Granted | Wave | Stop
 FromWorker = Reported | Progressed | Figured | Sentence | Ended | Failed
 
-encode = msgspec.json.Encoder(decimal_format="string").encode
+
+def _plain(value: object) -> str:
+    """A path, and a class that is a schema, as a job file has them. Raises TypeError for what no job has."""
+    if isinstance(value, type):
+        return f"{value.__module__}:{value.__qualname__}"
+    if isinstance(value, PurePath):
+        return str(value)
+    raise TypeError(f"a {type(value).__name__} has no place in a job")
+
+
+encode = msgspec.json.Encoder(decimal_format="string", enc_hook=_plain).encode
 decode_to_worker: msgspec.json.Decoder[ToWorker] = msgspec.json.Decoder(ToWorker)
 decode_from_worker: msgspec.json.Decoder[FromWorker] = msgspec.json.Decoder(FromWorker)
 decode_order: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order)

@@ -24,7 +24,7 @@ from crun_batch.options import RunOptions
 from crun_batch.reporting.progress_bar import shown
 from crun_batch.scale.begun import begun_context
 from crun_batch.scale.kept_leases import forget_grants
-from crun_batch.scale.orders import orders_for, shard_places
+from crun_batch.scale.orders import arguments_of, orders_for, shard_places, texts_of
 from crun_batch.scale.outcome import concluded, refused
 from crun_batch.scale.signals import signals_to
 from crun_batch.scale.starting import may_start
@@ -69,7 +69,10 @@ async def run_on_ray(
             if refusal is not None:
                 return refused(context, places, refusal)
         orders = orders_for(file, workload, places, options)
-        giver = structs.replace(orders[0], overrides=dict(options.overrides), deadline=options.deadline)
+        own = options.overrides
+        giver = structs.replace(
+            orders[0], overrides=texts_of(own), arguments=arguments_of(own), deadline=options.deadline
+        )
         with signals_to(crew, options, limits.attempt_timeout_seconds):
             ends = await crew.run(giver, orders)
     summary = concluded(context, places, ends)

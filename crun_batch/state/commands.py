@@ -10,9 +10,19 @@ from typing import Any
 
 import orjson
 
+from crun_batch.errors import InputError
 from crun_batch.records import PICO
+from crun_batch.store.directory import RunDirectory, read_json
 
 _THREE_DIGITS_UP = Context(prec=3, rounding=ROUND_CEILING)
+
+
+def summary_in(path: Path) -> dict[str, Any]:
+    """The summary of the run in a directory. Raises InputError where there is none, RunDamaged."""
+    run = RunDirectory(path)
+    if not run.summary.exists():
+        raise InputError(f"{path}: there is no run here (no summary.json)")
+    return as_seen_from(path, read_json(run.summary))
 
 
 def as_seen_from(path: Path, summary: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def in_its_folder(job: Job, which: Shard | None, overrides: Mapping[str, object]
     if which is None or OUTPUT_DIR in overrides:
         return job
     folder = job.output.dir
-    return job.with_overrides({OUTPUT_DIR: str(folder.with_name(which.folder_name(folder.name)))})
+    return job.with_overrides({OUTPUT_DIR: folder.with_name(which.folder_name(folder.name))})
 
 
 def one_shard(workload: Workload, which: Shard | None) -> Workload:

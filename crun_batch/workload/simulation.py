@@ -27,7 +27,7 @@ SIMULATED_BALANCE_CREDITS = Decimal(1_000_000_000)
 
 def in_simulated_folder(job: Job) -> Job:
     """The job with the directory of its simulated run."""
-    return job.with_overrides({"output.dir": str(simulated_folder(job.output.dir))})
+    return job.with_overrides({"output.dir": simulated_folder(job.output.dir)})
 
 
 @contextmanager

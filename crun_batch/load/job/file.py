@@ -24,6 +24,7 @@ from crun_batch.load.folders import ADVICE, Folders
 from crun_batch.load.job.places import (
     KEYWORDS_SOURCE,
     MAX_DEPTH,
+    Argument,
     Document,
     KeyPath,
     Place,
@@ -125,22 +126,24 @@ _READERS: Mapping[Format, Callable[[str, str], Reading]] = {
 
 
 def overridden(document: Document, overrides: Mapping[str, object], *, source: str = "--set") -> Document:
-    """The document with `overrides` (dotted key -> text or Python value) laid over its tree."""
+    """The document with `overrides` (dotted key -> text, Python value or argument) laid over its tree."""
     tree = copied(document.tree)
     places = dict(document.places)
     mistakes = list(document.mistakes)
     for key, given in overrides.items():
         path = split_dotted(key)
+        place = given.place if isinstance(given, Argument) else Place(source)
         try:
             value = override_value(given) if isinstance(given, str) else given
+            value = given.value if isinstance(given, Argument) else value
         except InputError:
             mistakes.append(Mistake("not readable as YAML; put the text in quotes", file=source, key=masked(key)))
             continue
         if not path or not put(tree, path, value):
             problem = "no key of a job: a part of it is empty, or holds no keys"
-            mistakes.append(Mistake(problem, file=source, key=masked(key)))
+            mistakes.append(Mistake(problem, file=place.file, key=masked(key)))
         written = {place: at for place, at in places.items() if place[: len(path)] != path}
-        places = written | dict.fromkeys([*_absent_above(path, document.tree), path], Place(source))
+        places = written | dict.fromkeys([*_absent_above(path, document.tree), path], place)
     return structs.replace(document, tree=tree, places=places, mistakes=tuple(mistakes))
 
 

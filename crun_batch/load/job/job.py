@@ -44,7 +44,7 @@ from crun_batch.load.job.file import (
 from crun_batch.load.job.grader_sections import GraderSpec
 from crun_batch.load.job.mistakes import mistakes_of
 from crun_batch.load.job.output_schema import schema_of_class
-from crun_batch.load.job.places import KEYWORDS_SOURCE, Document, KeyPath
+from crun_batch.load.job.places import KEYWORDS_SOURCE, Document, KeyPath, written
 from crun_batch.load.job.profiles import with_shared_files
 from crun_batch.load.job.rules import OUTPUT_LIMITS, broken_rules
 from crun_batch.load.job.sections import (
@@ -143,8 +143,7 @@ class Job(Section):
     def __init__(
         self, document: Document | None = None, /, *, base_dir: Path | str | None = None, **keys: Any
     ) -> None:
-        if document is None:
-            document = _from_keywords(keys, base_dir)
+        document = _from_keywords(keys, base_dir) if document is None else written(document)
         document, mistakes = _readied(document)
         at_each, wrong = at_each_endpoint(document)
         checked = at_each[0] if at_each else with_endpoint_defaults(document)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct, structs
 
-from crun_batch.errors import InputError, Mistake
+from crun_batch.errors import ARGUMENT, InputError, Mistake
 
 KeyPath = tuple[str | int, ...]
 MAX_DEPTH = 100
@@ -31,6 +31,19 @@ class Place(NamedTuple):
 
     file: str
     line: int | None = None
+
+
+class Argument(Struct, frozen=True):
+    """What Python code gives for a key: taken as it is, where a text of `--set` is read."""
+
+    name: str
+    """The argument that it came by: what mistakes call its place."""
+    value: Any
+
+    @property
+    def place(self) -> Place:
+        """Where it was written."""
+        return Place(f"{ARGUMENT}{self.name}")
 
 
 KEYWORDS_SOURCE = "Job(...)"
@@ -80,6 +93,14 @@ class Document(Struct, frozen=True):
         """Sorts mistakes: those without a line, the job's own by their lines, then those of each other file."""
         is_elsewhere = mistake.line is not None and mistake.file != self.source
         return is_elsewhere, (mistake.file or "") if is_elsewhere else "", mistake.line or 0
+
+
+def written(document: object) -> Document:
+    """What stands first in `Job(...)`, which is ours to give. Raises InputError for what somebody else gave."""
+    if isinstance(document, Document):
+        return document
+    problem = f"takes sections by name, as in Job(**sections); found a {type(document).__name__}"
+    raise InputError(Mistake(problem, file=KEYWORDS_SOURCE))
 
 
 def path_from(folder: Path, name: str) -> Path:
