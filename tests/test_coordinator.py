@@ -23,7 +23,7 @@ from test_leases import STEP_SECONDS, PlayedWorker
 from crun_batch.errors import DiskFailed, RunDamaged, RunInUse
 from crun_batch.records import Halt
 from crun_batch.scale.coordinator import AWAITED_SECONDS, LATE_SECONDS, Coordinator
-from crun_batch.scale.exchange import FromShard
+from crun_batch.scale.exchange import FromShard, why_not_alike
 from crun_batch.scale.giver import Giver, Watchers, WorkerEnd
 from crun_batch.scale.kept_leases import KeptLeases
 from crun_batch.scale.leases import LEASE_SECONDS, LeaseBook, SharedLimits, UnitMoney, WorkerReport
@@ -114,6 +114,26 @@ def scene(tmp_path: Path) -> Scene:
 
 def used(cap: int | None, committed: int, **other: Any) -> WorkerReport:
     return WorkerReport(usd=UnitMoney(cap, committed, HOLD), **other)
+
+
+@pytest.mark.parametrize(
+    ("there", "why"),
+    [
+        ({"version": "1", "model": "m"}, None),
+        (
+            {"version": "2", "model": "n"},
+            "the coordinator is crun-batch 1, this worker 2: install the same on both",
+        ),
+        ({"model": "m"}, "the coordinator is crun-batch 1, this worker an older one: install the same on both"),
+        (
+            {"version": "1", "model": "n"},
+            "the coordinator's job and this worker's differ in model: give both the same",
+        ),
+    ],
+)
+def test_a_worker_of_another_version_or_job_is_refused_for_that(there: dict[str, str], why: str | None):
+    """Another version is told before what it may have made of the job."""
+    assert why == why_not_alike({"version": "1", "model": "m"}, there)
 
 
 def test_a_grant_is_on_the_disk_before_it_is_given(tmp_path: Path):

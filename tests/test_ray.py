@@ -24,7 +24,7 @@ from test_workers import assert_as_one_machine, job_file, job_of_all_kinds
 import crun_batch
 from crun_batch import InputError
 from crun_batch.cli.options import with_ray_address
-from crun_batch.scale.on_ray import LOOPBACK
+from crun_batch.scale.ray_cluster import LOOPBACK
 from crun_batch.simulator.process import SimulatorProcess
 
 

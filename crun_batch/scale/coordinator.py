@@ -25,7 +25,7 @@ from crun_batch.errors import (
     EXIT_RUN_DIRECTORY,
 )
 from crun_batch.records import Halt
-from crun_batch.scale.exchange import FromShard, ToShard
+from crun_batch.scale.exchange import FromShard, ToShard, why_not_alike
 from crun_batch.scale.giver import Giver, WorkerEnd
 from crun_batch.scale.kept_leases import Begun, Closed, Given, KeptLeases, Over
 from crun_batch.scale.leases import LEASE_SECONDS, WorkerReport
@@ -188,12 +188,9 @@ class Coordinator:
         number, count = said.shard
         if count != len(self._places) or not 1 <= number <= count:
             return Stop(EXIT_INPUT, f"the coordinator has {len(self._places)} shards; this is {number}/{count}")
-        others = [key for key, digest in self._asks.items() if said.asks.get(key) != digest]
-        if others:
-            return Stop(
-                EXIT_INPUT,
-                f"the coordinator's job and this worker's differ in {', '.join(others)}: give both the same",
-            )
+        why = why_not_alike(self._asks, said.asks)
+        if why is not None:
+            return Stop(EXIT_INPUT, why)
         place = self._places[number - 1]
         if not said.owner or (there := signed_by(place)) == said.owner:
             return None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any
 
 import msgspec
@@ -24,6 +25,8 @@ ASKS_ALIKE = (
     *("sweep", "repeats", "share_identical", "pack"),
 )
 """Keys of the job in which the shards of one job are the same."""
+VERSION = "version"
+INSTALL_THE_SAME = "install the same on both"
 
 
 class FromShard(Struct, frozen=True):
@@ -36,7 +39,7 @@ class FromShard(Struct, frozen=True):
     sequence: int
     """Counts up with each document of this process: an older one that comes late is passed over."""
     asks: dict[str, str]
-    """A digest for each of ASKS_ALIKE."""
+    """A digest for each of ASKS_ALIKE, and the worker's version."""
     messages: list[FromWorker]
 
 
@@ -57,9 +60,20 @@ decode_told: msgspec.json.Decoder[ToShard] = msgspec.json.Decoder(ToShard)
 
 
 def digests(job: Job) -> dict[str, str]:
-    """What of a job must be the same for all of its workers, told briefly and without saying it."""
+    """What must be the same for all workers of a job, told briefly and without saying it; and our version."""
     tree: Mapping[str, Any] = job.public_dict()
-    return {key: _digest(tree.get(key)) for key in ASKS_ALIKE}
+    return {VERSION: version("crun-batch"), **{key: _digest(tree.get(key)) for key in ASKS_ALIKE}}
+
+
+def why_not_alike(here: Mapping[str, str], there: Mapping[str, str]) -> str | None:
+    """Why a worker `there` is none of the coordinator's `here`; None: it is. Versions may mean other things."""
+    ours, other = here.get(VERSION), there.get(VERSION)
+    if ours not in (None, other):
+        return f"the coordinator is crun-batch {ours}, this worker {other or 'an older one'}: {INSTALL_THE_SAME}"
+    others = [key for key, digest in here.items() if there.get(key) != digest]
+    if not others:
+        return None
+    return f"the coordinator's job and this worker's differ in {', '.join(others)}: give both the same"
 
 
 def _digest(value: Any) -> str:

@@ -37,6 +37,8 @@ class Order(Struct, frozen=True, tag="order"):
     """Whether it exports its own figures by OpenTelemetry."""
     figures: bool = False
     """Whether somebody wants to be told its figures."""
+    version: str = ""
+    """Of crun-batch, where it was made."""
 
 
 class Granted(Struct, frozen=True, tag="granted"):

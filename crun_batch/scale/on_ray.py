@@ -10,31 +10,23 @@ Killed here, the actors go on; the same command finds them, shows how far they a
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from msgspec import structs
 
-from crun_batch.errors import InputError
 from crun_batch.options import RunOptions
 from crun_batch.reporting.progress_bar import shown
 from crun_batch.scale.begun import begun_context
 from crun_batch.scale.kept_leases import forget_grants
 from crun_batch.scale.orders import arguments_of, orders_for, shard_places, texts_of
 from crun_batch.scale.outcome import concluded, refused
+from crun_batch.scale.ray_cluster import as_long_as_it_is_there, connected
 from crun_batch.scale.signals import signals_to
 from crun_batch.scale.starting import may_start
 from crun_batch.scale.unfit import refuse_before_the_merge, refuse_unfit, refuse_unfit_job
 from crun_batch.workload.loading import load
-
-LOCAL = "local"
-LOOPBACK: dict[str, Any] = {"_node_ip_address": "127.0.0.2"} if sys.platform == "linux" else {}
-"""Where a cluster of this machine is reached. Ray takes 127.0.0.1 to mean the address that others see."""
-EXTRA = "--ray takes Ray: pip install 'crun-batch[ray]'"
 
 
 async def run_on_ray(
@@ -46,8 +38,6 @@ async def run_on_ray(
     CPUs, and no more than limits.concurrency. Raises InputError, RefusedToStart, RunDirectoryError, DiskFailed.
     """
     file = refuse_unfit(job, table, options)
-    if options.simulate and address != LOCAL:
-        raise InputError("--simulate goes with --ray local alone: no other machine reaches its simulator")
     with ExitStack() as stack:
         options = stack.enter_context(shown(options))
         workload = load(job, None, options, stack)
@@ -56,7 +46,7 @@ async def run_on_ray(
             options.say(f"{folder} is one run already: it goes on in one process, without workers")
             return None
         refuse_before_the_merge(options)
-        ray = stack.enter_context(connected(address))
+        ray = stack.enter_context(connected(address, simulate=options.simulate))
         count = count or max(1, min(int(ray.cluster_resources().get("CPU", 1)), limits.concurrency))
         refuse_unfit_job(count, workload)
         places = shard_places(folder, count, simulate=options.simulate)
@@ -74,33 +64,9 @@ async def run_on_ray(
             orders[0], overrides=texts_of(own), arguments=arguments_of(own), deadline=options.deadline
         )
         with signals_to(crew, options, limits.attempt_timeout_seconds):
-            ends = await crew.run(giver, orders)
+            head = ray.get_runtime_context().gcs_address
+            ends = await as_long_as_it_is_there(head, crew.run(giver, orders), len(orders))
     summary = concluded(context, places, ends)
     if (folder / "job.json").exists():
         forget_grants(folder)
     return summary
-
-
-@contextmanager
-def connected(address: str) -> Iterator[Any]:
-    """Ray, connected to the cluster; a local one is started here and ends here. Raises InputError."""
-    try:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        import ray
-    except ImportError:
-        raise InputError(EXTRA) from None
-    if ray.is_initialized():
-        yield ray
-        return
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "namespace": "crun-batch"}
-    try:
-        if address == LOCAL:
-            ray.init(include_dashboard=False, **LOOPBACK, **quiet)
-        else:
-            ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(f"--ray {address}: no cluster answers there: {error}") from None
-    try:
-        yield ray
-    finally:
-        ray.shutdown()

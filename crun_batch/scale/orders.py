@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ def orders_for(file: Path, workload: Workload, places: Sequence[Path], options: 
             simulators_at=tuple(at),
             otel=options.otel,
             figures=options.metrics_port is not None,
+            version=version("crun-batch"),
         )
         for number, place in enumerate(places, start=1)
     ]

@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from crun_batch.console.progress import Progress
 from crun_batch.errors import EXIT_BUG, CrunBatchError, DiskFailed, InputError, RunDirectoryError
 from crun_batch.load.job.job import Job
 from crun_batch.options import RunOptions
@@ -21,6 +21,7 @@ from crun_batch.scale.figures import FiguresOfAll, figures_served
 from crun_batch.scale.giver import AllEnds
 from crun_batch.scale.kept_leases import keeper_of_grants
 from crun_batch.scale.messages import Order, encode
+from crun_batch.scale.ray_cluster import beside
 from crun_batch.scale.ray_giver import GiverNews, LeaseGiver
 from crun_batch.scale.ray_worker import NAMESPACE, ShardWorker
 from crun_batch.scale.restarts import COMES_AGAIN, LOST_TOO_OFTEN, MOST_STARTS, Restarts
@@ -38,6 +39,8 @@ and a minute on an overloaded machine, where Ray's processes come last.
 NO_SENTENCES = sys.maxsize
 """As many are known as could ever be said: none of them is wanted."""
 CANNOT_BEGIN = "the giver of leases cannot begin on the cluster"
+WOULD_END_SO_AGAIN = "crun_batch.errors.InputError: "
+"""What a giver raised is told by Ray as the last line of its traceback."""
 FAILURES: dict[int, type[CrunBatchError]] = {
     error.exit_code: error for error in (InputError, RunDirectoryError, DiskFailed)
 }
@@ -57,15 +60,19 @@ class RayCrew:
         self._halt: Halt | None = None
         self._over: list[bool] = []
         self._is_over = False
+        self._is_lost = False
 
     def is_there(self) -> bool:
         """Whether another process has started these actors, and they live."""
         return self._found("giver") is not None
 
     async def run(self, giver: Order, orders: Sequence[Order]) -> AllEnds:
-        """Until all shards have ended; how each did. Raises what stands in the way of giving leases."""
+        """Until all shards have ended; how each did. Raises what stands in the way of giving leases.
+
+        Cancelled where the cluster is gone: then nobody there can be ended.
+        """
         self._over = [False] * len(orders)
-        self._giver = self._found("giver") or self._started_giver(giver)
+        self._giver = await self._found_or_started(giver)
         await self._asked_once(giver)
         workers = [asyncio.create_task(self._keep(number, order)) for number, order in enumerate(orders)]
         try:
@@ -73,12 +80,16 @@ class RayCrew:
                 news = await self._watched(giver)
             await self._call(self._giver.close.remote())
             return AllEnds(news.ends or [], news.largest_hold_pico)
+        except asyncio.CancelledError:
+            self._is_lost = True
+            raise
         finally:
             self._is_over = True
             for task in workers:
                 task.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
-            self._end_all(len(orders))
+            if not self._is_lost:
+                await beside(self._end_all, len(orders))
 
     def stop(self, halt: Halt) -> None:
         """No new requests from now on, anywhere; what is in flight is waited for."""
@@ -89,14 +100,16 @@ class RayCrew:
     def abandon(self) -> None:
         """End all workers now; what is in flight is of unknown outcome."""
         self._is_over = True
-        for number in range(len(self._over)):
-            self._kill(f"worker-{number}")
+        threading.Thread(target=self._end_workers, args=(len(self._over),), daemon=True).start()
 
     def _found(self, what: str) -> Any:
         try:
             return self._ray.get_actor(f"{self._name}-{what}", namespace=NAMESPACE)
         except ValueError:
             return None
+
+    async def _found_or_started(self, order: Order) -> Any:
+        return await beside(self._found, "giver") or await beside(self._started_giver, order)
 
     def _started_giver(self, order: Order) -> Any:
         lasting: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": 0}
@@ -119,12 +132,13 @@ class RayCrew:
                 patience = self._patience_seconds(start - 1)
                 self._over = (await asyncio.wait_for(self._giver.news.remote(0), patience)).over
             except (self._ray.exceptions.RayError, TimeoutError) as error:
-                if start == MOST_STARTS:
-                    raise InputError(f"{CANNOT_BEGIN}: {_last_line(error)}") from None
+                last = _last_line(error)
+                if start == MOST_STARTS or last.startswith(WOULD_END_SO_AGAIN):
+                    raise InputError(f"{CANNOT_BEGIN}: {last.removeprefix(WOULD_END_SO_AGAIN)}") from None
                 if isinstance(error, TimeoutError):
-                    self._kill("giver")
+                    await beside(self._kill, "giver")
                 await asyncio.sleep(LOOKED_EVERY_SECONDS)
-                self._giver = self._found("giver") or self._started_giver(order)
+                self._giver = await self._found_or_started(order)
             else:
                 return
 
@@ -133,16 +147,16 @@ class RayCrew:
         restarts, seconds = Restarts(), asyncio.get_running_loop().time
         while restarts.may_start(seconds()):
             restarts.start(seconds())
-            found = self._found(f"worker-{number}")
+            found = await beside(self._found, f"worker-{number}")
             if found is None and self._over[number]:
                 return
-            worker = found or self._started_worker(number)
+            worker = found or await beside(self._started_worker, number)
             try:
                 code = await (worker.run.remote(encode(order)) if found is None else worker.ended.remote())
                 said = f"ended with exit code {code}"
             except self._ray.exceptions.RayError as error:
                 code, said = None, f"was lost ({_last_line(error)})"
-            self._kill(f"worker-{number}")
+            await beside(self._kill, f"worker-{number}")
             await self._look()
             if self._is_over or self._halt is not None or (code is not None and code not in COMES_AGAIN):
                 return
@@ -172,9 +186,9 @@ class RayCrew:
                 self._shown(news)
                 if news.ends is not None:
                     return news
-            elif self._is_gone(loop.time() - answered_at, lost):
+            elif await beside(self._is_gone, loop.time() - answered_at, lost):
                 lost, answered_at = lost + 1, loop.time()
-                self._giver = self._started_giver(order)
+                self._giver = await beside(self._started_giver, order)
             await asyncio.sleep(LOOKED_EVERY_SECONDS)
         raise InputError(CANNOT_BEGIN)
 
@@ -195,7 +209,7 @@ class RayCrew:
             self._options.say(sentence)
         for number, figures in news.figures.items():
             self._figures.figured(number, figures)
-        if self._options.watch is not None and isinstance(news.progress, Progress):
+        if self._options.watch is not None and news.progress is not None:
             self._options.watch(news.progress)
         if news.failure is not None:
             code, words, advice = news.failure
@@ -218,8 +232,12 @@ class RayCrew:
             return None
 
     def _end_all(self, count: int) -> None:
-        for what in (*(f"worker-{number}" for number in range(count)), "giver"):
-            self._kill(what)
+        self._end_workers(count)
+        self._kill("giver")
+
+    def _end_workers(self, count: int) -> None:
+        for number in range(count):
+            self._kill(f"worker-{number}")
 
     def _kill(self, what: str) -> None:
         actor = self._found(what)

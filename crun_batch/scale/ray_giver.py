@@ -11,15 +11,16 @@ import os
 import threading
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, ExitStack, suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
-from crun_batch.errors import EXIT_BUG, CrunBatchError
+from crun_batch.errors import EXIT_BUG, CrunBatchError, InputError
 from crun_batch.records import Halt
 from crun_batch.scale.begun import begun_context
-from crun_batch.scale.exchange import decode_said
+from crun_batch.scale.exchange import INSTALL_THE_SAME, decode_said
 from crun_batch.scale.figures import FiguresOfAll
 from crun_batch.scale.giver import WorkerEnd
 from crun_batch.scale.giving import SaidOnce, coordinator_of
@@ -64,6 +65,9 @@ class LeaseGiver:
         self._progress: Any = None
         self._stack = ExitStack()
         told = decode_order.decode(order)
+        if told.version != (here := version("crun-batch")):
+            versions = f"its nodes have crun-batch {here}, this command is {told.version}"
+            raise InputError(f"{versions}: {INSTALL_THE_SAME}")
         options = options_of_order(told, say=self._sentences.append, watch=self._moved)
         workload = load(Path(told.job), None, options, self._stack)
         run = workload.job.output.dir

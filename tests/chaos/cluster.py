@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from crun_batch.scale.on_ray import LOOPBACK
+from crun_batch.scale.ray_cluster import LOOPBACK
 
 NODES, CPUS = 2, 4
 SETTINGS = {"health_check_period_ms": 1000, "enable_worker_prestart": False, "worker_niceness": 0}
