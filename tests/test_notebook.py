@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import subprocess
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -112,6 +114,36 @@ def test_a_log_gets_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> N
     drawn = capsys.readouterr().err
     assert 4 > drawn.count("/20")
     assert "20/20" in drawn
+
+
+class Unread(io.StringIO):
+    """A pipe that nobody reads any more."""
+
+    def write(self, text):
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+class Bare:
+    """What some programs put in the place of standard error."""
+
+    def write(self, text):
+        return len(text)
+
+
+def closed() -> io.StringIO:
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("stream", [lambda: None, closed, Unread, Bare])
+def test_no_run_ends_by_its_bar(monkeypatch: pytest.MonkeyPatch, stream: Callable[[], object]) -> None:
+    """Standard error may be absent, closed, unread or something else."""
+    monkeypatch.setattr(sys, "stderr", stream())
+    bar = ProgressBar()
+    for done in range(3):
+        bar.watch(Progress(rows_total=3, rows_done=done))
+    bar.close()
 
 
 def test_a_notebook_without_ipywidgets_gets_reports_and_a_bar_of_text(tmp_path: Path) -> None:

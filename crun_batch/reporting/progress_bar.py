@@ -32,12 +32,19 @@ class ProgressBar:
         """What it counts: after the rows it is the questions to their judges, on a bar of their own."""
         self._drawn_at = clock()
         self._every_seconds = 0.0 if _can_draw_over() else LINE_EVERY_SECONDS
+        self._is_seen = sys.stderr is not None
+        """Standard error may be absent, closed or a pipe that nobody reads any more: no run ends by that."""
 
     def watch(self, progress: Progress) -> None:
         """Where the run is."""
+        if self._is_seen:
+            with self._unless_lost():
+                self._draw(progress)
+
+    def _draw(self, progress: Progress) -> None:
         now = self._clock()
         if self._bar is None or progress.noun != self._noun:
-            self.close()
+            self._leave()
             self._bar, self._noun = _new_bar(progress), progress.noun
         self._bar.n = progress.rows_done
         is_due = now - self._drawn_at >= self._every_seconds
@@ -47,9 +54,20 @@ class ProgressBar:
 
     def close(self) -> None:
         """Leave the bar as it stands in the end; what comes next stands below it."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        with self._unless_lost():
+            self._leave()
+
+    def _leave(self) -> None:
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            bar.close()
+
+    @contextmanager
+    def _unless_lost(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError):
+            self._is_seen = False
 
 
 @contextmanager
@@ -72,7 +90,10 @@ def shown(options: RunOptions) -> Iterator[RunOptions]:
 
 
 def _can_draw_over() -> bool:
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
+    is_terminal = (
+        hasattr(sys.stderr, "isatty") and not getattr(sys.stderr, "closed", False) and sys.stderr.isatty()
+    )
+    return is_terminal or "ipykernel" in sys.modules
 
 
 def _new_bar(progress: Progress) -> Any:
