@@ -103,7 +103,8 @@ def _candidates(text: str) -> Iterator[Any]:
         yield whole
         return
     fenced = [value for match in _FENCE.finditer(text) if (value := _parsed(match[1])) is not _NO_VALUE]
-    yield from fenced or _embedded(_TRAILING_COMMA.sub(lambda match: match[1] or "", text))
+    without_commas = _TRAILING_COMMA.sub(lambda match: match[1] or "", text)
+    yield from fenced or embedded_values(without_commas, _OPENING, MOST_CANDIDATES)
 
 
 def _parsed(text: str) -> Any:
@@ -115,17 +116,18 @@ def _parsed(text: str) -> Any:
     return _NO_VALUE
 
 
-def _embedded(text: str) -> Iterator[Any]:
+def embedded_values(text: str, opening: re.Pattern[str], most: int) -> Iterator[Any]:
+    """The JSON values in a text, none within another, from at most so many places where one may begin."""
     decoder = json.JSONDecoder(parse_constant=_no_constant)
     position = 0
-    for _ in range(MOST_CANDIDATES):
-        opening = _OPENING.search(text, position)
-        if opening is None:
+    for _ in range(most):
+        found = opening.search(text, position)
+        if found is None:
             return
         try:
-            value, position = decoder.raw_decode(text, opening.start())
+            value, position = decoder.raw_decode(text, found.start())
         except (ValueError, RecursionError):
-            position = opening.end()
+            position = found.end()
         else:
             yield value
 

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 from msgspec import Struct
 
+from crun_batch.gateway.structured import embedded_values
 from crun_batch.records import is_missing
 from crun_batch.workload.packing import PackFormat
 
@@ -121,26 +122,12 @@ def _listed(text: str) -> list[Mapping[str, Any]]:
 
 def _scattered(text: str, rows: int) -> Iterator[Mapping[str, Any]]:
     """Where the reply as a whole is no JSON: fenced, with words around it, or cut off."""
-    decoder = json.JSONDecoder(parse_constant=_no_constant)
-    position = 0
-    for _ in range(rows + SPARE_PLACES):
-        opening = _OPENING.search(text, position)
-        if opening is None:
-            return
-        try:
-            value, position = decoder.raw_decode(text, opening.start())
-        except (ValueError, RecursionError):
-            position = opening.end()
-            continue
+    for value in embedded_values(text, _OPENING, rows + SPARE_PLACES):
         listed = value.get("answers")
         if isinstance(listed, list) and "n" not in value:
             yield from (item for item in listed if isinstance(item, dict))
         else:
             yield value
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _number(value: Any) -> int | None:
