@@ -115,16 +115,17 @@ def _offers(variant: Variant, texts: Texts, price: Price, standard: Price) -> It
         for tier, tiered in {"": "", **other_tiers(job)}.items():
             sold = price_there(job, standard, tier) if tier else price
             in_batches = tier == BATCH_TIER or (variant.goes_in_batches and tier != LIVE)
-            if sold is None or (sold == price and tier not in ("", LIVE)) or (other.frame.rows > 1 and in_batches):
+            spares_nothing = sold == price and tier not in ("", LIVE)
+            is_no_way = other.frame.rows > 1 and in_batches  # what goes in batches goes one row a request
+            if sold is None or spares_nothing or is_no_way:
                 continue
             says = [one for one in (other.says, tiered) if one]
             tier_name = f"the {tier} tier" if tier in TIERS else tier
             names = [name for name in (other.name, tier_name) if name]
             offer = Offer(", ".join(names), "; ".join(says), other.frame, sold)
-            is_kept = not in_batches
             if names:
-                yield _cached(variant, offer, is_cached=keeps and is_kept)
-            if is_kept and not keeps:
+                yield _cached(variant, offer, is_cached=keeps and not in_batches)
+            if not keeps and not in_batches:
                 names, says = [*names, "a cached prefix"], [*says, "prompt: {cache: auto}"]
                 offer = Offer(", ".join(names), "; ".join(says), other.frame, sold)
                 cached = _cached(variant, offer, is_cached=True)

@@ -59,9 +59,9 @@ def compile_template(
         return template, [Mistake(reason, file=file, key=key) for reason in reasons]
     names = engine.undeclared_variables_in_str(_without_slices(source))
     known = [*columns, *beside]
-    of_row, wrong = columns_of_row(source, columns) if ROW in names and ROW not in known else ((), [])
-    used = tuple(name for name in known if name in names or name in of_row)
     is_row = ROW in names and ROW not in known
+    of_row, wrong = columns_of_row(source, columns) if is_row else ((), [])
+    used = tuple(name for name in known if name in names or name in of_row)
     unknown = sorted(
         name
         for name in names
