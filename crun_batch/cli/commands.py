@@ -187,7 +187,7 @@ def run(  # noqa: PLR0913 - one parameter for each option
     }
     if dry_run:
         return dry_run_exit(job, given, json=json)
-    return run_to_its_end(job, given, ask=not (yes or simulate or coordinator), json=json)
+    return run_to_its_end(crun_batch.run, job, given, ask=not (yes or simulate or coordinator), json=json)
 
 
 app.command()(steering.coordinator)

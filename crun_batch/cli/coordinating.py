@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 import crun_batch
 from crun_batch.cli import options
-from crun_batch.cli.output import out_for_the_record, out_json, width
-from crun_batch.cli.screen import Screen
 
 Shards = Annotated[int, typer.Option("--shards", min=1, metavar="N", help="How many workers there are to be.")]
 Host = Annotated[str, typer.Option("--host", metavar="HOST", help="Where to listen; 0.0.0.0: for other machines.")]
@@ -43,29 +40,20 @@ def coordinator(  # noqa: PLR0913 - one parameter for each option
     started again by the same command, and the workers go on. Ctrl-C stops all workers; SIGTERM only this process.
     Listening further than this machine takes a token, in CRUN_BATCH_COORDINATOR_TOKEN, here and at the workers.
     """
-    screen = Screen()
-    try:
-        done = crun_batch.coordinator(
-            job,
-            shards=shards,
-            host=host,
-            port=port,
-            max_cost_usd=max_cost_usd,
-            max_cost_credits=max_cost_credits,
-            until_budget=until_budget,
-            until=until,
-            max_minutes=max_minutes,
-            simulate=simulate,
-            output_dir=output_dir,
-            metrics_port=metrics_port,
-            **options.for_job(set_, env_file, allow_path),
-            **screen.watching(ask=not (yes or simulate)),
-            resume_command=options.resume_command(sys.argv),
-        )
-    finally:
-        screen.close()
-    if json:
-        out_json(done.summary)
-    else:
-        out_for_the_record(done.report(width()))
-    return done.exit_code or 0
+    from crun_batch.cli.running import run_to_its_end
+
+    given = {
+        "shards": shards,
+        "host": host,
+        "port": port,
+        "max_cost_usd": max_cost_usd,
+        "max_cost_credits": max_cost_credits,
+        "until_budget": until_budget,
+        "until": until,
+        "max_minutes": max_minutes,
+        "simulate": simulate,
+        "output_dir": output_dir,
+        "metrics_port": metrics_port,
+        **options.for_job(set_, env_file, allow_path),
+    }
+    return run_to_its_end(crun_batch.coordinator, job, given, ask=not (yes or simulate), json=json)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,16 +56,13 @@ def dry_run_exit(job: Path, given: Mapping[str, Any], *, json: bool) -> int:
     return 0 if may_start else EXIT_REFUSED_TO_START
 
 
-def run_to_its_end(job: Path, given: Mapping[str, Any], *, ask: bool, json: bool) -> int:
-    """Run the job, with a bar and, where `ask` says so, a question; the exit code of the run."""
+def run_to_its_end(
+    run: Callable[..., crun_batch.Run], job: Path, given: Mapping[str, Any], *, ask: bool, json: bool
+) -> int:
+    """Call `run`, with a bar and, where `ask` says so, a question; the exit code of the run."""
     screen = Screen()
     try:
-        done = crun_batch.run(
-            job,
-            **given,
-            **screen.watching(ask=ask),
-            resume_command=resume_command(sys.argv),
-        )
+        done = run(job, **given, **screen.watching(ask=ask), resume_command=resume_command(sys.argv))
     finally:
         screen.close()
     if json:
