@@ -38,6 +38,14 @@ def base_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def host_of(written: object) -> str | None:
+    """The host of what is written as an address; None where it is none, which is told where that is checked."""
+    try:
+        return urlsplit(written).hostname if isinstance(written, str) else None
+    except ValueError:
+        return None
+
+
 def query(value: Any) -> Any:
     """Names and values as text; a whole number or a date, which is how `2024-10-21` is read, as it was written."""
     if not isinstance(value, Mapping):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Literal
-from urllib.parse import urlsplit
+
+from crun_batch.load.job.addresses import host_of
 
 BatchFormName = Literal["openai", "anthropic", "openrouter"]
 PROTOCOLS_OF: Mapping[BatchFormName, tuple[str, ...]] = {
@@ -20,13 +21,6 @@ def batch_form(written: object, protocol: object, base_url: object) -> BatchForm
     """`batch.form`, or what is taken where it is not written, or auto."""
     if written in ("openai", "anthropic", "openrouter"):
         return written
-    if _host(base_url) == OPENROUTER_HOST:
+    if host_of(base_url) == OPENROUTER_HOST:
         return "openrouter"
     return "anthropic" if protocol == "messages" else "openai"
-
-
-def _host(base_url: object) -> str | None:
-    try:
-        return urlsplit(base_url).hostname if isinstance(base_url, str) else None
-    except ValueError:  # told where the address is checked
-        return None

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from crun_batch.errors import Mistake
+from crun_batch.load.job.addresses import host_of
 from crun_batch.load.job.batch_forms import PROTOCOLS_OF, batch_form
 from crun_batch.load.job.endpoint_sections import DEFAULT_BASE_URL
 from crun_batch.load.job.grader_rules import grader_mistakes
@@ -188,7 +189,7 @@ RULES: tuple[Rule, ...] = (
         lambda job: (
             job("endpoint.stream") is True
             and job("endpoint.protocol") == "completions"
-            and _host(job("endpoint.base_url")) == CRUN_HOST
+            and host_of(job("endpoint.base_url")) == CRUN_HOST
         ),
     ),
     Rule(
@@ -274,13 +275,6 @@ def broken_rules(document: Document) -> list[Mistake]:
     placed = [*grader_mistakes(document.tree.get("score")), *_secrets(document.tree)]
     placed += pack_mistakes(document.tree.get("pack"), job)
     return mistakes + [document.mistake(path, says) for path, says in placed]
-
-
-def _host(base_url: Any) -> str | None:
-    try:
-        return urlsplit(base_url).hostname if isinstance(base_url, str) else None
-    except ValueError:  # no address: its own rule says so
-        return None
 
 
 def _schema_problems(job: Written) -> Iterator[str]:
