@@ -93,7 +93,7 @@ def show(
 
 
 @arguments_told
-def export(  # what help() shows
+def export(
     run: AnyRun,
     format: AnyFormat,
     target: BinaryIO | str | Path,
