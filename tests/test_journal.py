@@ -302,16 +302,17 @@ def test_a_failed_sync_is_never_tried_again(run):
         journal.append_starts([start(9)])
 
 
-def test_what_is_unsynced_is_known_and_the_syncer_is_woken(run):
-    """The pool can hold back: unsynced counts, and at the limit the syncer is called."""
+def test_the_syncer_is_woken_where_many_events_wait_for_it(run):
+    """With each write from the limit on; what was synced waits no more."""
     syncer = ManualSyncer()
     journal = create_journal(run, None, syncer=syncer, settings=JournalSettings(sync_records=5))
     answer(journal)
-    assert (3, 0) == (journal.unsynced, syncer.wakes)
+    assert 0 == syncer.wakes
     answer(journal)
-    assert (6, 2) == (journal.unsynced, syncer.wakes)
+    assert 2 == syncer.wakes
     syncer.sync()
-    assert 0 == journal.unsynced
+    answer(journal)
+    assert 2 == syncer.wakes
     journal.close()
 
 
@@ -324,7 +325,6 @@ def test_the_default_syncer_brings_events_to_the_disk_by_itself(run):
     answer(journal)
     assert seen.wait(5)
     journal.close()
-    assert 0 == journal.unsynced
 
 
 def test_starts_that_come_together_are_all_recorded_or_none_is(run):

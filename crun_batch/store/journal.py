@@ -93,11 +93,6 @@ class Journal:
         syncer.start(self.sync)
 
     @property
-    def unsynced(self) -> int:
-        """Events written but not yet known to be on the disk."""
-        return self._appended - self._synced
-
-    @property
     def segment(self) -> int:
         """Number of the open segment."""
         return self._file.number
