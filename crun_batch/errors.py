@@ -81,7 +81,7 @@ class InputError(CrunBatchError):
     def __init__(self, mistakes: Sequence[Mistake] | Mistake | str, *, advice: str = "") -> None:
         if isinstance(mistakes, str):
             mistakes = Mistake(mistakes)
-        self.mistakes = (mistakes,) if isinstance(mistakes, Mistake) else tuple(mistakes)
+        self.mistakes: tuple[Mistake, ...] = (mistakes,) if isinstance(mistakes, Mistake) else tuple(mistakes)
         super().__init__("\n".join(str(mistake) for mistake in self.mistakes), advice=advice)
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import orjson
 import polars as pl
@@ -22,8 +23,31 @@ from crun_batch.errors import InputError, RefusedToStart
 from crun_batch.load.job.job import Job
 from crun_batch.load.table.table import open_table
 
+F = TypeVar("F")
 FOLDER = Path("runs")
 _KEPT = ("status", "output_text", "output", "outputs", "error_message", "cost_usd", "cost_credits")
+
+
+@overload
+def map(
+    frame: pl.DataFrame | pl.LazyFrame,
+    *,
+    prompt: str | Mapping[str, Any],
+    model: str,
+    max_cost_usd: Decimal | float | str | None = None,
+    **keys: Any,
+) -> pl.DataFrame: ...
+
+
+@overload
+def map(
+    frame: F,
+    *,
+    prompt: str | Mapping[str, Any],
+    model: str,
+    max_cost_usd: Decimal | float | str | None = None,
+    **keys: Any,
+) -> F: ...
 
 
 def map(
@@ -31,7 +55,7 @@ def map(
     *,
     prompt: str | Mapping[str, Any],
     model: str,
-    max_cost_usd: float | str | None = None,
+    max_cost_usd: Decimal | float | str | None = None,
     **keys: Any,
 ) -> Any:
     """Ask a model about every row; returns the frame with the answers beside its rows, in the same order.

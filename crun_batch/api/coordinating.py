@@ -9,6 +9,8 @@ from crun_batch.api.jobs import finished
 from crun_batch.load.arguments import arguments_told, at_least_one
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from crun_batch.api.run_handle import Run
 
     AnyRun = Run | str | Path
@@ -21,8 +23,8 @@ def coordinator(
     shards: int,
     host: str = "127.0.0.1",
     port: int = 0,
-    max_cost_usd: float | str | None = None,
-    max_cost_credits: float | str | None = None,
+    max_cost_usd: Decimal | float | str | None = None,
+    max_cost_credits: Decimal | float | str | None = None,
     output_dir: str | Path | None = None,
     simulate: bool = False,
     until_budget: bool = False,

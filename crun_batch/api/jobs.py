@@ -17,6 +17,7 @@ from crun_batch.load.arguments import arguments_told, at_least_one, refuse_wrong
 
 if TYPE_CHECKING:
     from datetime import datetime
+    from decimal import Decimal
 
     from crun_batch.api.run_handle import Run
     from crun_batch.options import AnyJob
@@ -34,8 +35,8 @@ def run(
     *,
     table: object | None = None,
     limit: int | None = None,
-    max_cost_usd: float | str | None = None,
-    max_cost_credits: float | str | None = None,
+    max_cost_usd: Decimal | float | str | None = None,
+    max_cost_credits: Decimal | float | str | None = None,
     output_dir: str | Path | None = None,
     simulate: bool = False,
     pilot: int | None = None,
@@ -96,8 +97,8 @@ async def arun(
     *,
     table: object | None = None,
     limit: int | None = None,
-    max_cost_usd: float | str | None = None,
-    max_cost_credits: float | str | None = None,
+    max_cost_usd: Decimal | float | str | None = None,
+    max_cost_credits: Decimal | float | str | None = None,
     output_dir: str | Path | None = None,
     simulate: bool = False,
     pilot: int | None = None,

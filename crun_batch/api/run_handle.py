@@ -39,7 +39,7 @@ class Run:
 
     def __init__(self, directory: Path, summary: Mapping[str, Any]) -> None:
         self.directory = directory
-        self.summary = dict(summary)
+        self.summary: dict[str, Any] = dict(summary)
 
     @property
     def status(self) -> str:
