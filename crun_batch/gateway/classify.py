@@ -11,6 +11,7 @@ and no header but a redirect's host; the words of the gateway are kept to one li
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -103,7 +104,7 @@ def _success_of_other_form(protocol: Protocol, response: Response, stream: bool)
 
     Servers answer with JSON although a stream was asked for, and the other way round: the body decides.
     """
-    start = response.body.removeprefix(b"\xef\xbb\xbf").lstrip()[:64]  # blank lines keep a connection open
+    start = response.body.removeprefix(codecs.BOM_UTF8).lstrip()[:64]  # blank lines keep a connection open
     if not start.startswith((b"{", b"[")):
         named = response.headers.get("content-type", "").startswith("text/event-stream")
         if start and (stream or named or start.startswith((b"data:", b"event:", b":"))):

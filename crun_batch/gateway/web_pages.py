@@ -7,6 +7,7 @@ answer to an unknown path.
 
 from __future__ import annotations
 
+import codecs
 import html
 import re
 
@@ -40,7 +41,7 @@ _PAGE = re.compile(rb"(?:<!--.*?-->|<\?xml[^<>]*\?>|\s)*+<(?:!doctype\s+html|htm
 
 def is_web_page(body: bytes) -> bool:
     """Whether a body is an HTML page."""
-    return _PAGE.match(body[:READ_OF_A_PAGE].removeprefix(b"\xef\xbb\xbf")) is not None
+    return _PAGE.match(body[:READ_OF_A_PAGE].removeprefix(codecs.BOM_UTF8)) is not None
 
 
 def words_of_page(body: bytes) -> str:

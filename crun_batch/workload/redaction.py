@@ -12,6 +12,7 @@ file itself holds. Secrets are printable ASCII: nothing else can stand in a head
 from __future__ import annotations
 
 import base64
+import codecs
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -119,7 +120,7 @@ class Redactor:
     def _without_pieces(self, body: bytes) -> bytes:
         """The secrets that stand only in decoded texts, or that only a reader puts together of several."""
         assert self._any_form is not None
-        is_json = body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")
+        is_json = body.lstrip(codecs.BOM_UTF8 + b" \t\r\n")[:1] in (b"{", b"[")
         blocks = [(body, body)] if is_json else list(_blocks(body))
         documents = [_decoded(data) if data else None for data, _ in blocks]
         is_cut = self._cut(documents)
@@ -204,7 +205,7 @@ def _blocks(body: bytes) -> Iterator[tuple[bytes, bytes]]:
     data: list[bytes] = []
     lines: list[bytes] = []
     for line in body.splitlines(keepends=True):
-        bare = line.strip(b"\r\n").removeprefix(b"\xef\xbb\xbf")
+        bare = line.strip(b"\r\n").removeprefix(codecs.BOM_UTF8)
         if bare.startswith(b"data:"):
             if lines and not data:
                 yield b"", b"".join(lines)

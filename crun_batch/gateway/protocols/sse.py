@@ -8,6 +8,7 @@ mean is told in each protocol's `assemble`.
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 
@@ -16,7 +17,6 @@ from msgspec import Struct
 from crun_batch.gateway.failures import holds_error
 from crun_batch.gateway.protocols.protocol import JsonObject, decode
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _DONE = b"[DONE]"
 _MARK = re.compile(rb"\[[^\[\]{}]*\]")
 """A word in brackets, as `[DONE]` is one: no object stands in it."""
@@ -52,7 +52,7 @@ def _events(body: bytes) -> Iterator[_Event]:
     """
     name = b""
     lines: list[bytes] = []
-    for line in (*body.removeprefix(_BYTE_ORDER_MARK).splitlines(), b""):
+    for line in (*body.removeprefix(codecs.BOM_UTF8).splitlines(), b""):
         if not line:
             if any(lines):
                 yield _Event(name, tuple(lines))
