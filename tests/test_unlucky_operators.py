@@ -90,7 +90,8 @@ def test_a_run_may_have_any_name_that_the_file_system_takes(gateway, tmp_path, n
     done = run(job(gateway, tmp_path, output={"dir": name}), texts(FEW))
     assert FEW == done.results().collect().height == crun_batch.open_run(name).results().collect().height
     assert [] == crun_batch.verify(name, data=True)
-    assert FEW == done.export("csv", tmp_path / "out.csv")
+    assert FEW == done.export("csv", tmp_path / "out.csv") == done.export("csv", tmp_path / "x.csv", where="1 = 1")
+    assert [{"n": FEW}] == done.sql("select count(*) as n from results").to_pylist()
 
 
 def test_a_folder_with_files_named_like_modules_is_like_any_other(job_file, monkeypatch):

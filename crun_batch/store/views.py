@@ -199,8 +199,9 @@ def query(path: Path, sql: str) -> pa.Table:
 
 def confine(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     """From now on the connection reads this run's files and nothing else, whatever it is asked."""
-    folder = str(path.resolve()).replace("'", "''")
-    connection.execute(f"set allowed_directories = ['{folder}/']")
+    folder = str(path.resolve())
+    names = (_text(f"{name}/") for name in (folder, _verbatim(folder)))  # DuckDB asks for both
+    connection.execute(f"set allowed_directories = [{', '.join(names)}]")
     connection.execute("set python_enable_replacements = false")
     connection.execute("set enable_external_access = false")
     connection.execute("set lock_configuration = true")
@@ -269,9 +270,17 @@ def current_finals(now: Snapshot, columns: list[str], coded: Sequence[str] = ())
 
 def parquet_source(files: list[Path]) -> str:
     """These files as one table, for DuckDB, which would take brackets and stars in their names for patterns."""
-    names = (_PATTERN.sub(r"[\g<0>]", str(file.resolve())) for file in files)
-    paths = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
+    paths = ", ".join(_text(_verbatim(str(file.resolve()))) for file in files)
     return f"read_parquet([{paths}], union_by_name = true)"
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _verbatim(name: str) -> str:
+    """The pattern that only this name fits."""
+    return _PATTERN.sub(r"[\g<0>]", name)
 
 
 def _with_scores(table: pa.Table, scores: pa.Table) -> pa.Table:
