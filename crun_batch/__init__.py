@@ -69,12 +69,10 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "api": (
+        *("View", "aestimate", "annotate", "arun", "cancel", "check", "compare", "coordinator", "credits"),
+        *("doctor", "estimate", "export", "export_annotations", "follow", "import_annotations"),
         *("job_schema", "load_job", "merge", "models", "open_run", "pause", "report", "resume", "run", "runs"),
         *("set", "show", "status", "stop", "verify", "view"),
-        *("aestimate", "annotate", "arun", "cancel", "check", "compare", "coordinator"),
-        *("credits", "doctor", "estimate"),
-        *("export", "export_annotations", "follow", "import_annotations"),
-        "View",
     ),
     "errors": (
         *("CrunBatchError", "DiskFailed", "InputError", "Mistake", "NotRunning", "RefusedToStart"),
