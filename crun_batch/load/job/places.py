@@ -23,7 +23,9 @@ LITERAL_KEY = re.compile(r"(?<![A-Za-z0-9])(?:sk-[A-Za-z0-9_-]{16,}|ak_[A-Za-z0-
 """What API keys look like at CRUN (`ak_`) and at OpenAI, Anthropic, OpenRouter (`sk-`)."""
 
 _DOTTED = re.compile(r'"([^"]*)"|([^."]+)')
+"""A part of a dotted key as people write it, which leads to no place of a list."""
 _SHOWN = re.compile(r'"([^"]*)"|\[(\d+)\]|([^."\[\]]+)')
+"""A part of one as `dotted` shows it."""
 
 
 class Place(NamedTuple):
