@@ -209,12 +209,7 @@ def options_of(overrides: Mapping[str, Any], **named: Any) -> RunOptions:
     fields = RunOptions.__struct_fields__
     overrides = {name: value for name, value in overrides.items() if name not in fields or value is not None}
     own = {name: value for name, value in overrides.items() if name in fields}
-    own |= {"retry": kinds(own["retry"])} if "retry" in own else {}
-    own |= {"shard": shard_from(own["shard"])} if "shard" in own else {}
-    own |= {"pilot": _pilot_rows(own["pilot"])} if "pilot" in own else {}
-    if isinstance(own.get("allow_paths"), str | Path):
-        own["allow_paths"] = (own["allow_paths"],)
-    own |= {"allow_paths": tuple(own["allow_paths"])} if "allow_paths" in own else {}
+    own |= {name: read(own[name]) for name, read in _READ.items() if name in own}
     own |= {} if deadline is None else {"deadline": deadline}
     keys: dict[str, object] = {
         JOB_KEYS[name]: Argument(name, value)
@@ -230,6 +225,10 @@ def options_of(overrides: Mapping[str, Any], **named: Any) -> RunOptions:
         parts = {dotted((name, str(key))): part for key, part in value.items()} if merges else {name: value}
         keys |= {key: Argument(name, part) for key, part in parts.items()}
     return RunOptions(**{**own, "overrides": {**keys, **own.get("overrides", {})}})
+
+
+def _paths(given: str | Path | Collection[str | Path]) -> tuple[str | Path, ...]:
+    return (given,) if isinstance(given, str | Path) else tuple(given)
 
 
 def _pilot_rows(rows: Any) -> int:
@@ -265,3 +264,12 @@ def kinds(chosen: Collection[str]) -> frozenset[str]:
     if wrong:
         raise InputError(f"retry knows no {', '.join(map(repr, wrong))}; it knows {', '.join(known)}")
     return frozenset[str]().union(*(RETRY_GROUPS.get(name, {name}) for name in names))
+
+
+_READ: Mapping[str, Callable[[Any], Any]] = {
+    "retry": kinds,
+    "shard": shard_from,
+    "pilot": _pilot_rows,
+    "allow_paths": _paths,
+}
+"""What is made of an argument that may be given in several ways."""
