@@ -104,6 +104,14 @@ def test_a_budget_is_that_of_all_and_a_job_moves_without_a_row_sent_again(at: Si
     assert 60 == at.ledger()["count"] - sent, "each row was sent once, wherever it was"
 
 
+def test_one_directory_is_named_for_all(at: SimulatorProcess, tmp_path: Path):
+    """`--output-dir` at each worker is that of the coordinator: their shards stand beside it, as without."""
+    file, there = job_file(at, tmp_path, 6, limits={"concurrency": 4}), tmp_path / "moved"
+    several, parts = coordinated(file, 2, output_dir=there)
+    assert ("finished", there, 6) == (several.status, several.directory, results(several).height)
+    assert [f"moved-shard-{number}-of-2" for number in (1, 2)] == [part.directory.name for part in parts]
+
+
 def command(*arguments: object) -> subprocess.Popen[bytes]:
     line, environ = [sys.executable, "-m", "crun_batch", *map(str, arguments)], {**os.environ, **ENVIRON}
     out: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}

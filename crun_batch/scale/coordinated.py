@@ -15,7 +15,7 @@ from crun_batch.options import RunOptions
 from crun_batch.pipeline import run_job
 from crun_batch.scale.carried import carried_to, checked_address
 from crun_batch.scale.exchange import FromShard, digests
-from crun_batch.scale.own_shard import OwnShard, own_shard
+from crun_batch.scale.own_shard import OwnShard, beside_the_job, own_shard
 from crun_batch.scale.remote import Carry, RemotePart
 from crun_batch.scale.unfit import refuse_unfit_worker
 from crun_batch.store.holder import holder
@@ -31,6 +31,7 @@ async def run_coordinated(job: str | Path, url: str, options: RunOptions) -> dic
     Raises InputError, RefusedToStart, RunDirectoryError, DiskFailed (exit codes 2, 3, 6, 7).
     """
     refuse_unfit_worker(options)
+    options = beside_the_job(options)
     async with carried_to(checked_address(url), options.environ) as carry:
         return await run_carried(job, carry, options)
 
