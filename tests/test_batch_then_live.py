@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
@@ -144,6 +145,15 @@ def test_a_cancel_by_others_sends_the_rest_live(fresh: SimulatorProcess, tmp_pat
     done = batch_kit.run(then_live(fresh, tmp_path), texts(8).with_columns(pl.col("text") + " cancel"), say=cancel)
     assert (0, {"ok": 8}) == (done.exit_code, Counter(results(done)["status"])), cancel.said
     assert {("batch", "not_sent"): 8, (None, "done"): 8} == outcomes(done)
+
+
+def test_a_session_is_said_to_run_while_all_of_it_is_in_batches(fresh: SimulatorProcess, tmp_path: Path) -> None:
+    """After a kill too: nothing was said of what was out, as nothing went live yet."""
+    fresh.change(batch_seconds=0.5)
+    summary, said = tmp_path / "run" / "summary.json", []
+    look = Meanwhile(lambda: said.append(json.loads(summary.read_bytes())))
+    batch_kit.run(then_live(fresh, tmp_path), texts(4).with_columns(pl.col("text") + " said"), say=look)
+    assert [("running", 4)] == [(one["status"], one["units"]["open"]) for one in said]
 
 
 def test_a_stop_leaves_batches_and_the_next_session_goes_on_in_both_lanes(

@@ -56,6 +56,27 @@ def test_every_run_below_a_folder_is_listed_with_its_figures(done: crun_batch.Ru
     assert abs((datetime.now(UTC) - run["last_active"]).total_seconds()) < 600
 
 
+class LookingWire(run_kit.RecordingWire):
+    """Remembers what summary.json says as each request goes."""
+
+    def __init__(self, summary: Path) -> None:
+        super().__init__()
+        self._summary, self.said = summary, []
+
+    async def post(self, url: str, headers: Any, body: bytes, deadline_seconds: float) -> Any:
+        self.said.append(json.loads(self._summary.read_bytes())["status"])
+        return await super().post(url, headers, body, deadline_seconds)
+
+
+def test_a_session_is_said_to_run_before_its_first_request_goes(gateway: SimulatorProcess, tmp_path: Path) -> None:
+    """A kill at that moment finds it said: what was in flight is told, and not the end of an earlier session."""
+    job = run_kit.job(gateway, tmp_path)
+    for rows in (2, 4):
+        wire = LookingWire(tmp_path / "run" / "summary.json")
+        run_kit.run(job, run_kit.texts(rows), wire=wire)
+        assert ["running"] * 2 == wire.said
+
+
 def _cut(place: Path) -> None:
     (place / "summary.json").write_bytes(b'{"name": "x"')
 

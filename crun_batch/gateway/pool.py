@@ -123,16 +123,15 @@ class Pool:
 
     @property
     def waiting_seconds(self) -> float:
-        """How long no lane may send, as each is paused; for the progress display."""
-        now = self._loop.time()
+        """How long no lane may send, as each is paused; for the progress display, also before it runs."""
+        now = asyncio.get_running_loop().time()
         return max(0.0, min(lane.paused_until - now for lane, _ in self._queues))
 
     @property
     def limit(self) -> int:
         """Requests that may be in flight now: the lanes' limits together, as far as the pool may."""
-        return min(
-            self._allowance.places(self._loop.time()), sum(int(lane.limit.value) for lane, _ in self._queues)
-        )
+        now = asyncio.get_running_loop().time()
+        return min(self._allowance.places(now), sum(int(lane.limit.value) for lane, _ in self._queues))
 
     def _step_soon(self) -> None:
         if not self._step_is_due:

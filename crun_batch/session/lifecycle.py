@@ -20,7 +20,7 @@ from crun_batch.session.sealing import Sealer, open_journal
 from crun_batch.session.senders import leaves_in_flight, make_sender
 from crun_batch.session.signals import SignalHandling, signals_told
 from crun_batch.session.tools import Make, Recorder
-from crun_batch.session.watching import Meter, keep_summary, pace_of, show, tell_standstill
+from crun_batch.session.watching import Meter, keep_summary, pace_of, replace_summary, show, tell_standstill
 from crun_batch.state.run_state import RunContext
 from crun_batch.workload.target import Target
 
@@ -67,9 +67,10 @@ async def _run_watched(context: RunContext, resources: Resources, pool: Sender, 
         summed = resources.summary(recorder.tally.finished_units, clock() - started)
         return {**summed, "pace": pace_of(meter.read())}
 
-    every_seconds = options.platform.summary_every_seconds
+    every_seconds, directory = options.platform.summary_every_seconds, context.state.directory
+    replace_summary(directory, summary(), options.say)  # before the first request: a kill finds it said
     beside = [
-        keep_summary(context.state.directory, summary, options.say, every_seconds),
+        keep_summary(directory, summary, options.say, every_seconds),
         tell_standstill(options.say, options.platform.standstill_every_seconds),
     ]
     if options.watch is not None:

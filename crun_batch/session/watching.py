@@ -137,20 +137,26 @@ async def keep_summary(
     say: Callable[[str], None],
     every_seconds: float,
 ) -> None:
-    """Replace summary.json at once and then every so many seconds. A disk that fails here is only said.
-
-    The journal is what counts: if the disk has really failed, the next event ends the run.
-    """
+    """Replace summary.json every so many seconds."""
     while True:
-        writing = asyncio.create_task(asyncio.to_thread(write_json, directory, directory.summary, summary()))
+        await asyncio.sleep(every_seconds)
+        writing = asyncio.create_task(asyncio.to_thread(replace_summary, directory, summary(), say))
         try:
             await asyncio.shield(writing)
-        except DiskFailed as error:
-            say(f"summary.json is not up to date: {error}")
         except asyncio.CancelledError:
             await asyncio.wait([writing])  # so that it cannot replace the summary of the session's end
             raise
-        await asyncio.sleep(every_seconds)
+
+
+def replace_summary(directory: RunDirectory, summary: Mapping[str, Any], say: Callable[[str], None]) -> None:
+    """Write summary.json anew. A disk that fails here is only said.
+
+    The journal is what counts: if the disk has really failed, the next event ends the run.
+    """
+    try:
+        write_json(directory, directory.summary, summary)
+    except DiskFailed as error:
+        say(f"summary.json is not up to date: {error}")
 
 
 def seconds_with_sleep() -> float:
