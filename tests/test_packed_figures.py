@@ -22,7 +22,7 @@ from crun_batch.records import Reply, Response
 from crun_batch.reporting.data import ReportData
 from crun_batch.reporting.read import read_report
 from crun_batch.state.recovery import account_now
-from crun_batch.state.status import status_of
+from crun_batch.state.status import SUSPECTS_SHOWN, status_of
 from crun_batch.store.directory import RunDirectory
 from tests.simulation.gateway import BASE_URL, MODEL
 from tests.simulation.packs import FAILING, GARBLED, TABLE, PackScene, PackStage, job_of, pico
@@ -86,14 +86,27 @@ def test_the_page_counts_failed_requests_as_requests(tmp_path: Path) -> None:
 
 
 def test_a_kill_leaves_requests_in_flight_not_rows(tmp_path: Path) -> None:
-    """Two requests of eight; the suspects are their rows, each of which may have been billed its part."""
+    """Three requests of eight; the suspects are their rows, each of which may have been billed its part."""
     stage = PackStage(PackScene(faults={"reset_after": 1.0}), tmp_path)
     assert stage.session(29, "after") is None
     told = status_of(tmp_path)
-    assert (2, 16) == (told["in_flight"], len(told["suspects"]))
-    assert (2, 16) == (told["requests"], told["attempts"])
+    assert (3, SUSPECTS_SHOWN) == (told["in_flight"], len(told["suspects"]))
+    assert (3, 24) == (told["requests"], told["attempts"])
     report = read_report(tmp_path)
-    assert (2, 2, Decimal(told["held_credits"])) == (report.requests, report.unknown, report.held.credits)
+    assert (3, 3, Decimal(told["held_credits"])) == (report.requests, report.unknown, report.held.credits)
+
+
+@pytest.mark.parametrize("keys", [{}, {"pack": None}], ids=["packs", "rows"])
+def test_a_kill_at_any_moment_is_told_with_all_that_was_sent(keys: dict[str, Any], tmp_path: Path) -> None:
+    """Before the next session: what the gateway charged lies within the bill, replies that nobody has read too."""
+    for at in range(26, 60, 2):
+        stage = PackStage(PackScene(faults=FAILING, pack_faults=GARBLED, seed=2, keys=keys), tmp_path / str(at))
+        assert stage.session(at, "after") is None
+        told, report = status_of(stage.folder), read_report(stage.folder)
+        low, high = (Decimal(told["bill_credits"][end]) for end in ("low", "high"))
+        assert low <= Decimal(stage.world.gateway.ledger.charged_pico) / 10**12 <= high
+        assert stage.world.posts <= told["requests"] == report.requests
+        assert (low, high) == (report.cost.credits or 0, (report.cost.credits or 0) + (report.held.credits or 0))
 
 
 @pytest.mark.parametrize("at", [17, 29, 41])

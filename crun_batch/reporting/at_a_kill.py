@@ -1,4 +1,4 @@
-"""What was in flight when a run was killed, as lines of its bill: no attempt tells it until a session books it.
+"""What was in flight or unread at a kill, as lines of the bill: no attempt tells it before the next session.
 
 It may have been billed: without it a report of a run that was just killed would say less than the bill may be.
 """
@@ -9,23 +9,25 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
 from crun_batch.console.amounts import from_pico
+from crun_batch.records import FREE_OUTCOMES, OutcomeClass
 from crun_batch.reporting.data import Amount, BillLine
 from crun_batch.state.recovery import JournalNow
 from crun_batch.store.events import StartEvent
 
 
 def lines_at_a_kill(journal: JournalNow) -> tuple[BillLine, ...]:
-    """By variant and purpose, in the order of the table's own lines; none where nothing was in flight."""
-    found: dict[tuple[str, str], list[StartEvent]] = {}
-    for start in journal.in_flight.values():
-        found.setdefault((start.variant, start.purpose), []).append(start)
+    """By variant, outcome and purpose, in the order of the table's own lines; none where nothing was under way."""
+    found: dict[tuple[str, OutcomeClass, str], list[StartEvent]] = {}
+    for start, outcome in journal.unbooked:
+        found.setdefault((start.variant, outcome, start.purpose), []).append(start)
     return tuple(_line(*key, starts) for key, starts in sorted(found.items()))
 
 
-def _line(variant: str, purpose: str, starts: Sequence[StartEvent]) -> BillLine:
+def _line(variant: str, outcome: OutcomeClass, purpose: str, starts: Sequence[StartEvent]) -> BillLine:
+    doubtful = [] if outcome in FREE_OUTCOMES else starts
     return BillLine(
         variant=variant,
-        outcome="unknown",
+        outcome=outcome,
         purpose=purpose,
         source=None,
         requests=_requests(starts),
@@ -34,10 +36,10 @@ def _line(variant: str, purpose: str, starts: Sequence[StartEvent]) -> BillLine:
         output_tokens=0,
         reasoning_tokens=0,
         cost=Amount(),
-        held=Amount(_held(one.held_usd for one in starts), _held(one.held_credits for one in starts)),
-        unpriced=0,
-        unbounded_usd=_requests([one for one in starts if one.held_usd is None]),
-        unbounded_credits=_requests([one for one in starts if one.held_credits is None]),
+        held=Amount(_held(one.held_usd for one in doubtful), _held(one.held_credits for one in doubtful)),
+        unpriced=_requests(starts) if outcome == "done" else 0,
+        unbounded_usd=_requests([one for one in doubtful if one.held_usd is None]),
+        unbounded_credits=_requests([one for one in doubtful if one.held_credits is None]),
     )
 
 

@@ -16,6 +16,7 @@ from crun_batch.records import (
     ErrorKind,
     Failure,
     Hold,
+    OutcomeClass,
     Purpose,
     Reply,
     Tries,
@@ -25,7 +26,7 @@ from crun_batch.state.done import DoneMarks
 from crun_batch.state.marking import mark_done
 from crun_batch.store.batches import BatchBook, BatchEntry
 from crun_batch.store.directory import RunDirectory
-from crun_batch.store.events import Event, FinalEvent, HeadEvent, ReadEvent, StartEvent
+from crun_batch.store.events import EndEvent, Event, FinalEvent, HeadEvent, ReadEvent, StartEvent
 from crun_batch.store.recover import Recovered, recover, replay
 from crun_batch.store.schema import RunSchema
 from crun_batch.store.seal import seal_segment
@@ -41,6 +42,13 @@ class JournalNow(Struct):
     """Without those that are in batches, or were to go in one that was never submitted."""
     batches: list[BatchEntry] = []
     """Those that are not collected yet."""
+    unread: dict[int, tuple[StartEvent, OutcomeClass]] = {}
+    """Whose raw reply is recorded and no more, with the class that it may have: it is read by the next session."""
+
+    @property
+    def unbooked(self) -> list[tuple[StartEvent, OutcomeClass]]:
+        """What no sum has yet and may have been billed, whatever the next session makes of it."""
+        return [*((start, "unknown") for start in self.in_flight.values()), *self.unread.values()]
 
 
 def account_now(directory: RunDirectory) -> Account:
@@ -66,15 +74,37 @@ def _folded(directory: RunDirectory) -> JournalNow:
                 now.in_flight = {start.n: start for start in event.in_flight}
             elif isinstance(event, StartEvent):
                 now.in_flight[event.n] = event
+            elif isinstance(event, EndEvent):
+                _answered(now, event)
             else:
                 book(now.account, event)
                 if not isinstance(event, FinalEvent):
                     now.in_flight.pop(event.n, None)
+                    now.unread.pop(event.n, None)
     now.account.session_killed(last_us)
     batches = BatchBook(directory)
     now.batches = batches.open
     now.in_flight = {n: start for n, start in now.in_flight.items() if batches.fate(n) == "unknown"}
+    now.unread = {n: one for n, one in now.unread.items() if batches.fate(n) == "unknown"}
     return now
+
+
+def _answered(now: JournalNow, end: EndEvent) -> None:
+    """The reply to a request, of all its rows: the raw one stands with the first of them.
+
+    One without a whole reply stays as it was: its outcome is unknown. A 2xx counts as billed until it is read.
+    """
+    first = now.in_flight.get(end.n)
+    if first is None or (end.fault is not None and end.fault.stage != "not_sent"):
+        return
+    is_2xx = 200 <= (end.http_status or 0) < 300
+    outcome: OutcomeClass = "not_sent" if end.fault is not None else "done" if is_2xx else "rejected"
+    rows = [first]
+    if first.pack is not None:
+        rows = [start for start in now.in_flight.values() if start.first_of_pack == end.n]
+    for start in rows:
+        del now.in_flight[start.n]
+        now.unread[start.n] = start, outcome
 
 
 def _written_at(event: Event) -> int:

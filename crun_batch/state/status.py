@@ -119,11 +119,14 @@ def _summary_now(
 
 
 def give_up(now: JournalNow) -> None:
-    """Book what was in flight at a kill as the next session will: its outcome is unknown, its hold stays."""
-    for start in now.in_flight.values():
+    """Book what no session has: what was in flight at a kill, and replies that were recorded and not read yet.
+
+    As the next session will, but that these have no cost before it: their hold stays.
+    """
+    for start, outcome in now.unbooked:
         hold = Hold(start.held_usd, start.held_credits)
         place = None if start.pack is None else start.pack.place
-        end = BookedAttempt("unknown", None, Cost(), hold, Tries(), endpoint=start.endpoint, pack_place=place)
+        end = BookedAttempt(outcome, None, Cost(), hold, Tries(), endpoint=start.endpoint, pack_place=place)
         key = start.id, start.variant, start.repeat
         now.account.ended(key, start.started_at, end, judge=start.judge)
 
