@@ -149,9 +149,7 @@ def _several(right: Any) -> Sequence[Any]:
 
 def _taken(spec: Spec) -> Callable[[str, Any], Any]:
     """From a reply to the part of it that is graded: a field, the last match of the pattern, or the whole text."""
-    steps: list[Callable[[Any], Any]] = []
-    if spec.pattern is not None and spec.grader != "regex":
-        steps.append(partial(_last_match, re.compile(spec.pattern)))
+    pattern = None if spec.pattern is None or spec.grader == "regex" else re.compile(spec.pattern)
     path = None if spec.field is None else tuple(spec.field.split("."))
     whole_json = spec.grader == "json" and path is None
 
@@ -163,9 +161,7 @@ def _taken(spec: Spec) -> Callable[[str, Any], Any]:
             if found is ABSENT or spec.grader == "json":
                 return found
             found = as_text(found)
-        for step in steps:
-            found = ABSENT if found is ABSENT else step(found)
-        return found
+        return found if pattern is None else _last_match(pattern, found)
 
     return taken
 
