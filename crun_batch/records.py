@@ -375,6 +375,11 @@ def pico_of(amount: Decimal) -> int:
     return scaled(amount, PICO)
 
 
+def known_pico(amount: Decimal | None) -> int | None:
+    """The same; None, which is an amount that nobody knows, stays None."""
+    return None if amount is None else scaled(amount, PICO)
+
+
 def scaled(amount: Decimal, scale: int) -> int:
     """Amount x scale, rounded half to even."""
     above, below = amount.as_integer_ratio()

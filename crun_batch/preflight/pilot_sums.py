@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import Decimal
 
 import pyarrow as pa
 from msgspec import Struct, structs
 
 from crun_batch.load.table.arrays import array_of
 from crun_batch.pricing.pilot import Forecast, forecast
-from crun_batch.records import PICO, Row
+from crun_batch.records import Row, known_pico
 from crun_batch.state.run_state import RunState
 from crun_batch.stats.intervals import t_quantile
 from crun_batch.store.schema import quoted
@@ -60,7 +59,7 @@ def row_sums(state: RunState, rows: Sequence[Row]) -> list[PilotRowSums]:
             group by pilot_rows.id
         """).fetchall()
     return [
-        PilotRowSums(output_tokens, whole, latency_us, _pico(cost_usd), _pico(cost_credits), *weights)
+        PilotRowSums(output_tokens, whole, latency_us, known_pico(cost_usd), known_pico(cost_credits), *weights)
         for output_tokens, whole, latency_us, cost_usd, cost_credits, *weights in found
     ]
 
@@ -105,10 +104,3 @@ def run_sums(state: RunState) -> PilotRowSums:
         cost_usd=totals.cost_usd if totals.priced_usd else None,
         cost_credits=totals.cost_credits if totals.priced_credits else None,
     )
-
-
-def _pico(amount: Decimal | None) -> int | None:
-    if amount is None:
-        return None
-    above, below = amount.as_integer_ratio()
-    return above * PICO // below

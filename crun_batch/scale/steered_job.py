@@ -17,7 +17,7 @@ from crun_batch.errors import EXIT_TERMINATED, CrunBatchError
 from crun_batch.gateway.http.descriptors import ensure_file_descriptors
 from crun_batch.load.job.job import Job
 from crun_batch.pricing.budget import Budget, Reservations
-from crun_batch.records import Halt, Hold, pico_of
+from crun_batch.records import Halt, Hold, known_pico
 from crun_batch.scale.giver import Giver
 from crun_batch.scale.kept_leases import KeptLeases
 from crun_batch.scale.leases import SharedLimits
@@ -148,7 +148,7 @@ class SteeredJob:
 def terms_of(workload: Workload, job: Job, *, is_paused: bool = False) -> SharedLimits:
     """What all workers have together. `job`: that of the workload, as it is now."""
     caps, limits = (job.budget.max_cost_usd, job.budget.max_cost_credits), job.limits
-    usd, credits = (None if cap is None else pico_of(cap) for cap in caps)
+    usd, credits = (known_pico(cap) for cap in caps)
     own = [one.endpoint.limits.tokens_per_minute for one in _at_each_endpoint(workload)]
     return SharedLimits(
         limits.concurrency,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from crun_batch.console.amounts import counted, noun_of
 from crun_batch.pricing.account import Account, UnitKey, UnitSoFar
-from crun_batch.records import Usage, pico_of
+from crun_batch.records import Usage, known_pico
 from crun_batch.state.done import DoneMarks
 from crun_batch.store.packs import ROWS_ALONE_AFTER
 from crun_batch.store.schema import TOKENS
@@ -71,7 +71,7 @@ def _sums_of_attempts(path: Path, id_name: str, units: list[UnitKey]) -> Iterabl
     )
     for row in sums.collect().iter_rows(named=True):
         usage = Usage(*(row[name] for name in TOKENS)) if row["has_usage"] else None
-        usd, credits_ = (None if row[name] is None else pico_of(row[name]) for name in COSTS)
+        usd, credits_ = (known_pico(row[name]) for name in COSTS)
         yield (
             (row["id"], row["variant"], row["repeat"]),
             UnitSoFar(

@@ -7,13 +7,12 @@ repeat, and the address that was asked (a model of the same name elsewhere is an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crun_batch.errors import InputError, Mistake, RunDamaged
 from crun_batch.load.job.sweep import variations
-from crun_batch.records import pico_of
+from crun_batch.records import known_pico
 from crun_batch.store.directory import SIMULATED, RunDirectory, read_json
 from crun_batch.store.events import FinalPart
 from crun_batch.store.views import connect, run_schema
@@ -167,10 +166,6 @@ def _part(found: Mapping[str, Any], name: str) -> FinalPart:
         request_hash=found["request_hash"],
         outputs=found["outputs"],
         reused_from=name,
-        saved_usd=_pico(usd) if was_paid else None,
-        saved_credits=_pico(credits_) if was_paid else None,
+        saved_usd=known_pico(usd) if was_paid else None,
+        saved_credits=known_pico(credits_) if was_paid else None,
     )
-
-
-def _pico(amount: Decimal | None) -> int | None:
-    return None if amount is None else pico_of(amount)

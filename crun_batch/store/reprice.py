@@ -7,7 +7,6 @@ leaves some files priced the old way, and doing it again finishes. Must not know
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from msgspec import Struct, structs
 
-from crun_batch.records import PICO, Cost, Hold, Usage
+from crun_batch.records import Cost, Hold, Usage, known_pico
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.packs import stretches
 from crun_batch.store.schema import SEQUENCE, TOKENS, RunSchema, money_column, quoted
@@ -193,7 +192,7 @@ def _costs_of(connection: duckdb.DuckDBPyConnection, source: str, of: Of) -> lis
             from {source} where {column} {is_met} group by 1
         """).fetchall()
     return [
-        AttemptCosts(of, who, unpriced, *row[:2], *map(_pico, row[2:4]), *row[4:6], *map(_pico, row[6:]))
+        AttemptCosts(of, who, unpriced, *row[:2], *map(known_pico, row[2:4]), *row[4:6], *map(known_pico, row[6:]))
         for who, unpriced, *row in rows
     ]
 
@@ -213,7 +212,7 @@ def unit_costs(run: RunDirectory, schema: RunSchema, keys: Iterable[tuple[str, s
             and attempt.variant = wanted.variant and attempt.repeat = wanted.repeat
             where attempt.judge is null group by all
         """).fetchall()
-    return [UnitCost(tuple(row[:3]), Cost(_pico(row[3]), _pico(row[4]), row[5])) for row in rows]
+    return [UnitCost(tuple(row[:3]), Cost(known_pico(row[3]), known_pico(row[4]), row[5])) for row in rows]
 
 
 def _priced_attempts(table: pa.Table, charge: Charge) -> pa.Table:
@@ -302,8 +301,8 @@ def _stored(table: pa.Table) -> Iterable[Stored]:
             outcome=outcome,
             usage=_usage(tokens, service_tier),
             reported_usd=reported_usd,
-            cost=Cost(_pico(usd), _pico(credit), source),
-            hold=Hold(_pico(held_usd), _pico(held_credits)),
+            cost=Cost(known_pico(usd), known_pico(credit), source),
+            hold=Hold(known_pico(held_usd), known_pico(held_credits)),
             started_at=started_at or 0,
         )
 
@@ -323,13 +322,6 @@ def _later_column(table: pa.Table, name: str) -> list[Any]:
 
 def _money(pico: list[int | None]) -> pa.Array:
     return money_column(pa.array(pico, _DIGITS))
-
-
-def _pico(amount: Decimal | None) -> int | None:
-    if amount is None:
-        return None
-    above, below = amount.as_integer_ratio()
-    return above * PICO // below
 
 
 def _with_columns(table: pa.Table, columns: pa.Table) -> pa.Table:
