@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 import orjson
@@ -21,6 +20,7 @@ from crun_batch.gateway.batches.asking import (
     FILE_SECONDS,
     BatchAddress,
     BatchCalls,
+    below,
     count_of,
     epoch_seconds,
     part_of,
@@ -133,8 +133,7 @@ class AnthropicBatches:
 
     async def probe(self) -> CallTrouble | None:
         """See the form."""
-        listed = await self._calls.get(_PATH, {"limit": "1"})
-        return listed if isinstance(listed, CallTrouble) else None
+        return await self._calls.probe(_PATH)
 
     async def submit(self, content: bytes) -> BatchTold | CallTrouble:
         """See the form."""
@@ -146,23 +145,19 @@ class AnthropicBatches:
 
     async def look(self, batch_id: str) -> BatchTold | CallTrouble:
         """See the form."""
-        return _told(await self._calls.get(_path_of(batch_id)))
+        return _told(await self._calls.get(below(_PATH, batch_id)))
 
     async def read(self, name: str) -> bytes | CallTrouble:
         """See the form. The address that a batch tells for its results is not followed: the key would go there."""
-        return await self._calls.read(f"{_path_of(name)}/results")
+        return await self._calls.read(f"{below(_PATH, name)}/results")
 
     async def cancel(self, batch_id: str) -> BatchTold | CallTrouble:
         """See the form."""
-        return _told(await self._calls.post(f"{_path_of(batch_id)}/cancel", b"{}"))
+        return _told(await self._calls.post(f"{below(_PATH, batch_id)}/cancel", b"{}"))
 
     async def close(self) -> None:
         """See the form."""
         await self._calls.close()
-
-
-def _path_of(batch_id: str) -> str:
-    return f"{_PATH}/{quote(batch_id, safe='')}"
 
 
 def _told(answer: dict[str, Any] | CallTrouble) -> BatchTold | CallTrouble:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import orjson
 from msgspec import Struct, structs
@@ -73,6 +73,11 @@ class BatchCalls:
             return b"\n".join(map(self._address.redact, reply.body.split(b"\n")))
         return self._trouble(self._clean(reply))
 
+    async def probe(self, path: str) -> CallTrouble | None:
+        """Why nothing can be listed there; None: it can."""
+        listed = await self.get(path, {"limit": "1"})
+        return listed if isinstance(listed, CallTrouble) else None
+
     async def listed(
         self,
         path: str,
@@ -130,6 +135,11 @@ class BatchCalls:
         if reply.status in NO_SUCH:
             return CallTrouble("not_there", failure)
         return CallTrouble("unclear" if reply.status >= 500 or reply.status == 408 else "not_done", failure)
+
+
+def below(path: str, name: str) -> str:
+    """The path of what a gateway calls so, among what is listed at a path."""
+    return f"{path}/{quote(name, safe='')}"
 
 
 def unreadable(what: str) -> CallTrouble:

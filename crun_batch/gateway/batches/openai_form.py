@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 import orjson
@@ -20,6 +19,7 @@ from crun_batch.gateway.batches.asking import (
     FILE_SECONDS,
     BatchAddress,
     BatchCalls,
+    below,
     count_of,
     epoch_seconds,
     part_of,
@@ -37,6 +37,7 @@ from crun_batch.gateway.batches.form import (
 from crun_batch.gateway.protocols.protocol import Protocol
 from crun_batch.records import Fault, Response
 
+_PATH, _FILES = "/batches", "/files"
 STATES: Mapping[str, BatchState] = {
     "validating": "accepted",
     "in_progress": "running",
@@ -116,7 +117,7 @@ def result_of(line: bytes | Raw) -> BatchLineRead | None:
 class OpenAIBatches:
     """See `form.FileForm`; the calls are below the gateway's base URL."""
 
-    list_path = "/batches"
+    list_path = _PATH
 
     def __init__(
         self,
@@ -141,8 +142,7 @@ class OpenAIBatches:
 
     async def probe(self) -> CallTrouble | None:
         """See the form."""
-        listed = await self._calls.get("/batches", {"limit": "1"})
-        return listed if isinstance(listed, CallTrouble) else None
+        return await self._calls.probe(_PATH)
 
     async def upload(self, name: str, content: bytes) -> str | CallTrouble:
         """See the form."""
@@ -154,7 +154,7 @@ class OpenAIBatches:
         )
         body = b"%b%b\r\n--%b--\r\n" % (parts.encode(), content, boundary.encode())
         content_type = f"multipart/form-data; boundary={boundary}"
-        answer = await self._calls.post("/files", body, content_type=content_type, deadline_seconds=FILE_SECONDS)
+        answer = await self._calls.post(_FILES, body, content_type=content_type, deadline_seconds=FILE_SECONDS)
         if isinstance(answer, CallTrouble):
             return answer
         return answer["id"] if isinstance(answer.get("id"), str) else unreadable("a file without an id")
@@ -167,31 +167,27 @@ class OpenAIBatches:
             "completion_window": self._window,
             "metadata": tags,
         }
-        return told_of(await self._calls.post("/batches", orjson.dumps(asked)))
+        return told_of(await self._calls.post(_PATH, orjson.dumps(asked)))
 
     async def listed(self, since_seconds: float) -> Sequence[BatchTold] | CallTrouble:
         """See the form."""
-        return await self._calls.listed("/batches", "after", told_of, since_seconds)
+        return await self._calls.listed(_PATH, "after", told_of, since_seconds)
 
     async def look(self, batch_id: str) -> BatchTold | CallTrouble:
         """See the form."""
-        return told_of(await self._calls.get(_path(batch_id)))
+        return told_of(await self._calls.get(below(_PATH, batch_id)))
 
     async def read(self, name: str) -> bytes | CallTrouble:
         """See the form."""
-        return await self._calls.read(f"/files/{quote(name, safe='')}/content")
+        return await self._calls.read(f"{below(_FILES, name)}/content")
 
     async def cancel(self, batch_id: str) -> BatchTold | CallTrouble:
         """See the form."""
-        return told_of(await self._calls.post(f"{_path(batch_id)}/cancel", b"{}"))
+        return told_of(await self._calls.post(f"{below(_PATH, batch_id)}/cancel", b"{}"))
 
     async def close(self) -> None:
         """See the form."""
         await self._calls.close()
-
-
-def _path(batch_id: str) -> str:
-    return f"/batches/{quote(batch_id, safe='')}"
 
 
 def told_of(answer: dict[str, Any] | CallTrouble) -> BatchTold | CallTrouble:

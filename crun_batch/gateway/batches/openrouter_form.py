@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 import orjson
@@ -22,6 +21,7 @@ from crun_batch.gateway.batches.asking import (
     MOST_PAGES,
     BatchAddress,
     BatchCalls,
+    below,
     count_of,
     epoch_seconds,
     part_of,
@@ -95,8 +95,7 @@ class OpenRouterBatches:
 
     async def probe(self) -> CallTrouble | None:
         """See the form."""
-        listed = await self._calls.get(_PATH, {"limit": "1"})
-        return listed if isinstance(listed, CallTrouble) else None
+        return await self._calls.probe(_PATH)
 
     async def submit(self, content: bytes) -> BatchTold | CallTrouble:
         """See the form."""
@@ -114,11 +113,11 @@ class OpenRouterBatches:
 
     async def look(self, batch_id: str) -> BatchTold | CallTrouble:
         """See the form."""
-        return _told(await self._calls.get(_path_of(batch_id)))
+        return _told(await self._calls.get(below(_PATH, batch_id)))
 
     async def read(self, name: str) -> bytes | CallTrouble:
         """See the form: the batch itself; where it has no results, their pages, of gateways that have such."""
-        batch = await self._calls.read(_path_of(name))
+        batch = await self._calls.read(below(_PATH, name))
         if isinstance(batch, CallTrouble):
             return batch
         read = _read(batch)
@@ -126,7 +125,7 @@ class OpenRouterBatches:
             return _one_line(batch)
         pages, cursor = [_one_line(batch)], dict[str, str]()
         for _ in range(MOST_PAGES * MOST_PAGES):
-            page = await self._calls.read(f"{_path_of(name)}/results", cursor)
+            page = await self._calls.read(f"{below(_PATH, name)}/results", cursor)
             if isinstance(page, CallTrouble):
                 return b"\n".join(pages) if page.fate == "not_there" else page
             pages.append(_one_line(page))
@@ -138,15 +137,11 @@ class OpenRouterBatches:
 
     async def cancel(self, batch_id: str) -> BatchTold | CallTrouble:
         """See the form: as at OpenAI, for gateways that have it; OpenRouter itself documents none."""
-        return _told(await self._calls.post(f"{_path_of(batch_id)}/cancel", b"{}"))
+        return _told(await self._calls.post(f"{below(_PATH, batch_id)}/cancel", b"{}"))
 
     async def close(self) -> None:
         """See the form."""
         await self._calls.close()
-
-
-def _path_of(batch_id: str) -> str:
-    return f"{_PATH}/{quote(batch_id, safe='')}"
 
 
 def _one_line(document: bytes) -> bytes:
