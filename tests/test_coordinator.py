@@ -330,6 +330,29 @@ def test_places_of_a_process_that_is_gone_are_free_when_its_lease_has_ended(scen
     assert "its process is gone" in scene.said[0] and 10 == scene.grant(1, "two").places
 
 
+def test_who_has_lost_his_book_gives_nothing_more(scene: Scene):
+    """Deleted or moved away, another may be kept in its place: two would give the same money."""
+    Owned(scene.places[0], "one")
+    assert scene.grant(0, "one") is not None
+    shutil.rmtree(scene.folder / "leases")
+    with pytest.raises(RunInUse, match="leases was taken away while this coordinator kept its grants there"):
+        scene.grant(0, "one", used(None, 7))
+
+
+def test_who_was_not_heard_when_it_was_done_is_not_waited_for(scene: Scene):
+    """All rows are done, as its run directory says: nobody would start it again. Else it is waited for."""
+    ends = WorkerEnd(4, message="no room"), WorkerEnd(1)
+    for number, end in enumerate(ends):
+        owner = Owned(scene.places[number], f"{number}")
+        scene.grant(number, f"{number}")
+        owner.ends()
+        scene.ended[number] = end
+    scene.now += LEASE_SECONDS + 1.1
+    scene.coordinator.look_after()
+    assert [False, True] == scene.coordinator.over and "shard 2 is done, as its run directory says" in scene.said
+    assert "its process is gone" in scene.said[0]
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "another count": ({"shard": (1, 3)}, "the coordinator has 2 shards; this is 1/3"),
     "another job": ({"asks": {"model": "other"}}, "the coordinator's job and this worker's differ in model"),

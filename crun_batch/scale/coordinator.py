@@ -258,8 +258,12 @@ class Coordinator:
         return self._clock() >= self._giver.book.lease_ends_at(number) + LATE_SECONDS
 
     def _lose(self, number: int) -> None:
-        """Its lease is over: what it committed stands in its journal, what it has in flight ends by itself."""
+        """Its lease is over: what it committed stands in its journal, what it has in flight ends by itself.
+
+        Who is gone may have ended unheard: with all of its rows done it would not come again to say so.
+        """
         process, committed = holder(self._places[number]), self._giver.watchers.committed(number)
+        end = None if process else self._giver.watchers.ended(number)
         with self._lock:
             shard, book = self._shards[number], self._giver.book
             if not (shard.is_here and self._is_late(number)):
@@ -268,6 +272,10 @@ class Coordinator:
             drained_at = ends_at + self._attempt_timeout_seconds if process else 0.0
             book.leave(number, shard.epoch, committed, self._clock(), drained_at=drained_at)
             shard.is_here = False
+            if end is not None and end.exit_code in DONE:
+                self._over(number, end)
+                self._giver.watchers.say(f"shard {number + 1} is done, as its run directory says")
+                return
             still = f"{process} still has its run directory" if process else "its process is gone"
             self._giver.watchers.say(
                 f"shard {number + 1} has not asked for {LEASE_SECONDS + LATE_SECONDS:g} s ({still}): its part is "

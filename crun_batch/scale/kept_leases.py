@@ -118,6 +118,11 @@ class KeptLeases:
         self.steering = steering
 
     def _refuse_another(self) -> None:
+        if not is_open_at(self._lock, self.folder / ".lock"):
+            raise RunInUse(
+                f"{self.folder} was taken away while this coordinator kept its grants there",
+                advice="Nothing more is given from here. Start it again: the shards' journals say what was used.",
+            )
         found = os.pread(self._lock, len(self._name) + 300, 0)
         if found != self._name:
             raise RunInUse(

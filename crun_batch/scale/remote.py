@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from crun_batch.console.progress import Progress
-from crun_batch.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, CrunBatchError, InputError
+from crun_batch.errors import EXIT_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED, CrunBatchError, InputError
 from crun_batch.gateway.steering import SteeredSession
 from crun_batch.records import Halt
 from crun_batch.scale.exchange import FromShard, ToShard, Unanswered
@@ -136,8 +136,10 @@ class RemotePart:
         while True:
             try:
                 await self._carry(self._document(owner, [*self._waiting(), message]))
-            except InputError:
-                return  # it was refused before, and has ended for that
+            except InputError as error:
+                if isinstance(message, Ended) and message.summary["exit_code"] != EXIT_INPUT:
+                    self._say(f"{error}; it does not know that this shard has ended")
+                return  # where it was refused before, it has ended for that
             except Unanswered as error:
                 if self._is_one_run():
                     return  # a predecessor had told the end of this shard: the coordinator has merged, and gone
