@@ -35,7 +35,7 @@ def test_an_arrow_that_points_up_is_told_in_a_sentence():
     up = Import("crun_batch.store.journal", "crun_batch.session.rows", 3)
     assert "session stands above store" in str(broken_arrow(up))
     beside = Import("crun_batch.pricing.costs", "crun_batch.store.disk", 3)
-    assert "pricing knows only records, errors and itself" in str(broken_arrow(beside))
+    assert "pricing knows only records, interpreter, errors and itself" in str(broken_arrow(beside))
     assert "has no place in ORDER" in str(broken_arrow(Import("crun_batch.drawer.x", "crun_batch.errors", 3)))
 
 

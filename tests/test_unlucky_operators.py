@@ -94,6 +94,17 @@ def test_a_run_may_have_any_name_that_the_file_system_takes(gateway, tmp_path, n
     assert [{"n": FEW}] == done.sql("select count(*) as n from results").to_pylist()
 
 
+@pytest.mark.skipif(sys.prefix == sys.base_prefix, reason="no Python here that lacks the packages")
+def test_packages_that_a_script_has_put_on_its_path_are_found_by_all_processes_of_a_run(job_file):
+    """A zipped application, or a folder of packages: the simulator and the workers had found nothing."""
+    program = f"import sys; sys.path += {sys.path!r}; import crun_batch\n"
+    program += "print(crun_batch.run('job.yaml', simulate=True, workers=2).status)"
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    bare = [str(Path(sys.base_prefix) / "bin" / "python3"), "-S", "-c", program]
+    done = subprocess.run(bare, capture_output=True, text=True, env=environ, check=False)
+    assert (0, "finished\n") == (done.returncode, done.stdout), done.stderr
+
+
 def test_a_folder_with_files_named_like_modules_is_like_any_other(job_file, monkeypatch):
     """Nor do warnings that are errors stop the simulator: what other processes of a run load, it decides."""
     for name in ("typing", "random", "queue", "polars"):

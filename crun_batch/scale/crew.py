@@ -8,8 +8,6 @@ on with, under the next epoch; what was in flight is of unknown outcome, as afte
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Mapping, Sequence
@@ -17,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct, structs
 
 from crun_batch.errors import EXIT_BUG
+from crun_batch.interpreter import python_module
 from crun_batch.records import Halt
 from crun_batch.scale.giver import Giver, WorkerEnd
 from crun_batch.scale.leases import WorkerReport
@@ -31,7 +30,7 @@ class Crew:
 
     def __init__(self, orders: Sequence[Order], environ: Mapping[str, str], giver: Giver) -> None:
         self._orders = orders
-        self._environ = {**environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        self._environ = dict(environ)
         self._giver = giver
         self._processes: dict[int, Process] = {}
         self._is_over = False
@@ -89,7 +88,7 @@ class Crew:
     async def _started(self, number: int) -> tuple[WorkerEnd | None, int]:
         """One process of a worker; how it says that it ended (None: it was killed), and its exit code."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "crun_batch.scale.worker"),  # no module of the folder it stands in
+            *python_module("crun_batch.scale.worker"),
             stdin=PIPE,
             stdout=PIPE,
             env=self._environ,

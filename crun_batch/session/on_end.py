@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping
 from typing import Any
 
 from crun_batch.console.words import summary_headline
 from crun_batch.errors import CrunBatchError
+from crun_batch.interpreter import python_module
 from crun_batch.load.job.env_file import variables_of
 from crun_batch.load.job.job import Job
 from crun_batch.load.job.on_end import command_words, on_end_problems
@@ -86,7 +86,7 @@ def _start(job: Job, environ: Mapping[str, str], document: Mapping[str, Any], re
         "record": record,
     }
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "crun_batch.session.telling"],
+        python_module("crun_batch.session.telling"),
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import sys
 from types import TracebackType
 from typing import IO, Any
 
@@ -17,6 +16,7 @@ import msgspec
 import orjson
 
 from crun_batch.errors import InputError
+from crun_batch.interpreter import python_module
 from crun_batch.simulator.listening import base_url_of, listen
 from crun_batch.simulator.settings import Settings, read_settings, write_settings
 
@@ -47,10 +47,10 @@ class SimulatorProcess:
         if self._listening is None:
             self.listen()
         assert self._listening is not None
-        command = [sys.executable, "-P", "-W", "ignore", "-m", "crun_batch.simulator", "--settings-stdin"]
         with self._listening as listening:
+            told = ("--settings-stdin", "--listening-fd", str(listening.fileno()))
             self._child = subprocess.Popen(
-                [*command, "--listening-fd", str(listening.fileno())],
+                python_module("crun_batch.simulator", *told, options=("-W", "ignore")),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 start_new_session=True,

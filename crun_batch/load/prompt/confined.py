@@ -7,7 +7,6 @@ system that enforces RLIMIT_AS (Linux does, macOS does not); the limit on time h
 
 from __future__ import annotations
 
-import json
 import pickle
 import resource
 import signal
@@ -18,16 +17,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from crun_batch.interpreter import python
 from crun_batch.load.prompt.templates import MAX_TEXT_CHARACTERS, CarefulEngine, Template, Unrenderable
 
 MEMORY_BYTES = 512 * 1024 * 1024
 """What the child may take on top of what it has when it is ready."""
 SECONDS = 5.0
 """What one text may take."""
-_START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1])\n"
-    "from crun_batch.load.prompt.confined import serve; serve()"
-)
+_START = "from crun_batch.load.prompt.confined import serve; serve()"
 
 
 class ConfinedEngine:
@@ -64,7 +61,7 @@ class ConfinedEngine:
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._child = subprocess.Popen(
-            [sys.executable, "-P", "-c", _START, json.dumps(sys.path)],
+            python(_START),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
