@@ -348,6 +348,13 @@ def test_repricing_prices_stored_tokens_and_keeps_what_the_reply_said() -> None:
     assert Cost(7, None, "reply") == reprice(new, usage, Cost(7, None, "reply"))
 
 
+def test_repricing_leaves_what_a_reply_stated_as_it_was_to_the_last_digit() -> None:
+    """In credits too, which come from what the reply wrote, and not from that, rounded."""
+    text, rate = "0.0000000000014", Decimal("173.3")
+    stored = charge(None, Usage(), reported_usd=text, credits_per_usd=rate)
+    assert Cost(1, 243, "reply") == stored == reprice(None, Usage(), stored, rate, text)
+
+
 _AMOUNT = st.decimals(0, 5000, places=6)
 _SPEC = st.fixed_dictionaries(
     {"currency": st.just("credits"), "input_per_mtok": _AMOUNT, "output_per_mtok": _AMOUNT},

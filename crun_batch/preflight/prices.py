@@ -345,7 +345,8 @@ class Repricing(Struct, frozen=True):
             return self.bill.nothing(model, stored.endpoint), hold
         cost = Cost()
         if stored.outcome == "done":
-            cost = reprice(price, stored.usage, stored.cost, self.bill.credits_per_usd)
+            rate = self.bill.credits_per_usd
+            cost = reprice(price, stored.usage, stored.cost, rate, stored.reported_usd)
         return cost, hold
 
     def _keeps(self, cost: Cost, price: Price | None) -> bool:

@@ -30,10 +30,19 @@ _WORDS = {
 
 
 def reprice(
-    price: Price | None, usage: Usage | None, stored: Cost, credits_per_usd: Decimal | None = None
+    price: Price | None,
+    usage: Usage | None,
+    stored: Cost,
+    credits_per_usd: Decimal | None = None,
+    reported_usd: str | None = None,
 ) -> Cost:
-    """A recorded cost under today's prices: stored tokens priced anew. What a reply stated stays as it was."""
-    reported = None if stored.source != "reply" or stored.usd_pico is None else decimal_text(stored.usd_pico)
+    """A recorded cost under today's prices: stored tokens priced anew. What a reply stated stays as it was.
+
+    `reported_usd`: how the reply wrote it, where that is recorded; the recorded cost is rounded.
+    """
+    reported = None
+    if stored.source == "reply" and stored.usd_pico is not None:
+        reported = reported_usd or decimal_text(stored.usd_pico)
     return charge(price, usage, reported_usd=reported, credits_per_usd=credits_per_usd)
 
 

@@ -136,15 +136,16 @@ def row_reply(
 ) -> tuple[Reply | Failure, Cost]:
     """What a row has of a reply to several, and of what that cost; its failure where it holds no answer to it."""
     usage, part = divided(whole.usage, cost, text_stretch(place), along)
-    if answer.complaint is not None:
-        return Failure("done", "bad_reply", "retry", answer.complaint, usage=usage), part
     is_first = place.place == 1
+    if answer.complaint is not None:
+        stated = whole.reported_usd if is_first else None
+        return Failure("done", "bad_reply", "retry", answer.complaint, usage=usage, reported_usd=stated), part
     reply = structs.replace(
         whole,
         text=answer.text,
         finish_reason="stop",
         usage=usage,
-        reported_usd=None,
+        reported_usd=whole.reported_usd if is_first else None,
         assembled=whole.assembled if is_first else None,
     )
     return reply, part
@@ -154,7 +155,8 @@ def row_failure(whole: Failure, cost: Cost, place: PackPlace) -> tuple[Failure, 
     """What a row has of a failed request for several."""
     along = text_stretch(place)
     usage, part = divided(whole.usage, cost, along, along)
-    return structs.replace(whole, usage=usage, reported_usd=None), part
+    stated = whole.reported_usd if place.place == 1 else None
+    return structs.replace(whole, usage=usage, reported_usd=stated), part
 
 
 def row_of_recorded(
