@@ -306,6 +306,13 @@ def test_no_refusal_speaks_of_negative_money_or_of_one_rows(
         assert ("used up" in said) == (spent + unknown >= cap) or until_budget
 
 
+def test_a_large_cap_is_told_as_it_is() -> None:
+    """Not rounded to six digits, which made 1,234,570 credits of it."""
+    needs: dict[Any, Needs] = {"credits": Needs(1, 0, 3 * 10**6 * PICO), "usd": Needs(1, 0, None)}
+    said = start(needs, Budget(None, 123456789 * PICO // 100)).sentence
+    assert "budget.max_cost_credits has 1,234,567.89 credits left of 1,234,567.89 credits" in said
+
+
 def test_an_emptied_purse_fits_no_row() -> None:
     """Overspent: not one more row, and no negative limit."""
     found = start(needs_of(10 * PICO, finished=3), Budget(0))

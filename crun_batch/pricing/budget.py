@@ -21,7 +21,8 @@ from crun_batch.records import PICO, Cost, Hold, Room
 CreditsMode = Literal["require", "warn", "off"]
 Unit = Literal["usd", "credits"]
 FREE = Cost(usd_pico=0, credits_pico=0)
-_SIX_DIGITS = Context(prec=6)
+DIGITS_SHOWN = 6
+"""Of an amount; of a larger one all digits to its second decimal."""
 _NOTHING = Hold(usd_pico=0, credits_pico=0)
 
 
@@ -389,8 +390,9 @@ def _what(need: Needs) -> str:
 
 
 def _money(pico: int, unit: str) -> str:
-    """$1.50, $0.0012, 1 credit, 0.5 credits."""
-    amount = _SIX_DIGITS.create_decimal(Decimal(pico) / PICO).normalize()
+    """$1.50, $0.0012, 1 credit, 0.5 credits, 1,234,567.89 credits."""
+    exact = Decimal(pico) / PICO
+    amount = Context(prec=max(DIGITS_SHOWN, exact.adjusted() + 3)).create_decimal(exact).normalize()
     if unit == "usd":
         whole, _, fraction = f"{amount:,f}".partition(".")
         return f"${whole}.{fraction:0<2}"
