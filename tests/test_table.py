@@ -207,6 +207,14 @@ def test_a_frame_of_a_class_made_of_pandas_has_no_index_either(tmp_path: Path) -
     assert ["text"] == table.schema.names
 
 
+def test_an_index_that_is_meant_as_the_id_is_told(tmp_path: Path) -> None:
+    """It said that there is no such column, or no row where the index was all there is."""
+    for columns in (["k"], ["k", "text"]):
+        frame = pd.DataFrame({"k": ["x"], "text": ["a"]}).set_index(columns)
+        (mistake,) = mistakes_of(Input(id="k"), tmp_path, frame=frame)
+        assert ("input.id", True) == (mistake.key, "frame.reset_index()" in mistake.message)
+
+
 def test_categories_of_polars_are_texts_wherever_they_stand(tmp_path: Path) -> None:
     """In a frame and in its file, by themselves and nested: Arrow decodes none of them, and they were refused."""
     words = pl.Series(["a", "b", None], dtype=pl.Categorical)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from msgspec import Struct
@@ -42,11 +42,14 @@ class FramePart(Struct, frozen=True):
         return None
 
 
-def open_frame(frame: object) -> Source:
+def open_frame(frame: object, id_name: str | None = None) -> Source:
     """The source over a polars DataFrame or LazyFrame, a pandas DataFrame, an Arrow Table or RecordBatchReader.
 
-    Anything else with the Arrow stream interface is taken as a table. Raises InputError for other values.
+    Anything else with the Arrow stream interface is taken as a table. `id_name`: the column that there is to be.
+    Raises InputError for other values.
     """
+    if _is_pandas(frame):
+        _refuse_index_as_column(frame, id_name)
     return source_of([_part(frame)], [None])
 
 
@@ -75,6 +78,13 @@ def _is_pandas(frame: object) -> bool:
     return any(
         (kind.__module__.split(".")[0], kind.__name__) == ("pandas", "DataFrame") for kind in type(frame).__mro__
     )
+
+
+def _refuse_index_as_column(frame: Any, name: str | None) -> None:
+    """An index is no column: where it is meant as one, that is not plain from the columns that there are."""
+    if name in frame.index.names and name not in frame.columns:
+        says = f"`{name}` is the index of the frame, which is no column: pass frame.reset_index()"
+        raise InputError(Mistake(says, key="input.id"))
 
 
 def _refuse_numbers_of_periods(schema: pa.Schema) -> None:

@@ -325,7 +325,7 @@ def open_table(spec: InputLike, *, folders: Folders, frame: object | None = None
 
 def _source(spec: InputLike, folders: Folders, frame: object | None) -> Source:
     if frame is not None:
-        return open_frame(frame)
+        return open_frame(frame, spec.id)
     if spec.query is not None:
         if spec.id is None:
             message = (
