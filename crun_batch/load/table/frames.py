@@ -82,7 +82,7 @@ def _is_pandas(frame: object) -> bool:
 
 def _refuse_index_as_column(frame: Any, name: str | None) -> None:
     """An index is no column: where it is meant as one, that is not plain from the columns that there are."""
-    if name in frame.index.names and name not in frame.columns:
+    if name is not None and name in frame.index.names and name not in frame.columns:
         says = f"`{name}` is the index of the frame, which is no column: pass frame.reset_index()"
         raise InputError(Mistake(says, key="input.id"))
 
