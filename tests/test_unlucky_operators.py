@@ -15,7 +15,7 @@ from run_kit import ENVIRON, job, run, simulator, texts, wait_until
 from store_kit import ManualSyncer, answer, end, open_run, start
 
 import crun_batch
-from crun_batch.errors import DiskFailed, InputError, RunInUse
+from crun_batch.errors import DiskFailed, InputError, RunDamaged, RunInUse
 from crun_batch.store.journal import create_journal
 from crun_batch.store.recover import recover
 
@@ -301,3 +301,39 @@ def test_a_second_host_is_seen_where_the_file_system_keeps_no_lock_between_hosts
     assert [flying] == [event.n for event in recovered.in_flight]
     second.check_in_place()
     second.close()
+
+
+# Files of a run that are gone, or spoilt
+
+
+def ended(gateway, folder):
+    """A run that is done, and its job: what is recorded there is paid."""
+    of = job(gateway, folder, output={"dir": str(folder / "run")})
+    assert 0 == run(of, texts(FEW)).exit_code
+    return of
+
+
+@pytest.mark.parametrize("kind", ["attempts", "journal/parts"])
+def test_rows_whose_files_are_gone_are_not_paid_again(gateway, tmp_path, kind):
+    """Deleted by hand, or left out by a copy: the next start names them, and sends nothing."""
+    of = ended(gateway, tmp_path)
+    (file,) = (tmp_path / "run" / kind).glob("*.parquet")
+    file.unlink()
+    before = gateway.ledger()["count"]
+    with pytest.raises(RunDamaged, match=f"run: {kind}/{file.name}: missing, and what is recorded there is paid"):
+        run(of, texts(FEW))
+    assert before == gateway.ledger()["count"]
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:100], lambda data: data[:-308] + bytes(300) + data[-8:]])
+def test_a_spoilt_file_is_damage_to_whoever_reads_it(gateway, tmp_path, damage):
+    """A report, the rows, a query: exit code 6 and who says which file it is; no bug of ours."""
+    ended(gateway, tmp_path)
+    (file,) = (tmp_path / "run" / "attempts").glob("*.parquet")
+    file.write_bytes(damage(file.read_bytes()))
+    done = crun_batch.open_run(tmp_path / "run")
+    reads = lambda: crun_batch.report(done), lambda: crun_batch.show(done, 1), lambda: done.sql("select 1")
+    for read in reads:
+        with pytest.raises(RunDamaged, match="a file cannot be read: ") as caught:
+            read()
+        assert "verify --data" in caught.value.advice

@@ -17,6 +17,7 @@ from crun_batch.state.ownership import (
     refuse_a_strangers_folder,
     refuse_another_job,
     refuse_another_shard,
+    refuse_missing_files,
     refuse_shards_beside,
     schema_going_on,
 )
@@ -74,6 +75,7 @@ def _recovered_state(workload: Workload, directory: RunDirectory) -> RunState:
     document = read_json(directory.job) if directory.job.exists() else {}
     refuse_another_job(workload, document, directory.path)
     refuse_another_shard(workload, document, directory.path)
+    refuse_missing_files(directory)
     schema = schema_going_on(workload.run_schema(), document, directory.path)
     fingerprinting = BackgroundCall(partial(fingerprint, workload))
     recovered = recover_journal(directory, schema)

@@ -11,10 +11,11 @@ from typing import Any
 import pyarrow as pa
 from msgspec import structs
 
-from crun_batch.errors import RunDirectoryError
+from crun_batch.errors import RunDamaged, RunDirectoryError
 from crun_batch.state.finding import shards_beside
 from crun_batch.store.carried import type_of_both
 from crun_batch.store.directory import RunDirectory
+from crun_batch.store.manifest import missing_sealed
 from crun_batch.store.schema import RunSchema, schema_from_document
 from crun_batch.workload.workload import ShardOfRows, Workload
 
@@ -47,6 +48,17 @@ def refuse_another_job(workload: Workload, document: Mapping[str, Any], path: Pa
                 f"{path} belongs to another job: its {what} is {other!r}, this job's is {one!r}",
                 advice="Give this job another --output-dir.",
             )
+
+
+def refuse_missing_files(directory: RunDirectory) -> None:
+    """The rows of a sealed file that is gone would be sent, and paid, once more. Raises RunDamaged."""
+    missing = missing_sealed(directory) if directory.manifest.exists() else []
+    if missing:
+        more = f", and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise RunDamaged(
+            f"{directory.path}: {', '.join(missing[:3])}{more}: missing, and what is recorded there is paid",
+            advice="No crash leaves that. Restore the files from a copy, or begin anew with another --output-dir.",
+        )
 
 
 def refuse_another_shard(workload: Workload, document: Mapping[str, Any], path: Path) -> None:

@@ -46,3 +46,11 @@ def append_manifest(run: RunDirectory, entries: Iterable[ManifestEntry]) -> None
         with run.manifest_lock:
             _, good_bytes = read_lines(run.manifest)
             append_lines(run, run.manifest, data, good_bytes)
+
+
+def missing_sealed(run: RunDirectory) -> list[str]:
+    """Sealed files that are listed and not there, by name; those whose segment is there do not count yet."""
+    live = {path for number in run.segments() for path in (run.part(number), run.attempt_file(number))}
+    listed = ((run.path / entry.name, entry) for entry in read_manifest(run).values() if not entry.gone)
+    sealed = [path for path, _ in listed if path.parent in (run.attempts, run.parts) and path not in live]
+    return sorted(str(path.relative_to(run.path)) for path in sealed if not path.exists())

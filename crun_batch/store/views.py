@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 LISTINGS = 20
+WHICH_IS_DAMAGED = "`crun-batch verify --data` says which; restore it from a copy."
 _NO_TABLE = re.compile(r"Table with name (\S+) does not exist")
 _PATTERN = re.compile(r"[*?\[]")
 CODED = pa.dictionary(pa.int32(), pa.string())
@@ -128,11 +129,19 @@ def attempts_frame(path: Path) -> pl.LazyFrame:
 
 
 def connect(path: Path) -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB with the views of `make_views`; the live rows are those of this moment."""
+    """An in-memory DuckDB with the views of `make_views`; the live rows are those of this moment.
+
+    Raises RunDamaged where one of the files is no Parquet file any more.
+    """
     import duckdb  # a run that goes on asks it nothing
 
     connection = duckdb.connect(":memory:")
-    make_views(connection, _snapshot_of(path))
+    try:
+        make_views(connection, _snapshot_of(path))
+    except duckdb.Error as error:
+        connection.close()
+        words = str(error).partition("\n")[0]
+        raise RunDamaged(f"{path}: a file cannot be read: {words}", advice=WHICH_IS_DAMAGED) from error
     return connection
 
 
