@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydantic
 import pytest
 from run_kit import ENVIRON, job, run, simulator, texts
 
@@ -86,15 +87,21 @@ def test_a_text_from_python_is_not_read_as_yaml(job_file: str, text: str) -> Non
     assert 5 == crun_batch.load_job(job_file, overrides={"params.top_k": "5"}).params["top_k"]
 
 
+class Label(pydantic.BaseModel):
+    """What a reply is to be."""
+
+    label: str
+
+
 def test_workers_have_arguments_as_they_were_given(job_file: str) -> None:
     """Over their pipe too, paths and classes among them."""
-    given = options_of(
-        {"prompt": {"system": "null"}, "input": {"table": Path("rows.csv")}, "overrides": {"name": "x"}}
-    )
-    order = Order(job_file, (1, 1), overrides=texts_of(given.overrides), arguments=arguments_of(given.overrides))
-    heard = options_of_order(decode_order.decode(encode(order)))
-    read = crun_batch.load_job(job_file, overrides=heard.overrides)
+    sections = {"prompt": {"system": "null"}, "input": {"table": Path("rows.csv")}, "output_schema": Label}
+    given = options_of({**sections, "overrides": {"name": "x"}}).overrides
+    order = Order(job_file, (1, 1), overrides=texts_of(given), arguments=arguments_of(given))
+    heard = options_of_order(decode_order.decode(encode(order))).overrides
+    read, whole = (crun_batch.load_job(job_file, overrides=overrides) for overrides in (heard, given))
     assert ("null", "rows.csv", "x") == (read.prompt.system, read.input.table, read.name)
+    assert whole.request_fingerprint() == read.request_fingerprint()
 
 
 OF_A_RUN = (

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from crun_batch.console.progress import Progress
 from crun_batch.load.deadline import Deadline
+from crun_batch.load.job.output_schema import schema_of_class
 from crun_batch.load.job.places import Argument
 from crun_batch.scale.leases import Grant, WorkerReport
 from crun_batch.session.metrics import Figures
@@ -102,10 +103,10 @@ ToWorker = Granted | Wave | Stop
 FromWorker = Reported | Progressed | Figured | Sentence | Ended | Failed
 
 
-def _plain(value: object) -> str:
+def _plain(value: object) -> object:
     """A path, and a class that is a schema, as a job file has them. Raises TypeError for what no job has."""
     if isinstance(value, type):
-        return f"{value.__module__}:{value.__qualname__}"
+        return schema_of_class(value)
     if isinstance(value, PurePath):
         return str(value)
     raise TypeError(f"a {type(value).__name__} has no place in a job")
