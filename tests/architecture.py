@@ -40,10 +40,12 @@ ORDER = (
     "records",
     "interpreter",
     "errors",
+    "paths",
 )
 """A package, or a module at the top, imports only what stands below it in this list."""
 CLOSED = ("stats", "load", "pricing", "gateway", "store")
-"""These know only `records`, `interpreter`, `errors` and themselves."""
+"""These know only `BELOW_ALL` and themselves."""
+BELOW_ALL = ("records", "interpreter", "errors", "paths")
 INDEPENDENT = "simulator"
 """Knows only `interpreter` and `errors`: a stand-in that shares our code shares our mistakes."""
 
@@ -141,8 +143,8 @@ def broken_arrow(one: Import) -> str | None:
     arrow = f"{one.importer}:{one.line} imports {one.imported}"
     if ORDER.index(below) <= ORDER.index(above):
         return f"{arrow}: {below} stands above {above}; let a value be passed in"
-    if above in CLOSED and below not in ("records", "interpreter", "errors"):
-        return f"{arrow}: {above} knows only records, interpreter, errors and itself"
+    if above in CLOSED and below not in BELOW_ALL:
+        return f"{arrow}: {above} knows only {', '.join(BELOW_ALL)} and itself"
     if above == INDEPENDENT and below not in ("interpreter", "errors"):
         return f"{arrow}: a stand-in that shares our code shares our mistakes"
     return None

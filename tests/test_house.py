@@ -35,14 +35,14 @@ def test_an_arrow_that_points_up_is_told_in_a_sentence():
     up = Import("crun_batch.store.journal", "crun_batch.session.rows", 3)
     assert "session stands above store" in str(broken_arrow(up))
     beside = Import("crun_batch.pricing.costs", "crun_batch.store.disk", 3)
-    assert "pricing knows only records, interpreter, errors and itself" in str(broken_arrow(beside))
+    assert "pricing knows only records, interpreter, errors, paths and itself" in str(broken_arrow(beside))
     assert "has no place in ORDER" in str(broken_arrow(Import("crun_batch.drawer.x", "crun_batch.errors", 3)))
 
 
 PUBLIC = {"crun_batch": set(crun_batch.__all__), "crun_batch.simulator": set(crun_batch.simulator.__all__)}
 """What a user may import: the modules and, of each, the names."""
-WORDS = ("errors", "console")
-"""Of the package itself only the command line knows these besides: exit codes, and words for a terminal."""
+WORDS = ("errors", "console", "paths")
+"""Of the package itself only the command line knows these besides: exit codes, words, what is at a path."""
 
 
 def not_public(imports: Iterable[tuple[str, str]]) -> list[str]:
@@ -120,6 +120,20 @@ def test_a_pure_package_opens_nothing_and_reads_no_clock(package):
         if isinstance(node, ast.Import | ast.ImportFrom)
         for name in ([alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""])
         if name.split(".")[0] in FORBIDDEN_IN_PURE
+    ]
+    assert [] == wrong
+
+
+def test_what_is_at_a_path_is_asked_in_one_way():
+    """Newer Pythons say "nothing" where the system does not say: see `paths`. An entry of a scan has its kind."""
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno} asks {ast.unparse(node)}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("exists", "is_file", "is_dir", "is_symlink", "isfile", "isdir", "islink", "lexists")
+        and not ast.unparse(node.func.value).startswith("entry")
     ]
     assert [] == wrong
 

@@ -7,6 +7,7 @@ from itertools import count
 from pathlib import Path
 
 from crun_batch.errors import DiskFailed, InputError
+from crun_batch.paths import is_there
 
 JOB_NAME = "label-reviews.yaml"
 TABLE_NAME = "reviews.csv"
@@ -76,10 +77,10 @@ def write_starter(folder: Path) -> tuple[Path, ...]:
     Where a reviews.csv of somebody's own is there, the table gets another name, and the job names that. Raises
     InputError where the job file is there already (nothing is written then) and DiskFailed.
     """
-    if (folder / JOB_NAME).exists():
+    if is_there(folder / JOB_NAME):
         message = f"{folder} already has {JOB_NAME}; nothing was written"
         raise InputError(message, advice="Name another folder, such as: crun-batch init my-first-job")
-    table = next(name for name in _table_names() if not (folder / name).exists())
+    table = next(name for name in _table_names() if not is_there(folder / name))
     files = {folder / JOB_NAME: JOB.replace(f"table: {TABLE_NAME} ", f"table: {table} "), folder / table: TABLE}
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from crun_batch.errors import InputError, Mistake
+from crun_batch.paths import is_folder
 
 ADVICE = "allow its folder with --allow-path DIR (in Python: allow_paths=[DIR]), or move the file"
 
@@ -38,7 +39,7 @@ def checked_folders(paths: Sequence[str | Path]) -> tuple[Path, ...]:
     """The folders of --allow-path. Raises InputError for what is no folder."""
     folders = tuple(Path(path).expanduser() for path in paths)
     wrong = [
-        Mistake(f"--allow-path takes a folder that exists, not '{one}'") for one in folders if not one.is_dir()
+        Mistake(f"--allow-path takes a folder that exists, not '{one}'") for one in folders if not is_folder(one)
     ]
     if wrong:
         raise InputError(wrong)

@@ -22,6 +22,7 @@ from crun_batch.page.choosing import RowNeeds
 from crun_batch.page.facts import RunFacets
 from crun_batch.page.held import HeldPart, HeldRows
 from crun_batch.page.held_columns import LOW, HeldColumns
+from crun_batch.paths import is_folder
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.schema import SEQUENCE, quoted, score_columns
 from crun_batch.store.views import (
@@ -245,7 +246,7 @@ def fingerprint(path: Path) -> Fingerprint:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else []
+    return sorted(folder.iterdir()) if is_folder(folder) else []
 
 
 def _size_and_time(file: Path) -> tuple[int, int]:

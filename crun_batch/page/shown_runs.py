@@ -18,6 +18,7 @@ from crun_batch.page.held import HeldRoom
 from crun_batch.page.live import LiveStatus
 from crun_batch.page.opened import fingerprint
 from crun_batch.page.rows import RunRows
+from crun_batch.paths import is_folder
 from crun_batch.state.listing import list_runs
 from crun_batch.store.directory import RunDirectory
 
@@ -52,7 +53,7 @@ class ShownRuns:
     """Runs by the name that stands in an address: the directory as it was named, or found below a folder."""
 
     def __init__(self, places: Sequence[Path]) -> None:
-        gone = next((place for place in places if not place.is_dir()), None)
+        gone = next((place for place in places if not is_folder(place)), None)
         if gone is not None:
             raise InputError(f"{gone}: there is no such folder")
         self._runs = tuple(place for place in places if is_run(place))
@@ -91,4 +92,4 @@ class ShownRuns:
 
 def is_run(path: Path) -> bool:
     """Whether a run directory stands there."""
-    return RunDirectory(path).job.exists()
+    return RunDirectory(path).has_job

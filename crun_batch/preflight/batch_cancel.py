@@ -31,7 +31,7 @@ async def cancel_batches(path: Path, options: RunOptions) -> dict[str, Any]:
     Raises InputError where there is no run or the key is missing.
     """
     run = RunDirectory(path)
-    if not run.job.exists():
+    if not run.has_job:
         raise InputError(f"{path}: there is no run here (no job.json)")
     out = [one for one in read_batches(run).values() if one.step not in NEVER_SENT | COLLECTED]
     if not out:

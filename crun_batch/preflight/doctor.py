@@ -6,6 +6,7 @@ wrong here ends the others.
 
 from __future__ import annotations
 
+import os
 import platform
 import resource
 import shutil
@@ -163,7 +164,7 @@ def _open_files(concurrency: int) -> Diagnosis:
 
 def _room(about: str, folder: Path) -> Diagnosis:
     """Room and permission where a folder is, or will be made."""
-    existing = next((one for one in (folder, *folder.absolute().parents) if one.is_dir()), Path("/"))
+    existing = next((one for one in (folder, *folder.absolute().parents) if os.access(one, os.F_OK)), Path("/"))
     try:
         with tempfile.TemporaryFile(dir=existing):
             free = shutil.disk_usage(existing).free

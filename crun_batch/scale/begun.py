@@ -26,6 +26,11 @@ from crun_batch.workload.sharding import shard_of_rows
 from crun_batch.workload.workload import Workload
 
 
+def is_one_run(folder: Path) -> bool:
+    """Whether all rows have one run already: it was merged, or begun without workers."""
+    return RunDirectory(folder).has_job
+
+
 def begun_context(workload: Workload, options: RunOptions, places: Sequence[Path]) -> RunContext:
     """How far all shards are together. Raises RunDirectoryError, RequestsChanged: they cannot be gone on with."""
     refuse_other_counts(workload.job.output.dir, places)

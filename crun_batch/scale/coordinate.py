@@ -18,7 +18,7 @@ from msgspec import structs
 
 from crun_batch.options import RunOptions
 from crun_batch.reporting.progress_bar import shown
-from crun_batch.scale.begun import begun_context
+from crun_batch.scale.begun import begun_context, is_one_run
 from crun_batch.scale.coordinating import given_to_workers
 from crun_batch.scale.giving import SaidOnce
 from crun_batch.scale.orders import shard_places
@@ -43,7 +43,7 @@ async def run_coordinator(
         options = stack.enter_context(shown(structs.replace(options, say=words.say)))
         workload = load(job, None, options, stack)
         folder = workload.job.output.dir
-        if (folder / "job.json").exists():
+        if is_one_run(folder):
             options.say(f"{folder} is one run already; there is nothing to coordinate")
             return as_it_is(folder)
         refuse_before_the_merge(options)
@@ -59,5 +59,5 @@ async def run_coordinator(
         if ends is None:
             return left_alone(context, places)
         summary = concluded(context, places, ends)
-        kept.end(is_merged=(folder / "job.json").exists())
+        kept.end(is_merged=is_one_run(folder))
     return summary

@@ -24,6 +24,7 @@ from crun_batch.errors import (
     EXIT_ROWS_FAILED,
     EXIT_RUN_DIRECTORY,
 )
+from crun_batch.paths import is_folder
 from crun_batch.records import Halt
 from crun_batch.scale.exchange import FromShard, ToShard, why_not_alike
 from crun_batch.scale.giver import Giver, WorkerEnd
@@ -321,4 +322,4 @@ class Coordinator:
 
 
 def _is_held(place: Path) -> bool:
-    return place.is_dir() and holder(place) is not None
+    return is_folder(place) and holder(place) is not None

@@ -23,6 +23,7 @@ from msgspec import Struct
 
 from crun_batch.errors import DiskFailed, RunDamaged, RunInUse
 from crun_batch.options import RunOptions
+from crun_batch.paths import is_there
 from crun_batch.scale.leases import LeasedPart
 from crun_batch.state.steered import told_to_workers
 from crun_batch.store.control import CONTROL_NAME
@@ -218,7 +219,7 @@ def _locked(folder: Path, name: bytes) -> int:
 
 def _lines(path: Path) -> Iterator[Line]:
     """What the file says; what a crash has left of its last line is passed over. Raises RunDamaged."""
-    if not path.exists():
+    if not is_there(path):
         return
     bad = None
     for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):

@@ -13,6 +13,7 @@ from typing import Any
 
 from crun_batch.errors import DiskFailed, RunDamaged, RunDirectoryError
 from crun_batch.options import SYSTEM_CLOCK, Clock
+from crun_batch.paths import is_folder, is_link, is_there
 from crun_batch.pricing.account import together
 from crun_batch.scale.merged import merged_job, merged_summary
 from crun_batch.scale.shard_runs import ShardRun, open_shards
@@ -53,7 +54,7 @@ def merge_shards(
 
 
 def _refuse_taken(target: Path) -> None:
-    if target.is_symlink() or (target.exists() and not (target.is_dir() and not any(target.iterdir()))):
+    if is_link(target) or (is_there(target) and not (is_folder(target) and not any(target.iterdir()))):
         raise RunDirectoryError(
             f"{target} is there already; nothing was written into it",
             advice="Name a new directory, or remove this one first.",
@@ -82,7 +83,7 @@ def _emptied(run: RunDirectory) -> RunDirectory:
     try:
         for folder in (run.parts, run.attempts, run.journal, run.path):
             for found in folder.iterdir():
-                if found.name != LOCK_NAME and (found.is_symlink() or not found.is_dir()):
+                if found.name != LOCK_NAME and (is_link(found) or not is_folder(found)):
                     run.disk.unlink(found)
     except OSError as error:
         raise DiskFailed(f"{run.path}: cannot be emptied: {error.strerror or error}") from error

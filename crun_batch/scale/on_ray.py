@@ -18,7 +18,7 @@ from msgspec import structs
 
 from crun_batch.options import RunOptions
 from crun_batch.reporting.progress_bar import shown
-from crun_batch.scale.begun import begun_context
+from crun_batch.scale.begun import begun_context, is_one_run
 from crun_batch.scale.kept_leases import forget_grants
 from crun_batch.scale.orders import arguments_of, orders_for, shard_places, texts_of
 from crun_batch.scale.outcome import concluded, refused
@@ -42,7 +42,7 @@ async def run_on_ray(
         options = stack.enter_context(shown(options))
         workload = load(job, None, options, stack)
         folder, limits = workload.job.output.dir, workload.job.limits
-        if (folder / "job.json").exists():
+        if is_one_run(folder):
             options.say(f"{folder} is one run already: it goes on in one process, without workers")
             return None
         refuse_before_the_merge(options)
@@ -67,6 +67,6 @@ async def run_on_ray(
             head = ray.get_runtime_context().gcs_address
             ends = await as_long_as_it_is_there(head, crew.run(giver, orders), len(orders))
     summary = concluded(context, places, ends)
-    if (folder / "job.json").exists():
+    if is_one_run(folder):
         forget_grants(folder)
     return summary

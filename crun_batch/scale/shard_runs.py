@@ -79,7 +79,7 @@ def open_shards(paths: Sequence[Path], stack: ExitStack, *, started_at: str, unf
 
 def _refuse_no_shard(path: Path) -> None:
     run = RunDirectory(path)
-    if not (run.journal.is_dir() and run.job.exists() and run.summary.exists()):
+    if not (run.has_journal and run.has_job and run.has_summary):
         raise InputError(f"{path}: there is no run here that could be merged")
     if shard_of(read_json(run.job)) is None:
         raise RunDirectoryError(

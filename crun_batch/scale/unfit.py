@@ -12,6 +12,7 @@ from crun_batch.errors import InputError, Mistake, RunInUse
 from crun_batch.load.job.job import Job
 from crun_batch.load.job.lanes import goes_in_batches
 from crun_batch.options import AnyJob, RunOptions
+from crun_batch.paths import is_folder
 from crun_batch.store.holder import holder
 from crun_batch.workload.workload import Workload
 
@@ -98,7 +99,7 @@ def _unfit_keys(count: int, job: Job, asked: str) -> Iterator[tuple[str, str]]:
 def refuse_in_use(places: Sequence[Path]) -> None:
     """A worker of an earlier start may still be at work. Raises RunInUse."""
     for place in places:
-        process = holder(place) if place.is_dir() else None
+        process = holder(place) if is_folder(place) else None
         if process is not None:
             raise RunInUse(
                 f"{place} is in use by {process}",

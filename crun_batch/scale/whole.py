@@ -48,13 +48,13 @@ def in_shard(context: RunContext, place: Path) -> RunContext:
 
 def places_begun(places: Sequence[Path]) -> list[Path]:
     """Those in which something was sent."""
-    return [place for place in places if RunDirectory(place).job.exists()]
+    return [place for place in places if RunDirectory(place).has_job]
 
 
 def account_of(place: Path) -> Account:
     """What a shard's run directory has used, whoever ended; an empty account where there is none yet."""
     directory = RunDirectory(place)
-    now = journal_now(directory) if directory.job.exists() else JournalNow(Account(), {})
+    now = journal_now(directory) if directory.has_job else JournalNow(Account(), {})
     give_up(now)
     return now.account
 
@@ -73,7 +73,7 @@ def done_in(place: Path) -> int:
 def end_of(place: Path) -> WorkerEnd | None:
     """How a shard has ended that is done, or out of money, as its summary says; None: it says neither."""
     directory = RunDirectory(place)
-    if not directory.summary.exists():
+    if not directory.has_summary:
         return None
     return end_told_by(read_json(directory.summary))
 

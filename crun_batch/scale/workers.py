@@ -20,7 +20,7 @@ from crun_batch.options import AnyJob, RunOptions
 from crun_batch.pipeline import run_job
 from crun_batch.reporting.progress_bar import shown
 from crun_batch.scale.at_work import sent_by_workers
-from crun_batch.scale.begun import begun_context
+from crun_batch.scale.begun import begun_context, is_one_run
 from crun_batch.scale.giving import SaidOnce
 from crun_batch.scale.orders import shard_places
 from crun_batch.scale.outcome import concluded, refused
@@ -43,7 +43,7 @@ async def run_with_workers(job: AnyJob, table: object | None, count: int, option
         options = stack.enter_context(shown(structs.replace(options, say=words.say)))
         workload = load(job, None, options, stack)
         folder = workload.job.output.dir
-        if (folder / "job.json").exists():
+        if is_one_run(folder):
             options.say(f"{folder} is one run already: it goes on in one process, without workers")
             return await run_job(job, None, options)
         refuse_before_the_merge(options)
@@ -57,6 +57,6 @@ async def run_with_workers(job: AnyJob, table: object | None, count: int, option
         kept, context = stack.enter_context(taken_up(context, takes_over=False))
         sent = await sent_by_workers(context, file, places, words, kept)
         summary = concluded(context, places, sent)
-        if (folder / "job.json").exists():
+        if is_one_run(folder):
             kept.take_away()
     return summary

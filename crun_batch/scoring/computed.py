@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from crun_batch.errors import InputError, Mistake
 from crun_batch.load.job.grader_sections import GraderSpec
+from crun_batch.paths import is_file
 from crun_batch.scoring.functions import load_function
 from crun_batch.scoring.graders import Grade, accepted_arguments, compile_grader
 from crun_batch.state.run_state import RunState
@@ -67,7 +68,7 @@ def _function(workload: Workload, spec: GraderSpec, key: str) -> Callable[..., A
 def _source_of(function: Callable[..., Any]) -> bytes:
     """The bytes of the function's module, so that an edited one scores anew; nothing where it has no file."""
     file = inspect.getsourcefile(inspect.unwrap(function))
-    return Path(file).read_bytes() if file is not None and Path(file).is_file() else b""
+    return Path(file).read_bytes() if file is not None and is_file(Path(file)) else b""
 
 
 def fingerprint_of(graders: Graders, state: RunState) -> str:

@@ -79,7 +79,7 @@ def waiting_now(context: RunContext) -> Backlog:
 
 def _backlog(workload: Workload, shelf: Shelf, questions: Questions, record: Record) -> Backlog:
     """Count what is still to be asked. After SAMPLE_ROWS questions tokens follow from bytes."""
-    if not workload.judges or not shelf.directory.job.exists():
+    if not workload.judges or not shelf.directory.has_job:
         return Backlog()
     asker = Asker(workload, record, questions)
     measures = {judge.name: TokenMeasure(judge) for judge in workload.judges}

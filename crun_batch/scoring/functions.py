@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from crun_batch.errors import InputError, Mistake
+from crun_batch.paths import is_file
 
 
 def load_function(reference: str, *, base_dir: Path, source: str | None = None, key: str) -> Callable[..., Any]:
@@ -36,7 +37,7 @@ def load_function(reference: str, *, base_dir: Path, source: str | None = None, 
 
 def _module(name: str, base_dir: Path) -> ModuleType:
     file = base_dir.resolve() / Path(*name.split(".")).with_suffix(".py")
-    if not file.is_file():
+    if not is_file(file):
         return importlib.import_module(name)
     known = sys.modules.get(name)
     if known is not None and getattr(known, "__file__", None) == str(file):

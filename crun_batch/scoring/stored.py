@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from crun_batch.load.table.arrays import array_of
+from crun_batch.paths import is_there
 from crun_batch.records import Row, is_missing
 from crun_batch.scoring.answers import Answer, by_position, unscored, with_rows
 from crun_batch.scoring.computed import Graders, fingerprint_of
@@ -49,7 +50,7 @@ def score_answers(context: RunContext, graders: Graders, docket: Docket) -> int:
     with by_position(workload.table, unscored(run, schema, known)) as answers:
         for answer, row in with_rows(rows, answers):
             new.add(answer, row)
-    if new.answers or not run.scores.exists():
+    if new.answers or not is_there(run.scores):
         write_scores(run, schema, pa.concat_tables([known, new.table()]), fingerprint)
     for sentence in new.complaints():
         context.options.say(sentence)

@@ -78,7 +78,7 @@ def _recorded(run: RunDirectory, schema: RunSchema, judges: tuple[Judge, ...], q
     """All that the attempts hold, the live ones included. Streams."""
     keys, serials = array("Q"), array("q")
     scores = {judge.name: array("d") for judge in judges}
-    if not judges or not run.job.exists():
+    if not judges or not run.has_job:
         return Verdicts(keys, scores)
     with connect(run.path) as connection:
         reader = connection.sql(

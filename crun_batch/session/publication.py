@@ -25,6 +25,7 @@ from msgspec import Struct
 
 from crun_batch.errors import DiskFailed, InputError, Mistake
 from crun_batch.load.table.bucket import BUCKET_FAULTS, file_system
+from crun_batch.paths import is_there
 from crun_batch.state.run_state import RunContext
 from crun_batch.store.directory import RunDirectory, read_json
 from crun_batch.store.manifest import read_manifest
@@ -54,7 +55,7 @@ def publication_of(context: RunContext) -> Publication | None:
 def identity_of(context: RunContext) -> dict[str, str | None]:
     """What tells this run from another: its name, and when it began. A new one has not begun."""
     job = context.state.directory.job
-    document = read_json(job) if job.exists() else {}
+    document = read_json(job) if is_there(job) else {}
     return {"name": context.workload.job.name, "created_at": document.get("created_at")}
 
 
@@ -217,7 +218,7 @@ def _at_the_end(run: RunDirectory) -> Iterator[LocalFile]:
         path = run.path / run.results.readlink()
         yield LocalFile(run.results.name, path, file_digest(path))
     for path in (run.job, run.summary):
-        if path.exists():
+        if is_there(path):
             yield LocalFile(path.name, path, file_digest(path))
 
 

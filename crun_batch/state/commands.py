@@ -20,7 +20,7 @@ _THREE_DIGITS_UP = Context(prec=3, rounding=ROUND_CEILING)
 def summary_in(path: Path) -> dict[str, Any]:
     """The summary of the run in a directory. Raises InputError where there is none, RunDamaged."""
     run = RunDirectory(path)
-    if not run.summary.exists():
+    if not run.has_summary:
         raise InputError(f"{path}: there is no run here (no summary.json)")
     return as_seen_from(path, read_json(run.summary))
 

@@ -13,6 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from crun_batch.errors import InputError, refusals_of_the_system
+from crun_batch.paths import is_folder, is_there
 from crun_batch.state.status import status_of
 from crun_batch.store.directory import SIMULATED, RunDirectory, simulated_folder
 
@@ -36,13 +37,13 @@ def find_run(path: Path, *, simulate: bool = False) -> Path:
 
     Raises InputError where there is none.
     """
-    if path.is_dir():
+    if is_folder(path):
         return path
-    if not path.exists():
+    if not is_there(path):
         raise InputError(f"{path}: there is no run directory and no job file of that name")
     candidates = runs_of(path, simulate=simulate)
     for candidate in candidates:
-        if RunDirectory(candidate).job.exists():
+        if RunDirectory(candidate).has_job:
             return candidate
     shards = [str(shard) for one in candidates for shard in shards_beside(one)]
     beside = f"; there are shards of it: {', '.join(shards)}" if shards else ""
@@ -56,9 +57,9 @@ def find_shards(path: Path) -> list[Path]:
 
     Raises InputError where there are none.
     """
-    if path.is_dir():
+    if is_folder(path):
         return [path]
-    if not path.exists():
+    if not is_there(path):
         raise InputError(f"{path}: there is no run directory and no job file of that name")
     candidates = runs_of(path, simulate=False)
     found = next(filter(None, map(shards_beside, candidates)), [])
@@ -75,7 +76,7 @@ class ShardsBegun(Struct, frozen=True):
 
 
 def _has_summary(place: Path) -> bool:
-    return RunDirectory(place).summary.exists()
+    return RunDirectory(place).has_summary
 
 
 @refusals_of_the_system()
@@ -83,10 +84,10 @@ def shards_instead(
     path: Path, fits: Callable[[Path], object] = _has_summary, *, simulate: bool = False
 ) -> ShardsBegun | None:
     """The shards of a job file, or beside the run directory that is to be, as long as there is no run of it."""
-    if path.is_dir():
+    if is_folder(path):
         return None
     for run in runs_of(path, simulate=simulate):
-        if RunDirectory(run).job.exists():
+        if RunDirectory(run).has_job:
             return None
         places = [place for place in shards_beside(run) if fits(place)]
         if places:
@@ -97,7 +98,7 @@ def shards_instead(
 def runs_of(path: Path, *, simulate: bool) -> list[Path]:
     """Where the run of a job file is, or is to be, and its simulated one; `path` may be that place itself."""
     folder = path
-    if path.exists():
+    if is_there(path):
         from crun_batch.load.job.job import ANYWHERE, load_job
 
         folder = load_job(path, allow_paths=ANYWHERE).output.dir
@@ -109,9 +110,9 @@ def shards_beside(folder: Path) -> list[Path]:
     """The run directories of the shards of a job whose own is at `folder`, in their order."""
     pattern = re.compile(re.escape(folder.name.removesuffix(SIMULATED)) + rf"-shard-(\d+)-of-\d+({SIMULATED})?")
     is_simulated = folder.name.endswith(SIMULATED)
-    beside = folder.parent.iterdir() if folder.parent.is_dir() else ()
+    beside = folder.parent.iterdir() if is_folder(folder.parent) else ()
     found = [
-        (match, one) for one in beside if (match := pattern.fullmatch(one.name)) and (one / "journal").is_dir()
+        (match, one) for one in beside if (match := pattern.fullmatch(one.name)) and RunDirectory(one).has_journal
     ]
     return [
         one for match, one in sorted(found, key=lambda pair: int(pair[0][1])) if bool(match[2]) == is_simulated

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crun_batch.errors import InputError
+from crun_batch.paths import is_folder
 
 if TYPE_CHECKING:
     from crun_batch.store.verify import Finding
@@ -15,6 +16,6 @@ def findings_of(path: Path, *, data: bool) -> list[Finding]:
     """What `verify` finds in a run directory. Raises InputError where there is no run."""
     from crun_batch.store.verify import verify
 
-    if not (path / "journal").is_dir():
+    if not is_folder(path / "journal"):
         raise InputError(f"{path}: there is no run here (no journal)")
     return verify(path, data=data)

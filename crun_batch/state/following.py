@@ -54,7 +54,7 @@ def _seen(path: Path, simulate: bool) -> dict[str, Any] | None:
     """None: it is about to start."""
     if shards_instead(path, simulate=simulate) is None:
         run = find_run(path, simulate=simulate)
-        if holder(run) is not None and not RunDirectory(run).summary.exists():
+        if holder(run) is not None and not RunDirectory(run).has_summary:
             return None
     return status_at(path, simulate=simulate)
 

@@ -63,7 +63,7 @@ def record_scores(workload: Workload, state: RunState) -> None:
     Raises DiskFailed.
     """
     directory = state.directory
-    document = read_json(directory.job) if directory.job.exists() else {}
+    document = read_json(directory.job) if directory.has_job else {}
     if not document:
         return
     scores, table = workload.job.public_dict()["score"], state.fingerprint["table"]

@@ -15,6 +15,7 @@ from typing import Any
 from msgspec import Struct
 
 from crun_batch.errors import InputError, RunDamaged
+from crun_batch.paths import is_folder
 from crun_batch.records import STATUSES
 from crun_batch.state.status import KILLED, no_summary
 from crun_batch.state.summary import RUNNING
@@ -48,7 +49,7 @@ class ListedRun(Struct, frozen=True):
 
 def list_runs(folder: Path) -> list[ListedRun]:
     """The runs in a folder and below it, the last active first. Raises InputError where there is no folder."""
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise InputError(f"{folder}: there is no such folder")
     found = list(_below(folder))
     longest_ago = datetime.fromtimestamp(0, UTC)
@@ -88,7 +89,7 @@ def _listed(place: Path) -> ListedRun:
 def _told(run: RunDirectory) -> ListedRun:
     process = holder(run.path)
     active = _last_active(run)
-    if not run.summary.exists():
+    if not run.has_summary:
         status = "starting" if process is not None else None
         problem = None if process is not None else no_summary(run, process)
         return ListedRun(str(run.path), None, status, last_active=active, holder=process, problem=problem)

@@ -72,7 +72,7 @@ def _find_late_columns(workload: Workload, state: RunState, options: RunOptions)
 
 def _recovered_state(workload: Workload, directory: RunDirectory) -> RunState:
     """Recover the journal, seal what a kill left, mark what is done."""
-    document = read_json(directory.job) if directory.job.exists() else {}
+    document = read_json(directory.job) if directory.has_job else {}
     refuse_another_job(workload, document, directory.path)
     refuse_another_shard(workload, document, directory.path)
     refuse_missing_files(directory)

@@ -12,6 +12,7 @@ import pyarrow as pa
 from msgspec import structs
 
 from crun_batch.errors import RunDamaged, RunDirectoryError
+from crun_batch.paths import is_folder, is_there
 from crun_batch.state.finding import shards_beside
 from crun_batch.store.carried import type_of_both
 from crun_batch.store.directory import RunDirectory
@@ -24,11 +25,11 @@ _SHARD_NAME = re.compile(r"(.+)-shard-\d+-of-(\d+)(-simulated)?")
 
 def refuse_a_strangers_folder(path: Path) -> None:
     """A folder that holds something else is not written into. Raises RunDirectoryError."""
-    if path.exists() and not path.is_dir():
+    if is_there(path) and not is_folder(path):
         raise RunDirectoryError(f"{path} is a file; a run needs a folder of its own")
     is_strange = False
     with suppress(FileNotFoundError):  # another start is just taking its blank directory away
-        is_strange = path.is_dir() and any(path.iterdir()) and not (path / "journal").is_dir()
+        is_strange = is_folder(path) and any(path.iterdir()) and not RunDirectory(path).has_journal
     if is_strange:
         raise RunDirectoryError(
             f"{path} is not empty and holds no run; nothing was written into it",
@@ -52,7 +53,7 @@ def refuse_another_job(workload: Workload, document: Mapping[str, Any], path: Pa
 
 def refuse_missing_files(directory: RunDirectory) -> None:
     """The rows of a sealed file that is gone would be sent, and paid, once more. Raises RunDamaged."""
-    missing = missing_sealed(directory) if directory.manifest.exists() else []
+    missing = missing_sealed(directory) if is_there(directory.manifest) else []
     if missing:
         more = f", and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise RunDamaged(
@@ -90,13 +91,13 @@ def refuse_shards_beside(path: Path, shard: ShardOfRows | None) -> None:
     It would send, and pay for, their rows once more. Raises RunDirectoryError. Whoever leases to several workers
     has looked for all of them.
     """
-    if RunDirectory(path).job.exists() or (shard is not None and shard.which.is_leased):
+    if RunDirectory(path).has_job or (shard is not None and shard.which.is_leased):
         return
     for other in shards_beside(_folder_of_all(path, shard)):
         found = _SHARD_NAME.fullmatch(other.name)
         count = "0" if found is None else found[2]
         is_part_of_mine = shard is not None and int(count) == shard.which.count
-        if not is_part_of_mine and RunDirectory(other).job.exists():
+        if not is_part_of_mine and RunDirectory(other).has_job:
             raise RunDirectoryError(
                 f"{other} has rows of this job, which would be sent again in {path}",
                 advice=f"Go on with --workers {count} (or --shard I/{count}); or make one run of the shards "

@@ -17,7 +17,7 @@ from crun_batch.workload.workload import Workload
 def read_state(workload: Workload) -> RunState:
     """How far the run has come, read without a lock; nothing done where there is no run yet."""
     directory = RunDirectory(workload.job.output.dir)
-    is_new = not directory.job.exists()
+    is_new = not directory.has_job
     document = {} if is_new else read_json(directory.job)
     return RunState(
         account=Account() if is_new else account_now(directory),
@@ -37,7 +37,7 @@ def batches_of(directory: RunDirectory) -> BatchBook:
 
 def last_pilot(directory: RunDirectory) -> Mapping[str, Any] | None:
     """What the run's last pilot told. Raises RunDamaged."""
-    if not directory.summary.exists():
+    if not directory.has_summary:
         return None
     told: Mapping[str, Any] | None = read_json(directory.summary).get("pilot")
     return told

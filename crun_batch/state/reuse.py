@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from crun_batch.errors import InputError, Mistake, RunDamaged
 from crun_batch.load.job.sweep import variations
+from crun_batch.paths import is_folder
 from crun_batch.records import known_pico
 from crun_batch.store.directory import SIMULATED, RunDirectory, read_json
 from crun_batch.store.events import FinalPart
@@ -105,13 +106,13 @@ def _refuse_packed(name: str, path: Path, workload: Workload) -> None:
 
 def _folder(name: str, own: Path) -> Path:
     path = Path(name)
-    if not path.is_dir():
+    if not is_folder(path):
         raise InputError(
             f"{name}: there is no run directory of that name (the path starts in the current directory)"
         )
     if path.resolve() == own.resolve():
         raise InputError(f"{name} is this run's own directory: what is finished there is never asked again")
-    if not RunDirectory(path).job.exists():
+    if not RunDirectory(path).has_job:
         raise InputError(f"{name} holds no run (no job.json): only what crun-batch has recorded is taken over")
     return path
 

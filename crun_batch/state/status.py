@@ -58,7 +58,7 @@ def run_now(path: Path) -> RunNow:
     """The same, with the journal that says so. Raises as `status_of`."""
     run = RunDirectory(path)
     process = holder(path)
-    if not run.summary.exists():
+    if not run.has_summary:
         raise InputError(f"{path}: {no_summary(run, process)}")
     summary = told_summary(path, run)
     if process is None and summary["status"] != RUNNING.status:
@@ -88,7 +88,7 @@ def no_summary(run: RunDirectory, process: str | None) -> str:
     """Why a directory has no summary, in words."""
     if process is not None:
         return f"the run is about to start ({process}); nothing has been sent yet"
-    if run.journal.is_dir():
+    if run.has_journal:
         return "a run was begun here and ended before it sent anything"
     return "there is no run here (no summary.json)"
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crun_batch.console.words import one_line
+from crun_batch.paths import is_there
 from crun_batch.store.directory import STEERING_NAME, RunDirectory, leases_folder, read_json
 
 if TYPE_CHECKING:
@@ -64,14 +65,14 @@ def steering_after(steering: Mapping[str, Any], told: Mapping[str, Any]) -> dict
 
 def steering_now(directory: RunDirectory) -> dict[str, Any]:
     """How the running session, or else the last one, was steered: `paused`, `values`, `stopped`."""
-    document = read_json(directory.job) if directory.job.exists() else {}
+    document = read_json(directory.job) if directory.has_job else {}
     return {**NOTHING_TOLD, **document.get("steering", {}).get("now", {})}
 
 
 def told_to_workers(leases: Path) -> dict[str, Any]:
     """What people have told the workers of a job, as it stands beside their leases. Raises RunDamaged."""
     path = leases / STEERING_NAME
-    return read_json(path) if path.exists() else {**steering_begun({}), "goes_on": False}
+    return read_json(path) if is_there(path) else {**steering_begun({}), "goes_on": False}
 
 
 def as_set(job: Job, steering: Mapping[str, Any]) -> Job:

@@ -86,7 +86,7 @@ def _not_running(path: Path) -> NotRunning:
             "file system takes no socket",
             advice=f"Try again in a moment; `kill -TERM {number}` on its host ends it in an orderly way.",
         )
-    if not run.summary.exists():
+    if not run.has_summary:
         raise InputError(f"{path}: there is no run here (no summary.json)")
     summary = read_json(run.summary)
     ended = "it was killed" if summary["status"] == RUNNING.status else f"it is {summary['status']}"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from crun_batch.errors import NotRunning
+from crun_batch.paths import is_folder
 from crun_batch.state.finding import runs_of, shards_instead
 from crun_batch.state.telling import tell
 from crun_batch.store.directory import LEASES, leases_folder
@@ -35,7 +36,7 @@ def giver_of_leases(path: Path, *, simulate: bool) -> Path | None:
 
     `path`: a job file, or the run directory that is to be.
     """
-    runs = [] if path.is_dir() else runs_of(path, simulate=simulate)
+    runs = [] if is_folder(path) else runs_of(path, simulate=simulate)
     return next((place for place in map(leases_folder, runs) if holder(place) is not None), None)
 
 

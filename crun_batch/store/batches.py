@@ -29,6 +29,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from crun_batch.errors import DiskFailed, RunDamaged
+from crun_batch.paths import is_file, is_folder, is_there
 from crun_batch.store.checked_lines import append_lines, read_lines
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.disk import write_file
@@ -175,7 +176,7 @@ class BatchBook:
     def keep_raw(self, entry: BatchEntry, kind: str, content: bytes) -> str:
         """The bytes of a file that the batch has left; the name under which they are kept. Raises DiskFailed."""
         run = self._run
-        if not run.batch_files.exists():
+        if not is_there(run.batch_files):
             run.disk.make_folder(run.batch_files)
             run.disk.sync_folder(run.journal)
         name = _raw_name(entry, kind)
@@ -188,7 +189,7 @@ class BatchBook:
         They are whole where a kill came before the batch was said to be stored; the gateway may have them no more.
         """
         name = _raw_name(entry, kind)
-        return name if (self._run.batch_files / name).is_file() else None
+        return name if is_file(self._run.batch_files / name) else None
 
     def raw(self, name: str) -> bytes:
         """What was kept under a name. Raises RunDamaged where it is gone."""
@@ -201,7 +202,7 @@ class BatchBook:
         """Every line is in the journal: the files go."""
         for path in (self._run.batch_files / name for name in entry.raw):
             try:
-                if path.exists():
+                if is_there(path):
                     self._run.disk.unlink(path)
             except OSError as error:
                 raise DiskFailed(f"{path}: {error.strerror or error}") from error
@@ -213,7 +214,7 @@ def _raw_name(entry: BatchEntry, kind: str) -> str:
 
 def batch_files(run: RunDirectory) -> Iterator[str]:
     """The names within the run directory that belong to batches."""
-    if run.batches.exists():
+    if is_there(run.batches):
         yield str(run.batches.relative_to(run.path))
-    if run.batch_files.is_dir():
+    if is_folder(run.batch_files):
         yield from (str(path.relative_to(run.path)) for path in sorted(run.batch_files.iterdir()))

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from crun_batch.errors import DiskFailed, RunDamaged
+from crun_batch.paths import is_there
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.disk import write_all
 from crun_batch.store.events import SyncedMark, encode_line, payload_of, synced_bytes
@@ -19,7 +20,7 @@ from crun_batch.store.renewal import sync_or_doubt
 
 def read_lines(path: Path) -> tuple[list[bytes], int]:
     """What the lines say, marks left out, and the length of the whole ones. Raises RunDamaged."""
-    if not path.exists():
+    if not is_there(path):
         return [], 0
     scan = scan_segment(path)
     if scan.first_bad_line is not None:
@@ -36,7 +37,7 @@ def append_lines(run: RunDirectory, path: Path, lines: bytes, good_bytes: int) -
     """
     data = encode_line(SyncedMark(good_bytes)) + lines
     try:
-        is_new = not path.exists()
+        is_new = not is_there(path)
         descriptor = run.disk.create(path) if is_new else run.disk.reopen(path)
         try:
             if not is_new and path.stat().st_size > good_bytes:

@@ -25,6 +25,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from crun_batch.errors import RunDirectoryError
+from crun_batch.paths import is_there
 
 CONTROL_NAME = ".control"
 LONGEST_ADDRESS_BYTES = 100
@@ -158,7 +159,7 @@ def _address(folder: Path, descriptor: int) -> Iterator[str]:
     """A name of the folder's socket that is short enough."""
     through = _DESCRIPTORS / str(descriptor)
     path = folder.absolute() / CONTROL_NAME
-    if through.exists():
+    if is_there(through):
         yield str(through / CONTROL_NAME)
     elif len(os.fsencode(path)) <= LONGEST_ADDRESS_BYTES:
         yield str(path)

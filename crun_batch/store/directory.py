@@ -22,6 +22,7 @@ from typing import Any
 import orjson
 
 from crun_batch.errors import CrunBatchError, DiskFailed, RunDamaged, RunInUse
+from crun_batch.paths import is_folder, is_there
 from crun_batch.store.disk import Disk, is_open_at, open_private, write_file
 
 LOCK_NAME = ".lock"
@@ -132,7 +133,7 @@ class RunDirectory:
             self.attempts: set[str](),
         }
         return all(
-            folder.is_dir() and {found.name for found in folder.iterdir()} <= expected
+            is_folder(folder) and {found.name for found in folder.iterdir()} <= expected
             for folder, expected in skeleton.items()
         )
 
@@ -175,6 +176,21 @@ class RunDirectory:
                     time.sleep(_LOOKED_EVERY_SECONDS)
                     self.check_in_place()
             raise
+
+    @property
+    def has_job(self) -> bool:
+        """Whether a run has begun here: job.json is written before the first request. Raises OSError."""
+        return is_there(self.job)
+
+    @property
+    def has_journal(self) -> bool:
+        """Whether this is the place of a run at all, begun or not. Raises OSError."""
+        return is_folder(self.journal)
+
+    @property
+    def has_summary(self) -> bool:
+        """Whether something has been said of the run. Raises OSError."""
+        return is_there(self.summary)
 
     def close(self) -> None:
         """Give the lock back; where nothing was recorded, all is as if nobody had been here."""
@@ -220,7 +236,7 @@ def open_directory(path: Path, *, started_at: str, disk: Disk | None = None) -> 
     """
     run = RunDirectory(path, disk)
     for _ in range(_OPENINGS):
-        made = [folder for folder in (path, *path.parents) if not folder.exists()]
+        made = [folder for folder in (path, *path.parents) if not is_there(folder)]
         lock = _locked(run)
         if lock is not None:
             holder = f"process {os.getpid()} on {socket.gethostname()}, started {started_at}\n".encode()
@@ -266,7 +282,7 @@ def _locked(run: RunDirectory) -> int | None:
             f"{run.path} is in use by {holder or 'another process'}",
             advice="Wait until it ends, or give this run another --output-dir.",
         )
-    if is_open_at(lock, file) and run.parts.is_dir() and run.attempts.is_dir():
+    if is_open_at(lock, file) and is_folder(run.parts) and is_folder(run.attempts):
         return lock
     os.close(lock)
     return None
@@ -291,12 +307,12 @@ def _is_taken(lock: int) -> bool:
 
 def _make_folders(run: RunDirectory) -> None:
     """The run directory is its owner's alone, its parents are as the umask says; each is on the disk at once."""
-    missing = [folder for folder in run.path.parents if not folder.exists()]
+    missing = [folder for folder in run.path.parents if not is_there(folder)]
     for folder in reversed(missing):
         run.disk.make_folder(folder, private=False)
         run.disk.sync_folder(folder.parent)
     for folder in (run.path, run.journal, run.parts, run.attempts):
-        if not folder.exists():
+        if not is_there(folder):
             run.disk.make_folder(folder)
             run.disk.sync_folder(folder.parent)
 
@@ -356,5 +372,5 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _numbers(folder: Path, suffix: str) -> list[int]:
-    matches = (_NUMBERED.fullmatch(path.name) for path in folder.iterdir()) if folder.is_dir() else ()
+    matches = (_NUMBERED.fullmatch(path.name) for path in folder.iterdir()) if is_folder(folder) else ()
     return sorted(int(match[1]) for match in matches if match and match[2] == suffix)

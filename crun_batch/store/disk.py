@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from crun_batch.errors import DiskFailed
+from crun_batch.paths import is_file, is_folder, is_there
 
 _sync_data = getattr(os, "fdatasync", os.fsync)
 _PIECE_BYTES = 2**20
@@ -89,7 +90,7 @@ class Disk:
         try:
             path.mkdir()
         except FileExistsError:
-            if not path.is_dir():
+            if not is_folder(path):
                 raise
         else:
             if private:
@@ -190,7 +191,7 @@ def opened_for_people(path: Path) -> Iterator[BinaryIO]:
     """
     make_folder_for(path)
     try:
-        if path.exists() and not path.is_file():
+        if is_there(path) and not is_file(path):
             with path.open("wb") as stream:
                 yield stream
         else:
@@ -206,7 +207,7 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with unfinished.open("wb") as stream:
-            if path.exists():
+            if is_there(path):
                 unfinished.chmod(path.stat().st_mode & 0o777)
             yield stream
             stream.flush()

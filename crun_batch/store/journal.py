@@ -19,6 +19,7 @@ from typing import Any
 from msgspec import Struct, structs
 
 from crun_batch.errors import DiskFailed, RunInUse
+from crun_batch.paths import is_there
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.disk import write_file
 from crun_batch.store.events import (
@@ -343,7 +344,7 @@ class Journal:
             write_file(self._run.disk, path, line)
         except DiskFailed as error:
             self._failure = error
-            if not path.exists():
+            if not is_there(path):
                 return
         with self._sync_lock:
             former, self._file = self._file, LiveSegment(self._run, head.segment)

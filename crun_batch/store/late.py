@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from crun_batch.errors import DiskFailed
+from crun_batch.paths import is_there
 from crun_batch.records import is_batch_lane
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.disk import write_all
@@ -119,7 +120,7 @@ class LateReplies:
 
 def kept_lines(run: RunDirectory) -> bytes:
     """What was written into the place, without the zeros after it; empty where there is no such file."""
-    if not run.reserve.exists():
+    if not is_there(run.reserve):
         return b""
     pieces = []
     with run.reserve.open("rb") as file:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import msgspec
 from msgspec import Struct
 
+from crun_batch.paths import is_there
 from crun_batch.store.checked_lines import append_lines, read_lines
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.events import encode_line
@@ -53,4 +54,4 @@ def missing_sealed(run: RunDirectory) -> list[str]:
     live = {path for number in run.segments() for path in (run.part(number), run.attempt_file(number))}
     listed = ((run.path / entry.name, entry) for entry in read_manifest(run).values() if not entry.gone)
     sealed = [path for path, _ in listed if path.parent in (run.attempts, run.parts) and path not in live]
-    return sorted(str(path.relative_to(run.path)) for path in sealed if not path.exists())
+    return sorted(str(path.relative_to(run.path)) for path in sealed if not is_there(path))

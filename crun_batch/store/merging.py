@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from msgspec import Struct, structs
 
 from crun_batch.errors import RunDamaged, RunDirectoryError
+from crun_batch.paths import is_there
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.disk import write_file
 from crun_batch.store.events import FORMAT, EndEvent, HeadEvent, StartEvent, encode_line
@@ -78,7 +79,7 @@ def copy_scores(
         return
     tables: dict[bytes, list[pa.Table]] = {}
     for source, place in zip(sources, moved, strict=True):
-        if source.run.scores.exists():
+        if is_there(source.run.scores):
             found = pq.read_table(source.run.scores, page_checksum_verification=True)
             mark = (found.schema.metadata or {}).get(FINGERPRINT, b"")
             tables.setdefault(mark, []).append(_scores(found, place, schema))

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from crun_batch.errors import DiskFailed, RunDamaged
+from crun_batch.paths import is_there
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.disk import write_all
 from crun_batch.store.events import (
@@ -99,7 +100,7 @@ def recover(run: RunDirectory) -> Recovered | None:
     """
     segments = run.segments()
     if not segments:
-        if run.sealed_files() or (run.manifest.exists() and run.job.exists()):
+        if run.sealed_files() or (is_there(run.manifest) and run.has_job):
             raise RunDamaged(f"{run.journal}: the live segment is missing; the sealed files are there")
         return None
     newest = segments[-1]

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from crun_batch.errors import DiskFailed
+from crun_batch.paths import is_there
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.disk import write_file
 
@@ -38,10 +39,10 @@ def renew(run: RunDirectory, appended: Iterable[Path]) -> None:
 
     Raises DiskFailed; each file is then as it was, or wholly on the disk, and the marker is there.
     """
-    if not run.sync_failed.exists():
+    if not is_there(run.sync_failed):
         return
     for path in appended:
-        if path.exists():
+        if is_there(path):
             write_file(run.disk, path, path.read_bytes())
     try:
         run.disk.unlink(run.sync_failed)

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from msgspec import structs
 
 from crun_batch.errors import DiskFailed
+from crun_batch.paths import is_link, is_there
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.disk import sync_file, temporary
 from crun_batch.store.manifest import append_manifest, read_manifest
@@ -70,7 +71,7 @@ def generations(run: RunDirectory) -> list[int]:
 
 def linked_generation(run: RunDirectory) -> int | None:
     """The generation that results.parquet points to."""
-    if not run.results.is_symlink():
+    if not is_link(run.results):
         return None
     match = _GENERATION.fullmatch(run.results.readlink().name)
     return int(match[1]) if match else None
@@ -95,7 +96,7 @@ def generation_file(run: RunDirectory, number: int) -> Path:
 def _made_of(now: Snapshot, columns: pa.Schema) -> bytes:
     """Tells any other set of sealed files, scores and columns; a file that was replaced is another one."""
     files = [now.run.part(number) for number in now.sealed]
-    if now.run.scores.exists():
+    if is_there(now.run.scores):
         files.append(now.run.scores)
     stats = [(file.name, (stat := file.stat()).st_ino, stat.st_size, stat.st_mtime_ns) for file in files]
     return hashlib.sha256(repr(stats).encode() + columns.serialize().to_pybytes()).hexdigest().encode()

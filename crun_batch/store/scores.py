@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from crun_batch.paths import is_there
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.schema import SEQUENCE, RunSchema, no_rows, score_columns
 from crun_batch.store.seal import put_in_place, write_parquet
@@ -53,7 +54,7 @@ def scores_near(scores: pa.Table, sequences: pa.ChunkedArray) -> pa.Table:
 def complete_scores(run: RunDirectory, schema: RunSchema, fingerprint: str) -> pa.Table:
     """The lines, in `scores_schema`, that need not be computed again; none of another fingerprint."""
     columns = scores_schema(schema)
-    if not run.scores.exists():
+    if not is_there(run.scores):
         return no_rows(columns)
     found = _read(run)
     if (found.schema.metadata or {}).get(FINGERPRINT) != fingerprint.encode():

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from msgspec import Struct
 
 from crun_batch.errors import DiskFailed
+from crun_batch.paths import is_there
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.disk import DiskFile, temporary
 from crun_batch.store.frames import segment_pieces
@@ -183,7 +184,7 @@ def file_digest(path: Path) -> str:
 
 
 def _present_digest(path: Path) -> str | None:
-    return file_digest(path) if path.exists() else None
+    return file_digest(path) if is_there(path) else None
 
 
 def _rows_read_back(path: Path) -> int:

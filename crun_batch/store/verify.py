@@ -16,6 +16,7 @@ from msgspec import Struct
 from pyarrow import ArrowException
 
 from crun_batch.errors import CrunBatchError
+from crun_batch.paths import is_folder, is_link, is_there
 from crun_batch.store.directory import LOCK_NAME, RunDirectory, read_json
 from crun_batch.store.disk import temporary
 from crun_batch.store.events import HeadEvent
@@ -65,9 +66,9 @@ def verify(path: Path, *, data: bool = False) -> list[Finding]:
 
 def _job_files(run: RunDirectory) -> Iterator[Finding]:
     for path, needed in ((run.job, True), (run.summary, False)):
-        if path.exists() or needed:
+        if is_there(path) or needed:
             yield from _said(run, path, lambda path=path: read_json(path))  # type: ignore[misc]
-    if run.job.exists():
+    if run.has_job:
         yield from _said(run, run.job, lambda: run_schema(run))
         for path, read in side_files(run):
             yield from _said(run, path, read)
@@ -82,7 +83,7 @@ def _said(run: RunDirectory, path: Path, read: Callable[[], object]) -> Iterator
 
 
 def _manifest(run: RunDirectory, *, data: bool) -> Iterator[Finding]:
-    if not run.manifest.exists():
+    if not is_there(run.manifest):
         return
     scan = scan_segment(run.manifest)
     if scan.torn_bytes:
@@ -105,7 +106,7 @@ def _manifest(run: RunDirectory, *, data: bool) -> Iterator[Finding]:
 
 def _listed(run: RunDirectory, entry: ManifestEntry, *, data: bool) -> Iterator[Finding]:
     path = run.path / entry.name
-    if not path.exists():
+    if not is_there(path):
         yield Finding(entry.name, "is missing", "error")
         return
     digest = file_digest(path) if data else None
@@ -129,7 +130,7 @@ def _rows_are(path: Path, rows: int) -> None:
 def _journal(run: RunDirectory) -> Iterator[Finding]:
     segments = run.segments()
     if not segments:
-        has_begun = run.manifest.exists() or run.summary.exists() or _kept_files(run)
+        has_begun = is_there(run.manifest) or run.has_summary or _kept_files(run)
         yield Finding("journal", "there is no segment", "error" if has_begun else "info")
     for number in segments:
         path = run.segment(number)
@@ -168,7 +169,7 @@ def _replayed(path: Path, number: int) -> None:
 def _link(run: RunDirectory) -> Iterator[Finding]:
     name = _name(run, run.results)
     linked = linked_generation(run)
-    if linked is None and not run.results.exists() and not _was_published(run):
+    if linked is None and not is_there(run.results) and not _was_published(run):
         yield Finding(
             name, "is not there yet: the first session to end in order, or the next start, makes it", "info"
         )
@@ -176,7 +177,7 @@ def _link(run: RunDirectory) -> Iterator[Finding]:
     if linked is None:
         yield Finding(name, "is missing, or no link to a generation", "error")
         return
-    if not run.results.exists():
+    if not is_there(run.results):
         yield Finding(name, f"points to {run.results.readlink()}, which is missing", "error")
         return
     listed = _named_generations(run)
@@ -198,7 +199,7 @@ def _was_published(run: RunDirectory) -> bool:
 
 def _named_generations(run: RunDirectory) -> list[int]:
     """The generations that are there under their final names."""
-    return [number for number in generations(run) if generation_file(run, number).exists()]
+    return [number for number in generations(run) if is_there(generation_file(run, number))]
 
 
 def _strangers(run: RunDirectory) -> Iterator[Finding]:
@@ -220,10 +221,10 @@ def _strangers(run: RunDirectory) -> Iterator[Finding]:
     known |= _live_files(run) | listed | {_name(run, path) for path in _kept_files(run)}
     for path in sorted(run.path.rglob("*")):
         name = _name(run, path)
-        if path.is_symlink() and path not in (run.results, temporary(run.results)):
+        if is_link(path) and path not in (run.results, temporary(run.results)):
             yield Finding(name, "is a link; a run directory holds files of its own", "error")
             continue
-        if (path.is_dir() and not path.is_symlink()) or name in known:
+        if (is_folder(path) and not is_link(path)) or name in known:
             continue
         if path.suffix == ".tmp":
             yield Finding(name, "left over from a write that did not finish", "info")
@@ -233,7 +234,7 @@ def _strangers(run: RunDirectory) -> Iterator[Finding]:
 
 def _kept_files(run: RunDirectory) -> list[Path]:
     folders = ((run.attempts, "*.parquet"), (run.parts, "*.parquet"), (run.journal, "results-*.parquet"))
-    singles = [run.scores] if run.scores.exists() else []
+    singles = [run.scores] if is_there(run.scores) else []
     return singles + [path for folder, pattern in folders for path in sorted(folder.glob(pattern))]
 
 
@@ -276,7 +277,7 @@ def _questions(run: RunDirectory, schema: RunSchema) -> list[_Question]:
             "unit ({}) has {} results",
             f"select {unit}, count(*) from results group by {keys} having count(*) > 1 order by all limit 100",
         ),
-        *(_questions_of_published(run, schema) if run.results.exists() else ()),
+        *(_questions_of_published(run, schema) if is_there(run.results) else ()),
         (
             "costs",
             "unit ({}): its result says {} USD and {} credits, its attempts add up to {} and {}",
@@ -317,7 +318,7 @@ def _questions_of_published(run: RunDirectory, schema: RunSchema) -> list[_Quest
 
 def _summary(run: RunDirectory) -> Iterator[Finding]:
     """A summary of a run that has ended says what the attempts say."""
-    if not run.summary.exists():
+    if not run.has_summary:
         return
     summary = read_json(run.summary)
     said = summary.get("attempt_totals")

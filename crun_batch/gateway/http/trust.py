@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from crun_batch.errors import InputError, Mistake
+from crun_batch.paths import is_file, is_folder
 
 BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",
@@ -65,7 +66,7 @@ def _load_the_systems(context: ssl.SSLContext) -> None:
     folder = ssl.get_default_verify_paths().capath
     if context.cert_store_stats()["x509_ca"] or (folder is not None and _has_certificates(Path(folder))):
         return
-    found = next((bundle for bundle in BUNDLES if Path(bundle).is_file()), None)
+    found = next((bundle for bundle in BUNDLES if is_file(Path(bundle))), None)
     if found is None:
         import certifi
 
@@ -85,7 +86,7 @@ def _load(context: ssl.SSLContext, path: Path, name: str) -> None:
 
 def _load_folders(context: ssl.SSLContext, folders: str, *, alone: bool) -> None:
     """Trust folders of certificates named by their hash; OpenSSL reads them when it needs one."""
-    found = [folder for folder in folders.split(os.pathsep) if Path(folder).is_dir()]
+    found = [folder for folder in folders.split(os.pathsep) if is_folder(Path(folder))]
     if not found and alone:
         raise _unusable(FOLDER, f"{folders} is no folder")
     for folder in found:
@@ -93,7 +94,7 @@ def _load_folders(context: ssl.SSLContext, folders: str, *, alone: bool) -> None
 
 
 def _has_certificates(folder: Path) -> bool:
-    return folder.is_dir() and any(name.suffix == ".0" for name in folder.iterdir())
+    return is_folder(folder) and any(name.suffix == ".0" for name in folder.iterdir())
 
 
 def _unusable(name: str, what: str) -> InputError:

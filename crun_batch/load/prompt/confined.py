@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 from crun_batch.interpreter import python
 from crun_batch.load.prompt.templates import MAX_TEXT_CHARACTERS, CarefulEngine, Template, Unrenderable
+from crun_batch.paths import is_there
 
 MEMORY_BYTES = 512 * 1024 * 1024
 """What the child may take on top of what it has when it is ready."""
@@ -89,7 +90,7 @@ def _receive(pipe: BinaryIO | Any) -> Any:
 
 def _limit_memory() -> None:
     statm = Path("/proc/self/statm")
-    if statm.exists():
+    if is_there(statm):
         limit = int(statm.read_text().split()[0]) * resource.getpagesize() + MEMORY_BYTES
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -34,6 +34,7 @@ from crun_batch.load.table.source import (
 )
 from crun_batch.load.table.text import PACKINGS
 from crun_batch.load.table.types import plain_schema
+from crun_batch.paths import is_file, is_folder
 
 KEY = "input.table"
 _READ_BUFFER_BYTES = 1 << 20
@@ -300,16 +301,16 @@ def find_files(patterns: Sequence[str], base_dir: Path) -> list[Path]:
 
 def _matches(pattern: str, base_dir: Path) -> list[Path]:
     path = base_dir / pattern
-    if path.is_file():
+    if is_file(path):
         return [path]
     if not glob.has_magic(pattern):
         return []
     names = sorted(glob.glob(pattern, root_dir=base_dir, recursive=True))  # noqa: PTH207 (may be absolute)
-    return [base_dir / name for name in names if (base_dir / name).is_file()]
+    return [base_dir / name for name in names if is_file(base_dir / name)]
 
 
 def _nothing(pattern: str, base_dir: Path) -> str:
-    if (base_dir / pattern).is_dir():
+    if is_folder(base_dir / pattern):
         return f"`{pattern}` is a folder; name its files, such as `{pattern.rstrip('/')}/*.parquet`"
     kind = "no file matches" if glob.has_magic(pattern) else "there is no file"
     return f"{kind} `{pattern}` in {base_dir}; paths are relative to the job file"

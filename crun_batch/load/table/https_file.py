@@ -24,6 +24,7 @@ from urllib.parse import quote, urlsplit
 
 from crun_batch.errors import InputError
 from crun_batch.load.table.copies import RemoteFile, copied_pieces, ensure_room, mistake
+from crun_batch.paths import is_there
 
 ATTEMPTS = 5
 _PIECE_BYTES = 1 << 18
@@ -66,7 +67,7 @@ def fetch(
     for attempt in range(ATTEMPTS):
         if attempt:
             pause(min(0.5 * 2**attempt, 8.0))
-        had = path.stat().st_size if path.exists() and etag is not None else 0
+        had = path.stat().st_size if is_there(path) and etag is not None else 0
         going_on = {"Range": f"bytes={had}-", "If-Range": etag} if had and etag is not None else {}
         try:
             with opened(address, headers, going_on) as reply:

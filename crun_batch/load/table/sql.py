@@ -24,6 +24,7 @@ from msgspec import Struct
 from crun_batch.errors import InputError, Mistake
 from crun_batch.load.folders import ADVICE, Folders
 from crun_batch.load.table.ids import Identities, key_of
+from crun_batch.paths import is_file, is_folder
 
 if TYPE_CHECKING:
     import duckdb
@@ -254,8 +255,8 @@ def _confine(connection: duckdb.DuckDBPyConnection, folders: Folders, names: Seq
     that look has to be allowed too. What it opens then is checked again, links resolved.
     """
     here = [str(Path.cwd() / name) for name in names if not Path(name).is_absolute()]
-    files = [str(root) for root in folders.roots if not root.is_dir()]
-    directories = [f"{str(root).rstrip('/')}/" for root in folders.roots if root.is_dir()]
+    files = [str(root) for root in folders.roots if not is_folder(root)]
+    directories = [f"{str(root).rstrip('/')}/" for root in folders.roots if is_folder(root)]
     connection.execute(f"set allowed_paths = [{', '.join(map(_quoted, [*here, *files]))}]")
     connection.execute(f"set allowed_directories = [{', '.join(map(_quoted, directories))}]")
     connection.execute("set enable_external_access = false")
@@ -299,4 +300,4 @@ def _refuse_other_file(name: str, base_dir: Path, key: str) -> None:
 def _files(pattern: str, folder: Path) -> set[Path]:
     """The files that a path or glob names in a folder. Path.glob would take neither a path nor `..`."""
     names = glob.glob(pattern, root_dir=folder, recursive=True)  # noqa: PTH207
-    return {(folder / name).resolve() for name in names if (folder / name).is_file()}
+    return {(folder / name).resolve() for name in names if is_file(folder / name)}

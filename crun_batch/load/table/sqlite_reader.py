@@ -26,6 +26,7 @@ from crun_batch.load.table.arrow_reader import ArrowPart
 from crun_batch.load.table.frames import spill
 from crun_batch.load.table.source import BATCH_ROWS
 from crun_batch.load.table.types import suggestion
+from crun_batch.paths import is_file
 
 _SCHEME = "sqlite:///"
 KEY = "input.table"
@@ -70,7 +71,7 @@ def database_table(address: str, base_dir: Path, id_column: str | None = None) -
         says = "a query needs an `id` column: the order of its rows is not certain, so their position is no id"
         raise InputError(Mistake(says, key="input.id"))
     found = base_dir / unquote(path)
-    if not found.is_file():
+    if not is_file(found):
         message = f"there is no file `{unquote(path)}` in {base_dir}; paths are relative to the job file"
         raise InputError(Mistake(message, key=KEY))
     return DatabaseTable(found, keys.get("table", "query"), query, id_column)
