@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ import crun_batch
 from crun_batch.errors import InputError, Mistake
 from crun_batch.load.folders import Folders
 from crun_batch.load.table import https_file
-from crun_batch.load.table.copies import base_of, matches
+from crun_batch.load.table.copies import CopyFolder, RemoteFile, base_of, matches
 from crun_batch.load.table.table import Table, open_table
 
 ROWS = [{"id": f"r{number}", "text": f"Text {number}"} for number in range(500)]
@@ -365,3 +366,25 @@ def test_without_its_driver_a_database_is_told_what_to_install(tmp_path, monkeyp
     monkeypatch.setitem(sys.modules, "adbc_driver_postgresql", None)
     (found,) = mistakes_of(lambda: opened("postgresql:///x?query=select 1 as id", tmp_path, id="id"))
     assert "crun-batch[postgresql]" in found.message
+
+
+def test_files_are_fetched_several_at_a_time_in_their_order() -> None:
+    """Thousands of small ones would take minutes one by one; the first that cannot be had is told."""
+    both = threading.Barrier(2, timeout=10)
+
+    def slow(path: Path) -> None:
+        both.wait()
+        path.write_text("slow")
+
+    def quick(path: Path) -> None:
+        both.wait()
+        path.write_text("quick")
+
+    def refused(_: Path) -> None:
+        raise InputError("it is gone")
+
+    folder = CopyFolder()
+    found = list(folder.copies([RemoteFile("s3://b/1", slow), RemoteFile("s3://b/2", quick)]))
+    assert [("s3://b/1", "slow"), ("s3://b/2", "quick")] == [(name, path.read_text()) for name, path in found]
+    with pytest.raises(InputError, match="it is gone"):
+        list(folder.copies([RemoteFile("s3://b/1", refused), RemoteFile("s3://b/2", lambda _: None)]))

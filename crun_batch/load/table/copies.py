@@ -12,7 +12,9 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -27,6 +29,7 @@ T = TypeVar("T")
 KEY = "input.table"
 ROOM_LEFT_BYTES = 1 << 28
 """What a copy leaves free on its disk."""
+AT_ONCE = 8
 _ODD = re.compile(r"[^\w.=-]+")
 _LONGEST_NAME = 120
 
@@ -44,13 +47,20 @@ class CopyFolder:
     def __init__(self) -> None:
         self.path = Path(_kept(lambda: tempfile.mkdtemp(prefix="crun-batch-")))
         self._removal = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
-        self._copies = 0
+        self._numbers = count(1)
+
+    def copies(self, files: Sequence[RemoteFile]) -> Iterator[tuple[str, Path]]:
+        """The address of each file and its copy, in their order. Raises InputError, DiskFailed.
+
+        Several are on their way at one time: with many small ones nearly all of it is waiting.
+        """
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            yield from zip((file.address for file in files), pool.map(self.copy, files), strict=True)
 
     def copy(self, file: RemoteFile) -> Path:
         """A copy of the file, whose name ends as the file's does. Raises InputError, DiskFailed."""
-        self._copies += 1
         name = _ODD.sub("-", file.address.partition("?")[0].rsplit("/", 1)[-1])[-_LONGEST_NAME:]
-        path = self.path / str(self._copies) / name
+        path = self.path / str(next(self._numbers)) / name
         _kept(path.parent.mkdir)
         file.copy_to(path)
         return path

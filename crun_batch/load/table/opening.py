@@ -84,7 +84,7 @@ def _located(
         if scheme is None:
             yield from ((str(path), path, False) for path in find_files([one], base_dir))
         else:
-            yield from ((remote.address, folder.copy(remote), True) for remote in _REMOTE[scheme](one))
+            yield from ((address, path, True) for address, path in folder.copies(_REMOTE[scheme](one)))
 
 
 def _https(address: str) -> list[RemoteFile]:
