@@ -64,6 +64,15 @@ def test_nothing_that_a_notebook_shows_holds_a_key(monkeypatch, tmp_path):
     assert [] == [line[:500] for line in lines if "MARKED" in line]
 
 
+def test_a_cell_that_ends_with_a_report_says_it_in_words(tmp_path):
+    """And not in all its figures, by the names of their fields."""
+    with simulator() as at:
+        done = run(job(at, tmp_path), texts(2))
+    report = crun_batch.report(done)
+    assert f"<Report {str(report.path)!r}>\n{report.text(100)}" == repr(report)
+    assert "ReportData(" not in repr(report)
+
+
 def test_what_a_summary_says_is_text_in_a_notebook(tmp_path):
     """Of a run directory from somebody else: shown, not run."""
     with simulator() as at:

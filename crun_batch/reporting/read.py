@@ -41,6 +41,10 @@ MODELS_SHOWN = 12
 REPORT_NAME = "report.html"
 
 
+_CELL_WIDTH = 100
+"""Columns of a notebook's cell."""
+
+
 class Report(Struct, frozen=True):
     """A report that was written: where its page is, and what it says."""
 
@@ -50,6 +54,10 @@ class Report(Struct, frozen=True):
     def text(self, width: int | None = None) -> str:
         """The same for a terminal of so many columns."""
         return report_text(self.runs, width=width)
+
+    def __repr__(self) -> str:
+        """What a cell of a notebook shows that ends with a report."""
+        return f"<Report {str(self.path)!r}>\n{self.text(_CELL_WIDTH)}"
 
     def to_dict(self) -> dict[str, Any]:
         """All figures as plain data: amounts as decimal text, moments in microseconds since 1970, UTC."""
