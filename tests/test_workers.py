@@ -21,6 +21,7 @@ from run_kit import ENVIRON, charged_credits, job, results, simulator, texts, wa
 
 import crun_batch
 from crun_batch import InputError, RunDirectoryError
+from crun_batch.console.progress import Progress
 from crun_batch.options import RunOptions
 from crun_batch.records import Halt
 from crun_batch.scale.crew import Crew
@@ -28,6 +29,7 @@ from crun_batch.scale.giver import Giver, Watchers, WorkerEnd
 from crun_batch.scale.leases import LeaseBook, SharedLimits
 from crun_batch.scale.messages import Order
 from crun_batch.scale.outcome import GRAVEST_FIRST
+from crun_batch.scale.progresses import Progresses
 from crun_batch.scale.unfit import AFTER_THE_MERGE, NOT_SHARED
 from crun_batch.scale.whole import committed
 from crun_batch.session.orders import set_values
@@ -371,3 +373,11 @@ def test_all_workers_that_run_are_told(monkeypatch: pytest.MonkeyPatch, case: st
     else:
         told = telling_workers.tell_all(list(sessions), {"do": "pause"})
         assert {"do": "pause", "in_flight": in_flight} == told
+
+
+def test_what_a_worker_had_that_is_done_is_shown_as_anothers():
+    """Its places are given on: added to those of its successor they would be more than the job has."""
+    progresses = Progresses(20, [0, 0], None, lambda: None)
+    progresses.moved(0, Progress(rows_total=10, rows_done=10, limit=8))
+    progresses.moved(1, Progress(rows_total=10, rows_done=4, limit=8, in_flight=6))
+    assert (14, 6, 8) == (progresses.read().rows_done, progresses.read().in_flight, progresses.read().limit)

@@ -32,7 +32,8 @@ class Progresses:
         """All of them together."""
         last, rows_done = self._last, sum(one.rows_done for one in self._last)
         rows_per_second = sum(one.rows_per_second for one in last)
-        reasons = [one.waiting_reason for one in last if one.rows_done < one.rows_total]
+        at_work = [one for one in last if one.rows_done < one.rows_total]
+        reasons = [one.waiting_reason for one in at_work]
         return Progress(
             rows_total=self._rows_total,
             rows_done=rows_done,
@@ -46,7 +47,7 @@ class Progresses:
             held_usd_pico=_known(one.held_usd_pico for one in last),
             held_credits_pico=_known(one.held_credits_pico for one in last),
             in_flight=sum(one.in_flight for one in last),
-            limit=sum(one.limit for one in last),
+            limit=sum(one.limit for one in at_work),  # what a worker had that is done is given on
             eta_seconds=(self._rows_total - rows_done) / rows_per_second if rows_per_second else None,
             waiting_reason=reasons[0] if reasons and None not in reasons else None,
             variants=_by_variant(last),
