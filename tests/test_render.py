@@ -290,9 +290,9 @@ def test_a_template_that_grows_without_end_costs_one_row(template: str) -> None:
 
 
 def test_after_a_broken_limit_the_next_row_renders() -> None:
-    """The child process is started anew."""
+    """The child process is started anew. Newer engines count such a text as steps, before it takes the memory."""
     made = renderer(user="{{ ('%' ~ text ~ 'd')|format(n) }}")
-    with pytest.raises(RowRejected, match="512 MB"):
+    with pytest.raises(RowRejected, match=r"512 MB|steps"):
         made.render(row(text="10000000000", n=1))
     assert "  1" == made.render(row(text="3", n=1)).messages[0]["content"]
     made.close()
