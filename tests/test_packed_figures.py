@@ -94,6 +94,12 @@ def test_a_kill_leaves_requests_in_flight_not_rows(tmp_path: Path) -> None:
     assert (3, 24) == (told["requests"], told["attempts"])
     report = read_report(tmp_path)
     assert (3, 3, Decimal(told["held_credits"])) == (report.requests, report.unknown, report.held.credits)
+    [unanswered] = report.retried
+    assert (3, report.held.credits, "unknown_outcome") == (
+        unanswered.requests,
+        unanswered.held.credits,
+        unanswered.kind,
+    )
 
 
 @pytest.mark.parametrize("keys", [{}, {"pack": None}], ids=["packs", "rows"])

@@ -10,9 +10,12 @@ from decimal import Decimal
 
 from crun_batch.console.amounts import from_pico
 from crun_batch.records import FREE_OUTCOMES, OutcomeClass
-from crun_batch.reporting.data import Amount, BillLine
+from crun_batch.reporting.data import Amount, BillLine, Retried, total
 from crun_batch.state.recovery import JournalNow
 from crun_batch.store.events import StartEvent
+
+SUSPECT = "unknown_outcome"
+"""How the next session calls what went wrong with such a request."""
 
 
 def lines_at_a_kill(journal: JournalNow) -> tuple[BillLine, ...]:
@@ -21,6 +24,23 @@ def lines_at_a_kill(journal: JournalNow) -> tuple[BillLine, ...]:
     for start, outcome in journal.unbooked:
         found.setdefault((start.variant, outcome, start.purpose), []).append(start)
     return tuple(_line(*key, starts) for key, starts in sorted(found.items()))
+
+
+def with_unanswered(told: Sequence[Retried], lines: Sequence[BillLine]) -> tuple[Retried, ...]:
+    """The requests that brought no answer, with those of the lines whose outcome is unknown; their like is one."""
+    unknown = [line for line in lines if line.outcome == "unknown"]
+    if not unknown:
+        return tuple(told)
+    like = [one for one in told if (one.outcome, one.kind, one.http_status) == ("unknown", SUSPECT, None)]
+    together = Retried(
+        outcome="unknown",
+        kind=SUSPECT,
+        http_status=None,
+        requests=sum(one.requests for one in like) + sum(line.requests for line in unknown),
+        held=total([*(one.held for one in like), *(line.held for line in unknown)]),
+    )
+    others = [one for one in told if one not in like]
+    return tuple(sorted([*others, together], key=lambda one: -one.requests))
 
 
 def _line(variant: str, outcome: OutcomeClass, purpose: str, starts: Sequence[StartEvent]) -> BillLine:

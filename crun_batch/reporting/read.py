@@ -19,7 +19,7 @@ from msgspec import Struct, to_builtins
 
 from crun_batch.console.words import named, reused_phrase
 from crun_batch.reporting.caching import cache_figures
-from crun_batch.reporting.data import Amount, BillLine, Facts, ReportData, StatusLine
+from crun_batch.reporting.data import Amount, BillLine, Facts, ReportData, Retried, StatusLine
 from crun_batch.reporting.page import report_html
 from crun_batch.reporting.spread import distributions, labels, samples, timeline
 from crun_batch.reporting.sums import (
@@ -98,7 +98,7 @@ def read_report(path: Path) -> ReportData:
             timeline=timeline(connection),
             distributions=spreads,
             failures=failure_kinds(connection, schema),
-            retried=retried_requests(connection),
+            retried=_retried(connection, at_a_kill),
             labels=labels(connection, schema),
             variants=variant_lines(connection, schema, statuses, latencies),
             samples=samples(connection, schema),
@@ -114,6 +114,15 @@ def _lines_at_a_kill(now: RunNow) -> tuple[BillLine, ...]:
     from crun_batch.reporting.at_a_kill import lines_at_a_kill  # not loaded for a run that has ended
 
     return lines_at_a_kill(now.journal)
+
+
+def _retried(connection: duckdb.DuckDBPyConnection, at_a_kill: Sequence[BillLine]) -> tuple[Retried, ...]:
+    told = retried_requests(connection)
+    if not at_a_kill:
+        return told
+    from crun_batch.reporting.at_a_kill import with_unanswered
+
+    return with_unanswered(told, at_a_kill)
 
 
 def _hide_progress(connection: duckdb.DuckDBPyConnection) -> None:
