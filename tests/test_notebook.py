@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
+import signal
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from run_kit import ENVIRON, job, run, simulator, texts
+from run_kit import ENVIRON, job, run, simulator, texts, wait_until
 
 import crun_batch
 from crun_batch.console.progress import Progress
@@ -169,3 +172,51 @@ def test_a_notebook_without_ipywidgets_gets_reports_and_a_bar_of_text(tmp_path: 
     )
     assert (0, "report.html True\n[{'n': 3}]\n") == (told.returncode, told.stdout), told.stderr
     assert "7/7" in told.stderr and "Warning" not in told.stderr
+
+
+CELL = """
+import asyncio, sys, crun_batch
+
+async def cell():
+    done = crun_batch.run("job.json", environ={"SIM_KEY": "ak_sim"})
+    print(done.exit_code, done.summary["rows"]["ok"], done.summary["rows"]["open"])
+
+asyncio.new_event_loop().run_until_complete(cell())
+"""
+
+
+@pytest.mark.parametrize("interrupts", [1, 2])
+def test_an_interrupt_of_a_cell_ends_its_run_as_ctrl_c_ends_a_command(interrupts: int, tmp_path: Path) -> None:
+    """Once: what is in flight is waited for, and recorded. Twice: it ends now."""
+    with simulator(latency_seconds=1.0) as at:
+        asked = job(at, tmp_path, limits={"concurrency": 2}, input={"table": "t.csv", "id": "id"})
+        (tmp_path / "job.json").write_text(json.dumps(asked.model_dump(mode="json", exclude_defaults=True)))
+        texts(40).write_csv(tmp_path / "t.csv")
+        process = subprocess.Popen(
+            [sys.executable, "-c", CELL], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        wait_until(lambda: at.ledger()["count"] >= 2)
+        for _ in range(interrupts):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.3)
+        told, complaints = process.communicate(timeout=60)
+    exit_code, ok, still_open = map(int, told.split())
+    assert (130, 40) == (exit_code, ok + still_open), complaints
+    assert (2 if interrupts == 1 else 0) == ok
+    assert "Traceback" not in complaints
+
+
+def test_an_interrupt_of_a_cell_before_anything_is_sent_is_a_keyboard_interrupt(tmp_path: Path) -> None:
+    cell = CELL.replace("asyncio, sys, crun_batch", "asyncio, os, signal, sys, crun_batch")
+    slow = """
+from crun_batch import pipeline
+async def run_job(*_):
+    os.kill(os.getpid(), signal.SIGINT)
+    await asyncio.sleep(60)
+pipeline.run_job = run_job
+"""
+    cell = cell.replace("async def cell", f"{slow}\nasync def cell")
+    done = subprocess.run(
+        [sys.executable, "-c", cell], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stderr.rstrip().endswith("KeyboardInterrupt") and done.returncode != 0, done.stderr

@@ -297,13 +297,11 @@ def finished(work: Coroutine[Any, Any, T]) -> T:
     """Run to its end; where an event loop is running (a notebook), in a thread of its own."""
     with closing(work):  # a signal may end it before its first step
         import asyncio
-        from concurrent.futures import ThreadPoolExecutor
 
-        from crun_batch.session.runtime import run_to_end
+        from crun_batch.session.runtime import run_to_end, run_to_end_beside
 
         try:
             asyncio.get_running_loop()
         except RuntimeError:
             return run_to_end(work)
-        with ThreadPoolExecutor(1) as executor:
-            return executor.submit(run_to_end, work).result()
+        return run_to_end_beside(work)

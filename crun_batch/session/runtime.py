@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 from collections.abc import Coroutine, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import pyarrow as pa
+
+from crun_batch.session.signals import pass_on
 
 T = TypeVar("T")
 OBJECTS_PER_COLLECTION = 20_000
@@ -20,6 +24,34 @@ def run_to_end(coroutine: Coroutine[Any, Any, T]) -> T:
     _keep_arrow_memory()
     with _rare_collections(), asyncio.Runner(loop_factory=_new_event_loop) as runner:
         return runner.run(coroutine)
+
+
+def run_to_end_beside(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The same in a thread of its own, where a loop is running on this one, as in a notebook.
+
+    Ctrl-C (an interrupt of the kernel) comes here, and is told there: it ends a session as on the main thread.
+    Before anything is sent it is a KeyboardInterrupt.
+    """
+    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
+
+    async def told() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        begun.set_result((asyncio.get_running_loop(), task))
+        return await coroutine
+
+    with ThreadPoolExecutor(1) as executor:
+        done = executor.submit(run_to_end, told())
+        while True:
+            try:
+                return done.result()
+            except asyncio.CancelledError:
+                raise KeyboardInterrupt from None
+            except KeyboardInterrupt:
+                if done.done():
+                    raise
+                loop, task = begun.result()
+                loop.call_soon_threadsafe(pass_on, signal.SIGINT, loop, task)
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:

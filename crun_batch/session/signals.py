@@ -36,11 +36,12 @@ _HANDLERS: dict[AbstractEventLoop, _Handlers] = {}
 
 @contextmanager
 def signals_told(caught: Told, *, wanted: bool) -> Iterator[None]:
-    """What ends a command from outside is told to `caught`, and does nothing else; on the main thread alone.
+    """What ends a command from outside is told to `caught`, and does nothing else.
 
-    Whoever is inside at that moment is told. What stood there before is back when the last one has left.
+    Whoever is inside at that moment is told. What stood there before is back when the last one has left. Only the
+    main thread hears signals; a loop of another is told of them by `pass_on`.
     """
-    if not wanted or threading.current_thread() is not threading.main_thread():
+    if not wanted:
         yield
         return
     loop = asyncio.get_running_loop()
@@ -55,7 +56,8 @@ def signals_told(caught: Told, *, wanted: bool) -> Iterator[None]:
 
 
 def _began(loop: AbstractEventLoop) -> _Handlers:
-    former = {number: signal.getsignal(number) for number in wanted_signals()}
+    hears = threading.current_thread() is threading.main_thread()
+    former = {number: signal.getsignal(number) for number in wanted_signals()} if hears else {}
     for number in former:
         loop.add_signal_handler(number, _tell, loop, number)
     return _HANDLERS.setdefault(loop, _Handlers(former, []))
@@ -66,6 +68,14 @@ def _end(loop: AbstractEventLoop) -> None:
         loop.remove_signal_handler(number)
         if handler is not None:
             signal.signal(number, handler)
+
+
+def pass_on(number: signal.Signals, loop: AbstractEventLoop, work: asyncio.Task[Any]) -> None:
+    """Tell the sessions of a loop, on its thread; as long as there is none, its work is cancelled instead."""
+    if loop in _HANDLERS:
+        _tell(loop, number)
+    else:
+        work.cancel()
 
 
 def _tell(loop: AbstractEventLoop, number: signal.Signals) -> None:
