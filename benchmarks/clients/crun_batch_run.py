@@ -28,7 +28,7 @@ def main() -> None:
 
     def watch(progress: crun_batch.Progress) -> None:
         peaks["peak_at_last_answer_mb"] = peak_rss_mb()
-        if "peak_beside_counting_mb" not in peaks and not children_peak_mb():  # the look itself costs CPU time
+        if "peak_beside_counting_mb" not in peaks and not children_peak_mb():  # a look costs 1 ms
             peaks["peak_beside_counting_mb"] = peak_rss_mb()
         print(progress.text(), file=sys.stderr)
 
