@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import os
 import re
@@ -191,7 +192,7 @@ def test_an_example_for_a_scheduler_is_short_and_calls_us_as_we_are(path: Path) 
     ]
     (call,) = calls
     names = {keyword.arg for keyword in call.keywords}
-    known = {*crun_batch.run.__kwdefaults__, *crun_batch.RunOptions.__struct_fields__}
+    known = {*inspect.signature(crun_batch.run).parameters, *crun_batch.RunOptions.__struct_fields__}
     assert set() == names - known
     assert (ROOT / ast.literal_eval(call.args[0])).exists()
 
