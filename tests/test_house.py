@@ -138,6 +138,19 @@ def test_what_is_at_a_path_is_asked_in_one_way():
     assert [] == wrong
 
 
+TOP_LEVEL = {
+    *("crun_batch", "jobs", "tests", "examples", "benchmarks", "docs", ".ci"),
+    *("pyproject.toml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"),
+    *("Makefile", "Containerfile", "constraints.txt", ".gitignore"),
+}
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no checkout of git")
+def test_nothing_stands_at_the_top_that_a_test_left_there():
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert {name.split("/")[0] for name in listed.stdout.split("\0") if name} == TOP_LEVEL
+
+
 def test_functions_are_short():
     sizes = {place: lines_of(node) for place, node in TREE.functions()}
     assert {} == {place: lines for place, lines in sizes.items() if lines > MOST_LINES_OF_A_FUNCTION}
