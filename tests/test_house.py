@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -145,10 +146,17 @@ TOP_LEVEL = {
 }
 
 
-@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no checkout of git")
 def test_nothing_stands_at_the_top_that_a_test_left_there():
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    """What is ignored, and what whoever runs this puts there, is not the repository's."""
+    asked = ["git", "-c", "safe.directory=*", "ls-files", "-z"]
+    listed = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False) if has_git() else None
+    if listed is None or listed.returncode != 0:
+        pytest.skip("no checkout that git can list")
     assert {name.split("/")[0] for name in listed.stdout.split("\0") if name} == TOP_LEVEL
+
+
+def has_git():
+    return shutil.which("git") is not None and (ROOT / ".git").exists()
 
 
 def test_functions_are_short():
