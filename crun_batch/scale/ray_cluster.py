@@ -11,14 +11,14 @@ import asyncio
 import os
 import socket
 import sys
-import threading
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 from crun_batch.errors import EXIT_TERMINATED, InputError
 from crun_batch.scale.giver import AllEnds, WorkerEnd
+from crun_batch.state.background import BackgroundCall
 
 T = TypeVar("T")
 LOCAL = "local"
@@ -105,14 +105,4 @@ async def _until_gone(place: str) -> str:
 
 async def beside(call: Callable[..., T], *given: object) -> T:
     """What a call returns or raises, made by a thread that nobody waits for at the end."""
-    answer: Future[T] = Future()
-    answer.set_running_or_notify_cancel()
-
-    def made() -> None:
-        try:
-            answer.set_result(call(*given))
-        except BaseException as error:  # noqa: BLE001 - it is raised where it is awaited
-            answer.set_exception(error)
-
-    threading.Thread(target=made, name="ray", daemon=True).start()
-    return await asyncio.wrap_future(answer)
+    return await asyncio.wrap_future(BackgroundCall(partial(call, *given)).future)

@@ -14,16 +14,18 @@ class BackgroundCall(Generic[T]):
     """A call in a thread of its own, which holds nobody up who ends without its result."""
 
     def __init__(self, call: Callable[[], T]) -> None:
-        self._future: Future[T] = Future()
+        self.future: Future[T] = Future()
+        """For who awaits it; who no longer does ends nothing."""
+        self.future.set_running_or_notify_cancel()
         self._call = call
         Thread(target=self._run, daemon=True, name="beside").start()
 
     def result(self) -> T:
         """What the call returned or raised, waited for."""
-        return self._future.result()
+        return self.future.result()
 
     def _run(self) -> None:
         try:
-            self._future.set_result(self._call())
+            self.future.set_result(self._call())
         except BaseException as error:  # noqa: BLE001 (raised again by `result`)
-            self._future.set_exception(error)
+            self.future.set_exception(error)
