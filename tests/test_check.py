@@ -24,9 +24,9 @@ from crun_batch.gateway.rulings import (
     UNKNOWN_4XX,
     UNKNOWN_5XX,
     UNKNOWN_OTHER,
-    WORDS,
     Ruling,
 )
+from crun_batch.gateway.wordings import WORDS
 from crun_batch.records import Failure, Fault, Reply, Response, Usage
 
 ROOT = Path(__file__).parent.parent
@@ -94,6 +94,7 @@ BY_STATUS = {
     424: SERVER,
     425: SERVER,
     429: LIMITED,
+    446: FILTERED,
     455: OVERLOADED,
     499: SERVER,
     500: SERVER,
@@ -730,6 +731,16 @@ ANTHROPIC_HEADERS = {
     "anthropic-ratelimit-input-tokens-reset": "2026-09-21T14:13:50+00:00",
 }
 TOKENS_LEFT = "anthropic-ratelimit-input-tokens-remaining"
+CEREBRAS_HEADERS = {
+    "x-ratelimit-remaining-requests-day": "14000",
+    "x-ratelimit-reset-requests-day": "33011.382867",
+    "x-ratelimit-remaining-tokens-minute": "59900",
+    "x-ratelimit-reset-tokens-minute": "11.382867",
+}
+DIGITALOCEAN_HEADERS = {
+    "x-ratelimit-remaining-tokens-per-minute": "900",
+    "x-ratelimit-reset-tokens-per-minute": str(int(NOW) + 7),
+}
 DRAFT_HEADERS = {"ratelimit-limit": "100", "ratelimit-remaining": "20", "ratelimit-reset": "50"}
 
 
@@ -742,6 +753,9 @@ DRAFT_HEADERS = {"ratelimit-limit": "100", "ratelimit-remaining": "20", "ratelim
         (None, ANTHROPIC_HEADERS, ["anthropic-ratelimit-requests-remaining"]),
         (30.0, ANTHROPIC_HEADERS, ["anthropic-ratelimit-requests-remaining", TOKENS_LEFT]),
         (30.0, ANTHROPIC_HEADERS, [TOKENS_LEFT]),
+        (11.382867, CEREBRAS_HEADERS, ["x-ratelimit-remaining-tokens-minute"]),
+        (33011.382867, CEREBRAS_HEADERS, ["x-ratelimit-remaining-requests-day"]),
+        (7.0, DIGITALOCEAN_HEADERS, ["x-ratelimit-remaining-tokens-per-minute"]),
         (50.0, DRAFT_HEADERS, ["ratelimit-remaining"]),
     ],
 )
@@ -929,7 +943,8 @@ def error_page() -> str:
         [
             "# What a gateway's error means",
             "",
-            "Made from the tables in `crun_batch/gateway/rulings.py` by `python tests/test_check.py`.",
+            "Made from the tables in `crun_batch/gateway/wordings.py` and `rulings.py` by",
+            "`python tests/test_check.py`.",
             "",
             "Actions: `stop_credits` ends the run with exit 4, `stop_refused` with exit 5, and so does",
             "`stop_key`, about the key; `stop_model` ends it with exit 5 before the model's first success",

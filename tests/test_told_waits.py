@@ -87,6 +87,7 @@ def test_words_tell_a_wait(message, seconds):
         ({"Retry-After": "7"}, 7.0),
         ({"wait_seconds": 7}, 7.0),
         ({"retry_after_ms": 250}, 0.25),
+        ({"resets_at": 1790003600, "resets_in_seconds": 3600}, 3600.0),
         ({"retry_after": 1e9}, 31 * 86_400.0),
         ({"retry_after": True}, None),
         ({"retry_after": -1}, None),

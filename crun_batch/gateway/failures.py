@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 from msgspec import Struct
@@ -20,11 +21,11 @@ from crun_batch.gateway.rulings import (
     UNKNOWN_4XX,
     UNKNOWN_5XX,
     UNKNOWN_OTHER,
-    WORDS,
     Ruling,
 )
 from crun_batch.gateway.told_waits import wait_told, with_quotas
 from crun_batch.gateway.web_pages import READ_OF_A_PAGE
+from crun_batch.gateway.wordings import WORDS
 from crun_batch.records import FREE_OUTCOMES, Action, Failure, OutcomeClass, Usage
 
 LONGEST_MESSAGE = 500
@@ -82,19 +83,23 @@ def facts_of(payload: object) -> ErrorFacts:
     if not isinstance(payload, dict):
         message = payload if isinstance(payload, str) else ""
         return ErrorFacts(message=message, wait_seconds=wait_told((), message))
-    error = payload.get("error") or _base_resp(payload) or None
-    inner = error if isinstance(error, dict) else _first_of(payload.get("errors")) or payload
+    # FastAPI puts what a server raises into `detail`
+    body: dict[str, Any] = payload["detail"] if isinstance(payload.get("detail"), dict) else payload
+    error = body.get("error") or _base_resp(body) or None
+    inner = error if isinstance(error, dict) else _first_of(body.get("errors")) or body
     details = _details(inner)
     words = [inner.get(key) for key in _NAME_KEYS]
     words += [detail.get(key) for detail in details for key in _DETAIL_NAME_KEYS]
     words += ["flagged_input" for detail in details if "flagged_input" in detail]
+    words.append(body.get("error_type"))  # OpenRouter's, beside the error of a response that failed
+    words.append(error if _is_code(error) else None)
     # Amazon writes its namespace before the name: com.amazon.coral#ThrottlingException
     said = (word.rpartition("#")[2].lower() for word in words if isinstance(word, str) and not word.isdigit())
     names = frozenset(filter(None, said))
-    numbers = (_number(value) for value in (inner.get("code"), payload.get("code"), inner.get("status")))
+    numbers = (_number(value) for value in (inner.get("code"), body.get("code"), inner.get("status")))
     number = next((number for number in numbers if number is not None), None)
-    message = _message(payload, error, details)
-    return ErrorFacts(number, names - {"error"}, message, wait_told((*details, inner, payload), message))
+    message = _message(body, error, details)
+    return ErrorFacts(number, names - {"error"}, message, wait_told((*details, inner, body), message))
 
 
 def verdict_of(status: int, facts: ErrorFacts) -> Ruling:
@@ -107,8 +112,8 @@ def verdict_of(status: int, facts: ErrorFacts) -> Ruling:
     if number is not None and (status < 300 or (status in _GENERIC_STATUSES and number in STATUSES)):
         status = number
     elif status < 300:
-        named = (NAMED_STATUSES[name] for name in sorted(facts.names) if name in NAMED_STATUSES)
-        status = next(named, status)
+        named = [NAMED_STATUSES[name] for name in sorted(facts.names) if name in NAMED_STATUSES]
+        status = next((one for one in named if one not in _GENERIC_STATUSES), named[0] if named else status)
     return _worded(status, facts) or STATUSES.get(status) or _HUNDREDS.get(status // 100, UNKNOWN_OTHER)
 
 
@@ -165,6 +170,18 @@ _QUOTED_NAME = re.compile(r"""["'](?:code|type|status)["']\s*:\s*["']([a-z_.]{1,
 _HUNDREDS = {3: UNKNOWN_3XX, 4: UNKNOWN_4XX, 5: UNKNOWN_5XX}
 
 
+def _is_code(error: object) -> bool:
+    """Whether an error is told by a code alone, its words being beside it: `model_not_found`, `Not Found`."""
+    if not isinstance(error, str):
+        return False
+    return error.lower() in _REASON_PHRASES or _CODE.fullmatch(error) is not None
+
+
+_CODE = re.compile("[A-Za-z]+(_[A-Za-z]+)+")
+_REASON_PHRASES = frozenset(status.phrase.lower() for status in HTTPStatus)
+"""What NestJS, Spring and Scaleway write as `error`."""
+
+
 def _number(value: object) -> int | None:
     """A code as a number: an integer, or text of digits."""
     if type(value) is int:
@@ -197,7 +214,10 @@ def _details(inner: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _message(payload: Mapping[str, Any], error: object, details: list[dict[str, Any]]) -> str:
-    words = with_quotas(_words(error, _MESSAGE_DEPTH) or _words(payload, _MESSAGE_DEPTH), details)
+    told = None if _is_code(error) else error
+    beside = {key: payload.get(key) for key in _MESSAGE_KEYS if key != "error"}
+    said = _words(told, _MESSAGE_DEPTH) or _words(beside, _MESSAGE_DEPTH) or _words(payload, _MESSAGE_DEPTH)
+    words = with_quotas(said, details)
     raw = next((detail["raw"] for detail in details if isinstance(detail.get("raw"), str)), "")
     return f"{words}: {raw}"[:READ_OF_A_PAGE] if raw else words
 

@@ -40,13 +40,21 @@ _NAMES = {
     "requests": (
         "x-ratelimit-{}-requests",
         "anthropic-ratelimit-requests-{}",
+        "x-ratelimit-{}-requests-day",
         "x-ratelimit-{}",
         "ratelimit-{}",
     ),
-    "tokens": ("x-ratelimit-{}-tokens", "anthropic-ratelimit-tokens-{}", "anthropic-ratelimit-input-tokens-{}"),
+    "tokens": (
+        "x-ratelimit-{}-tokens",
+        "x-ratelimit-{}-tokens-minute",
+        "x-ratelimit-{}-tokens-per-minute",
+        "anthropic-ratelimit-tokens-{}",
+        "anthropic-ratelimit-input-tokens-{}",
+    ),
 }
-"""OpenAI's names, Anthropic's, and what stands in where neither came: OpenRouter's, those of the IETF's draft
-(draft-ietf-httpapi-ratelimit-headers-06: Kong, Envoy), and the input tokens alone."""
+"""OpenAI's names, Anthropic's, Cerebras's, DigitalOcean's, and what stands in where none of them came:
+OpenRouter's, those of the IETF's draft (draft-ietf-httpapi-ratelimit-headers-06: Kong, Envoy), and the input
+tokens alone."""
 _PAIRS = tuple(
     tuple((name.format("remaining"), name.format("reset")) for name in names) for names in _NAMES.values()
 )

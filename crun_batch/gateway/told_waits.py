@@ -26,6 +26,7 @@ _KEYS = {
     "retry_in_seconds": 1.0,
     "wait_seconds": 1.0,
     "reset_after": 1.0,
+    "resets_in_seconds": 1.0,
     "retry_after_ms": 0.001,
     "retryAfterMs": 0.001,
 }
