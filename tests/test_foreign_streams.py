@@ -127,6 +127,50 @@ def test_usage_that_groq_keeps_for_itself_is_read() -> None:
     assert USAGE == reply.usage
 
 
+# ends
+
+
+@pytest.mark.parametrize(
+    ("expected", "pieces"),
+    [
+        (("rejected", "rate_limited", "cool_down"), []),
+        (
+            ("unknown", "rate_limited", "retry"),
+            [{"type": "response.output_text.delta", "output_index": 0, "delta": "half an"}],
+        ),
+        (
+            ("unknown", "rate_limited", "retry"),
+            [
+                {
+                    "type": "response.output_item.done",
+                    "output_index": 0,
+                    "item": {"type": "reasoning", "summary": []},
+                }
+            ],
+        ),
+    ],
+)
+def test_a_response_that_failed_after_a_part_of_it_had_come_may_have_been_billed(
+    expected: tuple[str, str, str], pieces: list[dict[str, Any]]
+) -> None:
+    """OpenAI says it in a last event of its own and tells no tokens: after a piece it is no free refusal."""
+    said = {
+        "id": "r",
+        "status": "failed",
+        "error": {"code": "rate_limit_exceeded", "message": "later"},
+        "output": [],
+    }
+    events = [
+        {"type": "response.created", "response": {"id": "r", "status": "in_progress", "output": []}},
+        *pieces,
+        {"type": "response.failed", "response": said},
+    ]
+    body = b"".join(b"data: " + orjson.dumps(event) + b"\n\n" for event in events)
+    failure = check(PROTOCOLS["responses"], Response(200, {}, body), stream=True)
+    assert isinstance(failure, Failure)
+    assert expected == (failure.outcome, failure.kind, failure.action)
+
+
 # words
 
 

@@ -141,7 +141,8 @@ def _read(protocol: Protocol, payload: JsonObject) -> Reply | Failure:
     """The reply or the error that an object is."""
     if holds_error(payload):
         usage = protocol.usage(payload)
-        return failure_of(200, facts_of(payload), outcome="rejected" if usage is None else "done", usage=usage)
+        untold: OutcomeClass = "unknown" if payload.get("output") else "rejected"
+        return failure_of(200, facts_of(payload), outcome=untold if usage is None else "done", usage=usage)
     try:
         return protocol.read(payload)
     except ValueError as error:
