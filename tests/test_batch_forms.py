@@ -73,6 +73,8 @@ ENDED = {"processing": 0, "succeeded": 6, "errored": 1}
                 ("completed", "ended"),
                 ("expired", "ended"),
                 ("cancelled", "ended"),
+                ("canceling", "ending"),
+                ("canceled", "ended"),
                 ("a word of tomorrow", "running"),
             )
         ),

@@ -25,8 +25,9 @@ from crun_batch.gateway.batches.form import (
     missing_line,
 )
 from crun_batch.gateway.batches.openai_form import BatchAddress, OpenAIBatches, request_lines, result_lines
+from crun_batch.gateway.classify import check
 from crun_batch.gateway.protocols import PROTOCOLS
-from crun_batch.records import Fault, Hold, Response, Row, Ticket, Unit
+from crun_batch.records import Failure, Fault, Hold, Response, Row, Ticket, Unit
 from crun_batch.session.batching.drafts import Drafts
 from crun_batch.session.batching.live import (
     BatchLimits,
@@ -92,6 +93,40 @@ def test_a_request_that_its_batch_did_not_come_to_is_free(code: str, outcome: st
     (read,) = result_lines(json.dumps(error).encode())
     assert read is not None and isinstance(read.arrival, Fault)
     assert (outcome, kind) == (read.arrival.stage, read.arrival.kind)
+
+
+TOO_LONG = {"message": "This model's maximum context length is 16 tokens.", "type": "BadRequestError", "code": 400}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"response": {"status_code": 400, "request_id": "r", "body": {"error": TOO_LONG}}, "error": None},
+        {"response": {"status_code": 400, "request_id": "r", "body": None}, "error": {"error": TOO_LONG}},
+        {
+            "response": {"status_code": 400, "request_id": "r", "body": None},
+            "error": {"object": "error", **TOO_LONG},
+        },
+        {"response": {"status_code": "400", "request_id": 7}, "error": TOO_LONG},
+    ],
+    ids=["OpenAI", "vLLM", "vLLM before 2026", "numbers as texts"],
+)
+def test_a_refusal_in_a_line_says_why_wherever_it_stands(line: dict[str, Any]) -> None:
+    """vLLM writes the reason beside a reply without a body, and its code as a number: its row learns it."""
+    (read,) = result_lines(json.dumps({"custom_id": custom_id(ENTRY.tag, 101), **line}).encode())
+    assert read is not None and isinstance(read.arrival, Response)
+    failure = check(PROTOCOLS["chat"], read.arrival, stream=False)
+    assert isinstance(failure, Failure)
+    assert ("rejected", "too_long", "fail_row") == (failure.outcome, failure.kind, failure.action)
+    assert "maximum context length is 16" in failure.message
+
+
+@pytest.mark.parametrize("error", [{"code": 500, "message": ["no"]}, "no", ["no"], 3])
+def test_an_error_of_any_shape_without_a_reply_is_one_that_may_have_been_billed(error: Any) -> None:
+    line = {"custom_id": custom_id(ENTRY.tag, 101), "response": None, "error": error}
+    (read,) = result_lines(json.dumps(line).encode())
+    assert read is not None and isinstance(read.arrival, Fault)
+    assert ("unknown", "bad_reply") == (read.arrival.stage, read.arrival.kind)
 
 
 @pytest.mark.parametrize(

@@ -43,9 +43,11 @@ STATES: Mapping[str, BatchState] = {
     "in_progress": "running",
     "finalizing": "ending",
     "cancelling": "ending",
+    "canceling": "ending",
     "completed": "ended",
     "expired": "ended",
     "cancelled": "ended",
+    "canceled": "ended",
     "failed": "refused",
 }
 
@@ -57,24 +59,22 @@ WITHOUT_REPLY: Mapping[str, Fault] = {
 """The codes that OpenAI documents for a request to which there is no reply."""
 
 
+_NULL = b"null"
+
+
 class _OutputResponse(Struct):
     status_code: int
-    body: Raw
-    request_id: str | None = None
-
-
-class _OutputError(Struct):
-    code: str | None = None
-    message: str | None = None
+    body: Raw = Raw(_NULL)
+    request_id: Any = None
 
 
 class _OutputLine(Struct):
     custom_id: str
     response: _OutputResponse | None = None
-    error: _OutputError | None = None
+    error: Raw = Raw(_NULL)
 
 
-_line_decoder = msgspec.json.Decoder(_OutputLine)
+_line_decoder = msgspec.json.Decoder(_OutputLine, strict=False)
 
 
 def request_lines(path: str, requests: Iterable[tuple[str, bytes]]) -> bytes:
@@ -95,22 +95,25 @@ def result_lines(content: bytes) -> Iterator[BatchLineRead | None]:
 
 
 def result_of(line: bytes | Raw) -> BatchLineRead | None:
-    """What came of one request."""
+    """What came of one request. Where its reply is a status alone, the error beside it is the body (vLLM)."""
     try:
         read = _line_decoder.decode(line)
+        error = msgspec.json.decode(read.error)
     except (msgspec.DecodeError, msgspec.ValidationError):
         return None
     if read.response is not None:
         headers = {"content-type": "application/json"}
-        if read.response.request_id:
+        if isinstance(read.response.request_id, str) and read.response.request_id:
             headers["x-request-id"] = read.response.request_id
-        return BatchLineRead(
-            read.custom_id, Response(read.response.status_code, headers, bytes(read.response.body))
-        )
-    known = None if read.error is None else WITHOUT_REPLY.get(read.error.code or "")
+        body = bytes(read.response.body)
+        body = bytes(read.error) if body == _NULL else body
+        return BatchLineRead(read.custom_id, Response(read.response.status_code, headers, body))
+    code = error.get("code") if isinstance(error, dict) else None
+    known = WITHOUT_REPLY.get(code) if isinstance(code, str) else None
     if known is not None:
         return BatchLineRead(read.custom_id, known)
-    words = "without a word" if read.error is None else f"{read.error.code}: {read.error.message}"
+    told = f"{code}: {error.get('message')}" if isinstance(error, dict) else error
+    words = "without a word" if not error else told
     return BatchLineRead(read.custom_id, Fault("unknown", "bad_reply", f"the batch gave no reply for it, {words}"))
 
 
