@@ -127,6 +127,12 @@ def test_usage_that_groq_keeps_for_itself_is_read() -> None:
     assert USAGE == reply.usage
 
 
+def test_usage_that_moonshot_puts_into_the_last_choice_is_read() -> None:
+    last = {"index": 0, "delta": {}, "finish_reason": "stop", "usage": {**COUNTS, "cached_tokens": 8}}
+    reply = streamed([chunk({"content": "4"}), {"choices": [last]}])
+    assert Usage(input_tokens=12, cached_input_tokens=8, output_tokens=4) == reply.usage
+
+
 # ends
 
 

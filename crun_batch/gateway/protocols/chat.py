@@ -136,7 +136,7 @@ def assemble(stream_body: bytes) -> Assembled:
 
     The stream saw its end with `[DONE]`, or, the body being whole, with a finish_reason: servers leave the mark
     out (llama.cpp's forks), and usage that did not come is unknown. Usage stands in the last chunk with choices
-    (CRUN) or in one of its own (OpenAI); the last that can be true wins.
+    (CRUN), in such a choice (Moonshot) or in a chunk of its own (OpenAI); the last that can be true wins.
     """
     stream = read_stream(stream_body)
     if not stream.events:
@@ -148,10 +148,12 @@ def assemble(stream_body: bytes) -> Assembled:
             # CRUN sends empty ids and zero times in the middle: they must not hide the first ones
             if event.get(key):
                 payload[key] = event[key]
-        usage = event.get("usage") or json_object(event.get("x_groq")).get("usage")
+        chunks = objects(event.get("choices"))
+        beside = (event, json_object(event.get("x_groq")), *chunks)
+        usage = next(filter(None, (holder.get("usage") for holder in beside)), None)
         if usage:
             payload["usage"] = told_last(payload.get("usage"), usage, openai_usage)
-        for chunk in objects(event.get("choices")):
+        for chunk in chunks:
             index = chunk.get("index")
             index = index if type(index) is int else 0
             choices.setdefault(index, _Choice(index)).grow(chunk)
