@@ -10,6 +10,7 @@ import ast
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -65,8 +66,16 @@ class Tree:
     def __init__(self, root: Path = ROOT) -> None:
         self.root = root
         self.paths = {_name(path.relative_to(root)): path for path in sorted((root / "crun_batch").rglob("*.py"))}
-        self.trees = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in self.paths.items()}
-        self.imports = [one for name in self.paths for one in self._imports_of(name)]
+
+    @cached_property
+    def trees(self) -> dict[str, ast.Module]:
+        """Parsed when first asked for: it takes seconds and much memory."""
+        return {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in self.paths.items()}
+
+    @cached_property
+    def imports(self) -> list[Import]:
+        """All arrows."""
+        return [one for name in self.paths for one in self._imports_of(name)]
 
     def _imports_of(self, name: str) -> Iterator[Import]:
         for node in ast.walk(self.trees[name]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +16,9 @@ from crun_batch.vocabulary import process
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")  # how long an example takes is the machine's, and no law of ours
 process.IDLE_SECONDS = 60.0  # one for all tests that count in this process: to start each takes 60 ms
+
+sys.dont_write_bytecode = False  # else each of the many processes that tests start compiles the package anew
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture
