@@ -241,7 +241,7 @@ def test_readers_see_a_growing_whole_run_while_it_is_written_and_sealed(run):
     watcher.start()
     deadline = time.monotonic() + 2
     row = 0
-    while time.monotonic() < deadline:
+    while not failures and (time.monotonic() < deadline or len(seen) <= 5):  # a busy machine reads later
         for _ in range(5):
             answer(journal, row)
             row += 1

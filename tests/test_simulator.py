@@ -345,7 +345,7 @@ def test_the_child_ends_with_its_parent_and_not_by_a_ctrl_c() -> None:
         with httpx.Client(trust_env=False, headers=KEY) as client:
             assert 200 == client.get(f"{url}/models").status_code
         os.kill(parent.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     with pytest.raises(OSError, match=r"refused|reset"):
         while time.monotonic() < deadline:
             socket.create_connection(("127.0.0.1", int(url.split(":")[2].split("/")[0])), timeout=1).close()
@@ -369,21 +369,22 @@ def test_a_port_that_is_taken_is_said_and_no_child_is_started() -> None:
 
 
 def test_in_a_running_loop_it_serves_many_connections_at_once() -> None:
-    """`async with Simulator()`: 50 requests of 0.1 s each take little more than 0.1 s, and all ports close."""
+    """`async with Simulator()`: the 50th is taken while the first waits for its answer; and all ports close."""
 
-    async def main() -> tuple[float, int, str]:
-        settings = Settings(tokenizer="words", latency_seconds=0.1)
-        async with Simulator(settings) as simulator, httpx.AsyncClient(trust_env=False, timeout=10) as client:
-            url = simulator.base_url
-            started = time.monotonic()
-            posts = [client.post(f"{url}/chat/completions", json=chat(f"{n}"), headers=KEY) for n in range(50)]
-            replies = await asyncio.gather(*posts)
-            assert {200} == {reply.status_code for reply in replies}
-            return time.monotonic() - started, simulator.gateway.stats.max_in_flight, url
+    async def main() -> str:
+        settings = Settings(tokenizer="words", latency_seconds=3600)
+        async with Simulator(settings) as simulator, httpx.AsyncClient(trust_env=False, timeout=60) as client:
+            url = f"{simulator.base_url}/chat/completions"
+            posts = [asyncio.create_task(client.post(url, json=chat(f"{n}"), headers=KEY)) for n in range(50)]
+            async with asyncio.timeout(50):
+                while simulator.gateway.stats.in_flight < 50:  # noqa: ASYNC110 - it tells nobody
+                    await asyncio.sleep(0.01)
+            for post in posts:
+                post.cancel()
+            await asyncio.gather(*posts, return_exceptions=True)
+            return simulator.base_url
 
-    seconds, max_in_flight, url = asyncio.run(main())
-    assert seconds < 2
-    assert 50 == max_in_flight
+    url = asyncio.run(main())
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", int(url.split(":")[2].split("/")[0])), timeout=1)
 

@@ -114,7 +114,7 @@ def test_a_sentence_is_folded_where_its_terminal_ends(monkeypatch: pytest.Monkey
     )
     assert (said, folds) == (folded(said, None), folded(said, 40))
 
-    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((40, 20)))
+    monkeypatch.setattr("shutil.get_terminal_size", lambda **_: os.terminal_size((40, 20)))
     for is_terminal, told in ((True, folds), (False, said)):
         terminal = Terminal()
         monkeypatch.setattr(terminal, "isatty", lambda is_terminal=is_terminal: is_terminal)
@@ -141,7 +141,7 @@ def test_a_terminal_that_becomes_narrower_is_wiped_below_the_bars(monkeypatch: p
     waits at the beginning of the bars, where a terminal that folds keeps it."""
     terminal, columns = Terminal(), [120]
     monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((columns[0], 20)))
+    monkeypatch.setattr("shutil.get_terminal_size", lambda **_: os.terminal_size((columns[0], 20)))
     screen = Screen()
     screen.watch(Progress(100, 1, waiting_reason="a long reason to wait " * 3))
     assert terminal.getvalue().endswith("\r") and ERASE_BELOW not in terminal.getvalue()

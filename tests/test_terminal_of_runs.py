@@ -280,7 +280,7 @@ def test_the_bar_is_the_golden(width: int, monkeypatch: pytest.MonkeyPatch) -> N
     """Two lines that fit the terminal: the bar, and below it what is spent, in flight, waited for."""
     terminal, now = Terminal(), [1_000.0]
     monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setattr("shutil.get_terminal_size", lambda *_: os.terminal_size((width, 20)))
+    monkeypatch.setattr("shutil.get_terminal_size", lambda **_: os.terminal_size((width, 20)))
     monkeypatch.setattr("tqdm.std._screen_shape_wrapper", lambda: lambda _: (width, 20))
     monkeypatch.setattr("tqdm.std.time", lambda: now[0])
     screen = Screen()
