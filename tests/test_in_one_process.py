@@ -60,3 +60,25 @@ def test_ctrl_c_is_for_each_run_of_the_process(gateway, tmp_path):
     ended = asyncio.run(both(gateway, tmp_path, (2000, 2000), Interrupting))
     assert ["Ctrl-C", "Ctrl-C"] == [run.stop_reason for run in ended]
     assert signal.default_int_handler is signal.getsignal(signal.SIGINT)
+
+
+def test_a_terminal_that_closes_counts_once_however_often_it_is_told(gateway, tmp_path):
+    """What is in flight is waited for: the shell and the system both say it, and one after the other here."""
+
+    class Closing(RecordingWire):
+        """Both words come when the first request is on its way."""
+
+        async def post(self, url, headers, body, deadline_seconds):
+            if not self.sent:
+                for _ in range(2):
+                    os.kill(os.getpid(), signal.SIGHUP)
+            return await super().post(url, headers, body, deadline_seconds)
+
+    former = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and stays so
+    try:
+        asked = crun_batch.arun(job(gateway, tmp_path), table=texts(2000), environ=ENVIRON, wire=Closing())
+        ended = asyncio.run(asked)
+    finally:
+        signal.signal(signal.SIGHUP, former)
+    assert (143, "SIGHUP") == (ended.exit_code, ended.stop_reason)
+    assert 0 == ended.summary["unknown_attempts"] < ended.summary["rows"]["ok"] < 2000
