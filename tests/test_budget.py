@@ -13,6 +13,7 @@ from measurements.budget_simulations import simulate
 
 from crun_batch.load.job.job import Job
 from crun_batch.pricing.budget import Budget, Needs, Preflight, Reservations, may_start, rows_that_fit, used_up
+from crun_batch.pricing.projection import reserved_pico
 from crun_batch.records import PICO, Cost, Hold, Price, ProtocolName
 from crun_batch.session.tickets import Holds
 from crun_batch.workload.request import Request
@@ -53,6 +54,16 @@ def test_spent_and_held_stay_under_both_caps(moves: list[tuple[str, int, float]]
             assert 0 <= purse.spent_pico + purse.held_pico + purse.unknown_pico <= cap
             assert 0 == purse.overrun_pico
     assert sum(hold.usd_pico or 0 for hold in flying) == book.usd.held_pico
+
+
+def test_what_has_no_price_in_a_unit_is_not_held_as_nothing_there() -> None:
+    """Nothing is held before the first request, and again when it has ended; what nothing bounds is unknown."""
+    book = Reservations(Budget())
+    assert (0, 0) == (reserved_pico(book.usd), reserved_pico(book.credits))
+    assert book.reserve(Hold(None, 7))
+    assert (None, 7) == (reserved_pico(book.usd), reserved_pico(book.credits))
+    book.settle(Hold(None, 7), Cost(None, 5))
+    assert (None, 0) == (reserved_pico(book.usd), reserved_pico(book.credits))
 
 
 def test_an_unknown_outcome_keeps_its_hold() -> None:

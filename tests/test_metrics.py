@@ -124,9 +124,9 @@ def test_figures_are_what_prometheus_reads_and_what_the_run_did(scraped: tuple[S
         *map(scraper.values, ("crun_batch_held", "crun_batch_cost_total", "crun_batch_cap")), strict=True
     ):
         assert 500.0 == cap[credits_] >= held[credits_] + cost.get(credits_, 0.0)
-    assert not any((("unit", "usd"),) in cost for cost in scraper.values("crun_batch_cost_total")), (
-        "unknown is not 0"
-    )
+    dollars = (("unit", "usd"),)
+    assert not any(dollars in cost for cost in scraper.values("crun_batch_cost_total")), "unknown is not 0"
+    assert dollars not in scraper.values("crun_batch_held")[-1], "unknown is not 0"
 
 
 def test_the_histogram_counts_each_request_once_in_the_first_bucket_that_holds_it(

@@ -597,7 +597,9 @@ def test_a_running_job_is_seen_as_it_goes(tmp_path: Path) -> None:
             assert (True, waiting, "running") == (status["is_running"], status["in_flight"], status["status"])
             rows = RunRows(tmp_path / "run")
             assert 40 - waiting == rows.count(rows_asked([], rows.facets()))
-            status = until(lambda: asked_status(tmp_path / "run"), lambda one: (one["pace"] or {}).get("held_usd"))
+            status = until(
+                lambda: asked_status(tmp_path / "run"), lambda one: float((one["pace"] or {}).get("held_usd") or 0)
+            )
             assert status["pace"]["limit"] >= 1 and float(status["pace"]["held_usd"]) > 0
             assert float(status["projected_usd"]) > float(status["cost_usd"]) > 0
         finally:

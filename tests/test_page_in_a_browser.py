@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -122,6 +123,18 @@ def test_an_amount_has_the_digits_that_a_terminal_shows(
     each = "(one) => ['$' + dom.rounded(one, 2), dom.rounded(one, 0)]"
     script = f"import('/static/dom.js').then((dom) => {texts}.map({each}))"
     assert [[usd(Decimal(one)), credit_amount(Decimal(one)).split()[0]] for one in texts] == browser.run(script)
+
+
+def test_what_is_not_known_or_not_held_is_no_0(browser: Browser, page: crun_batch.View, size: str) -> None:
+    """A run priced in credits alone holds nothing in the end: the page says nothing of it."""
+    opened(browser, page)
+    held = [(None, "0"), ("0", "0"), (None, "1"), ("0", "2.5"), ("0.5", "100"), (None, None)]
+    given = [{"held_usd": usd, "held_credits": credits_} for usd, credits_ in held]
+    each = "(one) => live.held(one).map(([name, shown]) => `${name} ${shown.textContent}`).join()"
+    said = browser.run(f"import('/static/live.js').then((live) => {json.dumps(given)}.map({each}))")
+    assert ["", "", "held 1 credit", "held 2.5 credits", "held $0.50, 100 credits", "held unknown"] == said
+    spent = "dom.about('0', '0').textContent + ' ' + dom.money('0', '1')"
+    assert "$0.00 $0, 1 credit" == browser.run(f"import('/static/dom.js').then((dom) => {spent})")
 
 
 def test_keys_lead_through_the_rows(browser: Browser, page: crun_batch.View, size: str) -> None:

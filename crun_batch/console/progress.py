@@ -98,10 +98,12 @@ def projected(progress: Progress) -> str:
 
 
 def held(progress: Progress) -> str | None:
-    """What is reserved for requests in flight and for those of unknown outcome; None where nothing is."""
-    if not (progress.held_usd_pico or progress.held_credits_pico):
-        return None
-    return money(from_pico(progress.held_usd_pico), from_pico(progress.held_credits_pico))
+    """What is reserved for requests in flight and for those of unknown outcome; None where nothing is.
+
+    A unit in which nothing is held is not told: there may be no price in it.
+    """
+    usd, credits_ = progress.held_usd_pico or None, progress.held_credits_pico or None
+    return money(from_pico(usd), from_pico(credits_)) if usd or credits_ else None
 
 
 def by_variant(progress: Progress) -> str:

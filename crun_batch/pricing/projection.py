@@ -1,6 +1,14 @@
-"""What a run that goes on will have cost: told while it sends, and on the local page."""
+"""What a run that goes on holds, and will have cost: told while it sends, and on the local page."""
 
 from __future__ import annotations
+
+from crun_batch.pricing.budget import Purse
+
+
+def reserved_pico(purse: Purse) -> int | None:
+    """Held in flight and for unknown outcomes, as far as a bound is known; None: what is asked has none."""
+    reserved = purse.held_pico + purse.unknown_pico
+    return None if not reserved and purse.has_met_unbounded else reserved
 
 
 def projected_pico(

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from crun_batch.gateway.pool_seams import Hooks
 from crun_batch.pricing.account import Sums
+from crun_batch.pricing.projection import reserved_pico
 from crun_batch.records import OUTCOMES, STATUSES, Attempt, Fault, Outcome, Response, Room, Ticket, decimal_text
 from crun_batch.session.steering import Steering
 from crun_batch.session.tools import Recorder
@@ -37,8 +38,10 @@ class Family(NamedTuple):
 
 
 ROWS = Family("crun_batch_rows", "gauge", "Units of work (id, variant, repeat) by status.")
-ERRORS = Family("crun_batch_row_errors", "gauge", "Units of work that ended as an error, by kind.")
-ATTEMPTS = Family("crun_batch_attempts", "counter", "Requests that are over, all sessions, by outcome.")
+ERRORS = Family("crun_batch_row_errors", "gauge", "Units of work that have an error_kind, by kind.")
+ATTEMPTS = Family(
+    "crun_batch_attempts", "counter", "Attempts that are over, all sessions, by outcome; one for each row."
+)
 TOKENS_USED = Family("crun_batch_tokens", "counter", "Tokens, all sessions, by kind.")
 COST = Family("crun_batch_cost", "counter", "Known cost, all sessions, by unit.")
 HELD = Family("crun_batch_held", "gauge", "Held for requests in flight or of unknown outcome, by unit.")
@@ -169,7 +172,7 @@ class SessionMetrics:
         """What is not known is not there, rather than 0."""
         purses = {unit: getattr(self._steering.purses, unit) for unit in UNITS}
         known = {unit: getattr(totals, f"cost_{unit}") for unit in UNITS if getattr(totals, f"priced_{unit}")}
-        held = {unit: purse.committed_pico - purse.spent_pico for unit, purse in purses.items()}
+        held = {unit: pico for unit, purse in purses.items() if (pico := reserved_pico(purse)) is not None}
         caps = {unit: purse.cap_pico for unit, purse in purses.items() if purse.cap_pico is not None}
         return {
             family.name: [({"unit": unit}, decimal_text(pico)) for unit, pico in amounts.items()]

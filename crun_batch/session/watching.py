@@ -17,7 +17,7 @@ from crun_batch.errors import DiskFailed
 from crun_batch.gateway.pool_seams import Sender
 from crun_batch.options import Clock
 from crun_batch.pricing.account import Sums
-from crun_batch.pricing.projection import projected_pico
+from crun_batch.pricing.projection import projected_pico, reserved_pico
 from crun_batch.records import decimal_text
 from crun_batch.session.resources import Resources
 from crun_batch.session.tools import Recorder
@@ -66,8 +66,8 @@ class Meter:
             spent_credits_pico=credits_,
             projected_usd_pico=projected_pico(usd, paid_for, left, self._spent_on_rows[0]),
             projected_credits_pico=projected_pico(credits_, paid_for, left, self._spent_on_rows[1]),
-            held_usd_pico=(reserved.usd.held_pico + reserved.usd.unknown_pico) or None,
-            held_credits_pico=(reserved.credits.held_pico + reserved.credits.unknown_pico) or None,
+            held_usd_pico=reserved_pico(reserved.usd),
+            held_credits_pico=reserved_pico(reserved.credits),
             in_flight=self._pool.in_flight,
             limit=self._pool.limit,
             eta_seconds=left / rows_per_second if rows_per_second else None,

@@ -43,9 +43,13 @@ export function number(value) {
 
 export const counted = (many, noun) => `${number(many)} ${noun}${many === 1 ? "" : "s"}`;
 
+const isKnown = (text) => text !== null && text !== undefined;
+
+// Nothing is nothing in every unit, as in a terminal.
 export function money(usd, credits) {
-  const known = [usd !== null && usd !== undefined ? `$${usd}` : null,
-    credits !== null && credits !== undefined ? `${credits} credits` : null].filter(Boolean);
+  const isNothing = [usd, credits].every((text) => isKnown(text) && /^0(\.0*)?$/.test(text));
+  const known = [isKnown(usd) ? `$${usd}` : null,
+    isKnown(credits) && !isNothing ? `${credits} credit${credits === "1" ? "" : "s"}` : null].filter(Boolean);
   return known.length ? known.join(", ") : "unknown";
 }
 
@@ -66,7 +70,7 @@ export function rounded(text, least) {
 
 // For a glance. The exact amount stands in its title.
 export function about(usd, credits) {
-  const short = (text, least) => (text === null || text === undefined ? text : rounded(text, least));
+  const short = (text, least) => (isKnown(text) ? rounded(text, least) : text);
   return element("span", { title: money(usd, credits) }, money(short(usd, 2), short(credits, 0)));
 }
 

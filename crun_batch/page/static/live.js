@@ -26,14 +26,12 @@ function figures(status) {
   const notOk = ["error", "invalid", "truncated", "refused"].filter((name) => units[name])
     .map((name) => `${number(units[name])} ${name}`);
   const pace = status.pace;
-  const held = status.held_usd !== "0" || status.held_credits !== "0";
   return [
     ["rows", `${number(status.rows_done)} of ${number(status.rows.total)}`],
     ...(status.noun === "unit" ? [["units", `${number(status.units_done)} of ${number(units.total)}`]] : []),
     [status.noun === "unit" ? "units not ok" : "not ok", notOk.join(", ") || "none"],
     ["spent", about(status.cost_usd, status.cost_credits)],
-    ...(pace ? [["held", about(pace.held_usd, pace.held_credits)]]
-      : held ? [["held", about(status.held_usd, status.held_credits)]] : []),
+    ...held(pace ?? status),
     ...(status.is_running ? [
       ["projected", about(status.projected_usd, status.projected_credits)],
       ["rate", status.rate === null ? "unknown" : `${number(Number(status.rate.toFixed(1)))} ${status.noun}s/s`],
@@ -41,6 +39,13 @@ function figures(status) {
       ["in flight", pace ? `${number(status.in_flight)} of at most ${number(pace.limit)}` : number(status.in_flight)],
     ] : [["took", seconds(status.seconds)]]),
   ];
+}
+
+// Nothing where nothing is held. A unit in which nothing is, or in which it is unknown, is not told beside the other.
+export function held({ held_usd: usd, held_credits: credits }) {
+  const [dollars, others] = [usd, credits].map((text) => (text === "0" ? null : text));
+  const isUnknown = usd === null && credits === null;
+  return isUnknown || dollars !== null || others !== null ? [["held", about(dollars, others)]] : [];
 }
 
 export function showFailures(found, noun) {
