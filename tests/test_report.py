@@ -44,9 +44,11 @@ from crun_batch.reporting.data import (
 )
 from crun_batch.reporting.markup import Markup, element, escape
 from crun_batch.reporting.page import report_html
-from crun_batch.reporting.plots import Point, frontier
+from crun_batch.reporting.plots import Point, frontier, histogram_plot
 from crun_batch.reporting.read import Report, make_report, read_report
+from crun_batch.reporting.shapes import LETTER
 from crun_batch.reporting.spread import BINS, LABEL_COLUMNS, LABELS
+from crun_batch.reporting.tables import bill_tables
 from crun_batch.reporting.text import report_text
 from crun_batch.reporting.words import bill_bounds, exact_text, percentage, warnings
 from crun_batch.stats.intervals import Rate
@@ -326,6 +328,38 @@ def test_the_frontier_has_who_is_not_beaten_in_both() -> None:
         for name, x, y in (("a", 1, 0.5), ("b", 2, 0.4), ("c", 3, 0.9), ("d", 3, 0.8))
     ]
     assert ["a", "c"] == [point.name for point in frontier(points)]
+
+
+def test_what_a_report_counts_has_one_name() -> None:
+    """Where rows are asked repeatedly its plots count units, as its sentences and tables do."""
+    lines = (variant_line("one"), variant_line("two"))
+    data = report_of(units_per_row=4, variants=lines, labels=(Labels("x", {"good": {"one": 3}}, 9, True),))
+    told = report_html([data])
+    for words in ("units finished per second", "cost of a unit in $", "and 9 units with other values"):
+        assert words in told
+    for words in ("rows finished per second", "cost of a row in", "9 rows with", "a row counts once"):
+        assert words not in told
+
+
+def test_what_is_unknown_does_not_lower_what_a_row_cost() -> None:
+    """A row of unknown cost is no row that cost nothing: by status as by variant, the known ones are divided."""
+    statuses = (status_line("ok", 4, cost=Amount(credits=Decimal(3)), unpriced=1), status_line("error", 5))
+    [table] = [one for one in bill_tables(report_of(statuses=statuses)) if one.title.startswith("By how")]
+    assert ("3 credits", "1 credit") == tuple(table.rows[0][-2:])
+
+
+def test_the_marks_of_a_plot_stay_in_it() -> None:
+    """Their words begin in the plot, however narrow it is and wherever median and 95 % are."""
+    for p50, p95 in [(47.5, 73.2), (99.2, 99.3), (12.3, 241.0)]:
+        spread = msgspec.structs.replace(QUANTILES, p50=p50 / 1000, p95=p95 / 1000)
+        drawn = Distribution("latency", "seconds", spread, Histogram((0, 0.1, 0.25), (3, 4), False), {})
+        for width in (280, 340, 460):
+            told = str(histogram_plot(drawn, width))
+            for x, anchor, words in re.findall(
+                r'<text x="([^"]+)"[^>]*?(text-anchor="end")?>(median[^<]*)<', told
+            ):
+                size = len(words) * LETTER
+                assert 0 <= (float(x) - size if anchor else float(x))
 
 
 def test_the_largest_report_is_below_5_mb() -> None:

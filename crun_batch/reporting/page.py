@@ -258,10 +258,10 @@ def _time(data: ReportData) -> Markup:
     failed = any(each.not_ok for period in timeline.periods for each in period)
     names = [("ok", "ok"), ("error", "not ok")] if failed else [("ok", "ok")]
     legend = [element("span", element("b", class_=f"dot k-{colour}"), words) for colour, words in names]
-    description = f"rows finished per second, latency and failed requests over time; {note}"
+    description = f"{data.noun}s finished per second, latency and failed requests over time; {note}"
     return parts.card(
         element("div", *legend, element("span", note), class_="legend"),
-        figure(lambda width: timeline_plot(timeline, width), FULL, description),
+        figure(lambda width: timeline_plot(timeline, width, data.noun), FULL, description),
     )
 
 

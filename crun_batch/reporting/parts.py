@@ -130,10 +130,10 @@ def _quote(places: Sequence[str], message: str, text: str) -> Markup:
 
 def labels(data: ReportData) -> list[Markup]:
     """A box per column of few values: how often each occurs, by variant where there are a few."""
-    return [_label_card(one, [line.name for line in data.variants]) for one in data.labels]
+    return [_label_card(one, [line.name for line in data.variants], data.noun) for one in data.labels]
 
 
-def _label_card(found: Labels, variants: Sequence[str]) -> Markup:
+def _label_card(found: Labels, variants: Sequence[str], noun: str) -> Markup:
     several = 1 < len(variants) <= VARIANT_COLUMNS
     columns = list(variants) if several else [""]
     wholes = {
@@ -152,8 +152,12 @@ def _label_card(found: Labels, variants: Sequence[str]) -> Markup:
     if several:
         titles = [element("th", name, colspan=2, scope="col") for name in columns]
         head = element("thead", element("tr", element("td"), *titles))
-    others = element("p", f"and {counted(found.others, 'row')} with other values", class_="soft")
-    note = element("p", "Lists: a row counts once for each of its values.", class_="note") if found.lists else None
+    others = element("p", f"and {counted(found.others, noun)} with other values", class_="soft")
+    note = (
+        element("p", f"Lists: a {noun} counts once for each of its values.", class_="note")
+        if found.lists
+        else None
+    )
     body = element("div", element("table", head, element("tbody", *rows)), class_="scroll")
     return card(element("h3", found.column), note, body, others if found.others else None, wide=several)
 

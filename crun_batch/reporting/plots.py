@@ -127,8 +127,11 @@ def _quantile_marks(distribution: Distribution, x: Axis, width: int) -> list[Mar
         texts = [", ".join(texts), ""]
     for place, text in zip(places, texts, strict=True):
         marks.append(line((place, 16), (place, 156), "mark"))
-        ends = place + len(text) * LETTER > width
-        marks.append(label((place + (-4 if ends else 4), 13), text, "name", anchor="end" if ends else None))
+        size = len(text) * LETTER
+        ends = place + size > width
+        marks.append(
+            label((max(place - 4, size) if ends else place + 4, 13), text, "name", anchor="end" if ends else None)
+        )
     return marks
 
 

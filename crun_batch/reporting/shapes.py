@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from crun_batch.reporting.markup import Markup, element, join
 
-LETTER = 6.4
-"""Width of a letter, roughly: for keeping words inside a plot."""
+LETTER = 7.0
+"""Width of a letter, roughly, in a wide font: for keeping words inside a plot."""
 Place = tuple[float, float]
 
 

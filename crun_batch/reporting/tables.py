@@ -112,7 +112,7 @@ def _by_status(data: ReportData) -> ShownTable:
         lines = [line for line in data.statuses if line.status == status]
         number, cost = sum(line.rows for line in lines), total(line.cost for line in lines)
         if number:
-            each = money_text(cost.per(number))
+            each = money_text(cost.per(number - sum(line.unpriced for line in lines)))
             rows.append([status, count(number), percentage(number, data.finished), money_text(cost), each])
     noun = data.noun
     headers = ("", f"{noun}s", "of the finished", "known cost", f"a {noun}")

@@ -6,6 +6,7 @@ Long pauses between sessions take little room, so that what happened stays reada
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from msgspec import Struct
 
@@ -18,11 +19,17 @@ from crun_batch.reporting.shapes import LETTER, label, line, rect, svg
 DAY = 86_400 * SECOND
 
 
-def timeline_plot(timeline: Timeline, width: int) -> Markup:
-    """Rows per second, latency, and requests without an answer, one below the other over the same time."""
+def timeline_plot(timeline: Timeline, width: int, noun: str) -> Markup:
+    """Rows per second, latency, and requests without an answer, one below the other over the same time.
+
+    `noun`: what the bins count, rows or units.
+    """
     bins = [each for period in timeline.periods for each in period]
     columns = _columns(timeline, width)
-    panels = [(_rate_panel, 150), (_latency_panel, 90)]
+    panels: list[tuple[Callable[..., list[Markup]], int]] = [
+        (partial(_rate_panel, noun), 150),
+        (_latency_panel, 90),
+    ]
     if any(each.unanswered for each in bins):
         panels.append((_unanswered_panel, 60))
     bottom = 26 + sum(height + 38 for _, height in panels) - 38
@@ -32,7 +39,7 @@ def timeline_plot(timeline: Timeline, width: int) -> Markup:
         marks += draw(timeline, columns, (top, top + height))
         top += height + 38
     marks += _time_axis(timeline, columns, bottom, 6 if width > 600 else 3)
-    marks += _hits(timeline, columns, bottom)
+    marks += _hits(timeline, columns, bottom, noun)
     return svg(width, bottom + 24, marks)
 
 
@@ -66,10 +73,10 @@ def _each(timeline: Timeline) -> list[tuple[int, int, Bin]]:
     return [(s, i, each) for s, period in enumerate(timeline.periods) for i, each in enumerate(period)]
 
 
-def _rate_panel(timeline: Timeline, columns: _Columns, place: tuple[int, int]) -> list[Markup]:
+def _rate_panel(noun: str, timeline: Timeline, columns: _Columns, place: tuple[int, int]) -> list[Markup]:
     most = max(each.ok + each.not_ok for _, _, each in _each(timeline)) / timeline.bin_seconds
     axis = Axis(0, rounded_up(most), place[1], place[0])
-    marks = _panel(axis, columns, "rows finished per second", number_text)
+    marks = _panel(axis, columns, f"{noun}s finished per second", number_text)
     for period, index, each in _each(timeline):
         middle = axis.at(each.ok / timeline.bin_seconds)
         top = axis.at((each.ok + each.not_ok) / timeline.bin_seconds)
@@ -150,9 +157,11 @@ def _time_axis(timeline: Timeline, columns: _Columns, bottom: int, most: int) ->
     return [line((columns.left, bottom), (columns.right, bottom), "axis"), *marks]
 
 
-def _hits(timeline: Timeline, columns: _Columns, bottom: int) -> list[Markup]:
+def _hits(timeline: Timeline, columns: _Columns, bottom: int, noun: str) -> list[Markup]:
     marks = [
-        rect((columns.at(period, index), 16, columns.bin_width, bottom - 16), "hit", _bin_tip(each, timeline))
+        rect(
+            (columns.at(period, index), 16, columns.bin_width, bottom - 16), "hit", _bin_tip(each, timeline, noun)
+        )
         for period, index, each in _each(timeline)
     ]
     for period in range(1, len(timeline.periods)):
@@ -163,12 +172,12 @@ def _hits(timeline: Timeline, columns: _Columns, bottom: int) -> list[Markup]:
     return marks
 
 
-def _bin_tip(each: Bin, timeline: Timeline) -> str:
-    rows = each.ok + each.not_ok
+def _bin_tip(each: Bin, timeline: Timeline, noun: str) -> str:
+    rows, seconds = each.ok + each.not_ok, timeline.bin_seconds
     lines = [
         f"{moment_text(each.start, timeline.bin_seconds, with_day=True)} UTC",
-        f"{counted(rows, 'row')}: {count(each.ok)} ok, {count(each.not_ok)} not ok",
-        f"{rate(rows / timeline.bin_seconds)}, {each.output_tokens / timeline.bin_seconds:,.0f} output tokens/s",
+        f"{counted(rows, noun)}: {count(each.ok)} ok, {count(each.not_ok)} not ok",
+        f"{rate(rows / seconds, noun)}, {each.output_tokens / seconds:,.0f} output tokens/s",
     ]
     if each.latency_median is not None and each.latency_p95 is not None:
         lines.append(f"latency {seconds_text(each.latency_median)}, 95 % {seconds_text(each.latency_p95)}")

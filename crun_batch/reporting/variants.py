@@ -32,7 +32,7 @@ def variants(data: ReportData) -> Markup:
     if len(lines) > 1:
         wanted: list[str | None] = [*scores[:SCORES_PLOTTED]] or [None]
         width = FULL if len(wanted) == 1 else HALF
-        plots = [one for score in wanted if (one := _plot(named, score, width)) is not None]
+        plots = [one for score in wanted if (one := _plot(named, score, width, data.noun_in_variant)) is not None]
     note = element("p", _NOTE, class_="note") if plots else None
     shown = element("div", *plots, class_="pair") if len(plots) > 1 else join(plots)
     return join([note, shown, card(table(variants_table(named, scores, data.noun_in_variant)))])
@@ -68,7 +68,8 @@ def overview(runs: Sequence[ReportData]) -> Markup:
         if line.rows
     ]
     shared = list(dict.fromkeys(name for _, line in named for name in line.scores))[:1]
-    plot = _plot(named, shared[0] if shared else None, FULL) if len(named) > 1 else None
+    noun = "unit" if any(run.facts.repeats > 1 for run in runs) else "row"
+    plot = _plot(named, shared[0] if shared else None, FULL, noun) if len(named) > 1 else None
     return join(
         [
             card(table(ShownTable("Runs", headers, rows, texts=2))),
@@ -78,8 +79,11 @@ def overview(runs: Sequence[ReportData]) -> Markup:
     )
 
 
-def _plot(named: Sequence[tuple[str, VariantLine]], score: str | None, width: int) -> Markup | None:
-    """Share of ok rows, or the mean of a score, against the cost of a row in the unit that most variants know."""
+def _plot(named: Sequence[tuple[str, VariantLine]], score: str | None, width: int, noun: str) -> Markup | None:
+    """Share of ok rows, or the mean of a score, against the cost of a row in the unit that most variants know.
+
+    `noun`: what the variants' lines count.
+    """
     unit = _unit([line for _, line in named])
     colours = _colours([line for _, line in named])
     points = []
@@ -88,11 +92,11 @@ def _plot(named: Sequence[tuple[str, VariantLine]], score: str | None, width: in
         each = _per_row(line, unit)
         if rate is not None and each is not None:
             points.append(
-                Point(name, each, rate.value, rate.low, rate.high, colour, _tip(name, line, score, rate))
+                Point(name, each, rate.value, rate.low, rate.high, colour, _tip(name, line, score, rate, noun))
             )
     if len(points) < 2:
         return None
-    titles = _titles(score, unit)
+    titles = _titles(score, unit, noun)
     description = "; ".join(f"{point.name}: {100 * point.y:.1f} %" for point in points)
 
     def draw(size: int) -> Markup:
@@ -101,9 +105,10 @@ def _plot(named: Sequence[tuple[str, VariantLine]], score: str | None, width: in
     return card(figure(draw, width, f"{titles[0]} against {titles[1]}. {description}", role="group"))
 
 
-def _titles(score: str | None, unit: str) -> tuple[str, str]:
-    quality = "rows that are ok" if score is None else f"mean of score {score}"
-    costs = {"usd": "cost of a row in $", "credits": "cost of a row in credits", "tokens": "tokens of a row"}
+def _titles(score: str | None, unit: str, noun: str) -> tuple[str, str]:
+    quality = f"{noun}s that are ok" if score is None else f"mean of score {score}"
+    each = {"usd": "cost of a {} in $", "credits": "cost of a {} in credits", "tokens": "tokens of a {}"}
+    costs = {name: words.format(noun) for name, words in each.items()}
     return quality, costs[unit]
 
 
@@ -135,15 +140,15 @@ def _colours(lines: Sequence[VariantLine]) -> list[int]:
     return list(range(len(lines)))
 
 
-def _tip(name: str, line: VariantLine, score: str | None, rate: Rate) -> str:
+def _tip(name: str, line: VariantLine, score: str | None, rate: Rate, noun: str) -> str:
     what = "ok" if score is None else score
     return "\n".join(
         [
             name,
             *(f"{axis}: {level}" for axis, level in line.axes.items()),
             f"{what} {rate_words(rate)}",
-            *([f"{counted(line.missing, 'row')} without an answer"] if line.missing else []),
-            f"{money_text(cost_of_row(line))} a row, {counted(line.rows, 'row')}",
+            *([f"{counted(line.missing, noun)} without an answer"] if line.missing else []),
+            f"{money_text(cost_of_row(line))} a {noun}, {counted(line.rows, noun)}",
             *([f"latency {seconds_text(line.latency_p50)}"] if line.latency_p50 is not None else []),
         ]
     )
