@@ -59,6 +59,12 @@ def test_money_of_two_units_stands_in_two_tables():
     assert 1 == comparison_text(compare(simulated(THREE, 9))).count("per correct row")
 
 
+def test_what_a_reply_costs_is_not_called_what_a_row_costs():
+    """Asked twice a row costs twice that: beside the number of rows and their cost it is said of a reply."""
+    twice = comparison_text(compare(simulated(THREE, 9, repeats=2)))
+    assert "per correct reply" in twice and "per row" not in twice.partition("\ntake ")[0]
+
+
 def test_classes_count_rows_and_replies_apart():
     """Three replies to each row: its class has the rows, and the replies beside them."""
     labels = pl.LazyFrame(

@@ -171,15 +171,15 @@ def _is_covered(variants: Sequence[VariantFigures], unit: str) -> bool:
 
 
 def _money(variants: Sequence[VariantFigures], unit: str, width: int | None) -> str:
-    """Only the variants whose cost is known in this unit have figures."""
-    show = _UNITS[unit]
+    """Only the variants whose cost is known in this unit have figures. Of a reply, where rows have several."""
+    show, one_answer = _UNITS[unit], "reply" if any(one.replies > one.rows for one in variants) else "row"
     lines = []
     for one in variants:
         money = getattr(one, unit)
         unknown = f", {count(money.unknown_replies)} unknown" if money.unknown_replies and money.total else ""
         per_correct = "-" if one.score is None else _amount(money.per_correct_row, show)
         lines.append((one.name, _amount(money.total, show) + unknown, _amount(money.per_row, show), per_correct))
-    return table(("variant", "cost", "per row", "per correct row"), lines, width=width)
+    return table(("variant", "cost", f"per {one_answer}", f"per correct {one_answer}"), lines, width=width)
 
 
 def _time(variants: Sequence[VariantFigures], width: int | None) -> str:

@@ -57,7 +57,7 @@ class Money(Struct, frozen=True):
     total: Decimal | None
     """Of the replies whose cost is known."""
     per_row: Decimal | None
-    """Mean of those: what one row costs, asked once."""
+    """Mean of those: what one row costs, asked once. A row that is asked repeatedly has several replies."""
     per_correct_row: Decimal | None
     """per_row / score. None without a score, or with score 0."""
     unknown_replies: int

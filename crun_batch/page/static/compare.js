@@ -48,6 +48,7 @@ function leaderboard(found) {
   const variants = [...found.variants].sort((one, other) => value(other) - value(one));
   const unit = variants.some((one) => one.cost_usd.total !== null) ? "cost_usd" : "cost_credits";
   const amount = (text) => (text === null ? "unknown" : unit === "cost_usd" ? about(text, null) : about(null, text));
+  const answer = variants.some((one) => one.replies > one.rows) ? "reply" : "row";  // what one request for it cost
   const rows = variants.map((one) => [one.name, one.score === null ? "–" : element("span", {}, interval(one.score), " ", rate(one.score)),
     one.name === found.baseline ? "baseline" : one.to_baseline === null ? "no common rows"
       : `${points(one.to_baseline.difference)}, p ${p(one.to_baseline.p_adjusted)}`,
@@ -55,7 +56,7 @@ function leaderboard(found) {
     one.score === null ? "–" : amount(one[unit].per_correct_row), seconds(one.latency_p50_seconds), seconds(one.latency_p95_seconds)]);
   const choice = found.choice.variant === null ? `no variant is named: ${found.choice.reason}` : `take ${found.choice.variant}: ${found.choice.reason}`;
   return card(found.score === null ? "Variants" : `By score ${found.score}`,
-    table(["variant", "score (95 %)", "against the baseline", "rows", "errors", "a row", "a correct row", "median", "95 %"], rows),
+    table(["variant", "score (95 %)", "against the baseline", "rows", "errors", `a ${answer}`, `a correct ${answer}`, "median", "95 %"], rows),
     element("p", {}, choice), element("p", { class: "note" }, "p by Holm's correction over the comparisons with the baseline"));
 }
 
