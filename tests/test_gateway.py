@@ -331,6 +331,14 @@ def test_litellm_prices_are_found_beside_v1() -> None:
     assert [None, None, None, quote, None] == [model.quote for model in models]
 
 
+def test_a_price_call_that_meets_a_fault_is_not_looked_for_elsewhere() -> None:
+    """A gateway that is silent there is silent in the other place too, each time to the last deadline."""
+    script = Script({"/v1/models": (200, OPENAI_LIST), "/v1/model/info": httpx.ReadTimeout("silent")})
+    models = ask(list_models, UNKNOWN, script)
+    assert ["gpt-5.4", "claude-sonnet-4-5"] == [model.id for model in models]
+    assert ["/v1/models", *["/v1/model/info"] * 3] == script.paths
+
+
 def test_lists_in_pages_are_read_to_their_end() -> None:
     """Anthropic's list: has_more and last_id."""
     pages = [

@@ -23,6 +23,7 @@ from crun_batch.gateway.control import ControlClient
 from crun_batch.gateway.http.wire import open_wire
 from crun_batch.gateway.protocols import PROTOCOLS
 from crun_batch.gateway.retry import Again, GiveUp, Halt, RetryPolicy, decide
+from crun_batch.preflight import gateway_facts
 from crun_batch.records import Failure, Fault, Response, Tries
 
 ROWS = 12
@@ -37,7 +38,7 @@ def server() -> Iterator[FaultServer]:
         yield running
 
 
-def job(url: str, folder: Path, **endpoint: Any) -> crun_batch.Job:
+def job(url: str, folder: Path, budget_credits: str = "off", **endpoint: Any) -> crun_batch.Job:
     base_url = url.replace("/chat", "")
     return crun_batch.Job(
         name="reach",
@@ -45,7 +46,7 @@ def job(url: str, folder: Path, **endpoint: Any) -> crun_batch.Job:
         endpoint={"base_url": base_url, "auth": "none", **endpoint},
         model="m",
         prompt={"user": "{{ text }}"},
-        budget={"credits": "off"},
+        budget={"credits": budget_credits},
         limits={"concurrency": 4, "max_attempts": 2},
         output={"dir": str(folder / "run")},
     )
@@ -321,3 +322,30 @@ def test_a_port_that_says_nothing_is_told_from_one_that_is_not_there() -> None:
     assert isinstance(found, Fault)
     assert "takes connections, but answers no TLS handshake" in found.message
     assert ("not_sent", "timeout", False) == (found.stage, found.kind, found.is_lasting)
+
+
+@pytest.mark.parametrize(("credits", "what"), [("off", "its models"), ("warn", "its models and balance")])
+@pytest.mark.parametrize("silent_seconds", [0.05, 5.0])
+def test_a_gateway_that_is_long_silent_before_the_start_is_named(
+    server: FaultServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    credits: str,
+    what: str,
+    silent_seconds: float,
+) -> None:
+    """Its models and its balance may be waited for for minutes: a terminal without a word looks hung."""
+
+    async def slow(*_: object) -> gateway_facts.GatewayOffer:
+        await asyncio.sleep(0.2)
+        return gateway_facts.GatewayOffer()
+
+    monkeypatch.setattr(gateway_facts, "SILENT_SECONDS", silent_seconds)
+    monkeypatch.setattr(gateway_facts, "ask", slow)
+    told: list[str] = []
+    asked = job(server.url("chat"), tmp_path, credits)
+    table = pl.DataFrame({"id": [1], "text": ["t"]})
+    crun_batch.run(asked, table=table, handle_signals=False, say=told.append)
+    sentence = f"still asking {asked.endpoint.base_url} for {what}; nothing is sent yet"
+
+    assert ([sentence] if silent_seconds < 0.2 else []) == [one for one in told if "still asking" in one]

@@ -246,7 +246,9 @@ async def _with_litellm_quotes(gateway: ControlClient, models: list[ModelInfo]) 
     """Prices of a LiteLLM proxy, if it is one and tells them; otherwise the models as they are, without."""
     for url in gateway.urls("/model/info"):
         answer = await gateway.get(url)
-        if isinstance(answer, ControlReply) and answer.is_good and answer.payload:
+        if isinstance(answer, ControlFault):  # not there either, and somebody waits
+            return models
+        if answer.is_good and answer.payload:
             quotes = litellm_quotes(answer.payload)
             return [ModelInfo(model.id, quotes.get(model.id)) for model in models]
     return models

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
@@ -22,6 +23,8 @@ from crun_batch.workload.workload import Workload
 
 MOST_COMPARED = 5_000
 """Names of models that one name is compared with, to guess what was meant: a second at worst."""
+SILENT_SECONDS = 5.0
+"""A gateway that has not told after so long what it offers is named: it may be silent for minutes."""
 WITHOUT_BALANCE = "set budget.credits: warn (or off)"
 
 
@@ -150,7 +153,12 @@ async def ask_gateways(
     gateways = []
     for served in found.values():
         first, endpoint = served[0]
-        offer = await ask(first.job, endpoint, options.platform)
+        slow = f"still asking {first.job.endpoint.base_url} for {_asked_of(first.job)}; nothing is sent yet"
+        told = asyncio.get_running_loop().call_later(SILENT_SECONDS, options.say, slow)
+        try:
+            offer = await ask(first.job, endpoint, options.platform)
+        finally:
+            told.cancel()
         if offer.not_asked is None and offer.refusal is None:
             without = await without_batches(served, options.platform, options.clock)
             offer = structs.replace(offer, refusal=without)
@@ -162,8 +170,8 @@ async def ask_gateways(
 async def ask(job: Job, endpoint: Endpoint, platform: Platform) -> GatewayOffer:
     """Models and balance. What cannot be learned is said in the offer; a refused key is its `refusal`."""
     if endpoint.lacks is not None:
-        what = "its models" if job.budget.credits == "off" else "its models and balance"
-        return GatewayOffer(not_asked=f"{endpoint.lacks}: the gateway was not asked for {what}; run needs it")
+        sentence = f"{endpoint.lacks}: the gateway was not asked for {_asked_of(job)}; run needs it"
+        return GatewayOffer(not_asked=sentence)
     async with endpoint.control_client(job.endpoint.base_url, platform.transport) as gateway:
         models = await list_models(gateway)
         if isinstance(models, ControlFault) and models.kind == "refused":
@@ -179,6 +187,10 @@ async def ask(job: Job, endpoint: Endpoint, platform: Platform) -> GatewayOffer:
     known = None if isinstance(balance, ControlFault) else balance
     is_crun = known is not None and known.source == "crun"
     return GatewayOffer(listed, known, fault, tuple(notes), is_complete=is_crun)
+
+
+def _asked_of(job: Job) -> str:
+    return "its models" if job.budget.credits == "off" else "its models and balance"
 
 
 def _unreached(job: Job, fault: ControlFault) -> GatewayOffer:
