@@ -21,7 +21,7 @@ from crun_batch.options import AnyJob, RunOptions
 from crun_batch.reporting.progress_bar import shown
 from crun_batch.scoring.computed import graders_of
 from crun_batch.scoring.docket import open_docket
-from crun_batch.session.ending import close_and_tell, refused
+from crun_batch.session.ending import close_and_tell, keeping_what_came, refused
 from crun_batch.session.finished import close_finished
 from crun_batch.state.opening import open_context
 from crun_batch.workload.loading import load
@@ -53,5 +53,6 @@ async def run_job(job: AnyJob, table: object | None, options: RunOptions) -> dic
         prices, repricing = choose_prices(context, gateways)
         plan = await make_plan(context, graders, gateways, prices, docket)
         record_prices(context, prices, repricing)
-        halt = await send(context, plan)
-        return close_and_tell(context, graders, plan.docket, halt)
+        with keeping_what_came(context):
+            halt = await send(context, plan)
+            return close_and_tell(context, graders, plan.docket, halt)

@@ -9,20 +9,21 @@ from crun_batch.records import Halt
 from crun_batch.scoring.computed import Graders
 from crun_batch.scoring.docket import Docket
 from crun_batch.session.closing import close, refused
+from crun_batch.session.kept import keeping_what_came
 from crun_batch.session.on_end import tell_of_end, tell_of_failure
 from crun_batch.session.publication import publication_of
 from crun_batch.state.run_state import RunContext
 
-__all__ = ["close_and_tell", "refused"]
+__all__ = ["close_and_tell", "keeping_what_came", "refused"]
 
 
 def close_and_tell(context: RunContext, graders: Graders, docket: Docket, halt: Halt | None) -> dict[str, Any]:
     """Score, publish, summarise, copy what is published, start telling of it; the summary, as written.
 
-    Raises DiskFailed, RunDamaged; InputError where `output.publish` holds another run.
+    Raises DiskFailed, RunDamaged; InputError where the table was changed, or `output.publish` holds another run.
     """
-    summary = close(context, graders, docket, halt)
     try:
+        summary = close(context, graders, docket, halt)
         _copy_what_is_published(context)
     except CrunBatchError as error:
         tell_of_failure(context, error)
