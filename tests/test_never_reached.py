@@ -236,6 +236,14 @@ def test_what_cannot_have_been_read_is_rejected_not_unknown() -> None:
     assert [("rejected", "stop_unreached")] * 2 == [(one.outcome, one.action) for one in (alert, refused)]
 
 
+def test_a_proxy_s_refusal_is_told_whatever_its_page_says() -> None:
+    """Its words alone lead to the gateway and its key; a proxy in the way is a variable of this machine."""
+    page = b"<html><h1>Access denied</h1></html>"
+    refused = check(PROTOCOLS["chat"], Response(407, {"content-type": "text/html"}, page), stream=False)
+    assert isinstance(refused, Failure)
+    assert "HTTP 407: Access denied; a proxy does not accept the user and the password" == refused.message
+
+
 def test_a_control_call_that_will_fail_again_is_made_once(server: FaultServer) -> None:
     """An untrusted certificate is not waited for."""
     connections, slept = server.connections["chat"], []

@@ -60,7 +60,7 @@ STATUSES: dict[int, Ruling] = {
     402: OUT_OF_MONEY,
     403: Ruling("the key may not use this model", "bad_request", "stop_model"),
     404: _NOT_FOUND,
-    407: Ruling("a proxy does not accept the user and the password", "connection", "stop_unreached"),
+    407: Ruling("a proxy does not accept the user and the password", "connection", "stop_unreached", is_told=True),
     408: Ruling("the gateway waited too long", "timeout", "retry"),
     409: Ruling("conflict", "server", "retry"),
     413: TOO_LONG,

@@ -52,4 +52,4 @@ def words_of_page(body: bytes) -> str:
     title = _TITLE.search(text)
     if title and title[1].strip():
         return html.unescape(title[1])
-    return html.unescape(_TAG.sub(" ", _HIDDEN.sub(" ", text)))
+    return html.unescape(_TAG.sub(" ", _HIDDEN.sub(" ", text))).strip()
