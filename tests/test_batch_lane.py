@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -252,6 +253,30 @@ def test_a_failed_batch_stops_the_run_with_the_gateways_words(fresh: SimulatorPr
     assert "too_many_tasks" in done.summary["stop_reason"]
     again = batch_kit.run(batch_kit.job(fresh, tmp_path), texts(5))
     assert {"ok": 5} == Counter(results(again)["status"])
+
+
+@pytest.mark.parametrize(
+    ("refusing", "mended", "code"),
+    [
+        ({"balance_credits": "0.12"}, {"balance_credits": "1000"}, 4),
+        ({"batch_most_requests": 4}, {"batch_most_requests": 50_000}, 5),
+    ],
+    ids=["lines without credit", "failed as a whole"],
+)
+def test_what_batches_were_refused_before_a_session_is_not_held_against_it(
+    tmp_path: Path, refusing: dict[str, Any], mended: dict[str, Any], code: int
+) -> None:
+    """Topped up and started once, it collects all that were refused meanwhile, and sends their rows anew."""
+    with batch_kit.simulator(**refusing) as gateway:
+        job = batch_kit.job(gateway, tmp_path, batch={"max_requests": 5}, budget={"credits": "off"})
+        stopped = batch_kit.run(job, texts(ROWS))
+        time.sleep(0.3)  # the gateway goes through the others, and refuses them too
+        gateway.change(**mended)
+        done = batch_kit.run(job, texts(ROWS))
+
+        assert (code, 3) == (stopped.exit_code, len(stopped.summary["batches"]))
+        assert (0, {"ok": ROWS}) == (done.exit_code, Counter(results(done)["status"]))
+        assert {1} == set(batch_kit.times_asked(gateway).values())
 
 
 def test_the_budget_holds_at_the_batch_price(fresh: SimulatorProcess, tmp_path: Path) -> None:

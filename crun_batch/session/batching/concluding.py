@@ -11,7 +11,7 @@ from crun_batch.gateway.classify import check, check_fault
 from crun_batch.gateway.pool_seams import Hooks
 from crun_batch.gateway.protocols.protocol import Protocol
 from crun_batch.gateway.retry import RetryPolicy, decide, retried
-from crun_batch.records import Again, Attempt, Decision, Failure, Fault, Outcome, Reply, Response, Ticket
+from crun_batch.records import Again, Attempt, Decision, Failure, Fault, Halt, Outcome, Reply, Response, Ticket
 from crun_batch.store.undone import left_undone
 
 AT_ONCE = 256
@@ -33,18 +33,19 @@ class Conclusions:
         self._random = random.Random(0)
 
     def conclude(
-        self, arrivals: Sequence[tuple[Attempt, Response | Fault]], *, uncounted: bool = False
+        self, arrivals: Sequence[tuple[Attempt, Response | Fault]], *, uncounted: bool = False, halts: bool = True
     ) -> Iterator[tuple[Outcome, Ticket | None]]:
         """Record and read some replies after others; each with what its unit asks next, or asks again.
 
-        `uncounted`: a failure is none of the row's, and does not count against it. Raises DiskFailed.
+        `uncounted`: a failure is none of the row's, and does not count against it. Not `halts`: nor is one that
+        would end the session, which was not there when the gateway said so. Raises DiskFailed.
         """
         for first in range(0, len(arrivals), AT_ONCE):
             part = arrivals[first : first + AT_ONCE]
             kept = self._hooks.arrived(part)
             with self._hooks.together():
                 pairs = zip(part, kept, strict=True)
-                outcomes = [self._outcome(attempt, arrival, uncounted) for (attempt, _), arrival in pairs]
+                outcomes = [self._outcome(attempt, arrival, uncounted, halts) for (attempt, _), arrival in pairs]
                 follow_ups = self._hooks.concluded(outcomes)
             for outcome, follow_up in zip(outcomes, follow_ups, strict=True):
                 decision = outcome.decision
@@ -58,14 +59,16 @@ class Conclusions:
             return ticket
         return structs.replace(ticket, hold=ticket.if_left, if_left=None, endpoint=None, avoids=())
 
-    def _outcome(self, attempt: Attempt, arrival: Response | Fault, uncounted: bool) -> Outcome:
+    def _outcome(self, attempt: Attempt, arrival: Response | Fault, uncounted: bool, halts: bool) -> Outcome:
         result = self._read(attempt, arrival)
         if isinstance(result, Reply):
             self.has_succeeded = True
             return Outcome(attempt, result, None)
+        once_more = Again(0.0, attempt.ticket.tries)
         if uncounted or (self._is_followed_live and result.outcome == "not_sent"):
-            return Outcome(attempt, result, Again(0.0, attempt.ticket.tries))
-        return Outcome(attempt, result, self._decision(attempt, result))
+            return Outcome(attempt, result, once_more)
+        decision = self._decision(attempt, result)
+        return Outcome(attempt, result, once_more if isinstance(decision, Halt) and not halts else decision)
 
     def _read(self, attempt: Attempt, arrival: Response | Fault) -> Reply | Failure:
         if isinstance(arrival, Fault):

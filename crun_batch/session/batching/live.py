@@ -61,6 +61,11 @@ class LiveBatch(Struct):
     """Whether this session has seen it before its end."""
 
     @property
+    def is_of_earlier_session(self) -> bool:
+        """Whether what refused it may have been mended since: a balance, a key, the gateway itself."""
+        return self.enqueued_before is None
+
+    @property
     def is_over(self) -> bool:
         """Whether the disk says that nothing more comes of it."""
         return self.entry.step in OVER

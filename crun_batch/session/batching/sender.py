@@ -203,7 +203,10 @@ class BatchSender:
         """Check off every request of a batch that is over; whether any was left to check."""
         ending = batch.ending = batch.ending or self._ending_of(batch)
         mine = [(one, ending.arrivals.get(serial, ending.missing)) for serial, one in batch.attempts.items()]
-        for outcome, following in self._conclusions.conclude(mine, uncounted=ending.is_uncounted):
+        concluded = self._conclusions.conclude(
+            mine, uncounted=ending.is_uncounted, halts=not batch.is_of_earlier_session
+        )
+        for outcome, following in concluded:
             del batch.attempts[outcome.attempt.serial]
             self._follow(outcome, following)
             if not len(batch.attempts) % 1024:
@@ -248,6 +251,8 @@ class BatchSender:
         entry, others = batch.entry, batch.enqueued_before
         why, which = entry.why or "", entry.batch_id or f"of {counted(entry.requests, 'request')}"
         if not TOO_MANY_TOKENS.search(why) or (entry.requests == 1 and others == 0):
+            if batch.is_of_earlier_session:
+                return
             said = f"the gateway refuses this job: batch {which} failed ({why})"
             self.refuse(batch.variant, Halt(EXIT_GATEWAY_REFUSED, said))
             return
