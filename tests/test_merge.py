@@ -48,6 +48,12 @@ def shards_of(spec: crun_batch.Job, frame: pl.DataFrame, count: int, **options: 
     return [run(spec, frame, shard=f"{n}/{count}", **options).directory for n in range(1, count + 1)]
 
 
+def completeness(folder: Path) -> tuple[str, ...]:
+    """What results.parquet says of itself, to whoever finds it alone."""
+    said = pl.read_parquet_metadata(folder / "results.parquet")
+    return said["complete"], said["rows_total"], said["rows_open"]
+
+
 def content(done: crun_batch.Run) -> pl.DataFrame:
     return results(done).drop(UNLIKE)
 
@@ -100,6 +106,7 @@ def test_all_that_reads_a_run_reads_a_merged_one(at: SimulatorProcess, tmp_path:
     assert "law: finished" in crun_batch.report(merged).text()
     assert 2 == len(compare(merged).comparison.variants)
     assert 24 == export(merged, "jsonl", tmp_path / "out.jsonl")["rows"]
+    assert ("true", "24", "0") == completeness(tmp_path / "all")
     told = status(merged)
     assert ("finished", 0, 24) == (told["status"], told["exit_code"], told["units"]["total"])
     assert "all" in {Path(one["directory"]).name for one in crun_batch.runs(tmp_path)}
@@ -251,6 +258,7 @@ def test_unfinished_shards_need_the_flag_and_go_on_merged(at: SimulatorProcess, 
     assert ("stopped", 12, 28) == (merged.status, merged.summary["rows"]["ok"], merged.summary["rows"]["open"])
     assert f"crun-batch run j.yaml --yes --output-dir {tmp_path / 'all'}" == merged.summary["resume_command"]
     assert [] == merged.verify(data=True)
+    assert ("false", "40", "28") == completeness(tmp_path / "all")
     done = run(spec, frame, output_dir=tmp_path / "all")
     assert (0, 40, 40) == (done.exit_code, results(done).height, done.attempts().collect().height)
     assert charged_credits(at) - before == done.cost_credits and [] == done.verify(data=True)

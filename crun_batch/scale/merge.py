@@ -100,7 +100,7 @@ def _made(run: RunDirectory, shards: Sequence[ShardRun], target: Path, clock: Cl
     moved = copy_runs(sources, run, schema)
     copy_scores(sources, moved, run, schema)
     write_head(sources, moved, run, account.to_checkpoint(), clock.epoch_us())
-    publish(run, schema)
+    publish(run, schema, sum(shard.open_units for shard in shards))
     summary = merged_summary(shards, account, target)
     write_json(run, run.summary, summary)
     wrong = [finding for finding in verify(run.path) if finding.severity == "error"]
