@@ -34,6 +34,8 @@ from crun_batch.cli.screen import Screen
 from crun_batch.cli.versions import TOLD_LIBRARIES
 from crun_batch.errors import InputError
 from crun_batch.options import kinds
+from crun_batch.page.held import HeldRoom
+from crun_batch.page.shown_runs import ShownRun
 from crun_batch.simulator import SimulatorProcess
 
 DOCS = Path(__file__).parent.parent / "docs" / "command-line.md"
@@ -518,6 +520,9 @@ def test_status_of_a_running_then_killed_run(slow: SimulatorProcess, real: Path,
     held = sum(Decimal(line["held"]["credits"]) for line in unknown)
     assert (killed["in_flight"], Decimal(killed["held_credits"])) == (sum(x["requests"] for x in unknown), held)
     assert killed["requests"] == sum(line["requests"] for line in report["bill"]) and 0 == report["in_flight"]
+    shown = ShownRun(Path(killed["output_dir"]), HeldRoom())
+    assert killed["in_flight"] == shown.failures()["requests_count"]
+    shown.rows.close()
     slow.change(latency_seconds=0)
     finished = command("run", "job.yaml", "--yes", "--json").document
     assert ("finished", killed["in_flight"]) == (finished["status"], finished["unknown_attempts"])

@@ -37,7 +37,7 @@ from crun_batch.page.certain_text import certain_text
 from crun_batch.page.guard import PAGE_HEADERS, Policy, denial
 from crun_batch.page.held import HeldRoom
 from crun_batch.page.live import LiveStatus
-from crun_batch.page.rows import RunRows, as_json, told
+from crun_batch.page.rows import RunRows, as_json, told, with_unanswered
 from crun_batch.page.shown_runs import ShownRun
 from crun_batch.pricing.projection import projected_pico
 from crun_batch.records import PICO
@@ -326,6 +326,23 @@ def expected(frame: pl.DataFrame, asked: dict[str, Any]) -> list[tuple[int, str]
         if all(holds):
             chosen.append((row["review_id"], row["variant"]))
     return chosen
+
+
+def test_what_a_kill_left_in_flight_is_among_the_failures_as_the_next_session_calls_it() -> None:
+    """Counted with its like, before any attempt tells of it; without a kill the failures are as they are."""
+    known = {
+        "status": "unknown",
+        "kind": "unknown_outcome",
+        "http_status": None,
+        "message": "in flight when the process ended: the gateway may have billed it",
+    }
+    refused = {"status": "rejected", "kind": "server", "http_status": 500, "message": "no", "count": 3}
+    found = {"rows": [], "requests": [refused], "rows_count": 0, "requests_count": 3}
+    assert found == with_unanswered(found, 0)
+    first = with_unanswered(found, 2)
+    assert ([refused, {**known, "count": 2}], 5) == (first["requests"], first["requests_count"])
+    second = with_unanswered(first, 4)
+    assert ([{**known, "count": 6}, refused], 9) == (second["requests"], second["requests_count"])
 
 
 @pytest.mark.parametrize("held", ["nothing", "all", "some, and the texts of one file"])

@@ -64,7 +64,7 @@ def answers(
         "runs": lambda _: shown_runs.listed(),
         "facts": facts,
         "status": status,
-        "failures": lambda request: _run_of(shown_runs, request).rows.failures(),
+        "failures": lambda request: _run_of(shown_runs, request).failures(),
         "rows": rows,
         "count": count,
         "row": row,

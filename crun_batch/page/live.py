@@ -16,8 +16,9 @@ from crun_batch.console.amounts import noun_of
 from crun_batch.console.recent_rate import RecentRate
 from crun_batch.pricing.projection import projected_pico
 from crun_batch.records import decimal_text, pico_of
+from crun_batch.reporting.at_a_kill import unanswered_at_a_kill
 from crun_batch.state.following import LEAST_WAIT_SECONDS, wait_seconds
-from crun_batch.state.status import status_of
+from crun_batch.state.status import run_now
 from crun_batch.state.steered import settings_now
 from crun_batch.state.summary import RUNNING
 from crun_batch.store.directory import RunDirectory
@@ -33,6 +34,7 @@ class LiveStatus:
         self._last: dict[str, Any] | None = None
         self._due = 0.0
         self._rate = RecentRate()
+        self._unanswered_at_a_kill = 0
 
     def read(self) -> dict[str, Any]:
         """What `status` tells, with how far it is, `rate`, `eta_seconds` and what it is projected to cost.
@@ -45,11 +47,17 @@ class LiveStatus:
         with self._lock:
             began = self._monotonic()
             if self._last is None or began >= self._due:
-                status = status_of(self._path)
+                now = run_now(self._path)
+                status, self._unanswered_at_a_kill = now.status, unanswered_at_a_kill(now)
                 ended = self._monotonic()
                 self._due = ended + wait_seconds(ended - began, LEAST_WAIT_SECONDS)
                 self._last = {**status, **self._figures(status, ended)}
             return self._last
+
+    def unanswered_at_a_kill(self) -> int:
+        """Of a killed run: requests that were in flight. No attempt tells of them before its next session."""
+        self.read()
+        return self._unanswered_at_a_kill
 
     def forget(self) -> None:
         """The session has just been told something: what it is now is read at the next look."""

@@ -28,6 +28,7 @@ from crun_batch.page.facts import RunFacets, run_facets
 from crun_batch.page.held import HeldRoom, HeldRows
 from crun_batch.page.opened import CHOSEN, OpenedRun
 from crun_batch.page.people import People
+from crun_batch.state.recovery import IN_FLIGHT_AT_A_KILL
 from crun_batch.store.requests import REQUESTS
 from crun_batch.store.schema import SEQUENCE, quoted
 from crun_batch.store.unit_rows import RecordedRow, recorded_in
@@ -146,6 +147,22 @@ class RunRows:
             self.people.make_units(connection)
         if asked.label_of_people is not None:
             self.people.make_labels(connection)
+
+
+def with_unanswered(found: dict[str, Any], requests: int) -> dict[str, Any]:
+    """The failures, with so many requests that a kill left in flight."""
+    if not requests:
+        return found
+    lost = IN_FLIGHT_AT_A_KILL
+    told = {"status": lost.outcome, "kind": lost.kind, "http_status": None, "message": lost.message}
+    like = [one for one in found["requests"] if told.items() <= one.items()]
+    others = [one for one in found["requests"] if one not in like]
+    together = {**told, "count": requests + sum(one["count"] for one in like)}
+    return {
+        **found,
+        "requests": sorted([*others, together], key=lambda one: -one["count"]),
+        "requests_count": found["requests_count"] + requests,
+    }
 
 
 def _without_page(asked: RowsAsked) -> RowsAsked:

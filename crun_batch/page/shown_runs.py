@@ -17,7 +17,7 @@ from crun_batch.page.compared import COMPARED_BY, compared_document
 from crun_batch.page.held import HeldRoom
 from crun_batch.page.live import LiveStatus
 from crun_batch.page.opened import fingerprint
-from crun_batch.page.rows import RunRows
+from crun_batch.page.rows import RunRows, with_unanswered
 from crun_batch.paths import is_folder
 from crun_batch.state.listing import list_runs
 from crun_batch.store.directory import RunDirectory
@@ -34,6 +34,10 @@ class ShownRun:
         self.live = LiveStatus(path)
         self._compared: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
         self._comparing = threading.Lock()
+
+    def failures(self) -> dict[str, Any]:
+        """As `RunRows.failures`; requests in flight at a kill among them, as the next session will call them."""
+        return with_unanswered(self.rows.failures(), self.live.unanswered_at_a_kill())
 
     def compared(self, asked: Mapping[str, str]) -> dict[str, Any]:
         """The variants side by side; the same question of the same run is answered from memory."""

@@ -11,10 +11,11 @@ from decimal import Decimal
 from crun_batch.console.amounts import from_pico
 from crun_batch.records import FREE_OUTCOMES, OutcomeClass
 from crun_batch.reporting.data import Amount, BillLine, Retried, total
-from crun_batch.state.recovery import JournalNow
+from crun_batch.state.recovery import IN_FLIGHT_AT_A_KILL, JournalNow
+from crun_batch.state.status import KILLED, RunNow
 from crun_batch.store.events import StartEvent
 
-SUSPECT = "unknown_outcome"
+SUSPECT = IN_FLIGHT_AT_A_KILL.kind
 """How the next session calls what went wrong with such a request."""
 
 
@@ -24,6 +25,13 @@ def lines_at_a_kill(journal: JournalNow) -> tuple[BillLine, ...]:
     for start, outcome in journal.unbooked:
         found.setdefault((start.variant, outcome, start.purpose), []).append(start)
     return tuple(_line(*key, starts) for key, starts in sorted(found.items()))
+
+
+def unanswered_at_a_kill(now: RunNow) -> int:
+    """How many requests of a killed run have no reply on the disk; 0 of one that was not killed."""
+    if now.journal is None or now.status["status"] != KILLED.status:
+        return 0
+    return sum(line.requests for line in lines_at_a_kill(now.journal) if line.outcome == "unknown")
 
 
 def with_unanswered(told: Sequence[Retried], lines: Sequence[BillLine]) -> tuple[Retried, ...]:

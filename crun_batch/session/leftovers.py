@@ -9,7 +9,7 @@ from crun_batch.records import FREE_OUTCOMES, Cost, Failure
 from crun_batch.session.entries import ConcludedAttempt, read_event
 from crun_batch.session.packing.leftovers import with_replies_of_packs
 from crun_batch.session.recorded_replies import read_recorded, tries_of
-from crun_batch.state.recovery import book
+from crun_batch.state.recovery import IN_FLIGHT_AT_A_KILL, book
 from crun_batch.state.run_state import RunContext
 from crun_batch.store.batches import Fate
 from crun_batch.store.events import EndEvent, StartEvent
@@ -58,12 +58,7 @@ def leave_in_flight(context: RunContext, journal: Journal, starts: Iterable[Star
 
 
 _LEFT: Mapping[Fate, Failure | None] = {
-    "unknown": Failure(
-        outcome="unknown",
-        kind="unknown_outcome",
-        action="retry",
-        message="in flight when the process ended: the gateway may have billed it",
-    ),
+    "unknown": IN_FLIGHT_AT_A_KILL,
     "never_sent": Failure(
         outcome="not_sent",
         kind="connection",

@@ -33,6 +33,14 @@ from crun_batch.store.seal import seal_segment
 from crun_batch.store.views import LISTINGS, finished_units
 from crun_batch.workload.workload import Workload
 
+IN_FLIGHT_AT_A_KILL = Failure(
+    outcome="unknown",
+    kind="unknown_outcome",
+    action="retry",
+    message="in flight when the process ended: the gateway may have billed it",
+)
+"""What the next session records of a request without a reply."""
+
 
 class JournalNow(Struct):
     """What the journal tells at this moment: the account, and the requests without a recorded reply by serial."""
