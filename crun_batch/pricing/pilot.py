@@ -152,7 +152,7 @@ def measured_versus_priced(
     counts.
     """
     if measured is None or priced_pico is None:
-        return Agreement("not_measured", "the balance or the price is unknown: nothing to compare")
+        return Agreement("not_measured", "no price, or no single balance, is known: nothing to compare")
     fall, slack = measured.fall_pico, measured.uncertainty_pico
     tolerance_pico = int(TOLERANCE * priced_pico)
     priced = _amount(priced_pico, unit)
