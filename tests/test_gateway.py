@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -27,6 +28,7 @@ from crun_batch.gateway.control import (
     read_balance,
 )
 from crun_batch.gateway.quotes import litellm_quotes, model_infos, openrouter_quote
+from crun_batch.preflight.gateway_facts import GatewayFacts, GatewayOffer, unlisted_models
 
 KEY = "ak_0123456789abcdefMARKED9876543210"
 CRUN = "https://api.crun.ai/api/v1"
@@ -267,6 +269,24 @@ def test_models_without_prices() -> None:
     script = Script({"/api/v1/models": (200, OPENAI_LIST)})
     assert (ModelInfo("gpt-5.4"), ModelInfo("claude-sonnet-4-5")) == ask(list_models, CRUN, script)
     assert ["/api/v1/models"] == script.paths
+
+
+def test_a_list_without_anything_around_it_is_one() -> None:
+    """Together's; its prices are of a million tokens, and are not taken for those of one."""
+    listed = [{"id": "a/b", "type": "chat", "pricing": {"input": 0.3, "output": 0.6, "hourly": 0}}, {"id": "a/c"}]
+    script = {"/v1/models": (200, listed)}
+    assert (ModelInfo("a/b"), ModelInfo("a/c")) == ask(list_models, "https://api.together.example/v1", script)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [("gemini-3-flash", []), ("models/gemini-3-flash", []), ("gemini-3-flush", ["gemini-3-flush"])],
+)
+def test_a_model_of_gemini_is_listed_by_its_longer_name(asked: str, expected: list[str]) -> None:
+    """Its list says `models/` before each name, and a job need not: no run is told that its model is missing."""
+    target: Any = SimpleNamespace(job=SimpleNamespace(model=asked))
+    listed = GatewayOffer(models=(ModelInfo("models/gemini-3-flash"),))
+    assert expected == list(unlisted_models(GatewayFacts(listed, (target,), ())))
 
 
 def test_openrouter_models_carry_exact_prices() -> None:

@@ -342,6 +342,8 @@ def _answer(response: Response) -> ControlReply:
         payload = json.loads(response.body, parse_float=_number, parse_int=_whole, parse_constant=_number)
     except (ValueError, ArithmeticError, RecursionError):
         return ControlReply(response.status, None)
+    if isinstance(payload, list):
+        payload = {"data": payload}  # Together lists its models so
     if not isinstance(payload, dict):
         return ControlReply(response.status, None)
     code = payload.get("code")

@@ -111,10 +111,10 @@ def unlisted_models(facts: GatewayFacts) -> dict[str | None, str]:
     """The models that are asked for and that the gateway's list does not have, a sentence for each."""
     if facts.offer.models is None:
         return {}
-    listed = {model.id for model in facts.offer.models}
+    listed = {_bare(model.id) for model in facts.offer.models}
     sentences: dict[str | None, str] = {}
     for name in dict.fromkeys(variant.job.model for variant in facts.targets):
-        if name is None or _is_listed(name, listed):
+        if name is None or _is_listed(_bare(name), listed):
             continue
         near = difflib.get_close_matches(name, listed, n=3) if len(listed) <= MOST_COMPARED else []
         hint = (
@@ -124,6 +124,11 @@ def unlisted_models(facts: GatewayFacts) -> dict[str | None, str]:
         )
         sentences[name] = f"the gateway does not list the model {name!r}{hint}"
     return sentences
+
+
+def _bare(model: str) -> str:
+    """The name as a job asks for it: Gemini lists `models/gemini-3-flash`, and takes it with and without."""
+    return model.removeprefix("models/")
 
 
 def _is_listed(name: str, listed: set[str]) -> bool:
