@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import polars as pl
 import pytest
 
 import crun_batch
+from crun_batch.pricing.account import Sums
 from crun_batch.simulator import SimulatorProcess, read_settings
+from crun_batch.state.summary import settled
 from crun_batch.store.verify import verify
 
 KEY = "ak_sim_reopening"
@@ -72,6 +76,31 @@ def test_retry_asks_only_the_rows_of_that_kind_and_sums_up_all_their_attempts(si
     assert [1, 2, 3, 4] == sorted(attempts.filter(pl.col("key") == "b")["attempt"])
     assert results["cost_credits"].sum() == attempts["cost_credits"].sum() == retried.cost_credits
     assert [] == [finding for finding in verify(retried.directory, data=True) if finding.severity == "error"]
+
+
+def test_a_row_that_is_asked_again_is_open_and_counted_once(simulator, tmp_path):
+    """In summary, status and metadata, where a session ends before it has asked; the next finds it as it was."""
+    fault = "[[fault:500*3]] twice refused"
+    job = job_of(simulator, tmp_path, {"key": ["a", "b", "c"], "text": ["plain", fault, f"{fault}, too"]})
+    first = crun_batch.run(job, environ={"KEY": KEY})
+    cap = {"max_cost_credits": str(first.cost_credits + Decimal("0.000001")), "until_budget": True}
+    stopped = crun_batch.run(job, environ={"KEY": KEY}, retry=frozenset({"server"}), **cap)
+    told = {"total": 3, "ok": 1, "invalid": 0, "truncated": 0, "refused": 0, "error": 0, "open": 2}
+    assert (4, told, {}) == (stopped.exit_code, stopped.summary["rows"], stopped.summary["errors"])
+    assert ({"error:server": 2}, told) == (stopped.summary["reopened"], crun_batch.status(stopped)["units"])
+    said = pl.read_parquet_metadata(tmp_path / "run" / "results.parquet")
+    assert ("false", "3", "2") == tuple(said[name] for name in ("complete", "rows_total", "rows_open"))
+    again = crun_batch.run(job, environ={"KEY": KEY})
+    assert ({**told, "error": 2, "open": 0}, {}) == (again.summary["rows"], again.summary["reopened"])
+    retried = crun_batch.run(job, environ={"KEY": KEY}, retry=frozenset({"server"}))
+    assert ({**told, "ok": 3, "open": 0}, {}) == (retried.summary["rows"], retried.summary["reopened"])
+
+
+def test_what_is_asked_again_is_taken_off_what_is_finished():
+    """By status and kind, never below none: what a running session has asked since is in its journal already."""
+    totals = Sums(statuses={"ok": 5, "error": 3, "invalid": 1}, error_kinds={"server": 2, "timeout": 1})
+    found = settled(totals, {"error:server": 2, "error:timeout": 2, "invalid": 1})
+    assert ({"ok": 5, "error": 0, "invalid": 0}, {"server": 0, "timeout": 0}) == found
 
 
 def test_redo_changed_pays_for_the_changed_row_only_and_keeps_its_earlier_cost(simulator, tmp_path):

@@ -11,7 +11,7 @@ from crun_batch.pricing.account import Account
 from crun_batch.scale.shard_runs import ShardRun
 from crun_batch.state.commands import of_all_rows
 from crun_batch.state.steered import told_to_workers
-from crun_batch.state.summary import RUNNING, RunEnding, RunFacts, ending_of, summary_of
+from crun_batch.state.summary import RUNNING, RunEnding, RunFacts, ending_of, summary_of, together_reopened
 from crun_batch.store.directory import leases_folder
 
 
@@ -64,6 +64,7 @@ def merged_summary(shards: Sequence[ShardRun], account: Account, target: Path) -
         left_out=_left_out(shards),
         units_per_row=per_row,
         rows=None if per_row == 1 else _rows(shards),
+        reopened=together_reopened(shard.summary for shard in shards),
     )
     ending = _ending(shards, account, open_count)
     return summary_of(account, place, ending, open_count=open_count, seconds=account.seconds)

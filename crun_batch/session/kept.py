@@ -34,7 +34,7 @@ def keeping_what_came(context: RunContext) -> Iterator[None]:
 def _close(context: RunContext, error: InputError) -> dict[str, Any]:
     """Publish and sum up; scores need the table, and wait for the next session. The summary, as written."""
     state, open_count = context.state, context.open_units
-    publish(state.directory, state.schema, open_count)
+    publish(state.directory, state.schema, open_count, state.done.reopened_units)
     ending, seconds = RunEnding("stopped", error.exit_code, str(error)), state.account.seconds
     summary = summary_of(state.account, place_of(context), ending, open_count=open_count, seconds=seconds)
     write_json(state.directory, state.directory.summary, summary)

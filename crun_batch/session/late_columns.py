@@ -31,7 +31,7 @@ def publish_filled(context: RunContext) -> None:
         document |= {"late_columns": [], "run_schema": schema_document(state.schema)}
         write_json(state.directory, state.directory.job, document)
         state.late_columns = ()
-    publish(state.directory, state.schema, context.open_units)
+    publish(state.directory, state.schema, context.open_units, state.done.reopened_units)
 
 
 def _fill(context: RunContext) -> None:

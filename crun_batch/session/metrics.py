@@ -22,7 +22,7 @@ from crun_batch.records import OUTCOMES, STATUSES, Attempt, Fault, Outcome, Resp
 from crun_batch.session.steering import Steering
 from crun_batch.session.tools import Recorder
 from crun_batch.state.run_state import RunContext
-from crun_batch.state.summary import TOKENS
+from crun_batch.state.summary import TOKENS, settled
 
 UNITS = ("usd", "credits")
 BUCKETS_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 600.0)
@@ -162,10 +162,11 @@ class SessionMetrics:
 
     def _of_rows(self, totals: Sums) -> dict[str, Samples]:
         done = 0 if self._rows is None else self._rows.tally.finished_units
-        by_status = {**{name: totals.statuses.get(name, 0) for name in STATUSES}, "open": self._open_before - done}
+        statuses, error_kinds = settled(totals, self._context.state.done.reopened)
+        by_status = {**{name: statuses.get(name, 0) for name in STATUSES}, "open": self._open_before - done}
         return {
             ROWS.name: [({"status": name}, str(number)) for name, number in by_status.items()],
-            ERRORS.name: [({"kind": kind}, str(number)) for kind, number in sorted(totals.error_kinds.items())],
+            ERRORS.name: [({"kind": kind}, str(number)) for kind, number in sorted(error_kinds.items())],
         }
 
     def _of_money(self, totals: Sums) -> dict[str, Samples]:

@@ -68,6 +68,7 @@ def place_of(context: RunContext) -> RunFacts:
         context.workload.slots.per_row,
         _rows(context),
         state.batches.open,
+        state.done.reopened,
     )
 
 

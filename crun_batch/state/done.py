@@ -27,8 +27,15 @@ class DoneMarks:
         self._endings: dict[tuple[str, str | None], int] = {}
         self.replaced: dict[int, str] = {}
         """Slots that were opened again, with the ending (`status:error_kind`) that the new result will replace."""
+        self.reopened: dict[str, int] = {}
+        """By such an ending how many of them are open still."""
         self.of_former_ways = 0
         """Finished units of rows of the table under variants and repeats that are gone: they have no slot."""
+
+    @property
+    def reopened_units(self) -> int:
+        """Units that are asked again and still open: they have their former result until then."""
+        return sum(self.reopened.values())
 
     def code(self, status: str, error_kind: str | None) -> int:
         """The byte that stands for this ending."""
@@ -36,6 +43,8 @@ class DoneMarks:
 
     def finish(self, slot: int, status: str, error_kind: str | None) -> None:
         """The unit in this slot has its final result."""
+        if self.replaced and self._codes[slot] == OPEN and slot in self.replaced:
+            self.reopened[self.replaced[slot]] -= 1
         self._codes[slot] = self._endings.get((status, error_kind)) or self.code(status, error_kind)
 
     def mark_all(self, codes: bytearray) -> None:
@@ -77,7 +86,8 @@ class DoneMarks:
     def reopen(self, slot: int) -> None:
         """Let the unit be asked again; its earlier result stays until the new one replaces it."""
         status, kind = next(ending for ending, code in self._endings.items() if code == self._codes[slot])
-        self.replaced[slot] = f"{status}:{kind}" if kind else status
+        ending = self.replaced[slot] = f"{status}:{kind}" if kind else status
+        self.reopened[ending] = self.reopened.get(ending, 0) + 1
         self._codes[slot] = OPEN
 
     def reopen_endings(self, kinds: frozenset[str]) -> int:

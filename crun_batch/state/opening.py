@@ -49,7 +49,8 @@ def open_context(workload: Workload, options: RunOptions, stack: ExitStack) -> R
         if state.recovered.cut_bytes:
             options.say(f"the journal ended in a torn line of {state.recovered.cut_bytes} bytes: cut off")
         if next(state.recovered.records(), None) is not None:  # killed before it could publish
-            publish(directory, state.schema, RunContext(workload, options, state).open_units)
+            open_now = RunContext(workload, options, state).open_units
+            publish(directory, state.schema, open_now, state.done.reopened_units)
     tell_former_steering(workload, state.document, options.say)
     _find_late_columns(workload, state, options)
     if options.retry:

@@ -18,7 +18,7 @@ from crun_batch.errors import InputError
 from crun_batch.pricing.account import BookedAttempt
 from crun_batch.records import Cost, Hold, Tries, decimal_text
 from crun_batch.state.steered import steering_now
-from crun_batch.state.summary import RUNNING, RunEnding, RunFacts, summary_of
+from crun_batch.state.summary import RUNNING, RunEnding, RunFacts, settled, summary_of
 from crun_batch.state.told import told_summary
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.holder import holder
@@ -97,7 +97,8 @@ def _summary_now(
     run: RunDirectory, summary: Mapping[str, Any], now: JournalNow, ending: RunEnding
 ) -> dict[str, Any]:
     account = now.account
-    finished = sum(account.totals().statuses.values())
+    reopened = summary.get("reopened", {})  # as of at most some seconds ago, like the rows
+    finished = sum(settled(account.totals(), reopened)[0].values())
     pilot, is_pilot = summary.get("pilot"), summary.get("is_pilot", False)
     left_out = {name: why for name, one in summary.get("endpoints", {}).items() if (why := one["left_out"])}
     units_per_row = summary["units_per_row"]
@@ -112,6 +113,7 @@ def _summary_now(
         units_per_row,
         None if units_per_row == 1 else summary["rows"],  # as of at most some seconds ago: the journal knows units
         now.batches,
+        reopened,
     )
     open_count = max(0, summary["units"]["total"] - finished)
     seconds = max(summary["seconds"], account.seconds)

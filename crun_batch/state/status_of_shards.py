@@ -14,7 +14,7 @@ from crun_batch.pricing.account import together
 from crun_batch.state.recovery import JournalNow, journal_now
 from crun_batch.state.status import KILLED, SUSPECTS_SHOWN, RunNow, give_up, run_now
 from crun_batch.state.steered import told_to_workers
-from crun_batch.state.summary import RUNNING, RunEnding, RunFacts, summary_of
+from crun_batch.state.summary import RUNNING, RunEnding, RunFacts, settled, summary_of, together_reopened
 from crun_batch.store.directory import RunDirectory, leases_folder
 
 FINISHED = "finished"
@@ -29,7 +29,8 @@ def status_of_shards(run: Path, places: Sequence[Path]) -> dict[str, Any]:
     read = [run_now(place) for place in places]
     told = [one.status for one in read]
     account = together(one.account for one in map(_journal_of, places, read))
-    done = sum(account.totals().statuses.values())
+    reopened = together_reopened(told)
+    done = sum(settled(account.totals(), reopened)[0].values())
     per_row = told[0]["units_per_row"]
     facts = RunFacts(
         told[0]["name"],
@@ -37,6 +38,7 @@ def status_of_shards(run: Path, places: Sequence[Path]) -> dict[str, Any]:
         None,
         units_per_row=per_row,
         rows=None if per_row == 1 else _rows(told),
+        reopened=reopened,
     )
     summary = summary_of(
         account,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,8 @@ class RunFacts(Struct, frozen=True):
     """Of a run whose rows have, or had, several units: its rows by status. None: a row is a unit."""
     batches: Sequence[BatchEntry] = ()
     """Those that are not collected yet."""
+    reopened: Mapping[str, int] = {}
+    """How many units are asked again and still open, by the ending that they had (`status:error_kind`)."""
 
 
 def summary_of(
@@ -81,14 +83,15 @@ def summary_of(
 ) -> dict[str, Any]:
     """summary.json: the sums of the account and how the run stands. Amounts are decimal text.
 
-    `units` counts what is sent and finished one by one: a row under one variant and repeat. `rows` counts rows of
-    the table by the worst status of their units. `bill_*` bounds what the gateway may charge: known cost <= bill
-    <= known cost + what is held for the attempts whose cost is unknown, or which are in batches; its `high` is
-    null where nothing bounds one of them.
+    `units` counts what is sent and finished one by one: a row under one variant and repeat. One that is asked
+    again is open; `reopened` says how it had ended. `rows` counts rows by the worst status of their units.
+    `bill_*` bounds what the gateway may charge: known cost <= bill <= known cost + what is held for the attempts
+    whose cost is unknown, or which are in batches; its `high` is null where nothing bounds one of them.
     """
     totals = account.totals()
-    finished = sum(totals.statuses.values())
-    by_status = {name: totals.statuses.get(name, 0) for name in STATUSES}
+    statuses, error_kinds = settled(totals, place.reopened)
+    finished = sum(statuses.values())
+    by_status = {name: statuses.get(name, 0) for name in STATUSES}
     units = {"total": open_count + finished, **by_status, "open": open_count}
     rows = units if place.rows is None else place.rows
     return {
@@ -100,7 +103,8 @@ def summary_of(
         "rows": rows,
         "units": units,
         "units_per_row": place.units_per_row,
-        "errors": {kind: number for kind, number in totals.error_kinds.items() if number},
+        "reopened": {ending: number for ending, number in place.reopened.items() if number},
+        "errors": {kind: number for kind, number in error_kinds.items() if number},
         "tokens": {name: getattr(totals, f"{name}_tokens") for name in TOKENS},
         "cost_usd": _cost(totals, "usd"),
         "cost_credits": _cost(totals, "credits"),
@@ -128,6 +132,23 @@ def summary_of(
         "ended": ending.status != RUNNING.status,
         "attempt_totals": _attempt_totals(totals),
     }
+
+
+def settled(totals: Sums, reopened: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
+    """Units that have their result, by status and by error kind: what is asked again is open until then."""
+    statuses, error_kinds = dict(totals.statuses), dict(totals.error_kinds)
+    for ending, number in reopened.items():
+        for counts, name in zip((statuses, error_kinds), ending.split(":"), strict=False):
+            counts[name] = max(0, counts.get(name, 0) - number)
+    return statuses, error_kinds
+
+
+def together_reopened(summaries: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """What is asked again over several shards, by its former ending."""
+    found: dict[str, int] = {}
+    for ending, number in (pair for one in summaries for pair in one.get("reopened", {}).items()):
+        found[ending] = found.get(ending, 0) + number
+    return found
 
 
 def _reused(totals: Sums) -> dict[str, Any]:

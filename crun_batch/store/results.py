@@ -31,10 +31,11 @@ MADE_OF = b"crun_batch.made_of"
 """Key of a generation's metadata: a digest of which files it was made of, and of its columns."""
 
 
-def publish(run: RunDirectory, schema: RunSchema, rows_open: int | None = None) -> int:
+def publish(run: RunDirectory, schema: RunSchema, rows_open: int | None = None, reopened: int = 0) -> int:
     """Publish everything that is final, sealed or live, as the next generation; returns how many rows.
 
-    `rows_open`: how many results are still to come, which the file says of itself; None: nobody knows.
+    `rows_open`: how many results are still to come, which the file says of itself; None: nobody knows. `reopened`:
+    how many of these are in the file as they were before.
     Where the generation that is there says just that, and is whole, nothing is written: no reader meets a swap.
     Streams: memory is bounded by one segment. Needs the lock. Raises DiskFailed and RunDamaged; the link then
     points where it did.
@@ -45,7 +46,7 @@ def publish(run: RunDirectory, schema: RunSchema, rows_open: int | None = None) 
     now = snapshot(run, schema)
     origin = {THROUGH: str(last_sequence(now)).encode(), MADE_OF: _made_of(now, columns)}
     if rows_open is not None:
-        origin |= _completeness(now, rows_open)
+        origin |= _completeness(now, rows_open, reopened)
     if previous is not None and (rows := _rows_of_the_same(run, previous, origin)) is not None:
         return rows
     _sync_live(run)
@@ -56,10 +57,11 @@ def publish(run: RunDirectory, schema: RunSchema, rows_open: int | None = None) 
     return entry.rows
 
 
-def _completeness(now: Snapshot, rows_open: int) -> dict[bytes, bytes]:
+def _completeness(now: Snapshot, rows_open: int, reopened: int) -> dict[bytes, bytes]:
     """What the file's metadata say to whoever finds it alone: whether it holds all results that are wanted."""
     rows = sum(table.num_rows for table in current_finals(now, ["status"]))
-    said = {"complete": "false" if rows_open else "true", "rows_total": rows + rows_open, "rows_open": rows_open}
+    rows_total, is_complete = rows + rows_open - reopened, "false" if rows_open else "true"
+    said = {"complete": is_complete, "rows_total": rows_total, "rows_open": rows_open}
     return {name.encode(): str(value).encode() for name, value in said.items()}
 
 
