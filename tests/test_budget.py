@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from measurements.budget_simulations import simulate
 
 from crun_batch.load.job.job import Job
-from crun_batch.pricing.budget import Budget, Needs, Preflight, Reservations, may_start, rows_that_fit, used_up
+from crun_batch.pricing.budget import Budget, Reservations
+from crun_batch.pricing.may_start import Needs, Preflight, may_start, rows_that_fit, used_up
 from crun_batch.pricing.projection import reserved_pico
 from crun_batch.records import PICO, Cost, Hold, Price, ProtocolName
 from crun_batch.session.tickets import Holds

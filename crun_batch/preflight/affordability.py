@@ -8,25 +8,18 @@ from typing import Any
 
 from msgspec import structs
 
-from crun_batch.errors import EXIT_OUT_OF_MONEY, InputError
+from crun_batch.errors import EXIT_OUT_OF_MONEY
 from crun_batch.gateway.pool_seams import NO_ROOM
 from crun_batch.load.job.secrets import secrets_sent
-from crun_batch.load.prompt.rejections import REJECTED_ADVICE
 from crun_batch.preflight.assessment import Assessment
 from crun_batch.preflight.gateway_facts import GatewayFacts, GatewayOffer, beside, refusals_in, remarks_on
 from crun_batch.preflight.judge_costs import STORED
-from crun_batch.pricing.budget import Budget, Needs, Preflight, Reservations, may_start, used_up
+from crun_batch.pricing.budget import Budget, Reservations
 from crun_batch.pricing.estimate import combine
 from crun_batch.pricing.figures import Estimate, Limits
+from crun_batch.pricing.may_start import Needs, Preflight, may_start, used_up
 from crun_batch.records import Halt, Hold, decimal_text, pico_of
 from crun_batch.state.run_state import RunContext
-
-
-def refuse_rejected(context: RunContext, assessment: Assessment) -> None:
-    """Rows without a prompt are mistakes in the table or the templates: nothing is sent with them."""
-    if assessment.rejections.rows:
-        mistakes = assessment.rejections.mistakes(context.workload.job.source, is_all=False)
-        raise InputError(mistakes, advice=REJECTED_ADVICE)
 
 
 def reservations_of(context: RunContext) -> Reservations:

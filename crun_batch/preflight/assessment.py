@@ -13,8 +13,9 @@ from typing import Any
 import pyarrow as pa
 from msgspec import Struct, structs
 
+from crun_batch.errors import InputError
 from crun_batch.load.job.lanes import goes_in_batches
-from crun_batch.load.prompt.rejections import Rejections
+from crun_batch.load.prompt.rejections import REJECTED_ADVICE, Rejections
 from crun_batch.preflight.counting import OpenWork
 from crun_batch.preflight.finished import finished_requests
 from crun_batch.preflight.prices import Prices
@@ -57,6 +58,11 @@ class Assessment(Struct, frozen=True):
     open_units: int | None = None
     """Of the open rows; a row has one for each of its variants and repeats that is not finished."""
     reused: Reused = Reused()
+
+    def refuse_rejected(self, job_source: str) -> None:
+        """Rows without a prompt are mistakes in the table or the templates: nothing is sent with them."""
+        if self.rejections.rows:
+            raise InputError(self.rejections.mistakes(job_source, is_all=False), advice=REJECTED_ADVICE)
 
 
 class RowsRead(Struct, frozen=True):

@@ -13,7 +13,7 @@ from msgspec import structs
 
 from crun_batch.load.prompt.rejections import RowRejected
 from crun_batch.preflight.prices import Prices
-from crun_batch.pricing.budget import Preflight
+from crun_batch.pricing.may_start import Preflight
 from crun_batch.records import Row
 from crun_batch.vocabulary.counters import token_counter
 from crun_batch.workload.request import Variant

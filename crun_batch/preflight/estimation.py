@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from crun_batch.options import AnyJob, RunOptions
-from crun_batch.preflight.affordability import estimate_document, judge, refuse_rejected
+from crun_batch.preflight.affordability import estimate_document, judge
 from crun_batch.preflight.assessment import assess, everything, with_measured
 from crun_batch.preflight.caching import with_write_prices
 from crun_batch.preflight.gateway_facts import ask_gateways, refusals_in, sellers_of
@@ -30,7 +30,7 @@ async def estimate_job(job: AnyJob, table: object | None, options: RunOptions) -
         left_out = refusals_in(workload, gateways).set_aside
         assessment = assess(context, prices, everything(context), waiting_now(context), left_out)
         assessment = with_measured(assessment, context.state.pilot)
-        refuse_rejected(context, assessment)
+        assessment.refuse_rejected(context.workload.job.source)
         verdict = with_write_prices(judge(context, assessment, gateways), workload.variants, prices)
         document = estimate_document(context, assessment, gateways, verdict)
         document["notes"] = [*document["notes"], *cache_notes(context), *unmeasured_notes(context)]

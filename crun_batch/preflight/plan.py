@@ -6,7 +6,7 @@ from msgspec import Struct, structs
 
 from crun_batch.console.amounts import duration
 from crun_batch.errors import RefusedToStart
-from crun_batch.preflight.affordability import bill_at_most, estimate_document, judge, refuse_rejected
+from crun_batch.preflight.affordability import bill_at_most, estimate_document, judge
 from crun_batch.preflight.assessment import Assessment, assess, enough, with_measured
 from crun_batch.preflight.caching import with_write_prices
 from crun_batch.preflight.gateway_facts import GatewayFacts, refusals_in
@@ -58,7 +58,7 @@ def confirm(
     assessment = with_measured(assessment, context.state.pilot)
     if pilot is not None:
         assessment = structs.replace(assessment, limit_of=int, limit_option="--pilot")
-    refuse_rejected(context, assessment)
+    assessment.refuse_rejected(context.workload.job.source)
     pilot_units = None if pilot is None else sum(map(context.open_units_of, pilot.rows))
     context.state.bill_at_most = bill_at_most(context, assessment, pilot_units)
     verdict = judge(context, assessment, gateways)
