@@ -34,7 +34,7 @@ from openai.types.responses.response_create_params import (
 from pydantic import TypeAdapter
 
 from crun_batch.gateway.protocols import PROTOCOLS
-from crun_batch.gateway.protocols.reading import cost_text
+from crun_batch.gateway.protocols.charges import cost_text
 from crun_batch.gateway.protocols.sse import read_stream
 from crun_batch.records import Failure, Reply, Usage
 

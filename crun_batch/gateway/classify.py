@@ -29,8 +29,8 @@ from crun_batch.gateway.failures import (
     message_line,
     verdict_of,
 )
+from crun_batch.gateway.protocols.charges import reported_usd, stated_cost
 from crun_batch.gateway.protocols.protocol import JsonObject, Protocol, decode, encode
-from crun_batch.gateway.protocols.reading import reported_usd, stated_cost
 from crun_batch.gateway.protocols.sse import read_stream
 from crun_batch.gateway.rate_headers import retry_after_seconds, used_up_seconds
 from crun_batch.gateway.told_waits import wait_told

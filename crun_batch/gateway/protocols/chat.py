@@ -24,21 +24,18 @@ from crun_batch.gateway.protocols.protocol import (
 from crun_batch.gateway.protocols.reading import (
     NATIVE,
     finish_said,
-    json_object,
     native_finish,
     no_reply,
-    objects,
-    openai_usage,
     reason_said,
     reply_of,
     text_of_parts,
-    told_last,
     tool_call,
     tool_calls_text,
-    word,
 )
 from crun_batch.gateway.protocols.schema import SCHEMA_NAME, strict_schema
 from crun_batch.gateway.protocols.sse import read_stream
+from crun_batch.gateway.protocols.usage import openai_usage, told_last
+from crun_batch.gateway.protocols.values import json_object, objects, word
 from crun_batch.records import Failure, Reply
 
 OUTPUT_LIMIT_NAMES = ("max_completion_tokens", "max_tokens")

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from crun_batch.gateway.protocols.finish_reasons import REASON_OF_MEANING, finish_meaning
-from crun_batch.gateway.protocols.reading import MOST_TOKENS
+from crun_batch.gateway.protocols.values import MOST_TOKENS
 from crun_batch.records import Reply, Usage, is_missing, tier_named
 
 _Count = Annotated[int, Meta(ge=0, le=MOST_TOKENS)]

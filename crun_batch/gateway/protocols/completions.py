@@ -14,15 +14,14 @@ from crun_batch.gateway.protocols.reading import (
     finish_said,
     native_finish,
     no_reply,
-    objects,
-    openai_usage,
     reason_said,
     reply_of,
     text_of_parts,
-    told_last,
 )
 from crun_batch.gateway.protocols.schema import schema_words
 from crun_batch.gateway.protocols.sse import read_stream
+from crun_batch.gateway.protocols.usage import openai_usage, told_last
+from crun_batch.gateway.protocols.values import objects
 from crun_batch.records import Failure, Reply
 
 OUTPUT_LIMIT_NAMES = ("max_tokens",)

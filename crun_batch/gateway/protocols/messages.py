@@ -10,6 +10,7 @@ from urllib.parse import unquote_to_bytes
 
 import orjson
 
+from crun_batch.gateway.protocols.charges import service_tier
 from crun_batch.gateway.protocols.finish_reasons import finish_meaning
 from crun_batch.gateway.protocols.protocol import (
     Assembled,
@@ -21,21 +22,17 @@ from crun_batch.gateway.protocols.protocol import (
     limited,
 )
 from crun_batch.gateway.protocols.reading import (
-    Counts,
-    json_object,
     json_text,
     no_reply,
-    objects,
-    only_output,
-    plausible,
     reply_of,
-    service_tier,
     text_of_parts,
     tool_call,
     tool_calls_text,
 )
 from crun_batch.gateway.protocols.schema import SCHEMA_NAME
 from crun_batch.gateway.protocols.sse import read_stream
+from crun_batch.gateway.protocols.usage import Counts, only_output, plausible
+from crun_batch.gateway.protocols.values import json_object, objects
 from crun_batch.records import Failure, Reply, Usage
 
 OUTPUT_LIMIT_NAMES = ("max_tokens",)

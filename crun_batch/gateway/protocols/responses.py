@@ -10,19 +10,11 @@ import orjson
 from crun_batch.gateway.failures import ErrorFacts, failure_of
 from crun_batch.gateway.protocols.finish_reasons import finish_meaning
 from crun_batch.gateway.protocols.protocol import Assembled, JsonObject, Protocol, encode, finished, limited
-from crun_batch.gateway.protocols.reading import (
-    json_object,
-    no_reply,
-    objects,
-    openai_usage,
-    reply_of,
-    text_of_parts,
-    told_last,
-    tool_call,
-    tool_calls_text,
-)
+from crun_batch.gateway.protocols.reading import no_reply, reply_of, text_of_parts, tool_call, tool_calls_text
 from crun_batch.gateway.protocols.schema import SCHEMA_NAME, strict_schema
 from crun_batch.gateway.protocols.sse import EventStream, read_stream
+from crun_batch.gateway.protocols.usage import openai_usage, told_last
+from crun_batch.gateway.protocols.values import json_object, objects
 from crun_batch.records import Failure, OutcomeClass, Reply
 
 OUTPUT_LIMIT_NAMES = ("max_output_tokens",)
