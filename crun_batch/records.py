@@ -51,8 +51,13 @@ Action = Literal[
 after it; exit 5 before the gateway's first answer and retry after it), fail this row, retry it on its own account,
 or put it back, uncounted, under the shared cooldown."""
 BATCH_LANE = "batch"
+CacheTtl = Literal["", "5m", "1h"]
+"""How long input may be kept that is written to a cache, in Anthropic's words; empty: none is."""
 AUTO_TIER = "auto"
 """Asks for whatever service tier the account has. It is the name of none: what it was, the reply says."""
+STANDARD_TIERS = frozenset({"default", "standard", "standard_only", "on_demand"})
+"""What OpenAI and Groq (default, on_demand) and Anthropic (standard, asked for as standard_only) call the tier
+whose price is the model's (their API references, `service_tier`)."""
 
 
 class Headers(dict[str, str]):
@@ -137,6 +142,10 @@ class Usage(Struct, frozen=True, gc=False):
     reasoning_tokens: int = 0
     service_tier: str | None = None
     """At which of the gateway's tiers it was served, as the reply names it, else as it was asked for."""
+    cache_write_1h_tokens: int = 0
+    """Of those written to the cache the ones that are kept for an hour, at a price of their own."""
+    other_charges: str | None = None
+    """What else it was billed for, in words; what it cost is then unknown, unless the reply states it."""
 
     @property
     def total_tokens(self) -> int | None:
@@ -346,6 +355,7 @@ class Price(Struct, frozen=True):
     output_atto: int
     cached_input_atto: int | None = None
     cache_write_atto: int | None = None
+    cache_write_1h_atto: int | None = None
     minimum_pico: int = 0
     request_pico: int = 0
     """A fee on top of the tokens of every request (OpenRouter's `pricing.request`)."""
@@ -357,11 +367,6 @@ class Price(Struct, frozen=True):
 def is_batch_lane(endpoint: str | None) -> bool:
     """Whether records call the batch lane so: an endpoint of its own, as its price is another one."""
     return endpoint is not None and (endpoint == BATCH_LANE or endpoint.endswith(f"-{BATCH_LANE}"))
-
-
-def tier_named(told: object) -> str | None:
-    """The service tier that a reply or a request names; None where it names none."""
-    return told if isinstance(told, str) and told and told.lower() != AUTO_TIER else None
 
 
 def decimal_text(pico: int) -> str:

@@ -1,4 +1,4 @@
-"""A gateway on loopback that says what a test wants it to say: chat, one function from request to answer."""
+"""A gateway on loopback that says what a test wants it to say: one function from request to answer."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Said = Callable[[Mapping[str, Any]], tuple[int, str]]
-"""From the fields of a request to the status and what is said: the answer's text, or the words of a refusal."""
+Said = Callable[[Mapping[str, Any]], tuple[int, str | Mapping[str, Any]]]
+"""From the fields of a request to the status and what is said: an answer's text, a refusal's words, a body."""
 
 
 @contextmanager
@@ -23,9 +23,9 @@ def gateway(said: Said) -> Iterator[str]:
         def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
             status, text = said(asked)
-            self._answer(
-                status, _answered(text, asked["model"]) if status == 200 else {"error": {"message": text}}
-            )
+            if isinstance(text, str):
+                text = _answered(text, asked["model"]) if status == 200 else {"error": {"message": text}}
+            self._answer(status, text)
 
         def do_GET(self) -> None:
             self._answer(404, {"error": {"message": "nothing here"}})

@@ -347,6 +347,6 @@ def test_what_may_write_a_cache_holds_twice_its_input(protocol: ProtocolName, bo
     price = Price(currency="usd", source="job", input_atto=10**9, output_atto=0)
     endpoint = {"protocol": protocol, "base_url": "http://h/v1"}
     job = Job(model="m", prompt={"user": "a"}, endpoint=endpoint, params={"max_output_tokens": 9})
-    writes = Target(0, "m", job).may_write_cache(body)
-    request = Request(body, "0" * 32, "0" * 32, "m", 1000, 10, may_write_cache=writes)
+    writes = Target(0, "m", job).cache_ttl(body)
+    request = Request(body, "0" * 32, "0" * 32, "m", 1000, 10, cache_ttl=writes)
     assert Hold(times * 1000 * 1000, None) == Holds(lambda *_: [price], None)(request)

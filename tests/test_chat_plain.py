@@ -19,9 +19,16 @@ COUNTS = st.one_of(st.integers(0, 300), ODD)
 DETAILS = st.one_of(
     st.fixed_dictionaries(
         {},
-        optional={"cached_tokens": COUNTS, "cache_write_tokens": COUNTS, "reasoning_tokens": COUNTS, "audio": ODD},
+        optional=dict.fromkeys(("cached_tokens", "cache_write_tokens", "reasoning_tokens"), COUNTS)
+        | dict.fromkeys(
+            ("audio_tokens", "image_tokens", "web_search_requests", "cache_creation_token_details", "audio"), ODD
+        ),
     ),
     ODD,
+)
+BILLED_BESIDE = (
+    *("cost_in_usd_ticks", "speed", "inference_geo", "cache_creation", "server_tool_use", "iterations"),
+    *("prompt_audio_seconds", "num_sources_used", "num_server_side_tools_used"),
 )
 USAGES = st.one_of(
     st.fixed_dictionaries(
@@ -40,6 +47,7 @@ USAGES = st.one_of(
             "cache_write_tokens": COUNTS,
             "reasoning_tokens": COUNTS,
             "cost": st.one_of(st.floats(0, 1), ODD),
+            **dict.fromkeys(BILLED_BESIDE, ODD),
         },
     ),
     ODD,

@@ -41,6 +41,7 @@ PRICE: dict[str, Any] = {
     "output_per_mtok": 3000,
     "cached_input_per_mtok": 50,
     "cache_write_per_mtok": 600,
+    "cache_write_1h_per_mtok": 1000,
     "minimum_per_request": 0.01,
     "valid_from": "2026-11-01T00:00:00Z",
     "tiers": [
@@ -50,6 +51,7 @@ PRICE: dict[str, Any] = {
             "output_per_mtok": 6000,
             "cached_input_per_mtok": 100,
             "cache_write_per_mtok": 1200,
+            "cache_write_1h_per_mtok": 2000,
         }
     ],
     "service_tiers": {
@@ -58,6 +60,7 @@ PRICE: dict[str, Any] = {
             "output_per_mtok": 1500,
             "cached_input_per_mtok": 25,
             "cache_write_per_mtok": 300,
+            "cache_write_1h_per_mtok": 500,
             "minimum_per_request": 0.005,
             "tiers": [
                 {
@@ -66,6 +69,7 @@ PRICE: dict[str, Any] = {
                     "output_per_mtok": 3000,
                     "cached_input_per_mtok": 50,
                     "cache_write_per_mtok": 600,
+                    "cache_write_1h_per_mtok": 1000,
                 }
             ],
         }
@@ -574,6 +578,18 @@ BREAKS: list[tuple[dict[str, Any], str]] = [
     ({"budget.max_cost_credits": 5}, "may cost any amount"),
     ({"budget.max_cost_usd": 5, "params": {"max_tokens": 5, "n": 2}}, "use repeats"),
     ({"budget.max_cost_usd": 5, "params": {"max_tokens": 5, "best_of": 2}}, "cost more than is reserved"),
+    (
+        {"budget.max_cost_usd": 5, "params": {"max_tokens": 5, "tools": [{"type": "web_search"}]}},
+        "what the gateway does and bills",
+    ),
+    (
+        {
+            "budget.max_cost_usd": 5,
+            "endpoint.protocol": "responses",
+            "params": {"max_output_tokens": 5, "previous_response_id": "r"},
+        },
+        "what the gateway keeps",
+    ),
     ({"params": {"max_tokens": 5, "max_output_tokens": 6}}, "not by several"),
     ({"lane": "batch", "endpoint": {"stream": True}}, "whose replies come in files"),
     ({"lane": "batch-then-live", "endpoint": {"stream": True}}, "whose replies come in files"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -20,7 +20,8 @@ from crun_batch.pricing.prices import (
     price_from_quote,
 )
 from crun_batch.pricing.repricing import difference, price_from_text, rebound, reprice
-from crun_batch.records import PICO, Cost, Hold, Price, Usage, decimal_text, pico_of
+from crun_batch.records import PICO, CacheTtl, Cost, Hold, Price, Usage, decimal_text, pico_of
+from crun_batch.workload.bodies import cache_ttl
 
 AT = datetime(2026, 6, 1, 12, tzinfo=UTC)
 CRUN = "https://api.crun.ai/api/v1"
@@ -220,7 +221,7 @@ def test_a_cache_write_without_a_price_is_bounded_by_twice_the_input(
     written = data.draw(st.integers(0, input_bound))
     usage = Usage(input_bound, 0, written, output_tokens)
     cost = charge(charged, usage).credits_pico
-    bound = hold(price, input_bound, output_tokens, may_write_cache=True).credits_pico
+    bound = hold(price, input_bound, output_tokens, cache_ttl="5m").credits_pico
     assert (charge(price, usage).credits_pico is None) == bool(written)
     assert cost is not None and bound is not None and cost <= bound
 
@@ -228,7 +229,60 @@ def test_a_cache_write_without_a_price_is_bounded_by_twice_the_input(
 def test_a_given_price_of_cache_writes_is_what_they_hold() -> None:
     """Twice the input price stands for a price that is not there, not beside one that is."""
     price = price_from_job({**USD_SPEC, "cache_write_per_mtok": USD_SPEC["input_per_mtok"]})
-    assert hold(price, 1000, 10) == hold(price, 1000, 10, may_write_cache=True)
+    assert hold(price, 1000, 10) == hold(price, 1000, 10, cache_ttl="5m")
+
+
+_RATE = st.one_of(st.none(), st.decimals(0, 20, places=2))
+
+
+@settings(max_examples=200, deadline=None)
+@given(_RATE, _RATE, st.integers(0, 2000), st.integers(0, 2000), st.integers(0, 2000), st.integers(0, 500))
+def test_tokens_kept_for_an_hour_have_their_own_price(
+    minutes: Decimal | None, hour: Decimal | None, fresh: int, for_minutes: int, for_an_hour: int, output: int
+) -> None:
+    """The cost is known where the price of each kind that was written is; a hold for an hour bounds both."""
+    rates = {"cache_write_per_mtok": minutes, "cache_write_1h_per_mtok": hour}
+    price = price_from_job({**USD_SPEC, **rates})
+    usage = Usage(
+        fresh + for_minutes + for_an_hour, 0, for_minutes + for_an_hour, output, cache_write_1h_tokens=for_an_hour
+    )
+    cost = charge(price, usage).usd_pico
+    asked = ((for_minutes, minutes), (for_an_hour, hour))
+    if any(tokens and rate is None for tokens, rate in asked):
+        assert cost is None
+        return
+    written = sum(tokens * (rate or 0) for tokens, rate in asked)
+    plain = fresh * USD_SPEC["input_per_mtok"] + output * USD_SPEC["output_per_mtok"]
+    assert (written + plain) * 10**6 == cost
+    bound = hold(price, usage.input_tokens, output, cache_ttl="1h").usd_pico
+    assert bound is not None and cost <= bound
+
+
+def test_a_list_price_knows_what_an_hour_in_the_cache_costs() -> None:
+    """Claude at Anthropic's own address: twice the price of input."""
+    price = price_from_list("claude-opus-4-5", "https://api.anthropic.com/v1", at=AT)
+    assert price is not None
+    assert (5_000_000, 6_250_000, 10_000_000) == tuple(
+        None if atto is None else atto // 10**6
+        for atto in (price.input_atto, price.cache_write_atto, price.cache_write_1h_atto)
+    )
+    assert price == price_from_text(price_as_text(price))
+
+
+@pytest.mark.parametrize(
+    ("body", "is_messages", "ttl"),
+    [
+        (b'{"messages":[]}', False, ""),
+        (b'{"messages":[]}', True, "5m"),
+        (b'{"cache_control":{"type":"ephemeral"}}', False, "5m"),
+        (b'{"cache_control":{"type":"ephemeral","ttl":"1h"}}', False, "1h"),
+        (b'{"cache_control":{"ttl":"1h"}}', True, "1h"),
+        (b'{"text":"\\"1h\\""}', True, "5m"),
+    ],
+)
+def test_a_body_says_how_long_its_input_is_kept(body: bytes, is_messages: bool, ttl: str) -> None:
+    """Anthropic's `cache_control`, through whichever protocol."""
+    assert ttl == cache_ttl(body, is_messages)
 
 
 def test_hold_rounds_up() -> None:
@@ -358,7 +412,10 @@ def test_repricing_leaves_what_a_reply_stated_as_it_was_to_the_last_digit() -> N
 _AMOUNT = st.decimals(0, 5000, places=6)
 _SPEC = st.fixed_dictionaries(
     {"currency": st.just("credits"), "input_per_mtok": _AMOUNT, "output_per_mtok": _AMOUNT},
-    optional={"cached_input_per_mtok": _AMOUNT, "cache_write_per_mtok": _AMOUNT, "minimum_per_request": _AMOUNT},
+    optional=dict.fromkeys(
+        ("cached_input_per_mtok", "cache_write_per_mtok", "cache_write_1h_per_mtok", "minimum_per_request"),
+        _AMOUNT,
+    ),
 )
 _TIERED = st.builds(
     lambda spec, tier: {**spec, "tiers": [{"above_input_tokens": 1000, **tier}]},
@@ -369,16 +426,20 @@ _TIERED = st.builds(
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.one_of(_SPEC, _TIERED), st.one_of(_SPEC, _TIERED), st.integers(0, 3000), st.integers(0, 3000), st.booleans()
+    st.one_of(_SPEC, _TIERED),
+    st.one_of(_SPEC, _TIERED),
+    st.integers(0, 3000),
+    st.integers(0, 3000),
+    st.sampled_from(get_args(CacheTtl)),
 )
 def test_a_hold_under_another_price_still_bounds_the_request(
-    before: dict[str, Any], now: dict[str, Any], input_tokens: int, output_tokens: int, may_write_cache: bool
+    before: dict[str, Any], now: dict[str, Any], input_tokens: int, output_tokens: int, cache_ttl: CacheTtl
 ) -> None:
     """Its tokens are not recorded, and yet it is at least what they would hold today, or unknown."""
     old, new = price_from_job(before), price_from_job(now)
-    was = hold(old, input_tokens, output_tokens, may_write_cache=may_write_cache)
+    was = hold(old, input_tokens, output_tokens, cache_ttl=cache_ttl)
     held = rebound(was, old, new).credits_pico
-    bound = hold(new, input_tokens, output_tokens, may_write_cache=may_write_cache).credits_pico
+    bound = hold(new, input_tokens, output_tokens, cache_ttl=cache_ttl).credits_pico
     assert held is None or (bound is not None and held >= bound)
 
 

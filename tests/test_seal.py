@@ -147,6 +147,8 @@ def test_every_field_of_an_attempt_and_its_final_reaches_its_column(run):
         attempt_count=2, unknown_attempts=1, cost_usd=123, input_tokens=99, reused_from="runs/may",
     )  # fmt: skip
     told = {"final": final, "tool_calls": "[]", "endpoint": "main", "service_tier": "flex"} | {
+        "cache_write_1h_tokens": 3,
+        "other_charges": "searches",
         "pack_rows": 10,
         "pack_place": 3,
     }
@@ -173,7 +175,8 @@ def test_every_field_of_an_attempt_and_its_final_reaches_its_column(run):
         "request_id": "req-1",
         "input_tokens": 11, "cached_input_tokens": 0, "cache_write_tokens": 0, "output_tokens": 5,
         "reasoning_tokens": 0, "cost_usd": Decimal("0.001000000001"), "cost_credits": None, "cost_source": "job",
-        "reported_usd": None, "held_usd": Decimal("0.005"), "held_credits": None, "latency_seconds": 0.25,
+        "reported_usd": None, "cache_write_1h_tokens": 3, "other_charges": "searches",
+        "held_usd": Decimal("0.005"), "held_credits": None, "latency_seconds": 0.25,
         "started_at": moment, "finished_at": moment + timedelta(milliseconds=250), "request_hash": "hash7",
         "reply_body": '{"ok": 1}', "reply_base64": None,
     } == attempts.to_pylist()[0]  # fmt: skip

@@ -164,8 +164,7 @@ def test_a_hold_under_another_price_still_bounds_the_cost(
         }
     )
     held = [
-        hold(price, tokens, output, may_write_cache=True).credits_pico or 0
-        for price in prices_by_request(before, asked)
+        hold(price, tokens, output, cache_ttl="5m").credits_pico or 0 for price in prices_by_request(before, asked)
     ]
     grown = rebound(Hold(None, max(held)), before, now, None, asked).credits_pico
     for tier in ("default", asked):

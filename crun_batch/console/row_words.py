@@ -94,6 +94,7 @@ def _how_it_went(attempt: Mapping[str, Any]) -> str:
         f"HTTP {attempt['http_status']}" if attempt["http_status"] is not None else "no reply",
         f"{', '.join(tokens)} tokens" if tokens else "",
         _cost(attempt["cost_usd"], attempt["cost_credits"]),
+        f"billed for {attempt['other_charges']} too" if attempt.get("other_charges") else "",
         f"{latency:.3g} s" if latency is not None else "",
         f"at {began:%Y-%m-%d %H:%M:%S} UTC" if isinstance(began, datetime) else "",
         f"finish: {attempt['finish_reason']}" if attempt["finish_reason"] else "",

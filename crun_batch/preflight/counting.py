@@ -15,7 +15,7 @@ from crun_batch.preflight.prices import Prices
 from crun_batch.pricing.estimate import CountedRow, Tally, Terms
 from crun_batch.pricing.finished import FinishedRequests
 from crun_batch.pricing.tokens import Counter, count_bodies, remembering
-from crun_batch.records import Row, Unit
+from crun_batch.records import CacheTtl, Row, Unit
 from crun_batch.state.run_state import RunContext
 from crun_batch.vocabulary.counters import token_counter
 from crun_batch.workload.portions import Portions
@@ -59,8 +59,8 @@ class OpenWork:
         self.open_rows += sum(map(bool, units))
 
 
-_Kind = tuple[str | None, int, bool, str | None, int]
-"""Model, turn, whether it may write to a cache, service tier, rows in one request."""
+_Kind = tuple[str | None, int, CacheTtl, str | None, tuple[str, ...], int]
+"""Model, turn, how long its input may be cached, service tier, what the gateway is to do, rows in one request."""
 
 
 class VariantTallies:
@@ -99,8 +99,9 @@ class VariantTallies:
         return complaints
 
     def _kind_of(self, one: Asked, turn: int) -> _Kind:
-        cached = one.request.may_write_cache if turn == 0 else self.variant.may_write_cache(one.body)
-        return one.request.model, turn, cached, one.request.service_tier, one.rows
+        cached = one.request.cache_ttl if turn == 0 else self.variant.cache_ttl(one.body)
+        request = one.request
+        return request.model, turn, cached, request.service_tier, request.hosted, one.rows
 
     def _asked(self, row: Row, repeats: Sequence[int], request: Request | RowRejected) -> list[Asked]:
         """What is sent of a row, turn by turn; nothing where an earlier run has answered all of it."""
@@ -145,7 +146,7 @@ class VariantTallies:
             self.reused = [so_far + one for so_far, one in zip(self.reused, told, strict=True)]
         return to_send
 
-    def _tally(self, asked: Asked, turn: int, may_write_cache: bool) -> tuple[Tally, Counter]:
+    def _tally(self, asked: Asked, turn: int, cache_ttl: CacheTtl) -> tuple[Tally, Counter]:
         request, rows, model = asked.request, asked.rows, asked.request.model
         counter = remembering(token_counter(model or ""))
         choice, *others = self._prices.choices(model, request.service_tier)
@@ -155,7 +156,7 @@ class VariantTallies:
             price=choice.price,
             price_reason=choice.reason,
             max_output_tokens=request.output_bound_tokens,
-            may_write_cache=may_write_cache,
+            cache_ttl=cache_ttl,
             earlier_answers=turn,
             shares_identical=self._job.share_identical,
             counter_name=counter.name,
@@ -163,6 +164,7 @@ class VariantTallies:
             credits_per_usd=self._job.prices.credits_per_usd,
             other_prices=tuple(other.price for other in others),
             service_tier=request.service_tier,
+            hosted=request.hosted,
             reserved_at_once=self.variant.goes_in_batches,
             is_followed_live=self.variant.is_followed_live,
             rows=rows,

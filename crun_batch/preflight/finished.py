@@ -12,13 +12,11 @@ from msgspec import structs
 from crun_batch.preflight.prices import Prices, changes, frozen_prices
 from crun_batch.pricing.bill import Bill
 from crun_batch.pricing.finished import Finished, FinishedRequests
-from crun_batch.records import PICO, Cost, Failure, Usage
+from crun_batch.records import PICO, Cost, Failure
 from crun_batch.state.run_state import RunContext
+from crun_batch.store.recorded_usage import USAGE_COLUMNS, recorded_usage
 from crun_batch.store.requests import REQUESTS
 from crun_batch.store.views import connect
-
-_TOKENS = ("input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
-
 
 Of = tuple[str, bool, bool]
 """Name of a variant or judge, whether it is a judge, whether rows stood among others."""
@@ -52,26 +50,22 @@ def _costs_at(context: RunContext, prices: Prices) -> dict[Of, tuple[int, Cost]]
 
     Equal requests are counted together: what the gateway states itself stays as it is.
     """
-    workload, tokens = context.workload, ", ".join(_TOKENS)
+    workload, told = context.workload, ", ".join(USAGE_COLUMNS)
     bill = Bill(prices.price, workload.job.prices.credits_per_usd)
     models = {(variant.name, False): variant.job.model for variant in workload.variants}
     models |= {(judge.spec.name, True): judge.job.model for judge in workload.judges}
     with connect(context.state.directory.path) as connection:
         rows = connection.execute(
-            f"select coalesce(judge, variant), judge is not null, rows, endpoint, model, service_tier, {tokens}, "
+            f"select coalesce(judge, variant), judge is not null, rows, endpoint, model, {told}, "
             f"case when cost_source = 'reply' then (cost_usd * {PICO})::hugeint end, "
             f"case when cost_source = 'reply' then (cost_credits * {PICO})::hugeint end, count(*) "
             f"from {REQUESTS} where outcome = 'done' group by all"
         ).fetchall()
     found: dict[Of, tuple[int, Cost]] = {}
-    for name, is_judge, together, endpoint, answered_by, tier, *counts, usd, credits_, number in rows:
+    for name, is_judge, together, endpoint, answered_by, *usage, usd, credits_, number in rows:
         cost = Cost(usd, credits_, "reply")
         if usd is None and credits_ is None:
-            usage = None
-            if counts[0] is not None:
-                read, cached, written, output, reasoning = (count or 0 for count in counts)
-                usage = Usage(read, cached, written, output, reasoning, tier)
-            done = Failure("done", "bad_reply", "fail_row", "", usage=usage)
+            done = Failure("done", "bad_reply", "fail_row", "", usage=recorded_usage(usage))
             cost = bill.cost(models.get((name, is_judge)) or answered_by, done, endpoint)
         priced = number * together if cost.usd_pico is not None or cost.credits_pico is not None else 0
         key = name, is_judge, together > 1

@@ -131,9 +131,10 @@ def partial_terms(
             credits_per_usd=workload.job.prices.credits_per_usd,
             earlier_answers=carried,
             earlier_limit_tokens=most_tokens,
-            may_write_cache=judge.may_write_cache(encode(judge.job.params)),
+            cache_ttl=judge.cache_ttl(encode(judge.job.params)),
             other_prices=tuple(other.price for other in others),
             service_tier=tier,
+            hosted=judge.terms.hosted,
         )
 
     return terms

@@ -10,13 +10,15 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from crun_batch.pricing.finished import Finished, FinishedRequests
 from crun_batch.records import FREE_OUTCOMES, Cost, CostSource, Failure, Hold, Purpose, Reply, Tries, Usage
 
 UnitKey = tuple[str, str, int]
 """(id as text, variant name, repeat)."""
+
+_COUNTS = tuple(name for name in Usage.__struct_fields__ if name.endswith("_tokens"))
 
 
 class Answered(Struct, frozen=True):
@@ -327,6 +329,13 @@ def _plus(left: Any, right: Any) -> Any:
 
 def added(left: Usage, right: Usage) -> Usage:
     """Token counts of two attempts together; a count that only one of them told is that one's."""
-    pairs = zip(structs.astuple(left)[:-1], structs.astuple(right)[:-1], strict=True)
-    counts = (one if other is None else other if one is None else one + other for one, other in pairs)
-    return structs.replace(Usage(*counts), service_tier=right.service_tier or left.service_tier)
+    counts = {name: _known_sum(getattr(left, name), getattr(right, name)) for name in _COUNTS}
+    return Usage(
+        **counts,
+        service_tier=right.service_tier or left.service_tier,
+        other_charges=right.other_charges or left.other_charges,
+    )
+
+
+def _known_sum(left: Any, right: Any) -> Any:
+    return left if right is None else right if left is None else left + right

@@ -52,11 +52,18 @@ class Bookkeeper(Struct, frozen=True):
         if cost is None:
             cost = self.bill.cost(end.model, end.result, end.endpoint)
         self.reservations.settle(end.hold, FREE if end.outcome in FREE_OUTCOMES else cost)
+        usage, hold = end.result.usage, end.hold
+        if usage is not None and (cost.source is None or usage.other_charges is not None):
+            beyond = self.bill.beyond_bounds(end.model, usage, end.endpoint)
+            if beyond is not None:
+                self.reservations.meet_unbounded(cost, beyond)
+            if usage.other_charges is not None:
+                hold = Hold()
         booked = BookedAttempt(
             end.outcome,
-            end.result.usage,
+            usage,
             cost,
-            end.hold,
+            hold,
             end.tries,
             end.latency_us,
             end.endpoint,

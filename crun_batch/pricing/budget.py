@@ -44,6 +44,8 @@ class Purse(Struct):
     """Of the requests that were to be sent, whether there was room for them or not."""
     has_met_unbounded: bool = False
     """Whether one of these had no bound in this unit: under a cap it would never fit."""
+    unbounded_by: str | None = None
+    """What a reply was billed for that no hold bounds, its cost unknown: under a cap nothing fits any more."""
 
     @property
     def committed_pico(self) -> int:
@@ -78,6 +80,8 @@ class Purse(Struct):
         """
         if self.cap_pico is None and self.floor_cap_pico is None:
             return True
+        if self.cap_pico is not None and self.unbounded_by is not None:
+            return False
         free = self.free_pico or 0
         if hold_pico is None:
             return self.cap_pico is None and free > 0
@@ -94,6 +98,8 @@ class Purse(Struct):
         if self.cap_pico is None:
             return self.fits(hold_pico)
         floor = self.floor_cap_pico
+        if self.unbounded_by is not None:
+            return False
         return hold_pico is not None and (floor is None or hold_pico <= floor - self.committed_pico)
 
     def cap_to_finish_pico(self, bill_pico: int | None, open_units: int) -> int:
@@ -176,6 +182,12 @@ class Reservations:
         """A request that was reserved ended with this cost; a unit in which it is unknown keeps its hold."""
         self.usd.settle(hold.usd_pico, cost.usd_pico)
         self.credits.settle(hold.credits_pico, cost.credits_pico)
+
+    def meet_unbounded(self, cost: Cost, by: str) -> None:
+        """A reply was billed for what no hold bounds. Where it does not state its cost, a cap cannot be kept."""
+        for purse, known_pico in ((self.usd, cost.usd_pico), (self.credits, cost.credits_pico)):
+            if known_pico is None:
+                purse.unbounded_by = by
 
     def release(self, hold: Hold) -> None:
         """A request that was reserved cost nothing: it was never sent, or was refused."""

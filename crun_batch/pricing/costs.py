@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Literal
 
 from crun_batch.pricing.service_tiers import price_at
-from crun_batch.records import PICO, Cost, Hold, Price, Usage, divide_half_even, scaled
+from crun_batch.records import PICO, CacheTtl, Cost, Hold, Price, Usage, divide_half_even, scaled
 
 ATTO = 10**18
 ATTO_PER_PICO = ATTO // PICO
@@ -38,9 +38,9 @@ def charge(
 
     A cost that the reply itself states wins (source `reply`, in dollars). Cached tokens have their own price;
     where none was given, the input price, which bounds it. Tokens written to a cache have theirs, and cost more
-    than input (Anthropic: 1.25 to 2 times): where none was given, the cost is unknown. The other unit comes
-    from `credits_per_usd`, or stays None. A request is charged as at the service tier that served it: unknown
-    where the price names no such tier.
+    than input (Anthropic: 1.25 times for five minutes, 2 for an hour): where none was given, the cost is unknown.
+    The other unit comes from `credits_per_usd`, or stays None. A request is charged as at the service tier that
+    served it: unknown where the price names no such tier, and where it was billed for more than its tokens.
     """
     cost = Cost() if usage is None else charges(price, credits_per_usd)(usage)
     reported = None if reported_usd is None else reported_amount(reported_usd)
@@ -73,7 +73,7 @@ def hold(
     output_bound_tokens: int | None,
     credits_per_usd: Decimal | None = None,
     *,
-    may_write_cache: bool = False,
+    cache_ttl: CacheTtl = "",
 ) -> Hold:
     """The most that a request can cost, rounded up; Hold() where the price or one of the bounds is unknown.
 
@@ -82,7 +82,7 @@ def hold(
     """
     if input_bound_tokens is None:
         return Hold()
-    at = holds(price, output_bound_tokens, credits_per_usd, may_write_cache=may_write_cache)
+    at = holds(price, output_bound_tokens, credits_per_usd, cache_ttl=cache_ttl)
     return at(input_bound_tokens)
 
 
@@ -91,7 +91,7 @@ def holds(
     output_bound_tokens: int | None,
     credits_per_usd: Decimal | None,
     *,
-    may_write_cache: bool = False,
+    cache_ttl: CacheTtl = "",
 ) -> Callable[[int], Hold]:
     """`hold` for many requests of the same price and output limit, as a function of their input bounds."""
     if price is None or output_bound_tokens is None:
@@ -100,7 +100,7 @@ def holds(
     lines = [
         (
             above,
-            dearest_input_atto(tier, may_write_cache=may_write_cache),
+            dearest_input_atto(tier, cache_ttl=cache_ttl),
             output_bound_tokens * tier.output_atto + tier.request_pico * ATTO_PER_PICO,
             tier.minimum_pico * ATTO_PER_PICO,
         )
@@ -124,12 +124,10 @@ def dearest_holds(
     output_bound_tokens: int | None,
     credits_per_usd: Decimal | None,
     *,
-    may_write_cache: bool = False,
+    cache_ttl: CacheTtl = "",
 ) -> Callable[[int], Hold]:
     """`holds` for requests that may be charged at any of these prices: the most in each unit, or unknown there."""
-    each = [
-        holds(price, output_bound_tokens, credits_per_usd, may_write_cache=may_write_cache) for price in prices
-    ]
+    each = [holds(price, output_bound_tokens, credits_per_usd, cache_ttl=cache_ttl) for price in prices]
     if len(each) == 1:
         return each[0]
 
@@ -184,9 +182,9 @@ def _converted(
 
 
 def _amount_atto(price: Price, usage: Usage) -> int | None:
-    """None where a count or the price of a counted kind is not known."""
+    """None where a count or the price of what is billed is not known."""
     tokens = usage.input_tokens
-    if tokens is None:
+    if tokens is None or usage.other_charges is not None:
         return None
     for threshold, tier in price.tiers:
         if tokens > threshold:
@@ -194,16 +192,14 @@ def _amount_atto(price: Price, usage: Usage) -> int | None:
     input_atto = price.input_atto
     cached_atto = input_atto if price.cached_input_atto is None else price.cached_input_atto
     cached, written = usage.cached_input_tokens, usage.cache_write_tokens
-    write_atto = price.cache_write_atto
-    if write_atto is None:
-        if written:
-            return None
-        write_atto = 0
+    written_atto = _written_atto(price, usage) if written else 0
+    if written_atto is None:
+        return None
     fresh = tokens - cached - written
     atto = (
         (fresh * input_atto if fresh > 0 else 0)
         + cached * cached_atto
-        + written * write_atto
+        + written_atto
         + usage.output_tokens * price.output_atto
         + price.request_pico * ATTO_PER_PICO
     )
@@ -211,11 +207,24 @@ def _amount_atto(price: Price, usage: Usage) -> int | None:
     return atto if atto > minimum_atto else minimum_atto
 
 
-def dearest_input_atto(price: Price, *, may_write_cache: bool) -> int:
+def _written_atto(price: Price, usage: Usage) -> int | None:
+    """What the tokens written to a cache cost; None where one of the two prices of that is not known."""
+    parts = (
+        (usage.cache_write_tokens - usage.cache_write_1h_tokens, price.cache_write_atto),
+        (usage.cache_write_1h_tokens, price.cache_write_1h_atto),
+    )
+    known = [tokens * atto for tokens, atto in parts if tokens and atto is not None]
+    return sum(known) if len(known) == sum(tokens > 0 for tokens, _ in parts) else None
+
+
+def dearest_input_atto(price: Price, *, cache_ttl: CacheTtl) -> int:
     """The most that a token of input can cost."""
+    unknown = MOST_TIMES_INPUT * price.input_atto
     written = price.cache_write_atto
     if written is None:
-        written = MOST_TIMES_INPUT * price.input_atto if may_write_cache else 0
+        written = unknown if cache_ttl else 0
+    if cache_ttl == "1h":
+        written = max(written, unknown if price.cache_write_1h_atto is None else price.cache_write_1h_atto)
     return max(price.input_atto, price.cached_input_atto or 0, written)
 
 

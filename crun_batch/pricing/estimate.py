@@ -25,7 +25,7 @@ from crun_batch.pricing.costs import charge, dearest_holds, least
 from crun_batch.pricing.figures import Estimate, Identical, Limits, MinimumCharge, Span, VariantEstimate
 from crun_batch.pricing.finished import Finished
 from crun_batch.pricing.time_needed import time_of
-from crun_batch.records import Cost, Hold, Price, Usage, decimal_text
+from crun_batch.records import CacheTtl, Cost, Hold, Price, Usage, decimal_text
 
 SAMPLE_ABOVE_ROWS = 100_000
 SAMPLE_ROWS = 10_000
@@ -54,14 +54,16 @@ class Terms(Struct, frozen=True):
     """Answers that each request carries, as a later turn of a conversation; counted as one token each so far."""
     earlier_limit_tokens: int | None = None
     """The most tokens of each of those answers; None: `max_output_tokens`."""
-    may_write_cache: bool = False
-    """Whether input may be billed at the price of cache writes."""
+    cache_ttl: CacheTtl = ""
+    """For how long input may be kept in a cache, at the price of writing it there."""
     shares_identical: bool = False
     """Of identical requests only one is sent."""
     other_prices: tuple[Price | None, ...] = ()
     """Of other endpoints and tiers that may serve it: the low end is the cheapest's, the high the dearest's."""
     service_tier: str | None = None
     """The gateway's tier that is asked for."""
+    hosted: tuple[str, ...] = ()
+    """Fields that ask for what the gateway does and bills beside the tokens."""
     reserved_at_once: bool = False
     is_followed_live: bool = False
     """Whether it goes in batches, and live where these leave it undone."""
@@ -127,7 +129,7 @@ class Tally:
                 return
         self.lengths[input_tokens] += repeats
         self.uncounted_parts += uncounted_parts
-        self.bounds.add(None if uncounted_parts else bound_tokens, repeats)
+        self.bounds.add(None if uncounted_parts or self.terms.hosted else bound_tokens, repeats)
 
     def _is_repeated(self, request_hash: str) -> bool:
         key = hash(request_hash)
@@ -150,7 +152,7 @@ class Tally:
         expected = _expected_cost(finished, requests * terms.rows)
         cost_usd = _span(_usd, self.lengths, low, high, scale, expected.usd_pico)
         cost_credits = _span(_credits, self.lengths, low, high, scale, expected.credits_pico)
-        is_exact = terms.counter_exact and not self.uncounted_parts
+        is_exact = terms.counter_exact and not self.uncounted_parts and not terms.hosted
         if rows == self.rows_read:  # random rows bound nothing
             cost_usd, cost_credits = self.bounds.bounded(cost_usd, cost_credits, hold_at, is_exact, terms.repeats)
         minimum = self._minimum(scale)
@@ -180,7 +182,7 @@ class Tally:
         low, high = {}, {}
         prices, ratio = (terms.price, *terms.other_prices), terms.credits_per_usd
         carried = terms.earlier_limit_tokens or terms.max_output_tokens or 0
-        at_most = dearest_holds(prices, terms.max_output_tokens, ratio, may_write_cache=terms.may_write_cache)
+        at_most = dearest_holds(prices, terms.max_output_tokens, ratio, cache_ttl=terms.cache_ttl)
         for length in self.lengths | self.repeated:
             used = Usage(input_tokens=length, output_tokens=terms.least_output_tokens)
             costs = [charge(price, used, credits_per_usd=ratio) for price in prices]
@@ -223,6 +225,9 @@ class Tally:
             yield f"input tokens are an approximation ({terms.counter_name})"
         if self.uncounted_parts:
             yield f"{self.uncounted_parts:,} images, files or stored inputs are not in the input tokens"
+        if terms.hosted:
+            asking = ", ".join(terms.hosted)
+            yield f"what the gateway does for {asking} is billed too: nothing here counts or bounds it"
         if terms.other_prices and None not in (terms.price, *terms.other_prices):
             tier = terms.service_tier
             where = "its endpoints" if tier is None else f"the tiers that service_tier {tier} may be served at"

@@ -121,6 +121,12 @@ def used_up(reservations: Reservations, asked: Reservations | None) -> str:
                 f"one request may cost up to {_money(largest, unit)}; "
                 "top it up and start again, what is finished stays"
             )
+        if session is not None and session.cap_pico is not None and session.unbounded_by is not None:
+            return (
+                f"a reply was billed for {session.unbounded_by}, whose price is unknown and which nothing bounds: "
+                f"budget.max_cost_{unit} cannot be kept; ask for none of that, or start again without a budget, "
+                "what is finished stays"
+            )
         purse: Purse = getattr(reservations, unit)
         if purse.cap_pico is not None:
             unknown = purse.unknown_pico

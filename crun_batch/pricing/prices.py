@@ -21,8 +21,7 @@ import msgspec.structs
 from msgspec import Struct
 
 from crun_batch.pricing.costs import ATTO, is_amount
-from crun_batch.pricing.service_tiers import STANDARD
-from crun_batch.records import CostSource, Price, decimal_text, pico_of, scaled
+from crun_batch.records import STANDARD_TIERS, CostSource, Price, decimal_text, pico_of, scaled
 
 CRUN_HOST = "api.crun.ai"
 TOKENS_PER_MTOK = 10**6
@@ -33,12 +32,14 @@ _PER_MTOK_FIELDS = {
     "output_atto": "output_per_mtok",
     "cached_input_atto": "cached_input_per_mtok",
     "cache_write_atto": "cache_write_per_mtok",
+    "cache_write_1h_atto": "cache_write_1h_per_mtok",
 }
 _LIST_FIELDS = {
     "input_atto": "input_mtok",
     "output_atto": "output_mtok",
     "cached_input_atto": "cache_read_mtok",
     "cache_write_atto": "cache_write_mtok",
+    "cache_write_1h_atto": "cache_write_1h_mtok",
 }
 _UNPRICEABLE_LIST_KEYS = ("output_reasoning_mtok", "output_citation_mtok", "input_text_messages_kcount")
 """A model that bills these has charges that its token counts do not show: its price counts as unknown."""
@@ -192,7 +193,7 @@ def _listed_contexts(found: Any, at: datetime) -> dict[str, dict[str, str]]:
         for variant in found.price_variants or ()
         if len(variant.when) == 1 and (variant.constraint is None or variant.constraint.active(at))
     ]
-    return {name: when for name, when in named if name is not None and name.lower() not in STANDARD}
+    return {name: when for name, when in named if name is not None and name.lower() not in STANDARD_TIERS}
 
 
 def _price_listed(amounts: Mapping[str, Any]) -> Price | None:
@@ -224,7 +225,8 @@ def in_batches(model: str, choice: PriceChoice, share: Decimal | None) -> PriceC
         own, reason = _share_of(plain, share), f"{choice.reason}, x {share.normalize():f} in a batch"
     if own is None:
         return PriceChoice(None, _NO_BATCH_PRICE.format(model=model))
-    return PriceChoice(msgspec.structs.replace(own, service_tiers=((BATCH_TIER, own),)), reason)
+    dearer = [(name, price) for name, price in choice.price.service_tiers if name.startswith(f"{BATCH_TIER}+")]
+    return PriceChoice(msgspec.structs.replace(own, service_tiers=((BATCH_TIER, own), *dearer)), reason)
 
 
 def _share_of(price: Price, share: Decimal) -> Price:
@@ -265,6 +267,7 @@ def _price(
         output_atto=output_atto,
         cached_input_atto=rates["cached_input_atto"],
         cache_write_atto=rates["cache_write_atto"],
+        cache_write_1h_atto=rates.get("cache_write_1h_atto"),
         **more,
     )
 

@@ -9,20 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any
+from typing import Any, get_args
 
 from msgspec import structs
 
 from crun_batch.pricing.costs import both_units, charge, dearest_input_atto, most
 from crun_batch.pricing.prices import price_as_text, price_from_job
 from crun_batch.pricing.service_tiers import price_at
-from crun_batch.records import Cost, Hold, Price, Usage, decimal_text, pico_of
+from crun_batch.records import CacheTtl, Cost, Hold, Price, Usage, decimal_text, pico_of
 
-_RATES = ("input_per_mtok", "output_per_mtok", "cached_input_per_mtok", "cache_write_per_mtok")
+_RATES = (
+    *("input_per_mtok", "output_per_mtok", "cached_input_per_mtok"),
+    *("cache_write_per_mtok", "cache_write_1h_per_mtok"),
+)
 _WORDS = {
     "input_per_mtok": "input",
     "cached_input_per_mtok": "cached input",
     "cache_write_per_mtok": "cache write",
+    "cache_write_1h_per_mtok": "cache write for an hour",
     "output_per_mtok": "output",
     "minimum_per_request": "minimum",
     "fee_per_request": "fee",
@@ -123,8 +127,8 @@ def _words(price: Price | None) -> str:
 def _rates(price: Price, choose: Callable[[Iterable[int]], int]) -> Iterator[int]:
     """The rates that a hold is made of, of all tiers one: input without and with cache writes, output, the fee."""
     tiers = [price, *(tier for _, tier in price.tiers)]
-    for may_write_cache in (False, True):
-        yield choose(dearest_input_atto(tier, may_write_cache=may_write_cache) for tier in tiers)
+    for cache_ttl in get_args(CacheTtl):
+        yield choose(dearest_input_atto(tier, cache_ttl=cache_ttl) for tier in tiers)
     yield choose(tier.output_atto for tier in tiers)
     yield choose(tier.request_pico for tier in tiers)
 

@@ -6,11 +6,7 @@ that a price does not name has no price: it is unknown, and never the standard o
 
 from __future__ import annotations
 
-from crun_batch.records import AUTO_TIER, Price
-
-STANDARD = frozenset({"default", "standard", "standard_only", "on_demand"})
-"""What OpenAI and Groq (default, on_demand) and Anthropic (standard, asked for as standard_only) call the tier
-whose price is the model's (their API references, `service_tier`)."""
+from crun_batch.records import AUTO_TIER, STANDARD_TIERS, Price
 
 
 def price_at(price: Price | None, tier: str | None) -> Price | None:
@@ -21,7 +17,7 @@ def price_at(price: Price | None, tier: str | None) -> Price | None:
     own = dict(price.service_tiers).get(name)
     if own is not None:
         return own
-    return price if name in STANDARD else None
+    return price if name in STANDARD_TIERS else None
 
 
 def prices_by_request(price: Price | None, asked: str | None) -> tuple[Price | None, ...]:
@@ -29,7 +25,7 @@ def prices_by_request(price: Price | None, asked: str | None) -> tuple[Price | N
 
     Who asks for a tier may get the standard one (OpenAI: the reply says which it was), who asks for `auto` any.
     """
-    if price is None or asked is None or asked.lower() in STANDARD:
+    if price is None or asked is None or asked.lower() in STANDARD_TIERS:
         return (price,)
     if asked.lower() == AUTO_TIER:
         return (price, *(own for _, own in price.service_tiers))

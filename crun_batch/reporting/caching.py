@@ -12,6 +12,7 @@ from msgspec import structs
 from crun_batch.pricing.costs import charge
 from crun_batch.records import PICO, Usage
 from crun_batch.reporting.data import Amount, CacheFigures
+from crun_batch.store.recorded_usage import USAGE_COLUMNS, recorded_usage
 from crun_batch.store.requests import REQUESTS
 
 _ROWS_AT_ONCE = 10_000
@@ -35,16 +36,16 @@ def cache_figures(connection: duckdb.DuckDBPyConnection, document: Mapping[str, 
     usd = credits_ = 0
     priced = False
     rows = connection.execute(
-        "select model, endpoint, service_tier, input_tokens, cached_input_tokens, cache_write_tokens, "
-        f"output_tokens, reasoning_tokens, count(*) from {REQUESTS} "
-        "where outcome = 'done' and input_tokens is not null and output_tokens is not null "
+        f"select model, endpoint, {', '.join(USAGE_COLUMNS)}, count(*) from {REQUESTS} "
+        "where outcome = 'done' and other_charges is null "
+        "and input_tokens is not null and output_tokens is not null "
         "and cached_input_tokens + cache_write_tokens > 0 group by all"
     )
     while found := rows.fetchmany(_ROWS_AT_ONCE):
-        for model, endpoint, tier, *counts, reasoning, number in found:
-            usage = Usage(counts[0], counts[1] or 0, counts[2] or 0, counts[3], reasoning or 0, tier)
+        for model, endpoint, *told, number in found:
+            usage = recorded_usage(told) or Usage()
             price = frozen.price(Priced(frozen.named(model), endpoint))
-            plain = structs.replace(usage, cached_input_tokens=0, cache_write_tokens=0)
+            plain = structs.replace(usage, cached_input_tokens=0, cache_write_tokens=0, cache_write_1h_tokens=0)
             was, would = (charge(price, one, credits_per_usd=frozen.credits_per_usd) for one in (usage, plain))
             if was.usd_pico is not None and would.usd_pico is not None:
                 usd += number * (would.usd_pico - was.usd_pico)

@@ -71,7 +71,7 @@ class Questions:
             len(body),
             limit,
             purpose="judge",
-            may_write_cache=judge.may_write_cache(body),
+            cache_ttl=judge.cache_ttl(body),
             service_tier=judge.terms.service_tier,
         )
 

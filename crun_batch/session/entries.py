@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct, structs
 
+from crun_batch.gateway.protocols.charges import tier_named
 from crun_batch.pricing.account import UnitKey, UnitSoFar
 from crun_batch.records import (
     Again,
@@ -22,7 +23,6 @@ from crun_batch.records import (
     Ticket,
     Tries,
     Unit,
-    tier_named,
 )
 from crun_batch.store.events import FinalPart, ReadEvent, StartEvent
 from crun_batch.workload.conversation import UnitResult
@@ -41,6 +41,8 @@ class _Absent(Struct, frozen=True):
     output_tokens: None = None
     reasoning_tokens: None = None
     service_tier: None = None
+    cache_write_1h_tokens: None = None
+    other_charges: None = None
     text: None = None
     tool_calls: None = None
     finish_reason: None = None
@@ -140,6 +142,9 @@ def read_event(settled: ConcludedAttempt, final: FinalPart | None) -> ReadEvent:
     start, result, cost = settled.start, settled.result, settled.cost
     pack = start.pack or _NO_PACK
     usage = result.usage or _ABSENT
+    held_usd, held_credits = start.held_usd, start.held_credits
+    if usage.other_charges is not None:  # they bounded the tokens alone
+        held_usd = held_credits = None
     reply, failure = (result, _ABSENT) if isinstance(result, Reply) else (_ABSENT, result)
     return ReadEvent(
         start.n,
@@ -155,8 +160,8 @@ def read_event(settled: ConcludedAttempt, final: FinalPart | None) -> ReadEvent:
         settled.finished_at,
         settled.latency_us,
         start.request_hash,
-        start.held_usd,
-        start.held_credits,
+        held_usd,
+        held_credits,
         settled.http_status,
         failure.kind,
         reply.note or failure.message,
@@ -184,6 +189,8 @@ def read_event(settled: ConcludedAttempt, final: FinalPart | None) -> ReadEvent:
         usage.service_tier or start.service_tier,
         pack.rows,
         pack.place,
+        usage.cache_write_1h_tokens or None,
+        usage.other_charges,
     )
 
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from crun_batch.pricing.account import UnitSoFar
 from crun_batch.pricing.costs import dearest_holds
-from crun_batch.records import Hold, Price, Row, Ticket, Tries, Unit
+from crun_batch.records import CacheTtl, Hold, Price, Row, Ticket, Tries, Unit
 from crun_batch.workload.request import Request
 
 NO_TRIES = Tries()
@@ -43,17 +43,17 @@ class Holds:
     def __init__(self, prices_of: PricesOf, credits_per_usd: Decimal | None) -> None:
         self._prices_of = prices_of
         self._credits_per_usd = credits_per_usd
-        self._holds: dict[tuple[str | None, int | None, bool, str | None], Callable[[int], Hold]] = {}
+        self._holds: dict[tuple[str | None, int | None, CacheTtl, str | None], Callable[[int], Hold]] = {}
 
     def __call__(self, request: Request) -> Hold:
-        terms = (request.model, request.output_bound_tokens, request.may_write_cache, request.service_tier)
+        terms = (request.model, request.output_bound_tokens, request.cache_ttl, request.service_tier)
         at = self._holds.get(terms)
         if at is None:
             at = self._holds[terms] = dearest_holds(
                 self._prices_of(request.model, request.service_tier),
                 request.output_bound_tokens,
                 self._credits_per_usd,
-                may_write_cache=request.may_write_cache,
+                cache_ttl=request.cache_ttl,
             )
         return at(request.input_bound_tokens)
 

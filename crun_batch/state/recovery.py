@@ -168,6 +168,8 @@ def usage_of(event: ReadEvent) -> Usage | None:
         event.output_tokens,
         event.reasoning_tokens or 0,
         event.service_tier,
+        event.cache_write_1h_tokens or 0,
+        event.other_charges,
     )
 
 

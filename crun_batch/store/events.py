@@ -236,6 +236,10 @@ class ReadEvent(Struct, frozen=True, tag_field="e", tag="read", omit_defaults=Tr
     pack_rows: int | None = None
     """Of a row in a request with others: how many there are, and its number among them."""
     pack_place: int | None = None
+    cache_write_1h_tokens: int | None = None
+    """Of the tokens written to the cache those that are kept for an hour; None: none."""
+    other_charges: str | None = None
+    """What else than its token counts was billed, in words."""
 
     @property
     def sends_row_alone(self) -> bool:

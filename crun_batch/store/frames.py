@@ -68,6 +68,8 @@ _READ_TYPES: dict[str, pa.DataType] = {
     "held_usd": _PICO,
     "held_credits": _PICO,
     "reported_usd": pa.string(),
+    "cache_write_1h_tokens": pa.int64(),
+    "other_charges": pa.string(),
     "assembled": pa.string(),
 }
 _NOT_SHOWN = pa.struct(

@@ -92,7 +92,15 @@ ATTEMPTS: Mapping[str, Meaning] = {
     "cost_usd": Meaning("dollars", "what the attempt is known to have cost; null: unknown, never 0"),
     "cost_credits": Meaning("credits", "the same in credits"),
     "reported_usd": Meaning("dollars", "the cost that the reply itself states, as it was written"),
-    "held_usd": Meaning("dollars", "reserved before it was sent: the most it could cost"),
+    "cache_write_1h_tokens": Meaning(
+        "tokens", "of those written to the provider's cache the ones that it keeps for an hour; null: none"
+    ),
+    "other_charges": Meaning(
+        "",
+        "what the reply says that it was billed for otherwise than by its token counts: audio tokens, searches; "
+        "its cost is null then, unless the reply states it",
+    ),
+    "held_usd": Meaning("dollars", "reserved before it was sent: the most it could cost; null: nothing bounds it"),
     "held_credits": Meaning("credits", "the same in credits"),
     "request_hash": Meaning("", "names the request: the same bytes to the same path have the same hash"),
     "reply_body": Meaning("", "the reply's body as text; of a stream, what it would have been unstreamed"),

@@ -78,6 +78,8 @@ def divided(usage: Usage | None, cost: Cost, text: Stretch, answer: Stretch) -> 
         output_tokens=answer.of(usage.output_tokens),
         reasoning_tokens=written.of(usage.reasoning_tokens),
         service_tier=usage.service_tier,
+        cache_write_1h_tokens=along_input.of(usage.cache_write_1h_tokens),
+        other_charges=usage.other_charges,
     )
     total = usage.total_tokens
     if not total:

@@ -17,6 +17,7 @@ from msgspec import Struct, structs
 from crun_batch.records import Cost, Hold, Usage, known_pico
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.packs import stretches
+from crun_batch.store.recorded_usage import USAGE_COLUMNS, recorded_usage
 from crun_batch.store.schema import SEQUENCE, TOKENS, RunSchema, money_column, quoted
 from crun_batch.store.seal import put_in_place, write_parquet
 from crun_batch.store.views import parquet_source, snapshot
@@ -250,8 +251,9 @@ def _charged_together(rows: Sequence[Stored], charge: Charge) -> list[tuple[Cost
     if len(rows) == 1:
         return [charge(rows[0])]
     usages = [one.usage for one in rows if one.usage is not None]
-    counts = {name: sum(_count(one, name) for one in usages) for name in TOKENS}
-    told = structs.replace(Usage(), **counts, service_tier=rows[0].service_tier)
+    counts = {name: sum(_count(one, name) for one in usages) for name in (*TOKENS, "cache_write_1h_tokens")}
+    first = usages[0] if usages else Usage()
+    told = structs.replace(first, **counts, service_tier=rows[0].service_tier)
     whole = structs.replace(
         rows[0],
         usage=told if len(usages) == len(rows) else None,
@@ -285,33 +287,26 @@ def _sum(amounts: Sequence[int | None]) -> int | None:
 
 
 def _stored(table: pa.Table) -> Iterable[Stored]:
-    names = ("variant", "judge", "model", "outcome", *TOKENS, "reported_usd", *_COSTS, *_HOLDS)
+    names = ("variant", "judge", "model", "outcome", "reported_usd", *_COSTS, *_HOLDS)
     moments = table.column("started_at").cast(pa.int64()).to_pylist()
     columns = (table.column(name).to_pylist() for name in names)
-    endpoints, service_tiers = (_later_column(table, name) for name in ("endpoint", "service_tier"))
-    told = zip(moments, endpoints, service_tiers, *columns, strict=True)
-    for started_at, endpoint, service_tier, variant, judge, model, outcome, *rest in told:
-        tokens, (reported_usd, usd, credit, source, held_usd, held_credits) = rest[:5], rest[5:]
+    endpoints, *usages = (_later_column(table, name) for name in ("endpoint", *USAGE_COLUMNS))
+    told = zip(moments, endpoints, zip(*usages, strict=True), *columns, strict=True)
+    for started_at, endpoint, usage, variant, judge, model, outcome, reported_usd, *amounts in told:
+        usd, credit, source, held_usd, held_credits = amounts
         yield Stored(
             variant=variant,
             judge=judge,
             endpoint=endpoint,
-            service_tier=service_tier,
+            service_tier=usage[len(TOKENS)],
             model=model,
             outcome=outcome,
-            usage=_usage(tokens, service_tier),
+            usage=recorded_usage(usage),
             reported_usd=reported_usd,
             cost=Cost(known_pico(usd), known_pico(credit), source),
             hold=Hold(known_pico(held_usd), known_pico(held_credits)),
             started_at=started_at or 0,
         )
-
-
-def _usage(tokens: Sequence[int | None], service_tier: str | None) -> Usage | None:
-    if tokens[0] is None:
-        return None
-    read, cached, written, output, reasoning = (count or 0 for count in tokens)
-    return Usage(read, cached, written, output, reasoning, service_tier)
 
 
 def _later_column(table: pa.Table, name: str) -> list[Any]:

@@ -10,10 +10,10 @@ from crun_batch.store.schema import TOKENS
 
 _SHARED = (
     *("variant", "purpose", "judge", "endpoint", "service_tier", "outcome", "http_status", "error_kind"),
-    *("error_message", "model", "cost_source", "latency_seconds", "finished_at"),
+    *("error_message", "model", "cost_source", "other_charges", "latency_seconds", "finished_at"),
 )
 _DIVIDED = {
-    **dict.fromkeys(TOKENS, "bigint"),
+    **dict.fromkeys((*TOKENS, "cache_write_1h_tokens"), "bigint"),
     **dict.fromkeys(("cost_usd", "cost_credits", "held_usd", "held_credits"), "decimal(38, 12)"),
 }
 """What each row has its part of, and the type of the sum."""

@@ -140,7 +140,7 @@ class Conversation:
             variant.terms.output_limit_tokens,
             turn,
             purpose,
-            may_write_cache=variant.may_write_cache(whole) or variant.may_write_cache(body),
+            cache_ttl=max(variant.cache_ttl(whole), variant.cache_ttl(body), key=("", "5m", "1h").index),
             service_tier=variant.terms.service_tier,
         )
 

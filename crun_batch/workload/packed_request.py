@@ -55,9 +55,10 @@ def packed_request(variant: Variant, rows: Sequence[Row], form: PackFormat) -> P
         variant.terms.model,
         len(body),
         packed_limit_tokens(variant.job.output_limit_tokens, len(rows)),
-        may_write_cache=variant.may_write_cache(body),
+        cache_ttl=variant.cache_ttl(body),
         service_tier=variant.terms.service_tier,
         prefix=prefix,
+        hosted=variant.terms.hosted,
     )
     return PackedRequest(request, _places(texts, form))
 

@@ -14,10 +14,11 @@ from crun_batch.gateway.protocols.protocol import encode, request_hash
 from crun_batch.gateway.protocols.writing import RequestForm, WrittenRequest, write_all
 from crun_batch.load.prompt.rejections import RowRejected
 from crun_batch.load.prompt.render import Renderer
-from crun_batch.records import Prompt, Purpose, Row
+from crun_batch.records import CacheTtl, Prompt, Purpose, Row
 from crun_batch.workload.bodies import (
-    CACHE_CONTROL,
     answers_asked,
+    cache_ttl,
+    hosted,
     model_of,
     output_limit_tokens,
     service_tier_of,
@@ -42,14 +43,16 @@ class Request(Struct, frozen=True, gc=False):
     output_bound_tokens: int | None
     turn: int = 0
     purpose: Purpose = "answer"
-    may_write_cache: bool = False
-    """Whether its input may be billed at the price of cache writes."""
+    cache_ttl: CacheTtl = ""
+    """For how long its input may be kept in a cache, at the price of writing it there."""
     service_tier: str | None = None
     """The gateway's tier that it asks for."""
     prefix: str | None = None
     """Names what it begins with, and where the gateway caches that; None: nothing asks for it."""
     opens_conversation: bool = False
     """Whether others follow its answer."""
+    hosted: tuple[str, ...] = ()
+    """Its fields that ask for what the gateway does and bills beside the tokens."""
 
 
 Asked = Request | RowRejected
@@ -117,9 +120,10 @@ class Variant(Target, frozen=True, dict=True):
             terms.model,
             len(body) + prompt.remote_parts * REMOTE_PART_TOKENS,
             terms.output_limit_tokens,
-            may_write_cache=terms.caches_input or CACHE_CONTROL in body,
+            cache_ttl=cache_ttl(body, terms.caches_input),
             service_tier=terms.service_tier,
             prefix=prefix,
+            hosted=terms.hosted,
         )
 
     @cached_property
@@ -172,10 +176,11 @@ class Variant(Target, frozen=True, dict=True):
             job.model,
             len(body),
             self.terms.output_limit_tokens,
-            may_write_cache=self.may_write_cache(body),
+            cache_ttl=self.cache_ttl(body),
             service_tier=self.terms.service_tier,
             prefix=prefix,
             opens_conversation=True,
+            hosted=self.terms.hosted,
         )
 
     def _given(self, row: Row, body: bytes, prompt: Prompt) -> Request:
@@ -196,6 +201,7 @@ class Variant(Target, frozen=True, dict=True):
             model_of(fields),
             bound,
             limit,
-            may_write_cache=self.may_write_cache(body),
+            cache_ttl=self.cache_ttl(body),
             service_tier=service_tier_of(fields),
+            hosted=hosted(fields),
         )

@@ -22,8 +22,8 @@ from crun_batch.load.job.judges import JudgeJob, judge_jobs
 from crun_batch.load.job.lanes import goes_in_batches
 from crun_batch.load.job.secrets import Secrets, resolve_secrets
 from crun_batch.load.prompt.rejections import RowRejected
-from crun_batch.records import ProtocolName, Row
-from crun_batch.workload.bodies import CACHE_CONTROL, answers_asked, service_tier_of
+from crun_batch.records import CacheTtl, ProtocolName, Row
+from crun_batch.workload.bodies import answers_asked, cache_ttl, hosted, service_tier_of
 
 
 class RequestTerms(Struct, frozen=True):
@@ -40,6 +40,8 @@ class RequestTerms(Struct, frozen=True):
     """Whether the protocol may bill any input as written to a cache."""
     service_tier: str | None
     """The gateway's tier that all of them ask for."""
+    hosted: tuple[str, ...]
+    """Their fields that ask for what the gateway does and bills beside the tokens."""
 
 
 class Target(Struct, frozen=True, dict=True):
@@ -96,6 +98,7 @@ class Target(Struct, frozen=True, dict=True):
             stream=job.endpoint.stream,
             caches_input=self.protocol_name == "messages",
             service_tier=service_tier_of(job.params),
+            hosted=hosted(job.params),
         )
 
     def body(
@@ -114,9 +117,9 @@ class Target(Struct, frozen=True, dict=True):
         except ValueError as error:
             raise RowRejected(row, str(error)) from None
 
-    def may_write_cache(self, body: bytes) -> bool:
-        """Whether input may be billed as written to a cache: always with `messages`, else where the body asks."""
-        return self.terms.caches_input or CACHE_CONTROL in body
+    def cache_ttl(self, body: bytes) -> CacheTtl:
+        """For how long input may be billed as kept: always for minutes with `messages`, else as the body asks."""
+        return cache_ttl(body, self.terms.caches_input)
 
     def secrets(self, environ: Mapping[str, str]) -> Secrets:
         """The key and the headers of its one endpoint. Raises InputError that names all that are missing."""

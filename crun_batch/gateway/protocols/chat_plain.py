@@ -13,20 +13,28 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from crun_batch.gateway.protocols.charges import tier_named
 from crun_batch.gateway.protocols.finish_reasons import REASON_OF_MEANING, finish_meaning
 from crun_batch.gateway.protocols.values import MOST_TOKENS
-from crun_batch.records import Reply, Usage, is_missing, tier_named
+from crun_batch.records import Reply, Usage, is_missing
 
 _Count = Annotated[int, Meta(ge=0, le=MOST_TOKENS)]
+_None = Annotated[int, Meta(ge=0, le=0)]
+"""Of what is billed otherwise than by the counts: a reply that had some of it is not plain."""
 
 
 class _InputDetails(Struct, gc=False):
     cached_tokens: _Count | None = None
     cache_write_tokens: _Count | None = None
+    audio_tokens: _None | None = None
+    cache_creation_token_details: None = None
+    web_search_requests: _None | None = None
 
 
 class _OutputDetails(Struct, gc=False):
     reasoning_tokens: _Count | None = None
+    audio_tokens: _None | None = None
+    image_tokens: _None | None = None
 
 
 class _Usage(Struct, gc=False):
@@ -44,7 +52,16 @@ class _Usage(Struct, gc=False):
     cache_read_input_tokens: None = None
     cache_creation_input_tokens: None = None
     cost: None = None
+    cost_in_usd_ticks: None = None
     service_tier: None = None
+    speed: None = None
+    inference_geo: None = None
+    cache_creation: None = None
+    server_tool_use: None = None
+    prompt_audio_seconds: None = None
+    num_sources_used: _None | None = None
+    num_server_side_tools_used: _None | None = None
+    iterations: None = None
 
 
 class _Message(Struct, gc=False):

@@ -10,7 +10,7 @@ from urllib.parse import unquote_to_bytes
 
 import orjson
 
-from crun_batch.gateway.protocols.charges import service_tier
+from crun_batch.gateway.protocols.charges import other_charges, service_tier
 from crun_batch.gateway.protocols.finish_reasons import finish_meaning
 from crun_batch.gateway.protocols.protocol import (
     Assembled,
@@ -31,7 +31,7 @@ from crun_batch.gateway.protocols.reading import (
 )
 from crun_batch.gateway.protocols.schema import SCHEMA_NAME
 from crun_batch.gateway.protocols.sse import read_stream
-from crun_batch.gateway.protocols.usage import Counts, only_output, plausible
+from crun_batch.gateway.protocols.usage import Counts, hour_writes, only_output, plausible
 from crun_batch.gateway.protocols.values import json_object, objects
 from crun_batch.records import Failure, Reply, Usage
 
@@ -156,13 +156,15 @@ def usage_of(payload: JsonObject) -> Usage | None:
     written = counts.first("cache_creation_input_tokens") or 0
     thinking = counts.first("thinking_tokens", within=("output_tokens_details",)) or 0
     total = counts.first("total_tokens")
+    for_an_hour = hour_writes(counts, usage)
     if output_tokens is None or not counts.believable:
         return None
     if not fresh and not cached + written:
         return only_output(output_tokens)
     agrees = fresh is not None and (total is None or total >= fresh + output_tokens)
     read = (fresh or 0) + cached + written
-    return plausible(agrees, Usage(read, cached, written, output_tokens, thinking, service_tier(payload)))
+    terms = service_tier(payload), for_an_hour, other_charges(payload)
+    return plausible(agrees, Usage(read, cached, written, output_tokens, thinking, *terms))
 
 
 def read(payload: JsonObject) -> Reply | Failure:

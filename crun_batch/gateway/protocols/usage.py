@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from crun_batch.gateway.protocols.charges import INPUT_DETAILS, OUTPUT_DETAILS, service_tier
+from crun_batch.gateway.protocols.charges import INPUT_DETAILS, OUTPUT_DETAILS, other_charges, service_tier
 from crun_batch.gateway.protocols.protocol import JsonObject
-from crun_batch.gateway.protocols.values import MOST_TOKENS, tokens
+from crun_batch.gateway.protocols.values import MOST_TOKENS, json_object, tokens
 from crun_batch.records import Usage
+
+_HOUR_WRITES = "ephemeral_1h_input_tokens"
 
 
 class Counts:
@@ -56,6 +58,7 @@ def openai_usage(payload: JsonObject) -> Usage | None:
         written = counts.first("cache_creation_input_tokens")
     reasoning = counts.first("reasoning_tokens", within=OUTPUT_DETAILS)
     total = counts.first("total_tokens")
+    for_an_hour = hour_writes(counts, usage)
     if output_tokens is None or not counts.believable:
         return None
     cached, written, reasoning = cached or 0, written or 0, reasoning or 0
@@ -69,8 +72,17 @@ def openai_usage(payload: JsonObject) -> Usage | None:
     elif unlisted > 0:
         output_tokens += unlisted
         reasoning = max(reasoning, unlisted)
-    tier = service_tier(payload)
-    return plausible(unlisted >= 0, Usage(input_tokens, cached, written, output_tokens, reasoning, tier))
+    terms = service_tier(payload), for_an_hour, other_charges(payload)
+    return plausible(unlisted >= 0, Usage(input_tokens, cached, written, output_tokens, reasoning, *terms))
+
+
+def hour_writes(counts: Counts, usage: JsonObject) -> int:
+    """Of the tokens written to the cache those that are kept for an hour, as Anthropic or LiteLLM tell them."""
+    told = counts.first(_HOUR_WRITES, within=("cache_creation",))
+    if told is not None:
+        return told
+    details = (json_object(usage.get(name)).get("cache_creation_token_details") for name in INPUT_DETAILS)
+    return next((count for one in details if (count := tokens(json_object(one).get(_HOUR_WRITES)))), 0)
 
 
 def plausible(agrees: bool, usage: Usage) -> Usage | None:
@@ -78,7 +90,8 @@ def plausible(agrees: bool, usage: Usage) -> Usage | None:
     whole = usage.input_tokens or 0
     written = usage.cache_write_tokens
     fits = whole > 0 and usage.cached_input_tokens + written <= whole <= MOST_TOKENS
-    return usage if agrees and fits and usage.reasoning_tokens <= usage.output_tokens else None
+    parts_fit = usage.cache_write_1h_tokens <= written and usage.reasoning_tokens <= usage.output_tokens
+    return usage if agrees and fits and parts_fit else None
 
 
 def only_output(output_tokens: int) -> Usage | None:

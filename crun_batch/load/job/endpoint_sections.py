@@ -42,6 +42,8 @@ class PriceTier(Section):
     """Per million input tokens read from cache. Default: the model's."""
     cache_write_per_mtok: Amount | None = None
     """Per million input tokens written to cache. Default: the model's."""
+    cache_write_1h_per_mtok: Amount | None = None
+    """Per million of those that are kept for an hour. Default: the model's."""
 
 
 def _rising(tiers: tuple[PriceTier, ...]) -> tuple[PriceTier, ...]:
@@ -65,6 +67,8 @@ class ServiceTierPrice(Section):
     """Per million input tokens read from cache. Default: this tier's input price."""
     cache_write_per_mtok: Amount | None = None
     """Per million input tokens written to cache. Default: not known."""
+    cache_write_1h_per_mtok: Amount | None = None
+    """Per million of those that are kept for an hour. Default: not known."""
     minimum_per_request: Amount | None = None
     """Least charge of a request. Default: the model's."""
     tiers: PriceTiers = ()
@@ -85,6 +89,8 @@ class ModelPrice(Section):
     cache_write_per_mtok: Amount | None = None
     """Per million input tokens written to cache. Default: not known; nor is then what a request costs that wrote
     some."""
+    cache_write_1h_per_mtok: Amount | None = None
+    """Per million of those that are kept for an hour (`ttl: 1h`). Default: not known, as above."""
     minimum_per_request: Amount | None = None
     """Least charge of a request. Default: not known; behind CRUN the price is then unknown."""
     tiers: PriceTiers = ()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -20,6 +21,7 @@ from crun_batch.load.job.lanes import goes_in_batches
 from crun_batch.load.job.output_schema import column_of, schema_problem
 from crun_batch.load.job.pack_rules import pack_mistakes
 from crun_batch.load.job.places import LITERAL_KEY, Document, KeyPath
+from crun_batch.load.job.unbounded import HOSTED_FIELDS, STORED_INPUTS
 from crun_batch.records import is_batch_lane
 
 PROMPT_FORMS = ("prompt.user", "prompt.messages", "prompt.turns", "prompt.messages_column", "prompt.body_column")
@@ -114,6 +116,16 @@ EXCLUDES: tuple[tuple[str, str, str], ...] = (
     ("output_schema", "prompt.body_column", "the rows' bodies must carry it"),
 )
 """(key, the key it cannot stand beside, what to do)."""
+
+
+def _lets_the_gateway_act(job: Written, field: str) -> bool:
+    params = job("params")
+    return job.budgeted() and isinstance(params, Mapping) and HOSTED_FIELDS[field](params.get(field))
+
+
+def _names_what_is_kept(job: Written, field: str) -> bool:
+    return job.budgeted() and job("endpoint.protocol") == "responses" and bool(job(f"params.{field}"))
+
 
 RULES: tuple[Rule, ...] = (
     Rule(
@@ -246,6 +258,24 @@ RULES: tuple[Rule, ...] = (
         "params.best_of",
         "must be 1 with a budget: more answers cost more than is reserved",
         lambda job: job.budgeted() and job("params.best_of") not in (None, 1),
+    ),
+    *(
+        Rule(
+            f"params.{field}",
+            "asks for what the gateway does and bills beside the tokens, and nothing bounds that: with a budget "
+            "take it out",
+            partial(_lets_the_gateway_act, field=field),
+        )
+        for field in HOSTED_FIELDS
+    ),
+    *(
+        Rule(
+            f"params.{field}",
+            "names what the gateway keeps, which is billed as input: nothing bounds that, with a budget take it "
+            "out",
+            partial(_names_what_is_kept, field=field),
+        )
+        for field in STORED_INPUTS
     ),
     Rule(
         "params",

@@ -123,6 +123,7 @@ function attempt(one, place) {
     ["attempt", one.attempt], ["in one request", one.pack_rows ? `row ${one.pack_place} of ${one.pack_rows}` : null], ["HTTP", one.http_status], ["endpoint", one.endpoint], ["model", one.model],
     ["tokens", one.input_tokens === null ? null : `${number(one.input_tokens)} in, ${number(one.output_tokens)} out`],
     ["cost", one.outcome === "done" ? money(one.cost_usd, one.cost_credits) : null],
+    ["also billed for", one.other_charges],
     ["held", one.outcome === "unknown" ? money(one.held_usd, one.held_credits) : null],
     ["time", one.latency_seconds === null ? null : seconds(one.latency_seconds)], ["sent", moment(one.started_at)],
     ["finish", one.finish_reason], ["error", [one.error_kind, one.error_message].filter(Boolean).join(": ")],
