@@ -69,6 +69,23 @@ def test_answers_are_taken_over_at_no_cost(simulator: SimulatorProcess, tmp_path
     assert [] == run.verify(data=True)
 
 
+@pytest.mark.parametrize("shares_here", [True, False])
+def test_an_answer_that_several_rows_were_given_had_cost_once(
+    simulator: SimulatorProcess, tmp_path: Path, shares_here: bool
+) -> None:
+    """What was saved is what the ledger of the earlier run has, however many rows share an answer there."""
+    bench = Bench(tmp_path, simulator)
+    bench.write(prompt={"user": "Is {{ id % 4 }} even?"}, share_identical=True)
+    first = bench.run()
+    assert 36 == first.summary["shared"]
+    second_of(bench, share_identical=shares_here)
+    assert bench.estimate()["reused"] == bench.run().summary["reused"]
+    told = open_run(tmp_path / "second").summary["reused"]
+    assert (40, 40, first.summary["cost_credits"]) == tuple(
+        told[key] for key in ("rows", "of_known_cost", "saved_credits")
+    )
+
+
 def test_rows_that_are_new_are_asked(simulator: SimulatorProcess, tmp_path: Path) -> None:
     """The bill is that of the new rows, to the last digit, as the ledger has it."""
     bench = Bench(tmp_path, simulator)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from crun_batch.errors import InputError, Mistake, RunDamaged
 from crun_batch.load.job.sweep import variations
 from crun_batch.paths import is_folder
-from crun_batch.records import known_pico
+from crun_batch.records import Unit, known_pico
 from crun_batch.store.directory import SIMULATED, RunDirectory, read_json
 from crun_batch.store.events import FinalPart
 from crun_batch.store.views import connect, run_schema
@@ -42,12 +42,13 @@ class Earlier:
         groups = {variant: number[one] for variant, one in theirs.items() if number[one] in wanted}
         self.answers: RecordedAnswers = open_answers(path, run_schema(RunDirectory(path)), groups.get)
 
-    def find(self, request_hash: str, repeat: int, variant: int) -> dict[str, Any] | None:
-        """The answer's columns; None: it was not asked there, or not answered."""
-        for group in self._asks[variant]:
-            found = self.answers.find(request_hash, repeat, group)
+    def find(self, request_hash: str, unit: Unit) -> FinalPart | None:
+        """The result for a unit that asks this; None: it was not asked there, or not answered."""
+        for group in self._asks[unit.variant]:
+            found = self.answers.find(request_hash, unit.repeat, group)
             if found is not None:
-                return found
+                was_given = self.answers.was_given(str(unit.row_id), request_hash, unit.repeat, group)
+                return _part(found, self.name, was_given=was_given)
         return None
 
 
@@ -61,12 +62,12 @@ class Reuse:
     def __init__(self, runs: Sequence[Earlier]) -> None:
         self._runs = runs
 
-    def part(self, request_hash: str, repeat: int, variant: int) -> Taken:
+    def part(self, request_hash: str, unit: Unit) -> Taken:
         """The result of a unit that asks this, without the column `output`; None: it must be sent."""
         for run in self._runs:
-            found = run.find(request_hash, repeat, variant)
+            found = run.find(request_hash, unit)
             if found is not None:
-                return _part(found, run.name)
+                return found
         return None
 
 
@@ -142,10 +143,16 @@ def _foreign(name: str, theirs: Sequence[frozenset[str]], ours: Sequence[frozens
     return f"{name} has answers of {there}, and this job asks {here}: another gateway's answers are not taken over"
 
 
-def _part(found: Mapping[str, Any], name: str) -> FinalPart:
-    """The result as it is recorded here: it asked nothing and cost nothing."""
+def _part(found: Mapping[str, Any], name: str, *, was_given: bool) -> FinalPart:
+    """The result as it is recorded here: it asked nothing and cost nothing.
+
+    `was_given`: to this row there as well, at no cost; then nothing is saved either.
+    """
     usd, credits_ = found["cost_usd"], found["cost_credits"]
-    was_paid = found["attempt_count"] > 0
+    saved_usd, saved_credits = (
+        None if found["attempt_count"] == 0 or one is None else 0 if was_given else known_pico(one)
+        for one in (usd, credits_)
+    )
     return FinalPart(
         status=found["status"],
         error_kind=found["error_kind"],
@@ -167,6 +174,6 @@ def _part(found: Mapping[str, Any], name: str) -> FinalPart:
         request_hash=found["request_hash"],
         outputs=found["outputs"],
         reused_from=name,
-        saved_usd=known_pico(usd) if was_paid else None,
-        saved_credits=known_pico(credits_) if was_paid else None,
+        saved_usd=saved_usd,
+        saved_credits=saved_credits,
     )

@@ -114,7 +114,7 @@ class RunContext(Struct, frozen=True):
         was_tried = (str(unit.row_id), variant, unit.repeat) in self.state.account.open_units
         if was_tried or slot in self.state.done.replaced:
             return None
-        return self.reuse.part(unit_hash, unit.repeat, unit.variant)
+        return self.reuse.part(unit_hash, unit)
 
     def open_rows(self) -> Iterator[list[Row]]:
         """The selected rows that still have something to do, in batches."""

@@ -1,7 +1,8 @@
 """The answers that a run has recorded, found by what was asked: for another run that asks the same.
 
 Every file that is read is held against its checksum first. The answers lie in a temporary file without a name, so
-that memory holds 16 bytes for each of them, however long they are. Reads only.
+that memory holds 16 bytes for each of them, and 8 more for one that was given to several rows, however long they
+are. Reads only.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ _HASH_STEP = 0x9E3779B97F4A7C15
 _REPEAT_STEP = 0xC2B2AE3D27D4EB4F
 _MASK = 2**64 - 1
 _PLACE_BITS = 32
-_INDEX = {"key": pl.UInt64, "was_shared": pl.Boolean, "place": pl.UInt64}
+_INDEX = {"key": pl.UInt64, "was_shared": pl.Boolean, "given": pl.UInt64, "place": pl.UInt64}
 _SPOOLED = pa.schema([results_schema(RunSchema()).field(name) for name in ANSWER_COLUMNS])
 
 
@@ -60,6 +61,7 @@ class RecordedAnswers:
         index, spool = _spooled(now, group_of)
         index = index.sort("key", "was_shared", "place")
         self._keys, self._places = (_integers(index[name]) for name in ("key", "place"))
+        self._given = _integers(index.filter("was_shared")["given"].sort())
         self._reader = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(spool)))
         self._batch: tuple[int, pa.RecordBatch] | None = None
 
@@ -76,6 +78,12 @@ class RecordedAnswers:
                 return values
             index += 1
         return None
+
+    def was_given(self, row_id: str, request_hash: str, repeat: int, group: int) -> bool:
+        """Whether this very row was given another one's answer there, and cost nothing."""
+        given = _given(row_id, _key(request_hash, repeat, group))
+        index = bisect_left(self._given, given)
+        return index < len(self._given) and self._given[index] == given
 
     def _at(self, place: int) -> dict[str, Any]:
         number, row = place >> _PLACE_BITS, place & (2**_PLACE_BITS - 1)
@@ -110,7 +118,8 @@ def _spooled(now: Snapshot, group_of: Callable[[str], int | None]) -> tuple[pl.D
 
 def _answers(now: Snapshot, group_of: Callable[[str], int | None]) -> Iterator[tuple[pa.Table, pl.DataFrame]]:
     """The answers in the order of the records, and what was asked for each."""
-    for table in current_finals(now, [*ANSWER_COLUMNS, *_KEYS]):
+    id_name = now.schema.id_name
+    for table in current_finals(now, [*ANSWER_COLUMNS, *_KEYS, id_name]):
         frame = pl.DataFrame(pl.from_arrow(table))
         groups = {name: group_of(name) for name in frame["variant"].unique()}
         frame = frame.filter(
@@ -122,7 +131,14 @@ def _answers(now: Snapshot, group_of: Callable[[str], int | None]) -> Iterator[t
             told = zip(frame["request_hash"], frame["repeat"], frame["variant"], strict=True)
             keys = [_key(asked, repeat, groups[variant] or 0) for asked, repeat, variant in told]
             was_shared = frame["attempt_count"] == 0
-            index = pl.DataFrame({"key": pl.Series(keys, dtype=pl.UInt64), "was_shared": was_shared})
+            given = [_given(row_id, key) for row_id, key in zip(frame[id_name].cast(pl.String), keys, strict=True)]
+            index = pl.DataFrame(
+                {
+                    "key": pl.Series(keys, dtype=pl.UInt64),
+                    "was_shared": was_shared,
+                    "given": pl.Series(given, dtype=pl.UInt64),
+                }
+            )
             yield _spoolable(frame), index
 
 
@@ -141,6 +157,10 @@ def _integers(column: pl.Series) -> array[int]:
 
 def _key(request_hash: str, repeat: int, group: int) -> int:
     return (int(request_hash[:16], 16) + repeat * _REPEAT_STEP + group * _HASH_STEP) & _MASK
+
+
+def _given(row_id: str, key: int) -> int:
+    return hash((row_id, key)) & _MASK
 
 
 def _check_files(now: Snapshot) -> None:
