@@ -240,6 +240,28 @@ SAID: dict[str, tuple[tuple[str, str], int, object]] = {
 }
 
 
+OF_ONE_ROW = {
+    "a picture whose address is no longer good": error("Error while downloading the image: its token has expired"),
+    "a response that was not kept": error(
+        "Previous response with id 'resp_1' not found.", code="previous_response_not_found"
+    ),
+    "an item that was not kept": error(
+        "Item with id 'rs_1' not found. Items are not persisted when `store` is false."
+    ),
+    "a parameter": error("Unknown parameter: 'model_options'.", code="unknown_parameter"),
+    "a picture that is none": error("Invalid image data", code=400, metadata={"error_type": "invalid_image"}),
+}
+"""What sounds like one of those above and is the fault of the row that was told it."""
+
+
+@pytest.mark.parametrize("what", OF_ONE_ROW)
+def test_what_only_sounds_like_it_fails_its_row_alone(what: str) -> None:
+    for protocol in PROTOCOLS.values():
+        failure = check(protocol, Response(400, {}, orjson.dumps(OF_ONE_ROW[what])), stream=False)
+        assert isinstance(failure, Failure)
+        assert ("rejected", "bad_request", "fail_row") == (failure.outcome, failure.kind, failure.action)
+
+
 @pytest.mark.parametrize("who", SAID)
 def test_a_provider_s_error_means_what_it_means_there(who: str) -> None:
     """On every endpoint, and none of them is billed: the whole reply is a refusal."""

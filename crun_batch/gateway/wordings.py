@@ -127,7 +127,7 @@ WORDS: tuple[Wording, ...] = (
     Wording(
         Ruling("the gateway does not serve where this machine is", "bad_request", "stop_refused"),
         names=frozenset({"unsupported_country_region_territory"}),
-        phrases=(("location is not supported",), ("not available in your country",)),
+        phrases=(("location is not supported",), ("free tier is not available in your country",)),
         phrase_statuses=frozenset({200, 400, 403}),
     ),
     Wording(
@@ -150,7 +150,7 @@ WORDS: tuple[Wording, ...] = (
             ("organization has been disabled",),
             ("api key was reported as leaked",),
             ("api key is blocked",),
-            ("token has expired",),
+            ("bearer token has expired",),
             ("security token included in the request is",),
         ),
         phrase_statuses=frozenset({200, 400, 403}),
