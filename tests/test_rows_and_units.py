@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import crun_batch
 from crun_batch.console.progress import Progress
 from crun_batch.console.runs_words import followed_line
-from crun_batch.console.words import summary_text
+from crun_batch.console.words import summary_lines, summary_text
 from crun_batch.records import STATUSES
 from crun_batch.simulator.process import SimulatorProcess
 from crun_batch.state.done import DoneMarks, rows_by_status
@@ -130,3 +130,22 @@ def test_a_display_says_what_it_counts(units_per_row: int, noun: str) -> None:
     text = Progress(10, 5, rows_per_second=2.0, units_per_row=units_per_row).text()
     assert f"5 of 10 {noun} (50 %)" in text
     assert f"2.0 {noun}/s" in text
+
+
+@pytest.mark.parametrize(
+    ("status", "units_per_row", "says_so"),
+    [
+        ("running", 2, True),
+        ("killed", 2, True),
+        ("finished", 2, False),
+        ("stopped", 2, False),
+        ("running", 1, False),
+    ],
+)
+def test_rows_that_are_older_than_the_units_beside_them_say_so(
+    swept: crun_batch.Run, status: str, units_per_row: int, says_so: bool
+) -> None:
+    """A session counts rows of several units every few seconds; its journal tells units as of now."""
+    told = {**swept.summary, "status": status, "units_per_row": units_per_row}
+    [rows] = [phrase for name, phrase in summary_lines(told) if name == "rows"]
+    assert says_so == rows.endswith(" (as last counted)")

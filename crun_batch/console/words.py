@@ -122,7 +122,7 @@ def _folded_line(line: str, width: int) -> str:
 def summary_lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The summary's lines: (what, how much)."""
     lines = [
-        ("rows", _rows_phrase(summary["rows"])),
+        ("rows", _rows_phrase(summary["rows"]) + _when_counted(summary)),
         ("units", _units_phrase(summary)),
         ("errors", ", ".join(f"{count(number)} {kind}" for kind, number in _by_number(summary["errors"]))),
         ("tokens", _tokens_phrase(summary["tokens"])),
@@ -205,6 +205,12 @@ def _why_not_zero(summary: Mapping[str, Any]) -> str:
 def _rows_phrase(rows: Mapping[str, int]) -> str:
     by_status = [f"{count(rows[status])} {status}" for status in _STATUSES if rows.get(status) or status == "ok"]
     return f"{count(rows['total'])}: {', '.join(by_status)}"
+
+
+def _when_counted(summary: Mapping[str, Any]) -> str:
+    """Rows of several units are counted by a session every few seconds; units are counted from its journal."""
+    is_as_of_now = summary.get("units_per_row", 1) == 1 or summary["status"] not in ("running", "killed")
+    return "" if is_as_of_now else " (as last counted)"
 
 
 def _units(summary: Mapping[str, Any]) -> tuple[Mapping[str, int], str]:

@@ -26,8 +26,10 @@ function figures(status) {
   const notOk = ["error", "invalid", "truncated", "refused"].filter((name) => units[name])
     .map((name) => `${number(units[name])} ${name}`);
   const pace = status.pace;
+  // rows of several units are counted by the session, every few seconds; units are from its journal
+  const whenCounted = status.noun === "unit" && ["running", "killed"].includes(status.status) ? " as last counted" : "";
   return [
-    ["rows", `${number(status.rows_done)} of ${number(status.rows.total)}`],
+    ["rows", `${number(status.rows_done)} of ${number(status.rows.total)}${whenCounted}`],
     ...(status.noun === "unit" ? [["units", `${number(status.units_done)} of ${number(units.total)}`]] : []),
     [status.noun === "unit" ? "units not ok" : "not ok", notOk.join(", ") || "none"],
     ["spent", about(status.cost_usd, status.cost_credits)],
