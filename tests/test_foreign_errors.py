@@ -160,6 +160,18 @@ SAID: dict[str, tuple[tuple[str, str], int, object]] = {
         400,
         error("Invalid request: Your request exceeded model token limit: 262144", type="invalid_request_error"),
     ),
+    "Z.AI: too long": (TOO_LONG, 400, {"error": {"code": "1261", "message": "Prompt exceeds max length"}}),
+    "SGLang": (
+        TOO_LONG,
+        400,
+        error("Input length (5000 tokens) exceeds the maximum allowed length (4096 tokens). Use a shorter input"),
+    ),
+    "Bedrock: too long": (
+        TOO_LONG,
+        400,
+        {"message": "Malformed input request: expected maxLength: 100000, actual: 120000, please reformat"},
+    ),
+    "GitHub Copilot": (TOO_LONG, 400, error("no", code="model_max_prompt_tokens_exceeded")),
     # a model that is gone, or was never there: every row would be told the same
     "Groq: a model of the past": (
         MODEL,
@@ -236,6 +248,11 @@ SAID: dict[str, tuple[tuple[str, str], int, object]] = {
     ),
     "Groq: a call that is none": (SPOILT, 400, error("Failed to call a function.", code="tool_use_failed")),
     "LM Studio: crashed": (SERVER, 400, {"error": "The model has crashed without additional information."}),
+    "NVIDIA: degraded": (
+        SERVER,
+        400,
+        {"status": 400, "title": "Bad Request", "detail": "Function id 'x': DEGRADED function cannot be invoked"},
+    ),
     "LM Studio: unloaded": (SERVER, 400, {"error": "Model unloaded."}),
 }
 

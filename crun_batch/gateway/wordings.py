@@ -205,6 +205,7 @@ WORDS: tuple[Wording, ...] = (
                 "context_length_exceeded",
                 "contextwindowexceedederror",
                 "exceed_context_size_error",
+                "model_max_prompt_tokens_exceeded",
                 "request_too_large",
                 "string_above_max_length",
                 "string_too_long",
@@ -233,6 +234,9 @@ WORDS: tuple[Wording, ...] = (
             ("exceeded model token limit",),
             ("model max length exceeded",),
             ("max_tokens must be at least 1, got -",),
+            ("prompt exceeds max length",),
+            ("input length", "exceeds the maximum allowed length"),
+            ("expected maxlength",),
         ),
         phrase_statuses=_BAD_REQUESTS,
     ),
@@ -309,7 +313,7 @@ WORDS: tuple[Wording, ...] = (
     Wording(
         Ruling("the server lost its model", "server", "retry"),
         names=frozenset(),
-        phrases=(("failed to load model",), ("model unloaded",), ("model has crashed",)),
+        phrases=(("failed to load model",), ("model unloaded",), ("model has crashed",), ("degraded function",)),
         phrase_statuses=frozenset({200, 400, 404, 500}),
     ),
     Wording(
