@@ -119,6 +119,28 @@ def test_a_usage_that_counts_none_of_it_is_priced_by_its_tokens(said: str) -> No
     assert charge(price_from_job(SPEC), usage).usd_pico is not None
 
 
+CITED = [{"type": "url_citation", "url_citation": {"url": "https://example.org", "title": "x"}}]
+
+
+@pytest.mark.parametrize(
+    ("notes", "words"), [(CITED, "searches"), ([], None), (None, None), ([{"type": "file"}], None)]
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_chat_reply_that_cites_pages_has_searched(notes: Any, words: str | None, stream: bool) -> None:
+    """OpenAI's search models bill each search and count none (its price page; LiteLLM's tracker, #10384)."""
+    if stream:
+        delta = {"role": "assistant", "content": "4", "annotations": notes}
+        chunks = [{"choices": [{"index": 0, "delta": delta, "finish_reason": "stop"}]}, {"usage": CHAT_COUNTS}]
+        lines = "".join(f"data: {json.dumps(one)}\n\n" for one in chunks) + "data: [DONE]\n\n"
+        payload = PROTOCOLS["chat"].assemble(lines.encode()).payload
+        assert payload is not None
+    else:
+        payload = body("chat", {})
+        payload["choices"][0]["message"]["annotations"] = notes
+
+    assert words == usage_of("chat", payload).other_charges
+
+
 HOUR = {"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 30}
 HOURS: dict[str, tuple[str, dict[str, Any]]] = {
     "Anthropic": ("messages", CACHE | {"cache_creation": HOUR}),

@@ -57,6 +57,7 @@ MESSAGES = st.one_of(
         {"content": st.one_of(st.text(max_size=20), ODD)},
         optional={
             "refusal": ODD,
+            "annotations": st.one_of(ODD, st.just([{"type": "url_citation"}])),
             "tool_calls": st.one_of(ODD, st.just([{"id": "a", "function": {"name": "f", "arguments": "{}"}}])),
             "function_call": ODD,
             "role": st.just("assistant"),

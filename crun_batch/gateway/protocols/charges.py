@@ -68,13 +68,20 @@ def billed_tier(tier: str | None, terms: Mapping[str, object]) -> str | None:
 def other_charges(payload: JsonObject) -> str | None:
     """What the reply was billed for otherwise than by its token counts, in words; None: it names nothing such.
 
-    Tokens that an Anthropic message needed to compact its context stand beside its counts, in `iterations`.
+    Chat replies do not count their searches, but cite the pages that were found (OpenAI's search models). Tokens
+    that an Anthropic message needed to compact its context stand beside its counts, in `iterations`.
     """
     usage = json_object(payload.get("usage"))
     counted = [what for what, path in OTHER_COUNTS if path[0] in usage and _within(usage, path)]
     items = [OTHER_ITEMS.get(word(item.get("type")) or "") for item in objects(payload.get("output"))]
+    cited = ["searches" for choice in objects(payload.get("choices")) if _cites_pages(choice)]
     others = ["compaction" for step in objects(usage.get("iterations")) if step.get("type") != "message"]
-    return ", ".join(dict.fromkeys(filter(None, (*counted, *items, *others)))) or None
+    return ", ".join(dict.fromkeys(filter(None, (*counted, *items, *cited, *others)))) or None
+
+
+def _cites_pages(choice: JsonObject) -> bool:
+    notes = objects(json_object(choice.get("message")).get("annotations"))
+    return any(note.get("type") == "url_citation" for note in notes)
 
 
 def _within(value: object, path: Sequence[str]) -> object:

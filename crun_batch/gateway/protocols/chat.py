@@ -230,6 +230,7 @@ class _Choice:
         self._error: object = None
         self._has_deltas = False
         self._texts = _Texts()
+        self._annotations: list[JsonObject] = []
         self._calls: dict[int, list[_Call]] = {}
         self._function_call: _Call | None = None
 
@@ -241,6 +242,7 @@ class _Choice:
         self._has_deltas = self._has_deltas or bool(chunk.get("delta"))
         delta = json_object(chunk.get("delta") if self._has_deltas else chunk.get("message"))
         self._texts.grow(delta, ("content", "refusal", "reasoning_content", "reasoning"))
+        self._annotations += objects(delta.get("annotations"))
         for piece in objects(delta.get("tool_calls")):
             self._call_of(piece).grow(piece)
         if isinstance(delta.get("function_call"), dict):
@@ -258,6 +260,8 @@ class _Choice:
 
     def payload(self) -> JsonObject:
         message: JsonObject = {"role": "assistant", "content": None, **self._texts.joined()}
+        if self._annotations:
+            message["annotations"] = self._annotations
         if self._calls:
             message["tool_calls"] = [
                 call.payload() for index in sorted(self._calls) for call in self._calls[index]

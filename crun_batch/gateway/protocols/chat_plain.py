@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Raw, Struct
 
 from crun_batch.gateway.protocols.charges import tier_named
 from crun_batch.gateway.protocols.finish_reasons import REASON_OF_MEANING, finish_meaning
@@ -67,6 +67,7 @@ class _Usage(Struct, gc=False):
 class _Message(Struct, gc=False):
     content: str
     refusal: None = None
+    annotations: Annotated[list[Raw], Meta(max_length=0)] | None = None
     tool_calls: None = None
     function_call: None = None
 
