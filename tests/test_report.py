@@ -22,6 +22,7 @@ from measurements.made_up_run import make_run
 from store_kit import ManualSyncer, answer, open_run
 
 from crun_batch.api.run_handle import run_in as open_finished
+from crun_batch.console.words import out_phrase
 from crun_batch.reporting.axes import Axis, number_text, rounded_up, seconds_text, spread_apart, ticks
 from crun_batch.reporting.data import (
     Amount,
@@ -346,6 +347,20 @@ def test_what_is_unknown_does_not_lower_what_a_row_cost() -> None:
     statuses = (status_line("ok", 4, cost=Amount(credits=Decimal(3)), unpriced=1), status_line("error", 5))
     [table] = [one for one in bill_tables(report_of(statuses=statuses)) if one.title.startswith("By how")]
     assert ("3 credits", "1 credit") == tuple(table.rows[0][-2:])
+
+
+def test_what_is_out_in_batches_is_not_nothing() -> None:
+    """A report of a run that waits for its batches says so, with what is reserved for them."""
+    out = [
+        {"requests": 10, "held_usd": None, "held_credits": "0.2"},
+        {"requests": 4, "held_usd": None, "held_credits": "0.1"},
+    ]
+    waits = report_of(bill=(), out=out_phrase(out))
+    assert "Nothing has come back yet." in report_text([waits]) and "Nothing was sent" not in report_text([waits])
+    told = "14 requests out in 2 batches, 0.3 credits reserved: none of it is in the cost yet."
+    assert told in report_text([waits]) and told in report_html([waits])
+    unbounded = [*out, {"requests": 1, "held_usd": None, "held_credits": None}]
+    assert ("15 requests out in 3 batches", "") == (out_phrase(unbounded), out_phrase([]))
 
 
 def test_the_marks_of_a_plot_stay_in_it() -> None:

@@ -29,7 +29,7 @@ def cost_phrase(summary: Mapping[str, Any]) -> str:
         return known
     known = f"{known} known" if known not in (UNKNOWN, "none yet") else known
     most = [_most(cost, hold) for cost, hold in zip(costs, holds, strict=True)]
-    doubted = " and ".join([*_suspects(doubts), *_out(batches)])
+    doubted = " and ".join([*_suspects(doubts), *out_in_batches(batches)])
     if most == [None, None]:
         may = "may have cost" if any(doubts.values()) else "may cost"
         return f"{known}; {doubted} {may} more, how much is unknown"
@@ -61,7 +61,8 @@ def _suspects(doubts: Mapping[str, int]) -> list[str]:
     return [f"{counted(number, 'attempt')} of unknown {what}" for what, number in doubts.items() if number]
 
 
-def _out(batches: Sequence[Mapping[str, Any]]) -> list[str]:
+def out_in_batches(batches: Sequence[Mapping[str, Any]]) -> list[str]:
+    """24 requests out in 3 batches, as a list of one; of none where none is out."""
     requests = sum(one["requests"] for one in batches)
     return [f"{counted(requests, 'request')} out in {counted(len(batches), 'batch')}"] if batches else []
 

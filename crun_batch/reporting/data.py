@@ -290,6 +290,8 @@ class ReportData(Struct, frozen=True):
     cache: CacheFigures | None = None
     """None: nothing was cached."""
     units_per_row: int = 1
+    out: str = ""
+    """What is in batches that are not collected yet, in words; "" for nothing."""
 
     @property
     def noun(self) -> str:

@@ -60,7 +60,8 @@ def table(shown: ShownTable) -> Markup:
 def bill(data: ReportData) -> Markup:
     """What was paid for what."""
     if not data.bill:
-        return card(element("p", "No request was sent.", class_="soft"))
+        none = "Nothing has come back yet." if data.out else "No request was sent."
+        return card(element("p", none, class_="soft"))
     return join(card(element("h3", one.title), table(one)) for one in bill_tables(data))
 
 

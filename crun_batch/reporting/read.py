@@ -17,7 +17,7 @@ import duckdb
 import orjson
 from msgspec import Struct, to_builtins
 
-from crun_batch.console.words import named, reused_phrase
+from crun_batch.console.words import named, out_phrase, reused_phrase
 from crun_batch.reporting.caching import cache_figures
 from crun_batch.reporting.data import Amount, BillLine, Facts, ReportData, Retried, StatusLine
 from crun_batch.reporting.page import report_html
@@ -104,6 +104,7 @@ def read_report(path: Path) -> ReportData:
             samples=samples(connection, schema),
             id_name=schema.id_name,
             reused=reused_phrase(summary.get("reused")),
+            out=out_phrase(summary.get("batches", ())),
             cache=cache_figures(connection, document),
         )
 

@@ -76,7 +76,7 @@ def rows_sentence(data: ReportData) -> str:
 def cost_sentence(data: ReportData) -> str:
     """It cost $1.17: $0.0009 a row. / What it cost is unknown."""
     if not data.requests:
-        return "Nothing was sent."
+        return "Nothing has come back yet." if data.out else "Nothing was sent."
     if not data.cost.is_known and not data.uncertain:
         return "Nothing was billed: no request was answered."
     if not data.cost.is_known:
@@ -155,6 +155,8 @@ def warnings(data: ReportData) -> list[tuple[str, str]]:
         bill = f"the bill is {bounds}" if bounds else "nothing bounds the bill"
         sentence = f"{' and '.join(doubts)}: {bill}."
         found.append(("", sentence[0].upper() + sentence[1:]))
+    if data.out:
+        found.append(("", f"{data.out}: none of it is in the cost yet."))
     still_open = data.units_total - data.finished
     if data.resume_command and still_open:
         found.append(("", f"{counted(still_open, data.noun)} still open. Resume with: {data.resume_command}"))

@@ -46,7 +46,9 @@ TOKENS_USED = Family("crun_batch_tokens", "counter", "Tokens, all sessions, by k
 COST = Family("crun_batch_cost", "counter", "Known cost, all sessions, by unit.")
 HELD = Family("crun_batch_held", "gauge", "Held for requests in flight or of unknown outcome, by unit.")
 CAP = Family("crun_batch_cap", "gauge", "What may be spent and held, where there is a cap, by unit.")
-IN_FLIGHT = Family("crun_batch_in_flight", "gauge", "Requests that have been sent and are not back.")
+IN_FLIGHT = Family(
+    "crun_batch_in_flight", "gauge", "Requests that have been sent and are not back, in batches too."
+)
 LIMIT = Family(
     "crun_batch_limit", "gauge", "Requests that may be in flight now, as far as the gateway bears them."
 )
