@@ -78,6 +78,12 @@ SAID: dict[str, tuple[tuple[str, str], int, object]] = {
         429,
         {"errors": [{"message": "AiError: you have used up your daily free allocation", "code": 4006}]},
     ),
+    "Mistral: a spent plan": (CREDITS, 401, {"message": "Inactive subscription or usage limit reached"}),
+    "DeepInfra: no means of payment": (
+        CREDITS,
+        403,
+        {"detail": {"error": "inference prohibited, please enter a payment method in https://deepinfra.com/dash"}},
+    ),
     # the key, and from where it is used
     "Bedrock: a key of twelve hours is over": (KEY, 403, {"Message": "Bearer Token has expired"}),
     "Bedrock: a session is over": (KEY, 403, {"message": EXPIRED}),

@@ -117,6 +117,8 @@ WORDS: tuple[Wording, ...] = (
             ("key limit exceeded",),
             ("out of call volume quota",),
             ("daily free allocation",),
+            ("inactive subscription or usage limit",),
+            ("inference prohibited", "payment"),
             ("余额不足",),
             ("额度不足",),
             ("额度已用尽",),
