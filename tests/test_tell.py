@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from crun_batch.console.amounts import (
+    apart_money,
     counted,
     credit_amount,
     duration,
@@ -453,3 +454,31 @@ def test_the_excerpt_of_a_statement_keeps_its_lines() -> None:
     mistake = Mistake("syntax\nerror\nLINE 2:  wher\x1b[1m\n         ^", key="input.query")
     expected = "input.query: syntax error\n  LINE 2:  wher\ufffd[1m\n           ^"
     assert expected == mistakes_text([mistake])
+
+
+def test_dollars_of_some_and_credits_of_others_are_not_one_amount() -> None:
+    """A sum over variants that are priced in one unit each is two amounts, in the bounds of the bill too."""
+    apart = [{"cost_usd": "2", "cost_credits": None}, {"cost_usd": None, "cost_credits": "3"}]
+    both = [{"cost_usd": "2", "cost_credits": "400"}, {"cost_usd": None, "cost_credits": None}]
+    told = {"attempts": 2, "unknown_attempts": 1, "held_usd": "1", "held_credits": "0", "judges": {}}
+    for variants, credits_, words in [
+        (
+            apart,
+            "3",
+            "$2.00 and 3 credits known; 1 attempt of unknown outcome: bill between $2.00 and 3 credits and ",
+        ),
+        (
+            both,
+            "400",
+            "$2.00 (400 credits) known; 1 attempt of unknown outcome: bill between $2.00 (400 credits) and ",
+        ),
+    ]:
+        summary = {**told, "cost_usd": "2", "cost_credits": credits_, "variants": dict(enumerate(variants))}
+        assert cost_phrase(summary).startswith(words)
+    assert ["$0.00", "3 credits", "$2.00", "unknown"] == [
+        apart_money(*map(known, pair)) for pair in [("0", "0"), ("0", "3"), ("2", "0"), (None, None)]
+    ]
+
+
+def known(text: str | None) -> Decimal | None:
+    return None if text is None else Decimal(text)

@@ -6,6 +6,7 @@ unknown, never shown as 0. Must not know runs or terminals.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Context, Decimal
 
 UNKNOWN = "unknown"
@@ -48,13 +49,33 @@ def money(dollars: Decimal | None, credits: Decimal | None, rounding: str = ROUN
     return f"{usd(dollars, rounding)} ({credit_amount(credits, rounding)})"
 
 
-def bill_between(low: tuple[Decimal | None, Decimal | None], high: tuple[Decimal | None, Decimal | None]) -> str:
+def apart_money(dollars: Decimal | None, credits: Decimal | None, rounding: str = ROUND_HALF_EVEN) -> str:
+    """What was paid in dollars, and what was paid in credits besides: $0.0625 and 12.5 credits.
+
+    Of some requests only the one is known, of others only the other: it is not one amount in two units.
+    """
+    if dollars and credits:
+        return f"{usd(dollars, rounding)} and {credit_amount(credits, rounding)}"
+    return money(dollars or None, credits or None, rounding) if dollars or credits else money(dollars, credits)
+
+
+def shown_as(parts: Iterable[tuple[object | None, object | None]]) -> ShowMoney:
+    """How a sum is told of which these are parts, each in dollars and in credits; None: unknown in that unit."""
+    is_apart = any((usd is None) != (credits is None) for usd, credits in parts)
+    return apart_money if is_apart else money
+
+
+Ends = tuple[Decimal | None, Decimal | None]
+ShowMoney = Callable[..., str]
+
+
+def bill_between(low: Ends, high: Ends, show: ShowMoney = money) -> str:
     """What a bill lies between, each end as (dollars, credits): between $4.99 and $5.00.
 
     The low end is rounded as the known cost is wherever else it is shown, so that they never contradict each
     other; the high end up.
     """
-    return f"between {money(*low)} and {money(*high, ROUND_CEILING)}"
+    return f"between {show(*low)} and {show(*high, ROUND_CEILING)}"
 
 
 def _digits(amount: Decimal, least_decimals: int, rounding: str) -> str:

@@ -39,6 +39,7 @@ from crun_batch.reporting.words import (
     percentage,
     reused_sentence,
     rows_sentence,
+    sum_text,
     time_sentence,
     warnings,
 )
@@ -182,7 +183,7 @@ def _cost_tile(data: ReportData) -> Markup:
     also = money_text(Amount(credits=data.cost.credits)) if in_dollars and data.cost.credits is not None else ""
     more: list[object] = [also, f"bill {bounds}" if bounds else ""]
     if data.cost.is_known and data.ok:
-        more.append(f"{money_text(data.cost.per(data.ok))} per ok {data.noun}")
+        more.append(f"{sum_text(data, data.cost.per(data.ok))} per ok {data.noun}")
     name = "known cost" if data.uncertain else "cost"
     return _tile(name, money_text(Amount(usd=data.cost.usd) if in_dollars else data.cost), more, *_budget(data))
 

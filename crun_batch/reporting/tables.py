@@ -11,7 +11,15 @@ from crun_batch.console.amounts import UNKNOWN, count
 from crun_batch.records import OUTCOMES, STATUSES
 from crun_batch.reporting.axes import seconds_text
 from crun_batch.reporting.data import Amount, BillLine, ReportData, VariantLine, total
-from crun_batch.reporting.words import exact_text, held_text, money_text, percentage, unit_title, units_of
+from crun_batch.reporting.words import (
+    exact_text,
+    held_text,
+    money_text,
+    percentage,
+    sum_text,
+    unit_title,
+    units_of,
+)
 from crun_batch.stats.intervals import Rate
 
 OUTCOME_WORDS = {
@@ -112,8 +120,8 @@ def _by_status(data: ReportData) -> ShownTable:
         lines = [line for line in data.statuses if line.status == status]
         number, cost = sum(line.rows for line in lines), total(line.cost for line in lines)
         if number:
-            each = money_text(cost.per(number - sum(line.unpriced for line in lines)))
-            rows.append([status, count(number), percentage(number, data.finished), money_text(cost), each])
+            each = sum_text(data, cost.per(number - sum(line.unpriced for line in lines)))
+            rows.append([status, count(number), percentage(number, data.finished), sum_text(data, cost), each])
     noun = data.noun
     headers = ("", f"{noun}s", "of the finished", "known cost", f"a {noun}")
     return ShownTable(f"By how the {noun} ended", headers, rows)

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import ROUND_CEILING, Decimal
 
-from crun_batch.console.amounts import UNKNOWN, bill_between, count, counted, credit_amount, duration, money, rate
+from crun_batch.console.amounts import (
+    UNKNOWN,
+    ShowMoney,
+    bill_between,
+    count,
+    counted,
+    credit_amount,
+    duration,
+    money,
+    rate,
+    shown_as,
+)
 from crun_batch.reporting.data import Amount, ReportData
 
 HINTS = {
@@ -29,6 +40,15 @@ HINTS = {
 def money_text(amount: Amount) -> str:
     """Rounded as people read it: $0.0625 (12.5 credits), unknown."""
     return money(amount.usd, amount.credits)
+
+
+def _shown(data: ReportData) -> ShowMoney:
+    return shown_as((line.cost.usd, line.cost.credits) for line in data.bill)
+
+
+def sum_text(data: ReportData, amount: Amount) -> str:
+    """An amount over all requests: dollars and credits of different ones stand beside each other."""
+    return _shown(data)(amount.usd, amount.credits)
 
 
 def exact_text(amount: Decimal | None) -> str:
@@ -82,8 +102,8 @@ def cost_sentence(data: ReportData) -> str:
     if not data.cost.is_known:
         return "What it cost is unknown."
     known = "It cost at least" if data.uncertain else "It cost"
-    each = money_text(data.cost.per(data.finished))
-    return f"{known} {money_text(data.cost)}" + (f": {each} a {data.noun}." if data.finished else ".")
+    each = sum_text(data, data.cost.per(data.finished))
+    return f"{known} {sum_text(data, data.cost)}" + (f": {each} a {data.noun}." if data.finished else ".")
 
 
 def reused_sentence(data: ReportData) -> str:
@@ -127,7 +147,7 @@ def bill_bounds(data: ReportData) -> str | None:
     highs = {unit: None if bound is None else bound[1] for unit, bound in bounds.items()}
     if not Amount(**highs).is_known:
         return None
-    return bill_between((lows["usd"], lows["credits"]), (highs["usd"], highs["credits"]))
+    return bill_between((lows["usd"], lows["credits"]), (highs["usd"], highs["credits"]), _shown(data))
 
 
 def _bounds(data: ReportData, unit: str) -> tuple[Decimal, Decimal] | None:
