@@ -127,6 +127,8 @@ class Cost(Struct, frozen=True, gc=False):
     usd_pico: int | None = None
     credits_pico: int | None = None
     source: CostSource | None = None
+    beyond_hold: str | None = None
+    """What else than tokens at known prices was billed, in words: where it is unknown, no hold bounds it."""
 
 
 class Usage(Struct, frozen=True, gc=False):

@@ -223,7 +223,7 @@ def test_flex_costs_what_the_ledger_says_in_every_protocol(
 def test_the_tier_that_the_reply_names_is_billed(
     simulator: SimulatorProcess, tmp_path: Path, served: str, credits: str | None
 ) -> None:
-    """Whatever was asked for; one that no price is known for costs null, and keeps its hold."""
+    """Whatever was asked for; one that no price is known for costs null, and no hold bounds it."""
     simulator.change(served_tiers={"flex": served})
     bench = Bench(tmp_path, simulator, rows=8, params={"service_tier": "flex"}, prices={"models": {MODEL: TIERED}})
     run = bench.run()
@@ -233,6 +233,20 @@ def test_the_tier_that_the_reply_names_is_billed(
         return
     assert (None, 8) == (run.cost_credits, run.summary["unpriced_attempts"])
     assert {None} == set(run.results().collect()["cost_credits"])
+    assert [0] == run.sql("select count(held_credits) as n from attempts")["n"].to_pylist()
+    assert [] == run.verify(data=True)
+
+
+def test_a_budget_ends_where_an_unpriced_tier_serves(simulator: SimulatorProcess, tmp_path: Path) -> None:
+    """What was held for the tiers that it has prices for does not bound another's."""
+    simulator.change(served_tiers={"flex": "scale"})
+    keys: dict[str, Any] = {"params": {"service_tier": "flex"}, "prices": {"models": {MODEL: TIERED}}}
+    bench = Bench(
+        tmp_path, simulator, rows=40, limits={"concurrency": 2}, budget={"max_cost_credits": "50"}, **keys
+    )
+    run = bench.run()
+    assert (4, True) == (run.summary["exit_code"], run.summary["attempts"] < 40)
+    assert "the service tier 'scale'" in run.summary["stop_reason"]
 
 
 def test_a_reply_that_names_no_tier_is_billed_as_asked(simulator: SimulatorProcess, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 from msgspec import Struct
 
 from crun_batch.pricing.costs import charge, charges
-from crun_batch.pricing.service_tiers import price_at
 from crun_batch.records import FREE_OUTCOMES, Cost, Failure, Price, Reply, Usage
 
 
@@ -38,15 +37,6 @@ class Bill(Struct, frozen=True):
         if of is None:
             of = self.charges[sold] = charges(self.price_of(model, endpoint), self.credits_per_usd)
         return of(result.usage)
-
-    def beyond_bounds(self, model: str | None, usage: Usage, endpoint: str | None = None) -> str | None:
-        """What a reply was billed for that no hold bounds, in words. None: its hold bounds what it cost."""
-        if usage.other_charges is not None:
-            return usage.other_charges
-        price, tier = self.price_of(model, endpoint), usage.service_tier
-        if price is None or price_at(price, tier) is not None:
-            return None
-        return f"the service tier {tier!r}"
 
     def nothing(self, model: str | None, endpoint: str | None = None) -> Cost:
         """Zero in the units in which the run is priced; in the others even zero would be a guess."""

@@ -52,16 +52,13 @@ class Bookkeeper(Struct, frozen=True):
         if cost is None:
             cost = self.bill.cost(end.model, end.result, end.endpoint)
         self.reservations.settle(end.hold, FREE if end.outcome in FREE_OUTCOMES else cost)
-        usage, hold = end.result.usage, end.hold
-        if usage is not None and (cost.source is None or usage.other_charges is not None):
-            beyond = self.bill.beyond_bounds(end.model, usage, end.endpoint)
-            if beyond is not None:
-                self.reservations.meet_unbounded(cost, beyond)
-            if usage.other_charges is not None:
-                hold = Hold()
+        hold = end.hold
+        if cost.beyond_hold is not None:
+            self.reservations.meet_unbounded(cost)
+            hold = Hold()
         booked = BookedAttempt(
             end.outcome,
-            usage,
+            end.result.usage,
             cost,
             hold,
             end.tries,

@@ -183,11 +183,11 @@ class Reservations:
         self.usd.settle(hold.usd_pico, cost.usd_pico)
         self.credits.settle(hold.credits_pico, cost.credits_pico)
 
-    def meet_unbounded(self, cost: Cost, by: str) -> None:
-        """A reply was billed for what no hold bounds. Where it does not state its cost, a cap cannot be kept."""
+    def meet_unbounded(self, cost: Cost) -> None:
+        """A reply was billed for what no hold bounds: no cap can be kept in a unit where its cost is unknown."""
         for purse, known_pico in ((self.usd, cost.usd_pico), (self.credits, cost.credits_pico)):
             if known_pico is None:
-                purse.unbounded_by = by
+                purse.unbounded_by = cost.beyond_hold
 
     def release(self, hold: Hold) -> None:
         """A request that was reserved cost nothing: it was never sent, or was refused."""

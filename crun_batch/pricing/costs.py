@@ -47,7 +47,7 @@ def charge(
     if reported is None:
         return cost
     usd, credits_ = both_units("usd", scaled(reported, ATTO), credits_per_usd)
-    return Cost(usd, cost.credits_pico if credits_ is None else credits_, "reply")
+    return Cost(usd, cost.credits_pico if credits_ is None else credits_, "reply", cost.beyond_hold)
 
 
 def charges(price: Price | None, credits_per_usd: Decimal | None) -> Callable[[Usage], Cost]:
@@ -58,8 +58,12 @@ def charges(price: Price | None, credits_per_usd: Decimal | None) -> Callable[[U
     rates, source = _rates(price.currency, credits_per_usd), price.source
 
     def of(usage: Usage) -> Cost:
+        if usage.other_charges is not None:
+            return Cost(beyond_hold=usage.other_charges)
         served_at = price if usage.service_tier is None else price_at(price, usage.service_tier)
-        amount_atto = None if served_at is None else _amount_atto(served_at, usage)
+        if served_at is None:
+            return Cost(beyond_hold=f"the service tier {usage.service_tier!r}")
+        amount_atto = _amount_atto(served_at, usage)
         if amount_atto is None:
             return unknown
         return Cost(*_converted(amount_atto, rates, divide_half_even), source)
@@ -184,7 +188,7 @@ def _converted(
 def _amount_atto(price: Price, usage: Usage) -> int | None:
     """None where a count or the price of what is billed is not known."""
     tokens = usage.input_tokens
-    if tokens is None or usage.other_charges is not None:
+    if tokens is None:
         return None
     for threshold, tier in price.tiers:
         if tokens > threshold:

@@ -143,7 +143,7 @@ def read_event(settled: ConcludedAttempt, final: FinalPart | None) -> ReadEvent:
     pack = start.pack or _NO_PACK
     usage = result.usage or _ABSENT
     held_usd, held_credits = start.held_usd, start.held_credits
-    if usage.other_charges is not None:  # they bounded the tokens alone
+    if cost.beyond_hold is not None:  # they bounded tokens at known prices
         held_usd = held_credits = None
     reply, failure = (result, _ABSENT) if isinstance(result, Reply) else (_ABSENT, result)
     return ReadEvent(

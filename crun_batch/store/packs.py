@@ -89,4 +89,5 @@ def divided(usage: Usage | None, cost: Cost, text: Stretch, answer: Stretch) -> 
 
 
 def _cost_part(cost: Cost, along: Stretch) -> Cost:
-    return Cost(along.of_known(cost.usd_pico), along.of_known(cost.credits_pico), cost.source)
+    usd, credits_ = along.of_known(cost.usd_pico), along.of_known(cost.credits_pico)
+    return Cost(usd, credits_, cost.source, cost.beyond_hold)
