@@ -10,6 +10,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from crun_batch.pricing.costs import charge, hold
 from crun_batch.pricing.estimate import Tally, Terms, combine
@@ -144,7 +145,8 @@ def test_a_lone_surrogate_is_counted() -> None:
 
 
 def tally_of(lengths: list[int], **terms: object) -> Tally:
-    tally = Tally(Terms("base", "m", PRICE, max_output_tokens=64, counter_exact=True, **terms))  # type: ignore[arg-type]
+    kept = {"price": PRICE, "max_output_tokens": 64, "counter_exact": True, **terms}
+    tally = Tally(Terms("base", "m", **kept))  # type: ignore[arg-type]
     for length in lengths:
         tally.row()
         tally.add(length, f"hash {length}")
@@ -191,6 +193,9 @@ def test_what_the_minimum_adds_is_said_without_advice() -> None:
     assert said == note
     [one] = [note for note in tally_of([20]).estimate().notes if "minimum" in note]
     assert one.startswith("1 request costs no more than the minimum of 0.05 credits")
+    in_dollars = structs.replace(PRICE, currency="usd")
+    [one] = [note for note in tally_of([20], price=in_dollars).estimate().notes if "minimum" in note]
+    assert one.startswith("1 request costs no more than the minimum of $0.05, ")
 
 
 def test_no_note_where_the_minimum_hardly_matters() -> None:

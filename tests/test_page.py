@@ -328,6 +328,13 @@ def expected(frame: pl.DataFrame, asked: dict[str, Any]) -> list[tuple[int, str]
     return chosen
 
 
+def test_no_script_writes_a_plural_for_one() -> None:
+    """What is counted of a row goes through `counted`: 1 request, 2 requests."""
+    scripts = Path(crun_batch.__file__).parent / "page" / "static"
+    fixed = re.compile(r"\.length\} (requests|rows|units)")
+    assert [] == [one.name for one in scripts.glob("*.js") if fixed.search(one.read_text())]
+
+
 def test_what_a_kill_left_in_flight_is_among_the_failures_as_the_next_session_calls_it() -> None:
     """Counted with its like, before any attempt tells of it; without a kill the failures are as they are."""
     known = {

@@ -347,7 +347,8 @@ def _minimum_note(minimum: MinimumCharge | None, usd: Span, credits_: Span) -> I
     if span.expected is not None and span.expected > MINIMUM_LEFT * low_pico:
         return
     share = 100 * minimum.adds_low_pico // low_pico
-    amount = f"{decimal_text(minimum.minimum_pico)} {minimum.currency}"
+    digits = decimal_text(minimum.minimum_pico)
+    amount = f"${digits}" if minimum.currency == "usd" else f"{digits} {minimum.currency}"
     cost = f"{minimum.requests_low:,} requests cost" if minimum.requests_low > 1 else "1 request costs"
     yield f"{cost} no more than the minimum of {amount}, which adds up to {share} % of the bill"
 

@@ -12,7 +12,7 @@ from crun_batch.reporting.data import Example, FailureKind, Labels, ReportData, 
 from crun_batch.reporting.markup import Markup, element, join
 from crun_batch.reporting.plots import level_bar
 from crun_batch.reporting.tables import ShownTable, bill_tables, retried_table
-from crun_batch.reporting.words import HINTS, money_text, percentage
+from crun_batch.reporting.words import HINTS, money_text, percentage, sum_text
 
 VARIANT_COLUMNS = 6
 
@@ -93,7 +93,7 @@ def _failure(data: ReportData, failure: FailureKind) -> Markup:
             "span",
             f"{counted(failure.rows, data.noun)}, {percentage(failure.rows, data.finished)} of the finished",
         ),
-        element("span", f"cost {money_text(failure.cost)}") if failure.cost.is_known else None,
+        element("span", f"cost {sum_text(data, failure.cost)}") if failure.cost.is_known else None,
         class_="meta",
     )
     alike: dict[tuple[str, str], list[Example]] = {}

@@ -136,7 +136,7 @@ def retried_table(data: ReportData) -> ShownTable:
             "-" if line.http_status is None else str(line.http_status),
             count(line.requests),
             percentage(line.requests, data.requests),
-            held_text(line.held) if line.outcome == "unknown" else "-",
+            held_text(data, line.held) if line.outcome == "unknown" else "-",
         )
         for line in data.retried
     ]

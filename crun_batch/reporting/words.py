@@ -183,11 +183,11 @@ def warnings(data: ReportData) -> list[tuple[str, str]]:
     return found
 
 
-def held_text(amount: Amount) -> str:
+def held_text(data: ReportData, amount: Amount) -> str:
     """What may have been spent at most, rounded up."""
     if not amount.is_known:
         return UNKNOWN
-    return money(amount.usd, amount.credits, ROUND_CEILING)
+    return _shown(data)(amount.usd, amount.credits, ROUND_CEILING)
 
 
 def unit_title(unit: str, words: str) -> str:

@@ -1,7 +1,7 @@
 // One row: what was asked, each attempt, and the answers of all variants side by side, differences marked.
 
 import { annotateForm } from "./annotate.js";
-import { badge, byId, element, moment, money, number, seconds, show } from "./dom.js";
+import { badge, byId, counted, element, moment, money, number, seconds, show } from "./dom.js";
 import { marked } from "./differences.js";
 
 export function showRow(document_, actions) {
@@ -113,7 +113,7 @@ function messages(asked) {
 
 function attempts(unit) {
   return element("details", { class: "attempts" },
-    element("summary", {}, `${unit.variant}, repeat ${unit.repeat}: ${unit.attempts.length} requests`),
+    element("summary", {}, `${unit.variant}, repeat ${unit.repeat}: ${counted(unit.attempts.length, "request")}`),
     unit.attempts.map(attempt));
 }
 
