@@ -19,6 +19,7 @@ CREDITS = ("bad_request", "stop_credits")
 KEY = ("bad_request", "stop_key")
 REFUSED = ("bad_request", "stop_refused")
 MODEL = ("not_found", "stop_model")
+NO_SCHEMA = ("bad_request", "stop_model")
 FILTERED = ("content_filter", "fail_row")
 TOO_LONG = ("too_long", "fail_row")
 SPOILT = ("bad_reply", "fail_row")
@@ -245,6 +246,26 @@ SAID: dict[str, tuple[tuple[str, str], int, object]] = {
         MODEL,
         400,
         error("Responses API is enabled only for api-version 2025-03-01-preview and later", code="BadRequest"),
+    ),
+    # a schema that every row would bring
+    "DeepSeek: no schema": (NO_SCHEMA, 400, error("This response_format type is unavailable now")),
+    "Groq: no schema": (NO_SCHEMA, 400, error("This model does not support response format `json_schema`.")),
+    "Groq: no schema, before": (
+        NO_SCHEMA,
+        400,
+        error("'response_format.type' : value is not one of the allowed values ['text','json_object']"),
+    ),
+    "OpenAI: no schema": (
+        NO_SCHEMA,
+        400,
+        error("Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model."),
+    ),
+    "Azure: no schema": (
+        NO_SCHEMA,
+        400,
+        error(
+            "response_format value as json_schema is enabled only for api versions 2024-08-01-preview and later"
+        ),
     ),
     # what the model or its server did
     "Groq: an answer that is no JSON": (

@@ -303,6 +303,23 @@ WORDS: tuple[Wording, ...] = (
         phrase_statuses=frozenset({400, 404}),
     ),
     Wording(
+        Ruling(
+            "it takes no JSON Schema: set params.response_format to {type: json_object}, and say it in the prompt",
+            "bad_request",
+            "stop_model",
+            is_told=True,
+        ),
+        names=frozenset(),
+        phrases=(
+            ("response_format", "unavailable now"),
+            ("response_format.type", "allowed values"),
+            ("does not support response format",),
+            ("response_format", "is not supported with this model"),
+            ("response_format", "enabled only for api version"),
+        ),
+        phrase_statuses=frozenset({400, 422}),
+    ),
+    Wording(
         OTHER_VERSION,
         names=frozenset(),
         phrases=(("api version not supported",), ("enabled only for api-version",)),
