@@ -475,6 +475,9 @@ def test_dollars_of_some_and_credits_of_others_are_not_one_amount() -> None:
     ]:
         summary = {**told, "cost_usd": "2", "cost_credits": credits_, "variants": dict(enumerate(variants))}
         assert cost_phrase(summary).startswith(words)
+    spent = Progress(rows_total=4, rows_done=2, spent_usd_pico=2 * PICO, spent_credits_pico=3 * PICO)
+    assert "spent $2.00 (3 credits)" in spent.text()
+    assert "spent $2.00 and 3 credits" in structs.replace(spent, is_apart=True).text()
     assert ["$0.00", "3 credits", "$2.00", "unknown"] == [
         apart_money(*map(known, pair)) for pair in [("0", "0"), ("0", "3"), ("2", "0"), (None, None)]
     ]

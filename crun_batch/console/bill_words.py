@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
-from crun_batch.console.amounts import UNKNOWN, bill_between, count, counted, money, shown_as
+from crun_batch.console.amounts import UNKNOWN, ShowMoney, bill_between, count, counted, money, shown_as
 from crun_batch.console.batch_words import batch_name
 
 UNITS = ("usd", "credits")
@@ -21,8 +21,7 @@ def cost_phrase(summary: Mapping[str, Any]) -> str:
     if not summary["attempts"] and not batches:
         return "none: nothing was sent"
     costs = [decimal_of(summary.get(f"cost_{unit}")) for unit in UNITS]
-    parts = [*summary.get("variants", {}).values(), *summary.get("judges", {}).values()]
-    show = shown_as((one["cost_usd"], one["cost_credits"]) for one in parts)
+    show = sum_shown_as(summary)
     known = show(costs[0], costs[1]) if summary["attempts"] else "none yet"
     doubts = {"outcome": summary.get("unknown_attempts", 0), "cost": summary.get("unpriced_attempts", 0)}
     holds = [_held(summary, unit) for unit in UNITS]
@@ -37,6 +36,12 @@ def cost_phrase(summary: Mapping[str, Any]) -> str:
         return f"{known}; {doubted} {may} more, how much is unknown"
     least = [None if bound is None else cost or Decimal(0) for cost, bound in zip(costs, most, strict=True)]
     return f"{known}; {doubted}: bill {bill_between((least[0], least[1]), (most[0], most[1]), show)}"
+
+
+def sum_shown_as(summary: Mapping[str, Any]) -> ShowMoney:
+    """How a sum over a run is told, by what its variants and judges cost."""
+    parts = [*summary.get("variants", {}).values(), *summary.get("judges", {}).values()]
+    return shown_as((one["cost_usd"], one["cost_credits"]) for one in parts)
 
 
 COLLECTED = ("ended", "stored")

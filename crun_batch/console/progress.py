@@ -7,7 +7,18 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from crun_batch.console.amounts import UNKNOWN, count, counted, duration, from_pico, money, noun_of, rate, share
+from crun_batch.console.amounts import (
+    UNKNOWN,
+    apart_money,
+    count,
+    counted,
+    duration,
+    from_pico,
+    money,
+    noun_of,
+    rate,
+    share,
+)
 from crun_batch.console.words import one_line
 
 VARIANTS_NAMED = 6
@@ -55,6 +66,8 @@ class Progress(Struct, frozen=True):
     """Variants times repeats."""
     is_judging: bool = False
     """The rows have been sent for; now the judges of their answers are asked."""
+    is_apart: bool = False
+    """Some are priced in dollars alone, or in credits alone: the two are not one amount."""
 
     @property
     def noun(self) -> str:
@@ -89,12 +102,12 @@ def stops(progress: Progress) -> str:
 
 def spent(progress: Progress) -> str:
     """Known cost so far."""
-    return money(from_pico(progress.spent_usd_pico), from_pico(progress.spent_credits_pico))
+    return _shown(progress, progress.spent_usd_pico, progress.spent_credits_pico)
 
 
 def projected(progress: Progress) -> str:
     """What the whole run is going to cost at this rate."""
-    return money(from_pico(progress.projected_usd_pico), from_pico(progress.projected_credits_pico))
+    return _shown(progress, progress.projected_usd_pico, progress.projected_credits_pico)
 
 
 def held(progress: Progress) -> str | None:
@@ -103,7 +116,12 @@ def held(progress: Progress) -> str | None:
     A unit in which nothing is held is not told: there may be no price in it.
     """
     usd, credits_ = progress.held_usd_pico or None, progress.held_credits_pico or None
-    return money(from_pico(usd), from_pico(credits_)) if usd or credits_ else None
+    return _shown(progress, usd, credits_) if usd or credits_ else None
+
+
+def _shown(progress: Progress, usd_pico: int | None, credits_pico: int | None) -> str:
+    show = apart_money if progress.is_apart else money
+    return show(from_pico(usd_pico), from_pico(credits_pico))
 
 
 def by_variant(progress: Progress) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from crun_batch.console.amounts import count, counted, credit_amount, duration, money, noun_of, rate, share, usd
-from crun_batch.console.bill_words import decimal_of
+from crun_batch.console.amounts import count, counted, credit_amount, duration, noun_of, rate, share, usd
+from crun_batch.console.bill_words import decimal_of, sum_shown_as
 from crun_batch.console.steering_words import steering_lines
 from crun_batch.console.tables import table
 from crun_batch.console.words import display_width, one_line, shorten, summary_headline, summary_text
@@ -76,7 +76,7 @@ def followed_line(status: Mapping[str, Any]) -> str:
         f"{count(done)} of {counted(total, noun)} ({share(done, total)})",
         *(f"{count(rows[name])} {name}" for name in _STATUSES_NOT_OK if rows[name]),
         rate(status["units_per_second"], noun),
-        money(decimal_of(status["cost_usd"]), decimal_of(status["cost_credits"])),
+        sum_shown_as(status)(decimal_of(status["cost_usd"]), decimal_of(status["cost_credits"])),
         f"{count(status['in_flight'])} in flight" if status["holder"] else "",
         *(f"{name} {phrase}" for name, phrase in steering_lines(status) if name != "set"),
     ]

@@ -53,6 +53,7 @@ class Progresses:
             variants=_by_variant(last),
             units_per_row=max(one.units_per_row for one in last),
             is_judging=all(one.is_judging for one in last),
+            is_apart=any(one.is_apart for one in last),
             stops_in_seconds=self._stops_in_seconds(),
         )
 

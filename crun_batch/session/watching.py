@@ -76,6 +76,7 @@ class Meter:
             variants=self._variants(),
             units_per_row=self._extent.units_per_row,
             is_judging=is_judging,
+            is_apart=self._is_apart(),
         )
 
     def _variants(self) -> tuple[VariantProgress, ...]:
@@ -88,6 +89,12 @@ class Meter:
             VariantProgress(name, sum(counts.values()), sum(counts.values()) - counts.get("ok", 0))
             for name, counts in statuses.items()
         )
+
+    def _is_apart(self) -> bool:
+        """Whether a variant or a judge has costs in one unit alone."""
+        account = self._attempts.account
+        parts = (*account.variants.values(), *account.judges.values())
+        return any((sums.priced_usd > 0) != (sums.priced_credits > 0) for sums in parts)
 
     def _waiting_reason(self) -> str | None:
         if self._pool.halt is not None:
