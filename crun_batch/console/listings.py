@@ -117,7 +117,7 @@ def status_text(status: Mapping[str, Any], run: str, width: int | None = None) -
             for each in suspects
         ]
         lines += ["", "attempts of unknown outcome: they may have been billed, no reply was recorded"]
-        titles = ("id", "variant", "repeat", "attempt", "started at", "at most")
+        titles = ("id", "variant", "repeat", "attempt", "started at, UTC", "at most")
         lines.append(table(titles, rows, width=width))
         when = ", once the run goes on" if status["in_flight"] and status["holder"] is None else ""
         lines.append(
