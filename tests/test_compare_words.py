@@ -14,6 +14,7 @@ from crun_batch.console.compare_words import comparison_text
 from crun_batch.console.compared_words import gold_text
 from crun_batch.console.disagreements import disagreements, disagreements_text
 from crun_batch.console.words import display_width
+from crun_batch.reporting.comparing import ComparisonOptions, label_of
 from crun_batch.stats.agreement import against_gold
 from crun_batch.stats.comparison import compare
 from crun_batch.stats.intervals import holm
@@ -63,6 +64,14 @@ def test_what_a_reply_costs_is_not_called_what_a_row_costs():
     """Asked twice a row costs twice that: beside the number of rows and their cost it is said of a reply."""
     twice = comparison_text(compare(simulated(THREE, 9, repeats=2)))
     assert "per correct reply" in twice and "per row" not in twice.partition("\ntake ")[0]
+
+
+def test_an_empty_answer_is_no_label():
+    """Null, empty and blank are one: a reply without a label, and no class of its own."""
+    frame = pl.DataFrame({"output_text": ["good", " bad ", "", "  ", None]})
+    label = label_of(frame.schema, ComparisonOptions(gold="gold"))
+    assert label is not None
+    assert ["good", "bad", None, None, None] == frame.select(label.alias("label"))["label"].to_list()
 
 
 def test_classes_count_rows_and_replies_apart():

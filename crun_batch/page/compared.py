@@ -56,7 +56,7 @@ def _label_path(options: ComparisonOptions, facets: RunFacets) -> str | None:
     output = facets.columns.get("output")
     names = [] if output is None else [output.field(place).name for place in range(output.num_fields)]
     only = "label" if "label" in names else names[0] if len(names) == 1 else None
-    return f"output.{only}" if only is not None else "trim(output_text)"
+    return f"output.{only}" if only is not None else "nullif(trim(output_text), '')"
 
 
 def _calibrations(path: Path, facets: RunFacets, options: ComparisonOptions) -> dict[str, Any] | None:

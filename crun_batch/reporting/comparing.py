@@ -164,14 +164,18 @@ def _variants(path: Path) -> list[str]:
 
 
 def label_of(names: pl.Schema, options: ComparisonOptions) -> pl.Expr | None:
-    """What is named, or `output.label`, or the only field of `output`; the text where gold labels are given."""
+    """What is named, or `output.label`, or the only field of `output`; the text where gold labels are given.
+
+    A text that is empty or blank is no label, as it is no answer.
+    """
     if options.label is not None:
         return _column(names, options.label)
     fields = _fields(names.get("output"))
     only = "label" if "label" in fields else next(iter(fields), None) if len(fields) == 1 else None
     if only is not None:
         return _column(names, f"output.{only}")
-    return pl.col("output_text").str.strip_chars() if options.gold is not None else None
+    text = pl.col("output_text").str.strip_chars()
+    return pl.when(text != "").then(text) if options.gold is not None else None
 
 
 def _required(label: pl.Expr | None) -> pl.Expr:
