@@ -191,7 +191,9 @@ def test_sigterm_ends_the_coordinator_alone_and_ctrl_c_all(at: SimulatorProcess,
     with killed_at_end(giver, worker) as processes:
         wait_until(lambda: at.ledger()["count"] - before > 4)
         giver.terminate()
-        assert 143 == giver.wait(60) and worker.poll() is None
+        told, _ = giver.communicate(timeout=60)
+        assert 143 == giver.returncode and worker.poll() is None
+        assert f"then wait for a coordinator at http://127.0.0.1:{port}".encode() in told
         giver = giving(file, 1, port)
         processes.append(giver)
         giver.send_signal(signal.SIGINT)
@@ -241,6 +243,14 @@ def test_on_the_loopback_no_token_is_needed(tmp_path: Path):
         reply = httpx.post(f"{address}/exchange", headers=JSON, content=WORD, trust_env=False)
         assert 200 == reply.status_code and "granted" in reply.text
         assert decode_told.decode(reply.content).messages
+
+
+def test_a_port_that_was_any_free_one_is_named_for_the_successor(tmp_path: Path):
+    """Its workers look for it there, and nowhere else."""
+    with listening(tmp_path, None) as address:
+        port = address.rpartition(":")[2]
+        assert f"a coordinator at {address} (start it with --port {port})" == Listening().successor(address)
+        assert f"a coordinator at {address}" == Listening(port=int(port)).successor(address)
 
 
 PLACES: dict[str, tuple[str, str | None, str | None]] = {

@@ -46,7 +46,10 @@ async def given_to_workers(
 async def _served_to_their_ends(
     coordinator: Coordinator, options: RunOptions, count: int, listening: Listening
 ) -> AllEnds | None:
-    with served(coordinator, listening) as address, _signals(coordinator, options) as gone:
+    with (
+        served(coordinator, listening) as address,
+        _signals(coordinator, options, listening.successor(address)) as gone,
+    ):
         worker = f"crun-batch run JOB --shard I/{count} --coordinator {address}"
         options.say(f"coordinator: {address} (workers: {worker})")
         ends = await _ends(coordinator, gone)
@@ -69,7 +72,7 @@ async def _ends(coordinator: Coordinator, gone: asyncio.Event) -> list[WorkerEnd
 
 
 @contextmanager
-def _signals(coordinator: Coordinator, options: RunOptions) -> Iterator[asyncio.Event]:
+def _signals(coordinator: Coordinator, options: RunOptions, successor: str) -> Iterator[asyncio.Event]:
     """Ctrl-C ends the job: all workers drain; twice, without waiting for them. SIGTERM ends this process alone."""
     gone = asyncio.Event()
     caught_before: list[signal.Signals] = []
@@ -81,9 +84,7 @@ def _signals(coordinator: Coordinator, options: RunOptions) -> Iterator[asyncio.
             options.say(f"{name}: all workers are told to stop; waiting for them (once more: end now)")
             coordinator.stop(Halt(exit_code, name))
         else:
-            options.say(
-                f"{name}: ending now; workers go on with what they are leased, then wait for a coordinator"
-            )
+            options.say(f"{name}: ending now; workers go on with what they are leased, then wait for {successor}")
             gone.set()
 
     with signals_told(caught, wanted=options.handle_signals):

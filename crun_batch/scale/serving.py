@@ -43,6 +43,11 @@ class Listening(Struct, frozen=True):
     def __repr__(self) -> str:
         return f"Listening({self.host!r}, {self.port})"
 
+    def successor(self, address: str) -> str:
+        """In words, the coordinator that the workers of the one at `address` wait for once it is gone."""
+        at_which = "" if self.port else f" (start it with --port {address.rpartition(':')[2]})"
+        return f"a coordinator at {address}{at_which}"
+
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine reaches it."""
