@@ -631,6 +631,30 @@ def test_a_day_whose_clock_is_set_has_its_times_too(monkeypatch: pytest.MonkeyPa
         time.tzset()
 
 
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        (datetime(2026, 10, 25, 0, 20, tzinfo=UTC), "2026-10-25T02:30:00+02:00"),
+        (datetime(2026, 10, 25, 0, 40, tzinfo=UTC), "2026-10-25T02:30:00+01:00"),
+        (datetime(2026, 10, 25, 1, 40, tzinfo=UTC), "2026-10-26T02:30:00+01:00"),
+        (datetime(2026, 3, 29, 12, 0, tzinfo=UTC), "2026-03-30T02:30:00+02:00"),
+    ],
+    ids=["before both", "between", "after both", "on the day that has none"],
+)
+def test_a_time_that_comes_twice_or_never_in_a_night_is_the_next_one(
+    now: datetime, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """02:30 where clocks go back at 03:00, and where they go forward at 02:00."""
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        deadline = deadline_of("02:30", None, now)
+        assert deadline is not None and expected == deadline.at.isoformat()
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 def test_the_sooner_of_two_ends_counts() -> None:
     found = [deadline_of(until_, minutes, NOW) for until_, minutes in (("21:00", 10), ("20:35", 10))]
     assert ["after 10 minutes", "at 20:35"] == [one and one.words for one in found]

@@ -50,12 +50,18 @@ def _until(until: object, now: datetime) -> Deadline:
 def _written(text: str, now: datetime) -> datetime:
     try:
         if len(text.strip()) <= len("06:00:00"):
-            local = now.astimezone()
-            at = datetime.combine(local.date(), time.fromisoformat(text.strip())).astimezone()
-            return at if at > now else datetime.combine(local.date() + timedelta(days=1), at.time()).astimezone()
+            return _next(time.fromisoformat(text.strip()), now)
         return datetime.fromisoformat(text.strip()).astimezone()
     except (ValueError, OverflowError):
         raise InputError(Mistake(f"{text!r} is no time; write {FORMS}", key="until")) from None
+
+
+def _next(clock: time, now: datetime) -> datetime:
+    """The next moment at which a clock here shows that: twice in the night in which clocks go back."""
+    today = now.astimezone().date()
+    days = (today + timedelta(days=later) for later in range(3))
+    times = (datetime.combine(day, clock.replace(fold=fold)).astimezone() for day in days for fold in (0, 1))
+    return next(at for at in times if at > now)
 
 
 def _after(max_minutes: object, now: datetime) -> Deadline:
