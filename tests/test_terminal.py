@@ -136,6 +136,24 @@ def test_the_questions_to_judges_have_a_bar_of_their_own(monkeypatch: pytest.Mon
         assert "3/12" in terminal.getvalue() and "questions/s" in terminal.getvalue()
 
 
+@pytest.mark.parametrize("shown", [Screen, ProgressBar])
+@pytest.mark.parametrize("jump_seconds", [-86_400.0, 86_400.0])
+def test_a_bar_counts_the_time_that_passed_whatever_is_set(
+    shown: type[Screen | ProgressBar], jump_seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The day's clock is set by a day meanwhile: 3 rows in 3 s are one in a second, and 7 s are left."""
+    terminal, passed, day = Terminal(), [100.0], [1.8e9]
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr("tqdm.std.time", lambda: day[0])
+    bar = shown(clock=lambda: passed[0])
+    bar.watch(Progress(10, 0))
+    passed[0] += 3.0
+    day[0] += jump_seconds
+    bar.watch(Progress(10, 3))
+    bar.close()
+    assert "3/10 [00:03<00:07,  1.00 rows/s" in terminal.getvalue()
+
+
 def test_a_terminal_that_becomes_narrower_is_wiped_below_the_bars(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the old lines were folded into is erased once, nothing is padded to the old length, the cursor always
     waits at the beginning of the bars, where a terminal that folds keeps it."""

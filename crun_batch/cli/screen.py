@@ -13,6 +13,7 @@ from typing import Any
 
 from crun_batch.cli.output import width_of_errors
 from crun_batch.console.amounts import count
+from crun_batch.console.bars import keeping_time
 from crun_batch.console.estimates import estimate_text
 from crun_batch.console.progress import Progress, tqdm_postfix
 from crun_batch.console.words import folded, one_line, shorten
@@ -130,7 +131,7 @@ class Screen:
                 dynamic_ncols=True,
                 unit=f" {progress.noun}s",
             )
-            self._bars.insert(0, bar)
+            self._bars.insert(0, keeping_time(bar, self._clock))
 
     def _line(self, text: str) -> None:
         now = self._clock()

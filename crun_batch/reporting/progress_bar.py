@@ -15,6 +15,7 @@ from typing import Any
 
 from msgspec import structs
 
+from crun_batch.console.bars import keeping_time
 from crun_batch.console.progress import Progress, tqdm_postfix
 from crun_batch.options import RunOptions
 
@@ -45,7 +46,7 @@ class ProgressBar:
         now = self._clock()
         if self._bar is None or progress.noun != self._noun:
             self._leave()
-            self._bar, self._noun = _new_bar(progress), progress.noun
+            self._bar, self._noun = keeping_time(_new_bar(progress), self._clock), progress.noun
         self._bar.n = progress.rows_done
         is_due = now - self._drawn_at >= self._every_seconds
         self._bar.set_postfix_str(tqdm_postfix(progress), refresh=is_due)
