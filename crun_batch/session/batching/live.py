@@ -52,7 +52,9 @@ class LiveBatch(Struct):
     ruled_out: frozenset[str] = frozenset()
     """Of batches that it might have been those that are not it."""
     absent_since: float | None = None
-    """When the list of batches was first readable and did not have it."""
+    """When the list of batches was first readable and did not have it; or its files were, and did not have all."""
+    fetched: set[str] = field(default_factory=set)
+    """Which of its files this session has read."""
     failing_since: float | None = None
     failures: int = 0
     enqueued_before: int | None = None

@@ -23,9 +23,9 @@ from crun_batch.gateway.batches.form import (
     done_at_the_end,
 )
 from crun_batch.gateway.retry import RetryPolicy, decide
-from crun_batch.records import Again, Fault, GiveUp, Halt, Tries
+from crun_batch.records import Again, Fault, GiveUp, Halt, Response, Tries
 from crun_batch.session.batching.keeper import BatchKeeper
-from crun_batch.session.batching.live import BatchLimits, Ending, LiveBatch
+from crun_batch.session.batching.live import BatchLimits, Ending, LiveBatch, arrivals_by_serial
 from crun_batch.session.batching.searching import is_it, since_seconds, suspects_of
 from crun_batch.store.batches import BatchStep
 
@@ -276,28 +276,39 @@ class BatchSteps:
     async def _fetch(self, batch: LiveBatch) -> Halt | None:
         """All that it has left, however it has ended; kept as it comes, before anything is read of it.
 
-        What a killed session has kept is not asked for again: it is here, and may be there no more. What is
-        not there is asked for once more, as late as lists may lag: to take it for gone is to pay for it twice.
+        What a killed session has kept is not asked for again: it is here, and may be there no more. What is not
+        there, or comes with fewer lines than were done (a proxy cut it, a page came in its place), is asked for
+        once more, as late as lists may lag: to take it for all there is is to pay for the rest twice.
         """
-        entry, book, kept, gone = batch.entry, self._keeper.book, list[str](), dict[str, str]()
-        for kind, name in entry.files:
+        entry, book, gone = batch.entry, self._keeper.book, dict[str, str]()
+        again = batch.fetched if batch.absent_since is not None and self._lacks_lines(batch) else ()
+        wanted = [file for file in entry.files if file[0] in again or book.kept(entry, file[0]) is None]
+        for kind, name in wanted:
             there = book.kept(entry, kind)
-            if there is not None:
-                kept.append(there)
-                continue
             content = await self._forms[batch.variant].read(name)
             if isinstance(content, bytes):
-                kept.append(book.keep_raw(entry, kind, content))
-            elif content.fate == "not_there":
-                gone[kind] = content.failure.message
-            else:
+                before = b"" if there is None else book.raw(there) + b"\n"
+                book.keep_raw(entry, kind, before + content)
+                batch.fetched.add(kind)
+            elif content.fate != "not_there":
                 return self._troubled(batch, content, f"it does not give the {kind} of {entry.batch_id}")
-        if gone and not self._is_absent(batch):
+            elif there is None:
+                gone[kind] = content.failure.message
+        if (gone or (wanted and self._lacks_lines(batch))) and not self._is_absent(batch):
+            self._say(f"batch {entry.batch_id}: not all of its results came; they are asked for once more")
             return None
         for kind, why in gone.items():
             self._say(f"batch {entry.batch_id}: its {_WHAT[kind]} gone ({why})")
-        self._go_on(batch, "stored", raw=tuple(kept))
+        kept = (book.kept(entry, kind) for kind, _ in entry.files)
+        self._go_on(batch, "stored", raw=tuple(name for name in kept if name is not None))
         return None
+
+    def _lacks_lines(self, batch: LiveBatch) -> bool:
+        """Whether what is kept of its files has fewer replies than the gateway says it has done."""
+        entry, book, form = batch.entry, self._keeper.book, self._forms[batch.variant]
+        kept = [book.raw(name) for kind, _ in entry.files if (name := book.kept(entry, kind)) is not None]
+        arrivals, _ = arrivals_by_serial([line for raw in kept for line in form.lines(raw)], entry)
+        return sum(isinstance(one, Response) for one in arrivals.values()) < entry.done
 
     def _go_on(self, batch: LiveBatch, step: BatchStep, *, is_further: bool = True, **known: Any) -> None:
         """`is_further`: what had failed has passed; else the same call may fail again, and waits longer then."""
