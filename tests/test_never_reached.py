@@ -357,3 +357,19 @@ def test_a_gateway_that_is_long_silent_before_the_start_is_named(
     sentence = f"still asking {asked.endpoint.base_url} for {what}; nothing is sent yet"
 
     assert ([sentence] if silent_seconds < 0.2 else []) == [one for one in told if "still asking" in one]
+
+
+@pytest.mark.parametrize(
+    ("fault", "advice"),
+    [
+        ("no whole reply within 15 s", "Try again"),
+        ("no connection: Connection refused", "Is endpoint.base_url right? Then try again"),
+        (
+            "no connection: the proxy 127.0.0.1:9 (HTTP_PROXY): Connection refused",
+            "Is that proxy right? Then try again",
+        ),
+    ],
+)
+def test_who_cannot_be_reached_is_who_is_to_be_looked_at(fault: str, advice: str) -> None:
+    """A proxy's variable, or the job's base URL."""
+    assert advice == gateway_facts._once_more(fault)

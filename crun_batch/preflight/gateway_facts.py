@@ -275,13 +275,19 @@ def refusal_of(workload: Workload, gateways: Sequence[GatewayFacts], say: Callab
             say(facts.named(doubt))
         fault = facts.offer.balance_fault
         if fault is not None and _must_be_read(facts, gateways):
-            once_more = "Is endpoint.base_url right? Then try again" if "no connection" in fault else "Try again"
-            again = f"{once_more}, or {WITHOUT_BALANCE} to start without looking at it."
+            again = f"{_once_more(fault)}, or {WITHOUT_BALANCE} to start without looking at it."
             advice = "" if facts.offer.is_unreached else again
             raise RefusedToStart(facts.named(fault), advice=advice)
         if fault is not None:
             say(facts.named(fault))
     return None
+
+
+def _once_more(fault: str) -> str:
+    """What is to be done about a balance that cannot be read; where nothing was reached, what to look at first."""
+    if "no connection" not in fault:
+        return "Try again"
+    return f"Is {'that proxy' if 'the proxy ' in fault else 'endpoint.base_url'} right? Then try again"
 
 
 def _must_be_read(facts: GatewayFacts, gateways: Sequence[GatewayFacts]) -> bool:
