@@ -266,7 +266,7 @@ def test_a_question_that_failed_is_told_of_and_asked_again(at, court, tmp_path):
     assert (1, "finished") == (done.exit_code, done.status)
     assert "1 questions to judges failed" in (done.stop_reason or "")
     assert ["r2"] == results(done).filter(pl.col("score_quality").is_null())["id"].to_list()
-    assert any("1 answers wait for the judge's verdict" in sentence for sentence in said)
+    assert any("1 answer waits for the judge's verdict" in sentence for sentence in said)
     assert [] == done.verify(data=True)
     done = run(spec, table)
     assert (0, 0) == (done.exit_code, results(done)["score_quality"].null_count())

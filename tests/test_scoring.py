@@ -145,7 +145,7 @@ def test_a_function_of_the_users_is_a_grader_and_its_edits_count(at, tmp_path):
     rows = results(done)
     assert ["r3"] == rows.filter(pl.col("score_close").is_null())["id"].to_list()
     assert 0 == rows["score_right"].null_count(), "one grader's failure takes no other's score"
-    assert any("score close: 1 answers could not be graded" in line and "'unit'" in line for line in told)
+    assert any("score close: 1 answer could not be graded" in line and "'unit'" in line for line in told)
     before = requests_of(at)
     module.write_text("def close(text):\n    return 0.25\n")
     assert [0.25] * 10 == results(run(job(at, tmp_path, **keys), sums(10)))["score_close"].to_list()

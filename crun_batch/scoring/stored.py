@@ -92,10 +92,14 @@ class _Verdicts:
 
     def complaints(self) -> Iterator[str]:
         for name, count in self._waiting.items():
-            yield f"score {name}: {count:,} answers wait for the judge's verdict; start again to ask for them"
+            waiting, them = _either(count, ("answer waits", "it"), ("answers wait", "them"))
+            yield f"score {name}: {count:,} {waiting} for the judge's verdict; start again to ask for {them}"
         for name, (count, first) in self.unreadable.items():
+            saying, so = _either(
+                count, ("verdict says", "this answer has"), ("verdicts say", "these answers have")
+            )
             yield (
-                f"score {name}: {count:,} verdicts say nothing that the grader reads, so these answers have no "
+                f"score {name}: {count:,} {saying} nothing that the grader reads, so {so} no "
                 f"score; the first: row {first}"
             )
 
@@ -148,7 +152,8 @@ class _Scores:
     def complaints(self) -> Iterator[str]:
         """What is to be said of answers without a score."""
         for name, (count, first) in self.failures.items():
-            yield f"score {name}: {count:,} answers could not be graded and have none; the first: {first}"
+            answers, have = _either(count, ("answer", "has"), ("answers", "have"))
+            yield f"score {name}: {count:,} {answers} could not be graded and {have} none; the first: {first}"
         yield from self.verdicts.complaints()
 
     def table(self) -> pa.Table:
@@ -161,3 +166,7 @@ class _Scores:
         arrays = [array_of(column, field.type) for column, field in zip(columns, self._schema, strict=True)]
         self._batches.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
         self._lines = []
+
+
+def _either(count: int, one: tuple[str, str], several: tuple[str, str]) -> tuple[str, str]:
+    return one if count == 1 else several
