@@ -30,7 +30,7 @@ demo: $(STAMP)
 	@sh examples/demo.sh $(BIN)/crun-batch
 
 test: lint
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 3 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -20,16 +19,6 @@ process.IDLE_SECONDS = 60.0  # one for all tests that count in this process: to 
 
 sys.dont_write_bytecode = False  # else each of the many processes that tests start compiles the package anew
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Several workers take file by file, those of few tests first: these start whole processes and take longest.
-
-    The last ones are then small change that fills up each worker's time; `--no-loadscope-reorder` keeps the order.
-    """
-    if hasattr(config, "workerinput"):
-        sizes = Counter(item.path for item in items)
-        items.sort(key=lambda item: sizes[item.path])
 
 
 @pytest.fixture
