@@ -228,6 +228,33 @@ def test_what_follows_a_failure_before_and_after_the_first_answer(
     assert expected is type(decision)
 
 
+@pytest.mark.parametrize("failure", [LOST, LASTING])
+@pytest.mark.parametrize("draw", [0.0, 0.999])
+def test_a_gateway_that_was_there_and_is_gone_for_less_than_a_minute_costs_no_row(
+    failure: Failure, draw: float
+) -> None:
+    """It is started again, or the network comes back. Its first answer is waited for no longer than before."""
+
+    def waits(*, was_reached: bool) -> list[float]:
+        tries, waited = Tries(), []
+        while True:
+            decision = decide(
+                failure,
+                tries,
+                RetryPolicy(),
+                lane_has_succeeded=was_reached,
+                lane_was_reached=was_reached,
+                draw=draw,
+            )
+            if not isinstance(decision, Again):
+                return waited
+            waited.append(decision.delay_seconds)
+            tries = decision.tries
+
+    assert sum(waits(was_reached=True)) > 50 and 60 >= max(waits(was_reached=True))
+    assert sum(waits(was_reached=False)) < 16
+
+
 def test_what_cannot_have_been_read_is_rejected_not_unknown() -> None:
     """A TLS alert in answer to plain HTTP, a proxy's 407: nobody can have billed that."""
     alert = check_fault(Fault("unknown", "bad_reply", "that port speaks TLS", is_lasting=True))

@@ -15,6 +15,9 @@ from crun_batch.records import FREE_OUTCOMES, Again, Decision, Failure, GiveUp, 
 
 FIRST_DELAY_SECONDS = 0.5
 LONGEST_DELAY_SECONDS = 60.0
+GROWTH, GROWTH_UNREACHED = 2.0, 4.0
+"""How much longer a row waits after each attempt. A gateway that was there and is gone is not back within seconds:
+six attempts span a minute or more, in which one is started again, or a network comes back."""
 LONGEST_JITTER_SECONDS = 0.25
 REFUSALS_BEFORE_DOUBLING = 3
 
@@ -56,7 +59,7 @@ def decide(
             return Halt(EXIT_GATEWAY_REFUSED, f"the gateway refuses this job: {failure.message}")
         case "stop_unreached":
             if lane_was_reached:
-                return _retry(failure, tries, policy, draw)
+                return _retry(failure, tries, policy, draw, is_gone=True)
             return Halt(EXIT_GATEWAY_REFUSED, f"the gateway cannot be reached: {failure.message}")
         case "fail_row":
             return GiveUp(tries)
@@ -64,7 +67,8 @@ def decide(
             refused = structs.replace(tries, refused=tries.refused + 1)
             return Again(_refused_wait_seconds(failure.retry_after_seconds, tries.refused, draw), refused)
         case "retry":
-            decision = _retry(failure, tries, policy, draw)
+            is_gone = lane_was_reached and failure.outcome == "not_sent"
+            decision = _retry(failure, tries, policy, draw, is_gone=is_gone)
             if isinstance(decision, GiveUp) and not lane_was_reached and _is_about_the_way(failure):
                 attempts = (
                     f"{decision.tries.counted} attempts" if decision.tries.counted > 1 else "the only attempt"
@@ -97,10 +101,11 @@ def _refused_wait_seconds(told_seconds: float | None, refused_before: int, draw:
     return min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2.0**doublings) * (0.5 + draw / 2)
 
 
-def _retry(failure: Failure, tries: Tries, policy: RetryPolicy, draw: float) -> Decision:
+def _retry(failure: Failure, tries: Tries, policy: RetryPolicy, draw: float, *, is_gone: bool) -> Decision:
     may_be_billed = failure.outcome not in FREE_OUTCOMES
     after = Tries(tries.counted + 1, tries.unknown + may_be_billed, tries.refused)
     if after.counted >= policy.max_attempts or (may_be_billed and after.unknown > policy.max_unknown_retries):
         return GiveUp(after)
-    backoff = min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2**tries.counted) * (0.5 + draw / 2)
+    growth = GROWTH_UNREACHED if is_gone else GROWTH
+    backoff = min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * growth**tries.counted) * (0.5 + draw / 2)
     return Again(max(backoff, failure.retry_after_seconds or 0.0), after)
