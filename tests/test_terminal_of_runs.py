@@ -282,8 +282,7 @@ def test_the_bar_is_the_golden(width: int, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr("shutil.get_terminal_size", lambda **_: os.terminal_size((width, 20)))
     monkeypatch.setattr("tqdm.std._screen_shape_wrapper", lambda: lambda _: (width, 20))
-    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
-    screen = Screen()
+    screen = Screen(clock=lambda: now[0])
     screen.watch(structs.replace(RUNNING, rows_done=0))
     now[0] += 15.5
     screen.watch(RUNNING)

@@ -22,6 +22,7 @@ import uvloop
 from fault_server import WHOLE_BODY, ZSTD_BODY, FaultServer, ProxyServer, Way, refusing_url, unanswered_url
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from run_kit import wait_until
 
 from crun_batch.errors import InputError
 from crun_batch.gateway.failures import LONGEST_MESSAGE, message_line
@@ -408,11 +409,13 @@ def test_two_hosts_share_the_connections_that_may_be_open(
     monkeypatch.setattr("crun_batch.gateway.http.site.IDLE_SECONDS", 600.0)  # ends none, however long it takes
 
     async def act(wire: Wire) -> None:
-        for name in ("whole", "sets_cookie"):
+        for name in hosts:
             calls = [wire.post(server.url(name, way), HEADERS, REQUEST, DEADLINE_SECONDS) for _ in range(8)]
             assert [200] * 8 == [reply.status for reply in await asyncio.gather(*calls)]
 
-    opened = {name: (server.connections[name], server.ended[name]) for name in ("whole", "sets_cookie")}
+    hosts = ("whole", "sets_cookie")
+    wait_until(lambda: all(server.connections[name] == server.ended[name] for name in hosts))  # of earlier tests
+    opened = {name: (server.connections[name], server.ended[name]) for name in hosts}
 
     def still_open() -> dict[str, int]:
         return {
