@@ -52,7 +52,7 @@ after it; exit 5 before the gateway's first answer and retry after it), fail thi
 or put it back, uncounted, under the shared cooldown."""
 BATCH_LANE = "batch"
 CacheTtl = Literal["", "5m", "1h"]
-"""How long input may be kept that is written to a cache, in Anthropic's words; empty: none is."""
+"""How long input may be kept that is written to a cache, in Anthropic's words, rising; empty: none is."""
 AUTO_TIER = "auto"
 """Asks for whatever service tier the account has. It is the name of none: what it was, the reply says."""
 STANDARD_TIERS = frozenset({"default", "standard", "standard_only", "on_demand"})

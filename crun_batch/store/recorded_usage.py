@@ -8,6 +8,8 @@ from typing import Any
 from crun_batch.records import Usage
 from crun_batch.store.schema import TOKENS
 
+USAGE_COUNTS = (*TOKENS, "cache_write_1h_tokens")
+"""What of it counts tokens."""
 USAGE_COLUMNS = (*TOKENS, "service_tier", "cache_write_1h_tokens", "other_charges")
 """All that the price of an attempt's tokens depends on, in the order of the fields of Usage."""
 

@@ -17,8 +17,8 @@ from msgspec import Struct, structs
 from crun_batch.records import Cost, Hold, Usage, known_pico
 from crun_batch.store.directory import RunDirectory
 from crun_batch.store.packs import stretches
-from crun_batch.store.recorded_usage import USAGE_COLUMNS, recorded_usage
-from crun_batch.store.schema import SEQUENCE, TOKENS, RunSchema, money_column, quoted
+from crun_batch.store.recorded_usage import USAGE_COLUMNS, USAGE_COUNTS, recorded_usage
+from crun_batch.store.schema import SEQUENCE, RunSchema, money_column, quoted
 from crun_batch.store.seal import put_in_place, write_parquet
 from crun_batch.store.views import parquet_source, snapshot
 
@@ -251,7 +251,7 @@ def _charged_together(rows: Sequence[Stored], charge: Charge) -> list[tuple[Cost
     if len(rows) == 1:
         return [charge(rows[0])]
     usages = [one.usage for one in rows if one.usage is not None]
-    counts = {name: sum(_count(one, name) for one in usages) for name in (*TOKENS, "cache_write_1h_tokens")}
+    counts = {name: sum(_count(one, name) for one in usages) for name in USAGE_COUNTS}
     first = usages[0] if usages else Usage()
     told = structs.replace(first, **counts, service_tier=rows[0].service_tier)
     whole = structs.replace(
@@ -298,7 +298,7 @@ def _stored(table: pa.Table) -> Iterable[Stored]:
             variant=variant,
             judge=judge,
             endpoint=endpoint,
-            service_tier=usage[len(TOKENS)],
+            service_tier=usage[USAGE_COLUMNS.index("service_tier")],
             model=model,
             outcome=outcome,
             usage=recorded_usage(usage),

@@ -6,14 +6,14 @@ they were. What such attempts do not share, an answer's fault, is that of any of
 
 from __future__ import annotations
 
-from crun_batch.store.schema import TOKENS
+from crun_batch.store.recorded_usage import USAGE_COUNTS
 
 _SHARED = (
     *("variant", "purpose", "judge", "endpoint", "service_tier", "outcome", "http_status", "error_kind"),
     *("error_message", "model", "cost_source", "other_charges", "latency_seconds", "finished_at"),
 )
 _DIVIDED = {
-    **dict.fromkeys((*TOKENS, "cache_write_1h_tokens"), "bigint"),
+    **dict.fromkeys(USAGE_COUNTS, "bigint"),
     **dict.fromkeys(("cost_usd", "cost_credits", "held_usd", "held_credits"), "decimal(38, 12)"),
 }
 """What each row has its part of, and the type of the sum."""

@@ -13,7 +13,7 @@ goes on after a restart exactly where it stopped.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from msgspec import Struct
 
@@ -22,7 +22,7 @@ from crun_batch.gateway.structured import AnswerCheck, Checked, repair_request
 from crun_batch.load.job.output_schema import Shape
 from crun_batch.load.prompt.rejections import RowRejected
 from crun_batch.pricing.account import Answered
-from crun_batch.records import STATUS_OF_FINISH, ErrorKind, Prompt, Reply, Row, Status, is_missing
+from crun_batch.records import STATUS_OF_FINISH, CacheTtl, ErrorKind, Prompt, Reply, Row, Status, is_missing
 from crun_batch.workload.request import Request, Variant
 
 
@@ -140,7 +140,7 @@ class Conversation:
             variant.terms.output_limit_tokens,
             turn,
             purpose,
-            cache_ttl=max(variant.cache_ttl(whole), variant.cache_ttl(body), key=("", "5m", "1h").index),
+            cache_ttl=max(variant.cache_ttl(whole), variant.cache_ttl(body), key=get_args(CacheTtl).index),
             service_tier=variant.terms.service_tier,
         )
 
